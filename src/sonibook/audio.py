@@ -1,0 +1,218 @@
+"""Sound files in, mono float32 waveforms at 8 kHz out; the only place that opens sound files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from sonibook.errors import AudioError
+from sonibook.files import atomic
+
+SAMPLE_RATE = 8000
+_BLOCK_SECONDS = 10.0
+
+
+def read_audio(
+    path: str | Path, *, sample_rate: int = SAMPLE_RATE, unit_peak: bool = True
+) -> Float[ndarray, " time"]:
+    """Read a sound file as the network wants it.
+
+    Channels are averaged, the sound is resampled by soxr at its high quality, and its peak is
+    scaled to 1 (paper, section 3.1). The file is read in blocks of ten seconds, so that an hour
+    of 96 kHz surround sound needs no more memory than its 8 kHz mono result.
+
+    Parameters
+    ----------
+    path : str or Path
+        WAV (8 to 32 bit, or float), FLAC, OGG or MP3, of any rate and number of channels.
+    sample_rate : int > 0, in Hz
+    unit_peak : bool
+        Whether to scale the largest magnitude to 1.
+
+    Returns
+    -------
+    ndarray, shape (time,), float32
+
+    Raises
+    ------
+    AudioError
+        If the file is missing, damaged, empty or silent (silence only with `unit_peak`), or
+        holds samples that are not finite.
+    """
+    import soundfile
+    import soxr
+
+    path = Path(path)
+    if not path.is_file():
+        raise AudioError(f"{path}: there is no such file.")
+    pieces: list[ndarray] = []
+    count = 0
+    try:
+        with soundfile.SoundFile(path) as file:
+            resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1, quality="HQ")
+            size = max(int(_BLOCK_SECONDS * file.samplerate), 1)
+            # Not file.blocks(): where a header promises more than there is, as an MP3's may, its
+            # last block ends in whatever the memory held.
+            while len(block := file.read(size, dtype="float32", always_2d=True)):
+                count += len(block)
+                mono = block.mean(axis=1, dtype=np.float32)
+                if not np.isfinite(mono).all():
+                    raise AudioError(f"{path}: holds samples that are NaN or infinite.")
+                pieces.append(resampler.resample_chunk(mono))
+            pieces.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+    except (soundfile.LibsndfileError, TypeError) as error:
+        # TypeError: the ending .raw, which soundfile takes to mean that there is no header.
+        reason = str(getattr(error, "error_string", error)).rstrip(".")
+        raise AudioError(
+            f"{path}: cannot be read as sound ({reason}): give a WAV, FLAC, OGG or MP3 file."
+        ) from None
+    x = np.concatenate(pieces).astype(np.float32, copy=False)
+    if count == 0:
+        raise AudioError(f"{path}: holds no samples: it is empty, or was cut short.")
+    if x.size == 0:
+        raise AudioError(
+            f"{path}: is too short: its {count} samples make none at {sample_rate} Hz."
+        )
+    if not unit_peak:
+        return x
+    try:
+        return scale_to_peak(x)
+    except AudioError as error:
+        raise AudioError(f"{path}: {error}") from None
+
+
+def scale_to_peak(x: Float[ndarray, " time"], *, peak: float = 1.0) -> Float[ndarray, " time"]:
+    """Scale a waveform so that its largest magnitude is `peak`.
+
+    Parameters
+    ----------
+    x : ndarray, shape (time,)
+    peak : float > 0
+
+    Returns
+    -------
+    ndarray, shape (time,), float32
+
+    Raises
+    ------
+    AudioError
+        If `x` is empty, silent, or holds samples that are not finite.
+    """
+    x = check_samples(x)
+    loudest = float(np.abs(x).max())
+    if loudest == 0.0:
+        raise AudioError("the sound is silent: every sample is zero, so there is nothing to scale.")
+    # Divide first: a subnormal peak would overflow `peak / loudest`.
+    return (x / np.float32(loudest)) * np.float32(peak)
+
+
+def check_samples(x: object) -> Float[ndarray, " time"]:
+    """`x` as one float32 waveform, if it is one.
+
+    Parameters
+    ----------
+    x : array_like, shape (time,)
+
+    Returns
+    -------
+    ndarray, shape (time,), float32
+
+    Raises
+    ------
+    AudioError
+        If `x` is empty, not one-dimensional, or holds samples that are not finite.
+    """
+    array = np.asarray(x, dtype=np.float32)
+    if array.ndim != 1:
+        raise AudioError(f"a waveform has shape (time,), this has {array.shape}.")
+    if array.size == 0:
+        raise AudioError("the sound holds no samples.")
+    if not np.isfinite(array).all():
+        first = int(np.flatnonzero(~np.isfinite(array))[0])
+        raise AudioError(f"sample {first} is NaN or infinite.")
+    return array
+
+
+def pad(x: Float[ndarray, " time"], length: int) -> Float[ndarray, " length"]:
+    """Zeros after `x` until it has at least `length` samples; longer sounds stay as they are."""
+    return x if len(x) >= length else np.pad(x, (0, length - len(x)))
+
+
+def cut(x: Float[ndarray, " time"], start: int, length: int) -> Float[ndarray, " length"]:
+    """`length` samples of `x` from `start`, with zeros where `x` ends before.
+
+    Parameters
+    ----------
+    x : ndarray, shape (time,)
+    start, length : int >= 0, in samples
+
+    Returns
+    -------
+    ndarray, shape (length,)
+    """
+    return pad(x[start : start + length], length)
+
+
+def sounding_starts(
+    x: Float[ndarray, " time"], length: int, *, floor_db: float = -60.0, share: float = 0.25
+) -> ndarray:
+    """Where a crop of `length` samples may start so that it holds sound.
+
+    A fifth of ESC-50's clips end in a second or more of digital silence; a crop of silence
+    teaches nothing.
+
+    Parameters
+    ----------
+    x : ndarray, shape (time,)
+    length : int > 0, in samples
+        Length of the crop.
+    floor_db : float < 0, in dB re the peak of `x`
+        What is quieter than this counts as silence.
+    share : float in (0, 1]
+        Least share of the crop that must lie between the first and last sounding sample.
+
+    Returns
+    -------
+    ndarray of int, shape (2,)
+        First and last possible start; both 0 where the clip is no longer than the crop.
+    """
+    last = max(len(x) - length, 0)
+    loud = np.flatnonzero(np.abs(x) > np.abs(x).max() * 10 ** (floor_db / 20))
+    if last == 0 or loud.size == 0:
+        return np.array([0, last])
+    need = int(min(share * length, loud[-1] - loud[0] + 1))
+    first_start = np.clip(loud[0] + need - length, 0, last)
+    last_start = np.clip(loud[-1] + 1 - need, first_start, last)
+    return np.array([first_start, last_start])
+
+
+def write_wav(
+    path: str | Path, x: Float[ndarray, " time"], *, sample_rate: int = SAMPLE_RATE
+) -> None:
+    """Write a waveform as a 16-bit WAV file, whole or not at all.
+
+    Parameters
+    ----------
+    path : str or Path
+        Missing folders are made; a file that is there is replaced.
+    x : ndarray, shape (time,), in [-1, 1]
+    sample_rate : int > 0, in Hz
+
+    Raises
+    ------
+    AudioError
+        If `x` is no waveform, or leaves [-1, 1] (it would be clipped).
+    OSError
+        If the file cannot be written.
+    """
+    import soundfile
+
+    x = check_samples(x)
+    loudest = float(np.abs(x).max())
+    if loudest > 1.0 + 1e-6:
+        raise AudioError(f"the sound peaks at {loudest:.3g} and would clip: scale it to 1 at most.")
+    with atomic(path) as temporary:
+        soundfile.write(temporary, np.clip(x, -1.0, 1.0), sample_rate, "PCM_16", format="WAV")

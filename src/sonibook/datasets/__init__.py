@@ -1,0 +1,113 @@
+"""Data sets, one interface: `open_dataset` by name, `Dataset` to write your own."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sonibook.datasets.base import Clip, Dataset, Entry, FileDataset, Task
+from sonibook.datasets.esc50 import open_esc50
+from sonibook.datasets.folder import open_folder
+from sonibook.datasets.fsdd import open_fsdd
+from sonibook.datasets.soundscapes import Soundscapes, compose
+from sonibook.errors import DatasetError
+
+__all__ = [
+    "DATASETS",
+    "Clip",
+    "Dataset",
+    "Entry",
+    "FileDataset",
+    "Task",
+    "open_dataset",
+]
+
+#: Where data sets that lie in files are looked for, unless `root` says.
+ROOT_VARIABLE = "SONIBOOK_DATA"
+
+
+def open_dataset(
+    name: str, *, root: str | Path | None = None, split: str = "all", **options: Any
+) -> Dataset:
+    """Open a data set by name.
+
+    Parameters
+    ----------
+    name : {"esc10", "esc40", "esc50", "folder", "fsdd", "soundscapes"}
+    root : str or Path, or None
+        The folder the set's files lie in; the environment variable ``SONIBOOK_DATA`` if None.
+        ``"soundscapes"`` needs none, unless `mixture_of` names a set that does.
+    split : str
+        ``"all"``, ``"train"`` or ``"test"``; a folder has only ``"all"``.
+    **options
+        Of ``esc10``, ``esc40`` and ``esc50``: `folds`. Of ``fsdd``: `speakers`. Of
+        ``soundscapes``: `seed`, `size`, `duration`, `events`, `task` and `gains` (see
+        `Soundscapes`), and `mixture_of`, a data set or the name of one whose clips the scenes are
+        composed of, instead of synthesised events.
+
+    Returns
+    -------
+    Dataset
+
+    Raises
+    ------
+    DatasetError
+        If there is no such set, split or option, no root is given where one is needed, or the
+        files do not lie as the set's layout says.
+
+    Examples
+    --------
+    >>> data = open_dataset("soundscapes", split="train", seed=1, size=4)
+    >>> [clip.clip_id for clip in data][-1]
+    'soundscapes-1-train-3'
+    """
+    if name not in DATASETS:
+        raise DatasetError(f"There is no data set {name!r}: choose one of {', '.join(DATASETS)}.")
+    opener, known = DATASETS[name]
+    unknown = [option for option in options if option not in known]
+    if unknown:
+        raise DatasetError(
+            f"{name} has no option {unknown[0]!r}: "
+            + (f"it takes {', '.join(known)}." if known else "it takes root and split only.")
+        )
+    if root is None and name != "soundscapes":
+        root = os.environ.get(ROOT_VARIABLE) or None
+        if root is None:
+            raise DatasetError(
+                f"{name} lies in files: say where, with root=..., --data-root or the environment "
+                f"variable {ROOT_VARIABLE}."
+            )
+    return opener(root, split=split, **options)
+
+
+def _open_soundscapes(
+    root: str | Path | None,
+    *,
+    split: str,
+    mixture_of: Dataset | str | None = None,
+    **options: Any,
+) -> Dataset:
+    if mixture_of is None:
+        return Soundscapes(split=split, **options)
+    if isinstance(mixture_of, str):
+        mixture_of = open_dataset(mixture_of, root=root, split=split)
+    return compose(mixture_of, split=split, **options)
+
+
+_SCENE_OPTIONS = tuple(
+    name for name in inspect.signature(Soundscapes).parameters if name != "split"
+)
+
+#: How each data set is opened, and the options it takes.
+DATASETS: dict[str, tuple[Callable[..., Dataset], tuple[str, ...]]] = {
+    "esc10": (partial(open_esc50, subset="esc10"), ("folds",)),
+    "esc40": (partial(open_esc50, subset="esc40"), ("folds",)),
+    "esc50": (open_esc50, ("folds",)),
+    "folder": (open_folder, ()),
+    "fsdd": (open_fsdd, ("speakers",)),
+    "soundscapes": (_open_soundscapes, (*_SCENE_OPTIONS, "mixture_of")),
+}

@@ -1,0 +1,125 @@
+"""What every data set is: a sequence of clips with labels."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from jaxtyping import Float
+from numpy import ndarray
+
+from sonibook.audio import read_audio
+
+Task = Literal["single-label", "multi-label"]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One sound with what is known of it.
+
+    Attributes
+    ----------
+    waveform : ndarray, shape (time,), float32
+        Mono, 8 kHz, scaled to unit peak.
+    labels : tuple of int
+        Indices into the data set's `classes`: one for a single-label task, any number otherwise.
+    clip_id : str
+        Stable over machines, runs and the order of files.
+    """
+
+    waveform: Float[ndarray, " time"]
+    labels: tuple[int, ...]
+    clip_id: str
+
+
+class Dataset(ABC):
+    """A sequence of clips: ``len(data)``, ``data[3]``, ``for clip in data``.
+
+    Attributes
+    ----------
+    name : str
+        As `sonibook.open_dataset` knows it.
+    classes : tuple of str
+        Names of the labels.
+    split : str
+        Which part this is: "train", "test", "all" …
+    task : {"single-label", "multi-label"}
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    split: str
+    task: Task
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Clip:
+        """Clip `index`; raises IndexError past the end, AudioError where it cannot be read."""
+
+    def __iter__(self) -> Iterator[Clip]:
+        return (self[index] for index in range(len(self)))
+
+    def labels(self, index: int) -> tuple[int, ...]:
+        """The labels of clip `index`, without reading its sound where that can be avoided."""
+        return self[index].labels
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A clip that lies in a file: its path, labels, id, and the group it must not be split from."""
+
+    path: Path
+    labels: tuple[int, ...]
+    clip_id: str
+    group: str = ""
+
+
+class FileDataset(Dataset):
+    """A data set whose clips are sound files.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+    name, classes, split, task
+        As in `Dataset`.
+    """
+
+    def __init__(
+        self,
+        entries: Sequence[Entry],
+        *,
+        name: str,
+        classes: Sequence[str],
+        split: str,
+        task: Task = "single-label",
+    ) -> None:
+        self.entries = tuple(entries)
+        self.name, self.classes, self.split, self.task = name, tuple(classes), split, task
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __getitem__(self, index: int) -> Clip:
+        entry = self.entries[index]
+        return Clip(read_clip(entry.path), entry.labels, entry.clip_id)
+
+    def labels(self, index: int) -> tuple[int, ...]:
+        return self.entries[index].labels
+
+
+def read_clip(path: Path) -> Float[ndarray, " time"]:
+    """The sound of a clip: unit peak, except that a silent recording stays silent.
+
+    Raises
+    ------
+    AudioError
+        As `sonibook.read_audio`, except for silence.
+    """
+    x = read_audio(path, unit_peak=False)
+    loudest = float(abs(x).max())
+    return x / loudest if loudest > 0 else x

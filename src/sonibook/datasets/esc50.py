@@ -1,0 +1,116 @@
+"""ESC-50: 2,000 environmental recordings of 5 s, 50 classes, 5 folds, and its subsets.
+
+K. J. Piczak, "ESC: Dataset for Environmental Sound Classification", ACM Multimedia 2015.
+Clips cut from one source recording lie in the same fold: split by folds, never by clips. (Four
+recordings gave clips to two classes, and there each class lies in a fold of its own.)
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal
+
+from sonibook.datasets.base import Entry, FileDataset
+from sonibook.errors import DatasetError
+
+Subset = Literal["all", "esc10", "esc40"]
+FOLDS = (1, 2, 3, 4, 5)
+_COLUMNS = {"filename", "fold", "target", "category", "esc10"}
+
+
+def open_esc50(
+    root: str | Path,
+    *,
+    split: str = "all",
+    folds: Sequence[int] | None = None,
+    subset: Subset = "all",
+) -> FileDataset:
+    """ESC-50, or one of its two subsets.
+
+    Parameters
+    ----------
+    root : str or Path
+        The folder that holds ``ESC-50/meta/esc50.csv`` and ``ESC-50/audio/``, or ``ESC-50`` itself.
+    split : {"all", "train", "test"}
+        Train is folds 1 to 4, test is fold 5.
+    folds : sequence of int from 1 to 5, or None
+        Which folds, instead of the split's.
+    subset : {"all", "esc10", "esc40"}
+        All 50 classes; the 10 of ESC-10; or the 40 that ESC-10 lacks. Labels are numbered within
+        the subset, in the order of the original targets.
+
+    Returns
+    -------
+    FileDataset
+        Single-label; sorted by file name, so that the order does not depend on the machine.
+
+    Raises
+    ------
+    DatasetError
+        If the layout is another, a fold or subset does not exist, or a listed file is missing.
+    """
+    base = find_root(root, "ESC-50", "meta/esc50.csv")
+    defaults = {"all": FOLDS, "train": FOLDS[:4], "test": FOLDS[4:]}
+    if split not in defaults:
+        raise DatasetError(f"ESC-50 has no split {split!r}: choose all, train or test.")
+    if subset not in ("all", "esc10", "esc40"):
+        raise DatasetError(f"ESC-50 has no subset {subset!r}: choose all, esc10 or esc40.")
+    wanted = tuple(folds) if folds is not None else defaults[split]
+    if not wanted or not set(wanted) <= set(FOLDS):
+        raise DatasetError(f"ESC-50 has the folds 1 to 5, not {list(wanted)}.")
+    rows = [
+        row
+        for row in _read_meta(base / "meta" / "esc50.csv")
+        if subset == "all" or (row["esc10"] == "True") == (subset == "esc10")
+    ]
+    names = {int(row["target"]): row["category"] for row in rows}
+    targets = sorted(names)
+    entries = [
+        Entry(
+            path=base / "audio" / row["filename"],
+            labels=(targets.index(int(row["target"])),),
+            clip_id=Path(row["filename"]).stem,
+            group=row["fold"],
+        )
+        for row in sorted(rows, key=lambda row: row["filename"])
+        if int(row["fold"]) in wanted
+    ]
+    missing = [entry.path.name for entry in entries if not entry.path.is_file()]
+    if missing:
+        raise DatasetError(
+            f"{base / 'audio'}: {len(missing)} of {len(entries)} listed files are missing, "
+            f"{missing[0]} among them: unpack the whole archive there."
+        )
+    return FileDataset(
+        entries,
+        name="esc50" if subset == "all" else subset,
+        classes=[names[target] for target in targets],
+        split=split if folds is None else "folds " + ",".join(map(str, wanted)),
+    )
+
+
+def find_root(root: str | Path, folder: str, landmark: str) -> Path:
+    """`root` or `root`/`folder`, whichever holds `landmark`.
+
+    Raises
+    ------
+    DatasetError
+        If neither does.
+    """
+    for base in (Path(root) / folder, Path(root)):
+        if (base / landmark).exists():
+            return base
+    raise DatasetError(
+        f"{root}: no {folder} here (looked for {folder}/{landmark}): give the folder that holds "
+        "it with --data-root or SONIBOOK_DATA."
+    )
+
+
+def _read_meta(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    if not rows or not set(rows[0]) >= _COLUMNS:
+        raise DatasetError(f"{path}: expected the columns {', '.join(sorted(_COLUMNS))}.")
+    return rows

@@ -1,0 +1,86 @@
+"""FSDD, the Free Spoken Digit Dataset: 3,000 recordings of the digits 0 to 9 by 6 speakers.
+
+Z. Jackson et al., https://github.com/Jakobovski/free-spoken-digit-dataset. 8 kHz, 0.1 to 2.3 s.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from sonibook.datasets.base import Entry, FileDataset
+from sonibook.datasets.esc50 import find_root
+from sonibook.errors import DatasetError
+
+DIGITS = tuple("0123456789")
+#: Recordings 0 to 4 of each digit and speaker are the official test set.
+TEST_INDICES = range(5)
+_NAME = re.compile(r"(?P<digit>[0-9])_(?P<speaker>[^_]+)_(?P<index>[0-9]+)\.wav")
+
+
+def open_fsdd(
+    root: str | Path, *, split: str = "all", speakers: Sequence[str] | None = None
+) -> FileDataset:
+    """The Free Spoken Digit Dataset with its official split.
+
+    Parameters
+    ----------
+    root : str or Path
+        The folder that holds ``FSDD/recordings/`` or ``free-spoken-digit-dataset/recordings/``,
+        or either of these two itself.
+    split : {"all", "train", "test"}
+        Test is recordings 0 to 4 of each digit and speaker, train is the rest.
+    speakers : sequence of str, or None
+        Whose recordings, to hold a speaker out; all if None.
+
+    Returns
+    -------
+    FileDataset
+        Single-label; `Entry.group` is the speaker. In the order of digit, speaker and number.
+
+    Raises
+    ------
+    DatasetError
+        If the layout is another, or a split or speaker does not exist.
+
+    Examples
+    --------
+    >>> rest = open_fsdd(root, speakers=("george", "lucas"))  # doctest: +SKIP
+    """
+    if split not in ("all", "train", "test"):
+        raise DatasetError(f"FSDD has no split {split!r}: choose all, train or test.")
+    folder = _find_recordings(root)
+    found = [match for path in folder.glob("*.wav") if (match := _NAME.fullmatch(path.name))]
+    if not found:
+        raise DatasetError(
+            f"{folder}: holds no recording named as FSDD names them (7_george_12.wav)."
+        )
+    known = sorted({match["speaker"] for match in found})
+    wanted = known if speakers is None else [speakers] if isinstance(speakers, str) else speakers
+    strangers = [name for name in wanted if name not in known]
+    if strangers or not wanted:
+        raise DatasetError(
+            f"FSDD has no speaker {', '.join(strangers) or '(none asked for)'}: "
+            f"choose of {', '.join(known)}."
+        )
+    found.sort(key=lambda match: (match["digit"], match["speaker"], int(match["index"])))
+    entries = [
+        Entry(
+            path=folder / match.string,
+            labels=(int(match["digit"]),),
+            clip_id=match.string.removesuffix(".wav"),
+            group=match["speaker"],
+        )
+        for match in found
+        if match["speaker"] in wanted
+        and (split == "all" or (int(match["index"]) in TEST_INDICES) == (split == "test"))
+    ]
+    return FileDataset(entries, name="fsdd", classes=DIGITS, split=split)
+
+
+def _find_recordings(root: str | Path) -> Path:
+    published = Path(root) / "free-spoken-digit-dataset" / "recordings"
+    if published.is_dir():
+        return published
+    return find_root(root, "FSDD", "recordings") / "recordings"

@@ -1,0 +1,133 @@
+"""The event classes, in alphabetical order, and how one event of each is made."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from numpy.random import PCG64, Generator, SeedSequence
+from scipy.signal import lfilter
+
+from sonibook.audio import SAMPLE_RATE, scale_to_peak
+from sonibook.datasets.soundscapes import animals, machines, music, nature, people, signals
+from sonibook.errors import DatasetError
+
+_EDGE = 0.004
+#: Of the high-pass that takes away what no loudspeaker plays: 3 dB down at 25 Hz.
+_DC_POLE = 0.98
+_FLOOR = 10.0 ** (-60.0 / 20.0)
+
+
+@dataclass(frozen=True)
+class EventClass:
+    """A kind of sound.
+
+    Attributes
+    ----------
+    render : callable
+        Takes a random generator and a number of samples; returns a waveform of that many.
+    shortest, longest : float, in s
+        How long such an event lasts in a scene.
+    """
+
+    render: Callable[[Generator, int], Float[ndarray, " time"]]
+    shortest: float
+    longest: float
+
+
+EVENT_CLASSES: dict[str, EventClass] = {
+    "alarm_beep": EventClass(signals.alarm_beep, 1.0, 3.0),
+    "applause": EventClass(people.applause, 2.0, 4.0),
+    "bird_chirp": EventClass(animals.bird_chirp, 1.0, 3.0),
+    "car_horn": EventClass(signals.car_horn, 0.5, 2.0),
+    "cat_meow": EventClass(animals.cat_meow, 0.6, 2.0),
+    "church_bell": EventClass(signals.church_bell, 2.0, 5.0),
+    "clock_tick": EventClass(machines.clock_tick, 2.0, 5.0),
+    "crackling_fire": EventClass(nature.crackling_fire, 2.0, 5.0),
+    "cricket": EventClass(animals.cricket, 1.0, 4.0),
+    "dog_bark": EventClass(animals.dog_bark, 0.5, 2.5),
+    "door_knock": EventClass(people.door_knock, 0.8, 2.0),
+    "drum_hit": EventClass(music.drum_hit, 1.0, 3.0),
+    "engine": EventClass(machines.engine, 2.0, 5.0),
+    "footsteps": EventClass(people.footsteps, 1.5, 4.0),
+    "frog": EventClass(animals.frog, 0.6, 2.5),
+    "helicopter": EventClass(machines.helicopter, 2.0, 5.0),
+    "plucked_string": EventClass(music.plucked_string, 1.0, 4.0),
+    "rain": EventClass(nature.rain, 2.0, 5.0),
+    "sea_waves": EventClass(nature.sea_waves, 2.5, 5.0),
+    "siren": EventClass(signals.siren, 1.5, 4.0),
+    "telephone": EventClass(signals.telephone, 1.0, 4.0),
+    "thunder": EventClass(nature.thunder, 2.0, 4.5),
+    "vowels": EventClass(people.vowels, 0.8, 2.5),
+    "water_drops": EventClass(nature.water_drops, 1.0, 4.0),
+    "whistle": EventClass(people.whistle, 0.8, 2.5),
+    "wind": EventClass(nature.wind, 2.0, 5.0),
+}
+
+
+def render_event(
+    name: str, *, duration: float = 3.0, seed: int | Generator = 0
+) -> Float[ndarray, " time"]:
+    """One event on its own, as the book plays one of each class.
+
+    Parameters
+    ----------
+    name : str
+        One of `EVENT_CLASSES`.
+    duration : float > 0, in s
+    seed : int >= 0, or Generator
+        A generator is drawn from, so that it makes another event each time.
+
+    Returns
+    -------
+    ndarray, shape (time,), float32
+        At 8 kHz, with unit peak.
+
+    Raises
+    ------
+    DatasetError
+        If there is no such class, or the duration is not positive.
+
+    Examples
+    --------
+    >>> render_event("church_bell", duration=2.0, seed=1).shape
+    (16000,)
+    """
+    if name not in EVENT_CLASSES:
+        raise DatasetError(
+            f"There is no event class {name!r}: choose one of {', '.join(EVENT_CLASSES)}."
+        )
+    length = round(duration * SAMPLE_RATE) if 0 < duration < np.inf else 0
+    if length < 1:
+        raise DatasetError(f"An event cannot last {duration} s: choose more than 0.")
+    rng = seed if isinstance(seed, Generator) else Generator(PCG64(SeedSequence(seed)))
+    return scale_to_peak(render_samples(name, rng, length).astype(np.float32))
+
+
+def render_samples(name: str, rng: Generator, length: int) -> Float[ndarray, " time"]:
+    """An event of `length` samples at its natural level, without a click at either end.
+
+    Parameters
+    ----------
+    name : str
+        One of `EVENT_CLASSES`.
+    rng : Generator
+    length : int > 0, in samples
+
+    Returns
+    -------
+    ndarray, shape (length,)
+    """
+    x = lfilter([1.0, -1.0], [1.0, -_DC_POLE], EVENT_CLASSES[name].render(rng, length))
+    edge = min(round(_EDGE * SAMPLE_RATE), length)
+    x[length - edge :] *= np.linspace(1.0, 0.0, edge)
+    return x
+
+
+def trim(x: Float[ndarray, " time"]) -> tuple[int, int]:
+    """The first sounding sample and the one after the last, -60 dB re the peak being silence."""
+    loud = np.flatnonzero(np.abs(x) > _FLOOR * np.abs(x).max())
+    return (int(loud[0]), int(loud[-1]) + 1) if loud.size else (0, 0)

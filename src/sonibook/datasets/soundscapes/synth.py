@@ -1,0 +1,299 @@
+"""What every event is made of: harmonics, decaying modes, shaped noise, grains, contours.
+
+Nothing here aliases: tones are added up partial by partial and each is faded out before half the
+sample rate; noise is shaped after it is drawn, which makes no new frequencies.
+
+All randomness comes from the generator that a function is handed. How often a function draws
+never depends on a computed sound, so that two machines whose sines differ in the last bit still
+draw the same numbers.
+
+A *spectrum* is a function of frequency (in Hz, shape (any, 1) or (any, frames)) and time (in s,
+shape (frames,)) that returns amplitudes to match, so that a timbre may change while it sounds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+from numpy.random import Generator
+
+from sonibook.audio import SAMPLE_RATE
+
+Numbers = float | Sequence[float] | ndarray
+Spectrum = Callable[[ndarray, ndarray], ndarray]
+
+_HOP = 128
+_WINDOW = np.sqrt(0.5 - 0.5 * np.cos(np.pi * np.arange(2 * _HOP) / _HOP))
+_FADE_FROM, _FADE_TO = 3600.0, 3900.0
+
+
+def samples(seconds: float) -> int:
+    """How many samples last that long, one at least."""
+    return max(round(seconds * SAMPLE_RATE), 1)
+
+
+def log_uniform(rng: Generator, low: float, high: float) -> float:
+    """A random number in [low, high], every octave as likely as the next."""
+    return float(low * (high / low) ** rng.random())
+
+
+def below_nyquist(frequency: Numbers) -> ndarray:
+    """1 up to 3,600 Hz, falling to 0 at 3,900 Hz: what keeps every tone below half the rate."""
+    return np.clip((_FADE_TO - np.asarray(frequency)) / (_FADE_TO - _FADE_FROM), 0.0, 1.0)
+
+
+def contour(n: int, values: Numbers, *, at: Numbers | None = None) -> Float[ndarray, " n"]:
+    """A smooth curve through `values`, level at each of them.
+
+    Parameters
+    ----------
+    n : int > 0, in samples
+    values : array_like, shape (points,)
+    at : array_like, shape (points,), rising, in [0, 1]
+        Where the values lie, as shares of the length; evenly spread if None.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+    """
+    heights = np.asarray(values, dtype=float)
+    places = np.linspace(0.0, 1.0, len(heights)) if at is None else np.asarray(at, dtype=float)
+    position = np.interp(np.linspace(0.0, 1.0, n), places, np.arange(len(heights)))
+    left = np.minimum(position.astype(int), len(heights) - 2)
+    share = position - left
+    return heights[left] + np.diff(heights)[left] * share * share * (3.0 - 2.0 * share)
+
+
+def wander(rng: Generator, n: int, *, rate: float) -> Float[ndarray, " n"]:
+    """A smooth random curve in [-1, 1] that turns about `rate` times a second."""
+    return contour(n, rng.uniform(-1.0, 1.0, 2 + int(rate * n / SAMPLE_RATE)))
+
+
+def gate(n: int, *, attack: float, release: float) -> Float[ndarray, " n"]:
+    """An envelope that rises to 1, holds, and falls to 0 at the end.
+
+    Parameters
+    ----------
+    n : int > 0, in samples
+    attack, release : float > 0, in s
+        Shortened together where `n` is too short for both.
+
+    Returns
+    -------
+    ndarray, shape (n,), in [0, 1]
+    """
+    length = n / SAMPLE_RATE
+    squeeze = min(1.0, length / (attack + release))
+    rise, fall = attack * squeeze / length, release * squeeze / length
+    return contour(n, [0.0, 1.0, 1.0, 0.0], at=[0.0, rise, 1.0 - fall, 1.0])
+
+
+def decay(n: int, t60: float) -> Float[ndarray, " n"]:
+    """An envelope that starts at 1 and falls by 60 dB every `t60` seconds."""
+    return 10.0 ** (-3.0 * np.arange(n) / (SAMPLE_RATE * t60))
+
+
+def tone(frequency: Float[ndarray, " n"]) -> Float[ndarray, " n"]:
+    """A sine that follows a frequency contour (in Hz), silent where it nears half the rate."""
+    phase = 2.0 * np.pi * np.cumsum(frequency) / SAMPLE_RATE
+    return below_nyquist(frequency) * np.sin(phase)
+
+
+def harmonics(f0: Float[ndarray, " n"], spectrum: Spectrum) -> Float[ndarray, " n"]:
+    """A pitched sound: every harmonic of `f0` that fits below half the rate, added up.
+
+    Parameters
+    ----------
+    f0 : ndarray, shape (n,), in Hz, > 0
+        Contour of the fundamental.
+    spectrum : Spectrum
+        Amplitude of a harmonic by its frequency and time.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+        The harmonics are in cosine phase, as those of a pulse train are.
+    """
+    n = len(f0)
+    frames = n // _HOP + 2
+    time = np.arange(frames) * _HOP / SAMPLE_RATE
+    count = max(int(_FADE_TO / f0.min()), 1)
+    orders = np.arange(1, count + 1)[:, None]
+    frequency = orders * at_frames(f0, time)
+    # Gains are drawn in straight lines from frame to frame: so that no harmonic passes half the
+    # rate between two of them, each is judged by the highest pitch on either side.
+    highest = np.pad(f0, (0, frames * _HOP - n), mode="edge").reshape(frames, _HOP).max(axis=1)
+    highest[1:] = np.maximum(highest[1:], highest[:-1])
+    gains = spectrum(frequency, time) * below_nyquist(orders * highest)
+    ramp = np.arange(_HOP) / _HOP
+    # cos((k + 1) a) = 2 cos a cos(k a) - cos((k - 1) a): one product a harmonic, no cosine.
+    twice = 2.0 * np.cos(2.0 * np.pi * np.cumsum(f0) / SAMPLE_RATE)
+    before, now = np.ones(n), twice / 2.0
+    out = np.zeros(n)
+    for gain in gains:
+        smooth = gain[:-1, None] + np.diff(gain)[:, None] * ramp
+        out += smooth.ravel()[:n] * now
+        before, now = now, twice * now - before
+    return out
+
+
+def modes(n: int, frequencies: Numbers, t60: Numbers, gains: Numbers = 1.0) -> Float[ndarray, " n"]:
+    """Something struck: sines that start together and die away, each at its own pace.
+
+    Parameters
+    ----------
+    n : int > 0, in samples
+    frequencies : array_like, shape (modes,), in Hz
+        Those that near half the rate are left out.
+    t60 : array_like, shape (modes,) or (), in s
+        How long each takes to fall by 60 dB.
+    gains : array_like, shape (modes,) or ()
+
+    Returns
+    -------
+    ndarray, shape (n,)
+    """
+    f, pace, gain = np.broadcast_arrays(np.atleast_1d(frequencies), t60, gains)
+    rate = (-np.log(1000.0) / pace + 2j * np.pi * f) / SAMPLE_RATE
+    # exp(rate (a + b)) = exp(rate a) exp(rate b): all modes over all samples as one product.
+    coarse = np.exp(np.outer(np.arange(-(-n // _HOP)) * _HOP, rate)) * (gain * below_nyquist(f))
+    fine = np.exp(np.outer(rate, np.arange(_HOP)))
+    return (coarse @ fine).imag.ravel()[:n]
+
+
+def noise(rng: Generator, n: int, spectrum: Spectrum) -> Float[ndarray, " n"]:
+    """Noise with the given spectrum, which may change over time.
+
+    White noise is cut into half-overlapping frames of 32 ms, each is shaped in frequency, and
+    the frames are added up again.
+
+    Parameters
+    ----------
+    rng : Generator
+    n : int > 0, in samples
+    spectrum : Spectrum
+        Amplitude by frequency and time; where it is 1 the noise keeps unit variance.
+
+    Returns
+    -------
+    ndarray, shape (n,)
+    """
+    blocks = n // _HOP + 3
+    white = (rng.random((blocks, _HOP)) - 0.5) * np.sqrt(12.0)
+    frames = np.hstack([white[:-1], white[1:]]) * _WINDOW
+    frequency = np.fft.rfftfreq(2 * _HOP, 1.0 / SAMPLE_RATE)[:, None]
+    time = np.arange(blocks - 1) * _HOP / SAMPLE_RATE
+    gains = np.broadcast_to(spectrum(frequency, time), (_HOP + 1, blocks - 1)).T
+    shaped = np.fft.irfft(np.fft.rfft(frames, axis=1) * gains, axis=1) * _WINDOW
+    return (shaped[:-1, _HOP:] + shaped[1:, :_HOP]).ravel()[:n]
+
+
+def at_frames(curve: Float[ndarray, " n"], time: Float[ndarray, " frames"]) -> ndarray:
+    """A contour's values at the given times (in s), held after its end; shape (frames,)."""
+    return curve[np.minimum((time * SAMPLE_RATE).astype(int), len(curve) - 1)]
+
+
+def band(frequency: ndarray, low: Numbers, high: Numbers, *, order: int = 2) -> ndarray:
+    """Amplitude of a Butterworth band-pass from `low` to `high` Hz, by frequency."""
+    f = np.maximum(frequency, 1.0)
+    below = 1.0 + (np.asarray(low) / f) ** (2 * order)
+    above = 1.0 + (f / np.asarray(high)) ** (2 * order)
+    return 1.0 / np.sqrt(below * above)
+
+
+def resonances(frequency: ndarray, *peaks: tuple[Numbers, float, float]) -> ndarray:
+    """Amplitude of resonances added up, by frequency.
+
+    Parameters
+    ----------
+    frequency : ndarray, in Hz
+    *peaks : (centre, width, gain)
+        Centre in Hz, a number or one for each frame; width in Hz at half power; peak amplitude.
+
+    Returns
+    -------
+    ndarray, the shape of `frequency`, broadcast with the centres
+    """
+    total = np.zeros(np.broadcast_shapes(frequency.shape, *(np.shape(peak[0]) for peak in peaks)))
+    for centre, width, gain in peaks:
+        total += gain / np.sqrt(1.0 + ((frequency - np.asarray(centre)) / (width / 2.0)) ** 2)
+    return total
+
+
+def place(
+    n: int,
+    starts: Int[ndarray, " grains"],
+    grains: Float[ndarray, "grains length"] | Float[ndarray, " length"],
+    gains: Numbers = 1.0,
+) -> Float[ndarray, " n"]:
+    """Short sounds added up at their starts; what runs past the end is cut off.
+
+    Parameters
+    ----------
+    n : int > 0, in samples
+    starts : ndarray of int, shape (grains,), in samples
+        Those outside [0, n) are left out.
+    grains : ndarray, shape (grains, length) or (length,)
+        One for each start, or one for all.
+    gains : array_like, shape (grains,) or ()
+
+    Returns
+    -------
+    ndarray, shape (n,)
+    """
+    length = grains.shape[-1]
+    grains = np.broadcast_to(grains, (len(starts), length))
+    gains = np.broadcast_to(gains, len(starts))
+    kept = (starts >= 0) & (starts < n)
+    out = np.zeros(n + length)
+    if length <= 512:
+        where = starts[kept, None] + np.arange(length)
+        np.add.at(out, where.ravel(), (grains[kept] * gains[kept, None]).ravel())
+    else:
+        for start, grain, gain in zip(starts[kept], grains[kept], gains[kept], strict=True):
+            out[start : start + length] += gain * grain
+    return out[:n]
+
+
+def beats(
+    rng: Generator, n: int, *, period: float, jitter: float = 0.0, first: float = 0.0
+) -> Int[ndarray, " beats"]:
+    """Starts of something that happens again and again.
+
+    Parameters
+    ----------
+    rng : Generator
+    n : int > 0, in samples
+    period : float > 0, in s
+    jitter : float in [0, 1)
+        Largest shift of a beat, as a share of half the period.
+    first : float >= 0, in s
+        Where the first beat lies (it is never shifted).
+
+    Returns
+    -------
+    ndarray of int, shape (beats,), in samples, at least one, each in [0, n)
+    """
+    step = samples(period)
+    start = min(samples(first) if first > 0 else 0, n - 1)
+    starts = np.arange(start, n, step)
+    shift = jitter * step / 2 * rng.uniform(-1.0, 1.0, len(starts))
+    shift[0] = 0.0
+    return np.clip(starts + shift.astype(int), 0, n - 1)
+
+
+def whole(starts: Int[ndarray, " starts"], length: int, n: int) -> Int[ndarray, " kept"]:
+    """The starts from which a sound of `length` samples ends before `n`, and always the first."""
+    return starts[(starts + length <= n) | (starts == starts[0])]
+
+
+def scattered(rng: Generator, n: int, *, rate: float) -> Int[ndarray, " points"]:
+    """Starts of something that happens at random, `rate` times a second, in rising order.
+
+    Given their number, the points of a Poisson process are independent and uniform; the number
+    is fixed here so that the count of draws is too.
+    """
+    return np.sort(rng.integers(0, n, max(round(rate * n / SAMPLE_RATE), 1)))

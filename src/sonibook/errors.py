@@ -1,0 +1,37 @@
+"""What can go wrong, by kind.
+
+Every message is one sentence that says what is wrong and what to do. On the command line any
+`SonibookError` is printed as that sentence and ends the program with exit code 2.
+"""
+
+
+class SonibookError(Exception):
+    """The base of every error that sonibook raises on purpose."""
+
+
+class AudioError(SonibookError, ValueError):
+    """A sound that cannot be read, or samples that are no sound (NaN, infinite, empty)."""
+
+
+class DatasetError(SonibookError, ValueError):
+    """A data set that is not where, or not as, its layout says."""
+
+
+class StackError(SonibookError, TypeError):
+    """A network, or a module in it, that the way back cannot invert."""
+
+
+class LayerError(SonibookError, IndexError):
+    """A layer or filter that the network does not have."""
+
+
+class CheckpointError(SonibookError, ValueError):
+    """A checkpoint that is missing, damaged, or of another shape."""
+
+
+class ConfigError(SonibookError, ValueError):
+    """A configuration with a missing, unknown or impossible value."""
+
+
+class SonibookWarning(UserWarning):
+    """Something a listener should know: a padded clip, a silent map."""

@@ -1,0 +1,349 @@
+"""The data sets that lie in files: on small replicas of their layouts, and on the real ones."""
+
+import csv
+import unicodedata
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from sonibook.audio import read_audio, write_wav
+from sonibook.datasets import DATASETS, Dataset, open_dataset
+from sonibook.errors import AudioError, DatasetError
+
+ESC10_TARGETS = (0, 1, 10, 11, 12, 20, 21, 38, 40, 41)
+
+
+def blip(frequency: float = 440.0, *, seconds: float = 0.1) -> np.ndarray:
+    return 0.5 * np.sin(2 * np.pi * frequency * np.arange(round(seconds * 8000)) / 8000)
+
+
+def write_esc50(root: Path, *, takes: int = 1) -> Path:
+    """ESC-50's layout: every class in every fold, each clip a sine of its own pitch."""
+    rows = []
+    for fold in range(1, 6):
+        for target in range(50):
+            for take in range(takes):
+                name = f"{fold}-{1000 * fold + target}-{'ABC'[take]}-{target}.wav"
+                write_wav(root / "ESC-50" / "audio" / name, blip(100.0 + 50 * target))
+                rows.append((name, fold, target, f"class{target:02d}", target in ESC10_TARGETS))
+    meta = root / "ESC-50" / "meta" / "esc50.csv"
+    meta.parent.mkdir(parents=True)
+    with meta.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["filename", "fold", "target", "category", "esc10", "src_file", "take"])
+        # Not in order: the loader's order must be its own.
+        writer.writerows([(*row, 0, "A") for row in reversed(rows)])
+    return root
+
+
+def write_fsdd(root: Path, *, folder: str = "FSDD", speakers=("ada", "bo"), takes: int = 7) -> Path:
+    for digit in range(10):
+        for speaker in speakers:
+            for index in range(takes):
+                name = f"{digit}_{speaker}_{index}.wav"
+                write_wav(root / folder / "recordings" / name, blip(200.0 + 100 * digit))
+    return root
+
+
+@pytest.fixture(scope="module")
+def replicas(tmp_path_factory) -> Path:
+    root = tmp_path_factory.mktemp("replicas")
+    return write_fsdd(write_esc50(root))
+
+
+def files_of(data: Dataset) -> set[str]:
+    return {data[n].clip_id for n in range(len(data))}
+
+
+@pytest.fixture(autouse=True)
+def no_data_root(monkeypatch):
+    """What these tests find must not depend on the machine; `data_root` is read before."""
+    monkeypatch.delenv("SONIBOOK_DATA", raising=False)
+
+
+# What all have in common.
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS if name != "soundscapes"])
+def test_every_set_keeps_the_interface(replicas, name):
+    data = open_dataset(name, root=replicas)
+    assert data.name == name
+    assert isinstance(data, Dataset)
+    assert len(data) == len(list(data)) > 0
+    for n in (0, len(data) // 2, -1):
+        clip = data[n]
+        assert clip.waveform.dtype == np.float32
+        assert clip.waveform.ndim == 1
+        assert np.abs(clip.waveform).max() == pytest.approx(1.0)
+        assert clip.labels == data.labels(n)
+        assert all(0 <= label < len(data.classes) for label in clip.labels)
+    ids = [clip.clip_id for clip in data]
+    assert len(set(ids)) == len(ids)
+    assert ids == [clip.clip_id for clip in open_dataset(name, root=replicas)]
+    with pytest.raises(IndexError):
+        data[len(data)]
+
+
+@pytest.mark.parametrize("name", [name for name in DATASETS if name != "soundscapes"])
+def test_files_are_found_by_the_environment_variable(replicas, monkeypatch, name):
+    with pytest.raises(DatasetError, match=r"root=.*--data-root.*SONIBOOK_DATA"):
+        open_dataset(name)
+    monkeypatch.setenv("SONIBOOK_DATA", str(replicas))
+    assert files_of(open_dataset(name)) == files_of(open_dataset(name, root=replicas))
+
+
+def test_an_unknown_set_is_told_the_known_ones():
+    with pytest.raises(DatasetError) as caught:
+        open_dataset("esc51")
+    assert all(name in str(caught.value) for name in DATASETS)
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "known"),
+    [
+        ("esc50", "fold", "folds"),
+        ("esc10", "subset", "folds"),
+        ("fsdd", "speaker", "speakers"),
+        ("folder", "folds", "root and split only"),
+        ("soundscapes", "sizes", "size, duration, events"),
+    ],
+)
+def test_an_unknown_option_is_told_the_known_ones(replicas, name, option, known):
+    with pytest.raises(DatasetError, match=f"no option '{option}': it takes .*{known}"):
+        open_dataset(name, root=replicas, **{option: 1})
+
+
+@pytest.mark.parametrize("name", list(DATASETS))
+def test_an_unknown_split(replicas, name):
+    with pytest.raises(DatasetError, match="no split 'validation'"):
+        open_dataset(name, root=replicas, split="validation")
+
+
+@pytest.mark.parametrize("name", ["esc50", "esc10", "esc40", "fsdd"])
+def test_a_root_without_the_set(tmp_path, name):
+    with pytest.raises(DatasetError, match=rf"{tmp_path}: no (ESC-50|FSDD) here .*SONIBOOK_DATA"):
+        open_dataset(name, root=tmp_path)
+
+
+# ESC-50.
+
+
+def test_esc50_folds_splits_and_subsets(replicas):
+    everything = open_dataset("esc50", root=replicas)
+    assert (len(everything), len(everything.classes)) == (250, 50)
+    train = open_dataset("esc50", root=replicas, split="train")
+    test = open_dataset("esc50", root=replicas, split="test")
+    assert {entry.group for entry in test.entries} == {"5"}
+    assert files_of(train) | files_of(test) == files_of(everything)
+    assert not files_of(train) & files_of(test)
+    picked = open_dataset("esc50", root=replicas, split="train", folds=(1, 3))
+    assert {entry.group for entry in picked.entries} == {"1", "3"}
+    assert picked.split == "folds 1,3"
+    ten, forty = (open_dataset(name, root=replicas) for name in ("esc10", "esc40"))
+    assert files_of(ten) | files_of(forty) == files_of(everything)
+    assert not set(ten.classes) & set(forty.classes)
+    assert ten.classes == tuple(f"class{target:02d}" for target in ESC10_TARGETS)
+
+
+def test_esc50_takes_the_folder_itself_too(replicas):
+    assert len(open_dataset("esc50", root=replicas / "ESC-50")) == 250
+
+
+@pytest.mark.parametrize("name", ["esc50", "esc10", "esc40"])
+def test_esc50_gives_each_sound_its_own_label(replicas, name):
+    """The pitch of a clip tells its class: labels, classes and files must belong together."""
+    data = open_dataset(name, root=replicas, folds=(2,))
+    for clip in data:
+        spectrum = np.abs(np.fft.rfft(clip.waveform))
+        pitch = np.fft.rfftfreq(len(clip.waveform), 1 / 8000)[spectrum.argmax()]
+        (label,) = clip.labels
+        assert data.classes[label] == f"class{round((pitch - 100) / 50):02d}"
+
+
+@pytest.mark.parametrize("folds", [(0,), (6,), (), (1, 2, 9)])
+def test_esc50_folds_that_do_not_exist(replicas, folds):
+    with pytest.raises(DatasetError, match="has the folds 1 to 5"):
+        open_dataset("esc50", root=replicas, folds=folds)
+
+
+def test_esc50_with_files_missing(tmp_path):
+    write_esc50(tmp_path)
+    (tmp_path / "ESC-50" / "audio" / "3-3007-A-7.wav").unlink()
+    with pytest.raises(DatasetError, match=r"1 of 250 listed files are missing, 3-3007-A-7\.wav"):
+        open_dataset("esc50", root=tmp_path)
+    assert len(open_dataset("esc50", root=tmp_path, split="test")) == 50
+
+
+@pytest.mark.parametrize("text", ["", "filename,fold\n1-1-A-0.wav,1\n"])
+def test_esc50_with_another_table(tmp_path, text):
+    write_esc50(tmp_path)
+    (tmp_path / "ESC-50" / "meta" / "esc50.csv").write_text(text)
+    with pytest.raises(DatasetError, match=r"esc50\.csv: expected the columns category, esc10"):
+        open_dataset("esc50", root=tmp_path)
+
+
+def test_the_real_esc50(data_root):
+    everything = open_dataset("esc50", root=data_root)
+    assert (len(everything), len(everything.classes)) == (2000, 50)
+    assert set(Counter(entry.labels for entry in everything.entries).values()) == {40}
+    assert set(Counter(entry.group for entry in everything.entries).values()) == {400}
+    assert len(open_dataset("esc10", root=data_root)) == 400
+    assert len(open_dataset("esc40", root=data_root, split="train")) == 1280
+    # Clips of one source recording lie on one side of the split, class by class. (Two recordings
+    # hold sounds of two classes, and one of each lies in fold 4 and in fold 5.)
+    train, test = (open_dataset("esc50", root=data_root, split=s) for s in ("train", "test"))
+    sources = [{(e.clip_id.split("-")[1], e.labels) for e in d.entries} for d in (train, test)]
+    assert not sources[0] & sources[1]
+    assert everything.classes[0] == "dog"
+    for n in (0, 777, 1999):
+        clip = everything[n]
+        assert len(clip.waveform) == 40000
+        assert int(clip.clip_id.split("-")[-1]) == clip.labels[0]
+
+
+# FSDD.
+
+
+def test_fsdd_split_and_labels(replicas):
+    everything = open_dataset("fsdd", root=replicas)
+    assert len(everything) == 10 * 2 * 7
+    assert everything.classes == tuple("0123456789")
+    test = open_dataset("fsdd", root=replicas, split="test")
+    assert {entry.clip_id.split("_")[2] for entry in test.entries} == set("01234")
+    train = open_dataset("fsdd", root=replicas, split="train")
+    assert {entry.clip_id.split("_")[2] for entry in train.entries} == set("56")
+    for entry in everything.entries:
+        digit, speaker, _ = entry.clip_id.split("_")
+        assert entry.labels == (int(digit),)
+        assert entry.group == speaker
+
+
+def test_fsdd_holds_a_speaker_out(replicas):
+    rest = open_dataset("fsdd", root=replicas, speakers=("ada",))
+    assert {entry.group for entry in rest.entries} == {"ada"}
+    assert len(rest) == 70
+    assert files_of(open_dataset("fsdd", root=replicas, speakers="ada")) == files_of(rest)
+
+
+@pytest.mark.parametrize("speakers", [("ada", "eve"), ()])
+def test_fsdd_speaker_that_does_not_exist(replicas, speakers):
+    with pytest.raises(DatasetError, match=r"no speaker .*choose of ada, bo"):
+        open_dataset("fsdd", root=replicas, speakers=speakers)
+
+
+def test_fsdd_numbers_are_ordered_as_numbers(tmp_path):
+    write_fsdd(tmp_path, speakers=("ada",), takes=12)
+    ids = [entry.clip_id for entry in open_dataset("fsdd", root=tmp_path).entries]
+    assert ids[:12] == [f"0_ada_{n}" for n in range(12)]
+
+
+@pytest.mark.parametrize("below", [".", "free-spoken-digit-dataset"])
+def test_fsdd_under_its_published_name(tmp_path, below):
+    write_fsdd(tmp_path, folder="free-spoken-digit-dataset", takes=1)
+    assert len(open_dataset("fsdd", root=tmp_path / below)) == 20
+
+
+def test_fsdd_without_recordings(tmp_path):
+    (tmp_path / "FSDD" / "recordings").mkdir(parents=True)
+    write_wav(tmp_path / "FSDD" / "recordings" / "seven.wav", blip())
+    with pytest.raises(DatasetError, match="no recording named as FSDD names them"):
+        open_dataset("fsdd", root=tmp_path)
+
+
+def test_the_real_fsdd(data_root):
+    train, test = (open_dataset("fsdd", root=data_root, split=s) for s in ("train", "test"))
+    assert (len(train), len(test)) == (2700, 300)
+    speakers = {entry.group for entry in test.entries}
+    assert len(speakers) == 6
+    held_out = min(speakers)
+    rest = open_dataset("fsdd", root=data_root, speakers=sorted(speakers - {held_out}))
+    assert len(rest) == 2500
+    lengths = [len(test[n].waveform) / 8000 for n in range(0, 300, 25)]
+    assert 0.1 < min(lengths) <= max(lengths) < 2.4
+
+
+# Any folder.
+
+
+def test_folder_with_classes(tmp_path):
+    for name in ("cat/1.wav", "cat/deep/er/2.flac", "dog/3.ogg", "dog/4.WAV"):
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        soundfile.write(path, blip(), 8000)
+    (tmp_path / "cat" / "notes.txt").write_text("no sound")
+    data = open_dataset("folder", root=tmp_path)
+    assert data.classes == ("cat", "dog")
+    assert data.task == "single-label"
+    assert [(clip.clip_id, clip.labels) for clip in data] == [
+        ("cat/1.wav", (0,)),
+        ("cat/deep/er/2.flac", (0,)),
+        ("dog/3.ogg", (1,)),
+        ("dog/4.WAV", (1,)),
+    ]
+
+
+def test_folder_without_classes(tmp_path):
+    for name in ("b.wav", "a.wav"):
+        write_wav(tmp_path / name, blip())
+    data = open_dataset("folder", root=tmp_path)
+    assert (data.classes, data.task) == ((), "multi-label")
+    assert [(clip.clip_id, clip.labels) for clip in data] == [("a.wav", ()), ("b.wav", ())]
+
+
+def test_folder_with_names_in_any_script(tmp_path):
+    names = ["鳥/ウグイス.wav", "Птица/щегол ❤.wav", "oiseau/été.wav"]
+    for name in names:
+        write_wav(tmp_path / name, blip())
+    data = open_dataset("folder", root=tmp_path)
+    normal = {unicodedata.normalize("NFC", clip.clip_id) for clip in data}
+    assert normal == set(names)
+
+
+def test_folder_leaves_hidden_files_out(tmp_path):
+    for name in ("heard.wav", ".hidden.wav", ".cache/old.wav", "._heard.wav", "a/.b/c.wav"):
+        write_wav(tmp_path / name, blip())
+    assert files_of(open_dataset("folder", root=tmp_path)) == {"heard.wav"}
+
+
+def test_folder_inside_a_hidden_one(tmp_path):
+    write_wav(tmp_path / ".sounds" / "a.wav", blip())
+    assert files_of(open_dataset("folder", root=tmp_path / ".sounds")) == {"a.wav"}
+
+
+def test_one_bad_file_keeps_no_other_from_being_read(tmp_path):
+    for number in range(20):
+        write_wav(tmp_path / f"{number:02d}.wav", blip(300.0 + number))
+    (tmp_path / "07.wav").write_text("I am a letter.")
+    data = open_dataset("folder", root=tmp_path)
+    read, refused = [], []
+    for n in range(len(data)):
+        try:
+            read.append(data[n].clip_id)
+        except AudioError as error:
+            refused.append(str(error))
+    assert len(read) == 19
+    assert len(refused) == 1
+    assert str(tmp_path / "07.wav") in refused[0]
+
+
+def test_a_silent_recording_stays_silent(tmp_path):
+    soundfile.write(tmp_path / "silence.wav", np.zeros(800), 8000)
+    (clip,) = open_dataset("folder", root=tmp_path)
+    np.testing.assert_array_equal(clip.waveform, np.zeros(800))
+
+
+@pytest.mark.parametrize(("below", "reason"), [("", "holds no sound"), ("gone", "no such folder")])
+def test_folder_that_is_empty_or_absent(tmp_path, below, reason):
+    (tmp_path / "letter.txt").write_text("no sound")
+    with pytest.raises(DatasetError, match=reason):
+        open_dataset("folder", root=tmp_path / below)
+
+
+def test_folder_of_real_formats(data_root):
+    data = open_dataset("folder", root=data_root / "formats")
+    assert {Path(entry.clip_id).suffix for entry in data.entries} >= {".ogg", ".mp3"}
+    clip = data[0]
+    np.testing.assert_array_equal(clip.waveform, read_audio(data.entries[0].path))
