@@ -1,0 +1,115 @@
+"""Independent ways to compute what the library computes, written for clarity alone."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sonibook.deconvnet import ForwardPass
+from sonibook.layers import effective_weight
+
+
+def plain_stack(network: nn.Module, *, padded: bool = False) -> nn.Sequential:
+    """PyTorch's own modules with the weights of `network.features`, perhaps zero-padded."""
+    modules: list[nn.Module] = []
+    for module in network.features.children():
+        if isinstance(module, nn.Conv1d):
+            kernel = module.kernel_size[0]
+            conv = nn.Conv1d(
+                module.in_channels,
+                module.out_channels,
+                kernel,
+                padding=kernel // 2 if padded else 0,
+            )
+            conv = conv.to(module.weight.dtype)
+            with torch.no_grad():
+                conv.weight.copy_(effective_weight(module))
+                conv.bias.copy_(module.bias)
+            modules.append(conv)
+        elif isinstance(module, nn.MaxPool1d):
+            modules.append(nn.MaxPool1d(module.kernel_size))
+        else:
+            modules.append(nn.ReLU())
+    return nn.Sequential(*modules).requires_grad_(False)
+
+
+def layer_output(stack: nn.Sequential, layer: int) -> nn.Module:
+    """The module at the end of block `layer`: its pool, or its ReLU where it has none."""
+    ends, last = [], None
+    for module in stack:
+        if isinstance(module, nn.Conv1d) and last is not None:
+            ends.append(last)
+        last = module
+    return [*ends, last][layer - 1]
+
+
+def captum_sonification(stack: nn.Sequential, x: Tensor, *, layer: int, filter: int) -> Tensor:
+    """Captum's deconvolution of one filter's map, weighted by itself; shape (batch, time)."""
+    from captum.attr import NeuronDeconvolution
+
+    def selector(output: Tensor) -> Tensor:
+        return (output[:, filter].detach() * output[:, filter]).sum(-1)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it announces its hooks
+        method = NeuronDeconvolution(stack, layer_output(stack, layer))
+        return method.attribute(x.clone(), selector)[:, 0].detach()
+
+
+def naive_sonification(stack: nn.Sequential, x: Tensor, *, layer: int, filter: int) -> Tensor:
+    """The paper's figure B.2 in PyTorch's own operations; shape (batch, time)."""
+    convs: list[nn.Conv1d] = []
+    steps: list[tuple[Tensor | None, torch.Size]] = []
+    y = x
+    for module in stack:
+        if isinstance(module, nn.Conv1d):
+            if len(convs) == layer:
+                break
+            convs.append(module)
+            steps.append((None, torch.Size()))
+            y = module(y)
+        elif isinstance(module, nn.ReLU):
+            y = F.relu(y)
+        else:
+            before = y.shape
+            y, indices = F.max_pool1d(y, module.kernel_size, return_indices=True)
+            steps[-1] = (indices, before)
+    only = torch.zeros_like(y)
+    only[:, filter] = y[:, filter]
+    pools = [m.kernel_size for m in stack if isinstance(m, nn.MaxPool1d)]
+    for conv, (indices, size), pool in reversed(
+        list(zip(convs, steps, [*pools, *[None] * len(convs)], strict=False))
+    ):
+        if indices is not None:
+            only = F.max_unpool1d(only, indices, pool, output_size=size)
+        only = F.conv_transpose1d(
+            F.relu(only), conv.weight, padding=conv.padding, dilation=conv.dilation
+        )
+    return only[:, 0]
+
+
+def force_switches(passed: ForwardPass, stack: nn.Sequential) -> None:
+    """Give a forward pass the maps and switches that PyTorch's own modules compute.
+
+    Two convolution kernels round differently, and a max-pool switch is discontinuous: where two
+    samples are equal but for rounding, they choose differently. What is compared here is the way
+    back.
+    """
+    y, index = passed.x, -1
+    for module in stack:
+        y_before = y
+        if isinstance(module, nn.MaxPool1d):
+            y, indices = F.max_pool1d(y, module.kernel_size, return_indices=True)
+            offsets = indices - torch.arange(y.shape[2]) * module.kernel_size
+            kind = passed.switches[index].dtype
+            passed.switches[index] = offsets.to(kind)
+        else:
+            y = module(y_before)
+            index += isinstance(module, nn.Conv1d)
+        if index < len(passed.maps):
+            passed.maps[index] = y
+        else:
+            break
