@@ -1,0 +1,214 @@
+"""Published networks: safetensors in half precision, with the card inside.
+
+A published weight is rounded to float16 once and that value is used everywhere
+(``w.half().float()``): rounding flips max-pool switches, so two precisions of "the same" network
+do not sonify alike. The card (what made the network, its classes, its accuracy) is JSON in the
+file's header, so that the two cannot be separated. No pickle is ever read.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from sonibook.encoder import CHANNELS, CNN12, Classifier
+from sonibook.errors import CheckpointError
+from sonibook.files import atomic
+
+#: Where shipped checkpoints lie: in an installed package, and in a checkout.
+_SHIPPED = (
+    Path(__file__).parent / "data" / "checkpoints",
+    Path(__file__).parents[2] / "data" / "checkpoints",
+)
+
+
+def shipped() -> dict[str, Path]:
+    """The checkpoints that come with sonibook, by name."""
+    return {path.stem: path for folder in _SHIPPED for path in sorted(folder.glob("*.safetensors"))}
+
+
+def save_checkpoint(path: str | Path, network: CNN12 | Classifier, card: dict[str, Any]) -> None:
+    """Publish a network: folded to plain convolutions, rounded to float16, card in the header.
+
+    Parameters
+    ----------
+    path : str or Path
+        Ends in ``.safetensors``; written whole or not at all.
+    network : CNN12 or Classifier
+    card : dict
+        Must be JSON. ``width`` and ``classes`` are added.
+
+    Raises
+    ------
+    CheckpointError
+        If a weight is not finite in float16.
+    """
+    encoder = network.encoder if isinstance(network, Classifier) else network
+    tensors = dict(encoder.fold().state_dict())
+    card = {**card, "width": encoder.width}
+    if isinstance(network, Classifier):
+        tensors |= {f"head.{name}": value for name, value in network.head.state_dict().items()}
+        card["classes"] = list(network.classes)
+    half = {name: value.detach().cpu().half().contiguous() for name, value in tensors.items()}
+    for name, value in half.items():
+        if not torch.isfinite(value).all():
+            raise CheckpointError(f"{path}: {name} has weights that float16 cannot hold.")
+    with atomic(path) as temporary:
+        save_file(half, temporary, metadata={"card": json.dumps(card, ensure_ascii=False)})
+
+
+def canonical(network: Classifier) -> Classifier:
+    """The network as it is published: folded, every weight rounded to float16, in `eval` mode.
+
+    Parameters
+    ----------
+    network : Classifier
+
+    Returns
+    -------
+    Classifier
+        A copy, in float32.
+    """
+    copy = Classifier(network.encoder.fold(), network.classes)
+    copy.head.load_state_dict(network.head.state_dict())
+    copy.load_state_dict({key: value.half().float() for key, value in copy.state_dict().items()})
+    return copy.eval()
+
+
+def read_card(name: str | Path) -> dict[str, Any]:
+    """The card of a checkpoint.
+
+    Parameters
+    ----------
+    name : str or Path
+        A shipped name (`shipped`) or a path to a ``.safetensors`` file.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such checkpoint, or it is damaged.
+    """
+    return _read(name)[0]
+
+
+def load_encoder(name: str | Path) -> CNN12:
+    """A trained encoder, in evaluation mode.
+
+    Parameters
+    ----------
+    name : str or Path
+        A shipped name (`shipped`), such as ``"supervised"``, or a path to a ``.safetensors`` file.
+
+    Returns
+    -------
+    CNN12
+        Plain (``norm="none"``), float32 weights with float16 values.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such checkpoint, it is damaged, or of another network.
+    """
+    return _build(name)[0]
+
+
+def load_classifier(name: str | Path) -> Classifier:
+    """A trained encoder with the linear layer that names classes, in evaluation mode.
+
+    Parameters
+    ----------
+    name : str or Path
+        As for `load_encoder`.
+
+    Returns
+    -------
+    Classifier
+
+    Raises
+    ------
+    CheckpointError
+        As `load_encoder`, and if the checkpoint has no classes.
+    """
+    encoder, card, tensors = _build(name)
+    if "head.weight" not in tensors or "classes" not in card:
+        raise CheckpointError(f"{name}: holds an encoder without classes; use load_encoder.")
+    classes = card["classes"]
+    if not isinstance(classes, list) or not all(isinstance(entry, str) for entry in classes):
+        raise CheckpointError(f"{name}: the classes in its card are no list of names.")
+    classifier = Classifier(encoder, tuple(classes))
+    head = {key.removeprefix("head."): t for key, t in tensors.items() if key.startswith("head.")}
+    _check(name, classifier.head, head)
+    classifier.head.load_state_dict(head)
+    return classifier.eval()
+
+
+def _build(name: str | Path) -> tuple[CNN12, dict[str, Any], dict[str, Tensor]]:
+    card, tensors = _read(name)
+    first = tensors.get("features.conv1.weight")
+    if first is None or first.ndim != 3:
+        raise CheckpointError(f"{name}: holds no CNN12 (features.conv1.weight is missing).")
+    ours = {key: tensor for key, tensor in tensors.items() if not key.startswith("head.")}
+    width = max(first.shape[0], 1) / CHANNELS[0]
+    # Before one is built: the CNN12 that another network's first layer suggests may be huge.
+    last, channels = tensors.get("features.conv11.weight"), round(CHANNELS[-1] * width)
+    if last is None or last.shape[0] != channels:
+        raise CheckpointError(
+            f"{name}: holds no CNN12 ({first.shape[0]} channels in features.conv1 ask for "
+            f"{channels} in features.conv11)."
+        )
+    encoder = CNN12(width=width)
+    _check(name, encoder, ours)
+    encoder.load_state_dict(ours)
+    return encoder.eval(), card, tensors
+
+
+def _check(name: str | Path, module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """See that `tensors` are those of `module`, or say which one does not fit."""
+    expected = module.state_dict()
+    for key in sorted(expected.keys() | tensors.keys()):
+        if key not in tensors:
+            raise CheckpointError(f"{name}: the tensor {key} is missing.")
+        if key not in expected:
+            raise CheckpointError(f"{name}: the tensor {key} is none of a CNN12.")
+        if tensors[key].shape != expected[key].shape:
+            raise CheckpointError(
+                f"{name}: {key} has the shape {tuple(tensors[key].shape)}, a CNN12 of this width "
+                f"has {tuple(expected[key].shape)}."
+            )
+
+
+def _read(name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    path = shipped().get(str(name), Path(name))
+    if not path.is_file():
+        known = ", ".join(shipped()) or "none"
+        raise CheckpointError(f"{name}: there is no such file, nor a shipped checkpoint ({known}).")
+    if path.suffix != ".safetensors":
+        raise CheckpointError(
+            f"{path}: only .safetensors files are read (a pickle could run any code)."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            card = json.loads((file.metadata() or {}).get("card", "{}"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: is no safetensors file ({reason}).") from None
+    if not isinstance(card, dict):
+        raise CheckpointError(f"{path}: its card is no JSON object.")
+    for key, tensor in tensors.items():
+        if tensor.dtype not in (torch.float16, torch.float32):
+            raise CheckpointError(f"{path}: {key} is {tensor.dtype}, not float16 or float32.")
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{path}: {key} holds NaN or infinite weights.")
+    # Rounding once more leaves canonical weights as they are, and makes any others canonical.
+    return card, {key: tensor.half().float() for key, tensor in tensors.items()}

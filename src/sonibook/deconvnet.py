@@ -1,0 +1,309 @@
+"""Sonification: one filter's feature map, run back through the network until it is sound.
+
+The paper's section 3.2 and figure B.2, step by step. `forward_pass` keeps the maps and the
+switches of a clip; `sonify` goes the way back. The functions here are the plain path, which runs
+on any device and which the book shows; on a CPU, `sonibook.engine` computes the same numbers
+many times faster.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, UInt8
+from numpy import ndarray
+from torch import Tensor, nn
+
+from sonibook import engine
+from sonibook.errors import AudioError, SonibookWarning
+from sonibook.layers import channels_last, effective_weight
+from sonibook.stack import Block, blocks_of, check_filters, check_layer, least_length
+
+Map = Float[Tensor, "batch channel time"]
+Pooled = Float[Tensor, "batch channel steps"]
+Switches = Bool[Tensor, "batch channel steps"] | UInt8[Tensor, "batch channel steps"]
+
+
+def max_pool(x: Map, pool: int) -> tuple[Pooled, Switches]:
+    """Max-pool with its switches: where in each window the largest value was.
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, channel, time), >= 0
+    pool : int >= 2
+        Kernel and stride.
+
+    Returns
+    -------
+    pooled : Tensor, shape (batch, channel, time // pool)
+    switches : Tensor of bool (pool 2) or uint8, the shape of `pooled`
+        Position in the window, from 0. Of equal values the first is chosen.
+    """
+    steps = x.shape[2] // pool
+    if pool == 2:
+        first, second = x[:, :, 0 : 2 * steps : 2], x[:, :, 1 : 2 * steps : 2]
+        return torch.maximum(first, second), second > first
+    pooled, position = x[:, :, : steps * pool].unflatten(2, (steps, pool)).max(dim=3)
+    return pooled, position.to(torch.uint8)
+
+
+def max_unpool(x: Pooled, switches: Switches, *, pool: int, length: int) -> Map:
+    """Put each value back where its maximum was, and zeros elsewhere (paper, step 3i).
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, channel, steps)
+    switches : Tensor of bool or uint8, the shape of `x`
+    pool : int >= 2
+        Kernel and stride of the max-pool that is reverted.
+    length : int >= pool * steps
+        Steps before pooling; what the pool had left over at the end becomes zero.
+
+    Returns
+    -------
+    Tensor, shape (batch, channel, length)
+    """
+    position = torch.arange(pool, device=x.device)
+    placed = torch.where(switches.unsqueeze(3) == position, x.unsqueeze(3), x.new_zeros(()))
+    return F.pad(placed.flatten(2), (0, length - pool * x.shape[2]))
+
+
+def transposed_convolution(
+    x: Float[Tensor, "batch filter steps"], conv: nn.Conv1d
+) -> Float[Tensor, "batch channel time"]:
+    """The transposed convolution with `conv`'s own weights and no bias (paper, step 3iii).
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, out_channels, steps)
+        What the convolution gave, or what has come back so far.
+    conv : torch.nn.Conv1d
+        Stride 1.
+
+    Returns
+    -------
+    Tensor, shape (batch, in_channels, time)
+        As long as what the convolution took.
+    """
+    return F.conv_transpose1d(
+        x, effective_weight(conv), padding=Block(conv).padding, dilation=conv.dilation
+    )
+
+
+class ForwardPass:
+    """The maps and switches of a batch of clips, kept for any number of sonifications.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        As `sonibook.stack.blocks_of` takes it.
+    x : ndarray or Tensor, shape (time,) or (batch, 1, time)
+        Mono waveforms at the network's sampling rate, scaled to unit peak.
+    depth : int or None
+        The last layer to compute; None for all.
+
+    Attributes
+    ----------
+    blocks : tuple of Block
+    x : Tensor, shape (batch, 1, time)
+        The input, zero-padded where it was shorter than the network needs.
+    maps : list of Tensor, shapes (batch, channel, time)
+        The map of layer L, after its ReLU and pool, at index L - 1.
+    switches : list of Tensor or None
+        The switches of layer L at index L - 1; None where the block has no pool.
+    lengths : list of int
+        Steps of layer L after its convolution, before its pool.
+
+    Raises
+    ------
+    StackError, LayerError
+        As `blocks_of`, and if there is no layer `depth`.
+    AudioError
+        If `x` has another shape, is empty, or holds samples that are not finite.
+
+    Warns
+    -----
+    SonibookWarning
+        If the clip is shorter than the network's least input and was padded.
+    """
+
+    @torch.no_grad()
+    def __init__(self, network: nn.Module, x: Tensor | ndarray, *, depth: int | None = None):
+        blocks = blocks_of(network)
+        depth = len(blocks) if depth is None else check_layer(blocks, depth)
+        weight = blocks[0].conv.weight
+        waveforms = torch.as_tensor(x, dtype=weight.dtype, device=weight.device)
+        self.is_batch = waveforms.ndim == 3
+        self.x, self.samples = _prepared(waveforms, least_length(blocks, depth))
+        self.blocks = blocks[:depth]
+        self.maps: list[Tensor] = []
+        self.switches: list[Tensor | None] = []
+        self.lengths: list[int] = []
+        self._engine: engine.Engine | None = None
+        y = self.x
+        for block in self.blocks:
+            y = F.relu(channels_last(block.conv(y)))
+            self.lengths.append(y.shape[2])
+            switches = None
+            if block.pool > 1:
+                y, switches = max_pool(y, block.pool)
+            self.maps.append(y)
+            self.switches.append(switches)
+
+    def energy(self, layer: int) -> Float[Tensor, "batch channel"]:
+        """Mean square of every filter's map: how active it is, shape (batch, channel)."""
+        return self.maps[check_layer(self.blocks, layer) - 1].square().mean(dim=2)
+
+    def most_active(self, layer: int, count: int = 1) -> list[int]:
+        """The `count` filters of a layer with the most energy over the batch, loudest first."""
+        return self.energy(layer).sum(dim=0).argsort(descending=True, stable=True)[:count].tolist()
+
+    @torch.no_grad()
+    def way_back(self, layer: int, start: Pooled) -> Float[Tensor, "batch 1 time"]:
+        """From a map of layer `layer` to the waveform: unpool, rectify, deconvolve, repeat.
+
+        Parameters
+        ----------
+        layer : int
+        start : Tensor, shape (batch, channel, steps)
+            What the way back starts from: as a rule the layer's own maps, all but one set to zero.
+
+        Returns
+        -------
+        Tensor, shape (batch, 1, time)
+            Not rescaled.
+        """
+        y = start
+        for index in range(check_layer(self.blocks, layer) - 1, -1, -1):
+            block, switches = self.blocks[index], self.switches[index]
+            if switches is not None:
+                y = max_unpool(y, switches, pool=block.pool, length=self.lengths[index])
+            y = transposed_convolution(F.relu(y), block.conv)
+        return y
+
+    @torch.no_grad()
+    def sonify(
+        self, layer: int, filters: Sequence[int] | None = None, *, rescale: bool = True
+    ) -> Float[Tensor, "*batch filters time"]:
+        """Sonify some filters of a layer, or all; see `sonibook.sonify`."""
+        everything = range(self.blocks[check_layer(self.blocks, layer) - 1].conv.out_channels)
+        chosen = check_filters(self.blocks, layer, everything if filters is None else filters)
+        if self._engine is None and engine.supports(self):
+            self._engine = engine.Engine(self)
+        if self._engine is None:
+            result = self._plain(layer, chosen)
+        else:
+            result = self._engine.sonify(layer, chosen)
+        result = result[:, :, : self.samples]
+        if rescale:
+            result = self._rescaled(result, layer)
+        return result if self.is_batch else result[0]
+
+    def _plain(self, layer: int, filters: Sequence[int]) -> Float[Tensor, "batch filters time"]:
+        """One filter after the other, by the steps of the paper."""
+        maps = self.maps[layer - 1]
+        sounds = []
+        for index in filters:
+            only = torch.zeros_like(maps)
+            only[:, index] = maps[:, index]
+            sounds.append(self.way_back(layer, only))
+        return torch.cat(sounds, dim=1)
+
+    def _rescaled(self, s: Tensor, layer: int) -> Tensor:
+        """Peak to max|x| (paper, step 4); a silent map stays silent, and the caller is told."""
+        peak = s.abs().amax(dim=2, keepdim=True)
+        silent = int((peak == 0).sum())
+        if silent:
+            warnings.warn(
+                f"Layer {layer}: {silent} of {peak.numel()} sonifications are silent, because the "
+                "filter's map is zero all along the clip.",
+                SonibookWarning,
+                stacklevel=3,
+            )
+        loudest = self.x.abs().amax(dim=2, keepdim=True)
+        return torch.where(peak > 0, s / peak.clamp_min(torch.finfo(s.dtype).tiny), 0.0) * loudest
+
+
+def _prepared(x: Tensor, least: int) -> tuple[Tensor, int]:
+    """`x` as (batch, 1, time) of at least `least` samples, and the samples it had."""
+    if x.ndim == 1:
+        x = x[None, None]
+    if x.ndim != 3 or x.shape[1] != 1:
+        raise AudioError(
+            f"Expected a waveform (time,) or a batch (batch, 1, time), got {tuple(x.shape)}."
+        )
+    samples = x.shape[2]
+    if samples == 0 or x.shape[0] == 0:
+        raise AudioError("The sound holds no samples.")
+    if not torch.isfinite(x).all():
+        raise AudioError("The sound holds samples that are NaN or infinite.")
+    if samples < least:
+        warnings.warn(
+            f"The clip has {samples} samples; it was padded with zeros to the {least} that this "
+            "layer needs.",
+            SonibookWarning,
+            stacklevel=4,
+        )
+        x = F.pad(x, (0, least - samples))
+    return x, samples
+
+
+def sonify(
+    network: nn.Module,
+    x: Tensor | ndarray,
+    *,
+    layer: int,
+    filters: Sequence[int] | None = None,
+    rescale: bool = True,
+) -> Float[Tensor, "*batch filters time"]:
+    """Turn what single filters respond to in a clip back into sound (paper, section 3.2).
+
+    Forward, keeping maps and switches; set every map of the layer but one to zero; then, for
+    each block from `layer` down to 1: unpool by the switches, ReLU, transposed convolution with
+    the block's own weights and no bias. To ask for several layers of one clip, keep its
+    `ForwardPass`.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        A `CNN12`, or any `torch.nn.Sequential` of Conv1d (stride 1), ReLU and MaxPool1d.
+    x : ndarray or Tensor, shape (time,) or (batch, 1, time)
+        Mono waveforms at the network's sampling rate (CNN12: 8 kHz), scaled to unit peak.
+    layer : int
+        Block to listen to, counted from 1.
+    filters : sequence of int, or None
+        Filters of that layer, counted from 0; None for all.
+    rescale : bool
+        Scale each sonification to the peak of its input (paper, step 4). False leaves it raw.
+
+    Returns
+    -------
+    Tensor, shape (filters, time) or (batch, filters, time)
+        As long as `x`. A filter whose map is zero all along gives silence.
+
+    Raises
+    ------
+    StackError
+        If the network holds a module that cannot be inverted; it is named.
+    LayerError
+        If there is no such layer or filter.
+    AudioError
+        If `x` has another shape, is empty, or holds samples that are not finite.
+
+    Warns
+    -----
+    SonibookWarning
+        If the clip was padded, or a sonification is silent.
+
+    Examples
+    --------
+    >>> from sonibook import CNN12
+    >>> x = torch.sin(torch.arange(8000) * 0.3)
+    >>> sonify(CNN12(width=0.25, seed=0), x, layer=3, filters=[0, 7]).shape
+    torch.Size([2, 8000])
+    """
+    passed = ForwardPass(network, x, depth=check_layer(blocks_of(network), layer))
+    return passed.sonify(layer, filters, rescale=rescale)

@@ -1,0 +1,99 @@
+"""The fast way back gives the numbers of the plain one, whatever is asked of it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from sonibook import CNN12, ForwardPass
+from sonibook.engine import Engine, supports
+
+
+def sparse_clip(length: int, *, seed: int, bursts: int) -> torch.Tensor:
+    """Silence with a few bursts of noise, in float64: maps with long exact zeros."""
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.zeros(length, dtype=torch.float64)
+    for _ in range(bursts):
+        start = int(torch.randint(length, (1,), generator=generator))
+        burst = torch.randn(min(400, length - start), generator=generator, dtype=torch.float64)
+        x[start : start + len(burst)] += burst
+    return x
+
+
+def assert_same(passed: ForwardPass, layer: int, filters: list[int], *, memory: int = 2**30):
+    fast = Engine(passed, memory=memory).sonify(layer, filters)
+    plain = passed._plain(layer, filters)
+    torch.testing.assert_close(fast, plain, rtol=1e-9, atol=1e-12 * float(plain.abs().max() + 1))
+
+
+@settings(max_examples=15, deadline=None)
+@given(
+    length=st.integers(2_400, 30_000),
+    seed=st.integers(0, 1000),
+    bursts=st.integers(0, 4),
+    layer=st.integers(1, 11),
+)
+def test_windows_leave_nothing_out(length, seed, bursts, layer):
+    network = CNN12(width=1 / 16, seed=1).double().eval()
+    passed = ForwardPass(network, sparse_clip(length, seed=seed, bursts=bursts), depth=layer)
+    filters = list(range(0, passed.maps[-1].shape[1], 3))
+    assert_same(passed, layer, filters)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_and_memory_change_nothing(threads):
+    network = CNN12(width=1 / 8, seed=0).double().eval()
+    x = torch.stack([sparse_clip(20_000, seed=seed, bursts=3) for seed in range(3)])[:, None]
+    passed = ForwardPass(network, x)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        for memory in (1, 2**30):
+            assert_same(passed, 9, [0, 1, 2, 50], memory=memory)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("pools", [(4, 1, 3), (1, 1, 1), (2, 5, 1)])
+@pytest.mark.parametrize("kernels", [(9, 9, 4), (2, 1, 6)])
+def test_stacks_of_any_pool_and_kernel(pools, kernels):
+    torch.manual_seed(0)
+    modules: list[nn.Module] = []
+    channels = 1
+    for pool, kernel in zip(pools, kernels, strict=True):
+        modules += [nn.Conv1d(channels, 6, kernel), nn.ReLU()]
+        modules += [nn.MaxPool1d(pool)] if pool > 1 else []
+        channels = 6
+    passed = ForwardPass(nn.Sequential(*modules).double(), torch.randn(5003).double())
+    for layer in (1, 2, 3):
+        assert_same(passed, layer, list(range(6)))
+
+
+def test_dead_maps_cost_nothing_and_give_silence():
+    network = CNN12(width=1 / 8, seed=0).double().eval()
+    with torch.no_grad():
+        network.features.conv6.bias[3] = -1e6
+    passed = ForwardPass(network, sparse_clip(9_000, seed=0, bursts=2))
+    engine = Engine(passed)
+    assert list(engine._windows(6, 0, [3])) == []
+    assert not engine.sonify(6, [3]).any()
+
+
+def test_only_sounding_stretches_are_computed():
+    """A click in a long silence gives windows of a few receptive fields, not of the clip."""
+    network = CNN12(width=1 / 8, seed=0).double().eval()
+    x = torch.zeros(80_000, dtype=torch.float64)
+    x[40_000] = 1.0
+    windows = list(Engine(ForwardPass(network, x))._windows(8, 0, list(range(64))))
+    assert windows
+    assert max(window.length for window in windows) * 256 < 3_000
+
+
+def test_padded_stacks_take_the_plain_path():
+    padded = nn.Sequential(nn.Conv1d(1, 4, 5, padding=2), nn.ReLU(), nn.MaxPool1d(2))
+    assert not supports(ForwardPass(padded, torch.randn(1000)))
+    assert supports(ForwardPass(CNN12(width=1 / 16, seed=0), torch.randn(3000)))
