@@ -93,6 +93,31 @@ def transposed_convolution(
     )
 
 
+def _forward_block(block: Block, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The map of one block, after its pool, and its switches.
+
+    A long map is computed in tiles of time: what is larger than the map, the convolution's
+    output, then never leaves the processor's cache.
+    """
+    steps, channels = block.out_length(x.shape[2]), block.conv.out_channels
+    tile = engine.CACHED_FLOATS // (block.pool * channels)
+    if block.pool == 1 or block.padding or steps <= tile or x.device.type != "cpu":
+        y = F.relu(channels_last(block.conv(x)), inplace=True)
+        return max_pool(y, block.pool) if block.pool > 1 else (y, None)
+    pooled = x.new_empty(x.shape[0], steps, channels).transpose(1, 2)
+    kind = torch.bool if block.pool == 2 else torch.uint8
+    switches = torch.empty_like(pooled, dtype=kind)
+    for clip in range(x.shape[0]):
+        for start in range(0, steps, tile):
+            stop = min(start + tile, steps)
+            seen = slice(start * block.pool, stop * block.pool + block.extent - 1)
+            y = F.relu(block.conv(x[clip : clip + 1, :, seen]), inplace=True)
+            here = (clip, slice(None), slice(start, stop))
+            piece, chosen = max_pool(y, block.pool)
+            pooled[here], switches[here] = piece[0], chosen[0]
+    return pooled, switches
+
+
 class ForwardPass:
     """The maps and switches of a batch of clips, kept for any number of sonifications.
 
@@ -145,11 +170,8 @@ class ForwardPass:
         self._engine: engine.Engine | None = None
         y = self.x
         for block in self.blocks:
-            y = F.relu(channels_last(block.conv(y)))
-            self.lengths.append(y.shape[2])
-            switches = None
-            if block.pool > 1:
-                y, switches = max_pool(y, block.pool)
+            self.lengths.append(block.conv_length(y.shape[2]))
+            y, switches = _forward_block(block, y)
             self.maps.append(y)
             self.switches.append(switches)
 

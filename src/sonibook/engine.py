@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from sonibook.deconvnet import ForwardPass
 
 #: Floats that one step's largest array should hold: a megabyte, half of a usual core's cache.
-_CACHED_FLOATS = 2**18
+CACHED_FLOATS = 2**18
 #: Zeros between two windows, in input samples, below which cutting costs more than it saves.
 _LEAST_GAP = 2048
 
@@ -123,7 +123,7 @@ class Engine:
             block = self.passed.blocks[layer - 1]
             floats = (length * block.pool + block.extent) * block.conv.in_channels
             # The weights of a deep layer outgrow the cache: share each reading of them.
-            size = max(_CACHED_FLOATS, self._full[layer - 1].numel() // 4) // floats
+            size = max(CACHED_FLOATS, self._full[layer - 1].numel() // 4) // floats
             size = max(1, min(size, self.memory // (8 * 4 * floats), 64))
             members = list(group)
             for index in range(0, len(members), size):
@@ -185,7 +185,7 @@ class Engine:
         if layer == 0:
             return y[:, :, 0]
         block, weight = self.passed.blocks[layer - 1], self._full[layer - 1]
-        room = max(_CACHED_FLOATS, weight.numel() // 4)
+        room = max(CACHED_FLOATS, weight.numel() // 4)
         if len(y) > 1 and y.numel() * block.pool > room:
             half = len(y) // 2
             first = self._descend(layer, clip, y[:half], starts[:half])
@@ -220,7 +220,7 @@ class Engine:
         pool, reach = self.passed.blocks[0].pool, self._last.shape[1]
         windows, steps, channels = y.shape
         spread = y.new_empty(windows, steps, reach)
-        tile = max(1, _CACHED_FLOATS // (2 * pool * channels))
+        tile = max(1, CACHED_FLOATS // (2 * pool * channels))
         for begin in range(0, steps, tile):
             piece = y[:, begin : begin + tile]
             z = piece

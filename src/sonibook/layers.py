@@ -19,6 +19,9 @@ from torch import Tensor, nn
 #: Dividing by its square root gives unit variance after ReLU (Brock et al. 2021, section 2).
 RELU_GAIN = math.sqrt(2.0 / (1.0 - 1.0 / math.pi))
 
+#: Weights that outgrow a usual core's cache.
+_MANY_WEIGHTS = 2**20
+
 
 def channels_last(x: Tensor) -> Tensor:
     """Lay the channels of each time step side by side in memory; values and shape stay.
@@ -61,11 +64,16 @@ class Conv1d(nn.Conv1d):
 
     def forward(self, input: Float[Tensor, "batch channel time"]) -> Tensor:
         weight = self.effective_weight()
-        if self.in_channels == 1 and self.padding == (0,) and self.dilation == (1,):
+        simple = self.padding == (0,) and self.dilation == (1,)
+        if simple and self.in_channels == 1:
             # One channel leaves a convolution nothing to vectorise over: multiply windows instead.
             windows = input[:, 0].unfold(1, self.kernel_size[0], 1)
-            bias = 0 if self.bias is None else self.bias
-            return (windows @ weight[:, 0].t() + bias).transpose(1, 2)
+            return F.linear(windows, weight[:, 0], self.bias).transpose(1, 2)
+        if simple and weight.numel() > _MANY_WEIGHTS and input.numel() < weight.numel() // 8:
+            # Few steps, many weights: one product reads them once, as they lie.
+            windows = input.transpose(1, 2).unfold(1, self.kernel_size[0], 1).transpose(2, 3)
+            flat = weight.transpose(1, 2).flatten(1)
+            return F.linear(windows.flatten(2), flat, self.bias).transpose(1, 2)
         return F.conv2d(
             input.unsqueeze(2),
             weight.unsqueeze(2),

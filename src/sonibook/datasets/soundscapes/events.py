@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 from numpy.random import PCG64, Generator, SeedSequence
-from scipy.signal import lfilter
 
 from sonibook.audio import SAMPLE_RATE, scale_to_peak
 from sonibook.datasets.soundscapes import animals, machines, music, nature, people, signals
@@ -121,6 +120,8 @@ def render_samples(name: str, rng: Generator, length: int) -> Float[ndarray, " t
     -------
     ndarray, shape (length,)
     """
+    from scipy.signal import lfilter  # a second's import, for those who render
+
     x = lfilter([1.0, -1.0], [1.0, -_DC_POLE], EVENT_CLASSES[name].render(rng, length))
     edge = min(round(_EDGE * SAMPLE_RATE), length)
     x[length - edge :] *= np.linspace(1.0, 0.0, edge)
