@@ -20,17 +20,16 @@ from torch import Tensor, nn
 from sonibook.encoder import CHANNELS, CNN12, Classifier
 from sonibook.errors import CheckpointError
 from sonibook.files import atomic
-
-#: Where shipped checkpoints lie: in an installed package, and in a checkout.
-_SHIPPED = (
-    Path(__file__).parent / "data" / "checkpoints",
-    Path(__file__).parents[2] / "data" / "checkpoints",
-)
+from sonibook.results import DATA_FOLDERS
 
 
 def shipped() -> dict[str, Path]:
     """The checkpoints that come with sonibook, by name."""
-    return {path.stem: path for folder in _SHIPPED for path in sorted(folder.glob("*.safetensors"))}
+    return {
+        path.stem: path
+        for folder in DATA_FOLDERS
+        for path in sorted((folder / "checkpoints").glob("*.safetensors"))
+    }
 
 
 def save_checkpoint(path: str | Path, network: CNN12 | Classifier, card: dict[str, Any]) -> None:

@@ -13,41 +13,15 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
 from sonibook import engine
-from sonibook.errors import AudioError, SonibookWarning
-from sonibook.layers import channels_last, effective_weight
+from sonibook.errors import SonibookWarning
+from sonibook.forward import Map, Pooled, Switches, forward_block, prepared
+from sonibook.layers import effective_weight
 from sonibook.stack import Block, blocks_of, check_filters, check_layer, least_length
-
-Map = Float[Tensor, "batch channel time"]
-Pooled = Float[Tensor, "batch channel steps"]
-Switches = Bool[Tensor, "batch channel steps"] | UInt8[Tensor, "batch channel steps"]
-
-
-def max_pool(x: Map, pool: int) -> tuple[Pooled, Switches]:
-    """Max-pool with its switches: where in each window the largest value was.
-
-    Parameters
-    ----------
-    x : Tensor, shape (batch, channel, time), >= 0
-    pool : int >= 2
-        Kernel and stride.
-
-    Returns
-    -------
-    pooled : Tensor, shape (batch, channel, time // pool)
-    switches : Tensor of bool (pool 2) or uint8, the shape of `pooled`
-        Position in the window, from 0. Of equal values the first is chosen.
-    """
-    steps = x.shape[2] // pool
-    if pool == 2:
-        first, second = x[:, :, 0 : 2 * steps : 2], x[:, :, 1 : 2 * steps : 2]
-        return torch.maximum(first, second), second > first
-    pooled, position = x[:, :, : steps * pool].unflatten(2, (steps, pool)).max(dim=3)
-    return pooled, position.to(torch.uint8)
 
 
 def max_unpool(x: Pooled, switches: Switches, *, pool: int, length: int) -> Map:
@@ -91,31 +65,6 @@ def transposed_convolution(
     return F.conv_transpose1d(
         x, effective_weight(conv), padding=Block(conv).padding, dilation=conv.dilation
     )
-
-
-def _forward_block(block: Block, x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The map of one block, after its pool, and its switches.
-
-    A long map is computed in tiles of time: what is larger than the map, the convolution's
-    output, then never leaves the processor's cache.
-    """
-    steps, channels = block.out_length(x.shape[2]), block.conv.out_channels
-    tile = engine.CACHED_FLOATS // (block.pool * channels)
-    if block.pool == 1 or block.padding or steps <= tile or x.device.type != "cpu":
-        y = F.relu(channels_last(block.conv(x)), inplace=True)
-        return max_pool(y, block.pool) if block.pool > 1 else (y, None)
-    pooled = x.new_empty(x.shape[0], steps, channels).transpose(1, 2)
-    kind = torch.bool if block.pool == 2 else torch.uint8
-    switches = torch.empty_like(pooled, dtype=kind)
-    for clip in range(x.shape[0]):
-        for start in range(0, steps, tile):
-            stop = min(start + tile, steps)
-            seen = slice(start * block.pool, stop * block.pool + block.extent - 1)
-            y = F.relu(block.conv(x[clip : clip + 1, :, seen]), inplace=True)
-            here = (clip, slice(None), slice(start, stop))
-            piece, chosen = max_pool(y, block.pool)
-            pooled[here], switches[here] = piece[0], chosen[0]
-    return pooled, switches
 
 
 class ForwardPass:
@@ -162,7 +111,7 @@ class ForwardPass:
         weight = blocks[0].conv.weight
         waveforms = torch.as_tensor(x, dtype=weight.dtype, device=weight.device)
         self.is_batch = waveforms.ndim == 3
-        self.x, self.samples = _prepared(waveforms, least_length(blocks, depth))
+        self.x, self.samples = prepared(waveforms, least_length(blocks, depth))
         self.blocks = blocks[:depth]
         self.maps: list[Tensor] = []
         self.switches: list[Tensor | None] = []
@@ -171,7 +120,7 @@ class ForwardPass:
         y = self.x
         for block in self.blocks:
             self.lengths.append(block.conv_length(y.shape[2]))
-            y, switches = _forward_block(block, y)
+            y, switches = forward_block(block, y)
             self.maps.append(y)
             self.switches.append(switches)
 
@@ -243,34 +192,10 @@ class ForwardPass:
                 f"Layer {layer}: {silent} of {peak.numel()} sonifications are silent, because the "
                 "filter's map is zero all along the clip.",
                 SonibookWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
         loudest = self.x.abs().amax(dim=2, keepdim=True)
         return torch.where(peak > 0, s / peak.clamp_min(torch.finfo(s.dtype).tiny), 0.0) * loudest
-
-
-def _prepared(x: Tensor, least: int) -> tuple[Tensor, int]:
-    """`x` as (batch, 1, time) of at least `least` samples, and the samples it had."""
-    if x.ndim == 1:
-        x = x[None, None]
-    if x.ndim != 3 or x.shape[1] != 1:
-        raise AudioError(
-            f"Expected a waveform (time,) or a batch (batch, 1, time), got {tuple(x.shape)}."
-        )
-    samples = x.shape[2]
-    if samples == 0 or x.shape[0] == 0:
-        raise AudioError("The sound holds no samples.")
-    if not torch.isfinite(x).all():
-        raise AudioError("The sound holds samples that are NaN or infinite.")
-    if samples < least:
-        warnings.warn(
-            f"The clip has {samples} samples; it was padded with zeros to the {least} that this "
-            "layer needs.",
-            SonibookWarning,
-            stacklevel=4,
-        )
-        x = F.pad(x, (0, least - samples))
-    return x, samples
 
 
 def sonify(

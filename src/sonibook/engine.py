@@ -18,16 +18,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import copy
 from dataclasses import dataclass
 from itertools import groupby
 from threading import Lock
 from typing import TYPE_CHECKING
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
 from sonibook.layers import effective_weight
 from sonibook.stack import Block, stride
@@ -49,15 +51,57 @@ def supports(passed: ForwardPass) -> bool:
 
 
 @dataclass(frozen=True)
-class _Window:
-    """A stretch of one map: steps `start` to `start + length`, non-zero in `first` to `last`."""
+class Window:
+    """A stretch of one map that is computed by itself.
 
-    row: int  # of the result
+    Attributes
+    ----------
+    row : int
+        Of the result.
+    filter : int
+    first, last : int, in steps
+        The map is zero between this stretch and the next.
+    start, length : int, in steps
+        What is computed: `first` to `last` and a few zeros more, so that windows share a shape.
+    """
+
+    row: int
     filter: int
     first: int
     last: int
     start: int
     length: int
+
+
+@dataclass(frozen=True)
+class _Weights:
+    """A convolution's weights as the way back wants them, and what they were made from."""
+
+    source: tuple[int, int]
+    top: Tensor  # (filter, kernel, channel): for the step with one live channel
+    full: Tensor  # (channel, filter, 1, kernel), channels last: for those with many
+
+
+_PREPARED: WeakKeyDictionary[nn.Conv1d, _Weights] = WeakKeyDictionary()
+
+
+def _prepared(block: Block) -> _Weights:
+    """A block's weights, flipped once for all clips; made anew when the weights have changed."""
+    weight = effective_weight(block.conv).detach()
+    lasting = weight.data_ptr() == block.conv.weight.data_ptr() and not weight.is_inference()
+    source = (weight.data_ptr(), weight._version) if lasting else (0, 0)
+    known = _PREPARED.get(block.conv)
+    if known is not None and lasting and known.source == source:
+        return known
+    flipped = weight.flip(2)
+    fresh = _Weights(
+        source,
+        top=flipped.transpose(1, 2).contiguous(),
+        full=flipped.transpose(0, 1).unsqueeze(2).contiguous(memory_format=torch.channels_last),
+    )
+    if lasting:
+        _PREPARED[block.conv] = fresh
+    return fresh
 
 
 class Engine:
@@ -72,16 +116,13 @@ class Engine:
     """
 
     def __init__(self, passed: ForwardPass, *, memory: int = 2**30) -> None:
-        self.passed, self.memory = passed, memory
-        weights = [effective_weight(block.conv).detach() for block in passed.blocks]
-        # (filter, kernel, channel) for the step with one live channel ...
-        self._top = [w.flip(2).transpose(1, 2).contiguous() for w in weights]
-        # ... and (channel, filter, 1, kernel), channels last, for those with many.
-        self._full = [
-            w.transpose(0, 1).flip(2).unsqueeze(2).contiguous(memory_format=torch.channels_last)
-            for w in weights
-        ]
-        self._last = _last_step(weights[0], passed.blocks[0].pool)
+        # A copy, which shares the tensors: a pass and its engine that held each other would keep
+        # them until the garbage collector comes by, which for a folder of clips is too late.
+        self.passed, self.memory = copy(passed), memory
+        prepared = [_prepared(block) for block in passed.blocks]
+        self._top = [weights.top for weights in prepared]
+        self._full = [weights.full for weights in prepared]
+        self._last = _last_step(effective_weight(passed.blocks[0].conv), passed.blocks[0].pool)
         self._gates: dict[tuple[int, int], Tensor] = {}
         self._lock = Lock()
 
@@ -116,9 +157,9 @@ class Engine:
 
     def _jobs(
         self, layer: int, clip: int, filters: Sequence[int]
-    ) -> Iterator[tuple[int, list[_Window]]]:
+    ) -> Iterator[tuple[int, list[Window]]]:
         """The windows of a clip, in batches of one length."""
-        windows = sorted(self._windows(layer, clip, filters), key=lambda window: window.length)
+        windows = sorted(self.windows(layer, clip, filters), key=lambda window: window.length)
         for length, group in groupby(windows, key=lambda window: window.length):
             block = self.passed.blocks[layer - 1]
             floats = (length * block.pool + block.extent) * block.conv.in_channels
@@ -126,11 +167,24 @@ class Engine:
             size = max(CACHED_FLOATS, self._full[layer - 1].numel() // 4) // floats
             size = max(1, min(size, self.memory // (8 * 4 * floats), 64))
             members = list(group)
+            # Every core shall have some.
+            size = min(size, -(-len(members) // torch.get_num_threads()))
             for index in range(0, len(members), size):
                 yield clip, members[index : index + size]
 
-    def _windows(self, layer: int, clip: int, filters: Sequence[int]) -> Iterator[_Window]:
-        """Cut every map where it is zero for so long that the sounds on both sides do not meet."""
+    def windows(self, layer: int, clip: int, filters: Sequence[int]) -> Iterator[Window]:
+        """Cut every map where it is zero for so long that the sounds on both sides do not meet.
+
+        Parameters
+        ----------
+        layer, clip : int
+        filters : sequence of int
+
+        Yields
+        ------
+        Window
+            Together they hold every non-zero step of the maps; a silent map has none.
+        """
         maps = self.passed.maps[layer - 1][clip, list(filters)].numpy()
         gap = 0
         for block in self.passed.blocks[:layer]:
@@ -145,10 +199,10 @@ class Engine:
         for row, first, last in zip(rows[begin], steps[begin], steps[end] + 1, strict=True):
             length = _rounded(int(last - first), total)
             start = min(int(first), total - length)
-            yield _Window(int(row), filters[row], int(first), int(last), start, length)
+            yield Window(int(row), filters[row], int(first), int(last), start, length)
 
     @torch.inference_mode()
-    def _run(self, layer: int, clip: int, windows: list[_Window], result: Tensor) -> None:
+    def _run(self, layer: int, clip: int, windows: list[Window], result: Tensor) -> None:
         """Compute a batch of windows of one length and write it to its place in `result`."""
         blocks = self.passed.blocks[:layer]
         maps, block = self.passed.maps[layer - 1][clip], blocks[-1]

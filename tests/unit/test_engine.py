@@ -79,7 +79,7 @@ def test_dead_maps_cost_nothing_and_give_silence():
         network.features.conv6.bias[3] = -1e6
     passed = ForwardPass(network, sparse_clip(9_000, seed=0, bursts=2))
     engine = Engine(passed)
-    assert list(engine._windows(6, 0, [3])) == []
+    assert list(engine.windows(6, 0, [3])) == []
     assert not engine.sonify(6, [3]).any()
 
 
@@ -88,9 +88,29 @@ def test_only_sounding_stretches_are_computed():
     network = CNN12(width=1 / 8, seed=0).double().eval()
     x = torch.zeros(80_000, dtype=torch.float64)
     x[40_000] = 1.0
-    windows = list(Engine(ForwardPass(network, x))._windows(8, 0, list(range(64))))
+    windows = list(Engine(ForwardPass(network, x)).windows(8, 0, list(range(64))))
     assert windows
     assert max(window.length for window in windows) * 256 < 3_000
+
+
+def test_changed_weights_are_noticed():
+    network = CNN12(width=1 / 16, seed=0).double().eval()
+    x = sparse_clip(6_000, seed=0, bursts=2)
+    assert_same(ForwardPass(network, x), 5, [0, 1])
+    with torch.no_grad():
+        network.features.conv3.weight.mul_(0.5)
+    assert_same(ForwardPass(network, x), 5, [0, 1])
+    network.load_state_dict(CNN12(width=1 / 16, seed=9).state_dict())
+    assert_same(ForwardPass(network, x), 5, [0, 1])
+
+
+def test_standardised_networks_are_heard_as_they_are():
+    network = CNN12(width=1 / 16, norm="weight", seed=0).double().eval()
+    passed = ForwardPass(network, sparse_clip(6_000, seed=0, bursts=2))
+    assert_same(passed, 6, [0, 1])
+    with torch.no_grad():
+        network.features.conv2.gain.mul_(2)
+    assert_same(ForwardPass(network, passed.x), 6, [0, 1])
 
 
 def test_padded_stacks_take_the_plain_path():

@@ -47,12 +47,16 @@ class Dataset(ABC):
     split : str
         Which part this is: "train", "test", "all" …
     task : {"single-label", "multi-label"}
+    licence : str
+        Of the recordings, and who made them; what a network trained on them must say. Empty where
+        it is not known.
     """
 
     name: str
     classes: tuple[str, ...]
     split: str
     task: Task
+    licence: str = ""
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -85,7 +89,7 @@ class FileDataset(Dataset):
     Parameters
     ----------
     entries : sequence of Entry
-    name, classes, split, task
+    name, classes, split, task, licence
         As in `Dataset`.
     """
 
@@ -97,9 +101,11 @@ class FileDataset(Dataset):
         classes: Sequence[str],
         split: str,
         task: Task = "single-label",
+        licence: str = "",
     ) -> None:
         self.entries = tuple(entries)
         self.name, self.classes, self.split, self.task = name, tuple(classes), split, task
+        self.licence = licence
 
     def __len__(self) -> int:
         return len(self.entries)

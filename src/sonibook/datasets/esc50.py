@@ -17,6 +17,7 @@ from sonibook.errors import DatasetError
 
 Subset = Literal["all", "esc10", "esc40"]
 FOLDS = (1, 2, 3, 4, 5)
+LICENCE = "CC BY-NC 3.0 (ESC-10: CC BY), K. J. Piczak, ESC-50, ACM Multimedia 2015"
 _COLUMNS = {"filename", "fold", "target", "category", "esc10"}
 
 
@@ -88,6 +89,7 @@ def open_esc50(
         name="esc50" if subset == "all" else subset,
         classes=[names[target] for target in targets],
         split=split if folds is None else "folds " + ",".join(map(str, wanted)),
+        licence=LICENCE,
     )
 
 

@@ -15,6 +15,7 @@ from sonibook.errors import DatasetError
 
 DIGITS = tuple("0123456789")
 #: Recordings 0 to 4 of each digit and speaker are the official test set.
+LICENCE = "CC BY-SA 4.0, Z. Jackson and contributors, Free Spoken Digit Dataset"
 TEST_INDICES = range(5)
 _NAME = re.compile(r"(?P<digit>[0-9])_(?P<speaker>[^_]+)_(?P<index>[0-9]+)\.wav")
 
@@ -76,7 +77,7 @@ def open_fsdd(
         if match["speaker"] in wanted
         and (split == "all" or (int(match["index"]) in TEST_INDICES) == (split == "test"))
     ]
-    return FileDataset(entries, name="fsdd", classes=DIGITS, split=split)
+    return FileDataset(entries, name="fsdd", classes=DIGITS, split=split, licence=LICENCE)
 
 
 def _find_recordings(root: str | Path) -> Path:

@@ -194,6 +194,7 @@ class Soundscapes(SceneDataset):
 
     name = "soundscapes"
     classes = tuple(EVENT_CLASSES)
+    licence = "synthesised by sonibook, which is under the MIT licence"
 
     def _choose(self, rng: Generator, count: int) -> list[int]:
         if self.task == "single-label":

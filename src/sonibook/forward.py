@@ -1,0 +1,121 @@
+"""The way up: feature maps and the switches of max-pools (paper, section 3.2, step 1)."""
+
+from __future__ import annotations
+
+import warnings
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, UInt8
+from torch import Tensor
+
+from sonibook import engine
+from sonibook.errors import AudioError, SonibookWarning
+from sonibook.layers import channels_last
+from sonibook.stack import Block
+
+Map = Float[Tensor, "batch channel time"]
+Pooled = Float[Tensor, "batch channel steps"]
+Switches = Bool[Tensor, "batch channel steps"] | UInt8[Tensor, "batch channel steps"]
+
+
+def max_pool(x: Map, pool: int) -> tuple[Pooled, Switches]:
+    """Max-pool with its switches: where in each window the largest value was.
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, channel, time), >= 0
+    pool : int >= 2
+        Kernel and stride.
+
+    Returns
+    -------
+    pooled : Tensor, shape (batch, channel, time // pool)
+    switches : Tensor of bool (pool 2) or uint8, the shape of `pooled`
+        Position in the window, from 0. Of equal values the first is chosen.
+    """
+    steps = x.shape[2] // pool
+    if pool == 2:
+        first, second = x[:, :, 0 : 2 * steps : 2], x[:, :, 1 : 2 * steps : 2]
+        return torch.maximum(first, second), second > first
+    pooled, position = x[:, :, : steps * pool].unflatten(2, (steps, pool)).max(dim=3)
+    return pooled, position.to(torch.uint8)
+
+
+def forward_block(block: Block, x: Tensor) -> tuple[Tensor, Tensor | None]:
+    """The map of one block, after its pool, and its switches.
+
+    A long map is computed in tiles of time: what is larger than the map, the convolution's
+    output, then never leaves the processor's cache.
+
+    Parameters
+    ----------
+    block : Block
+    x : Tensor, shape (batch, channel, time)
+        What comes up from the block below.
+
+    Returns
+    -------
+    map : Tensor, shape (batch, filter, steps)
+    switches : Tensor, the shape of `map`, or None
+        None where the block has no pool.
+    """
+    steps, channels = block.out_length(x.shape[2]), block.conv.out_channels
+    tile = engine.CACHED_FLOATS // (block.pool * channels)
+    if block.pool == 1 or block.padding or steps <= tile or x.device.type != "cpu":
+        y = F.relu(channels_last(block.conv(x)), inplace=True)
+        return max_pool(y, block.pool) if block.pool > 1 else (y, None)
+    pooled = x.new_empty(x.shape[0], steps, channels).transpose(1, 2)
+    kind = torch.bool if block.pool == 2 else torch.uint8
+    switches = torch.empty_like(pooled, dtype=kind)
+    for clip in range(x.shape[0]):
+        for start in range(0, steps, tile):
+            stop = min(start + tile, steps)
+            seen = slice(start * block.pool, stop * block.pool + block.extent - 1)
+            y = F.relu(block.conv(x[clip : clip + 1, :, seen]), inplace=True)
+            here = (clip, slice(None), slice(start, stop))
+            piece, chosen = max_pool(y, block.pool)
+            pooled[here], switches[here] = piece[0], chosen[0]
+    return pooled, switches
+
+
+def prepared(x: Tensor, least: int) -> tuple[Tensor, int]:
+    """A waveform as the network takes it.
+
+    Parameters
+    ----------
+    x : Tensor, shape (time,) or (batch, 1, time)
+    least : int, in samples
+        Shorter clips are padded with zeros to it, with a warning.
+
+    Returns
+    -------
+    x : Tensor, shape (batch, 1, time)
+    samples : int
+        What it had before it was padded.
+
+    Raises
+    ------
+    AudioError
+        If `x` has another shape, is empty, or holds samples that are not finite.
+    """
+    if x.ndim == 1:
+        x = x[None, None]
+    if x.ndim != 3 or x.shape[1] != 1:
+        raise AudioError(
+            f"Expected a waveform (time,) or a batch (batch, 1, time), got {tuple(x.shape)}."
+        )
+    samples = x.shape[2]
+    if samples == 0 or x.shape[0] == 0:
+        raise AudioError("The sound holds no samples.")
+    if not torch.isfinite(x).all():
+        raise AudioError("The sound holds samples that are NaN or infinite.")
+    if samples < least:
+        warnings.warn(
+            f"The clip has {samples} samples; it was padded with zeros to the {least} that this "
+            "layer needs.",
+            SonibookWarning,
+            stacklevel=4,
+        )
+        x = F.pad(x, (0, least - samples))
+    return x, samples
