@@ -1,0 +1,1 @@
+"""Training and evaluation: augment, crop, step, log, publish, probe."""

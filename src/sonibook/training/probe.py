@@ -1,0 +1,172 @@
+"""The linear probe: how much a frozen encoder's features tell of the classes.
+
+A logistic regression on the mean feature maps of whole clips. Its one setting, the strength of
+regularisation, is chosen by cross-validation within the training part, so that the test part is
+looked at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+
+from sonibook.datasets.base import Dataset, FileDataset
+from sonibook.encoder import CNN12
+from sonibook.errors import DatasetError
+from sonibook.training.evaluate import predict
+
+#: Inverse strengths of regularisation to choose from (scikit-learn's C).
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+_MOST_FOLDS = 5
+
+
+@dataclass(frozen=True, eq=False)
+class LinearProbe:
+    """A fitted probe's answers.
+
+    Attributes
+    ----------
+    predicted : ndarray of int, shape (clips,)
+        The class of every test clip.
+    strength : float
+        The inverse strength of regularisation (C) that cross-validation chose.
+    folds : int
+        Folds of the cross-validation.
+    """
+
+    predicted: Int[ndarray, " clips"]
+    strength: float
+    folds: int
+
+
+def mean_features(
+    encoder: CNN12,
+    data: Dataset,
+    *,
+    layer: int = 11,
+    batch_size: int = 16,
+    progress: bool = False,
+) -> tuple[Float[ndarray, "clips channels"], Int[ndarray, " clips"]]:
+    """The feature maps of a layer, averaged over each whole clip, and the clips' labels.
+
+    Parameters
+    ----------
+    encoder : CNN12
+        In `eval` mode.
+    data : Dataset
+        Single-label.
+    layer : int
+        Counted from 1. Maps are taken after the layer's ReLU and pool.
+    batch_size : int >= 1
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    features : ndarray, shape (clips, channels), >= 0
+    labels : ndarray of int, shape (clips,)
+
+    Raises
+    ------
+    LayerError
+        If there is no such layer.
+    DatasetError
+        If the data set is not single-label.
+    AudioError
+        If a clip cannot be read.
+    """
+    if data.task != "single-label":
+        raise DatasetError(
+            f"{data.name} is {data.task}: a linear probe needs one label for every clip."
+        )
+    short = encoder.truncate(layer)
+    features, targets = predict(
+        short.pooled,
+        data,
+        least_length=short.least_length,
+        batch_size=batch_size,
+        progress=progress,
+    )
+    return features, targets.argmax(axis=1)
+
+
+def groups_of(data: Dataset) -> list[str] | None:
+    """What a cross-validation must keep together: for ESC-50 the fold, for FSDD the speaker.
+
+    Returns
+    -------
+    list of str, or None
+        One for each clip; None where the data set tells fewer than two groups.
+    """
+    if not isinstance(data, FileDataset):
+        return None
+    groups = [entry.group for entry in data.entries]
+    return groups if len(set(groups)) > 1 else None
+
+
+def linear_probe(
+    features: Float[ndarray, "clips channels"],
+    labels: Int[ndarray, " clips"],
+    test_features: Float[ndarray, "tested channels"],
+    *,
+    groups: Sequence[str] | None = None,
+    seed: int = 0,
+) -> LinearProbe:
+    """Fit a linear probe on training features and let it name the classes of test features.
+
+    Multinomial logistic regression on standardised features. Mean, scale and regularisation
+    come from the training part alone, within the cross-validation from its training folds alone.
+
+    Parameters
+    ----------
+    features : ndarray, shape (clips, channels)
+    labels : ndarray of int, shape (clips,)
+    test_features : ndarray, shape (tested, channels)
+    groups : sequence of str, or None
+        Clips of one group stay on one side of every split; None splits by class, at random.
+    seed : int >= 0
+        Of the random splits.
+
+    Returns
+    -------
+    LinearProbe
+
+    Raises
+    ------
+    DatasetError
+        If there are fewer than two classes, or too few clips of one to cross-validate.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    classes, counts = np.unique(labels, return_counts=True)
+    if len(classes) < 2:
+        raise DatasetError("A linear probe needs training clips of at least two classes.")
+    available = int(counts.min()) if groups is None else len(set(groups))
+    folds = min(_MOST_FOLDS, available)
+    if folds < 2:
+        raise DatasetError(
+            f"Class {classes[counts.argmin()]} has one training clip: a linear probe needs at "
+            "least two of each to cross-validate."
+        )
+    if groups is None:
+        splits = StratifiedKFold(folds, shuffle=True, random_state=seed)
+    else:
+        splits = GroupKFold(folds)
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)),
+        {"logisticregression__C": STRENGTHS},
+        cv=splits,
+    )
+    search.fit(features.astype(np.float64), labels, groups=groups)
+    return LinearProbe(
+        predicted=search.predict(test_features.astype(np.float64)),
+        strength=float(search.best_params_["logisticregression__C"]),
+        folds=folds,
+    )
