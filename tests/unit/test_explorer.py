@@ -1,0 +1,343 @@
+"""The explorer without a browser: its widgets are moved from Python, and what they show is read."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+import warnings
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from PIL import Image
+
+from sonibook import CNN12, ForwardPass, open_dataset, sonify
+from sonibook.errors import AudioError, LayerError, SonibookWarning, StackError
+from sonibook.show import Explorer
+from sonibook.show.exploration import Exploration
+from sonibook.show.painter import PairPainter, thumbnail
+from sonibook.show.panel import panel
+
+RATE = 8000
+
+
+def noise(seed: int, seconds: float = 1.0, peak: float = 1.0) -> np.ndarray:
+    x = np.random.default_rng(seed).standard_normal(int(seconds * RATE)).astype("f4")
+    return x * np.float32(peak) / np.abs(x).max()
+
+
+@pytest.fixture(scope="module")
+def encoder() -> CNN12:
+    """A network that has silent filters in some layers, and not in all."""
+    network = CNN12(width=0.25, seed=0).eval()
+    with torch.no_grad():
+        network.features.conv2.bias[3] = -1e6
+        network.features.conv2.bias[5] = -1e6
+    return network
+
+
+@pytest.fixture
+def explorer(encoder: CNN12) -> Explorer:
+    return Explorer(encoder, {"first": noise(0), "second": noise(1, 0.8, peak=0.5)})
+
+
+def players(explorer: Explorer) -> list[np.ndarray]:
+    """What the two players play."""
+    found = re.findall(r'src="data:audio/wav;base64,([^"]+)"', explorer.sound.value)
+    return [soundfile.read(io.BytesIO(base64.b64decode(each)))[0] for each in found]
+
+
+def upload(explorer: Explorer, name: str, content: bytes) -> None:
+    """As the browser does it."""
+    explorer.upload.value = (
+        {
+            "name": name,
+            "type": "audio/wav",
+            "size": len(content),
+            "content": memoryview(content),
+            "last_modified": datetime.now(UTC),
+        },
+    )
+
+
+def wav(x: np.ndarray, rate: int = RATE) -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, x, rate, "FLOAT", format="WAV")
+    return file.getvalue()
+
+
+def state(explorer: Explorer) -> tuple[Any, ...]:
+    """All that a reader sees and hears, but for the notice."""
+    return (
+        explorer.clip.value, explorer.layer.value, explorer.rank.value, explorer.info.value,
+        explorer.sound.value, explorer.image.value,
+    )  # fmt: skip
+
+
+def check(explorer: Explorer, encoder: CNN12, x: np.ndarray) -> None:
+    """What is heard is the input and `sonify`'s output, at one gain."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SonibookWarning)
+        expected = sonify(encoder, x, layer=explorer.layer.value, filters=[explorer.filter])[0]
+    np.testing.assert_allclose(explorer.sonification, expected, atol=1e-6)
+    first, second = players(explorer)
+    gain = 1.0 / max(np.abs(x).max(), float(expected.abs().max()))
+    np.testing.assert_allclose(first, gain * x, atol=1.6 / 32768)
+    np.testing.assert_allclose(second, gain * expected.numpy(), atol=1.6 / 32768)
+    assert f"layer {explorer.layer.value}, filter {explorer.filter}" in explorer.sound.value
+    assert f"filter {explorer.filter}" in explorer.info.value
+
+
+def test_it_begins_with_the_loudest_filter_of_the_first_layer(
+    explorer: Explorer, encoder: CNN12
+) -> None:
+    assert explorer.filter == ForwardPass(encoder, noise(0)).most_active(1)[0]
+    assert (explorer.layer.min, explorer.layer.max) == (1, 11)
+    assert explorer.rank.max == 16
+    check(explorer, encoder, noise(0))
+
+
+@pytest.mark.parametrize("layer", [2, 4, 8, 11])
+def test_the_layer_slider_changes_everything(
+    explorer: Explorer, encoder: CNN12, layer: int
+) -> None:
+    before = state(explorer)
+    explorer.layer.value = layer
+    assert all(new != old for new, old in zip(state(explorer)[3:], before[3:], strict=True))
+    assert explorer.rank.value == 1
+    assert explorer.rank.max == ForwardPass(encoder, noise(0)).maps[layer - 1].shape[1]
+    check(explorer, encoder, noise(0))
+
+
+def test_ranks_go_down_in_energy_and_silent_filters_are_last(
+    explorer: Explorer, encoder: CNN12
+) -> None:
+    explorer.layer.value = 2
+    energy = ForwardPass(encoder, noise(0)).energy(2)[0]
+    filters = []
+    for rank in range(1, explorer.rank.max + 1):
+        explorer.rank.value = rank
+        filters.append(explorer.filter)
+        share = float(energy[explorer.filter] / energy.sum())
+        said = f"{share:.1%}" if share else "silent on this clip"
+        assert said in explorer.info.value
+    assert sorted(filters) == list(range(16))
+    assert (energy[filters].diff() <= 0).all()
+    assert filters[-2:] == [3, 5]
+
+
+def test_a_silent_filter_is_silent_and_said_to_be(explorer: Explorer, encoder: CNN12) -> None:
+    explorer.layer.value = 2
+    explorer.rank.value = 16
+    assert not explorer.sonification.any()
+    assert "silent" in explorer.notice.value
+    assert "as 2 of the layer" in explorer.info.value
+    assert "Sonification: silence" in explorer.image.value
+    check(explorer, encoder, noise(0))
+    explorer.rank.value = 1
+    assert "silent" not in explorer.notice.value
+
+
+def test_another_clip_keeps_the_layer(explorer: Explorer, encoder: CNN12) -> None:
+    explorer.layer.value = 4
+    explorer.rank.value = 7
+    explorer.clip.value = "second"
+    assert (explorer.layer.value, explorer.rank.value) == (4, 1)
+    check(explorer, encoder, noise(1, 0.8, peak=0.5))
+
+
+def test_one_forward_pass_a_clip(explorer: Explorer, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    original = ForwardPass.__init__
+
+    def counted(self: ForwardPass, *arguments: Any, **options: Any) -> None:
+        made.append(1)
+        original(self, *arguments, **options)
+
+    monkeypatch.setattr(ForwardPass, "__init__", counted)
+    for layer in (3, 8, 11):
+        explorer.layer.value = layer
+        explorer.rank.value = 2
+    assert made == []
+    explorer.clip.value = "second"
+    assert made == [1]
+
+
+def test_a_data_set_can_be_explored(encoder: CNN12) -> None:
+    data = open_dataset("soundscapes", size=3, duration=1.0, split="test")
+    explorer = Explorer(encoder, data)
+    assert len(explorer.clip.options) == 3
+    assert data.classes[data.labels(1)[0]] in explorer.clip.options[1][0]
+    explorer.clip.value = "2"
+    check(explorer, encoder, data[2].waveform)
+
+
+def test_your_own_file_is_heard(explorer: Explorer, encoder: CNN12) -> None:
+    explorer.layer.value = 3
+    x = noise(7, 0.7, peak=0.3)
+    upload(explorer, "mine.wav", wav(x))
+    assert explorer.clip.value == "your file: mine.wav"
+    assert explorer.layer.value == 3
+    check(explorer, encoder, x / np.abs(x).max())
+    explorer.clip.value = "first"
+    explorer.clip.value = "your file: mine.wav"
+    check(explorer, encoder, x / np.abs(x).max())
+
+
+def test_your_own_file_may_come_again_and_at_another_rate(
+    explorer: Explorer, encoder: CNN12
+) -> None:
+    upload(explorer, "mine.wav", wav(noise(8, 0.5)))
+    upload(explorer, "mine.wav", wav(np.stack([noise(9, 2.0)] * 2, axis=1), rate=16_000))
+    assert [name for name, _ in explorer.clip.options].count("your file: mine.wav") == 1
+    assert explorer.x.shape == (RATE,)
+    check(explorer, encoder, explorer.x)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"this is no sound", "cannot be read as sound"),
+        (b"", "cannot be read as sound"),
+        (wav(np.zeros(100, "f4")), "silent"),
+        (wav(np.array([0.0, np.nan], "f4")), "NaN"),
+        (wav(np.zeros(0, "f4")), "no samples"),
+    ],
+    ids=["text", "no bytes", "silence", "NaN", "no samples"],
+)
+def test_a_bad_file_is_told_and_changes_nothing(
+    explorer: Explorer, encoder: CNN12, content: bytes, said: str
+) -> None:
+    explorer.layer.value = 4
+    explorer.rank.value = 3
+    before = state(explorer)
+    upload(explorer, "folder/bad.wav", content)
+    assert said in explorer.notice.value
+    assert "bad.wav" in explorer.notice.value
+    assert "tmp" not in explorer.notice.value
+    assert state(explorer) == before
+    explorer.rank.value = 4
+    assert explorer.notice.value == '<div role="status"></div>'
+    check(explorer, encoder, noise(0))
+
+
+def test_a_clip_that_cannot_be_read_leaves_the_last_one(encoder: CNN12) -> None:
+    explorer = Explorer(encoder, {"good": noise(0), "bad": np.zeros(0, "f4")})
+    before = state(explorer)
+    explorer.clip.value = "bad"
+    assert "no samples" in explorer.notice.value
+    assert state(explorer) == before
+
+
+def test_a_short_clip_is_padded_and_said_to_be(encoder: CNN12) -> None:
+    explorer = Explorer(encoder, {"short": noise(0, 0.1)})
+    assert "padded with zeros" in explorer.notice.value
+    assert explorer.sonification.shape == (800,)
+    explorer.layer.value = 5
+    assert "padded with zeros" in explorer.notice.value
+
+
+def test_a_long_clip_is_cut_and_said_to_be(encoder: CNN12) -> None:
+    x = np.zeros(40 * RATE, "f4")
+    x[35 * RATE :] = noise(1, 5.0)
+    exploration = Exploration(encoder.truncate(3), x, sample_rate=RATE)
+    assert len(exploration.x) == 30 * RATE
+    assert "longer than 30 s" in exploration.notices[0]
+    assert float(np.abs(exploration.x).max()) == 1.0
+
+
+def test_other_warnings_are_not_swallowed(encoder: CNN12) -> None:
+    exploration = Exploration(encoder, noise(0), sample_rate=RATE)
+
+    def speak(*_: Any) -> torch.Tensor:
+        warnings.warn("something else", RuntimeWarning, stacklevel=2)
+        return torch.zeros(1, RATE)
+
+    exploration._passed.sonify = speak  # type: ignore[method-assign]
+    with pytest.warns(RuntimeWarning, match="something else"):
+        exploration.sonify(1, 0)
+
+
+def test_bad_arguments_are_told(encoder: CNN12) -> None:
+    with pytest.raises(ValueError, match="at least one clip"):
+        Explorer(encoder, {})
+    with pytest.raises(StackError):
+        Explorer(torch.nn.Linear(2, 2), {"x": noise(0)})
+    with pytest.raises(AudioError, match="no samples"):
+        Explorer(encoder, {"x": np.zeros(0, "f4")})
+    with pytest.raises(LayerError, match="choose 1 to 11"):
+        Exploration(encoder, noise(0), sample_rate=RATE).ranking(12)
+
+
+def test_it_has_a_live_and_a_static_form(explorer: Explorer) -> None:
+    bundle = explorer._repr_mimebundle_()
+    view = bundle["application/vnd.jupyter.widget-view+json"]
+    assert view["model_id"] == explorer.model_id
+    page = bundle["text/html"]
+    assert page.startswith("<section")
+    assert "<script" not in page
+
+
+def test_the_static_form_plays_what_sonify_gives(encoder: CNN12) -> None:
+    x = noise(0, 5.0, peak=0.5)
+    page = panel(encoder, x, name="a <clip>", layers=[1, 8], top=2, seconds=1.0)
+    assert "a &lt;clip&gt;" in page
+    assert page.count("<details") == 2
+    images = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="([^"]+)"', page)
+    sounds = re.findall(r'src="data:audio/wav;base64,([^"]+)"', page)
+    assert len(images) == len(sounds) == 5
+    heard = [soundfile.read(io.BytesIO(base64.b64decode(each)))[0] for each in sounds]
+    short = Exploration(encoder, x, sample_rate=RATE)
+    assert len(heard[0]) == RATE
+    passed = ForwardPass(encoder, heard[0])
+    for position, layer in ((1, 1), (3, 8)):
+        filters = passed.most_active(layer, 2)
+        for offset, index in enumerate(filters):
+            expected = sonify(encoder, heard[0], layer=layer, filters=[index])[0].numpy()
+            cosine = heard[position + offset] @ expected
+            cosine /= np.linalg.norm(heard[position + offset]) * np.linalg.norm(expected)
+            assert cosine > 0.99
+            assert f"Layer {layer}, rank {offset + 1} of" in images[position + offset][1]
+    assert short.layers == 11
+
+
+def test_the_static_form_is_small_also_for_noise(encoder: CNN12) -> None:
+    assert len(panel(encoder, noise(0, 5.0), name="noise")) < 700_000
+
+
+def test_the_static_form_of_silence_can_be_made(encoder: CNN12) -> None:
+    assert "silence" in panel(encoder, np.zeros(RATE, "f4"), name="nothing")
+
+
+def test_the_painter_paints_what_a_fresh_one_paints() -> None:
+    x, first, second = noise(0), noise(1), noise(2, peak=0.2)
+    used = PairPainter(x, sample_rate=RATE)
+    used.paint(first)
+    painted = used.paint(second)
+    assert painted == PairPainter(x, sample_rate=RATE).paint(second)
+    assert painted != used.paint(first)
+
+
+def test_a_thumbnail_has_the_high_frequencies_on_top() -> None:
+    high = np.sin(np.pi * 0.9 * np.arange(RATE)).astype("f4")
+    pixels = np.asarray(Image.open(io.BytesIO(thumbnail(high))).convert("L"), dtype=float)
+    assert pixels.shape == (129, RATE // 64 + 1)
+    assert pixels[:30].mean() > 2 * pixels[60:].mean()
+
+
+def test_real_recordings_can_be_explored(encoder: CNN12, data_root: Path) -> None:
+    formats = data_root / "formats"
+    if not formats.is_dir():
+        pytest.skip(f"{data_root} has no folder formats/: such recordings are not here.")
+    explorer = Explorer(encoder, {"noise": noise(0)})
+    files = [path for path in sorted(formats.iterdir()) if path.suffix in (".ogg", ".mp3", ".flac")]
+    assert files
+    for path in files:
+        upload(explorer, path.name, path.read_bytes())
+        assert explorer.clip.value == f"your file: {path.name}"
+        check(explorer, encoder, np.asarray(explorer.x))
