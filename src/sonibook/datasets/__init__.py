@@ -9,11 +9,15 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from sonibook.datasets.audioset import open_audioset
 from sonibook.datasets.base import Clip, Dataset, Entry, FileDataset, Task
 from sonibook.datasets.esc50 import open_esc50
 from sonibook.datasets.folder import open_folder
+from sonibook.datasets.fsd50k import open_fsd50k
 from sonibook.datasets.fsdd import open_fsdd
+from sonibook.datasets.packed import open_packed
 from sonibook.datasets.soundscapes import Soundscapes, compose
+from sonibook.datasets.speech_commands import open_speech_commands
 from sonibook.errors import DatasetError
 
 __all__ = [
@@ -37,17 +41,20 @@ def open_dataset(
 
     Parameters
     ----------
-    name : {"esc10", "esc40", "esc50", "folder", "fsdd", "soundscapes"}
+    name : str
+        ``"audioset"``, ``"esc10"``, ``"esc40"``, ``"esc50"``, ``"folder"``, ``"fsd50k"``,
+        ``"fsdd"``, ``"packed"``, ``"soundscapes"`` or ``"speech_commands"``.
     root : str or Path, or None
         The folder the set's files lie in; the environment variable ``SONIBOOK_DATA`` if None.
         ``"soundscapes"`` needs none, unless `mixture_of` names a set that does.
     split : str
-        ``"all"``, ``"train"`` or ``"test"``; a folder has only ``"all"``.
+        ``"all"``, ``"train"`` or ``"test"``; a folder has only ``"all"``, a packed set what it
+        was packed with, and the large sets have the parts of their own, too.
     **options
-        Of ``esc10``, ``esc40`` and ``esc50``: `folds`. Of ``fsdd``: `speakers`. Of
-        ``soundscapes``: `seed`, `size`, `duration`, `events`, `task` and `gains` (see
-        `Soundscapes`), and `mixture_of`, a data set or the name of one whose clips the scenes are
-        composed of, instead of synthesised events.
+        Of ``audioset``: `segments`. Of ``esc10``, ``esc40`` and ``esc50``: `folds`. Of ``fsdd``:
+        `speakers`. Of ``soundscapes``: `seed`, `size`, `duration`, `events`, `task` and `gains`
+        (see `Soundscapes`), and `mixture_of`, a data set or the name of one whose clips the
+        scenes are composed of, instead of synthesised events.
 
     Returns
     -------
@@ -104,10 +111,14 @@ _SCENE_OPTIONS = tuple(
 
 #: How each data set is opened, and the options it takes.
 DATASETS: dict[str, tuple[Callable[..., Dataset], tuple[str, ...]]] = {
+    "audioset": (open_audioset, ("segments",)),
     "esc10": (partial(open_esc50, subset="esc10"), ("folds",)),
     "esc40": (partial(open_esc50, subset="esc40"), ("folds",)),
     "esc50": (open_esc50, ("folds",)),
     "folder": (open_folder, ()),
+    "fsd50k": (open_fsd50k, ()),
     "fsdd": (open_fsdd, ("speakers",)),
+    "packed": (open_packed, ()),
     "soundscapes": (_open_soundscapes, (*_SCENE_OPTIONS, "mixture_of")),
+    "speech_commands": (open_speech_commands, ()),
 }

@@ -1,0 +1,111 @@
+"""Speech Commands v2: 105,829 spoken words of up to a second, 35 words, one to a clip.
+
+P. Warden, "Speech Commands: A dataset for limited-vocabulary speech recognition",
+arXiv:1804.03209. The archive of its separate test set belongs to another protocol, of 12 classes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from sonibook.datasets.base import Entry
+from sonibook.datasets.esc50 import find_root
+from sonibook.datasets.listed import ListedDataset, report_missing, sounds_in
+from sonibook.errors import DatasetError
+
+SPLITS = ("all", "train", "validation", "test")
+FOLDER = "speech_commands_v0.02"
+LICENCE = "CC BY 4.0, P. Warden and contributors, Speech Commands v2"
+_LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
+
+
+def open_speech_commands(root: str | Path, *, split: str = "all") -> ListedDataset:
+    """Speech Commands v2 with its official splits.
+
+    Parameters
+    ----------
+    root : str or Path
+        The folder that holds ``speech_commands_v0.02/`` or ``SpeechCommands/``, or one of these
+        itself: a folder a word, ``validation_list.txt`` and ``testing_list.txt``.
+    split : {"all", "train", "validation", "test"}
+        The two lists say what is validation and test; train is the rest. A speaker is in one only.
+
+    Returns
+    -------
+    ListedDataset
+        Single-label; `Entry.group` is the speaker; in the order of word and file. The noises in
+        ``_background_noise_`` are no words and are left out. Its `missing` says how many clips
+        are listed and not there; a warning does, too.
+
+    Raises
+    ------
+    DatasetError
+        If the layout is another, there is no such split, a list is damaged, or no clip is there.
+    """
+    if split not in SPLITS:
+        raise DatasetError(f"Speech Commands has no split {split!r}: choose {', '.join(SPLITS)}.")
+    base = _find_base(root)
+    words = sorted(
+        path.name for path in base.iterdir() if path.is_dir() and path.name[0] not in "._"
+    )
+    found = {word: sounds_in(base / word) for word in words}
+    words = [word for word in words if found[word]]
+    there = {f"{word}/{stem}" for word in words for stem in found[word]}
+    lists = {part: _read_list(base / name) for part, name in _LISTS.items()}
+    twice = lists["validation"] & lists["test"]
+    if twice:
+        raise DatasetError(f"{base}: both lists name {min(twice)}.wav: take them from the archive.")
+    listed = lists["validation"] | lists["test"]
+    wanted = {"all": there | listed, "train": there - listed, **lists}[split]
+    missing = wanted - there
+    report_missing(
+        f"Speech Commands ({split})",
+        where=base,
+        listed=len(wanted),
+        missing=len(missing),
+        example=f"{min(missing)}.wav" if missing else "",
+        remedy="unpack the whole archive there, or run 'sonibook data fetch speech_commands'",
+    )
+    entries = []
+    for name in sorted(wanted & there):
+        word, stem = name.split("/")
+        entries.append(
+            Entry(
+                path=base / word / found[word][stem],
+                labels=(words.index(word),),
+                clip_id=name,
+                group=stem.split("_nohash_")[0],
+            )
+        )
+    return ListedDataset(
+        entries,
+        missing=len(missing),
+        name="speech_commands",
+        classes=words,
+        split=split,
+        task="single-label",
+        licence=LICENCE,
+    )
+
+
+def _find_base(root: str | Path) -> Path:
+    landmark = _LISTS["validation"]
+    for folder in (f"SpeechCommands/{FOLDER}", "SpeechCommands"):
+        if (Path(root) / folder / landmark).exists():
+            return Path(root) / folder
+    return find_root(root, FOLDER, landmark)
+
+
+def _read_list(path: Path) -> set[str]:
+    """Clips, ``word/name``, from a list of files, ``word/name.wav``, one a line."""
+    try:
+        lines = path.read_text(encoding="utf-8-sig").split("\n")
+    except FileNotFoundError:
+        raise DatasetError(f"{path}: there is no such list.") from None
+    except UnicodeDecodeError as error:
+        raise DatasetError(f"{path}: is no UTF-8 text ({error}).") from None
+    names = [line.strip() for line in lines if line.strip()]
+    for name in names:
+        if name.count("/") != 1 or not name.endswith(".wav"):
+            raise DatasetError(f"{path}: expected lines such as bed/0a7c2a8d_nohash_0.wav.")
+    return {name.removesuffix(".wav") for name in names}
