@@ -1,0 +1,140 @@
+"""``sonibook sonify``: files in; sounds, pictures and a table out."""
+
+from __future__ import annotations
+
+import csv
+from itertools import islice
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sonibook.cli.batch import COLUMNS, Batch
+from sonibook.cli.inputs import find_sounds
+from sonibook.cli.output import error, examples, shown, table
+
+SONIFY_EXAMPLES = examples(
+    "sonibook sonify clip.wav --layer 8 --top 3",
+    "sonibook sonify a.ogg b.mp3 --layer 11 --filter 5 --filter 17 --out heard",
+    "sonibook sonify recordings/ --layer 8 --top 1 --checkpoint runs/mine/encoder.safetensors",
+)
+
+#: What is printed of the table.
+_SHOWN = COLUMNS[:11]
+_MOST_SHOWN = 40
+
+
+def sonify(
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE",
+            help="Sound files (WAV, FLAC, OGG, MP3), and folders, of which all sounds are taken.",
+        ),
+    ],
+    layer: Annotated[
+        int, typer.Option("--layer", "-l", help="Block to listen to, counted from 1.")
+    ],
+    filters: Annotated[
+        list[int] | None,
+        typer.Option("--filter", "-f", help="Filter, counted from 0. May be repeated."),
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option("--top", "-k", min=1, help="Instead: each clip's K filters of most energy."),
+    ] = None,
+    checkpoint: Annotated[
+        str,
+        typer.Option(
+            "--checkpoint", "-c", metavar="NAME|PATH", help="Shipped name or .safetensors file."
+        ),
+    ] = "supervised",
+    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("sonified"),
+    seconds: Annotated[
+        float,
+        typer.Option(
+            min=0.001,
+            help="Take at most this much of each file, from its beginning: memory is "
+            "needed in proportion.",
+        ),
+    ] = 60.0,
+    pictures: Annotated[
+        bool, typer.Option("--pictures/--no-pictures", help="Whether to draw.")
+    ] = True,
+) -> None:
+    """Turn what single filters respond to in a clip back into sound.
+
+    For each clip, a folder of its name in OUT holds input.wav and, for each filter, the
+    sonification as WAV (8 kHz, 16 bit, at the input's peak) and a picture of both. OUT also holds
+    sonifications.csv, a row for each, and provenance.json.
+
+    A file that cannot be read keeps no other from being sonified: it is named at the end, and
+    the exit code is 2.
+    """
+    if (filters is None) == (top is None):
+        raise typer.BadParameter("give either --filter or --top.", param_hint="--filter / --top")
+
+    from sonibook.checkpoint import load_encoder
+    from sonibook.errors import LayerError
+    from sonibook.stack import blocks_of, check_filters, check_layer
+
+    encoder = load_encoder(checkpoint)
+    blocks = blocks_of(encoder)
+    count = blocks[check_layer(blocks, layer) - 1].conv.out_channels
+    if top is not None and top > count:
+        raise LayerError(f"Layer {layer} has {count} filters: --top can be {count} at most.")
+    chosen = None if filters is None else check_filters(blocks, layer, list(dict.fromkeys(filters)))
+
+    sounds = find_sounds(files, leave_out=out)
+    run = Batch(
+        encoder,
+        layer=layer,
+        filters=chosen,
+        top=top,
+        out=out,
+        seconds=seconds,
+        pictures=pictures,
+    )
+    interrupted = run.over(sounds)
+    if run.done:
+        run.write_provenance(checkpoint)
+        _print_table(out / "sonifications.csv")
+    if interrupted:
+        done = f"{run.done} of {len(sounds)} clips are done" + (
+            f": {shown(out)}" if run.done else ""
+        )
+        typer.echo(f"Interrupted: {done}.", err=True)
+        raise typer.Exit(130)
+    if run.failed:
+        if len(sounds) == 1:
+            error(*run.failed.values())
+        else:
+            error(f"{len(run.failed)} of {len(sounds)} files could not be sonified.")
+            for reason in run.failed.values():
+                typer.echo(f"  {shown(reason)}", err=True)
+        raise typer.Exit(2)
+
+
+def _print_table(path: Path) -> None:
+    """The first rows of the table, read back so that a long one need not be in memory."""
+    with path.open(newline="", encoding="utf-8") as file:
+        reader = csv.DictReader(file)
+        rows = [
+            [row["file"], *(_number(row[name]) for name in _SHOWN[1:])]
+            for row in islice(reader, _MOST_SHOWN)
+        ]
+        more = sum(1 for _ in reader)
+    typer.echo(table(_SHOWN, rows))
+    typer.echo(f"… and {more} more rows in {shown(path)}" if more else f"Written to {shown(path)}")
+
+
+def _number(text: str) -> object:
+    """A cell of the table as a number, where it is one, and as yes or no."""
+    if text in ("True", "False"):
+        return text == "True"
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text or None

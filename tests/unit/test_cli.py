@@ -1,0 +1,903 @@
+"""The command line: what it writes, what it says, and how it refuses."""
+
+import csv
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+import yaml
+from safetensors.torch import load_file, save_file
+
+from sonibook.audio import read_audio, write_wav
+from sonibook.checkpoint import load_encoder, save_checkpoint
+from sonibook.cli import main
+from sonibook.cli.inputs import find_sounds, parse_folds, parse_options
+from sonibook.cli.output import explain, shown, table
+from sonibook.datasets import open_dataset
+from sonibook.deconvnet import ForwardPass, sonify
+from sonibook.encoder import CNN12, Classifier
+
+REPOSITORY = Path(__file__).parents[2]
+#: A 16-bit sample is half a step off where the writer rounds, a whole one where it cuts off.
+STEP = 1 / 32768 + 1e-6
+DEAD = 2
+
+
+def noise(seconds: float = 0.5, seed: int = 0, rate: int = 8000) -> np.ndarray:
+    x = np.random.default_rng(seed).standard_normal(round(seconds * rate)).astype(np.float32)
+    return x / np.abs(x).max()
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network; filter DEAD of layer 2 never responds."""
+    path = tmp_path_factory.mktemp("checkpoint") / "tiny.safetensors"
+    network = Classifier(CNN12(width=1 / 16, seed=0), ("high", "low"), seed=0)
+    with torch.no_grad():
+        network.encoder.features.conv2.bias[DEAD] = -1000.0
+    save_checkpoint(path, network, {"name": "tiny", "data": "nothing yet"})
+    return path
+
+
+@pytest.fixture
+def clip(tmp_path: Path) -> Path:
+    path = tmp_path / "clip.wav"
+    write_wav(path, 0.5 * noise())
+    return path
+
+
+class Ran:
+    """What one call of the command line came to."""
+
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+    def refused(self) -> str:
+        """The one sentence of a refusal."""
+        assert self.code == 2, (self.code, self.out, self.err)
+        assert "Traceback" not in self.err + self.out
+        lines = [line for line in self.err.splitlines() if not line.startswith("Note: ")]
+        assert len(lines) == 1, self.err
+        assert lines[0].startswith("Error: ")
+        assert lines[0].endswith((".", ").")), self.err
+        return lines[0]
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Any:
+    def call(*arguments: object) -> Ran:
+        capfd.readouterr()
+        code = main([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return Ran(code, captured.out, captured.err)
+
+    return call
+
+
+def in_a_process(*arguments: object, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "sonibook", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        env=process_environment(**environment),
+        check=False,
+    )
+
+
+def process_environment(**more: str) -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": str(REPOSITORY / "src"), "OMP_NUM_THREADS": "1", **more}
+
+
+def rows_of(out: Path) -> list[dict[str, str]]:
+    with (out / "sonifications.csv").open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def samples_of(path: Path) -> np.ndarray:
+    samples, rate = soundfile.read(path, dtype="float64")
+    assert rate == 8000
+    assert soundfile.info(path).subtype == "PCM_16"
+    return samples
+
+
+# --- help ----------------------------------------------------------------------------------------
+
+COMMANDS = (
+    ["sonify"],
+    ["train"],
+    ["evaluate"],
+    ["info"],
+    ["data"],
+    ["data", "list"],
+    ["data", "show"],
+    ["data", "export"],
+)
+
+
+@pytest.mark.parametrize("command", [[], *COMMANDS], ids=" ".join)
+def test_every_command_explains_itself_by_examples(run, command):
+    told = run(*command, "--help")
+    assert told.code == 0
+    assert told.err == ""
+    examples = told.out.split("Examples:\n")[1].splitlines()
+    assert sum(line.strip().startswith("sonibook ") for line in examples) >= 2
+    for line in examples:
+        if line.strip():
+            assert line.startswith(("    sonibook ", "  Exit codes"))
+
+
+def test_no_command_shows_the_commands(run):
+    told = run()
+    for (name,) in (command for command in COMMANDS if len(command) == 1):
+        assert f"  {name} " in told.out + told.err
+
+
+def test_version(run):
+    told = run("--version")
+    assert (told.code, told.out) == (0, f"sonibook {version('sonibook')}\n")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["nonesuch"],
+        ["sonify"],
+        ["sonify", "clip.wav"],
+        ["sonify", "clip.wav", "--layer", "two", "--top", "1"],
+        ["sonify", "clip.wav", "--layer", "2"],
+        ["sonify", "clip.wav", "--layer", "2", "--top", "0"],
+        ["sonify", "clip.wav", "--layer", "2", "--top", "1", "--filter", "1"],
+        ["train"],
+        ["evaluate", "random"],
+        ["data", "show"],
+        ["data", "export", "soundscapes", "--count", "0"],
+        ["data", "show", "soundscapes", "--option", "size"],
+        ["evaluate", "random", "-d", "esc50", "--folds", "a,b"],
+        ["evaluate", "random", "-d", "esc50", "--folds", "1", "--split", "test"],
+    ],
+    ids=" ".join,
+)
+def test_misuse_is_said_and_ends_with_2(run, arguments):
+    told = run(*arguments)
+    assert told.code == 2
+    assert "Error: " in told.err
+    assert "Traceback" not in told.err
+
+
+# --- sonify: what it writes ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("layer", [1, 4, 8, 11])
+def test_what_is_written_is_what_sonify_gives(run, checkpoint, clip, tmp_path, layer):
+    encoder, x = load_encoder(checkpoint), read_audio(clip)
+    live = ForwardPass(encoder, x).most_active(layer, 2)
+    out = tmp_path / "out"
+    filters = [part for index in live for part in ("-f", index)]
+    told = run("sonify", clip, "-l", layer, *filters, "-c", checkpoint, "--out", out)
+    assert told.code == 0, told.err
+    expected = sonify(encoder, x, layer=layer, filters=live).double().numpy()
+    np.testing.assert_allclose(samples_of(out / "clip" / "input.wav"), x, atol=STEP)
+    rows = rows_of(out)
+    assert [int(row["filter"]) for row in rows] == live
+    for row, s in zip(rows, expected, strict=True):
+        written = samples_of(out / row["sonification"])
+        assert len(written) == len(x)
+        np.testing.assert_allclose(written, s, atol=STEP)
+        assert (out / row["picture"]).read_bytes().startswith(b"\x89PNG")
+    written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    assert written == {
+        "sonifications.csv",
+        "provenance.json",
+        *(row[name] for row in rows for name in ("input", "sonification", "picture")),
+    }
+
+
+def test_the_table_is_true(run, checkpoint, clip, tmp_path):
+    layer, out = 5, tmp_path / "out"
+    assert run("sonify", clip, "-l", layer, "-k", 4, "-c", checkpoint, "--out", out).code == 0
+    encoder, x = load_encoder(checkpoint), read_audio(clip)
+    with torch.no_grad():
+        maps = encoder.truncate(layer).features(torch.from_numpy(x)[None, None])[0].double().numpy()
+    energy = (maps**2).mean(axis=1)
+    loudest = np.argsort(-energy)[:4]
+    rows = rows_of(out)
+    assert [int(row["filter"]) for row in rows] == loudest.tolist()
+    assert [int(row["rank"]) for row in rows] == [1, 2, 3, 4]
+    raw = sonify(encoder, x, layer=layer, filters=loudest.tolist(), rescale=False).double().numpy()
+    for row, index, s in zip(rows, loudest, raw, strict=True):
+        peak = np.abs(s).max()
+        assert row["file"] == str(clip)
+        assert float(row["seconds"]) == len(x) / 8000
+        assert int(row["layer"]) == layer
+        assert float(row["energy_share"]) == pytest.approx(energy[index] / energy.sum(), rel=1e-4)
+        assert float(row["live_share"]) == pytest.approx((maps[index] > 0).mean(), abs=1e-3)
+        assert float(row["peak_scale"]) == pytest.approx(1 / peak, rel=1e-4)
+        rms = np.sqrt((s / peak) @ (s / peak) / (x.astype(float) @ x))
+        assert float(row["rms_ratio"]) == pytest.approx(rms, rel=1e-4)
+        assert (row["padded"], row["silent"]) == ("False", "False")
+
+
+def test_the_printed_table_has_a_line_a_sonification(run, checkpoint, clip, tmp_path):
+    told = run(
+        "sonify", clip, "-l", 2, "-k", 2, "-c", checkpoint, "--out", tmp_path / "o", "--no-pictures"
+    )
+    header, *lines, last = told.out.splitlines()
+    assert header.split()[:4] == ["file", "seconds", "layer", "filter"]
+    assert len(lines) == 2
+    assert str(tmp_path / "o" / "sonifications.csv") in last
+    assert not list((tmp_path / "o").rglob("*.png"))
+    assert rows_of(tmp_path / "o")[0]["picture"] == ""
+
+
+def test_provenance_says_how_it_came_about(run, checkpoint, clip, tmp_path):
+    run("sonify", clip, "-l", 2, "-k", 2, "-c", checkpoint, "--out", tmp_path / "o")
+    content = json.loads((tmp_path / "o" / "provenance.json").read_text("utf-8"))
+    assert content["versions"]["torch"] == version("torch")
+    assert content["checkpoint"]["card"]["name"] == "tiny"
+    assert (content["layer"], content["top"], content["clips"]) == (2, 2, 1)
+    assert content["failed"] == {}
+
+
+def test_two_runs_write_the_same_bytes(run, checkpoint, clip, tmp_path):
+    for name in ("a", "b"):
+        run("sonify", clip, "-l", 3, "-k", 1, "-c", checkpoint, "--out", tmp_path / name)
+    for first in (tmp_path / "a").rglob("*"):
+        if first.suffix in (".wav", ".csv", ".png"):
+            assert (
+                first.read_bytes()
+                == (tmp_path / "b" / first.relative_to(tmp_path / "a")).read_bytes()
+            )
+
+
+def test_surround_sound_at_96_khz_is_fine(run, checkpoint, tmp_path):
+    path = tmp_path / "surround.wav"
+    time_axis = np.arange(48000) / 96000
+    channels = [0.3 * np.sin(2 * np.pi * pitch * time_axis) for pitch in range(300, 900, 100)]
+    soundfile.write(path, np.stack(channels, axis=1), 96000, "PCM_24")
+    told = run("sonify", path, "-l", 4, "-k", 1, "-c", checkpoint, "--out", tmp_path / "o")
+    assert told.code == 0
+    row = rows_of(tmp_path / "o")[0]
+    assert len(samples_of(tmp_path / "o" / row["sonification"])) == 4000
+
+
+def test_a_short_clip_is_padded_and_the_listener_told(run, checkpoint, tmp_path):
+    path = tmp_path / "short.wav"
+    write_wav(path, noise(0.05))
+    told = run("sonify", path, "-l", 11, "-k", 1, "-c", checkpoint, "--out", tmp_path / "o")
+    assert told.code == 0
+    (notice,) = [line for line in told.err.splitlines() if "padded" in line]
+    assert notice.startswith(f"Note: {path}: The clip has 400 samples")
+    row = rows_of(tmp_path / "o")[0]
+    assert row["padded"] == "True"
+    assert len(samples_of(tmp_path / "o" / row["sonification"])) == 400
+
+
+def test_a_silent_map_gives_silence_and_the_listener_is_told(run, checkpoint, clip, tmp_path):
+    told = run(
+        "sonify", clip, "-l", 2, "-f", 0, "-f", DEAD, "-c", checkpoint, "--out", tmp_path / "o"
+    )
+    assert told.code == 0
+    assert "1 of 2 sonifications are silent" in told.err
+    sounding, silent = rows_of(tmp_path / "o")
+    assert (sounding["silent"], silent["silent"]) == ("False", "True")
+    assert silent["peak_scale"] == ""
+    assert float(silent["live_share"]) == float(silent["energy_share"]) == 0
+    assert not samples_of(tmp_path / "o" / silent["sonification"]).any()
+
+
+def test_a_long_file_is_cut_and_the_listener_told(run, checkpoint, tmp_path):
+    path = tmp_path / "long.wav"
+    x = np.concatenate([0.1 * noise(0.5), noise(0.5)])
+    write_wav(path, x)
+    arguments = ("-l", 3, "-k", 1, "-c", checkpoint, "--out", tmp_path / "o")
+    told = run("sonify", path, *arguments, "--seconds", 0.5)
+    assert "only the first 0.5 s" in told.err
+    cut = samples_of(tmp_path / "o" / "long" / "input.wav")
+    assert len(cut) == 4000
+    assert np.abs(cut).max() == pytest.approx(1, abs=STEP)
+
+
+def test_filters_asked_for_twice_come_once(run, checkpoint, clip, tmp_path):
+    run(
+        "sonify",
+        clip,
+        "-l",
+        2,
+        "-f",
+        3,
+        "-f",
+        1,
+        "-f",
+        3,
+        "-c",
+        checkpoint,
+        "--out",
+        tmp_path / "o",
+    )
+    assert [row["filter"] for row in rows_of(tmp_path / "o")] == ["3", "1"]
+
+
+# --- sonify: many files --------------------------------------------------------------------------
+
+
+def quickly(checkpoint: Path, out: Path) -> tuple[object, ...]:
+    return ("-l", 1, "-k", 1, "-c", checkpoint, "--out", out, "--no-pictures")
+
+
+def test_a_folder_with_one_bad_file_among_many(run, checkpoint, tmp_path):
+    folder, out = tmp_path / "many", tmp_path / "out"
+    for index in range(30):
+        write_wav(folder / f"{index:02d}.wav", noise(0.1, index))
+    (folder / "13.wav").write_bytes(b"RIFF no wave")
+    (folder / "notes.txt").write_text("not a sound")
+    told = run("sonify", folder, *quickly(checkpoint, out))
+    assert told.code == 2
+    assert "Error: 1 of 30 files could not be sonified." in told.err
+    assert told.err.count(str(folder / "13.wav")) == 1
+    assert "Traceback" not in told.err
+    rows = rows_of(out)
+    assert [Path(row["file"]).stem for row in rows] == [f"{i:02d}" for i in range(30) if i != 13]
+    assert all((out / row["sonification"]).is_file() for row in rows)
+    assert not (out / "13").exists()
+    failed = json.loads((out / "provenance.json").read_text("utf-8"))["failed"]
+    assert list(failed) == [str(folder / "13.wav")]
+    assert not [path for path in out.rglob("*") if path.name.startswith(".")]
+
+
+def test_equal_names_do_not_collide_and_odd_names_are_safe(run, checkpoint, tmp_path):
+    out = tmp_path / "out"
+    files = [
+        tmp_path / "a" / "clip.wav",
+        tmp_path / "b" / "clip.wav",
+        tmp_path / "b" / "Clip.flac",
+        tmp_path / "птица поёт 鳥.wav",
+        tmp_path / "a$b{c}%d.e.wav",
+    ]
+    for index, path in enumerate(files):
+        path.parent.mkdir(exist_ok=True)
+        soundfile.write(path, noise(0.2, index), 8000)
+    told = run("sonify", *files, *quickly(checkpoint, out)[:-1])
+    assert told.code == 0, told.err
+    rows = rows_of(out)
+    assert [row["file"] for row in rows] == [str(path) for path in files]
+    assert len({row["sonification"].casefold() for row in rows}) == len(files)
+    for row, path in zip(rows, files, strict=True):
+        np.testing.assert_allclose(samples_of(out / row["input"]), read_audio(path), atol=STEP)
+    assert (out / "птица поёт 鳥" / "input.wav").is_file()
+
+
+def test_labels_do_not_depend_on_order_or_on_other_names(tmp_path):
+    files = [tmp_path / name / "clip.wav" for name in "abc"] + [tmp_path / "other.wav"]
+
+    def labels(chosen: list[Path]) -> dict[Path, Path]:
+        return {s.path: s.label for s in find_sounds(chosen, leave_out=tmp_path / "out")}
+
+    assert labels(files) == labels(files[::-1])
+    assert labels(files)[files[0]] == labels(files[:2])[files[0]]
+    assert labels(files)[files[3]] == Path("other")
+
+
+def test_a_folder_keeps_its_shape_and_gives_each_file_once(tmp_path):
+    folder, out = tmp_path / "in", tmp_path / "in" / "out"
+    for name in ("x.wav", "deep/er/x.ogg", ".hidden/x.wav", "deep/.x.wav", "out/old.wav"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).touch()
+    sounds = find_sounds([folder, folder / "x.wav", folder / "deep"], leave_out=out)
+    found = {sound.path.relative_to(folder).as_posix(): sound.label for sound in sounds}
+    assert found == {"x.wav": Path("x"), "deep/er/x.ogg": Path("deep/er/x")}
+
+
+def test_a_second_run_does_not_take_the_results_of_the_first(
+    run, checkpoint, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    write_wav("clip.wav", noise(0.1))
+    for _ in range(2):
+        assert run("sonify", ".", *quickly(checkpoint, Path("out"))).code == 0
+        assert len(rows_of(Path("out"))) == 1
+
+
+def test_a_name_that_is_no_unicode_is_read_or_named(run, checkpoint, clip, tmp_path):
+    path = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.wav"))
+    try:
+        path.write_bytes(clip.read_bytes())
+    except OSError:
+        pytest.skip("this file system takes Unicode names only")
+    told = run("sonify", path, clip, *quickly(checkpoint, tmp_path / "o"))
+    assert "Traceback" not in told.err
+    files = [row["file"] for row in rows_of(tmp_path / "o")]
+    assert str(clip) in files
+    if told.code == 0:
+        assert files[0].endswith("caf\\udce9.wav")
+    else:
+        assert "caf\\udce9.wav: the sound library cannot open" in told.err
+
+
+def test_real_recordings_of_every_format(run, checkpoint, data_root, tmp_path):
+    told = run("sonify", data_root / "formats", *quickly(checkpoint, tmp_path / "o"))
+    assert told.code == 0, told.err
+    rows = rows_of(tmp_path / "o")
+    assert {Path(row["file"]).suffix for row in rows} == {".ogg", ".mp3"}
+    for row in rows:
+        x = read_audio(row["file"])
+        np.testing.assert_allclose(samples_of(tmp_path / "o" / row["input"]), x, atol=STEP)
+
+
+# --- sonify: what it refuses ---------------------------------------------------------------------
+
+
+def raw_wav(path: Path, samples: np.ndarray) -> Path:
+    soundfile.write(path, samples, 8000, "FLOAT")
+    return path
+
+
+BAD_SOUNDS = {
+    "missing": (lambda path: path, "there is no such file"),
+    "folder without sounds": (lambda path: path.mkdir(), "there is no such file|no sound"),
+    "text": (lambda path: path.write_text("I am no sound"), "cannot be read as sound"),
+    "empty file": (lambda path: path.touch(), "cannot be read as sound"),
+    "cut short": (lambda path: path.write_bytes(b"RIFF\x24\0\0\0WAVEfmt "), "cannot be read"),
+    "no samples": (lambda path: raw_wav(path, np.zeros(0)), "no samples"),
+    "one sample": (lambda path: raw_wav(path, np.ones(1)), "single sample"),
+    "silent": (lambda path: raw_wav(path, np.zeros(4000)), "silent"),
+    "NaN": (lambda path: raw_wav(path, np.r_[noise(), np.nan]), "NaN or infinite"),
+    "infinite": (lambda path: raw_wav(path, np.r_[noise(), np.inf]), "NaN or infinite"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_SOUNDS)
+def test_a_bad_sound_is_named_and_nothing_written(run, checkpoint, tmp_path, kind):
+    make, sentence = BAD_SOUNDS[kind]
+    path = tmp_path / "bad.wav"
+    make(path)
+    refusal = run("sonify", path, *quickly(checkpoint, tmp_path / "o")).refused()
+    assert str(path) in refusal
+    assert any(part in refusal for part in sentence.split("|")), refusal
+    assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["-l", "12", "-k", "1"], "Layer 12 does not exist: choose 1 to 11."),
+        (["-l", "0", "-k", "1"], "Layer 0 does not exist: choose 1 to 11."),
+        (["-l", "2", "-f", "4"], "Filter 4 of layer 2 does not exist: choose 0 to 3."),
+        (["-l", "2", "-f", "-1"], "Filter -1 of layer 2 does not exist: choose 0 to 3."),
+        (["-l", "2", "-k", "5"], "Layer 2 has 4 filters: --top can be 4 at most."),
+    ],
+)
+def test_a_layer_or_filter_out_of_range(run, checkpoint, clip, tmp_path, arguments, sentence):
+    told = run("sonify", clip, *arguments, "-c", checkpoint, "--out", tmp_path / "o")
+    assert told.refused() == f"Error: {sentence}"
+    assert not (tmp_path / "o").exists()
+
+
+def other_shape(path: Path, checkpoint: Path) -> None:
+    tensors = load_file(checkpoint)
+    tensors["features.conv7.weight"] = tensors["features.conv7.weight"][:, :, :2].contiguous()
+    save_file(tensors, path)
+
+
+BAD_CHECKPOINTS = {
+    "missing": ("net.safetensors", lambda path, _: None, "there is no such file"),
+    "text": ("net.safetensors", lambda path, _: path.write_text("hi"), "no safetensors file"),
+    "other shape": ("net.safetensors", other_shape, "features.conv7.weight has the shape"),
+    "pickle": (
+        "net.pt",
+        lambda path, _: path.write_bytes(pickle.dumps([1])),
+        "only .safetensors files are read (a pickle could run any code)",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_CHECKPOINTS)
+@pytest.mark.parametrize("command", ["sonify", "info", "evaluate"])
+def test_a_bad_checkpoint_is_named(run, checkpoint, clip, tmp_path, kind, command):
+    name, make, sentence = BAD_CHECKPOINTS[kind]
+    path = tmp_path / name
+    make(path, checkpoint)
+    arguments = {
+        "sonify": ("sonify", clip, *quickly(path, tmp_path / "o")),
+        "info": ("info", path),
+        "evaluate": ("evaluate", path, "-d", "soundscapes", "-o", "task=single-label", "--probe"),
+    }[command]
+    refusal = run(*arguments).refused()
+    assert str(path) in refusal
+    assert sentence in refusal
+    assert not (tmp_path / "o").exists()
+
+
+def test_an_output_folder_that_cannot_be_made(run, checkpoint, clip, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    refusal = run("sonify", clip, *quickly(checkpoint, tmp_path / "file" / "out")).refused()
+    assert str(tmp_path / "file") in refusal
+    assert "not a directory" in refusal
+    assert (tmp_path / "file").read_text() == "in the way"
+
+
+# --- processes -----------------------------------------------------------------------------------
+
+
+def test_refusals_of_a_real_process(checkpoint, clip, tmp_path):
+    (tmp_path / "c.yaml").write_text("name: x\ndata: {name: folder}\nlearning: 3\n")
+    for arguments, sentence in [
+        (("sonify", tmp_path / "none.wav", *quickly(checkpoint, tmp_path / "o")), "no such file"),
+        (("sonify", clip, "-l", 99, "-k", 1, "-c", checkpoint), "Layer 99 does not exist"),
+        (("train", tmp_path / "c.yaml"), "learning is not a known key"),
+    ]:
+        done = in_a_process(*arguments)
+        assert done.returncode == 2, done.stderr
+        assert done.stdout == ""
+        assert len(done.stderr.splitlines()) == 1
+        assert done.stderr.startswith("Error: ")
+        assert sentence in done.stderr
+
+
+def test_a_reader_that_goes_away_is_no_error(tmp_path):
+    with subprocess.Popen(
+        [sys.executable, "-m", "sonibook", "data", "show", "soundscapes", "-o", "size=3"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=process_environment(),
+    ) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert "Traceback" not in process.stderr.read()
+
+
+def wait_for(path: Path, process: subprocess.Popen, seconds: float = 60) -> None:
+    deadline = time.monotonic() + seconds
+    while not path.exists():
+        assert process.poll() is None, "it ended before it could be interrupted"
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_an_interrupted_run_says_how_to_go_on(tmp_path):
+    config = write_config(tmp_path, epochs=2000)
+    out = tmp_path / "run"
+    with subprocess.Popen(
+        [sys.executable, "-m", "sonibook", "train", config, "--out", out, "--data-root", tmp_path],
+        stderr=subprocess.PIPE,
+        text=True,
+        env=process_environment(),
+    ) as process:
+        wait_for(out / "log.csv", process)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        told = process.stderr.read()
+        assert process.wait(60) == 130
+    assert "Traceback" not in told
+    last = told.splitlines()[-1]
+    assert last == "Interrupted: give the same command again to go on from the last finished epoch."
+    assert not (out / "encoder.safetensors").exists()
+
+
+def test_interrupted_sonifying_keeps_what_was_done(checkpoint, tmp_path):
+    folder, out = tmp_path / "many", tmp_path / "out"
+    folder.mkdir()
+    write_wav(folder / "0000.wav", noise(0.1))
+    for index in range(1, 3000):
+        (folder / f"{index:04d}.wav").write_bytes((folder / "0000.wav").read_bytes())
+    arguments = ("sonify", folder, *quickly(checkpoint, out))
+    with subprocess.Popen(
+        [sys.executable, "-m", "sonibook", *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=process_environment(),
+    ) as process:
+        wait_for(out / "0003", process)
+        process.send_signal(signal.SIGINT)
+        assert process.stderr is not None
+        told = process.stderr.read()
+        assert process.wait(60) == 130
+    assert "Traceback" not in told
+    rows = rows_of(out)
+    assert 0 < len(rows) < 3000
+    assert f"Interrupted: {len(rows)} of 3000 clips are done: {out}." in told
+    assert all((out / row["sonification"]).is_file() for row in rows)
+    assert not list(out.rglob(".*"))
+
+
+# --- train ---------------------------------------------------------------------------------------
+
+
+def write_config(folder: Path, *, epochs: int = 1, **changes: Any) -> Path:
+    """A tiny experiment and, below `folder`, the two classes of sounds that it learns."""
+    for index in range(4):
+        for name, pitch in (("low", 200), ("high", 1500)):
+            tone = 0.9 * np.sin(2 * np.pi * pitch * (1 + index / 50) * np.arange(3000) / 8000)
+            write_wav(folder / name / f"{index}.wav", tone)
+    path = folder / "tiny.yaml"
+    content = {
+        "name": "tiny",
+        "data": {"name": "folder", "crop_seconds": 0.3},
+        "encoder": {"width": 1 / 16},
+        "optimiser": {"epochs": epochs, "warmup_epochs": 0, "batch_size": 4},
+        "threads": 1,
+        **changes,
+    }
+    path.write_text(yaml.safe_dump(content), "utf-8")
+    return path
+
+
+def test_train_then_describe_and_evaluate_what_came_of_it(run, tmp_path, monkeypatch):
+    config = write_config(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    told = run("train", config, "--data-root", tmp_path)
+    assert told.code == 0, told.err
+    trained = Path("runs", "tiny", "encoder.safetensors")
+    assert trained.is_file()
+    assert "8 test clips (chance 50.0%), after 1 epochs" in told.out
+    assert "high, low" in run("info", trained).out
+    described = json.loads(run("info", trained, "--json").out)
+    assert described["card"]["classes"] == ["high", "low"]
+    out = tmp_path / "results.json"
+    sounds = ("-d", "folder", "--split", "all", "--data-root", tmp_path)
+    told = run("evaluate", trained, *sounds, "--out", out)
+    assert told.code == 0, told.err
+    results = json.loads(out.read_text())
+    (row,) = results["results"]
+    assert results["clips"] == 8
+    assert results["chance"] == 0.5
+    assert row["accuracy"] == row["correct"] / 8 == described["card"]["test_accuracy"]
+    assert row["interval"][0] < row["accuracy"] <= row["interval"][1] + 1e-9
+    assert results["provenance"]["versions"]["torch"] == version("torch")
+
+
+def test_a_dry_run_writes_nothing_and_counts_right(run, tmp_path, monkeypatch):
+    config = write_config(tmp_path, epochs=7)
+    monkeypatch.chdir(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    told = run("train", config, "--data-root", tmp_path, "--dry-run")
+    assert told.code == 0
+    assert sorted(tmp_path.rglob("*")) == before
+    plan = dict(line.strip().split(maxsplit=1) for line in told.out.splitlines()[1:])
+    assert int(plan["parameters"]) == sum(p.numel() for p in CNN12(width=1 / 16).parameters())
+    assert plan["steps"] == "14 in 7 epochs"
+    assert plan["folder"] == str(Path("runs", "tiny"))
+
+
+@pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry run"])
+def test_another_runs_folder_is_refused(run, tmp_path, dry):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / "config.yaml").write_text("name: other\n")
+    config = write_config(tmp_path)
+    refusal = run("train", config, "--out", out, "--data-root", tmp_path, *dry).refused()
+    assert f"{out}: holds a run with another configuration" in refusal
+    assert [path.name for path in out.iterdir()] == ["config.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "sentence"),
+    [
+        ({"learning_rate": 1}, "learning_rate is not a known key"),
+        ({"seed": "three"}, "seed: "),
+        ({"optimiser": {"batch_size": 99}}, "fewer than one batch of 99"),
+        ({"data": {"name": "nonesuch"}}, "no data set 'nonesuch'"),
+        ({"data": {"name": "folder", "train": {"root": "/"}}}, "data.train: name and root"),
+    ],
+)
+def test_a_config_that_cannot_be_run(run, tmp_path, changes, sentence):
+    config = write_config(tmp_path, **changes)
+    out = tmp_path / "run"
+    refusal = run("train", config, "--out", out, "--data-root", tmp_path).refused()
+    assert sentence in refusal
+    assert not out.exists()
+
+
+def test_a_run_folder_that_cannot_be_made(run, tmp_path):
+    config = write_config(tmp_path)
+    refusal = run("train", config, "--out", config / "run", "--data-root", tmp_path).refused()
+    assert "not a directory" in refusal
+
+
+# --- evaluate ------------------------------------------------------------------------------------
+
+SCENES = ("-d", "soundscapes", "-o", "task=single-label", "-o", "duration=0.5", "-o", "size=160")
+
+
+def test_a_probe_on_a_random_encoder_beats_chance(run, tmp_path):
+    out = tmp_path / "r.json"
+    told = run(
+        "evaluate", "random", *SCENES, "--probe", "--width", 1 / 16, "--layer", 8, "--out", out
+    )
+    assert told.code == 0, told.err
+    results = json.loads(out.read_text())
+    (row,) = results["results"]
+    assert (row["network"], row["method"], row["layer"]) == ("random", "probe", 8)
+    assert row["interval"][0] > results["chance"]
+    printed = told.out.splitlines()
+    assert printed[2].split()[0] == "chance"
+    assert f"{row['accuracy']:.1%}" in printed[3]
+    again = json.loads(out.read_text())
+    run("evaluate", "random", *SCENES, "--probe", "--width", 1 / 16, "--layer", 8, "--out", out)
+    assert again["results"] == json.loads(out.read_text())["results"]
+
+
+def test_classes_must_be_the_data_sets(run, checkpoint):
+    refusal = run("evaluate", checkpoint, *SCENES).refused()
+    assert "names 2 classes, which are not the" in refusal
+    assert "'high' is not in it" in refusal
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["-d", "soundscapes", "--probe"], "multi-label"),
+        (["-d", "nonesuch"], "no data set 'nonesuch'"),
+        (["-d", "soundscapes", "-o", "size=abc"], "cannot take size=abc"),
+        (["-d", "soundscapes", "-o", "colour=red"], "no option 'colour'"),
+        (["-d", "soundscapes", "-o", "split=train"], "split is no --option"),
+        ([*SCENES, "--probe", "--layer", "12"], "choose 1 to 11"),
+    ],
+)
+def test_evaluations_that_cannot_be(run, arguments, sentence):
+    assert sentence in run("evaluate", "random", *arguments).refused()
+
+
+def test_a_random_encoder_has_no_classes(run):
+    told = run("evaluate", "random", *SCENES)
+    assert told.code == 2
+    assert "add --probe" in told.err
+
+
+def test_probe_on_real_folds_trains_on_the_others(run, data_root, tmp_path):
+    out = tmp_path / "r.json"
+    told = run(
+        *("evaluate", "random", "-d", "esc10", "--data-root", data_root, "--folds", "5"),
+        *("--probe", "--width", 1 / 16, "--layer", 5, "--out", out),
+    )
+    assert told.code == 0, told.err
+    results = json.loads(out.read_text())
+    assert results["tested_on"] == "folds 5"
+    assert results["probe_trained_on"] == "folds 1,2,3,4"
+    assert results["results"][0]["folds_of_cross_validation"] == 4
+    assert results["results"][0]["interval"][0] > results["chance"]
+
+
+# --- info ----------------------------------------------------------------------------------------
+
+
+def test_info_tells_the_blocks_and_the_card(run, checkpoint):
+    told = run("info", checkpoint)
+    assert told.code == 0
+    assert "classes: high, low" in told.out
+    described = json.loads(run("info", checkpoint, "--json").out)
+    assert described["parameters"] == sum(
+        tensor.numel() for name, tensor in load_file(checkpoint).items() if "head" not in name
+    )
+    blocks = described["blocks"]
+    assert [block["layer"] for block in blocks] == list(range(1, 12))
+    assert [block["stride"] for block in blocks] == [2, 4, 8, 16, 32, 64, 128] + 4 * [256]
+    assert blocks[-1]["receptive_field"] == described["least_length"] == 2370
+    assert sum(block["parameters"] for block in blocks) < described["parameters"]
+
+
+def test_info_without_a_name_lists_what_is_shipped(run, monkeypatch, checkpoint):
+    monkeypatch.setattr("sonibook.checkpoint.shipped", lambda: {"tiny": checkpoint})
+    told = run("info")
+    assert told.code == 0
+    assert told.out.splitlines()[1].split() == ["tiny", "0.0625", "nothing", "yet"]
+    assert json.loads(run("info", "--json").out)["tiny"]["name"] == "tiny"
+    assert json.loads(run("info", "tiny", "--json").out)["width"] == 1 / 16
+
+
+# --- data ----------------------------------------------------------------------------------------
+
+
+def test_data_list_says_what_can_be_opened(run, tmp_path, monkeypatch):
+    monkeypatch.delenv("SONIBOOK_DATA", raising=False)
+    told = run("data", "list")
+    assert told.code == 0
+    states = {line.split()[0]: line for line in told.out.splitlines()}
+    assert states["soundscapes"].endswith("ready")
+    assert "SONIBOOK_DATA" in states["esc50"]
+    write_wav(tmp_path / "a.wav", noise(0.1))
+    told = run("data", "list", "--data-root", tmp_path)
+    states = {line.split()[0]: line for line in told.out.splitlines()}
+    assert states["folder"].split()[1] == "1"
+    assert "no ESC-50 here" in states["esc50"]
+
+
+def test_data_show_counts_clips_and_classes(run, tmp_path):
+    write_wav(tmp_path / "dog" / "a.wav", noise(0.1))
+    write_wav(tmp_path / "dog" / "b.wav", noise(0.3))
+    write_wav(tmp_path / "cat" / "c.wav", noise(0.2))
+    told = run("data", "show", "folder", "--data-root", tmp_path)
+    assert told.code == 0, told.err
+    assert "3 clips, single-label" in told.out
+    assert "0.10 to 0.30 s, median 0.20 s" in told.out
+    assert "first ids: cat/c.wav, dog/a.wav, dog/b.wav" in told.out
+    assert [line.split()[1:] for line in told.out.splitlines()[-2:]] == [["cat", "1"], ["dog", "2"]]
+    (tmp_path / "dog" / "bad.wav").write_text("no sound")
+    told = run("data", "show", "folder", "--data-root", tmp_path, "--read-all")
+    assert told.code == 2
+    assert "1 of 4 clips cannot be read" in told.err
+    assert "4 clips, single-label" in told.out
+
+
+def test_data_show_of_real_recordings(run, data_root):
+    told = run("data", "show", "esc10", "--data-root", data_root, "--split", "test")
+    assert "80 clips" in told.out
+    assert "5.00 to 5.00 s" in told.out
+    assert all(line.split()[-1] == "8" for line in told.out.splitlines()[-10:])
+
+
+def test_data_export_writes_the_clips_themselves(run, tmp_path):
+    out = tmp_path / "scenes"
+    told = run(
+        *("data", "export", "soundscapes", "--count", 3, "--out", out, "--split", "test"),
+        *("-o", "seed=7", "-o", "duration=1.0"),
+    )
+    assert told.code == 0, told.err
+    data = open_dataset("soundscapes", split="test", seed=7, duration=1.0)
+    with (out / "labels.csv").open(newline="", encoding="utf-8") as file:
+        labels = list(csv.DictReader(file))
+    assert [row["clip_id"] for row in labels] == [data[index].clip_id for index in range(3)]
+    for index, row in enumerate(labels):
+        np.testing.assert_allclose(samples_of(out / row["file"]), data[index].waveform, atol=STEP)
+        assert row["labels"].split(";") == [data.classes[label] for label in data[index].labels]
+    with (out / "events.csv").open(newline="", encoding="utf-8") as file:
+        events = list(csv.DictReader(file))
+    expected = [event for index in range(3) for event in data.scene(index).events]
+    assert [row["class"] for row in events] == [event.name for event in expected]
+    assert [float(row["onset"]) for row in events] == [event.onset for event in expected]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["show", "nonesuch"], "no data set 'nonesuch'"),
+        (["show", "soundscapes", "--split", "dev"], "no split 'dev'"),
+        (["show", "folder", "--data-root", "/nonesuch"], "no such folder"),
+        (["export", "soundscapes", "--count", "9", "-o", "size=3"], "has 3 clips, not 9"),
+    ],
+)
+def test_data_that_is_not_there(run, arguments, sentence):
+    assert sentence in run("data", *arguments).refused()
+
+
+# --- small parts ---------------------------------------------------------------------------------
+
+
+def test_tables_line_up():
+    text = table(["name", "n", "ok"], [["a", 1.23456789, True], ["long name", None, False]])
+    assert text.splitlines() == [
+        "name           n  ok",
+        "a          1.235  yes",
+        "long name      -  no",
+    ]
+
+
+def test_options_and_folds_are_read_as_typed():
+    assert parse_options(["a=1", "b=[1, 2]", "c=x=y", "d="]) == {
+        "a": 1,
+        "b": [1, 2],
+        "c": "x=y",
+        "d": None,
+    }
+    assert parse_options(None) == {}
+    assert parse_folds(None) is None
+    assert parse_folds("1,5") == (1, 5)
+
+
+def test_system_errors_read_as_sentences():
+    problem = OSError(28, "No space left on device", "out.wav")
+    assert explain(problem) == "out.wav: no space left on device."
+    assert shown("caf\udce9") == "caf\\udce9"
