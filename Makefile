@@ -1,0 +1,95 @@
+# Everything one does with this project, from a machine that has Python and make alone.
+# `make` says what there is. Needs GNU make 3.81 or newer.
+
+## Where the environment lives, and the Python that makes it (found below if left empty).
+VENV ?= .venv
+BASE_PYTHON ?=
+## More options for pip, such as the index that has PyTorch without CUDA.
+PIP_OPTIONS ?=
+## How the chapters run: smoke (minutes) or full; which data set; where recordings lie; the seed.
+PROFILE ?= smoke
+DATASET ?=
+DATA_ROOT ?=
+SEED ?=
+## More options for pytest, such as `-k audio`.
+TEST_OPTIONS ?=
+
+PYTHON := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+BUILD := build
+HTML := $(BUILD)/book/_build/html
+PAGES := $(HTML)/.built
+
+CHAPTERS := $(wildcard book/[0-9]*.ipynb)
+EXECUTED := $(CHAPTERS:book/%=$(BUILD)/chapters/%)
+LIBRARY := $(shell find src data -type f ! -name '*.pyc' ! -name '.*' 2>/dev/null)
+BENCHMARKS := $(wildcard benchmarks/bench_*.py)
+FURNITURE := $(shell find book -type f ! -name '*.ipynb' ! -name '*.pyc' ! -name '.*' 2>/dev/null)
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.PHONY: help setup test lint format typecheck chapters book lab bench constraints clean FORCE
+
+help: ## Show what make can do
+	@echo "sonibook: make TARGET [VARIABLE=value]"
+	@echo
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@echo
+	@echo "Chapters run with PROFILE=smoke|full, DATASET=name, DATA_ROOT=folder, SEED=number."
+
+setup: $(INSTALLED) ## Make the environment and install everything (others do it by themselves)
+
+$(INSTALLED): pyproject.toml constraints.txt
+	@VENV='$(VENV)' BASE_PYTHON='$(BASE_PYTHON)' sh tools/environment.sh
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) \
+	    -c constraints.txt -e '.[dev]'
+	@touch $@
+
+test: $(PAGES) ## Run all tests (builds the book first: its pages are tested, too)
+	$(PYTHON) -m pytest $(TEST_OPTIONS)
+
+lint: $(INSTALLED) ## Check style and formatting of code and chapters
+	$(PYTHON) -m ruff check .
+	$(PYTHON) -m ruff format --check .
+
+format: $(INSTALLED) ## Put code and chapters into the house's format, and strip the chapters
+	$(PYTHON) -m ruff format .
+	$(PYTHON) -m ruff check --fix .
+	$(if $(CHAPTERS),$(PYTHON) -m nbstripout $(CHAPTERS))
+
+typecheck: $(INSTALLED) ## Check the types
+	$(PYTHON) -m mypy
+
+chapters: $(EXECUTED) ## Run every chapter that changed, into build/chapters
+
+# Written anew only when an option changed, so that chapters run again then and only then.
+$(BUILD)/options: FORCE
+	@mkdir -p $(BUILD)
+	@echo "$(PROFILE)|$(DATASET)|$(DATA_ROOT)|$(SEED)|$$SONIBOOK_DATA" > $@.new
+	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+
+$(BUILD)/chapters/%.ipynb: book/%.ipynb $(LIBRARY) tools/chapters.py $(BUILD)/options $(INSTALLED)
+	@$(PYTHON) tools/chapters.py $< $@ --metrics $(BUILD)/metrics/$*.json --profile '$(PROFILE)' \
+	    --dataset '$(DATASET)' --data-root '$(DATA_ROOT)' --seed '$(SEED)'
+
+book: $(PAGES) ## Run the chapters and build the book's pages
+	@echo "The book is ready: open $(HTML)/index.html"
+
+$(PAGES): $(EXECUTED) $(FURNITURE) $(LIBRARY) tools/book.py CHANGELOG.md $(INSTALLED)
+	$(PYTHON) tools/book.py $(BUILD)/chapters $(BUILD)/book
+	@touch $@
+
+lab: $(INSTALLED) ## Open the chapters in JupyterLab
+	$(PYTHON) -m jupyter lab book
+
+bench: $(INSTALLED) ## Time the library against its peers
+	@test -n '$(BENCHMARKS)' || { echo "There is no benchmark in benchmarks/ yet." >&2; exit 1; }
+	@for script in $(BENCHMARKS); do echo "$$script"; $(PYTHON) "$$script" || exit 1; done
+
+constraints: $(INSTALLED) ## Write the versions that are installed into constraints.txt
+	$(PYTHON) tools/constraints.py
+
+clean: ## Remove what was built (not the environment: rm -r .venv)
+	rm -rf $(BUILD) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find src tests book tools -name __pycache__ -type d -prune -exec rm -rf {} +

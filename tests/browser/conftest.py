@@ -1,0 +1,77 @@
+"""A real browser and a server for the built pages."""
+
+from __future__ import annotations
+
+import functools
+import http.server
+import os
+import shutil
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = ROOT / "build" / "book" / "_build" / "html"
+_BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+_SWITCHES = (
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+
+
+def missing(reason: str) -> None:
+    """Skip on a developer's machine; fail where everything has to be there."""
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def page_names() -> list[str]:
+    """Every page that was built, relative to the book's first."""
+    return sorted(path.relative_to(PAGES).as_posix() for path in PAGES.rglob("*.html"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "page_name" in metafunc.fixturenames:
+        names = [name for name in page_names() if not name.startswith("_static/")]
+        # One visit a page: all its tests look at the same one.
+        metafunc.parametrize("page_name", names or ["index.html"], scope="module")
+
+
+class _Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture(scope="session")
+def site() -> Iterator[str]:
+    """The address under which the built pages are served."""
+    if not (PAGES / "index.html").is_file():
+        missing("The book is not built: run `make book` first.")
+    handler = functools.partial(_Quiet, directory=str(PAGES))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[object]:
+    """Chromium, from this machine."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    executable = next(filter(None, map(shutil.which, _BROWSERS)), None)
+    if executable is None:
+        missing("No Chromium or Chrome on PATH: install one, such as Debian's package chromium.")
+    with sync_api.sync_playwright() as playwright:
+        running = playwright.chromium.launch(executable_path=executable, args=list(_SWITCHES))
+        yield running
+        running.close()

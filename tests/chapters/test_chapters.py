@@ -1,0 +1,122 @@
+"""Every chapter runs from start to end, also with other parameters than its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+ROOT = Path(__file__).parents[2]
+CHAPTERS = sorted((ROOT / "book").glob("[0-9]*.ipynb"))
+RUNNER = ROOT / "tools" / "chapters.py"
+
+
+def run(chapter: Path, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """Run a chapter as make does, with its results in `folder`."""
+    command = [
+        sys.executable, str(RUNNER), str(chapter), str(folder / chapter.name),
+        "--metrics", str(folder / "metrics.json"), *options,
+    ]  # fmt: skip
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=900)
+
+
+def check_run(chapter: Path, folder: Path, *options: str) -> nbformat.NotebookNode:
+    """The executed chapter, if no cell failed and its metrics are there."""
+    finished = run(chapter, folder, "--profile", "smoke", *options)
+    assert finished.returncode == 0, finished.stderr[-3000:]
+    executed = nbformat.read(folder / chapter.name, as_version=4)
+    code = [cell for cell in executed.cells if cell.cell_type == "code" and cell.source.strip()]
+    assert all(cell.execution_count for cell in code)
+    assert not [out for cell in code for out in cell.outputs if out.output_type == "error"]
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    assert isinstance(metrics, dict)
+    assert metrics
+    return executed
+
+
+def has_parameter(chapter: Path, name: str) -> bool:
+    cells = nbformat.read(chapter, as_version=4).cells
+    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    return any(line.split("=")[0].split(":")[0].strip() == name
+               for cell in tagged for line in cell.source.splitlines())  # fmt: skip
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_runs_with_another_layer_and_seed(chapter: Path, tmp_path: Path) -> None:
+    options = ["--dataset", "soundscapes", "--seed", "3"]
+    if has_parameter(chapter, "layer"):
+        options += ["-p", "layer", "8"]
+    executed = check_run(chapter, tmp_path, *options)
+    injected = [c for c in executed.cells if "injected-parameters" in c.metadata.get("tags", [])]
+    assert len(injected) == 1
+    assert "seed = 3" in injected[0].source
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_runs_on_real_recordings(chapter: Path, tmp_path: Path) -> None:
+    root = os.environ.get("SONIBOOK_DATA", "")
+    if not root or not (Path(root) / "ESC-50").is_dir():
+        pytest.skip("SONIBOOK_DATA names no folder with ESC-50: real recordings are not here.")
+    check_run(chapter, tmp_path, "--dataset", "esc50", "--data-root", root)
+
+
+def small_chapter(folder: Path, code: str) -> Path:
+    """A chapter of two cells, to see how the runner takes what can go wrong."""
+    notebook = nbformat.v4.new_notebook()
+    notebook.metadata["kernelspec"] = {
+        "name": "python3",
+        "display_name": "Python 3",
+        "language": "python",
+    }
+    notebook.cells = [
+        nbformat.v4.new_code_cell("layer = 3", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell(code),
+    ]
+    path = folder / "99_small.ipynb"
+    nbformat.write(notebook, path)
+    return path
+
+
+def run_small(chapter: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    target = chapter.parent / "out" / chapter.name
+    command = [sys.executable, str(RUNNER), str(chapter), str(target), *options]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
+
+
+def test_a_failing_cell_fails_the_run_and_leaves_no_result(tmp_path: Path) -> None:
+    chapter = small_chapter(tmp_path, "raise RuntimeError(f'layer {layer} broke')")
+    finished = run_small(chapter, "-p", "layer", "7")
+    assert finished.returncode == 1
+    assert "layer 7 broke" in finished.stderr
+    assert not (tmp_path / "out" / chapter.name).exists()
+    kept = nbformat.read(tmp_path / "out" / "99_small.failed", as_version=4)
+    assert any(out.output_type == "error" for cell in kept.cells for out in cell.get("outputs", []))
+
+
+def test_a_failing_run_keeps_the_last_good_result(tmp_path: Path) -> None:
+    chapter = small_chapter(tmp_path, "print('well')")
+    assert run_small(chapter).returncode == 0
+    good = (tmp_path / "out" / chapter.name).read_bytes()
+    small_chapter(tmp_path, "1 / 0")
+    assert run_small(chapter).returncode == 1
+    assert (tmp_path / "out" / chapter.name).read_bytes() == good
+
+
+def test_an_unknown_parameter_is_named(tmp_path: Path) -> None:
+    finished = run_small(small_chapter(tmp_path, "layer"), "-p", "leyer", "8")
+    assert finished.returncode == 1
+    assert "leyer" in finished.stderr
+    assert "layer" in finished.stderr.replace("leyer", "")
+
+
+def test_empty_options_leave_the_chapters_own(tmp_path: Path) -> None:
+    chapter = small_chapter(tmp_path, "print('at', layer)")
+    finished = run_small(chapter, "--dataset", "", "--seed", "", "--data-root", "")
+    assert finished.returncode == 0, finished.stderr
+    executed = nbformat.read(tmp_path / "out" / chapter.name, as_version=4)
+    assert executed.cells[-1].outputs[0].text == "at 3\n"

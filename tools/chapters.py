@@ -1,0 +1,190 @@
+"""Run one chapter from start to end with papermill, as `make chapters` does.
+
+The executed notebook appears under its name only when every cell ran. What the cells print goes
+to a log as it comes; a chapter that fails is kept, outputs and all, for a look.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shutil
+import sys
+import time
+import warnings
+from pathlib import Path
+
+import nbformat
+import papermill
+
+from sonibook.files import atomic
+
+
+def parse(arguments: list[str] | None = None) -> argparse.Namespace:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(description="Run one chapter with papermill.")
+    parser.add_argument("chapter", type=Path, help="the stripped notebook, book/NN_name.ipynb")
+    parser.add_argument("target", type=Path, help="where the executed notebook shall be")
+    parser.add_argument("--metrics", type=Path, help="where the chapter writes its metrics JSON")
+    parser.add_argument(
+        "--profile", choices=["smoke", "full"], help="minutes, or as long as it takes"
+    )
+    parser.add_argument("--dataset", help="a name that sonibook.open_dataset knows")
+    parser.add_argument("--data-root", help="the folder that holds the data sets")
+    parser.add_argument("--seed", help="a whole number")
+    parser.add_argument(
+        "-p",
+        "--parameter",
+        nargs=2,
+        action="append",
+        default=[],
+        metavar=("NAME", "VALUE"),
+        help="another parameter of the chapter, such as -p layer 8",
+    )
+    # An empty option means "the chapter's own default": make passes all of them, always.
+    raw = sys.argv[1:] if arguments is None else arguments
+    options = parser.parse_args(_without_empty(raw))
+    if options.seed is not None and not options.seed.lstrip("-").isdigit():
+        parser.error(f"seed {options.seed!r} is no whole number.")
+    return options
+
+
+def _without_empty(arguments: list[str]) -> list[str]:
+    kept: list[str] = []
+    for argument in arguments:
+        if argument == "" and kept and kept[-1].startswith("--"):
+            kept.pop()
+        else:
+            kept.append(argument)
+    return kept
+
+
+def parameters_of(options: argparse.Namespace) -> dict[str, object]:
+    """The parameters to hand to the chapter; what was not asked for stays the chapter's own."""
+    given: dict[str, object] = {}
+    if options.profile:
+        given["profile"] = options.profile
+    if options.dataset:
+        given["dataset"] = options.dataset
+    if options.data_root:
+        given["data_root"] = str(Path(options.data_root).expanduser().resolve())
+    if options.seed is not None:
+        given["seed"] = int(options.seed)
+    if options.metrics:
+        options.metrics.parent.mkdir(parents=True, exist_ok=True)
+        given["metrics"] = str(options.metrics.resolve())
+    for name, value in options.parameter:
+        given[name] = _number(value)
+    return given
+
+
+def _number(text: str) -> object:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return {"true": True, "false": False, "none": None}.get(text.lower(), text)
+
+
+def run(chapter: Path, target: Path, parameters: dict[str, object]) -> None:
+    """Execute `chapter` with `parameters` and write it to `target`, whole or not at all.
+
+    Parameters
+    ----------
+    chapter, target : Path
+        The stripped notebook, and where the executed one shall be.
+    parameters : dict
+        Values for names that the chapter's cell tagged ``parameters`` sets.
+
+    Raises
+    ------
+    SystemExit
+        With one sentence, if a parameter is unknown or a cell fails.
+    """
+    known = set(papermill.inspect_notebook(str(chapter)))
+    if unknown := sorted(set(parameters) - known):
+        raise SystemExit(
+            f"{chapter}: has no parameter {', '.join(unknown)}: choose from "
+            f"{', '.join(sorted(known)) or 'none (no cell is tagged parameters)'}."
+        )
+    log = target.parent / f"{target.stem}.log"
+    failed = target.parent / f"{target.stem}.failed"
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with atomic(target) as temporary, _Logged(log):
+        try:
+            papermill.execute_notebook(
+                chapter,
+                temporary,
+                parameters=parameters,
+                cwd=chapter.parent,
+                kernel_name="python3",
+                log_output=True,
+                progress_bar=sys.stderr.isatty(),
+                autosave_cell_every=0,
+                # What the kernel says of itself (its transport, its end) is not the chapter's.
+                extra_arguments=["--IPKernelApp.log_level=50"],
+            )
+        except papermill.PapermillExecutionError as error:
+            shutil.copyfile(temporary, failed)
+            print(error, file=sys.stderr)
+            raise SystemExit(
+                f"{chapter}: cell {error.exec_count} failed with {error.ename}: {error.evalue}\n"
+                f"See {failed} (a notebook) and {log}."
+            ) from None
+        _tidy(temporary)
+    failed.unlink(missing_ok=True)
+
+
+class _Logged:
+    """What papermill reports, and what the cells print, into a file as it comes."""
+
+    def __init__(self, path: Path) -> None:
+        self.handler = logging.FileHandler(path, mode="w", encoding="utf-8")
+        self.handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+        self.logger = logging.getLogger("papermill")
+
+    def __enter__(self) -> None:
+        self.logger.setLevel(logging.INFO)
+        self.logger.addHandler(self.handler)
+
+    def __exit__(self, *exception: object) -> None:
+        self.logger.removeHandler(self.handler)
+        self.handler.close()
+
+
+def _tidy(path: Path) -> None:
+    """Leave out what a page without a kernel has no use for.
+
+    Widgets are shown in their static form, so their state (megabytes, for a player) can go; and
+    the cell of injected parameters is hidden, since a reader wants the chapter's own.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    notebook.metadata.pop("widgets", None)
+    for cell in notebook.cells:
+        tags = cell.metadata.get("tags", [])
+        if "injected-parameters" in tags:
+            cell.metadata["tags"] = [*tags, "remove-cell"]
+    nbformat.write(notebook, path)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the chapter that the command line names and say how long it took."""
+    # A kernel of its own per chapter: papermill's and Jupyter's deprecations are not the reader's.
+    warnings.simplefilter("ignore")
+    os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    options = parse(arguments)
+    if not options.chapter.is_file():
+        raise SystemExit(f"{options.chapter}: there is no such chapter.")
+    parameters = parameters_of(options)
+    shown = ", ".join(f"{name} {value}" for name, value in parameters.items() if name != "metrics")
+    print(f"{options.chapter.stem}: running ({shown or 'its own parameters'})", flush=True)
+    start = time.perf_counter()
+    run(options.chapter, options.target, parameters)
+    print(f"{options.chapter.stem}: done in {time.perf_counter() - start:.0f} s", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
