@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor, nn
 
@@ -162,16 +162,63 @@ class ForwardPass:
         """Sonify some filters of a layer, or all; see `sonibook.sonify`."""
         everything = range(self.blocks[check_layer(self.blocks, layer) - 1].conv.out_channels)
         chosen = check_filters(self.blocks, layer, everything if filters is None else filters)
+        fast = self._fast()
+        result = self._plain(layer, chosen) if fast is None else fast.sonify(layer, chosen)
+        return self._finished(result, f"Layer {layer}", rescale)
+
+    @torch.no_grad()
+    def sonify_most_active(
+        self, layers: Sequence[int] | None = None, *, rescale: bool = True
+    ) -> tuple[Float[Tensor, "*batch layers time"], Int[ndarray, "*batch layers"]]:
+        """Sonify each clip's most active filter of some layers, or of all (paper, section 4).
+
+        Parameters
+        ----------
+        layers : sequence of int, or None
+        rescale : bool
+            As for `sonibook.sonify`.
+
+        Returns
+        -------
+        sounds : Tensor, shape (layers, time) or (batch, layers, time)
+        filters : ndarray of int, shape (layers,) or (batch, layers)
+            Which filter each is of.
+
+        Raises
+        ------
+        LayerError
+            If there is no such layer.
+        """
+        chosen = list(range(1, len(self.blocks) + 1)) if layers is None else list(layers)
+        filters = torch.stack([self.energy(layer).argmax(dim=1) for layer in chosen], dim=1)
+        indices = filters.cpu().numpy()
+        fast = self._fast()
+        if fast is not None:
+            result = fast.sonify_one_each(chosen, indices)
+        else:
+            rows = torch.arange(len(filters))
+            result = torch.stack(
+                [
+                    self._plain(layer, indices[:, n].tolist())[rows, rows]
+                    for n, layer in enumerate(chosen)
+                ],
+                dim=1,
+            )
+        sounds = self._finished(result, "Most active filters", rescale)
+        return sounds, indices if self.is_batch else indices[0]
+
+    def _fast(self) -> engine.Engine | None:
+        """The engine of this pass, where there is one that can compute it."""
         if self._engine is None and engine.supports(self):
             self._engine = engine.Engine(self)
-        if self._engine is None:
-            result = self._plain(layer, chosen)
-        else:
-            result = self._engine.sonify(layer, chosen)
-        result = result[:, :, : self.samples]
+        return self._engine
+
+    def _finished(self, sounds: Tensor, what: str, rescale: bool) -> Tensor:
+        """Cut to the clip's length, scaled, in the shape of what was asked."""
+        sounds = sounds[:, :, : self.samples]
         if rescale:
-            result = self._rescaled(result, layer)
-        return result if self.is_batch else result[0]
+            sounds = self._rescaled(sounds, what)
+        return sounds if self.is_batch else sounds[0]
 
     def _plain(self, layer: int, filters: Sequence[int]) -> Float[Tensor, "batch filters time"]:
         """One filter after the other, by the steps of the paper."""
@@ -183,19 +230,21 @@ class ForwardPass:
             sounds.append(self.way_back(layer, only))
         return torch.cat(sounds, dim=1)
 
-    def _rescaled(self, s: Tensor, layer: int) -> Tensor:
+    def _rescaled(self, s: Tensor, what: str) -> Tensor:
         """Peak to max|x| (paper, step 4); a silent map stays silent, and the caller is told."""
-        peak = s.abs().amax(dim=2, keepdim=True)
+        peak = torch.maximum(s.amax(dim=2, keepdim=True), -s.amin(dim=2, keepdim=True))
         silent = int((peak == 0).sum())
         if silent:
             warnings.warn(
-                f"Layer {layer}: {silent} of {peak.numel()} sonifications are silent, because the "
+                f"{what}: {silent} of {peak.numel()} sonifications are silent, because the "
                 "filter's map is zero all along the clip.",
                 SonibookWarning,
-                stacklevel=4,
+                stacklevel=5,
             )
         loudest = self.x.abs().amax(dim=2, keepdim=True)
-        return torch.where(peak > 0, s / peak.clamp_min(torch.finfo(s.dtype).tiny), 0.0) * loudest
+        # To unit peak first: a subnormal peak would overflow `loudest / peak`.
+        unit = s / peak.where(peak > 0, 1.0)
+        return unit.mul_(loudest)
 
 
 def sonify(
@@ -249,7 +298,7 @@ def sonify(
     --------
     >>> from sonibook import CNN12
     >>> x = torch.sin(torch.arange(8000) * 0.3)
-    >>> sonify(CNN12(width=0.25, seed=0), x, layer=3, filters=[0, 7]).shape
+    >>> sonify(CNN12(width=0.25, seed=0), x, layer=3, filters=[2, 7]).shape
     torch.Size([2, 8000])
     """
     passed = ForwardPass(network, x, depth=check_layer(blocks_of(network), layer))

@@ -184,6 +184,24 @@ def test_energy_orders_the_filters(encoder):
     assert energy[order].tolist() == sorted(energy.tolist(), reverse=True)[:5]
 
 
+@pytest.mark.parametrize("padded", [False, True], ids=["engine", "plain"])
+def test_most_active_filters_are_those_of_single_calls(padded):
+    network = plain_stack(CNN12(width=1 / 16, seed=0), padded=padded).double()
+    x = torch.stack([clip(9_000, seed=seed) for seed in range(3)])[:, None].double()
+    sounds, filters = ForwardPass(network, x).sonify_most_active()
+    assert sounds.shape == (3, 11, 9_000)
+    assert filters.shape == (3, 11)
+    for row, waveform in enumerate(x):
+        alone = ForwardPass(network, waveform[0])
+        for layer in (1, 5, 11):
+            (loudest,) = alone.most_active(layer)
+            assert filters[row, layer - 1] == loudest
+            torch.testing.assert_close(sounds[row, layer - 1], alone.sonify(layer, [loudest])[0])
+    few, names = ForwardPass(network, x[0, 0]).sonify_most_active([8, 2])
+    assert names.tolist() == filters[0, [7, 1]].tolist()
+    torch.testing.assert_close(few, sounds[0, [7, 1]])
+
+
 @pytest.mark.parametrize(
     ("x", "error", "word"),
     [

@@ -19,28 +19,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
-from dataclasses import dataclass
 from itertools import groupby
 from threading import Lock
 from typing import TYPE_CHECKING
-from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
-from torch import Tensor, nn
+from jaxtyping import Float, Int
+from numpy import ndarray
+from torch import Tensor
 
+from sonibook.engine.weights import last_step, prepared, surplus
+from sonibook.engine.windows import Window, cut
 from sonibook.layers import effective_weight
-from sonibook.stack import Block, stride
+from sonibook.stack import stride
 
 if TYPE_CHECKING:
     from sonibook.deconvnet import ForwardPass
 
-#: Floats that one step's largest array should hold: a megabyte, half of a usual core's cache.
-CACHED_FLOATS = 2**18
-#: Zeros between two windows, in input samples, below which cutting costs more than it saves.
-_LEAST_GAP = 2048
+#: Floats that one step's largest array should hold: four megabytes, about what a core's caches do.
+CACHED_FLOATS = 2**20
 
 
 def supports(passed: ForwardPass) -> bool:
@@ -50,58 +48,8 @@ def supports(passed: ForwardPass) -> bool:
     )
 
 
-@dataclass(frozen=True)
-class Window:
-    """A stretch of one map that is computed by itself.
-
-    Attributes
-    ----------
-    row : int
-        Of the result.
-    filter : int
-    first, last : int, in steps
-        The map is zero between this stretch and the next.
-    start, length : int, in steps
-        What is computed: `first` to `last` and a few zeros more, so that windows share a shape.
-    """
-
-    row: int
-    filter: int
-    first: int
-    last: int
-    start: int
-    length: int
-
-
-@dataclass(frozen=True)
-class _Weights:
-    """A convolution's weights as the way back wants them, and what they were made from."""
-
-    source: tuple[int, int]
-    top: Tensor  # (filter, kernel, channel): for the step with one live channel
-    full: Tensor  # (channel, filter, 1, kernel), channels last: for those with many
-
-
-_PREPARED: WeakKeyDictionary[nn.Conv1d, _Weights] = WeakKeyDictionary()
-
-
-def _prepared(block: Block) -> _Weights:
-    """A block's weights, flipped once for all clips; made anew when the weights have changed."""
-    weight = effective_weight(block.conv).detach()
-    lasting = weight.data_ptr() == block.conv.weight.data_ptr() and not weight.is_inference()
-    source = (weight.data_ptr(), weight._version) if lasting else (0, 0)
-    known = _PREPARED.get(block.conv)
-    if known is not None and lasting and known.source == source:
-        return known
-    flipped = weight.flip(2)
-    fresh = _Weights(
-        source,
-        top=flipped.transpose(1, 2).contiguous(),
-        full=flipped.transpose(0, 1).unsqueeze(2).contiguous(memory_format=torch.channels_last),
-    )
-    if lasting:
-        _PREPARED[block.conv] = fresh
-    return fresh
+#: A layer, a clip, some filters, and where their sounds shall go, (filters, time).
+_Request = tuple[int, int, Sequence[int], Tensor]
 
 
 class Engine:
@@ -119,10 +67,10 @@ class Engine:
         # A copy, which shares the tensors: a pass and its engine that held each other would keep
         # them until the garbage collector comes by, which for a folder of clips is too late.
         self.passed, self.memory = copy(passed), memory
-        prepared = [_prepared(block) for block in passed.blocks]
-        self._top = [weights.top for weights in prepared]
-        self._full = [weights.full for weights in prepared]
-        self._last = _last_step(effective_weight(passed.blocks[0].conv), passed.blocks[0].pool)
+        weights = [prepared(block) for block in passed.blocks]
+        self._top = [made.top for made in weights]
+        self._full = [made.full for made in weights]
+        self._last = last_step(effective_weight(passed.blocks[0].conv), passed.blocks[0].pool)
         self._gates: dict[tuple[int, int], Tensor] = {}
         self._lock = Lock()
 
@@ -141,23 +89,54 @@ class Engine:
         """
         clips, _, samples = self.passed.x.shape
         result = self.passed.x.new_zeros(clips, len(filters), samples)
-        jobs = [job for clip in range(clips) for job in self._jobs(layer, clip, filters)]
+        self._work([(layer, clip, filters, result[clip]) for clip in range(clips)])
+        return result
+
+    def sonify_one_each(
+        self, layers: Sequence[int], filters: Int[ndarray, "batch layers"]
+    ) -> Float[Tensor, "batch layers time"]:
+        """The raw sonification of one filter of each layer, another for every clip.
+
+        Parameters
+        ----------
+        layers : sequence of int
+        filters : ndarray of int, shape (batch, layers)
+
+        Returns
+        -------
+        Tensor, shape (batch, layers, time)
+        """
+        clips, _, samples = self.passed.x.shape
+        result = self.passed.x.new_zeros(clips, len(layers), samples)
+        self._work(
+            [
+                (layer, clip, [int(filters[clip, row])], result[clip, row : row + 1])
+                for clip in range(clips)
+                for row, layer in enumerate(layers)
+            ]
+        )
+        return result
+
+    def _work(self, requests: list[_Request]) -> None:
+        """Compute what is asked for, each core on windows of its own."""
+        jobs = [
+            (layer, clip, windows, result)
+            for layer, clip, filters, result in requests
+            for windows in self._batches(layer, clip, filters)
+        ]
         threads = torch.get_num_threads()
         if threads == 1 or len(jobs) == 1:
-            for clip, windows in jobs:
-                self._run(layer, clip, windows, result[clip])
-            return result
+            for job in jobs:
+                self._run(*job)
+            return
         try:
             with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as p:
-                for future in [p.submit(self._run, layer, c, w, result[c]) for c, w in jobs]:
+                for future in [p.submit(self._run, *job) for job in jobs]:
                     future.result()
         finally:
             torch.set_num_threads(threads)
-        return result
 
-    def _jobs(
-        self, layer: int, clip: int, filters: Sequence[int]
-    ) -> Iterator[tuple[int, list[Window]]]:
+    def _batches(self, layer: int, clip: int, filters: Sequence[int]) -> Iterator[list[Window]]:
         """The windows of a clip, in batches of one length."""
         windows = sorted(self.windows(layer, clip, filters), key=lambda window: window.length)
         for length, group in groupby(windows, key=lambda window: window.length):
@@ -170,36 +149,12 @@ class Engine:
             # Every core shall have some.
             size = min(size, -(-len(members) // torch.get_num_threads()))
             for index in range(0, len(members), size):
-                yield clip, members[index : index + size]
+                yield members[index : index + size]
 
     def windows(self, layer: int, clip: int, filters: Sequence[int]) -> Iterator[Window]:
-        """Cut every map where it is zero for so long that the sounds on both sides do not meet.
-
-        Parameters
-        ----------
-        layer, clip : int
-        filters : sequence of int
-
-        Yields
-        ------
-        Window
-            Together they hold every non-zero step of the maps; a silent map has none.
-        """
+        """What has to be computed of some maps of a clip; see `sonibook.engine.windows.cut`."""
         maps = self.passed.maps[layer - 1][clip, list(filters)].numpy()
-        gap = 0
-        for block in self.passed.blocks[:layer]:
-            gap = -(-(gap + block.extent - 1) // block.pool)
-        gap = max(gap, _LEAST_GAP // stride(self.passed.blocks, layer))
-        rows, steps = np.nonzero(maps)
-        if rows.size == 0:
-            return
-        fresh = np.flatnonzero((np.diff(rows) != 0) | (np.diff(steps) > gap)) + 1
-        begin, end = np.append(0, fresh), np.append(fresh, rows.size) - 1
-        total = maps.shape[1]
-        for row, first, last in zip(rows[begin], steps[begin], steps[end] + 1, strict=True):
-            length = _rounded(int(last - first), total)
-            start = min(int(first), total - length)
-            yield Window(int(row), filters[row], int(first), int(last), start, length)
+        return cut(maps, self.passed.blocks[:layer], filters)
 
     @torch.inference_mode()
     def _run(self, layer: int, clip: int, windows: list[Window], result: Tensor) -> None:
@@ -214,16 +169,17 @@ class Engine:
         starts = [window.start for window in windows]
         if block.pool > 1:
             position = self.passed.switches[layer - 1][clip]  # type: ignore[index]
-            chosen = torch.stack(
-                [position[f, s : s + y.shape[1]] for f, s in zip(filters, starts, strict=True)]
-            )
-            phases = torch.arange(block.pool, dtype=torch.uint8)
-            y = (y.unsqueeze(2) * (chosen.unsqueeze(2) == phases)).flatten(1)
-        taps = block.extent
-        spread = F.pad(y, (taps - 1, taps - 1)).unfold(1, taps, 1)
-        y = torch.bmm(spread, self._top[layer - 1][filters])
+            z = y.new_empty(*y.shape, block.pool)
+            for row, (index, start) in enumerate(zip(filters, starts, strict=True)):
+                chosen = position[index, start : start + y.shape[1]]
+                rest = y[row]
+                for phase in range(1, block.pool):
+                    torch.mul(y[row], chosen == phase, out=z[row, :, phase])
+                    rest = rest - z[row, :, phase]
+                z[row, :, 0] = rest
+            y = z.flatten(1)
         starts = [start * block.pool for start in starts]
-        sound = self._descend(layer - 1, clip, y, starts)
+        sound = self._descend(layer - 1, clip, self._first_step(layer, y, filters), starts)
         step = stride(blocks, layer)
         reach = sound.shape[1] - windows[0].length * step
         for row, window in enumerate(windows):
@@ -231,6 +187,18 @@ class Engine:
             begin = (window.first - window.start) * step
             place = slice(window.first * step, window.first * step + length)
             result[window.row, place] = sound[row, begin : begin + length]
+
+    def _first_step(
+        self, layer: int, y: Float[Tensor, "window steps"], filters: list[int]
+    ) -> Float[Tensor, "window time channel"]:
+        """Deconvolve one live channel, each window by its own filter."""
+        top, taps = self._top[layer - 1][filters], self.passed.blocks[layer - 1].extent
+        if top.shape[2] > 1:
+            return torch.bmm(F.pad(y, (taps - 1, taps - 1)).unfold(1, taps, 1), top)
+        sound = y.new_zeros(len(y), y.shape[1] + taps - 1)
+        for tap in range(taps):
+            sound[:, tap : tap + y.shape[1]].addcmul_(y, top[:, taps - 1 - tap])
+        return sound.unsqueeze(2)
 
     def _descend(
         self, layer: int, clip: int, y: Float[Tensor, "window steps channel"], starts: list[int]
@@ -270,22 +238,29 @@ class Engine:
         return z.flatten(1, 2)
 
     def _to_sound(self, clip: int, y: Tensor, starts: list[int]) -> Float[Tensor, "window samples"]:
-        """Unpool and deconvolve the first block: (window, time, 64) to (window, samples)."""
-        pool, reach = self.passed.blocks[0].pool, self._last.shape[1]
+        """Unpool and deconvolve the first block: (window, time, 64) to (window, samples).
+
+        A step's value v goes to phase 0, or to the phase that its gate g says: v times the
+        weights at phase 0, plus v g times what the weights at that phase have more.
+        """
+        pool, reach = self.passed.blocks[0].pool, self._last.shape[2]
         windows, steps, channels = y.shape
+        gates = self._gate(1, clip) if pool > 1 else y.new_zeros(0)
         spread = y.new_empty(windows, steps, reach)
-        tile = max(1, CACHED_FLOATS // (2 * pool * channels))
-        for begin in range(0, steps, tile):
-            piece = y[:, begin : begin + tile]
-            z = piece
-            if pool > 1:
-                z = self._unpool(1, clip, piece, [start + begin for start in starts])
-            spread[:, begin : begin + tile] = z.reshape(*piece.shape[:2], -1) @ self._last
+        tile = max(1, CACHED_FLOATS // (4 * channels))
+        for row, start in enumerate(starts):
+            for begin in range(0, steps, tile):
+                here = slice(begin, begin + tile)
+                part, target = y[row, here], spread[row, here]
+                torch.mm(part, self._last[0], out=target)
+                for phase in range(1, pool):
+                    gate = gates[phase - 1, start + begin : start + begin + len(part)]
+                    target.addmm_(part * gate, self._last[phase])
         sound = y.new_zeros(windows, pool * steps + reach - pool)
         for phase in range(0, reach, pool):
             piece = sound[:, phase : phase + pool * steps].unflatten(1, (steps, pool))
             piece += spread[:, :, phase : phase + pool]
-        extra = _padding(self.passed.blocks[0])
+        extra = surplus(self.passed.blocks[0])
         return sound[:, : sound.shape[1] - extra] if extra else sound
 
     def _gate(self, layer: int, clip: int) -> Float[Tensor, "phase time channel"]:
@@ -303,23 +278,3 @@ class Engine:
                 kept -= self._gates.pop(next(iter(self._gates))).numel()
             self._gates[key] = gate
         return gate
-
-
-def _rounded(length: int, limit: int) -> int:
-    """`length` up to the next of few values, an eighth apart, so that windows share a shape."""
-    grain = max(1, 2 ** (max(length - 1, 1).bit_length() - 3))
-    return min(-(-length // grain) * grain, limit)
-
-
-def _padding(first: Block) -> int:
-    """Columns that `_last_step` adds so that they divide by the pool."""
-    return -(first.extent + first.pool - 1) % first.pool
-
-
-def _last_step(weight: Float[Tensor, "filter 1 kernel"], pool: int) -> Float[Tensor, "in out"]:
-    """The last deconvolution as a matrix: from one pooled step, unpooled, to all it reaches."""
-    kernel = weight[:, 0]
-    reach = kernel.shape[1] + pool - 1
-    reach += -reach % pool
-    rows = [F.pad(kernel, (phase, reach - kernel.shape[1] - phase)) for phase in range(pool)]
-    return torch.cat(rows)
