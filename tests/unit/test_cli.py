@@ -444,7 +444,7 @@ def raw_wav(path: Path, samples: np.ndarray) -> Path:
 
 BAD_SOUNDS = {
     "missing": (lambda path: path, "there is no such file"),
-    "folder without sounds": (lambda path: path.mkdir(), "there is no such file|no sound"),
+    "folder without sounds": (lambda path: path.mkdir(), "the folder holds no sound"),
     "text": (lambda path: path.write_text("I am no sound"), "cannot be read as sound"),
     "empty file": (lambda path: path.touch(), "cannot be read as sound"),
     "cut short": (lambda path: path.write_bytes(b"RIFF\x24\0\0\0WAVEfmt "), "cannot be read"),
@@ -805,14 +805,25 @@ def test_data_list_says_what_can_be_opened(run, tmp_path, monkeypatch):
     monkeypatch.delenv("SONIBOOK_DATA", raising=False)
     told = run("data", "list")
     assert told.code == 0
-    states = {line.split()[0]: line for line in told.out.splitlines()}
-    assert states["soundscapes"].endswith("ready")
-    assert "SONIBOOK_DATA" in states["esc50"]
+    states, reasons = listed(told.out)
+    assert states["soundscapes"].split()[-1] == "ready"
+    assert states["esc50"].endswith("not ready")
+    assert "SONIBOOK_DATA" in reasons["esc50"]
     write_wav(tmp_path / "a.wav", noise(0.1))
     told = run("data", "list", "--data-root", tmp_path)
-    states = {line.split()[0]: line for line in told.out.splitlines()}
+    states, reasons = listed(told.out)
     assert states["folder"].split()[1] == "1"
-    assert "no ESC-50 here" in states["esc50"]
+    assert "no ESC-50 here" in reasons["esc50"]
+    assert "soundscapes" not in reasons
+
+
+def listed(out: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The rows of `data list`, and why what is not ready is not, by name."""
+    rows, _, reasons = out.partition("Not ready, because:\n")
+    return (
+        {line.split()[0]: line for line in rows.splitlines() if line},
+        dict(line.strip().split(": ", 1) for line in reasons.splitlines()),
+    )
 
 
 def test_data_show_counts_clips_and_classes(run, tmp_path):

@@ -385,6 +385,16 @@ def test_a_grid_is_a_table_with_heads() -> None:
     assert "C &amp; D" in page
 
 
+def test_a_grid_aligns_a_column_as_one_and_its_head_with_it() -> None:
+    rows = [
+        {"number": 3, "or": 7, "unit": "12 ms", "text": "4 in a row", "name": "x"},
+        {"number": 0.5, "or": "none", "unit": "-8.5%", "text": "5", "name": "y"},
+    ]
+    page = show.grid(rows)._repr_html_()
+    sides = re.findall(r"<t[hd][^>]*text-align: (\w+);", page)
+    assert sides == 3 * ["right", "right", "right", "left", "left"]
+
+
 def test_a_grid_refuses_ragged_rows() -> None:
     with pytest.raises(ValueError, match="Row 2"):
         show.grid([{"a": 1}, {"b": 2}])

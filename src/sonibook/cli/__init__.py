@@ -65,7 +65,11 @@ app = typer.Typer(
 )
 app.command("sonify", epilog=SONIFY_EXAMPLES)(sonify)
 app.command("train", epilog=TRAIN_EXAMPLES)(train)
-app.command("evaluate", epilog=EVALUATE_EXAMPLES)(evaluate)
+app.command(
+    "evaluate",
+    epilog=EVALUATE_EXAMPLES,
+    short_help="Measure accuracy on whole clips, beside chance.",
+)(evaluate)
 app.command("info", epilog=INFO_EXAMPLES)(info)
 app.add_typer(data_commands, name="data")
 

@@ -120,6 +120,8 @@ class Batch:
         with warnings.catch_warnings(record=True) as notices:
             warnings.simplefilter("always", SonibookWarning)
             try:
+                if sound.path.is_dir():
+                    raise AudioError("the folder holds no sound (WAV, FLAC, OGG or MP3).")
                 whole = read_audio(sound.path, unit_peak=False)
                 if len(whole) < 2:
                     raise AudioError("holds a single sample, which is no sound.")
@@ -171,7 +173,8 @@ class Batch:
             write_wav(target, s)
             picture = folder / f"{stem}.png"
             if self.pictures:
-                _draw(picture, x, s, f"Layer {self.layer}, filter {index}")
+                titles = _title(sound.label.name), f"Layer {self.layer}, filter {index}"
+                _draw(picture, x, s, titles)
             live = passed.maps[self.layer - 1][0, index] > 0
             yield {
                 "file": shown(sound.path),
@@ -212,10 +215,17 @@ class Batch:
             temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
 
 
-def _draw(path: Path, x: Any, s: Any, title: str) -> None:
+def _title(name: str) -> str:
+    """A clip's name as a title, unless it is too long or not in the font for certain."""
+    if len(name) > 30 or not (name.isascii() and name.isprintable()):
+        return "Input"
+    return name.replace("$", r"\$")  # matplotlib reads mathematics between dollar signs
+
+
+def _draw(path: Path, x: Any, s: Any, titles: tuple[str, str]) -> None:
     from sonibook.files import atomic
     from sonibook.show.plots import compare
 
-    figure = compare(x, s, titles=("Input", title))
+    figure = compare(x, s, titles=titles)
     with atomic(path) as temporary:
-        figure.savefig(temporary, format="png")
+        figure.savefig(temporary, format="png", dpi=150)

@@ -26,8 +26,12 @@ data_commands = typer.Typer(
     ),
 )
 
-data_commands.command("fetch", epilog=FETCH_EXAMPLES)(fetch)
-data_commands.command("pack", epilog=PACK_EXAMPLES)(pack)
+data_commands.command(
+    "fetch", epilog=FETCH_EXAMPLES, short_help="Download, check and unpack a data set."
+)(fetch)
+data_commands.command(
+    "pack", epilog=PACK_EXAMPLES, short_help="Pack a data set for quick training."
+)(pack)
 
 _FIRST = 5
 Name = Annotated[str, typer.Argument(metavar="NAME", help="As 'sonibook data list' shows it.")]
@@ -43,13 +47,17 @@ def list_datasets(data_root: DataRoot = None) -> None:
     from sonibook.errors import DatasetError
 
     rows: list[list[object]] = []
+    reasons: list[str] = []
     for name in DATASETS:
         try:
             data = open_dataset(name, root=data_root)
             rows.append([name, len(data), len(data.classes), data.task, "ready"])
         except DatasetError as problem:
-            rows.append([name, None, None, None, str(problem)])
+            rows.append([name, None, None, None, "not ready"])
+            reasons.append(f"  {name}: {shown(problem)}")
     typer.echo(table(["name", "clips", "classes", "task", "state"], rows))
+    if reasons:
+        typer.echo("\n".join(["", "Not ready, because:", *reasons]))
 
 
 @data_commands.command(

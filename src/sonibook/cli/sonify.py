@@ -13,7 +13,18 @@ from sonibook.cli.batch import COLUMNS, Batch
 from sonibook.cli.inputs import find_sounds
 from sonibook.cli.output import error, examples, shown, table
 
-SONIFY_EXAMPLES = examples(
+_COLUMNS = """\b
+Columns of the table:
+  rank          of the filter in its layer, by energy along the clip
+  energy_share  the filter's part of the layer's energy, 0 to 1
+  live_share    share of steps at which the filter's map is not zero, 0 to 1
+  rms_ratio     rms of the sonification over rms of the input
+  peak_scale    what the sonification was multiplied by, to the input's peak
+  padded        whether the clip was too short, and zeros were added
+  silent        whether the map, and so the sonification, is zero throughout
+
+"""
+SONIFY_EXAMPLES = _COLUMNS + examples(
     "sonibook sonify clip.wav --layer 8 --top 3",
     "sonibook sonify a.ogg b.mp3 --layer 11 --filter 5 --filter 17 --out heard",
     "sonibook sonify recordings/ --layer 8 --top 1 --checkpoint runs/mine/encoder.safetensors",
@@ -33,15 +44,17 @@ def sonify(
         ),
     ],
     layer: Annotated[
-        int, typer.Option("--layer", "-l", help="Block to listen to, counted from 1.")
+        int, typer.Option("--layer", "-l", metavar="L", help="Block to listen to, from 1.")
     ],
     filters: Annotated[
         list[int] | None,
-        typer.Option("--filter", "-f", help="Filter, counted from 0. May be repeated."),
+        typer.Option("--filter", "-f", metavar="F", help="Filter, from 0. May be repeated."),
     ] = None,
     top: Annotated[
         int | None,
-        typer.Option("--top", "-k", min=1, help="Instead: each clip's K filters of most energy."),
+        typer.Option(
+            "--top", "-k", min=1, metavar="K", help="Instead: each clip's K filters of most energy."
+        ),
     ] = None,
     checkpoint: Annotated[
         str,
@@ -49,11 +62,15 @@ def sonify(
             "--checkpoint", "-c", metavar="NAME|PATH", help="Shipped name or .safetensors file."
         ),
     ] = "supervised",
-    out: Annotated[Path, typer.Option("--out", help="Folder for the results.")] = Path("sonified"),
+    out: Annotated[
+        Path,
+        typer.Option("--out", metavar="FOLDER", file_okay=False, help="Where the results go."),
+    ] = Path("sonified"),
     seconds: Annotated[
         float,
         typer.Option(
             min=0.001,
+            metavar="S",
             help="Take at most this much of each file, from its beginning: memory is "
             "needed in proportion.",
         ),
@@ -64,9 +81,9 @@ def sonify(
 ) -> None:
     """Turn what single filters respond to in a clip back into sound.
 
-    For each clip, a folder of its name in OUT holds input.wav and, for each filter, the
-    sonification as WAV (8 kHz, 16 bit, at the input's peak) and a picture of both. OUT also holds
-    sonifications.csv, a row for each, and provenance.json.
+    For each clip, a folder of its name in the output folder holds input.wav and, for each filter,
+    the sonification as WAV (8 kHz, 16 bit, at the input's peak) and a picture of both. Beside the
+    clips' folders are provenance.json and sonifications.csv, which has a row for each.
 
     A file that cannot be read keeps no other from being sonified: it is named at the end, and
     the exit code is 2.

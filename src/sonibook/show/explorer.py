@@ -23,10 +23,14 @@ from sonibook.show.painter import PairPainter
 from sonibook.show.panel import panel
 from sonibook.show.picture import image_tag
 from sonibook.show.players import pair
+from sonibook.show.style import VERMILLION
 from sonibook.show.words import describe
 
 #: So many clips of a data set can be chosen from.
 MOST_CLIPS = 50
+
+#: A notice stands out by its edge, on any ground.
+_NOTICE = f"margin: 0.4em 0; padding-left: 0.6em; border-left: 3px solid {VERMILLION};"
 
 
 class Explorer(widgets.VBox):
@@ -215,7 +219,7 @@ class Explorer(widgets.VBox):
         layer, rank = self.layer.value, self.rank.value
         self.sonification, notices = self._exploration.sonify(layer, self.filter)
         text = self._exploration.rank_text(layer, rank)
-        self.info.value = f"<p>{html.escape(text)}</p>"
+        self.info.value = f'<p style="margin: 0.4em 0;">{html.escape(text)}</p>'
         self._say(*self._exploration.notices, *notices)
         sounds = pair(
             self.x,
@@ -232,7 +236,9 @@ class Explorer(widgets.VBox):
         self.image.value = image_tag(self._painter.paint(self.sonification), alt)
 
     def _say(self, *sentences: str) -> None:
-        lines = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences)
+        lines = "".join(
+            f'<p style="{_NOTICE}">{html.escape(sentence)}</p>' for sentence in sentences
+        )
         self.notice.value = f'<div role="status">{lines}</div>'
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 Value = str | int | float
 
 _PADDING = "padding: 0.15rem 0.4rem;"
+_NUMBER = re.compile(r"[-−+]?\d[\d,.]*(e[-+]?\d+)?\s*\S*")
 
 
 @dataclass(frozen=True)
@@ -20,10 +22,20 @@ class Grid:
     caption: str = ""
 
     def _repr_html_(self) -> str:
+        aligned = [_alignment(column) for column in zip(*self.rows, strict=True)]
         head = "".join(
-            f'<th scope="col" style="{_PADDING}">{html.escape(name)}</th>' for name in self.columns
+            f'<th scope="col" style="text-align: {align}; {_PADDING}">{html.escape(name)}</th>'
+            for name, align in zip(self.columns, aligned, strict=True)
         )
-        body = "".join(f"<tr>{''.join(map(_cell, row))}</tr>" for row in self.rows)
+        body = "".join(
+            "<tr>"
+            + "".join(
+                f'<td style="text-align: {align}; {_PADDING}">{html.escape(_text(value))}</td>'
+                for value, align in zip(row, aligned, strict=True)
+            )
+            + "</tr>"
+            for row in self.rows
+        )
         caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
         return (
             f'<table class="results">{caption}<thead><tr>{head}</tr></thead>'
@@ -81,8 +93,10 @@ def _text(value: Value) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
 
 
-def _cell(value: Value) -> str:
-    text = _text(value)
-    # Numbers that come as text, such as "12 %", stand with the numbers.
-    align = "right" if not text or text.lstrip("-−")[:1].isdigit() else "left"
-    return f'<td style="text-align: {align}; {_PADDING}">{html.escape(text)}</td>'
+def _alignment(column: tuple[Value, ...]) -> str:
+    """Where a column stands: numbers to the right, also those that come as text with a unit."""
+    texts = [value for value in column if isinstance(value, str) and value]
+    numeric = len(texts) < sum(value != "" for value in column) or all(
+        map(_NUMBER.fullmatch, texts)
+    )
+    return "right" if numeric else "left"

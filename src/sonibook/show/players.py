@@ -72,10 +72,13 @@ class Table:
         named = any(self.rows)
         head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in self.columns)
         lines = [f"<tr>{'<td></td>' if named else ''}{head}</tr>"]
+        # Narrower than 16rem a player has no room for its time line; a phone has no room for more.
+        widest = 16 if len(self.columns) <= 2 else 10
         for name, players in self.rows.items():
             start = f'<th scope="row">{html.escape(name)}</th>' if named else ""
             cells = "".join(
-                f'<td style="min-width: 10rem;">{each.audio_tag}</td>' for each in players
+                f'<td style="min-width: clamp(10rem, 42vw, {widest}rem);">{each.audio_tag}</td>'
+                for each in players
             )
             lines.append(f"<tr>{start}{cells}</tr>")
         caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""

@@ -1,0 +1,267 @@
+"""The explorer as a learner uses it: in JupyterLab, with a mouse, a keyboard and a file."""
+
+from __future__ import annotations
+
+import io
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+import pytest
+import soundfile
+
+SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
+DESKTOP = {"width": 1280, "height": 1000}
+NOTEBOOK = """\
+from sonibook import load_encoder, open_dataset, show
+
+show.Explorer(load_encoder("supervised"), open_dataset("soundscapes", split="test", seed=0))
+"""
+#: Whether the notebook's kernel is there.
+CONNECTED = """() => {
+    const session = window.jupyterapp?.shell.currentWidget?.sessionContext;
+    return session?.isReady && session.session?.kernel?.connectionStatus === "connected"
+        && session.session.kernel.status === "idle";
+}"""
+#: What can be seen and heard; waits until both players know how long they are.
+STATE = r"""async (explorer) => {
+    const players = [...explorer.querySelectorAll("audio")];
+    const durations = await Promise.all(players.map(async (player) => {
+        if (!(player.duration > 0)) {
+            player.preload = "metadata";
+            player.load();
+            await new Promise((done) => {
+                player.addEventListener("loadedmetadata", done, { once: true });
+                player.addEventListener("error", done, { once: true });
+                setTimeout(done, 5000);
+            });
+        }
+        return player.duration;
+    }));
+    const text = (selector) =>
+        [...explorer.querySelectorAll(selector)].map((each) => each.textContent).join(" ");
+    return {
+        durations,
+        sounds: players.map((player) => player.querySelector("source")?.src ?? player.src),
+        picture: explorer.querySelector("img")?.src,
+        width: explorer.querySelector("img")?.naturalWidth,
+        text: text(".widget-html p"),
+        notice: text("[role=status]"),
+        clip: explorer.querySelector("select").selectedOptions[0].textContent.replace(/\s/g, " "),
+        readouts: [...explorer.querySelectorAll(".widget-readout")].map((each) => each.textContent),
+    };
+}"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def lab(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a notebook in a JupyterLab of its own, which knows no user's settings."""
+    pytest.importorskip("jupyterlab")
+    folder = tmp_path_factory.mktemp("lab")
+    (folder / "book").mkdir()
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(NOTEBOOK)])
+    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+    nbformat.write(notebook, folder / "book" / "explore.ipynb")
+    port = free_port()
+    own = {
+        name: str(folder / name.lower())
+        for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_RUNTIME_DIR", "JUPYTER_DATA_DIR")
+    }
+    own |= {
+        f"JUPYTERLAB_{name}_DIR": str(folder / name.lower()) for name in ("SETTINGS", "WORKSPACES")
+    }
+    log = folder / "log.txt"
+    with log.open("wb") as output:
+        server = subprocess.Popen(
+            [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root",
+             "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
+             "--IdentityProvider.token=", "--ServerApp.password=",
+             f"--ServerApp.root_dir={folder / 'book'}",
+             "--LabApp.extension_manager=readonly",
+             "--LabApp.expose_app_in_browser=True",
+             "--LabApp.check_for_updates_class=jupyterlab.NeverCheckForUpdate",
+             "--LabApp.news_url=None"],
+            env={**os.environ, **own, "IPYTHONDIR": str(folder / "ipython")},
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        )  # fmt: skip
+        try:
+            address = f"http://127.0.0.1:{port}"
+            wait_for(f"{address}/api/status", server, log)
+            yield f"{address}/lab/tree/explore.ipynb"
+        finally:
+            # The server ends its kernels when it is asked to end.
+            server.terminate()
+            try:
+                server.wait(timeout=20)
+            except subprocess.TimeoutExpired:
+                server.kill()
+                server.wait()
+
+
+def wait_for(address: str, server: subprocess.Popen[bytes], log: Path, seconds: int = 60) -> None:
+    """Until the server answers."""
+    end = time.monotonic() + seconds
+    while server.poll() is None and time.monotonic() < end:
+        try:
+            with urllib.request.urlopen(address, timeout=2) as reply:
+                if reply.status == 200:
+                    return
+        except OSError:
+            time.sleep(0.2)
+    pytest.fail(f"JupyterLab does not answer:\n{log.read_text(errors='replace')[-2000:]}")
+
+
+@pytest.fixture(scope="module")
+def page(browser: Any, lab: str) -> Iterator[Any]:
+    """The notebook, run, with the explorer in it."""
+    context = browser.new_context(viewport=DESKTOP)
+    page = context.new_page()
+    page.goto(lab)
+    # JupyterLab drops what it is told to run in the moment before its kernel is connected.
+    page.wait_for_function(CONNECTED, timeout=60_000)
+    page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
+    page.wait_for_selector(".jp-OutputArea .widget-vbox audio", state="attached", timeout=60_000)
+    yield page
+    context.close()
+
+
+class Seen:
+    """The explorer, and what it showed last."""
+
+    def __init__(self, page: Any) -> None:
+        self.page = page
+        self.explorer = page.locator(".jp-OutputArea .widget-vbox").first
+        self.state = self.look()
+
+    def look(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.explorer.evaluate(STATE)
+        return found
+
+    def after(
+        self, action: Callable[[], object], name: str, *, changed: str = "text"
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The states before and after an action; `changed` tells when it is answered."""
+        before = self.state
+        action()
+        end = time.monotonic() + 20
+        while self.look()[changed] == before[changed]:
+            assert time.monotonic() < end, f"{name}: nothing happened"
+            self.page.wait_for_timeout(100)
+        self.page.wait_for_timeout(300)  # messages for the other widgets follow
+        self.state = self.look()
+        SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+        self.page.screenshot(path=str(SCREENSHOTS / f"jupyterlab-{name}.png"))
+        return before, self.state
+
+
+@pytest.fixture(scope="module")
+def seen(page: Any) -> Seen:
+    return Seen(page)
+
+
+def plays(state: dict[str, Any]) -> None:
+    """Both sounds can be played and are as long; the picture is there."""
+    assert len(state["durations"]) == 2
+    assert all(duration > 0 for duration in state["durations"])
+    assert state["durations"][0] == pytest.approx(state["durations"][1])
+    assert state["width"] > 300
+
+
+def slider(page: Any, label: str) -> Any:
+    return page.locator(".widget-hslider", has_text=label).locator(".noUi-handle")
+
+
+def wav(seconds: float, frequency: float, rate: int = 22_050) -> bytes:
+    """A tone that is not there all the time, as a file."""
+    time_axis = np.arange(int(seconds * rate)) / rate
+    x = 0.5 * np.sin(2 * np.pi * frequency * time_axis) * (time_axis > seconds / 3)
+    file = io.BytesIO()
+    soundfile.write(file, x, rate, format="WAV")
+    return file.getvalue()
+
+
+def choose_file(page: Any, name: str, content: bytes) -> None:
+    with page.expect_file_chooser() as chooser:
+        page.locator(".widget-upload").click()
+    chooser.value.set_files({"name": name, "mimeType": "audio/wav", "buffer": content})
+
+
+def test_the_explorer_plays_and_draws_at_once(seen: Seen) -> None:
+    plays(seen.state)
+    assert "Layer 1, rank 1 of 16" in seen.state["text"]
+    assert seen.state["sounds"][0] != seen.state["sounds"][1]
+
+
+def test_another_layer_is_heard_and_seen(seen: Seen) -> None:
+    handle = slider(seen.page, "Layer")
+    handle.focus()
+    before, after = seen.after(lambda: handle.press("ArrowRight"), "layer")
+    plays(after)
+    assert "Layer 2, rank 1 of 16" in after["text"]
+    assert after["sounds"][0] == before["sounds"][0]
+    assert after["sounds"][1] != before["sounds"][1]
+    assert after["picture"] != before["picture"]
+
+
+def test_another_filter_is_heard_and_seen(seen: Seen) -> None:
+    handle = slider(seen.page, "Filter rank")
+    handle.focus()
+    before, after = seen.after(lambda: handle.press("ArrowRight"), "filter")
+    plays(after)
+    assert "Layer 2, rank 2 of 16" in after["text"]
+    assert after["sounds"][0] == before["sounds"][0]
+    assert after["sounds"][1] != before["sounds"][1]
+    assert after["picture"] != before["picture"]
+
+
+def test_another_clip_is_heard_and_seen(seen: Seen) -> None:
+    chooser = seen.explorer.locator("select")
+    before, after = seen.after(lambda: chooser.select_option(index=5), "clip", changed="sounds")
+    plays(after)
+    assert after["sounds"][0] != before["sounds"][0]
+    assert after["sounds"][1] != before["sounds"][1]
+    assert after["picture"] != before["picture"]
+    assert after["readouts"] == ["2", "1"]
+
+
+def test_an_uploaded_file_is_heard_and_what_is_no_sound_is_refused(seen: Seen) -> None:
+    before, after = seen.after(
+        lambda: choose_file(seen.page, "my tone.wav", wav(1.5, 440.0)), "upload", changed="sounds"
+    )
+    plays(after)
+    assert after["durations"][0] == pytest.approx(1.5, abs=1e-3)
+    assert "my tone.wav" in after["clip"]
+    assert after["sounds"][1] != before["sounds"][1]
+    assert after["picture"] != before["picture"]
+
+    before, after = seen.after(
+        lambda: choose_file(seen.page, "letter.wav", b"Dear reader, this is no sound.\n"),
+        "refused", changed="notice",
+    )  # fmt: skip
+    assert after["notice"].startswith("letter.wav: ")
+    assert after["notice"].count(".wav") == after["notice"].count(": give") == 1
+    for kept in ("sounds", "picture", "clip", "readouts", "durations"):
+        assert after[kept] == before[kept], kept
+
+    # After a refusal the instrument goes on, and the sentence is gone.
+    handle = slider(seen.page, "Layer")
+    handle.focus()
+    before, after = seen.after(lambda: handle.press("ArrowRight"), "after-refusal")
+    plays(after)
+    assert after["sounds"][1] != before["sounds"][1]
+    assert after["notice"].strip() == ""
