@@ -17,11 +17,11 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor, nn
 
-from sonibook import engine
+from sonibook.engine import Engine, supports
 from sonibook.errors import SonibookWarning
-from sonibook.forward import Map, Pooled, Switches, forward_block, prepared
+from sonibook.forward import FeatureMaps, Map, Pooled, Switches
 from sonibook.layers import effective_weight
-from sonibook.stack import Block, blocks_of, check_filters, check_layer, least_length
+from sonibook.stack import Block, blocks_of, check_filters, check_layer
 
 
 def max_unpool(x: Pooled, switches: Switches, *, pool: int, length: int) -> Map:
@@ -67,70 +67,16 @@ def transposed_convolution(
     )
 
 
-class ForwardPass:
-    """The maps and switches of a batch of clips, kept for any number of sonifications.
+class ForwardPass(FeatureMaps):
+    """A clip's maps and switches, and the way back from them, for any number of sonifications.
 
     Parameters
     ----------
-    network : torch.nn.Module
-        As `sonibook.stack.blocks_of` takes it.
-    x : ndarray or Tensor, shape (time,) or (batch, 1, time)
-        Mono waveforms at the network's sampling rate, scaled to unit peak.
-    depth : int or None
-        The last layer to compute; None for all.
-
-    Attributes
-    ----------
-    blocks : tuple of Block
-    x : Tensor, shape (batch, 1, time)
-        The input, zero-padded where it was shorter than the network needs.
-    maps : list of Tensor, shapes (batch, channel, time)
-        The map of layer L, after its ReLU and pool, at index L - 1.
-    switches : list of Tensor or None
-        The switches of layer L at index L - 1; None where the block has no pool.
-    lengths : list of int
-        Steps of layer L after its convolution, before its pool.
-
-    Raises
-    ------
-    StackError, LayerError
-        As `blocks_of`, and if there is no layer `depth`.
-    AudioError
-        If `x` has another shape, is empty, or holds samples that are not finite.
-
-    Warns
-    -----
-    SonibookWarning
-        If the clip is shorter than the network's least input and was padded.
+    network, x, depth
+        As for `FeatureMaps`, whose attributes, exceptions and warnings it has, too.
     """
 
-    @torch.no_grad()
-    def __init__(self, network: nn.Module, x: Tensor | ndarray, *, depth: int | None = None):
-        blocks = blocks_of(network)
-        depth = len(blocks) if depth is None else check_layer(blocks, depth)
-        weight = blocks[0].conv.weight
-        waveforms = torch.as_tensor(x, dtype=weight.dtype, device=weight.device)
-        self.is_batch = waveforms.ndim == 3
-        self.x, self.samples = prepared(waveforms, least_length(blocks, depth))
-        self.blocks = blocks[:depth]
-        self.maps: list[Tensor] = []
-        self.switches: list[Tensor | None] = []
-        self.lengths: list[int] = []
-        self._engine: engine.Engine | None = None
-        y = self.x
-        for block in self.blocks:
-            self.lengths.append(block.conv_length(y.shape[2]))
-            y, switches = forward_block(block, y)
-            self.maps.append(y)
-            self.switches.append(switches)
-
-    def energy(self, layer: int) -> Float[Tensor, "batch channel"]:
-        """Mean square of every filter's map: how active it is, shape (batch, channel)."""
-        return self.maps[check_layer(self.blocks, layer) - 1].square().mean(dim=2)
-
-    def most_active(self, layer: int, count: int = 1) -> list[int]:
-        """The `count` filters of a layer with the most energy over the batch, loudest first."""
-        return self.energy(layer).sum(dim=0).argsort(descending=True, stable=True)[:count].tolist()
+    _engine: Engine | None = None
 
     @torch.no_grad()
     def way_back(self, layer: int, start: Pooled) -> Float[Tensor, "batch 1 time"]:
@@ -207,10 +153,10 @@ class ForwardPass:
         sounds = self._finished(result, "Most active filters", rescale)
         return sounds, indices if self.is_batch else indices[0]
 
-    def _fast(self) -> engine.Engine | None:
+    def _fast(self) -> Engine | None:
         """The engine of this pass, where there is one that can compute it."""
-        if self._engine is None and engine.supports(self):
-            self._engine = engine.Engine(self)
+        if self._engine is None and supports(self):
+            self._engine = Engine(self)
         return self._engine
 
     def _finished(self, sounds: Tensor, what: str, rescale: bool) -> Tensor:

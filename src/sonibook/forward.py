@@ -7,12 +7,12 @@ import warnings
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, UInt8
-from torch import Tensor
+from numpy import ndarray
+from torch import Tensor, nn
 
-from sonibook import engine
 from sonibook.errors import AudioError, SonibookWarning
-from sonibook.layers import channels_last
-from sonibook.stack import Block
+from sonibook.layers import CACHED_FLOATS, channels_last
+from sonibook.stack import Block, blocks_of, check_layer, least_length
 
 Map = Float[Tensor, "batch channel time"]
 Pooled = Float[Tensor, "batch channel steps"]
@@ -61,7 +61,7 @@ def forward_block(block: Block, x: Tensor) -> tuple[Tensor, Tensor | None]:
         None where the block has no pool.
     """
     steps, channels = block.out_length(x.shape[2]), block.conv.out_channels
-    tile = engine.CACHED_FLOATS // (block.pool * channels)
+    tile = CACHED_FLOATS // (block.pool * channels)
     if block.pool == 1 or block.padding or steps <= tile or x.device.type != "cpu":
         y = F.relu(channels_last(block.conv(x)), inplace=True)
         return max_pool(y, block.pool) if block.pool > 1 else (y, None)
@@ -119,3 +119,68 @@ def prepared(x: Tensor, least: int) -> tuple[Tensor, int]:
         )
         x = F.pad(x, (0, least - samples))
     return x, samples
+
+
+class FeatureMaps:
+    """The maps and switches of a batch of clips.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        As `sonibook.stack.blocks_of` takes it.
+    x : ndarray or Tensor, shape (time,) or (batch, 1, time)
+        Mono waveforms at the network's sampling rate, scaled to unit peak.
+    depth : int or None
+        The last layer to compute; None for all.
+
+    Attributes
+    ----------
+    blocks : tuple of Block
+    x : Tensor, shape (batch, 1, time)
+        The input, zero-padded where it was shorter than the network needs.
+    maps : list of Tensor, shapes (batch, channel, time)
+        The map of layer L, after its ReLU and pool, at index L - 1.
+    switches : list of Tensor or None
+        The switches of layer L at index L - 1; None where the block has no pool.
+    lengths : list of int
+        Steps of layer L after its convolution, before its pool.
+
+    Raises
+    ------
+    StackError, LayerError
+        As `blocks_of`, and if there is no layer `depth`.
+    AudioError
+        If `x` has another shape, is empty, or holds samples that are not finite.
+
+    Warns
+    -----
+    SonibookWarning
+        If the clip is shorter than the network's least input and was padded.
+    """
+
+    @torch.no_grad()
+    def __init__(self, network: nn.Module, x: Tensor | ndarray, *, depth: int | None = None):
+        blocks = blocks_of(network)
+        depth = len(blocks) if depth is None else check_layer(blocks, depth)
+        weight = blocks[0].conv.weight
+        waveforms = torch.as_tensor(x, dtype=weight.dtype, device=weight.device)
+        self.is_batch = waveforms.ndim == 3
+        self.x, self.samples = prepared(waveforms, least_length(blocks, depth))
+        self.blocks = blocks[:depth]
+        self.maps: list[Tensor] = []
+        self.switches: list[Tensor | None] = []
+        self.lengths: list[int] = []
+        y = self.x
+        for block in self.blocks:
+            self.lengths.append(block.conv_length(y.shape[2]))
+            y, switches = forward_block(block, y)
+            self.maps.append(y)
+            self.switches.append(switches)
+
+    def energy(self, layer: int) -> Float[Tensor, "batch channel"]:
+        """Mean square of every filter's map: how active it is, shape (batch, channel)."""
+        return self.maps[check_layer(self.blocks, layer) - 1].square().mean(dim=2)
+
+    def most_active(self, layer: int, count: int = 1) -> list[int]:
+        """The `count` filters of a layer with the most energy over the batch, loudest first."""
+        return self.energy(layer).sum(dim=0).argsort(descending=True, stable=True)[:count].tolist()

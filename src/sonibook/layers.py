@@ -19,6 +19,8 @@ from torch import Tensor, nn
 #: Dividing by its square root gives unit variance after ReLU (Brock et al. 2021, section 2).
 RELU_GAIN = math.sqrt(2.0 / (1.0 - 1.0 / math.pi))
 
+#: Floats that one step's largest array should hold: four megabytes, about what a core's caches do.
+CACHED_FLOATS = 2**20
 #: Weights that outgrow a usual core's cache.
 _MANY_WEIGHTS = 2**20
 

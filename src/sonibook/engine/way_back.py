@@ -21,7 +21,6 @@ from concurrent.futures import ThreadPoolExecutor
 from copy import copy
 from itertools import groupby
 from threading import Lock
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -31,17 +30,12 @@ from torch import Tensor
 
 from sonibook.engine.weights import last_step, prepared, surplus
 from sonibook.engine.windows import Window, cut
-from sonibook.layers import effective_weight
+from sonibook.forward import FeatureMaps
+from sonibook.layers import CACHED_FLOATS, effective_weight
 from sonibook.stack import stride
 
-if TYPE_CHECKING:
-    from sonibook.deconvnet import ForwardPass
 
-#: Floats that one step's largest array should hold: four megabytes, about what a core's caches do.
-CACHED_FLOATS = 2**20
-
-
-def supports(passed: ForwardPass) -> bool:
+def supports(passed: FeatureMaps) -> bool:
     """Whether the engine can compute this network here: on a CPU, unpadded, undilated."""
     return passed.x.device.type == "cpu" and all(
         block.padding == 0 and block.conv.dilation == (1,) for block in passed.blocks
@@ -53,17 +47,17 @@ _Request = tuple[int, int, Sequence[int], Tensor]
 
 
 class Engine:
-    """The way back for one `ForwardPass`.
+    """The way back for one `FeatureMaps`.
 
     Parameters
     ----------
-    passed : ForwardPass
+    passed : FeatureMaps
         For which `supports` is true.
     memory : int, in bytes
         What the engine may keep beside the maps and the result (at least one window's worth).
     """
 
-    def __init__(self, passed: ForwardPass, *, memory: int = 2**30) -> None:
+    def __init__(self, passed: FeatureMaps, *, memory: int = 2**30) -> None:
         # A copy, which shares the tensors: a pass and its engine that held each other would keep
         # them until the garbage collector comes by, which for a folder of clips is too late.
         self.passed, self.memory = copy(passed), memory
