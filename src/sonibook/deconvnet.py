@@ -21,7 +21,7 @@ from sonibook.engine import Engine, supports
 from sonibook.errors import SonibookWarning
 from sonibook.forward import FeatureMaps, Map, Pooled, Switches
 from sonibook.layers import effective_weight
-from sonibook.stack import Block, blocks_of, check_filters, check_layer
+from sonibook.stack import Block, check_filters, check_layer
 
 
 def max_unpool(x: Pooled, switches: Switches, *, pool: int, length: int) -> Map:
@@ -247,5 +247,4 @@ def sonify(
     >>> sonify(CNN12(width=0.25, seed=0), x, layer=3, filters=[2, 7]).shape
     torch.Size([2, 8000])
     """
-    passed = ForwardPass(network, x, depth=check_layer(blocks_of(network), layer))
-    return passed.sonify(layer, filters, rescale=rescale)
+    return ForwardPass(network, x, depth=layer).sonify(layer, filters, rescale=rescale)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -195,8 +194,7 @@ def _report(
     settings: dict[str, object],
 ) -> None:
     """Print the results, and write them where that is asked for."""
-    from sonibook.files import atomic
-    from sonibook.provenance import provenance
+    from sonibook.results import write_result
 
     chance = 1 / len(data.classes)
     rows = [["chance", "", f"{chance:.1%}", ""]] + [
@@ -222,8 +220,6 @@ def _report(
         "interval": "Wilson score interval, 95 %",
         **settings,
         "results": results,
-        "provenance": provenance(),
     }
-    with atomic(out) as temporary:
-        temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    write_result(out, content)
     typer.echo(f"Written to {shown(out)}")
