@@ -76,6 +76,22 @@ def reference_page(module: str) -> str:
     return f"# {module}\n\n```{{eval-rst}}\n.. automodule:: {module}\n   :members:\n```\n"
 
 
+#: The page at the book's own address. jupyter-book's has no title for who cannot see that it leads
+#: on at once, and no icon: a browser then asks for one that is not there. An empty one, since the
+#: request for a real one would break off when the page leads on.
+FRONT = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="refresh" content="0; url=intro.html">
+<title>sonibook</title>
+<link rel="icon" href="data:,">
+</head>
+<body><a href="intro.html">sonibook</a></body>
+</html>
+"""
+
+
 def build(target: Path) -> int:
     """Run jupyter-book in `target`; its exit code, 0 only without any warning."""
     start = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
@@ -94,7 +110,10 @@ def main() -> int:
     # A page whose chapter was taken out of the book must not live on.
     pages = options.target / "_build" / "html"
     shutil.rmtree(pages, ignore_errors=True)
-    return build(options.target)
+    code = build(options.target)
+    if code == 0:
+        (pages / "index.html").write_text(FRONT, encoding="utf-8")
+    return code
 
 
 if __name__ == "__main__":

@@ -52,7 +52,9 @@ def visit(browser: Any, site: str, page_name: str) -> Iterator[Visit]:
     page.on(
         "console",
         lambda message: (
-            seen.console.append(message.text) if message.type in ("error", "warning") else None
+            seen.console.append(f"{message.text} ({message.location})")
+            if message.type in ("error", "warning")
+            else None
         ),
     )
     page.on("pageerror", lambda error: seen.console.append(str(error)))
