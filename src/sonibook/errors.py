@@ -33,5 +33,13 @@ class ConfigError(SonibookError, ValueError):
     """A configuration with a missing, unknown or impossible value."""
 
 
+class MetricError(SonibookError, ValueError):
+    """Scores, targets or runs that give no figure: NaN, or too few to judge by."""
+
+
+class AnalysisError(SonibookError, ValueError):
+    """An analysis that has nothing to measure, cannot go on, or whose result cannot be read."""
+
+
 class SonibookWarning(UserWarning):
     """Something a listener should know: a padded clip, a silent map."""

@@ -1,0 +1,173 @@
+"""How sure one can be of a figure: intervals over clips, and over runs.
+
+Two questions, not to be confused. Over clips (`wilson_interval`, `bootstrap_interval`): how would
+*this* network do on other clips of the same kind? Over runs (`runs_interval`, the paper's): how
+would the figure come out if training were done again?
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+from jaxtyping import Shaped
+from numpy import ndarray
+from scipy import stats
+
+from sonibook.errors import MetricError
+
+
+def wilson_interval(correct: int, total: int, *, confidence: float = 0.95) -> tuple[float, float]:
+    """Confidence interval of a share that was counted, such as an accuracy.
+
+    Wilson's score interval: unlike the normal approximation it keeps within [0, 1] and its
+    coverage near 0 and 1. It takes clips as independent; clips cut from one recording are not
+    quite.
+
+    Parameters
+    ----------
+    correct, total : int, 0 <= correct <= total, total >= 1
+    confidence : float in (0, 1)
+
+    Returns
+    -------
+    tuple of float
+        Lower and upper end, in [0, 1].
+
+    References
+    ----------
+    E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
+    Journal of the American Statistical Association 22, 1927.
+
+    Examples
+    --------
+    >>> low, high = wilson_interval(8, 10)
+    >>> round(low, 3), round(high, 3)
+    (0.49, 0.943)
+    """
+    interval = stats.binomtest(correct, total).proportion_ci(confidence, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def bootstrap_interval(
+    *values: Shaped[ndarray, "rows ..."],
+    statistic: Callable[..., Any] = np.mean,
+    clusters: Sequence[Any] | Shaped[ndarray, " rows"] | None = None,
+    repeats: int = 2000,
+    seed: int = 0,
+    confidence: float = 0.95,
+) -> tuple[float, float]:
+    """Confidence interval of any statistic, by drawing the rows again with replacement.
+
+    The percentile bootstrap: the middle `confidence` of the statistic over `repeats` redrawn data
+    sets of the same number of rows. Where rows belong together, such as clips cut from one
+    recording, draw whole clusters: their rows say less than as many independent ones.
+
+    Parameters
+    ----------
+    *values : ndarray, shape (rows, ...)
+        Arrays whose rows are drawn together, such as the scores and the targets of clips.
+    statistic : callable
+        Takes as many arrays as there are `values`, and gives a number. A class that a redrawn
+        data set has no clip of is left out by the means over classes, there alone.
+    clusters : sequence of length rows, or None
+        What each row belongs to (any names or numbers); None for rows that stand alone.
+    repeats : int >= 1
+    seed : int >= 0
+    confidence : float in (0, 1)
+
+    Returns
+    -------
+    tuple of float
+        Lower and upper end.
+
+    Raises
+    ------
+    MetricError
+        If the arrays are empty or of different lengths, there are fewer than two clusters, or
+        `repeats` or `confidence` is out of its range.
+
+    References
+    ----------
+    B. Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7, 1979.
+
+    Examples
+    --------
+    >>> low, high = bootstrap_interval(np.arange(100.0))
+    >>> low < 49.5 < high
+    True
+    """
+    rows = {len(one) for one in values} | ({len(clusters)} if clusters is not None else set())
+    if len(rows) != 1 or rows == {0}:
+        raise MetricError(f"A bootstrap needs arrays of as many rows each, not of {sorted(rows)}.")
+    _check_confidence(confidence)
+    if repeats < 1:
+        raise MetricError(f"repeats {repeats} is impossible: choose 1 or more, such as 2000.")
+    (count,) = rows
+    names, cluster = (
+        np.unique(np.asarray(clusters), return_inverse=True)
+        if clusters is not None
+        else (np.arange(count), np.arange(count))
+    )
+    if len(names) < 2:
+        raise MetricError("A bootstrap needs two rows or clusters at least: add clips.")
+    generator = np.random.default_rng(seed)
+    redrawn = np.empty(repeats)
+    for repeat in range(repeats):
+        times = np.bincount(generator.integers(len(names), size=len(names)), minlength=len(names))
+        index = np.repeat(np.arange(count), times[cluster])
+        redrawn[repeat] = statistic(*(one[index] for one in values))
+    low, high = np.quantile(redrawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)
+
+
+def runs_interval(values: Sequence[float], *, confidence: float = 0.95) -> tuple[float, float]:
+    """Confidence interval of the mean over runs that differ in their seed alone.
+
+    Student's t interval, the paper's "95 % confidence intervals": the figures of further runs,
+    trained alike, are taken to be normal around that mean. It lies evenly about the mean of
+    `values`, so that it can be printed as mean ± half its width.
+
+    Parameters
+    ----------
+    values : sequence of float, of length two or more
+        The figure that each run came to.
+    confidence : float in (0, 1)
+
+    Returns
+    -------
+    tuple of float
+        Lower and upper end.
+
+    Raises
+    ------
+    MetricError
+        If there are fewer than two runs, a value is not finite, or `confidence` is out of range.
+
+    References
+    ----------
+    Student, "The probable error of a mean", Biometrika 6, 1908.
+
+    Examples
+    --------
+    >>> low, high = runs_interval([0.42, 0.44, 0.43])
+    >>> round(low, 3), round(high, 3)
+    (0.405, 0.455)
+    """
+    _check_confidence(confidence)
+    if len(values) < 2:
+        raise MetricError(
+            f"An interval over runs needs two runs at least, not {len(values)}: train another with "
+            "a different seed."
+        )
+    runs = np.asarray(values, float)
+    if not np.isfinite(runs).all():
+        raise MetricError(f"A run came to no number ({runs.tolist()}): leave it out and say so.")
+    half_width = stats.t.ppf((1 + confidence) / 2, len(runs) - 1) * stats.sem(runs)
+    return float(runs.mean() - half_width), float(runs.mean() + half_width)
+
+
+def _check_confidence(confidence: float) -> None:
+    if not 0 < confidence < 1:
+        raise MetricError(f"confidence {confidence} is impossible: choose between 0 and 1.")

@@ -1,0 +1,278 @@
+"""How good a network is: average precision, area under the ROC curve, d' and accuracy.
+
+Scores are only ever compared with each other within a class (accuracy: within a clip), so logits,
+probabilities and any other increasing scale give the same figures. Means over classes are
+unweighted, as in the paper's tables. A class that the clips at hand cannot judge, because none of
+them has it (or, for the ROC curve, all of them do), is left out and not counted as zero.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+from numpy import ndarray
+from scipy import stats
+
+from sonibook.errors import MetricError
+
+Scores = Float[ndarray, "clips classes"]
+#: 1 or True where the clip has the label, else 0 or False.
+Targets = Shaped[ndarray, "rows columns"]
+
+
+def average_precision(scores: Scores, targets: Targets) -> Float[ndarray, " classes"]:
+    """Average precision of each class.
+
+    The sum, over the distinct scores from the highest down, of the precision there times the gain
+    in recall. Clips of equal score are found together: their order in the data set cannot matter.
+
+    Parameters
+    ----------
+    scores, targets : ndarray, shape (clips, classes)
+
+    Returns
+    -------
+    ndarray, shape (classes,), in [0, 1]
+        NaN for a class that no clip has.
+
+    Raises
+    ------
+    MetricError
+        If the shapes differ, a score is NaN, or a target neither 0 nor 1.
+
+    Examples
+    --------
+    >>> scores = np.array([[0.9], [0.8], [0.7]])
+    >>> average_precision(scores, np.array([[1], [0], [1]])).round(3)
+    array([0.833])
+    """
+    _check(scores, targets)
+    result = np.full(scores.shape[1], np.nan)
+    for label in np.flatnonzero(targets.any(axis=0)):
+        hits, misses = _found(scores[:, label], targets[:, label])
+        result[label] = np.diff(hits) @ (hits[1:] / (hits + misses)[1:]) / hits[-1]
+    return result
+
+
+def roc_auc(scores: Scores, targets: Targets) -> Float[ndarray, " classes"]:
+    """Area under the ROC curve of each class.
+
+    The probability that a clip with the label scores higher than one without; equal scores count
+    half.
+
+    Parameters
+    ----------
+    scores, targets : ndarray, shape (clips, classes)
+
+    Returns
+    -------
+    ndarray, shape (classes,), in [0, 1]
+        NaN for a class that no clip has, or every clip.
+
+    Raises
+    ------
+    MetricError
+        As `average_precision`.
+
+    Examples
+    --------
+    >>> roc_auc(np.array([[0.9], [0.8], [0.7]]), np.array([[1], [0], [1]]))
+    array([0.5])
+    """
+    _check(scores, targets)
+    result = np.full(scores.shape[1], np.nan)
+    for label in np.flatnonzero(targets.any(axis=0) & ~targets.all(axis=0)):
+        hits, misses = _found(scores[:, label], targets[:, label])
+        result[label] = np.trapezoid(hits, misses) / (int(hits[-1]) * int(misses[-1]))
+    return result
+
+
+def mean_average_precision(scores: Scores, targets: Targets) -> float:
+    """Average precision, unweighted mean over the classes that some clip has (mAP).
+
+    Parameters
+    ----------
+    scores, targets : ndarray, shape (clips, classes)
+
+    Returns
+    -------
+    float in [0, 1]
+
+    Raises
+    ------
+    MetricError
+        As `average_precision`, and if no clip has any label.
+    """
+    return _mean_over_classes(average_precision(scores, targets), "a clip that has it")
+
+
+def mean_auc(scores: Scores, targets: Targets) -> float:
+    """Area under the ROC curve, unweighted mean over classes (mAUC).
+
+    Over those classes that some clip has and some clip has not.
+
+    Parameters
+    ----------
+    scores, targets : ndarray, shape (clips, classes)
+
+    Returns
+    -------
+    float in [0, 1]
+
+    Raises
+    ------
+    MetricError
+        As `average_precision`, and if there is no such class.
+    """
+    return _mean_over_classes(roc_auc(scores, targets), "a clip that has it and one that has not")
+
+
+def d_prime(auc: float) -> float:
+    """The d' that a (mean) area under the ROC curve stands for.
+
+    By how many standard deviations two normal distributions of equal width, the scores of the
+    clips without and with a label, would have to lie apart for that area.
+
+    Parameters
+    ----------
+    auc : float in [0, 1]
+
+    Returns
+    -------
+    float
+        sqrt(2) times the inverse of the normal distribution function at `auc`: 0 at chance (0.5),
+        negative below, minus and plus infinity at 0 and 1.
+
+    Raises
+    ------
+    MetricError
+        If `auc` is not in [0, 1].
+
+    References
+    ----------
+    Gemmeke et al., "Audio Set: an ontology and human-labeled dataset for audio events", 2017.
+
+    Examples
+    --------
+    >>> round(d_prime(0.5), 3), round(d_prime(0.954), 2)
+    (0.0, 2.38)
+    """
+    if not 0 <= auc <= 1:
+        raise MetricError(f"An area under the ROC curve of {auc} is impossible: it is 0 to 1.")
+    return math.sqrt(2) * float(stats.norm.ppf(auc))
+
+
+def accuracy(scores: Scores, targets: Targets) -> float:
+    """Share of clips whose highest score is at their label.
+
+    Parameters
+    ----------
+    scores, targets : ndarray, shape (clips, classes)
+        One label a clip. Of equal highest scores the first counts.
+
+    Returns
+    -------
+    float in [0, 1]
+
+    Raises
+    ------
+    MetricError
+        If there is no clip, a score is NaN, or a clip has no label or several.
+    """
+    _check(scores, targets)
+    if not len(scores) or not (np.count_nonzero(targets, axis=1) == 1).all():
+        raise MetricError(
+            "Accuracy needs clips with exactly one label each: of others take the mean average "
+            "precision."
+        )
+    return float(np.mean(scores.argmax(axis=1) == targets.argmax(axis=1)))
+
+
+def multilabel_metrics(scores: Scores, targets: Targets) -> dict[str, float | int]:
+    """What the paper's tables report of clips with any number of labels.
+
+    Parameters
+    ----------
+    scores, targets : ndarray, shape (clips, classes)
+
+    Returns
+    -------
+    dict
+        ``mAP``, ``mAUC`` and ``d_prime`` (of the mean area), and over how many classes:
+        ``mAP_classes`` and ``mAUC_classes``. ``d_prime`` is left out where it is infinite, which
+        no JSON file could hold.
+
+    Raises
+    ------
+    MetricError
+        As `mean_average_precision` and `mean_auc`.
+    """
+    precision, area = average_precision(scores, targets), roc_auc(scores, targets)
+    mean_area = _mean_over_classes(area, "a clip that has it and one that has not")
+    separation = d_prime(mean_area)
+    return {
+        "mAP": _mean_over_classes(precision, "a clip that has it"),
+        "mAUC": mean_area,
+        **({"d_prime": separation} if math.isfinite(separation) else {}),
+        "mAP_classes": int(np.isfinite(precision).sum()),
+        "mAUC_classes": int(np.isfinite(area).sum()),
+    }
+
+
+def single_label_metrics(scores: Scores, targets: Targets) -> dict[str, float | int]:
+    """What is reported of clips with one label each.
+
+    Parameters
+    ----------
+    scores, targets : ndarray, shape (clips, classes)
+
+    Returns
+    -------
+    dict
+        ``accuracy``, and ``clips``, how many it was counted over.
+
+    Raises
+    ------
+    MetricError
+        As `accuracy`.
+    """
+    return {"accuracy": accuracy(scores, targets), "clips": len(scores)}
+
+
+def _found(
+    scores: Float[ndarray, " clips"], targets: Shaped[ndarray, " clips"]
+) -> tuple[Int[ndarray, " thresholds"], Int[ndarray, " thresholds"]]:
+    """How many clips with and without the label score at least a threshold.
+
+    For every distinct score from the highest down, after a first threshold that none reaches.
+    """
+    order = np.argsort(-scores)
+    falling = scores[order]
+    last = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))
+    hits = np.cumsum(targets[order] != 0)[last]
+    return np.append(0, hits), np.append(0, last + 1 - hits)
+
+
+def _check(scores: Scores, targets: Targets) -> None:
+    if scores.shape != targets.shape:
+        raise MetricError(
+            f"Scores of shape {scores.shape} do not fit targets of shape {targets.shape}: give "
+            "both a row a clip and a column a class."
+        )
+    if np.isnan(scores).any():
+        clip, label = np.argwhere(np.isnan(scores))[0]
+        raise MetricError(
+            f"The score of clip {clip} for class {label} is NaN and has no rank: see whether the "
+            "network's weights or its input are NaN."
+        )
+    if not ((targets == 0) | (targets == 1)).all():
+        raise MetricError("A target is neither 0 nor 1: give the labels, not a mixture of them.")
+
+
+def _mean_over_classes(values: Float[ndarray, " classes"], needed: str) -> float:
+    judged = values[~np.isnan(values)]
+    if not len(judged):
+        raise MetricError(f"No class can be judged, since each needs {needed}: add clips.")
+    return float(judged.mean())
