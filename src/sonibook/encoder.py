@@ -9,16 +9,24 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sonibook.layers import Conv1d, MaxPool1d, StandardisedConv1d
+from sonibook.layers import Conv1d, MaxPool1d
+from sonibook.norms import BatchNormConv1d, FoldableConv1d, StandardisedConv1d
 from sonibook.stack import blocks_of, check_layer, least_length
 
-Norm = Literal["none", "weight"]
+Norm = Literal["none", "weight", "batch"]
 
 #: Channels of the eleven convolutions at width 1, their kernels, and how many blocks pool.
 CHANNELS = (64, 64, 128, 128, 256, 256, 512, 512, 1024, 1024, 2048)
 KERNELS = (7, 7, 5, 5, 5, 3, 3, 3, 3, 3, 3)
 POOLED_BLOCKS = 8
 EMBEDDING = 512
+DROPOUT = 0.4
+
+_LAYERS: dict[str, type[Conv1d]] = {
+    "none": Conv1d,
+    "weight": StandardisedConv1d,
+    "batch": BatchNormConv1d,
+}
 
 
 class CNN12(nn.Module):
@@ -29,9 +37,10 @@ class CNN12(nn.Module):
     width : float > 0
         Factor on every channel count: 1 is the paper's CNN12 (13,757,248 parameters), 2 its
         CNN12_x2, 0.25 suits a laptop.
-    norm : {"none", "weight"}
+    norm : {"none", "weight", "batch"}
         ``"none"`` is the paper's network. ``"weight"`` standardises the weights while training
-        (`StandardisedConv1d`); `fold` turns it into the plain network.
+        (`StandardisedConv1d`), ``"batch"`` the maps (`BatchNormConv1d`); `fold` turns either into
+        the plain network.
     depth : int from 1 to 11
         Blocks to keep. Below 11 the network ends in the mean over time of its last block, with
         no linear layer (paper, appendix B).
@@ -44,6 +53,8 @@ class CNN12(nn.Module):
         ``conv1, act1, mp1, …, conv11, act11``, named as in the paper's listing.
     fc1 : torch.nn.Sequential
         ``drop10, fc10``; empty for a truncated network.
+    channels : int
+        Filters of the last block.
     dim : int
         Size of the output vector: 512, or the channels of the last block when truncated.
 
@@ -68,21 +79,20 @@ class CNN12(nn.Module):
         if not 1 <= depth <= len(CHANNELS):
             raise ValueError(f"depth {depth} is impossible: choose 1 to {len(CHANNELS)}.")
         self.width, self.norm, self.depth = width, norm, depth
-        layer_type = StandardisedConv1d if norm == "weight" else Conv1d
         modules: OrderedDict[str, nn.Module] = OrderedDict()
         previous = 1
         for number in range(1, depth + 1):
             channels = round(CHANNELS[number - 1] * width)
-            modules[f"conv{number}"] = layer_type(previous, channels, KERNELS[number - 1])
+            modules[f"conv{number}"] = _LAYERS[norm](previous, channels, KERNELS[number - 1])
             modules[f"act{number}"] = nn.ReLU()
             if number <= POOLED_BLOCKS:
                 modules[f"mp{number}"] = MaxPool1d(2)
             previous = channels
         self.features = nn.Sequential(modules)
         self.fc1 = nn.Sequential()
-        self.dim = previous
+        self.channels = self.dim = previous
         if depth == len(CHANNELS):
-            self.fc1.add_module("drop10", nn.Dropout(0.4))
+            self.fc1.add_module("drop10", nn.Dropout(DROPOUT))
             self.fc1.add_module("fc10", nn.Linear(previous, EMBEDDING))
             self.dim = EMBEDDING
         self._initialise(seed)
@@ -134,13 +144,21 @@ class CNN12(nn.Module):
             )
         return self.features(x).mean(dim=2)
 
-    def forward(self, x: Float[Tensor, "batch mono time"]) -> Float[Tensor, "batch dim"]:
+    def forward(
+        self,
+        x: Float[Tensor, "batch mono time"],
+        *,
+        kept: Float[Tensor, "batch channel"] | None = None,
+    ) -> Float[Tensor, "batch dim"]:
         """The representation h of a batch of waveforms (paper, section 3.1).
 
         Parameters
         ----------
         x : Tensor, shape (batch, 1, time)
             Mono waveforms at 8 kHz, scaled to unit peak.
+        kept : Tensor, shape (batch, channel), or None
+            Which channels dropout keeps (1, else 0) while training. None draws them from
+            PyTorch's generator.
 
         Returns
         -------
@@ -151,7 +169,10 @@ class CNN12(nn.Module):
         ValueError
             As `pooled`.
         """
-        return self.fc1(self.pooled(x))
+        y = self.pooled(x)
+        if kept is None or not self.training or not self.fc1:
+            return self.fc1(y)
+        return self.fc1[1](y * kept / (1 - DROPOUT))
 
     def truncate(self, depth: int) -> CNN12:
         """The first `depth` blocks as a network of their own, sharing this one's weights.
@@ -189,7 +210,7 @@ class CNN12(nn.Module):
         plain = CNN12(width=self.width, depth=self.depth)
         with torch.no_grad():
             for name, module in self.features.named_children():
-                if isinstance(module, StandardisedConv1d):
+                if isinstance(module, FoldableConv1d):
                     module = module.fold()
                 plain.features.get_submodule(name).load_state_dict(module.state_dict())
             plain.fc1.load_state_dict(self.fc1.state_dict())
@@ -220,6 +241,14 @@ class Classifier(nn.Module):
             nn.init.normal_(self.head.weight, std=0.01, generator=generator)
             self.head.bias.zero_()
 
-    def forward(self, x: Float[Tensor, "batch 1 time"]) -> Float[Tensor, "batch classes"]:
-        """Logits, shape (batch, classes), of waveforms, shape (batch, 1, time)."""
-        return self.head(self.encoder(x))
+    def forward(
+        self,
+        x: Float[Tensor, "batch 1 time"],
+        *,
+        kept: Float[Tensor, "batch channel"] | None = None,
+    ) -> Float[Tensor, "batch classes"]:
+        """Logits, shape (batch, classes), of waveforms, shape (batch, 1, time).
+
+        `kept` is as for `CNN12`.
+        """
+        return self.head(self.encoder(x, kept=kept))

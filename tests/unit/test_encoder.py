@@ -9,7 +9,8 @@ from torch import nn
 
 from sonibook.encoder import CNN12, Classifier
 from sonibook.errors import LayerError
-from sonibook.layers import Conv1d, MaxPool1d, StandardisedConv1d
+from sonibook.layers import Conv1d, MaxPool1d
+from sonibook.norms import StandardisedConv1d
 
 
 def count(module: nn.Module) -> int:

@@ -135,23 +135,16 @@ def open_data(
     Raises
     ------
     DatasetError
-        As `sonibook.open_dataset`, and if a value is of the wrong kind.
+        As `sonibook.open_dataset`, and if an option has a place of its own.
     """
     from sonibook.datasets import open_dataset
-    from sonibook.errors import DatasetError, SonibookError
+    from sonibook.errors import DatasetError
 
     extra = parse_options(pairs)
     twice = {"name", "root", *options} & extra.keys()
     if twice:
         raise DatasetError(f"{twice.pop()} is no --option: it has a place of its own.")
-    try:
-        return open_dataset(name, root=root, **options, **extra)
-    except SonibookError:
-        raise
-    except (TypeError, ValueError, AttributeError) as error:
-        # A value of the wrong kind, such as text for a number, as far as the data set tells.
-        reason = " ".join(str(error).split())
-        raise DatasetError(f"{name} cannot take {', '.join(pairs or ())} ({reason}).") from None
+    return open_dataset(name, root=root, **options, **extra)
 
 
 def parse_folds(text: str | None) -> tuple[int, ...] | None:

@@ -18,7 +18,7 @@ from sonibook.datasets.fsdd import open_fsdd
 from sonibook.datasets.packed import open_packed
 from sonibook.datasets.soundscapes import Soundscapes, compose
 from sonibook.datasets.speech_commands import open_speech_commands
-from sonibook.errors import DatasetError
+from sonibook.errors import DatasetError, SonibookError
 
 __all__ = [
     "DATASETS",
@@ -88,7 +88,15 @@ def open_dataset(
                 f"{name} lies in files: say where, with root=..., --data-root or the environment "
                 f"variable {ROOT_VARIABLE}."
             )
-    return opener(root, split=split, **options)
+    try:
+        return opener(root, split=split, **options)
+    except SonibookError:
+        raise
+    except (TypeError, ValueError, AttributeError) as error:
+        # A value of the wrong kind, such as text for a number, as far as the opener tells.
+        given = ", ".join(f"{option}={value!r}" for option, value in options.items())
+        reason = " ".join(str(error).split())
+        raise DatasetError(f"{name} cannot take {given or 'that'} ({reason}).") from None
 
 
 def _open_soundscapes(
