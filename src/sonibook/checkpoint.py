@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +21,8 @@ from sonibook.encoder import CHANNELS, CNN12, Classifier
 from sonibook.errors import CheckpointError
 from sonibook.files import atomic
 from sonibook.results import DATA_FOLDERS
+
+AnyNetwork = TypeVar("AnyNetwork", bound=CNN12 | Classifier)
 
 
 def shipped() -> dict[str, Path]:
@@ -41,7 +43,7 @@ def save_checkpoint(path: str | Path, network: CNN12 | Classifier, card: dict[st
         Ends in ``.safetensors``; written whole or not at all.
     network : CNN12 or Classifier
     card : dict
-        Must be JSON. ``width`` and ``classes`` are added.
+        Must be JSON. ``width``, ``depth`` and ``classes`` are added.
 
     Raises
     ------
@@ -50,7 +52,7 @@ def save_checkpoint(path: str | Path, network: CNN12 | Classifier, card: dict[st
     """
     encoder = network.encoder if isinstance(network, Classifier) else network
     tensors = dict(encoder.fold().state_dict())
-    card = {**card, "width": encoder.width}
+    card = {**card, "width": encoder.width, "depth": encoder.depth}
     if isinstance(network, Classifier):
         tensors |= {f"head.{name}": value for name, value in network.head.state_dict().items()}
         card["classes"] = list(network.classes)
@@ -62,22 +64,26 @@ def save_checkpoint(path: str | Path, network: CNN12 | Classifier, card: dict[st
         save_file(half, temporary, metadata={"card": json.dumps(card, ensure_ascii=False)})
 
 
-def canonical(network: Classifier) -> Classifier:
+def canonical(network: AnyNetwork) -> AnyNetwork:
     """The network as it is published: folded, every weight rounded to float16, in `eval` mode.
 
     Parameters
     ----------
-    network : Classifier
+    network : CNN12 or Classifier
 
     Returns
     -------
-    Classifier
+    CNN12 or Classifier
         A copy, in float32.
     """
-    copy = Classifier(network.encoder.fold(), network.classes)
-    copy.head.load_state_dict(network.head.state_dict())
+    copy: CNN12 | Classifier
+    if isinstance(network, Classifier):
+        copy = Classifier(network.encoder.fold(), network.classes)
+        copy.head.load_state_dict(network.head.state_dict())
+    else:
+        copy = network.fold()
     copy.load_state_dict({key: value.half().float() for key, value in copy.state_dict().items()})
-    return copy.eval()
+    return cast(AnyNetwork, copy.eval())
 
 
 def read_card(name: str | Path) -> dict[str, Any]:
@@ -158,14 +164,17 @@ def _build(name: str | Path) -> tuple[CNN12, dict[str, Any], dict[str, Tensor]]:
         raise CheckpointError(f"{name}: holds no CNN12 (features.conv1.weight is missing).")
     ours = {key: tensor for key, tensor in tensors.items() if not key.startswith("head.")}
     width = max(first.shape[0], 1) / CHANNELS[0]
+    depth = 1
+    while depth < len(CHANNELS) and f"features.conv{depth + 1}.weight" in ours:
+        depth += 1
     # Before one is built: the CNN12 that another network's first layer suggests may be huge.
-    last, channels = tensors.get("features.conv11.weight"), round(CHANNELS[-1] * width)
-    if last is None or last.shape[0] != channels:
+    last, channels = ours[f"features.conv{depth}.weight"], round(CHANNELS[depth - 1] * width)
+    if last.shape[0] != channels:
         raise CheckpointError(
             f"{name}: holds no CNN12 ({first.shape[0]} channels in features.conv1 ask for "
-            f"{channels} in features.conv11)."
+            f"{channels} in features.conv{depth}, not {last.shape[0]})."
         )
-    encoder = CNN12(width=width)
+    encoder = CNN12(width=width, depth=depth)
     _check(name, encoder, ours)
     encoder.load_state_dict(ours)
     return encoder.eval(), card, tensors

@@ -23,7 +23,7 @@ from sonibook.checkpoint import (
 )
 from sonibook.deconvnet import sonify
 from sonibook.encoder import CNN12, Classifier
-from sonibook.errors import CheckpointError, SonibookWarning
+from sonibook.errors import CheckpointError, LayerError, SonibookWarning
 
 WIDTH = 1 / 16
 CLASSES = ("dog", "чайка", "rain")
@@ -48,7 +48,7 @@ def clips(count: int = 2, samples: int = 4001) -> torch.Tensor:
 @pytest.fixture(scope="module")
 def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("published") / "encoder.safetensors"
-    save_checkpoint(path, trained(), {"name": "tiny", "test_accuracy": 0.5})
+    save_checkpoint(path, trained(), {"name": "tiny", "test": {"accuracy": 0.5}})
     return path
 
 
@@ -116,7 +116,7 @@ def test_float32_weights_are_rounded_when_they_are_read(published, tmp_path):
 # --- folding -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("norm", ["none", "weight"])
+@pytest.mark.parametrize("norm", ["none", "weight", "batch"])
 def test_folded_and_trained_network_agree(norm):
     network = trained(norm).encoder
     plain = network.fold()
@@ -157,10 +157,34 @@ def test_card_is_in_the_file_and_says_what_is_there(published):
     assert embedded == read_card(published)
     assert embedded == {
         "name": "tiny",
-        "test_accuracy": 0.5,
+        "test": {"accuracy": 0.5},
         "width": WIDTH,
+        "depth": 11,
         "classes": list(CLASSES),
     }
+
+
+@pytest.mark.parametrize("depth", [1, 8, 10])
+def test_a_truncated_network_comes_back_as_it_was(tmp_path, depth):
+    path = tmp_path / "short.safetensors"
+    short = Classifier(trained().encoder.truncate(depth), CLASSES, seed=0)
+    save_checkpoint(path, short, {"name": "short"})
+    assert read_card(path)["depth"] == depth
+    loaded = load_classifier(path)
+    assert (loaded.encoder.depth, loaded.encoder.width) == (depth, WIDTH)
+    expected = canonical(short)
+    with torch.no_grad():
+        assert torch.equal(loaded(clips()), expected(clips()))
+        assert torch.equal(load_encoder(path)(clips()), expected.encoder(clips()))
+    with pytest.raises(LayerError, match=f"choose 1 to {depth}"):
+        loaded.encoder.truncate(depth + 1)
+
+
+def test_canonical_of_an_encoder_alone_is_one(tmp_path):
+    path = tmp_path / "encoder.safetensors"
+    encoder = trained("batch").encoder
+    save_checkpoint(path, encoder, {})
+    assert torch.equal(canonical(encoder)(clips()), load_encoder(path)(clips()))
 
 
 def test_an_encoder_alone_has_no_classes(tmp_path):
@@ -176,7 +200,8 @@ def test_shipped_checkpoints_load_by_name_and_carry_a_card():
     for name in shipped():
         card = read_card(name)
         assert load_encoder(name).width == card["width"]
-        assert {"name", "data", "test_accuracy", "config"} <= card.keys()
+        assert {"name", "data", "config"} <= card.keys()
+        assert {"test", "test_accuracy"} & card.keys()
 
 
 # --- what is refused -----------------------------------------------------------------------------

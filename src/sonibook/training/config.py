@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sonibook.errors import ConfigError
+
+Objective = Literal["cross_entropy", "binary_cross_entropy", "nt_xent"]
 
 
 class _Section(BaseModel):
@@ -16,19 +18,64 @@ class _Section(BaseModel):
 
 
 class DataConfig(_Section):
-    """Which clips: a data set's name, options for its training and test part, and the crop."""
+    """Which clips: a data set's name, options for its training and test part, and the crop.
+
+    Attributes
+    ----------
+    name : str
+        As `sonibook.open_dataset` knows it.
+    train, test : dict
+        Options of the two parts, such as ``folds``.
+    crop_seconds : float > 0, in s
+        Length of a training crop. Evaluation is on whole clips.
+    shuffle_labels : bool
+        Train on labels dealt out at random, once (Adebayo et al. 2018): a control.
+    """
 
     name: str
     train: dict[str, Any] = Field(default_factory=dict)
     test: dict[str, Any] = Field(default_factory=dict)
-    crop_seconds: float = Field(default=2.5, gt=0, description="length of a training crop, in s")
+    crop_seconds: float = Field(default=2.5, gt=0)
+    shuffle_labels: bool = False
 
 
 class EncoderConfig(_Section):
-    """Which CNN12."""
+    """Which CNN12, and what it starts from.
 
-    width: float = Field(default=0.25, ge=1 / 64)
-    norm: Literal["none", "weight"] = "weight"
+    Attributes
+    ----------
+    width : float or None
+        1 is the paper's CNN12, 2 its CNN12_x2. None is the checkpoint's with `start`, else 0.25.
+    norm : {"none", "weight", "batch"}
+        See `CNN12`. With `start` it must be "none": a published network is plain.
+    depth : int from 1 to 11, or None
+        Blocks to keep (paper, appendix B). None keeps all there are.
+    start : str or None
+        What to fine-tune: a shipped name, a ``.safetensors`` file, or another configuration
+        (``.yaml``, relative to this one), whose run lies beside this one. None starts from He
+        weights.
+    fc_only : bool
+        Train the classifier alone, on the frozen encoder's features (the paper's fc-only).
+    """
+
+    width: float | None = Field(default=None, ge=1 / 64)
+    norm: Literal["none", "weight", "batch"] = "weight"
+    depth: int | None = Field(default=None, ge=1, le=11)
+    start: str | None = None
+    fc_only: bool = False
+
+    @model_validator(mode="after")
+    def _start_is_plain(self) -> EncoderConfig:
+        if self.start is not None and self.norm != "none":
+            raise ValueError("norm must be none with start (a published network is plain)")
+        return self
+
+
+class ContrastiveConfig(_Section):
+    """What only the objective nt_xent knows (paper, section 3.1 and appendix A.2)."""
+
+    temperature: float = Field(default=0.1, gt=0)
+    projection: int = Field(default=512, ge=1, description="hidden and output units of the head")
 
 
 class AugmentConfig(_Section):
@@ -37,20 +84,45 @@ class AugmentConfig(_Section):
     gain_db: float | None = Field(default=6.0, ge=0)
     noise_min_snr_db: float | None = 15.0
     time_mask_share: float | None = Field(default=0.2, ge=0, le=1)
+    mix_back_min_snr_db: float | None = None
     mixup_alpha: float | None = Field(default=None, gt=0)
 
 
 class OptimiserConfig(_Section):
-    """Adam and its schedule: linear warm-up, then cosine to zero, per step."""
+    """Adam and its schedule: linear warm-up, then cosine to zero, per step.
+
+    Attributes
+    ----------
+    batch_size : int
+        Clips a step, over all processes together.
+    decoupled : bool
+        Decay the weights (AdamW), not the gradients (L2).
+    precision : {"float32", "bfloat16"}
+        Of the products on CUDA and XLA. Weights and moments are float32 throughout.
+    """
 
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-3, ge=0)
-    decoupled: bool = Field(
-        default=True, description="decay the weights (AdamW), not the gradients (L2)"
-    )
+    decoupled: bool = True
     epochs: int = Field(default=100, ge=1)
     warmup_epochs: float = Field(default=10, ge=0)
     batch_size: int = Field(default=64, ge=1)
+    precision: Literal["float32", "bfloat16"] = "float32"
+
+
+class LogConfig(_Section):
+    """What a run tells while it goes on; ``log.csv`` is always written.
+
+    Attributes
+    ----------
+    to : tuple of {"tensorboard", "wandb", "trackio"}
+        Each needs the extra of its name.
+    sounds_every : int or None
+        Epochs between two sets of sonifications, logged as sounds; None logs none.
+    """
+
+    to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    sounds_every: int | None = Field(default=None, ge=1)
 
 
 class TrainConfig(_Section):
@@ -60,37 +132,67 @@ class TrainConfig(_Section):
     ----------
     name : str
         Names the run's folder and its checkpoint.
-    seed : int >= 0
+    seed : int from 0 to 2**63 - 1
         Everything random in the run follows from it.
-    objective : {"cross_entropy"}
+    objective : {"cross_entropy", "binary_cross_entropy", "nt_xent"}
     evaluate_every : int >= 1
         Epochs between two evaluations on the test part (logged, never used to choose).
+    keep_every : int or None
+        Epochs between two published copies of the network that are kept, for watching features
+        grow (paper, section 3.4); None keeps the last alone. Epoch 0, before any step, is kept.
     threads : int or None
         CPU threads; None leaves PyTorch's choice. Results are bit-identical only for equal counts.
     """
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, lt=2**63)
     data: DataConfig
     encoder: EncoderConfig = EncoderConfig()
-    objective: Literal["cross_entropy"] = "cross_entropy"
+    objective: Objective = "cross_entropy"
+    contrastive: ContrastiveConfig = ContrastiveConfig()
     augment: AugmentConfig = AugmentConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
+    log: LogConfig = LogConfig()
     evaluate_every: int = Field(default=10, ge=1)
+    keep_every: int | None = Field(default=None, ge=1)
     threads: int | None = Field(default=None, ge=1)
 
+    @model_validator(mode="after")
+    def _parts_agree(self) -> TrainConfig:
+        contrastive = self.objective == "nt_xent"
+        if contrastive and self.augment.mixup_alpha is not None:
+            raise ValueError("augment.mixup_alpha mixes labels, of which nt_xent has none")
+        if contrastive and (self.encoder.fc_only or self.data.shuffle_labels):
+            raise ValueError("encoder.fc_only and data.shuffle_labels need labels, unlike nt_xent")
+        if not contrastive and self.contrastive != ContrastiveConfig():
+            raise ValueError("contrastive belongs to the objective nt_xent alone")
+        if self.encoder.fc_only and self.encoder.norm == "batch":
+            raise ValueError("encoder.fc_only freezes the encoder: encoder.norm cannot be batch")
+        return self
 
-def load_config(path: str | Path) -> TrainConfig:
+    def described(self) -> dict[str, Any]:
+        """What is written down of it: as JSON, without the folder that `start` lies in."""
+        content = self.model_dump(mode="json")
+        if self.encoder.start is not None:
+            content["encoder"]["start"] = Path(self.encoder.start).name
+        return content
+
+
+def load_config(path: str | Path, *, changes: tuple[str, ...] = ()) -> TrainConfig:
     """Read a configuration file.
 
     Parameters
     ----------
     path : str or Path
         YAML, as in ``configs/``.
+    changes : tuple of str
+        Such as ``"seed=1"`` or ``"optimiser.epochs=20"``: values, in YAML, that replace the
+        file's.
 
     Returns
     -------
     TrainConfig
+        Where `start` names another configuration, its path is made absolute.
 
     Raises
     ------
@@ -108,20 +210,46 @@ def load_config(path: str | Path) -> TrainConfig:
         raise ConfigError(f"{path}: is not YAML ({reason}).") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected keys and values, as in configs/esc50-supervised.yaml.")
+    for change in changes:
+        _change(content, change)
+    encoder = content.get("encoder")
+    if isinstance(encoder, dict) and str(encoder.get("start")).endswith(".yaml"):
+        start = (path.parent / encoder["start"]).resolve()
+        content["encoder"] = {**encoder, "start": str(start)}
     try:
         return TrainConfig.model_validate(content)
     except ValidationError as error:
         raise ConfigError(f"{path}: {_in_one_line(error)}.") from None
 
 
+def _change(content: dict[str, Any], change: str) -> None:
+    key, equals, value = change.partition("=")
+    *sections, last = key.strip().split(".")
+    if not equals or not all(sections) or not last:
+        raise ConfigError(f"{change!r} is no change: write KEY=VALUE, such as optimiser.epochs=20.")
+    for section in sections:
+        inner = content.get(section) or {}
+        if not isinstance(inner, dict):
+            raise ConfigError(f"{change!r}: {section} is no section, with keys of its own.")
+        content[section] = dict(inner)
+        content = content[section]
+    try:
+        content[last] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"{change!r}: its value is not YAML.") from None
+
+
 def _in_one_line(error: ValidationError) -> str:
     parts = []
     for problem in error.errors():
         key = ".".join(map(str, problem["loc"]))
+        message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             parts.append(f"{key} is not a known key")
         elif problem["type"] == "missing":
             parts.append(f"{key} is missing")
+        elif not key:
+            parts.append(message)
         else:
-            parts.append(f"{key}: {problem['msg'][0].lower()}{problem['msg'][1:]}")
+            parts.append(f"{key}: {message[0].lower()}{message[1:]}")
     return "; ".join(parts)

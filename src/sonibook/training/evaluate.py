@@ -15,7 +15,7 @@ from sonibook.audio import pad
 from sonibook.datasets.base import Dataset
 
 
-@torch.inference_mode()
+@torch.no_grad()  # XLA takes no views of parameters in inference_mode
 def predict(
     network: nn.Module | Callable[[Tensor], Tensor],
     data: Dataset,

@@ -7,24 +7,84 @@ from pathlib import Path
 from typing import Any
 
 from sonibook.audio import SAMPLE_RATE
+from sonibook.checkpoint import load_encoder
 from sonibook.datasets import Dataset, open_dataset
-from sonibook.encoder import CNN12, Classifier
-from sonibook.errors import ConfigError, SonibookError
+from sonibook.encoder import CHANNELS, CNN12, Classifier
+from sonibook.errors import ConfigError
 from sonibook.training.batches import CropBatches
-from sonibook.training.config import TrainConfig
+from sonibook.training.config import EncoderConfig, TrainConfig
+from sonibook.training.features import FeatureBatches
+from sonibook.training.runtime import Runtime
+from sonibook.training.tasks import Contrastive, ContrastiveNetwork, FcOnly, Supervised, Task
+
+#: Of a fresh encoder, unless the configuration says: it suits a laptop.
+_WIDTH = 0.25
 
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """A configuration's data, batches and untrained network."""
+    """A configuration's data and untrained encoder.
 
+    Attributes
+    ----------
+    config : TrainConfig
+    train_data, test_data : Dataset
+    encoder : CNN12
+        As it is before the first step.
+    """
+
+    config: TrainConfig
     train_data: Dataset
     test_data: Dataset
-    batches: CropBatches
-    network: Classifier
+    encoder: CNN12
+
+    def batches(
+        self, data: Dataset, *, runtime: Runtime | None = None, training: bool = True
+    ) -> CropBatches:
+        """Batches of crops of a part; augmented, and shared among processes, while training."""
+        config, size = self.config, self.config.optimiser.batch_size
+        return CropBatches(
+            data,
+            seed=config.seed,
+            batch_size=size if training else min(size, len(data)),
+            crop_seconds=config.data.crop_seconds,
+            augment=config.augment if training else None,
+            views=2 if config.objective == "nt_xent" else 1,
+            shuffle_labels=config.data.shuffle_labels and training,
+            rank=0 if runtime is None else runtime.rank,
+            processes=1 if runtime is None else runtime.processes,
+        )
+
+    def task(self, runtime: Runtime) -> Task:
+        """What is to be trained, on its device."""
+        config, encoder = self.config, self.encoder
+        if config.encoder.fc_only:
+            encoder = runtime.place(encoder).eval()
+            features = FeatureBatches(
+                encoder,
+                self.train_data,
+                seed=config.seed,
+                batch_size=config.optimiser.batch_size,
+                shuffle_labels=config.data.shuffle_labels,
+                runtime=runtime,
+            )
+            fc_only = FcOnly(config, encoder, features, self.test_data)
+            fc_only.network = runtime.place(fc_only.network)
+            return fc_only
+        batches = self.batches(self.train_data, runtime=runtime)
+        if config.objective == "nt_xent":
+            whole = ContrastiveNetwork(
+                encoder, projection=config.contrastive.projection, seed=config.seed
+            )
+            test = self.batches(self.test_data, training=False)
+            return Contrastive(config, runtime.place(whole), batches, test)
+        classifier = Classifier(encoder, self.train_data.classes, seed=config.seed)
+        return Supervised(config, runtime.place(classifier), batches, self.test_data)
 
 
-def prepare(config: TrainConfig, *, data_root: str | Path | None = None) -> Experiment:
+def prepare(
+    config: TrainConfig, *, data_root: str | Path | None = None, start: str | Path | None = None
+) -> Experiment:
     """Open what a configuration names.
 
     Parameters
@@ -32,6 +92,8 @@ def prepare(config: TrainConfig, *, data_root: str | Path | None = None) -> Expe
     config : TrainConfig
     data_root : str or Path or None
         Where the data set lies.
+    start : str or Path or None
+        The checkpoint to start from, where `config.encoder.start` names another configuration.
 
     Returns
     -------
@@ -44,6 +106,8 @@ def prepare(config: TrainConfig, *, data_root: str | Path | None = None) -> Expe
         each other.
     DatasetError
         From the data set.
+    CheckpointError
+        If the encoder to start from cannot be loaded.
     """
     train_data = _open(config, "train", config.data.train, data_root)
     test_data = _open(config, "test", config.data.test, data_root)
@@ -53,26 +117,72 @@ def prepare(config: TrainConfig, *, data_root: str | Path | None = None) -> Expe
             f"{len(test_data.classes)}): give both the same options but for the split."
         )
     for part in (train_data, test_data):
-        if part.task != "single-label":
+        if part.task != "single-label" and config.objective == "cross_entropy":
             raise ConfigError(
                 f"{part.name} ({part.split}) is {part.task}, and {config.objective} needs one "
-                "label for every clip: choose another data set or task."
+                "label for every clip: choose another data set or task, or the objective "
+                "binary_cross_entropy."
             )
-    batches = CropBatches(
-        train_data,
-        seed=config.seed,
-        batch_size=config.optimiser.batch_size,
-        crop_seconds=config.data.crop_seconds,
-    )
-    encoder = CNN12(width=config.encoder.width, norm=config.encoder.norm, seed=config.seed)
-    if batches.crop < encoder.least_length:
+    encoder = starting_encoder(config, start)
+    experiment = Experiment(config, train_data, test_data, encoder)
+    crop = experiment.batches(train_data).crop
+    if crop < encoder.least_length:
         raise ConfigError(
-            f"data.crop_seconds: {batches.crop} samples are fewer than the "
-            f"{encoder.least_length} that the network needs: choose at least "
-            f"{encoder.least_length / SAMPLE_RATE}."
+            f"data.crop_seconds: {crop} samples are fewer than the {encoder.least_length} that "
+            f"the network needs: choose at least {encoder.least_length / SAMPLE_RATE}."
         )
-    network = Classifier(encoder, train_data.classes, seed=config.seed)
-    return Experiment(train_data, test_data, batches, network)
+    return experiment
+
+
+def starting_encoder(config: TrainConfig, start: str | Path | None = None) -> CNN12:
+    """The encoder before the first step: fresh, or a published one, cut to the depth asked for.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    start : str or Path or None
+        As for `prepare`.
+
+    Returns
+    -------
+    CNN12
+
+    Raises
+    ------
+    ConfigError
+        If the checkpoint is not of the size asked for.
+    CheckpointError
+        If the checkpoint cannot be loaded.
+    """
+    asked = config.encoder
+    start = asked.start if start is None else start
+    if start is None:
+        width = _WIDTH if asked.width is None else asked.width
+        depth = len(CHANNELS) if asked.depth is None else asked.depth
+        return CNN12(width=width, norm=asked.norm, depth=depth, seed=config.seed)
+    encoder = load_encoder(start)
+    check_size(asked, start, width=encoder.width, depth=encoder.depth)
+    return encoder if asked.depth is None else encoder.truncate(asked.depth)
+
+
+def check_size(asked: EncoderConfig, start: str | Path, *, width: float, depth: int) -> None:
+    """See that what a run starts from, of that width and depth, is what it asks for.
+
+    Raises
+    ------
+    ConfigError
+        If it has another width, or fewer blocks.
+    """
+    if asked.width is not None and asked.width != width:
+        raise ConfigError(
+            f"encoder.width: {start} has the width {width:g}, not {asked.width:g}: give that, or "
+            "leave it out."
+        )
+    if asked.depth is not None and asked.depth > depth:
+        raise ConfigError(
+            f"encoder.depth: {start} has {depth} blocks, not {asked.depth}: give that or fewer, or "
+            "leave it out."
+        )
 
 
 def _open(
@@ -82,11 +192,4 @@ def _open(
         raise ConfigError(
             f"data.{part}: name and root are no options; give data.name and --data-root."
         )
-    try:
-        return open_dataset(config.data.name, root=data_root, **options)
-    except SonibookError:
-        raise
-    except (TypeError, ValueError, AttributeError) as error:
-        # A value of the wrong kind, such as text for a number, as far as the data set tells.
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"data.{part}: {config.data.name} cannot take it ({reason}).") from None
+    return open_dataset(config.data.name, root=data_root, **options)

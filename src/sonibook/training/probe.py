@@ -11,8 +11,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
+from torch import Tensor, nn
 
 from sonibook.datasets.base import Dataset, FileDataset
 from sonibook.encoder import CNN12
@@ -36,11 +38,18 @@ class LinearProbe:
         The inverse strength of regularisation (C) that cross-validation chose.
     folds : int
         Folds of the cross-validation.
+    classes : ndarray of int, shape (classes,)
+        The labels it was fitted to, in order.
+    weight, bias : ndarray, shapes (classes, channels) and (classes,)
+        Its logits are ``features @ weight.T + bias``.
     """
 
     predicted: Int[ndarray, " clips"]
     strength: float
     folds: int
+    classes: Int[ndarray, " classes"]
+    weight: Float[ndarray, "classes channels"]
+    bias: Float[ndarray, " classes"]
 
 
 def mean_features(
@@ -165,8 +174,80 @@ def linear_probe(
         cv=splits,
     )
     search.fit(features.astype(np.float64), labels, groups=groups)
+    scaler, regression = search.best_estimator_
+    weight, bias = regression.coef_, regression.intercept_
+    if len(classes) == 2:  # scikit-learn gives the second one's logit above the first one's
+        weight, bias = np.vstack([0 * weight, weight]), np.append(0 * bias, bias)
+    weight = weight / scaler.scale_
     return LinearProbe(
         predicted=search.predict(test_features.astype(np.float64)),
         strength=float(search.best_params_["logisticregression__C"]),
         folds=folds,
+        classes=classes,
+        weight=weight,
+        bias=bias - weight @ scaler.mean_,
     )
+
+
+class ProbedEncoder(nn.Module):
+    """A frozen encoder and a linear probe as one classifier; make it with `probed`.
+
+    Parameters
+    ----------
+    encoder : CNN12
+        Truncated to the layer that the probe was fitted on.
+    classes : sequence of str
+    head : torch.nn.Linear
+        From mean feature maps to logits.
+    """
+
+    def __init__(self, encoder: CNN12, classes: Sequence[str], head: nn.Linear) -> None:
+        super().__init__()
+        self.encoder, self.classes, self.head = encoder, tuple(classes), head
+
+    def forward(self, x: Float[Tensor, "batch 1 time"]) -> Float[Tensor, "batch classes"]:
+        """Logits, shape (batch, classes), of waveforms, shape (batch, 1, time)."""
+        return self.head(self.encoder.pooled(x))
+
+
+def probed(
+    encoder: CNN12, training: Dataset, *, layer: int = 11, seed: int = 0, progress: bool = False
+) -> ProbedEncoder:
+    """A frozen encoder with a linear probe fitted to a training part, as a classifier.
+
+    Parameters
+    ----------
+    encoder : CNN12
+    training : Dataset
+        Single-label.
+    layer : int
+        Whose mean feature maps the probe sees; counted from 1.
+    seed : int >= 0
+        As for `linear_probe`.
+    progress : bool
+        Show a progress bar.
+
+    Returns
+    -------
+    ProbedEncoder
+        In `eval` mode.
+
+    Raises
+    ------
+    LayerError, DatasetError, AudioError
+        As `mean_features` and `linear_probe`, and if a class has no clip.
+    """
+    features, labels = mean_features(encoder, training, layer=layer, progress=progress)
+    missing = sorted(set(range(len(training.classes))) - set(labels.tolist()))
+    if missing:
+        raise DatasetError(
+            f"{training.name} ({training.split}) has no clip of {training.classes[missing[0]]!r}: "
+            "a probe must see every class it shall name."
+        )
+    probe = linear_probe(features, labels, features[:1], groups=groups_of(training), seed=seed)
+    short = encoder.truncate(layer)
+    head = nn.Linear(short.dim, len(training.classes))
+    with torch.no_grad():
+        head.weight.copy_(torch.from_numpy(probe.weight))
+        head.bias.copy_(torch.from_numpy(probe.bias))
+    return ProbedEncoder(short, training.classes, head).eval()

@@ -1,0 +1,164 @@
+"""Where a training runs: the one place that knows of devices, processes and compilers.
+
+The loop asks a `Runtime` for everything that differs between a laptop, a GPU, several processes
+and a TPU. Another kind of machine is another class in this file's likeness.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sonibook.processes import rows_of_all
+
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
+
+
+class Runtime:
+    """One process on one device, a CPU or a CUDA GPU.
+
+    Parameters
+    ----------
+    device : torch.device or None
+        None takes the first GPU if there is one, else the CPU.
+    precision : {"float32", "bfloat16"}
+        Of matrix products on a GPU; a CPU always computes in float32.
+
+    Attributes
+    ----------
+    rank, processes : int
+        Which process this is, of how many.
+    """
+
+    rank = 0
+    processes = 1
+
+    def __init__(self, device: torch.device | None = None, *, precision: str = "float32") -> None:
+        found = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(found) if device is None else device
+        self.precision = precision
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the one that writes files and shows progress."""
+        return self.rank == 0
+
+    def place(self, network: AnyNetwork) -> AnyNetwork:
+        """Put a network where it is to be trained; every process starts from the same weights."""
+        return network.to(self.device)
+
+    def put(self, x: Tensor) -> Tensor:
+        """Put this process's part of a batch onto the device."""
+        return x.to(self.device, non_blocking=True)
+
+    def autocast(self) -> AbstractContextManager:
+        """The context to compute a loss in."""
+        if self.precision == "bfloat16" and self.device.type != "cpu":
+            return torch.autocast(self.device.type, torch.bfloat16)
+        return nullcontext()
+
+    def gather(self, z: Float[Tensor, "rows dim"]) -> Float[Tensor, "all dim"]:
+        """The rows of all processes, in order of rank; gradients flow back to each."""
+        return z
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        """Make every process's gradients their mean."""
+
+    def mean(self, value: Tensor) -> Tensor:
+        """The mean of a number over processes."""
+        return value
+
+    def step(self, optimiser: torch.optim.Optimizer) -> None:
+        """Take a step, and let a compiler know that the graph ends here."""
+        optimiser.step()
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+
+
+class Distributed(Runtime):
+    """One of several processes that ``torchrun`` started: gloo between CPUs, NCCL between GPUs.
+
+    Parameters
+    ----------
+    precision : {"float32", "bfloat16"}
+    """
+
+    def __init__(self, *, precision: str = "float32") -> None:
+        local = int(os.environ.get("LOCAL_RANK", "0"))
+        on_gpu = torch.cuda.is_available()
+        super().__init__(torch.device("cuda", local) if on_gpu else None, precision=precision)
+        if on_gpu:
+            torch.cuda.set_device(self.device)
+        # Joined once and left at the end: runs that follow each other cannot meet a second time.
+        if not dist.is_initialized():
+            # Long: the others wait while one evaluates.
+            dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(days=1))
+            atexit.register(dist.destroy_process_group)
+        self.rank, self.processes = dist.get_rank(), dist.get_world_size()
+
+    def place(self, network: AnyNetwork) -> AnyNetwork:
+        network = network.to(self.device)
+        for tensor in network.state_dict().values():
+            dist.broadcast(tensor, 0)
+        return network
+
+    def gather(self, z: Float[Tensor, "rows dim"]) -> Float[Tensor, "all dim"]:
+        return rows_of_all(z)
+
+    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if not gradients:
+            return
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        dist.all_reduce(flat)
+        flat /= self.processes
+        for gradient, mean in zip(
+            gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True
+        ):
+            gradient.copy_(mean.view(gradient.shape))
+
+    def mean(self, value: Tensor) -> Tensor:
+        value = value.detach().clone()
+        dist.all_reduce(value)
+        return value / self.processes
+
+    def wait(self) -> None:
+        dist.barrier()
+
+
+def find_runtime(*, precision: str = "float32") -> Runtime:
+    """The runtime of the machine and of the way this process was started.
+
+    Several processes where ``torchrun`` started them; XLA where torch-xla is asked for by its own
+    variable ``PJRT_DEVICE``; else one process on a GPU or the CPU.
+
+    Parameters
+    ----------
+    precision : {"float32", "bfloat16"}
+
+    Returns
+    -------
+    Runtime
+
+    Raises
+    ------
+    ConfigError
+        If ``PJRT_DEVICE`` is set and torch-xla cannot be imported.
+    """
+    if os.environ.get("PJRT_DEVICE"):
+        from sonibook.training.xla import Xla
+
+        return Xla(precision=precision)
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return Distributed(precision=precision)
+    return Runtime(precision=precision)

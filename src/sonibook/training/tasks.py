@@ -1,0 +1,257 @@
+"""What is trained: a classifier, a classifier on frozen features, or a contrastive encoder.
+
+A task says what a step's loss is, how the network stands on the test part, and what is published.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from copy import deepcopy
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from torch import Tensor, nn
+
+from sonibook.datasets.base import Dataset
+from sonibook.encoder import CNN12, DROPOUT, Classifier
+from sonibook.metrics import multilabel_metrics, single_label_metrics
+from sonibook.training.batches import DROPPING, Batch, CropBatches
+from sonibook.training.config import TrainConfig
+from sonibook.training.draws import Draws
+from sonibook.training.evaluate import predict
+from sonibook.training.features import FeatureBatches
+from sonibook.training.objectives import binary_cross_entropy, cross_entropy, nt_xent
+from sonibook.training.runtime import Runtime
+
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
+
+_LOSSES = {"cross_entropy": cross_entropy, "binary_cross_entropy": binary_cross_entropy}
+
+
+class Task(ABC):
+    """Something to train.
+
+    Attributes
+    ----------
+    network : torch.nn.Module
+        Whose parameters are trained.
+    batches : CropBatches or FeatureBatches
+    measures : tuple of str
+        What `evaluate` gives that a log should have.
+    """
+
+    network: nn.Module
+    batches: CropBatches | FeatureBatches
+    measures: tuple[str, ...]
+
+    @abstractmethod
+    def loss(self, batch: Batch, step: int, runtime: Runtime) -> Float[Tensor, ""]:
+        """The mean loss of this process's part of a batch."""
+
+    @abstractmethod
+    def evaluate(
+        self, runtime: Runtime, published: CNN12 | Classifier | None = None
+    ) -> dict[str, float]:
+        """How the network, or what was published of it, stands on the test part."""
+
+    @abstractmethod
+    def published(self) -> CNN12 | Classifier:
+        """What is saved, as it is now: on the CPU, in evaluation mode."""
+
+
+def _kept(config: TrainConfig, batch: Batch, step: int, encoder: CNN12) -> Tensor | None:
+    """What dropout keeps of this step: the same however the batch is divided among processes."""
+    if not encoder.fc1:
+        return None
+    draws = Draws(config.seed, step, batch.rows.tolist(), purpose=DROPPING)
+    return draws.kept(1 - DROPOUT, encoder.channels)
+
+
+def _measured(scores: ndarray, targets: ndarray, data: Dataset) -> dict[str, float]:
+    measure = single_label_metrics if data.task == "single-label" else multilabel_metrics
+    return measure(scores, targets)
+
+
+def _scored(
+    network: nn.Module, data: Dataset, runtime: Runtime, least_length: int
+) -> dict[str, float]:
+    """Metrics of a classifier, in evaluation mode, on whole clips."""
+    scores, targets = predict(
+        lambda x: network(runtime.put(x)).float().cpu(), data, least_length=least_length
+    )
+    return _measured(scores, targets, data)
+
+
+def measures_of(data: Dataset) -> tuple[str, ...]:
+    """The metrics that are logged of a classifier of this data."""
+    return ("accuracy",) if data.task == "single-label" else ("mAP", "mAUC", "d_prime")
+
+
+class Supervised(Task):
+    """A classifier, trained whole (the paper's "full").
+
+    Parameters
+    ----------
+    config : TrainConfig
+    network : Classifier
+    batches : CropBatches
+    test_data : Dataset
+    """
+
+    network: Classifier
+
+    def __init__(
+        self, config: TrainConfig, network: Classifier, batches: CropBatches, test_data: Dataset
+    ) -> None:
+        self.config, self.network, self.batches = config, network, batches
+        self.test_data, self.measures = test_data, measures_of(test_data)
+
+    def loss(self, batch: Batch, step: int, runtime: Runtime) -> Float[Tensor, ""]:
+        kept = _kept(self.config, batch, step, self.network.encoder)
+        logits = self.network(
+            runtime.put(batch.x), kept=None if kept is None else runtime.put(kept)
+        )
+        return _LOSSES[self.config.objective](logits.float(), runtime.put(batch.targets))
+
+    def evaluate(
+        self, runtime: Runtime, published: CNN12 | Classifier | None = None
+    ) -> dict[str, float]:
+        network = self.network.eval() if published is None else published.to(runtime.device)
+        return _scored(network, self.test_data, runtime, self.network.encoder.least_length)
+
+    def published(self) -> Classifier:
+        return _copy(self.network)
+
+
+class FcOnly(Task):
+    """A linear classifier on a frozen encoder's features (the paper's "fc-only").
+
+    Parameters
+    ----------
+    config : TrainConfig
+    encoder : CNN12
+    batches : FeatureBatches
+        Of that encoder.
+    test_data : Dataset
+    """
+
+    network: nn.Linear
+    batches: FeatureBatches
+
+    def __init__(
+        self, config: TrainConfig, encoder: CNN12, batches: FeatureBatches, test_data: Dataset
+    ) -> None:
+        self.config, self.encoder, self.batches = config, encoder, batches
+        self.test_data, self.measures = test_data, measures_of(test_data)
+        self.network = Classifier(encoder, test_data.classes, seed=config.seed).head
+        self._test = batches.features_of(test_data)
+
+    def loss(self, batch: Batch, step: int, runtime: Runtime) -> Float[Tensor, ""]:
+        logits = self.network(runtime.put(batch.x))
+        return _LOSSES[self.config.objective](logits, runtime.put(batch.targets))
+
+    def evaluate(
+        self, runtime: Runtime, published: CNN12 | Classifier | None = None
+    ) -> dict[str, float]:
+        if published is not None:
+            whole = published.to(runtime.device)
+            return _scored(whole, self.test_data, runtime, self.encoder.least_length)
+        features, targets = self._test
+        with torch.no_grad():
+            scores = self.network(runtime.put(features)).cpu().numpy()
+        return _measured(scores, targets.numpy(), self.test_data)
+
+    def published(self) -> Classifier:
+        return self.batches.folded(_copy(self.encoder), self.network, self.test_data.classes)
+
+
+class ContrastiveNetwork(nn.Module):
+    """An encoder and its projection head: one hidden layer (paper, section 3.1).
+
+    Parameters
+    ----------
+    encoder : CNN12
+    projection : int
+        Units of the hidden layer and of the output z.
+    seed : int
+        Of the head's initial weights (He, with zero biases).
+    """
+
+    def __init__(self, encoder: CNN12, *, projection: int, seed: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.projection = nn.Sequential(
+            nn.Linear(encoder.dim, projection), nn.ReLU(), nn.Linear(projection, projection)
+        )
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for module in self.projection:
+                if isinstance(module, nn.Linear):
+                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
+                    module.bias.zero_()
+
+    def forward(
+        self, x: Float[Tensor, "batch 1 time"], *, kept: Tensor | None = None
+    ) -> Float[Tensor, "batch projection"]:
+        """z, shape (batch, projection), of waveforms, shape (batch, 1, time)."""
+        return self.projection(self.encoder(x, kept=kept))
+
+
+class Contrastive(Task):
+    """An encoder that shall know two stretches of one clip among all others.
+
+    Parameters
+    ----------
+    config : TrainConfig
+    network : ContrastiveNetwork
+    batches, test_batches : CropBatches
+        Of two views.
+    """
+
+    network: ContrastiveNetwork
+    measures = ("loss", "retrieval")
+
+    def __init__(
+        self,
+        config: TrainConfig,
+        network: ContrastiveNetwork,
+        batches: CropBatches,
+        test_batches: CropBatches,
+    ) -> None:
+        self.config, self.network = config, network
+        self.batches, self.test_batches = batches, test_batches
+
+    def loss(self, batch: Batch, step: int, runtime: Runtime) -> Float[Tensor, ""]:
+        kept = _kept(self.config, batch, step, self.network.encoder)
+        z = self.network(runtime.put(batch.x), kept=None if kept is None else runtime.put(kept))
+        return nt_xent(z, temperature=self.config.contrastive.temperature, runtime=runtime)
+
+    @torch.no_grad()
+    def evaluate(
+        self, runtime: Runtime, published: CNN12 | Classifier | None = None
+    ) -> dict[str, float]:
+        """Loss, and the share of rows nearest to their partner, on batches of the test part.
+
+        The batches are always the same, and not augmented.
+        """
+        self.network.eval()
+        encoder: nn.Module = self.network.encoder if published is None else published
+        encoder = encoder.to(runtime.device)
+        losses, found = [], []
+        for batch in self.test_batches.epoch(0):
+            z = self.network.projection(encoder(runtime.put(batch.x))).float().cpu()
+            losses.append(float(nt_xent(z, temperature=self.config.contrastive.temperature)))
+            unit = torch.nn.functional.normalize(z, dim=1)
+            similarity = (unit @ unit.T).fill_diagonal_(-2.0)
+            partner = torch.arange(len(z)).roll(len(z) // 2)
+            found.append(float((similarity.argmax(dim=1) == partner).float().mean()))
+        return {"loss": sum(losses) / len(losses), "retrieval": sum(found) / len(found)}
+
+    def published(self) -> CNN12:
+        return _copy(self.network.encoder)
+
+
+def _copy(network: AnyNetwork) -> AnyNetwork:
+    return deepcopy(network).to("cpu").eval()

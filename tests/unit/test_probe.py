@@ -1,0 +1,106 @@
+"""The linear probe: what it sees, and what it must not see."""
+
+import numpy as np
+import pytest
+import torch
+from clips import Held, noise
+
+from sonibook.encoder import CNN12
+from sonibook.errors import DatasetError
+from sonibook.training.probe import groups_of, linear_probe, mean_features, probed
+
+
+def blobs(count: int, *, seed: int, shift: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
+    """Three Gaussian classes; one feature is a million times larger and says nothing."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 3
+    features = rng.standard_normal((count, 6)) + shift * np.eye(6)[labels]
+    features[:, 5] = 1e6 * rng.standard_normal(count)
+    return features.astype(np.float32), labels
+
+
+def test_probe_names_separable_classes_and_only_those():
+    features, labels = blobs(90, seed=0, shift=6.0)
+    tested, truth = blobs(60, seed=1, shift=6.0)
+    assert (linear_probe(features, labels, tested).predicted == truth).mean() > 0.95
+    shuffled = np.random.default_rng(2).permutation(labels)
+    chance = (linear_probe(features, shuffled, tested).predicted == truth).mean()
+    assert chance < 0.7
+
+
+def test_probe_chooses_its_strength_without_the_test_part():
+    features, labels = blobs(60, seed=0)
+    first = linear_probe(features, labels, blobs(30, seed=1)[0])
+    second = linear_probe(features, labels, 100 * blobs(30, seed=2)[0])
+    assert first.strength == second.strength
+    again = linear_probe(features, labels, blobs(30, seed=1)[0])
+    np.testing.assert_array_equal(first.predicted, again.predicted)
+
+
+def test_probe_answers_do_not_depend_on_the_scale_of_features():
+    features, labels = blobs(60, seed=0)
+    tested, _ = blobs(30, seed=1)
+    scale = np.array([1, 10, 0.1, 5, 1000, 1e-3], np.float32)
+    first = linear_probe(features, labels, tested)
+    second = linear_probe(features * scale + 1, labels, tested * scale + 1)
+    assert (first.predicted == second.predicted).mean() > 0.95
+
+
+def test_probe_keeps_groups_together():
+    features, labels = blobs(60, seed=0)
+    groups = [f"fold{index // 15}" for index in range(60)]
+    assert linear_probe(features, labels, features, groups=groups).folds == 4
+    assert linear_probe(features, labels, features).folds == 5
+
+
+def test_probe_refuses_what_cannot_be_cross_validated():
+    features, labels = blobs(9, seed=0)
+    with pytest.raises(DatasetError, match="at least two classes"):
+        linear_probe(features, np.zeros(9, int), features)
+    with pytest.raises(DatasetError, match="one training clip"):
+        linear_probe(features[:4], labels[:4], features)
+
+
+def test_mean_features_are_the_maps_of_each_clip_alone():
+    data = Held([noise(n, n) for n in (2500, 3000, 2500, 60)], [0, 1, 2, 0])
+    encoder = CNN12(width=1 / 16, seed=1).eval()
+    features, labels = mean_features(encoder, data, layer=3, batch_size=2)
+    np.testing.assert_array_equal(labels, [0, 1, 2, 0])
+    with torch.no_grad():
+        for row, x in zip(features, data.waveforms, strict=True):
+            maps = encoder.features[:9](torch.from_numpy(x)[None, None])
+            np.testing.assert_allclose(row, maps[0].mean(1), rtol=1e-4, atol=1e-6)
+    assert groups_of(data) is None
+    data.task = "multi-label"
+    with pytest.raises(DatasetError, match="multi-label"):
+        mean_features(encoder, data)
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_probes_weights_give_its_answers(classes):
+    features, labels = blobs(90, seed=0)
+    tested, _ = blobs(60, seed=1)
+    within = labels < classes
+    probe = linear_probe(features[within], labels[within], tested)
+    logits = tested.astype(np.float64) @ probe.weight.T + probe.bias
+    assert probe.classes.tolist() == list(range(classes))
+    np.testing.assert_array_equal(probe.classes[logits.argmax(1)], probe.predicted)
+
+
+def test_a_probed_encoder_answers_as_its_probe():
+    rng = np.random.default_rng(0)
+    data = Held(
+        [noise(2500, seed) * rng.uniform(0.1, 1) for seed in range(30)],
+        [seed % 3 for seed in range(30)],
+    )
+    encoder = CNN12(width=1 / 16, seed=1).eval()
+    network = probed(encoder, data, layer=5)
+    features, labels = mean_features(encoder, data, layer=5)
+    expected = linear_probe(features, labels, features)
+    with torch.no_grad():
+        x = torch.from_numpy(np.stack(data.waveforms))[:, None]
+        answers = network(x).argmax(1).numpy()
+    assert (answers == expected.predicted).mean() > 0.95  # float32 may part a tie
+    missing = Held(data.waveforms[:20], [seed % 2 for seed in range(20)])
+    with pytest.raises(DatasetError, match="no clip of 'class2'"):
+        probed(encoder, missing, layer=5)

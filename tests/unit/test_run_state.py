@@ -1,0 +1,34 @@
+"""A run's checkpoint: all of it comes back, or it is refused."""
+
+import pytest
+import torch
+from clips import batch
+
+from sonibook.encoder import CNN12
+from sonibook.errors import CheckpointError
+from sonibook.training.run_state import load_run, save_run
+
+
+def test_state_holds_weights_moments_and_position(tmp_path):
+    def made(seed: int) -> tuple[torch.nn.Module, torch.optim.Optimizer]:
+        network = CNN12(width=1 / 16, norm="weight", seed=seed)
+        return network, torch.optim.AdamW(network.parameters(), lr=1e-2)
+
+    def step(network: torch.nn.Module, optimiser: torch.optim.Optimizer) -> None:
+        optimiser.zero_grad()
+        network.eval()(batch(2, 2500)).square().sum().backward()
+        optimiser.step()
+
+    network, optimiser = made(0)
+    step(network, optimiser)
+    path = tmp_path / "state.safetensors"
+    save_run(path, network, optimiser, {"log": [1, "двa"]})
+    other, other_optimiser = made(1)
+    assert load_run(path, other, other_optimiser) == {"log": [1, "двa"]}
+    step(network, optimiser)
+    step(other, other_optimiser)
+    for (name, first), second in zip(network.named_parameters(), other.parameters(), strict=True):
+        assert torch.equal(first, second), name
+    wider = CNN12(width=1 / 8, norm="weight")
+    with pytest.raises(CheckpointError, match="no checkpoint of this run"):
+        load_run(path, wider, torch.optim.AdamW(wider.parameters()))
