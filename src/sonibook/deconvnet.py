@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,13 @@ from sonibook.errors import SonibookWarning
 from sonibook.forward import FeatureMaps, Map, Pooled, Switches
 from sonibook.layers import effective_weight
 from sonibook.stack import Block, check_filters, check_layer
+
+
+@runtime_checkable
+class Unpool(Protocol):
+    """Undoes a max-pool: `max_unpool`, or what is to stand in its place."""
+
+    def __call__(self, x: Pooled, switches: Switches, *, pool: int, length: int) -> Map: ...
 
 
 def max_unpool(x: Pooled, switches: Switches, *, pool: int, length: int) -> Map:
@@ -79,7 +87,9 @@ class ForwardPass(FeatureMaps):
     _engine: Engine | None = None
 
     @torch.no_grad()
-    def way_back(self, layer: int, start: Pooled) -> Float[Tensor, "batch 1 time"]:
+    def way_back(
+        self, layer: int, start: Pooled, *, unpool: Unpool = max_unpool
+    ) -> Float[Tensor, "batch 1 time"]:
         """From a map of layer `layer` to the waveform: unpool, rectify, deconvolve, repeat.
 
         Parameters
@@ -87,6 +97,8 @@ class ForwardPass(FeatureMaps):
         layer : int
         start : Tensor, shape (batch, channel, steps)
             What the way back starts from: as a rule the layer's own maps, all but one set to zero.
+        unpool : callable
+            How a max-pool is undone; `sonibook.analysis.unpooling` has others.
 
         Returns
         -------
@@ -97,7 +109,7 @@ class ForwardPass(FeatureMaps):
         for index in range(check_layer(self.blocks, layer) - 1, -1, -1):
             block, switches = self.blocks[index], self.switches[index]
             if switches is not None:
-                y = max_unpool(y, switches, pool=block.pool, length=self.lengths[index])
+                y = unpool(y, switches, pool=block.pool, length=self.lengths[index])
             y = transposed_convolution(F.relu(y), block.conv)
         return y
 
@@ -153,6 +165,55 @@ class ForwardPass(FeatureMaps):
         sounds = self._finished(result, "Most active filters", rescale)
         return sounds, indices if self.is_batch else indices[0]
 
+    @torch.no_grad()
+    def sonify_together(
+        self,
+        layer: int,
+        filters: Sequence[int] | None = None,
+        *,
+        weights: Sequence[float] | None = None,
+        unpool: Unpool = max_unpool,
+        rescale: bool = True,
+    ) -> Float[Tensor, "*batch time"]:
+        """Sonify some filters of a layer, or all, as one sound (beyond the paper: its outlook).
+
+        Their maps are kept, all others are set to zero, and what they have in common meets in
+        every ReLU on the way back: the sound is not the sum of the filters' own.
+
+        Parameters
+        ----------
+        layer : int
+        filters : sequence of int, or None
+            None for all.
+        weights : sequence of float, or None
+            One for each of `filters`, to multiply its map by; None for 1 each.
+        unpool : callable
+            As for `way_back`.
+        rescale : bool
+            As for `sonibook.sonify`.
+
+        Returns
+        -------
+        Tensor, shape (time,) or (batch, time)
+
+        Raises
+        ------
+        LayerError
+            If there is no such layer or filter.
+        ValueError
+            If there are not as many weights as filters.
+        """
+        maps = self.maps[check_layer(self.blocks, layer) - 1]
+        everything = range(maps.shape[1])
+        chosen = check_filters(self.blocks, layer, everything if filters is None else filters)
+        factors = maps.new_ones(len(chosen)) if weights is None else maps.new_tensor(weights)
+        if len(factors) != len(chosen):
+            raise ValueError(f"Give one weight a filter: {len(factors)} for {len(chosen)}.")
+        start = torch.zeros_like(maps)
+        start[:, chosen] = maps[:, chosen] * factors[:, None]
+        sound = self.way_back(layer, start, unpool=unpool)
+        return self._finished(sound, f"Layer {layer}", rescale)[..., 0, :]
+
     def _fast(self) -> Engine | None:
         """The engine of this pass, where there is one that can compute it."""
         if self._engine is None and supports(self):
@@ -189,8 +250,7 @@ class ForwardPass(FeatureMaps):
             )
         loudest = self.x.abs().amax(dim=2, keepdim=True)
         # To unit peak first: a subnormal peak would overflow `loudest / peak`.
-        unit = s / peak.where(peak > 0, 1.0)
-        return unit.mul_(loudest)
+        return s.div_(peak.where(peak > 0, 1.0)).mul_(loudest)
 
 
 def sonify(

@@ -22,7 +22,7 @@ def write_result(path: str | Path, content: dict[str, Any], *, command: str | No
     path : str or Path
         Missing folders are made.
     content : dict
-        Must be JSON; NaN is refused, since JSON has none.
+        Must be JSON; NaN is refused, since JSON has none. A ``provenance`` that it has is kept.
     command : str or None
         The command that made it; by default the one this process was started with.
 
@@ -33,7 +33,7 @@ def write_result(path: str | Path, content: dict[str, Any], *, command: str | No
     OSError
         If the file cannot be written.
     """
-    whole = {**content, "provenance": provenance(command)}
+    whole = {**content, "provenance": content.get("provenance") or provenance(command)}
     text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")

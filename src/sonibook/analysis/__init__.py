@@ -1,5 +1,23 @@
-"""What one measures on sonifications; nothing here knows of a data set or a notebook."""
+"""What one measures on sonifications; nothing here knows of a data set by name, or a notebook.
 
+Each analysis takes networks and a data set, runs on `sonibook.analysis.stream`, and gives a typed
+result (`sonibook.analysis.result`) that writes and reads JSON and has its figure in
+`sonibook.show`.
+"""
+
+from sonibook.analysis.activations import top_activations
 from sonibook.analysis.coherence import coherence, mean_top_coherence
+from sonibook.analysis.evolution import feature_evolution
+from sonibook.analysis.layer_coherence import coherence_by_layer
+from sonibook.analysis.selectivity import selectivity_by_layer
+from sonibook.analysis.spectra import spectral_shape
 
-__all__ = ["coherence", "mean_top_coherence"]
+__all__ = [
+    "coherence",
+    "coherence_by_layer",
+    "feature_evolution",
+    "mean_top_coherence",
+    "selectivity_by_layer",
+    "spectral_shape",
+    "top_activations",
+]

@@ -15,8 +15,10 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from sonibook.cli.analyse import analyse_commands
 from sonibook.cli.data import data_commands
 from sonibook.cli.evaluate import EVALUATE_EXAMPLES, evaluate
+from sonibook.cli.export_lab import EXPORT_LAB_EXAMPLES, export_lab
 from sonibook.cli.info import INFO_EXAMPLES, info
 from sonibook.cli.output import error, examples, explain, shown
 from sonibook.cli.sonify import SONIFY_EXAMPLES, sonify
@@ -70,7 +72,9 @@ app.command(
     epilog=EVALUATE_EXAMPLES,
     short_help="Measure accuracy on whole clips, beside chance.",
 )(evaluate)
+app.add_typer(analyse_commands, name="analyse")
 app.command("info", epilog=INFO_EXAMPLES)(info)
+app.command("export-lab", epilog=EXPORT_LAB_EXAMPLES)(export_lab)
 app.add_typer(data_commands, name="data")
 
 

@@ -1,0 +1,255 @@
+"""What to take away from a clip instead of a sonification: the controls of an ablation.
+
+Subtracting any loud signal hurts a network. That removing a sonification s from its clip x hurts
+(paper, section 4.1) says something of s only beside what else of the same power would have done.
+The functions here make those other signals, each the shape of s:
+
+===================== ============================================================
+control               what is taken away from x
+===================== ============================================================
+``sonification``      s itself
+``random weights``    the sonification of x by a network with random weights
+``another clip``      the sonification of another clip by the network under test
+``random phase``      s with its magnitude spectrum and random phases
+``white noise``       Gaussian noise
+``addition``          -s: the sonification is added, x + s
+``least squares``     (<x, s> / <s, s>) s, so that what is left is orthogonal to s
+===================== ============================================================
+
+All have the RMS of s, to rounding, but for ``least squares``, whose level its definition says.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sonibook.analysis.stream import seeded
+from sonibook.datasets.base import Clip
+
+Control = Literal[
+    "sonification",
+    "random weights",
+    "another clip",
+    "random phase",
+    "white noise",
+    "addition",
+    "least squares",
+]
+Level = Literal["peak", "least squares"]
+Residual = Literal["as is", "unit peak"]
+
+CONTROLS: tuple[Control, ...] = get_args(Control)
+LEVELS: tuple[Level, ...] = get_args(Level)
+RESIDUALS: tuple[Residual, ...] = get_args(Residual)
+
+Sounds = Float[Tensor, "*batch time"]
+Clips = Float[Tensor, "*clips time"]
+
+
+@dataclass(frozen=True, eq=False)
+class Material:
+    """What the controls of one clip are made from.
+
+    Attributes
+    ----------
+    x : Tensor, shape (time,)
+        The clip.
+    s : Tensor, shape (layers, time)
+        Its sonifications by the network under test.
+    by_random : Tensor, shape (layers, time), or None
+        Its sonifications by a network with random weights; None where no control asks for them.
+    of_another : Tensor, shape (layers, samples), or None
+        Another clip's by the network under test, cut or repeated to the clip's length; None
+        likewise.
+    clip_id : str
+    seed : int
+        What is random is drawn for these two, whatever is computed before, beside or after it.
+    """
+
+    x: Float[Tensor, " time"]
+    s: Float[Tensor, "layers time"]
+    by_random: Float[Tensor, "layers time"] | None
+    of_another: Float[Tensor, "layers samples"] | None
+    clip_id: str
+    seed: int
+
+
+def partners(clips: Sequence[Clip]) -> list[int | None]:
+    """For each clip the next one that shares no label with it, else the next one.
+
+    Parameters
+    ----------
+    clips : sequence of Clip
+        After the last comes the first.
+
+    Returns
+    -------
+    list of int, or None
+        Places in the sequence; None for a clip that is alone.
+    """
+    found: list[int | None] = []
+    for place, clip in enumerate(clips):
+        following = [(place + step) % len(clips) for step in range(1, len(clips))]
+        strangers = [other for other in following if not {*clips[other].labels} & {*clip.labels}]
+        found.append(next(iter(strangers + following), None))
+    return found
+
+
+def root_mean_square(x: Sounds) -> Float[Tensor, "*batch 1"]:
+    """Root mean square over time, in float64, shape (..., 1)."""
+    return x.double().square().mean(dim=-1, keepdim=True).sqrt()
+
+
+def matched(x: Sounds, to: Sounds) -> Sounds:
+    """`x` with the RMS of `to`; silence stays silent."""
+    own = root_mean_square(x)
+    return (x * (root_mean_square(to) / own.where(own > 0, 1.0))).to(x.dtype)
+
+
+def projection(x: Clips, on: Sounds) -> Sounds:
+    """The part of `x` that a gain on `on` can explain, (<x, on> / <on, on>) on.
+
+    What is left, ``x - projection(x, on)``, is orthogonal to `on`. Of silence nothing can be
+    explained: it gives silence.
+
+    Parameters
+    ----------
+    x, on : Tensor, shapes (..., time), broadcast to each other
+
+    Returns
+    -------
+    Tensor, shape (..., time)
+    """
+    wide = on.double()
+    power = wide.square().sum(dim=-1, keepdim=True)
+    gain = (x.double() * wide).sum(dim=-1, keepdim=True) / power.where(power > 0, 1.0)
+    return (gain * wide).to(on.dtype)
+
+
+def random_phase(s: Sounds, *, generator: np.random.Generator) -> Sounds:
+    """A real signal with the magnitude spectrum of `s` and random phases.
+
+    Power and long-term spectrum stay, every event in time is spread over the whole clip
+    (surrogate data: Theiler et al., "Testing for nonlinearity in time series: the method of
+    surrogate data", Physica D 58, 1992).
+
+    Parameters
+    ----------
+    s : Tensor, shape (..., time)
+    generator : numpy.random.Generator
+        The phases are uniform and independent. Those of the mean, and for an even `time` of half
+        the sampling rate, stay: in a real signal they cannot turn.
+
+    Returns
+    -------
+    Tensor, shape (..., time)
+    """
+    spectrum = torch.fft.rfft(s.double())
+    angle = torch.from_numpy(generator.uniform(0, 2 * torch.pi, tuple(spectrum.shape)))
+    angle[..., 0] = 0.0
+    if s.shape[-1] % 2 == 0:
+        angle[..., -1] = 0.0
+    turned = spectrum * torch.polar(torch.ones_like(angle), angle).to(s.device)
+    return torch.fft.irfft(turned, n=s.shape[-1]).to(s.dtype)
+
+
+def white_noise(s: Sounds, *, generator: np.random.Generator) -> Sounds:
+    """Gaussian noise of the shape of `s`, with its RMS."""
+    noise = torch.from_numpy(generator.standard_normal(tuple(s.shape)))
+    return matched(noise.to(s.device), s).to(s.dtype)
+
+
+def as_long_as(x: Sounds, time: int) -> Float[Tensor, "*batch samples"]:
+    """`x` cut to `time` samples or, where it is shorter, repeated to them."""
+    return x.repeat(*[1] * (x.ndim - 1), -(-time // x.shape[-1]))[..., :time]
+
+
+def levelled(s: Sounds, x: Clips, level: Level) -> Sounds:
+    """A sonification at the level that is to be subtracted.
+
+    The method leaves the level of s open, and every result depends on it.
+
+    Parameters
+    ----------
+    s : Tensor, shape (..., time)
+        Scaled to the peak of `x`, as `sonibook.sonify` gives it.
+    x : Tensor, shape (..., time), broadcast to `s`
+    level : {"peak", "least squares"}
+        ``"peak"`` is the paper's rule: the peak of s is that of x, whatever share of x it holds;
+        it may take away more than there was. ``"least squares"`` takes the gain, of either sign,
+        that leaves the least power: then "sonification" and "least squares" are the same control.
+
+    Returns
+    -------
+    Tensor, shape (..., time)
+    """
+    return projection(x, s) if level == "least squares" else s
+
+
+def finished(r: Sounds, residual: Residual) -> Sounds:
+    """A residual as the network shall hear it.
+
+    Parameters
+    ----------
+    r : Tensor, shape (..., time)
+    residual : {"as is", "unit peak"}
+        ``"as is"`` is what subtraction leaves, at any level (the paper says no more than that).
+        ``"unit peak"`` scales it as every input of the network was scaled while training, which
+        takes away what a change of level alone does. Silence stays silent.
+
+    Returns
+    -------
+    Tensor, shape (..., time)
+    """
+    if residual == "as is":
+        return r
+    peak = r.abs().amax(dim=-1, keepdim=True)
+    return r / peak.where(peak > 0, 1.0)
+
+
+def removals(
+    material: Material, controls: Sequence[Control] = CONTROLS
+) -> Float[Tensor, "controls layers time"]:
+    """What each control takes away from a clip.
+
+    Parameters
+    ----------
+    material : Material
+    controls : sequence of str
+        Of `CONTROLS`.
+
+    Returns
+    -------
+    Tensor, shape (controls, layers, time)
+        Zero where there is nothing to make it from: a silent s, or a silent other.
+
+    Raises
+    ------
+    ValueError
+        If a control needs sonifications that `material` does not hold.
+    """
+    return torch.stack([_removal(control, material) for control in controls])
+
+
+def _removal(control: Control, m: Material) -> Float[Tensor, "layers time"]:
+    if control == "sonification":
+        return m.s
+    if control == "addition":
+        return -m.s
+    if control == "least squares":
+        return projection(m.x, m.s)
+    if control in ("random phase", "white noise"):
+        generator = seeded(m.seed, control, m.clip_id)
+        make = random_phase if control == "random phase" else white_noise
+        return matched(make(m.s, generator=generator), m.s)
+    other = m.by_random if control == "random weights" else m.of_another
+    if other is None:
+        raise ValueError(f"The control {control!r} needs sonifications that are not given.")
+    return matched(as_long_as(other, m.s.shape[-1]), m.s)

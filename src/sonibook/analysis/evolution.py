@@ -1,0 +1,258 @@
+"""How a filter's sonification came to be: back through the checkpoints of one training run.
+
+The paper's section 3.4 and figure 5. The clip is fixed by the last checkpoint, where it activates
+the filter most, so that nothing jumps when another clip takes the lead; each earlier checkpoint
+sonifies that clip, and is compared with what came out in the end.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from typing import Literal, Unpack
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+from torch import Tensor, nn
+
+from sonibook.analysis.activations import TopClip, top_activations
+from sonibook.analysis.coherence import mean_top_coherence
+from sonibook.analysis.likeness import spectrogram_correlation
+from sonibook.analysis.result import Record, Result, key_of
+from sonibook.analysis.stream import Streaming, quietly_on_one_thread, seeded
+from sonibook.audio import SAMPLE_RATE
+from sonibook.datasets.base import Dataset
+from sonibook.deconvnet import ForwardPass
+from sonibook.errors import AnalysisError
+from sonibook.stack import blocks_of, check_filters
+
+#: Bands and frames of the small spectrograms that a result holds, and their range in dB.
+BANDS, FRAMES, RANGE_DB = 64, 80, 80
+_FRAME, _HOP = 256, 64
+
+
+class EvolutionStep(Record):
+    """One filter at one checkpoint, on its clip.
+
+    Attributes
+    ----------
+    epoch : int
+    energy : float >= 0
+        Mean square of the filter's map; 0 where it is dead, and the sonification silent.
+    correlation, coherence, cosine : float or None
+        Of the sonification with that of the last checkpoint: correlation of their levels in mel
+        bands, in [-1, 1]; mean top-5 coherence, in [0, 1]; cosine of the waveforms, in [-1, 1].
+        None where the filter is dead, or (coherence) the clip holds one segment only.
+    spectrogram : str
+        `levels` in base64.
+    """
+
+    epoch: int
+    energy: float
+    correlation: float | None
+    coherence: float | None
+    cosine: float | None
+    spectrogram: str
+
+    @property
+    def levels(self) -> UInt8[ndarray, "64 80"]:
+        """The sonification's spectrogram, in dB above a floor 80 dB below its loudest point.
+
+        64 bands from 0 Hz to half the sampling rate, 80 frames over the clip.
+        """
+        raw = np.frombuffer(base64.b64decode(self.spectrogram), np.uint8)
+        return raw.reshape(BANDS, FRAMES)
+
+
+class FilterEvolution(Record):
+    """One filter through training.
+
+    Attributes
+    ----------
+    layer, filter : int
+    clip : TopClip
+        What activates it most at the last checkpoint.
+    seconds : float
+        Length of the clip.
+    steps : tuple of EvolutionStep
+        First epoch first.
+    """
+
+    layer: int
+    filter: int
+    clip: TopClip
+    seconds: float
+    steps: tuple[EvolutionStep, ...]
+
+
+class EvolutionResult(Result):
+    """Filters through training; make it with `feature_evolution`.
+
+    Attributes
+    ----------
+    filters : tuple of FilterEvolution
+        By layer.
+    """
+
+    analysis: Literal["evolution"] = "evolution"
+    filters: tuple[FilterEvolution, ...]
+
+
+def feature_evolution(
+    checkpoints: Mapping[int, nn.Module],
+    data: Dataset,
+    *,
+    filters: Sequence[tuple[int, int]] | None = None,
+    seed: int = 0,
+    **streaming: Unpack[Streaming],
+) -> EvolutionResult:
+    """Sonify some filters' favourite clips with every checkpoint of one training run.
+
+    Parameters
+    ----------
+    checkpoints : mapping from int to torch.nn.Module
+        Two networks of one shape at least, by epoch.
+    data : Dataset
+        Where the clips are taken from.
+    filters : sequence of (layer, filter), or None
+        None draws one filter of each layer among those that are live at the last checkpoint.
+    seed : int >= 0
+        Of that draw.
+    **streaming
+        `parts`, `chunk`, `processes` and `limit`, as for `stream`, which seeks the clips.
+
+    Returns
+    -------
+    EvolutionResult
+
+    Raises
+    ------
+    AnalysisError
+        If there are fewer than two checkpoints, a filter is live on no clip at the last one, or
+        as `stream`.
+    LayerError
+        If there is no such filter.
+    StackError
+        If a network cannot be inverted.
+    """
+    epochs = sorted(checkpoints)
+    if len(epochs) < 2:
+        raise AnalysisError("Evolution needs two checkpoints of a run at least.")
+    blocks = blocks_of(checkpoints[epochs[-1]])
+    for layer, index in filters or ():
+        check_filters(blocks, layer, [index])
+    last = {f"epoch {epochs[-1]}": checkpoints[epochs[-1]]}
+    found = top_activations(last, data, k=1, **streaming)
+    tops = {
+        (row.layer, one.filter): one.top[0]
+        for row in found.activations[0].layers
+        for one in row.filters
+        if one.top
+    }
+    chosen = _draw(list(tops), seed) if filters is None else list(dict.fromkeys(filters))
+    for layer, index in chosen:
+        if (layer, index) not in tops:
+            raise AnalysisError(
+                f"Filter {index} of layer {layer} is live on no clip at epoch {epochs[-1]}: "
+                "choose another, or more clips."
+            )
+    settings = {"filters": None if filters is None else [list(pair) for pair in chosen]}
+    networks = {f"epoch {epoch}": checkpoints[epoch] for epoch in epochs}
+    return EvolutionResult(
+        **key_of("evolution", networks, {**settings, "seed": seed}),
+        data=found.data,
+        filters=tuple(
+            _follow(checkpoints, epochs, data, pair, tops[pair]) for pair in sorted(chosen)
+        ),
+    )
+
+
+def sonify_through_training(
+    checkpoints: Mapping[int, nn.Module], x: Float[ndarray, " time"], *, layer: int, filter: int
+) -> tuple[Float[Tensor, "epochs time"], Float[Tensor, " epochs"]]:
+    """One clip and filter, sonified by each checkpoint.
+
+    Parameters
+    ----------
+    checkpoints : mapping from int to torch.nn.Module
+        By epoch.
+    x : ndarray, shape (time,)
+    layer, filter : int
+
+    Returns
+    -------
+    sounds : Tensor, shape (epochs, time)
+        First epoch first; silent where the filter was dead.
+    energy : Tensor, shape (epochs,), >= 0
+        Mean square of the filter's map.
+    """
+    sounds, energies = [], []
+    with quietly_on_one_thread():
+        for epoch in sorted(checkpoints):
+            passed = ForwardPass(checkpoints[epoch], x, depth=layer)
+            sounds.append(passed.sonify(layer, [filter])[0])
+            energies.append(passed.energy(layer)[0, filter])
+    return torch.stack(sounds), torch.stack(energies)
+
+
+def _draw(live: list[tuple[int, int]], seed: int) -> list[tuple[int, int]]:
+    """One filter of each layer."""
+    chosen = []
+    for layer in sorted({layer for layer, _ in live}):
+        own = [index for number, index in live if number == layer]
+        chosen.append((layer, int(seeded(seed, f"layer {layer}").choice(own))))
+    return chosen
+
+
+def _follow(
+    checkpoints: Mapping[int, nn.Module],
+    epochs: Sequence[int],
+    data: Dataset,
+    pair: tuple[int, int],
+    top: TopClip,
+) -> FilterEvolution:
+    layer, index = pair
+    x = data[top.index].waveform
+    sounds, energies = sonify_through_training(checkpoints, x, layer=layer, filter=index)
+    sounds = sounds.double()
+    final = sounds[-1:].expand_as(sounds)
+    likeness = {
+        "correlation": spectrogram_correlation(sounds, final),
+        "coherence": _coherence(sounds, final),
+        "cosine": (sounds * final).sum(dim=1) / (sounds.norm(dim=1) * final.norm(dim=1)),
+    }
+    steps = tuple(
+        EvolutionStep(
+            epoch=epoch,
+            energy=float(energies[place]),
+            spectrogram=base64.b64encode(_small_spectrogram(sounds[place]).tobytes()).decode(),
+            **{name: _or_none(values[place]) for name, values in likeness.items()},
+        )
+        for place, epoch in enumerate(epochs)
+    )
+    return FilterEvolution(
+        layer=layer, filter=index, clip=top, seconds=len(x) / SAMPLE_RATE, steps=steps
+    )
+
+
+def _coherence(x: Float[Tensor, "epochs time"], y: Tensor) -> Float[Tensor, " epochs"]:
+    """Mean top-5 coherence, NaN where the sounds hold fewer than two segments."""
+    if x.shape[1] < _FRAME + _FRAME // 2:
+        return x.new_full((len(x),), torch.nan)
+    return mean_top_coherence(x, y)
+
+
+def _or_none(value: Tensor) -> float | None:
+    return None if value.isnan() else float(value)
+
+
+def _small_spectrogram(x: Float[Tensor, " time"]) -> UInt8[ndarray, "64 80"]:
+    window = torch.hann_window(_FRAME, dtype=x.dtype)
+    frames = torch.stft(x, _FRAME, _HOP, window=window, pad_mode="constant", return_complex=True)
+    power = F.adaptive_avg_pool2d(frames.abs().square()[None], (BANDS, FRAMES))[0]
+    relative = power / power.max().clamp_min(torch.finfo(x.dtype).tiny)
+    levels = 10 * relative.clamp_min(10 ** (-RANGE_DB / 10)).log10() + RANGE_DB
+    return levels.round().to(torch.uint8).numpy()

@@ -1,0 +1,71 @@
+"""When a sound begins, and when a feature map does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sonibook.stack import Block, receptive_field, stride
+
+#: A sound has begun when it first reaches this level, re its peak: -20 dB.
+_THRESHOLD = 0.1
+
+
+def onsets(x: Float[Tensor, "rows time"], *, sample_rate: int | float) -> Float[Tensor, " rows"]:
+    """When each of some sounds first reaches a tenth of its peak.
+
+    Parameters
+    ----------
+    x : Tensor, shape (rows, time)
+    sample_rate : float > 0, in Hz
+
+    Returns
+    -------
+    Tensor, shape (rows,), float64, in s
+        NaN for silence.
+
+    Examples
+    --------
+    >>> onsets(torch.tensor([[0.0, 0.05, -0.4, 1.0]]), sample_rate=10.0).tolist()
+    [0.2]
+    """
+    size = x.abs()
+    peak = size.amax(dim=1, keepdim=True)
+    first = (size >= _THRESHOLD * peak).int().argmax(dim=1).double() / sample_rate
+    return first.masked_fill(peak[:, 0] == 0, torch.nan)
+
+
+def map_onsets(
+    maps: Float[Tensor, "rows steps"],
+    quiet: Float[Tensor, " rows"],
+    blocks: Sequence[Block],
+    *,
+    sample_rate: int | float,
+) -> Float[Tensor, " rows"]:
+    """When each of some feature maps first reaches a tenth of what it reaches at most.
+
+    Parameters
+    ----------
+    maps : Tensor, shape (rows, steps)
+        Of the last of `blocks`, from the first sample on.
+    quiet : Tensor, shape (rows,)
+        What each filter's map is in silence, where its bias alone speaks.
+    blocks : sequence of Block
+        From the first to the maps' own.
+    sample_rate : float > 0, in Hz
+
+    Returns
+    -------
+    Tensor, shape (rows,), float64, in s
+        The middle of what that step hears. NaN for a map that is never above `quiet`.
+    """
+    step = stride(blocks, len(blocks))
+    middle = (receptive_field(blocks, len(blocks)) - 1) / 2 - sum(
+        block.padding * stride(blocks, layer) / block.pool
+        for layer, block in enumerate(blocks, start=1)
+    )
+    above = (maps - quiet[:, None]).clamp_min(0.0)
+    return onsets(above, sample_rate=sample_rate / step) + middle / sample_rate

@@ -1,0 +1,169 @@
+"""How much of each source a sound holds, where the sources are known.
+
+A sonification is a filtered, partial copy of its input, so that no single figure says what it
+holds; there are three here:
+
+- `si_sdr` asks for the very waveform of a stem, and takes whatever else there is as distortion.
+- `projected_shares` asks the same of all stems at once: which part of the sound's energy is one
+  of the stems, times a number.
+- `spectral_shares` asks only where the energy lies in time and frequency, so that a filtered
+  stem counts in full.
+
+`holdings` sums them up.
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+#: What a sound holds of a scene, by `holdings`.
+HOLDINGS = ("explained share", "main stem's share", "gain in share", "SI-SDR", "SI-SDR gain")
+#: What has nothing of a stem is at -inf dB; it counts as this.
+_WORST_DB = -60.0
+#: Frames of 32 ms at 8 kHz, half of one to the next.
+_FRAME, _HOP = 256, 128
+
+
+def si_sdr(
+    s: Float[Tensor, "*batch time"], stem: Float[Tensor, "*references time"]
+) -> Float[Tensor, "*pairs"]:
+    """Scale-invariant signal-to-distortion ratio (Le Roux et al. 2019, "SDR: half-baked or well
+    done?", equation 5).
+
+    Parameters
+    ----------
+    s, stem : Tensor, shapes (..., time)
+        Estimates and what they are to be like; their shapes are broadcast. No mean is taken away.
+
+    Returns
+    -------
+    Tensor, shape (...), float64, in dB
+        Energy of the part of `s` that is the stem, times a number, against the rest of `s`.
+        Infinite for the stem itself, -inf for what has nothing of it, NaN where one is silent.
+
+    Examples
+    --------
+    >>> stem = torch.tensor([1.0, 0.0, -1.0, 0.0])
+    >>> float(si_sdr(torch.tensor([3.0, 3.0, -3.0, 3.0]), stem))
+    0.0
+    """
+    s, stem = s.double(), stem.double()
+    cross, energy = (s * stem).sum(dim=-1), stem.square().sum(dim=-1)
+    scale = cross / energy
+    rest = (s - scale.unsqueeze(-1) * stem).square().sum(dim=-1)
+    ratio = 10 * (scale.square() * energy / rest).log10()
+    return ratio.masked_fill(s.square().sum(dim=-1) == 0, torch.nan)
+
+
+def projected_shares(
+    s: Float[Tensor, "sounds time"], stems: Float[Tensor, "events time"]
+) -> Float[Tensor, "sounds events"]:
+    """Share of each sound's energy that is one of the stems, times a number.
+
+    The least-squares projection of the sound on all stems. Where stems are correlated, part of it
+    could be told of several; it is dealt out by Löwdin's symmetric orthogonalisation: the stems
+    are replaced by the orthogonal signals that are nearest to them, which favours none and
+    depends on no order (R. Gibson 1962; J. Johnson 2000, "relative weights").
+
+    Parameters
+    ----------
+    s : Tensor, shape (sounds, time)
+    stems : Tensor, shape (events, time)
+
+    Returns
+    -------
+    Tensor, shape (sounds, events), float64, in [0, 1]
+        They add up to the share that the stems explain. 0 for a silent stem, NaN for a silent
+        sound.
+    """
+    s, stems = s.double(), stems.double()
+    norms = stems.norm(dim=1, keepdim=True)
+    unit = stems / norms.where(norms > 0, 1.0)
+    values, vectors = torch.linalg.eigh(unit @ unit.T)
+    # Stems that are copies of each other leave directions without energy: nothing lies there.
+    alive = values > 1e-10 * values.amax()
+    inverse = torch.where(alive, values, 1.0).rsqrt() * alive
+    orthonormal = (vectors * inverse) @ vectors.T @ unit
+    return (s @ orthonormal.T).square() / s.square().sum(dim=1, keepdim=True)
+
+
+def spectral_shares(
+    s: Float[Tensor, "sounds time"], stems: Float[Tensor, "events time"]
+) -> Float[Tensor, "sounds events"]:
+    """Share of each sound's energy that lies where a stem does, in time and frequency.
+
+    Power in frames of 32 ms is dealt out, point by point, in proportion to the stems' power there
+    (as an ideal ratio mask does; stems that overlap in a point share it).
+
+    Parameters
+    ----------
+    s : Tensor, shape (sounds, time)
+    stems : Tensor, shape (events, time)
+
+    Returns
+    -------
+    Tensor, shape (sounds, events), float64, in [0, 1]
+        They add up to 1 but for what lies where every stem is silent. NaN for a silent sound.
+    """
+    powers = _power(stems)
+    total = powers.sum(dim=0)
+    masks = powers / total.where(total > 0, 1.0)
+    power = _power(s)
+    return torch.einsum("sft,eft->se", power, masks) / power.sum(dim=(1, 2))[:, None]
+
+
+def _power(x: Float[Tensor, "rows time"]) -> Float[Tensor, "rows frequency frame"]:
+    spectra = torch.stft(
+        x.double(),
+        _FRAME,
+        hop_length=_HOP,
+        window=torch.hann_window(_FRAME, dtype=torch.float64),
+        pad_mode="constant",
+        return_complex=True,
+    )
+    return spectra.abs().square()
+
+
+def holdings(
+    sounds: Float[Tensor, "sounds time"],
+    mixture: Float[Tensor, " time"],
+    stems: Float[Tensor, "events time"],
+) -> Float[Tensor, "sounds measures"]:
+    """What some sounds hold of a scene: any sounds, sonifications or other explanations.
+
+    Each is judged by the stem it holds most of, by `spectral_shares`. To pick the best of several
+    flatters every sound alike: read it against those of an untrained network.
+
+    Parameters
+    ----------
+    sounds : Tensor, shape (sounds, time)
+    mixture : Tensor, shape (time,)
+    stems : Tensor, shape (events, time)
+        Two at least.
+
+    Returns
+    -------
+    Tensor, shape (sounds, 5), float64
+        In the order of `HOLDINGS`: the share of the sound's energy that is the stems' own
+        waveforms (`projected_shares`), the main stem's share in the sound (`spectral_shares`), the
+        same less its share in the mixture, the sound's SI-SDR to the main stem in dB (no less
+        than -60), and the same less the mixture's. NaN for a silent sound.
+    """
+    shares, whole = spectral_shares(sounds, stems), spectral_shares(mixture[None], stems)[0]
+    main = shares.nan_to_num().argmax(dim=1)
+    rows = torch.arange(len(sounds))
+    ratio = si_sdr(sounds, stems[main]).clamp_min(_WORST_DB)
+    before = si_sdr(mixture, stems)[main]
+    share = shares[rows, main]
+    return torch.stack(
+        [
+            projected_shares(sounds, stems).sum(dim=1),
+            share,
+            share - whole[main],
+            ratio,
+            ratio - before,
+        ],
+        dim=1,
+    )

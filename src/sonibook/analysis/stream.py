@@ -1,0 +1,231 @@
+"""Any measure over any data set: in chunks, in several processes, resumed where it stopped.
+
+An analysis is a `Work`: a callable that takes a few clips and gives arrays, one row a clip. It
+knows nothing of files or processes. `stream` hands it the data set chunk by chunk::
+
+    @dataclass(frozen=True)
+    class Loudness:  # at the top of a module: worker processes unpickle it
+        network: nn.Module
+
+        def __call__(self, clips: Sequence[Clip]) -> dict[str, ndarray]:
+            return {"rms": np.array([rms(self.network, clip.waveform) for clip in clips])}
+
+    key = {"analysis": "loudness", "networks": {"mine": fingerprint(network)}}
+    whole = gather(stream(Loudness(network), data, key=key, processes=2))
+    whole.arrays["rms"], whole.clip_ids, whole.skipped
+
+The chunks come in the order of the data set and hold the same bits whatever the number of
+processes: PyTorch adds up in another order with another number of threads, so each process, even
+a single one, computes with one. What is random is drawn from `seeded`, by the clip and not by the
+order in which clips are met.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+from numpy import ndarray
+
+from sonibook.analysis.parts import Chunk, Parts, Tally
+from sonibook.analysis.workers import in_order
+from sonibook.datasets.base import Clip, Dataset
+from sonibook.errors import AnalysisError, AudioError, SonibookWarning
+
+#: Measures some clips. Every array has a row for each clip, in their order.
+Work = Callable[[Sequence[Clip]], dict[str, ndarray]]
+
+#: Clips of fewer samples are not measured, unless an analysis asks for more.
+LEAST_SAMPLES = 256
+
+
+class Streaming(TypedDict, total=False):
+    """What every analysis hands on to `stream`, for ``**streaming: Unpack[Streaming]``."""
+
+    parts: str | Path | None
+    chunk: int
+    processes: int | None
+    limit: int | None
+
+
+def stream(
+    work: Work,
+    data: Dataset,
+    *,
+    key: dict[str, Any],
+    parts: str | Path | None = None,
+    chunk: int = 16,
+    processes: int | None = 1,
+    limit: int | None = None,
+    least_samples: int = LEAST_SAMPLES,
+    description: str = "analyse",
+) -> Iterator[Chunk]:
+    """Measure a data set, a chunk of clips at a time.
+
+    Clips that cannot be measured never reach the work: they are skipped and counted. Memory does
+    not grow with the number of clips.
+
+    Parameters
+    ----------
+    work : callable
+        From clips to arrays with a row for each. With several processes, it and `data` must be
+        picklable. `SonibookWarning` is silenced in it: what it would say belongs in the arrays.
+    data : Dataset
+    key : dict
+        What the arrays depend on besides the data: name of the analysis, settings, fingerprints
+        of the networks. Must be JSON.
+    parts : str or Path, or None
+        Folder that keeps each chunk as soon as it is measured, so that what was interrupted goes
+        on where it stood. Chunks of another `key` or other data are kept apart in it and never
+        mixed up. Remove it when the result is written.
+    chunk : int >= 1
+        Clips that are handed over together.
+    processes : int >= 1, or None
+        None takes as many as there are processors.
+    limit : int >= 1, or None
+        Measure only so many clips, evenly spaced over the data set.
+    least_samples : int >= 1
+        Shorter clips are skipped.
+    description : str
+        Stands before the progress bar, which a terminal shows.
+
+    Yields
+    ------
+    Chunk
+        In the order of the data set.
+
+    Raises
+    ------
+    AnalysisError
+        If an argument is out of range, or a process dies; what was measured is kept in `parts`.
+    AudioError
+        If no clip of a chunk can be read: then a disk has gone rather than a file.
+    """
+    from tqdm.auto import tqdm
+
+    for name, value in (("chunk", chunk), ("processes", processes), ("limit", limit)):
+        if value is not None and value < 1:
+            raise AnalysisError(f"{name} {value} is impossible: choose 1 or more.")
+    count = len(data) if limit is None else min(limit, len(data))
+    kept = None if parts is None else Parts.of(parts, [key, count, chunk, least_samples], data)
+    job = _Job(work, data, least_samples, kept)
+    indices = [
+        tuple(place * len(data) // count for place in range(start, min(start + chunk, count)))
+        for start in range(0, count, chunk)
+    ]
+    workers = min(processes or os.cpu_count() or 1, max(len(indices), 1))
+    with tqdm(total=count, desc=description, unit="clip", disable=None, leave=False) as bar:
+        try:
+            for measured in in_order(job, list(enumerate(indices)), workers):
+                bar.update(min(chunk, count - bar.n))
+                yield measured
+        except BrokenProcessPool:
+            note = "" if parts is None else " What was measured is kept: run it again to go on."
+            raise AnalysisError(
+                f"One of {workers} processes died, as where memory runs out: try fewer.{note}"
+            ) from None
+
+
+def gather(chunks: Iterable[Chunk]) -> Chunk:
+    """All chunks as one, for analyses that keep a few numbers of each clip.
+
+    Raises
+    ------
+    AnalysisError
+        If not one clip was measured; it says why.
+    """
+    tally = Tally()
+    full: list[Chunk] = []
+    for chunk in chunks:
+        tally.add(chunk)
+        if chunk.clip_ids:
+            full.append(chunk)
+    tally.check()
+    return Chunk(
+        np.concatenate([one.index for one in full]),
+        tuple(clip_id for one in full for clip_id in one.clip_ids),
+        tally.skipped,
+        {name: np.concatenate([one.arrays[name] for one in full]) for name in full[0].arrays},
+    )
+
+
+def seeded(seed: int, *names: str) -> np.random.Generator:
+    """A generator of one's own for a clip, a filter …: the same in whatever order they are met.
+
+    Parameters
+    ----------
+    seed : int
+    *names : str
+        Whom it is for, such as a clip's id and the name of a control.
+    """
+    digest = hashlib.sha256("\0".join(names).encode()).digest()
+    return np.random.default_rng([seed, *np.frombuffer(digest, np.uint32)])
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What a process needs to measure chunks, and to keep them."""
+
+    work: Work
+    data: Dataset
+    least_samples: int
+    parts: Parts | None
+
+    def __call__(self, number: int, places: tuple[int, ...]) -> Chunk:
+        kept = None if self.parts is None else self.parts.read(number)
+        if kept is not None:
+            return kept
+        measured = self._measure(places)
+        if self.parts is not None:
+            self.parts.write(number, measured)
+        return measured
+
+    def _measure(self, places: tuple[int, ...]) -> Chunk:
+        found: list[tuple[int, Clip]] = []
+        skipped: Counter[str] = Counter()
+        for place in places:
+            try:
+                clip = self.data[place]
+            except AudioError:
+                skipped["unreadable"] += 1
+                if skipped["unreadable"] == len(places):
+                    raise
+                continue
+            if len(clip.waveform) < self.least_samples:
+                skipped["short"] += 1
+            elif not clip.waveform.any():
+                skipped["silent"] += 1
+            else:
+                found.append((place, clip))
+        clips = [clip for _, clip in found]
+        with quietly_on_one_thread():
+            arrays = self.work(clips) if clips else {}
+        return Chunk(
+            np.array([place for place, _ in found], dtype=np.int64),
+            tuple(clip.clip_id for clip in clips),
+            dict(skipped),
+            arrays,
+        )
+
+
+@contextmanager
+def quietly_on_one_thread() -> Iterator[None]:
+    """Compute with one thread, and without notices of padded clips and silent maps."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SonibookWarning)
+            yield
+    finally:
+        torch.set_num_threads(threads)

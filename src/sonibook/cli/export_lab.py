@@ -1,0 +1,81 @@
+"""``sonibook export-lab``: networks and clips for the lab in the page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sonibook.cli.output import examples, shown, table
+
+if TYPE_CHECKING:
+    from sonibook.show.lab import LabClip, LabNetwork
+
+EXPORT_LAB_EXAMPLES = examples(
+    "sonibook export-lab --out build/lab",
+    "sonibook export-lab runs/mine/encoder.safetensors random --out build/lab",
+)
+
+_RANDOM = "random"
+#: Of the test scenes of seed 0: sounds that overlap, sounds apart, and one in a silent clip.
+_SCENES = (3, 27, 16, 19, 24, 2)
+
+
+def export_lab(
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", file_okay=False)],
+    checkpoints: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[CHECKPOINT]...",
+            help="Shipped names, .safetensors files, or 'random' for an untrained encoder; by "
+            "default all that are shipped, and random.",
+        ),
+    ] = None,
+    width: Annotated[float, typer.Option(min=1 / 64, help="Of the random encoder.")] = 0.25,
+    seed: Annotated[int, typer.Option(min=0, help="Of the random encoder.")] = 0,
+) -> None:
+    """Write networks and clips as the pieces that the lab in the page loads.
+
+    Weights go out in half precision, a piece a layer. The clips are soundscapes, which sonibook
+    synthesises. The lab itself is part of the book: 'make book' builds both.
+    """
+    from sonibook.checkpoint import shipped
+    from sonibook.show.lab import export_lab as write
+
+    named = list(dict.fromkeys(checkpoints or [*sorted(shipped(), reverse=True), _RANDOM]))
+    networks = [_network(name, width=width, seed=seed) for name in named]
+    manifest = write(networks, _clips(), out)
+    rows = [
+        [entry["name"], len(entry["layers"]), sum(layer["bytes"] for layer in entry["layers"])]
+        for entry in manifest["networks"]
+    ]
+    typer.echo(table(["network", "layers", "bytes"], rows))
+    typer.echo(f"and {len(manifest['clips'])} clips, in {shown(out)}")
+
+
+def _network(name: str, *, width: float, seed: int) -> LabNetwork:
+    from sonibook.checkpoint import load_encoder, read_card, shipped
+    from sonibook.encoder import CNN12
+    from sonibook.show.lab import LabNetwork
+
+    if name == _RANDOM:
+        card = {"task": f"random weights (He, seed {seed}), never trained"}
+        return LabNetwork(_RANDOM, CNN12(width=width, seed=seed).eval(), card)
+    card = read_card(name)
+    short = name if name in shipped() else str(card.get("name") or Path(name).stem)
+    return LabNetwork(short, load_encoder(name), card)
+
+
+def _clips() -> list[LabClip]:
+    from sonibook.datasets.soundscapes import Soundscapes
+    from sonibook.show.lab import LabClip
+
+    data = Soundscapes(seed=0, size=max(_SCENES) + 1, split="test")
+    clips = []
+    for index in _SCENES:
+        scene = data.scene(index)
+        events = [event.name.replace("_", " ") for event in scene.events]
+        title = ", ".join(events[:-1]) + (" and " if events[1:] else "") + events[-1]
+        clips.append(LabClip(f"scene-{index}", title.capitalize(), scene.mixture))
+    return clips

@@ -1,0 +1,57 @@
+"""Coherence with depth as a figure (paper, figure 7)."""
+
+from __future__ import annotations
+
+from sonibook.analysis.layer_coherence import CoherenceResult
+from sonibook.show.curves import course, draw_estimates, over_layers
+from sonibook.show.picture import Picture, picture
+from sonibook.show.style import look, new_figure
+
+
+def coherence_figure(result: CoherenceResult) -> Picture:
+    """Draw mean top-k coherence against depth, with its baselines and intervals.
+
+    Parameters
+    ----------
+    result : CoherenceResult
+
+    Returns
+    -------
+    Picture
+    """
+    layers = [row.layer for row in max((curve.layers for curve in result.curves), key=len)]
+    with look():
+        figure = new_figure(7.0, 3.4)
+        axes = figure.subplots()
+        for number, curve in enumerate(result.curves):
+            own = [row.layer for row in curve.layers]
+            means = [row.coherence for row in curve.layers]
+            label, baseline = curve.network, curve.baseline
+            draw_estimates(axes, own, means, label=label, number=number, baseline=baseline)
+        first = result.curves[0]
+        draw_estimates(
+            axes,
+            [row.layer for row in first.layers],
+            [row.other_clip for row in first.layers],
+            label="another clip's sonification",
+            number=len(result.curves),
+            baseline=True,
+        )
+        noise = [result.noise] * len(layers)
+        draw_estimates(
+            axes, layers, noise, label="white noise", number=len(result.curves) + 1, baseline=True
+        )
+        over_layers(
+            axes, layers, ylabel=f"mean top-{result.settings['k']} coherence", ylim=(0.0, 1.02)
+        )
+        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+    curves = "; ".join(
+        course(curve.network, [row.layer for row in curve.layers],
+               [row.coherence for row in curve.layers])
+        for curve in result.curves
+    )  # fmt: skip
+    alt = (
+        f"Coherence of clips with their sonifications, layer by layer, over {result.data.clips} "
+        f"clips. {curves}; white noise: {result.noise.mean:.2g} throughout."
+    )
+    return picture(figure, alt=alt)

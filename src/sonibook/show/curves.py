@@ -1,0 +1,96 @@
+"""Estimates over layers as curves, each with its interval as a band."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+
+from sonibook.analysis.result import Estimate
+from sonibook.show.style import CYCLE, GREY
+
+_MARKERS = "os^Dv*"
+
+
+def draw_estimates(
+    axes: Axes,
+    layers: Sequence[int],
+    estimates: Sequence[Estimate],
+    *,
+    label: str,
+    number: int,
+    baseline: bool = False,
+) -> None:
+    """Draw one curve: the means, and a band from low to high where there is an interval.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    layers : sequence of int
+    estimates : sequence of Estimate
+        One a layer; the curve has a gap where nothing was measured.
+    label : str
+        In the legend.
+    number : int >= 0
+        Which curve it is: gives it a colour and a marker of its own.
+    baseline : bool
+        Whether it is what others are to be read against: dashed and grey.
+    """
+    colour = GREY if baseline else CYCLE[number % len(CYCLE)]
+    mean, low, high = (
+        np.array([_or_nan(getattr(one, end)) for one in estimates])
+        for end in ("mean", "low", "high")
+    )
+    axes.plot(
+        layers,
+        mean,
+        color=colour,
+        linestyle="--" if baseline else "-",
+        marker=_MARKERS[number % len(_MARKERS)],
+        markersize=4.5,
+        label=label,
+    )
+    axes.fill_between(layers, low, high, color=colour, alpha=0.18, linewidth=0)
+
+
+def over_layers(axes: Axes, layers: Sequence[int], **labels: Any) -> None:
+    """Give axes whose horizontal one counts layers their ticks, grid and labels.
+
+    Parameters
+    ----------
+    axes : matplotlib.axes.Axes
+    layers : sequence of int
+    **labels
+        Of `Axes.set`, such as `ylabel` and `title`.
+    """
+    axes.set(xlabel="layer", xticks=layers, **labels)
+    axes.grid(True)
+
+
+def course(name: str, layers: Sequence[int], estimates: Sequence[Estimate]) -> str:
+    """A curve in words, for alternative text: where it starts, ends and turns.
+
+    Returns
+    -------
+    str
+        Such as "supervised: 0.94 at layer 1, 0.58 at layer 11".
+    """
+    known = [
+        (layer, one.mean)
+        for layer, one in zip(layers, estimates, strict=True)
+        if one.mean is not None
+    ]
+    if not known:
+        return f"{name}: nothing measured"
+    ends = {known[0], known[-1], max(known, key=_height), min(known, key=_height)}
+    return f"{name}: " + ", ".join(f"{mean:.2g} at layer {layer}" for layer, mean in sorted(ends))
+
+
+def _height(point: tuple[int, float]) -> float:
+    return point[1]
+
+
+def _or_nan(value: float | None) -> float:
+    return np.nan if value is None else value

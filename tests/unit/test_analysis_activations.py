@@ -1,0 +1,194 @@
+"""Top activations against a full sort, dead filters against a count, and users' own networks."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from oracles import plain_stack
+from torch import nn
+
+from sonibook.analysis.activations import ActivationsResult, _Best, top_activations
+from sonibook.datasets import Clip, Dataset, open_dataset
+from sonibook.encoder import CNN12
+from sonibook.errors import AnalysisError
+from sonibook.show.activations import activations_figure
+
+DEAD = 3
+
+
+class Repeated(Dataset):
+    """Every scene three times over, so that there are ties."""
+
+    name, classes, split, task = "repeated", ("any",), "all", "single-label"
+
+    def __init__(self) -> None:
+        self.scenes = open_dataset("soundscapes", size=6, duration=0.6, seed=2)
+
+    def __len__(self) -> int:
+        return 3 * len(self.scenes)
+
+    def __getitem__(self, index: int) -> Clip:
+        clip = self.scenes[index % len(self.scenes)]
+        return Clip(clip.waveform, (0,), f"clip-{index}")
+
+
+@pytest.fixture(scope="module")
+def network() -> CNN12:
+    """Filter DEAD of layer 2 never responds."""
+    network = CNN12(width=1 / 16, seed=0).eval()
+    with torch.no_grad():
+        network.features.conv2.bias[DEAD] = -1000.0
+    return network
+
+
+@pytest.fixture(scope="module")
+def result(network: CNN12) -> ActivationsResult:
+    return top_activations({"tiny": network}, Repeated(), k=4, chunk=5)
+
+
+def naive_energies(network: CNN12, data: Dataset) -> list[np.ndarray]:
+    """By PyTorch's own modules; one array (clips, filters) a layer."""
+    stack, rows = plain_stack(network), []
+    for clip in data:
+        y, energies = torch.from_numpy(clip.waveform)[None, None], []
+        modules = list(stack)
+        for place, module in enumerate(modules):
+            y = module(y)
+            following = modules[place + 1] if place + 1 < len(modules) else None
+            if following is None or isinstance(following, nn.Conv1d):
+                energies.append(y[0].square().mean(dim=1).numpy())
+        rows.append(energies)
+    return [np.stack(layer) for layer in zip(*rows, strict=True)]
+
+
+def test_top_clips_are_those_of_a_full_sort(network, result) -> None:
+    energies = naive_energies(network, Repeated())
+    layers = result.activations[0].layers
+    assert [row.layer for row in layers] == list(range(1, 12))
+    for row, energy in zip(layers, energies, strict=True):
+        assert len(row.filters) == energy.shape[1]
+        for one in row.filters:
+            own = energy[:, one.filter]
+            live = [place for place in range(len(own)) if own[place] > 0]
+            expected = sorted(live, key=lambda place: (-own[place], place))[:4]
+            found = [top.index for top in one.top]
+            # Two clips may swap places by a rounding error, so energies are compared, then ties.
+            np.testing.assert_allclose(
+                [top.energy for top in one.top], own[expected], rtol=1e-3, atol=1e-12
+            )
+            assert len(set(found)) == len(found)
+            assert [top.clip_id for top in one.top] == [f"clip-{place}" for place in found]
+
+
+def test_of_equal_clips_the_earlier_comes_first(result) -> None:
+    for row in result.activations[0].layers:
+        for one in row.filters:
+            for first, second in zip(one.top, one.top[1:], strict=False):
+                assert first.energy > second.energy or first.index < second.index
+            if one.top:
+                assert one.top[0].index < 6
+
+
+def test_dead_filters_and_pairs_are_counted(network, result) -> None:
+    for row, energy in zip(
+        result.activations[0].layers, naive_energies(network, Repeated()), strict=True
+    ):
+        assert row.pairs == energy.size
+        assert row.dead_pairs == (energy == 0).sum()
+        assert row.dead_filters == (energy == 0).all(axis=0).sum()
+        assert [one.live_clips for one in row.filters] == (energy > 0).sum(axis=0).tolist()
+    dead = result.activations[0].layers[1].filters[DEAD]
+    assert dead.live_clips == 0
+    assert dead.top == ()
+    assert result.activations[0].layers[1].dead_filters >= 1
+
+
+def test_the_chunks_do_not_matter(network, result) -> None:
+    assert top_activations({"tiny": network}, Repeated(), k=4, chunk=18) == result
+
+
+def content(path: Path) -> dict:
+    whole = json.loads(path.read_text())
+    del whole["provenance"]
+    return whole
+
+
+def test_interrupted_or_in_two_processes_it_writes_the_same(
+    network, result, tmp_path, monkeypatch
+) -> None:
+    result.write(tmp_path / "one.json")
+    networks, options = {"tiny": network}, {"k": 4, "chunk": 5}
+    top_activations(networks, Repeated(), processes=2, **options).write(tmp_path / "two.json")
+
+    def broken(self: Repeated, index: int) -> Clip:
+        if index == 11:
+            raise KeyboardInterrupt
+        return read(self, index)
+
+    read = Repeated.__getitem__
+    parts = tmp_path / "parts"
+    monkeypatch.setattr(Repeated, "__getitem__", broken)
+    with pytest.raises(KeyboardInterrupt):
+        top_activations(networks, Repeated(), parts=parts, **options)
+    assert len(list(parts.rglob("*.npz"))) == 2
+    monkeypatch.setattr(Repeated, "__getitem__", read)
+    top_activations(networks, Repeated(), parts=parts, **options).write(tmp_path / "three.json")
+    assert content(tmp_path / "one.json") == content(tmp_path / "two.json")
+    assert content(tmp_path / "one.json") == content(tmp_path / "three.json")
+
+
+def test_what_is_kept_does_not_grow_with_the_clips() -> None:
+    best, generator = _Best(7, 3), np.random.default_rng(0)
+    energies = []
+    for start in range(0, 400, 10):
+        energies.append(generator.random((10, 7), np.float32))
+        best.add(energies[-1], np.arange(start, start + 10))
+        assert best.energy.shape == best.place.shape == (7, 3)
+    expected = np.argsort(-np.concatenate(energies), axis=0)[:3].T
+    assert (best.place == expected).all()
+
+
+def test_own_network() -> None:
+    """Four blocks, pools of 4, kernels of 9, and nothing of CNN12."""
+    torch.manual_seed(0)
+    channels = [1, 4, 6, 8, 10]
+    mine = nn.Sequential(
+        *(
+            module
+            for inputs, outputs in zip(channels, channels[1:], strict=False)
+            for module in (nn.Conv1d(inputs, outputs, 9), nn.ReLU(), nn.MaxPool1d(4))
+        )
+    )
+    data = open_dataset("soundscapes", size=5, duration=1.0)
+    result = top_activations({"mine": mine}, data, k=2)
+    layers = result.activations[0].layers
+    assert [len(row.filters) for row in layers] == channels[1:]
+    for clip in data:
+        y = torch.from_numpy(clip.waveform)[None, None]
+        energy = mine(y).detach()[0].square().mean(dim=1)
+        for one in layers[3].filters:
+            for top in one.top:
+                if top.clip_id == clip.clip_id:
+                    assert top.energy == pytest.approx(float(energy[one.filter]), rel=1e-4)
+
+
+def test_the_figure_shows_what_the_result_says(result, tmp_path) -> None:
+    result.write(tmp_path / "result.json")
+    picture = activations_figure(ActivationsResult.read(tmp_path / "result.json"))
+    dead, liked = picture.figure.axes
+    shares = [100 * row.dead_pairs / row.pairs for row in result.activations[0].layers]
+    np.testing.assert_allclose(dead.lines[0].get_ydata(), shares)
+    assert dead.lines[1].get_ydata()[1] == pytest.approx(100 / 4)
+    assert 1 <= max(liked.lines[0].get_ydata()) <= 6
+    assert "tiny: in layer 11" in picture.alt
+
+
+def test_what_is_refused(network) -> None:
+    with pytest.raises(AnalysisError, match="k 0 is impossible"):
+        top_activations({"tiny": network}, Repeated(), k=0)
+    with pytest.raises(AnalysisError, match="no network"):
+        top_activations({}, Repeated())

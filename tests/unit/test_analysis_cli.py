@@ -1,0 +1,227 @@
+"""``sonibook analyse``: what the commands write and say, and how they refuse."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import soundfile
+from PIL import Image
+
+from sonibook.analysis.activations import ActivationsResult, top_activations
+from sonibook.analysis.evolution import EvolutionResult
+from sonibook.analysis.layer_coherence import CoherenceResult
+from sonibook.analysis.selectivity import SelectivityResult
+from sonibook.checkpoint import load_encoder, save_checkpoint
+from sonibook.cli import main
+from sonibook.cli.analyse.options import open_networks
+from sonibook.datasets import Soundscapes, open_dataset
+from sonibook.encoder import CNN12
+
+SOURCE = Path(__file__).parents[2] / "src"
+#: Five short scenes, an untrained network of four channels, one process.
+SCENES = ("-d", "soundscapes", "-o", "size=5", "-o", "duration=0.6", "--processes", "1")
+TINY = ("random", "--width", "0.0625")
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    def call(*arguments: object) -> tuple[int, str, str]:
+        code = main([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two checkpoints of a run."""
+    folder = tmp_path_factory.mktemp("kept")
+    paths = []
+    for epoch in (0, 10):
+        paths.append(folder / f"epoch-{epoch:04d}.safetensors")
+        save_checkpoint(paths[-1], CNN12(width=1 / 16, seed=epoch), {"epoch": epoch})
+    return paths
+
+
+@pytest.mark.parametrize("command", ["activations", "coherence", "evolution", "selectivity"])
+def test_every_command_explains_itself_by_examples(run, command):
+    code, told, _ = run("analyse", command, "--help")
+    assert code == 0
+    assert f"sonibook analyse {command} " in told
+
+
+@pytest.mark.parametrize(
+    ("command", "kind", "said"),
+    [
+        ("activations", ActivationsResult, "clip liked most"),
+        ("coherence", CoherenceResult, "white noise"),
+        ("selectivity", SelectivityResult, "the clips themselves"),
+    ],
+)
+def test_it_writes_a_result_and_its_figure_and_cleans_up(run, tmp_path, command, kind, said):
+    out, figure = tmp_path / "result.json", tmp_path / "figure.png"
+    code, told, err = run(
+        "analyse", command, *TINY, *SCENES, "--limit", 3, "--out", out, "--figure", figure
+    )
+    assert (code, err) == (0, "")
+    assert said in told
+    assert "soundscapes (test), 3 of 5 clips" in told
+    result = kind.read(out)
+    assert next(iter(result.networks)) == "random"
+    assert result.data.clips == 3
+    with Image.open(figure) as image:
+        assert "over 3 clips" in image.text["Description"]
+    assert {path.name for path in tmp_path.iterdir()} == {"result.json", "figure.png"}
+
+
+def test_evolution_of_kept_checkpoints_with_sounds(run, tmp_path, kept):
+    code, told, _ = run(
+        "analyse", "evolution", *reversed(kept), *SCENES, "--filter", "8:5", "--filter", "2:0",
+        "--sounds", tmp_path / "heard", "--out", tmp_path / "e.json",
+        "--figure", tmp_path / "e.svg",
+    )  # fmt: skip
+    assert code == 0
+    assert "correlation" in told
+    rows = EvolutionResult.read(tmp_path / "e.json").filters
+    assert [(row.layer, row.filter) for row in rows] == [(2, 0), (8, 5)]
+    assert [step.epoch for step in rows[0].steps] == [0, 10]
+    names = ["epoch-0000.wav", "epoch-0010.wav", "input.wav"]
+    for row in rows:
+        folder = tmp_path / "heard" / f"layer{row.layer:02d}-filter{row.filter:04d}"
+        assert sorted(path.name for path in folder.iterdir()) == names
+        assert soundfile.info(folder / "epoch-0010.wav").frames == 4800
+    assert "filters' sonifications at 2 checkpoints" in (tmp_path / "e.svg").read_text()
+
+
+def test_interrupted_it_goes_on_when_run_again(run, tmp_path, monkeypatch):
+    out = tmp_path / "result.json"
+    arguments = (
+        "analyse", "activations", *TINY, "-d", "soundscapes", "-o", "size=20",
+        "-o", "duration=0.6", "--processes", "1", "--out", out,
+    )  # fmt: skip
+    read = Soundscapes.__getitem__
+    asked: list[int] = []
+
+    def broken(self: Soundscapes, index: int) -> Any:
+        asked.append(index)
+        if index == 17:
+            raise KeyboardInterrupt
+        return read(self, index)
+
+    monkeypatch.setattr(Soundscapes, "__getitem__", broken)
+    code, _, err = run(*arguments)
+    assert code == 130
+    assert "What was measured is kept: run the same again to go on." in err
+    assert not out.exists()
+    monkeypatch.setattr(
+        Soundscapes, "__getitem__", lambda self, index: asked.append(index) or read(self, index)
+    )
+    asked.clear()
+    assert run(*arguments)[0] == 0
+    # The ends are read to know the data set by; of the clips only those that were missing.
+    assert asked == [0, 19, 16, 17, 18, 19]
+    data = open_dataset("soundscapes", split="test", size=20, duration=0.6)
+    networks = {"random": CNN12(width=1 / 16, seed=0).eval()}
+    assert ActivationsResult.read(out) == top_activations(networks, data)
+    assert list(tmp_path.iterdir()) == [out]
+
+
+def test_ctrl_c_leaves_what_was_measured_and_no_process(tmp_path):
+    arguments = ["analyse", "activations", "random", "--width", "0.03", "-d", "soundscapes"]
+    settings = ["-o", "size=600", "-o", "duration=1.0", "--processes", "2"]
+    out = tmp_path / "result.json"
+    started = subprocess.Popen(
+        [sys.executable, "-m", "sonibook", *arguments, *settings, "--out", str(out)],
+        env={**os.environ, "PYTHONPATH": str(SOURCE)},
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    while started.poll() is None and not list(tmp_path.rglob("0*.npz")):
+        time.sleep(0.05)
+    os.killpg(started.pid, signal.SIGINT)
+    # Its error output ends when the last of its processes has closed it.
+    _, err = started.communicate(timeout=60)
+    assert started.returncode == 130
+    assert err.splitlines()[-2:] == [
+        "What was measured is kept: run the same again to go on.",
+        "Interrupted.",
+    ]
+    assert "Traceback" not in err
+    assert not out.exists()
+    assert 1 <= len(list(tmp_path.rglob("0*.npz"))) < 38
+
+
+def test_networks_by_name_file_and_seed(kept):
+    found = open_networks([str(kept[0]), "random", "random:7"], width=1 / 16, seed=3)
+    assert list(found) == ["epoch-0000", "random", "random:7"]
+    for name, seed in (("random", 3), ("random:7", 7)):
+        expected = CNN12(width=1 / 16, seed=seed).features.conv1.weight
+        assert (found[name].features.conv1.weight == expected).all()
+    expected = load_encoder(kept[0]).features.conv1.weight
+    assert (found["epoch-0000"].features.conv1.weight == expected).all()
+    assert not any(network.training for network in found.values())
+
+
+def test_files_of_one_name_are_called_by_their_paths(kept, tmp_path):
+    other = tmp_path / kept[0].name
+    other.write_bytes(kept[0].read_bytes())
+    assert list(open_networks([str(kept[0]), str(other)], width=1.0, seed=0)) == [
+        str(kept[0]),
+        str(other),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("coherence", *TINY, "--figure", "figure.gif"), "ends in .png, .svg, .pdf"),
+        (("coherence", "random:x"), "'x' is no seed"),
+        (("coherence", "random", "random"), "random is named twice"),
+        (("coherence", "missing"), "no such file"),
+        (("coherence", *TINY, "-k", "500"), "k 500 is impossible"),
+        (("coherence", *TINY, "--folds", "1", "--split", "all"), "either --folds or --split"),
+        (("activations", *TINY, "--split", "some"), "no split"),
+        (("evolution", "supervised", "supervised"), "names no epoch"),
+    ],
+)
+def test_what_is_wrong_is_said_in_one_sentence(run, tmp_path, monkeypatch, arguments, reason):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = run("analyse", *arguments, *SCENES)
+    assert code == 2
+    assert reason in " ".join(err.replace("│", " ").split())
+    assert "Traceback" not in err
+    assert not list(tmp_path.iterdir())
+
+
+def test_filters_and_epochs_that_are_none_are_refused(run, kept):
+    code, _, err = run("analyse", "evolution", *kept, *SCENES, "--filter", "8")
+    assert code == 2
+    assert "'8' is no LAYER:FILTER such as 8:17" in err
+    code, _, err = run("analyse", "evolution", kept[0], kept[0], *SCENES)
+    assert code == 2
+    assert "another checkpoint of epoch 0" in err
+
+
+def test_real_recordings(run, tmp_path, data_root):
+    out = tmp_path / "c.json"
+    code, _, _ = run(
+        "analyse", "coherence", *TINY, "-d", "esc10", "--folds", "5", "--data-root", data_root,
+        "--limit", 4, "--processes", 1, "--out", out,
+    )  # fmt: skip
+    assert code == 0
+    content = json.loads(out.read_text())
+    assert content["data"]["clips"] == 4
+    trained, untrained = (curve["layers"][0]["coherence"]["mean"] for curve in content["curves"])
+    assert 0.5 < min(trained, untrained) <= 1.0
+    assert content["noise"]["mean"] < 0.1

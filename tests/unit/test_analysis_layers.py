@@ -1,0 +1,271 @@
+"""Coherence, selectivity and activity layer by layer, against scipy and naive loops."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from oracles import plain_stack
+from scipy import signal
+from torch import nn
+
+from sonibook.analysis.baselines import with_random_weights
+from sonibook.analysis.layer_coherence import CoherenceResult, _others, coherence_by_layer
+from sonibook.analysis.result import fingerprint
+from sonibook.analysis.selectivity import SelectivityResult, selectivity_by_layer
+from sonibook.analysis.spectra import spectral_shape
+from sonibook.datasets import Clip, Dataset, open_dataset
+from sonibook.deconvnet import ForwardPass
+from sonibook.encoder import CNN12
+from sonibook.errors import AnalysisError
+from sonibook.show.coherence import coherence_figure
+from sonibook.show.selectivity import selectivity_figure
+
+
+@pytest.fixture(scope="module")
+def scenes() -> Dataset:
+    return open_dataset("soundscapes", size=6, duration=0.6, seed=4)
+
+
+@pytest.fixture(scope="module")
+def network() -> CNN12:
+    """No filter of layer 10 ever responds, so that layer 11 is dead, too."""
+    network = CNN12(width=1 / 16, seed=1).eval()
+    with torch.no_grad():
+        network.features.conv10.bias.fill_(-1000.0)
+    return network
+
+
+@pytest.fixture(scope="module")
+def coherences(network: CNN12, scenes: Dataset) -> CoherenceResult:
+    return coherence_by_layer({"tiny": network}, scenes, k=3, nperseg=128, noverlap=32)
+
+
+@pytest.fixture(scope="module")
+def selective(network: CNN12, scenes: Dataset) -> SelectivityResult:
+    return selectivity_by_layer({"tiny": network}, scenes, filters=2)
+
+
+def own_network() -> nn.Module:
+    torch.manual_seed(1)
+    modules: list[nn.Module] = []
+    for inputs, outputs in ((1, 4), (4, 6), (6, 8), (8, 10)):
+        modules += [nn.Conv1d(inputs, outputs, 9), nn.ReLU(), nn.MaxPool1d(4)]
+    return nn.Sequential(*modules)
+
+
+def top_coherence(x: np.ndarray, s: np.ndarray) -> float:
+    _, values = signal.coherence(
+        x.astype(np.float64), s.astype(np.float64), nperseg=128, noverlap=32
+    )
+    return float(np.sort(values)[-3:].mean())
+
+
+@pytest.mark.filterwarnings("ignore:.*silent")
+def test_coherence_is_the_mean_over_clips_of_scipys(network, scenes, coherences) -> None:
+    rows = coherences.curves[0].layers
+    heard = [ForwardPass(network, clip.waveform).sonify_most_active()[0].numpy() for clip in scenes]
+    for row in rows[:9]:
+        sounds = [s[row.layer - 1] for s in heard]
+        own = [top_coherence(clip.waveform, s) for clip, s in zip(scenes, sounds, strict=True)]
+        assert row.coherence.mean == pytest.approx(np.mean(own), abs=1e-10)
+        assert row.coherence.low < row.coherence.mean < row.coherence.high
+        assert row.dead == 0
+        others = _others(list(scenes))
+        strange = [
+            top_coherence(clip.waveform, sounds[other])
+            for clip, other in zip(scenes, others, strict=True)
+        ]
+        assert row.other_clip.mean == pytest.approx(np.mean(strange), abs=1e-10)
+    for row in rows[9:]:
+        assert row.dead == 6
+        assert row.coherence.mean is None
+        assert row.coherence.clips == 0
+
+
+def test_baselines_stand_beside_the_network(network, coherences) -> None:
+    assert [(one.network, one.baseline) for one in coherences.curves] == [
+        ("tiny", False),
+        ("random weights", True),
+    ]
+    assert coherences.networks["tiny"] == fingerprint(network)
+    first = coherences.curves[0].layers[0]
+    assert coherences.noise.mean < 0.3 < first.coherence.mean
+    assert first.other_clip.mean < 0.6 * first.coherence.mean
+    assert coherences.noise.clips == 6
+
+
+def test_random_weights_are_one_for_each_shape_and_differ_by_seed(network) -> None:
+    plain = plain_stack(network)
+    same = {"a": network, "b": CNN12(width=1 / 16, seed=9).eval()}
+    assert list(with_random_weights(same, seed=0)) == ["a", "b", "random weights"]
+    mixed = with_random_weights({"a": network, "mine": own_network()}, seed=0)
+    assert list(mixed)[2:] == ["random weights (a)", "random weights (mine)"]
+    fresh = [with_random_weights({"a": plain}, seed=seed)["random weights"] for seed in (0, 0, 1)]
+    prints = [fingerprint(one) for one in fresh]
+    assert prints[0] == prints[1] != prints[2]
+    weight = dict(fresh[0].named_parameters())["26.weight"]
+    assert float(weight.detach().std()) == pytest.approx((2 / weight[0].numel()) ** 0.5, rel=0.1)
+    for name, value in fresh[0].named_parameters():
+        if name.endswith("bias"):
+            assert not value.any()
+    with pytest.raises(AnalysisError, match="name yours otherwise"):
+        with_random_weights({"random weights": network}, seed=0)
+
+
+def test_another_clip_shares_no_label_where_there_is_such() -> None:
+    def clips(*labels: tuple[int, ...]) -> list[Clip]:
+        return [Clip(np.ones(4, np.float32), own, str(n)) for n, own in enumerate(labels)]
+
+    assert _others(clips((0,), (0,), (1,), (0, 1))) == [2, 2, 0, 0]
+    assert _others(clips((0,))) == [None]
+
+
+class Short(Dataset):
+    """Too few samples for two segments, by one, and just enough."""
+
+    name, classes, split, task = "short", ("any",), "all", "single-label"
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> Clip:
+        noise = np.random.default_rng(index).standard_normal(383 + index)
+        return Clip(noise.astype(np.float32), (0,), str(index))
+
+
+def test_clips_of_one_segment_are_skipped_and_counted() -> None:
+    result = coherence_by_layer({"mine": own_network()[:3]}, Short())
+    assert result.data.skipped == {"short": 1}
+    assert result.data.clips == 1
+    row = result.curves[0].layers[0]
+    assert row.coherence.clips == 1
+    assert row.coherence.low is None
+    # The one clip has no other beside it.
+    assert row.other_clip.clips == 0
+
+
+def test_processes_give_the_same(network, scenes, coherences) -> None:
+    again = coherence_by_layer(
+        {"tiny": network}, scenes, k=3, nperseg=128, noverlap=32, processes=2, chunk=16
+    )
+    assert again == coherences
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [
+        ({"k": 130}, "k 130 is impossible: choose 1 to 129"),
+        ({"noverlap": 256}, "do not make segments"),
+    ],
+)
+def test_impossible_settings_are_refused(network, scenes, options, reason) -> None:
+    with pytest.raises(AnalysisError, match=reason):
+        coherence_by_layer({"tiny": network}, scenes, **options)
+    with pytest.raises(AnalysisError, match="filters -1"):
+        selectivity_by_layer({"tiny": network}, scenes, filters=-1)
+
+
+def test_own_network_goes_through_both(scenes) -> None:
+    mine = {"mine": own_network()}
+    coherence = coherence_by_layer(mine, scenes, limit=3)
+    selectivity = selectivity_by_layer(mine, scenes, limit=3, filters=1)
+    assert len(coherence.curves[0].layers) == len(selectivity.selectivity[0].layers) == 4
+    assert coherence.curves[0].layers[0].coherence.mean > 0.5
+
+
+def test_spectral_shape_of_known_sounds() -> None:
+    time = np.arange(80_000) / 8000
+    noise = np.random.default_rng(0).standard_normal(80_000)
+    tone = np.sin(2 * np.pi * 1000 * time)
+    two = tone + np.sin(2 * np.pi * 3000 * time)
+    centroid, bandwidth, entropy = spectral_shape(np.stack([noise, tone, two])).T
+    np.testing.assert_allclose(centroid, [2000, 1000, 2000], rtol=0.02)
+    # A flat spectrum over 4000 Hz has a standard deviation of 4000 / sqrt(12).
+    np.testing.assert_allclose(bandwidth[[0, 2]], [4000 / 12**0.5, 1000], rtol=0.02)
+    assert bandwidth[1] < 25
+    assert entropy[0] > 0.99
+    assert entropy[1] < entropy[2] < 0.35
+
+
+def test_spectral_shape_by_a_naive_sum_and_without_regard_to_gain() -> None:
+    x = np.random.default_rng(1).standard_normal(2000).cumsum()
+    frequency, _, frames = signal.stft(
+        x, 8000, nperseg=256, boundary=None, padded=False, detrend="constant"
+    )
+    power = (np.abs(frames) ** 2).mean(axis=1)
+    power[1:-1] *= 2
+    p = power / power.sum()
+    centroid = sum(p * frequency)
+    expected = [
+        centroid,
+        sum(p * (frequency - centroid) ** 2) ** 0.5,
+        -sum(p * np.log(p)) / np.log(129),
+    ]
+    np.testing.assert_allclose(spectral_shape(x), expected, rtol=1e-9)
+    np.testing.assert_allclose(spectral_shape(-1e-3 * x), expected, rtol=1e-9)
+    assert np.isnan(spectral_shape(np.zeros(500))).all()
+
+
+@pytest.mark.filterwarnings("ignore:.*silent")
+def test_selectivity_by_hand(network, scenes, selective) -> None:
+    rows = selective.selectivity[0].layers
+    passes = [ForwardPass(network, clip.waveform) for clip in scenes]
+    for row in rows:
+        maps = [one.maps[row.layer - 1][0].numpy() for one in passes]
+        live = [(values > 0).any(axis=1).mean() for values in maps]
+        steps = [(values > 0).mean() for values in maps]
+        assert row.live_maps.mean == pytest.approx(np.mean(live), rel=1e-6)
+        assert row.live_steps.mean == pytest.approx(np.mean(steps), rel=1e-6)
+        assert row.dead == sum(share == 0 for share in live)
+        shapes = np.stack([
+            spectral_shape(one.sonify_most_active([row.layer])[0][0].numpy()) for one in passes
+        ])  # fmt: skip
+        if row.layer < 10:
+            assert row.top.centroid.mean == pytest.approx(shapes[:, 0].mean(), rel=1e-4)
+            assert row.top.entropy.mean == pytest.approx(shapes[:, 2].mean(), rel=1e-4)
+            assert row.drawn.centroid.clips == 6
+        else:
+            assert row.dead == 6
+            assert row.top.centroid.mean is None
+    inputs = np.stack([spectral_shape(clip.waveform) for clip in scenes])
+    assert selective.inputs.bandwidth.mean == pytest.approx(inputs[:, 1].mean(), rel=1e-12)
+
+
+def test_all_filters_drawn_are_all_live_filters(scenes) -> None:
+    mine = own_network()[:3]
+    row = selectivity_by_layer({"mine": mine}, scenes, filters=99).selectivity[0].layers[0]
+    means = []
+    for clip in scenes:
+        passed = ForwardPass(mine, clip.waveform)
+        live = torch.nonzero(passed.energy(1)[0])[:, 0].tolist()
+        means.append(spectral_shape(passed.sonify(1, live).numpy()).mean(axis=0))
+    assert row.drawn.centroid.mean == pytest.approx(np.mean(means, axis=0)[0], rel=1e-6)
+    none = selectivity_by_layer({"mine": mine}, scenes, filters=0).selectivity[0].layers[0]
+    assert none.drawn is None
+    assert none.top == row.top
+
+
+def test_figures_show_what_the_results_say(coherences, selective, tmp_path) -> None:
+    coherences.write(tmp_path / "c.json")
+    selective.write(tmp_path / "s.json")
+    picture = coherence_figure(CoherenceResult.read(tmp_path / "c.json"))
+    (axes,) = picture.figure.axes
+    shown = axes.lines[0].get_ydata()
+    means = [row.coherence.mean for row in coherences.curves[0].layers]
+    np.testing.assert_allclose(shown[:9], means[:9])
+    assert np.isnan(shown[9:]).all()
+    labels = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert labels == ["tiny", "random weights", "another clip's sonification", "white noise"]
+    assert f"tiny: {means[0]:.2g} at layer 1" in picture.alt
+    result = SelectivityResult.read(tmp_path / "s.json")
+    for drawn in (False, True):
+        picture = selectivity_figure(result, drawn=drawn)
+        rows = result.selectivity[0].layers
+        which = [row.drawn if drawn else row.top for row in rows]
+        shown = picture.figure.axes[2].lines[0].get_ydata()
+        np.testing.assert_allclose(shown[:9], [one.entropy.mean for one in which[:9]])
+    assert "filters drawn at random" in picture.alt
+    none = result.model_copy(update={"settings": {"filters": 0, "seed": 0}})
+    with pytest.raises(ValueError, match="measure again"):
+        selectivity_figure(none, drawn=True)

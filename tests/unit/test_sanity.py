@@ -1,0 +1,304 @@
+"""Sanity checks: likeness against oracles, random weights, curves by hand, and a stranger's CNN."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+from torch import nn
+
+from sonibook import CNN12, open_dataset, sonify
+from sonibook.analysis.estimates import estimates
+from sonibook.analysis.likeness import (
+    log_spectral_distance,
+    mel_levels,
+    rank_correlation,
+    spectrogram_correlation,
+    structural_similarity,
+)
+from sonibook.analysis.randomise import mixed, untrained
+from sonibook.analysis.result import estimate
+from sonibook.analysis.sanity import BASELINES, MEASURES, Sanity, SanityResult, sanity
+from sonibook.analysis.stream import seeded
+from sonibook.cli import main
+from sonibook.datasets import Clip, Dataset
+from sonibook.errors import AnalysisError, LayerError
+from sonibook.norms import StandardisedConv1d
+from sonibook.stack import blocks_of
+
+#: Random weights make dead maps, of which a caller of `Sanity` is told.
+pytestmark = pytest.mark.filterwarnings("ignore::sonibook.errors.SonibookWarning")
+
+
+def noise(*shape, seed=0):
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def stranger(seed=0):
+    """A network of another build: depth 4, pool 4, kernel 9."""
+    torch.manual_seed(seed)
+    modules = []
+    for before, after in ((1, 6), (6, 8), (8, 8), (8, 5)):
+        modules += [nn.Conv1d(before, after, 9), nn.ReLU(), nn.MaxPool1d(4)]
+    return nn.Sequential(*modules).eval()
+
+
+class Clips(Dataset):
+    """A few clips of noise with bursts, one of them silent."""
+
+    name, classes, split, task = "clips", ("any",), "all", "single-label"
+
+    def __init__(self, size=5, samples=3000):
+        self.size, self.samples = size, samples
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, index):
+        if index == 3:
+            return Clip(np.zeros(self.samples, np.float32), (0,), "silent")
+        x = noise(self.samples, seed=index) * (1 + torch.sin(torch.arange(self.samples) / 700))
+        return Clip((x / x.abs().max()).float().numpy(), (0,), f"clip-{index}")
+
+
+# How alike two sounds are
+
+
+def test_rank_correlation_equals_scipy_with_ties():
+    x, y = noise(2, 4000), noise(2, 4000, seed=1)
+    y[0] += x[0]
+    y[:, 1000:3000] = 0.0  # as a sonification is, where its map is
+    ours = rank_correlation(x, y)
+    theirs = [stats.spearmanr(a.abs(), b.abs()).statistic for a, b in zip(x, y, strict=True)]
+    np.testing.assert_allclose(ours.numpy(), theirs, atol=1e-12)
+
+
+def test_structural_similarity_equals_a_naive_loop():
+    x, y = noise(5000), noise(5000, seed=1) + noise(5000)
+    a, b = mel_levels(x).numpy(), mel_levels(y).numpy()
+    c1, c2 = 0.6**2, 1.8**2
+    values = []
+    for band in range(a.shape[0] - 6):
+        for frame in range(a.shape[1] - 6):
+            p, q = (image[band : band + 7, frame : frame + 7] for image in (a, b))
+            covariance = ((p - p.mean()) * (q - q.mean())).mean()
+            values.append(
+                (2 * p.mean() * q.mean() + c1)
+                / (p.mean() ** 2 + q.mean() ** 2 + c1)
+                * (2 * covariance + c2)
+                / (p.var() + q.var() + c2)
+            )
+    assert float(structural_similarity(x, y)) == pytest.approx(np.mean(values), abs=1e-10)
+
+
+def test_spectrogram_correlation_equals_numpy():
+    x, y = noise(5000), noise(5000, seed=1) + noise(5000)
+    expected = np.corrcoef(mel_levels(x).flatten(), mel_levels(y).flatten())[0, 1]
+    assert float(spectrogram_correlation(x, y)) == pytest.approx(expected, abs=1e-12)
+
+
+def test_mel_levels_are_decibels_and_what_is_60_below_the_mean_is_not_heard():
+    time = torch.arange(8192, dtype=torch.float64) / 8000
+    loud, soft = torch.sin(2 * np.pi * 500 * time), torch.sin(2 * np.pi * 3000 * time)
+    one, more, inaudible = (mel_levels(loud + gain * soft) for gain in (0.1, 0.2, 1e-6))
+    band = 20 + int(one[20:, 30].argmax())
+    rise = float((more - one)[band, 30])
+    assert rise == pytest.approx(20 * np.log10(2), abs=0.2)  # the mean rises a little, too
+    assert float(one[:, 30].argmax()) < 16
+    assert float(inaudible[band, 30]) == 0.0
+
+
+def test_log_spectral_distance_equals_a_naive_loop():
+    x, y = noise(5000), noise(5000, seed=1).cumsum(0)
+    a, b = mel_levels(x).numpy(), mel_levels(y).numpy()
+    frames = [np.sqrt(np.mean((a[:, t] - b[:, t]) ** 2)) for t in range(a.shape[1])]
+    assert float(log_spectral_distance(x, y)) == pytest.approx(np.mean(frames), abs=1e-9)
+
+
+@pytest.mark.parametrize("measure", MEASURES.values(), ids=list(MEASURES))
+def test_likeness_sees_neither_gain_nor_sign_and_no_likeness_to_silence(measure):
+    x, y = noise(3, 3000), noise(3, 3000, seed=1)
+    torch.testing.assert_close(measure(x, -0.01 * y), measure(x, y))
+    best = 0.0 if measure is log_spectral_distance else 1.0
+    torch.testing.assert_close(measure(x, x), torch.full((3,), best, dtype=torch.float64))
+    y[1] = 0.0
+    assert measure(x, y).isnan().tolist() == [False, True, False]
+    assert abs(float(measure(x, y)[0]) - best) > 0.3
+    torch.testing.assert_close(measure(x[0], y)[2], measure(x[0], y[2]))  # one against many
+
+
+def test_white_noises_are_not_alike_for_being_white():
+    values = spectrogram_correlation(noise(20, 20_000), noise(20, 20_000, seed=1))
+    assert abs(float(values.mean())) < 0.1
+
+
+# Random weights
+
+
+def test_untrained_blocks_are_he_and_seeded():
+    network = CNN12(width=1.0, depth=5, norm="weight", seed=0)
+    blocks = blocks_of(network)
+    fresh = untrained(blocks, seed=3)
+    for block, one in zip(blocks, fresh, strict=True):
+        fan_in = block.conv.in_channels * block.extent
+        assert one.pool == block.pool
+        assert float(one.conv.weight.detach().std()) == pytest.approx(np.sqrt(2 / fan_in), rel=0.15)
+        assert not one.conv.bias.any()
+        assert not isinstance(one.conv, StandardisedConv1d)
+        assert not torch.equal(one.conv.weight, block.conv.weight)
+    again = untrained(blocks, seed=3)
+    assert all(torch.equal(a.conv.weight, b.conv.weight) for a, b in zip(fresh, again, strict=True))
+    other = untrained(blocks, seed=4)
+    assert not torch.equal(other[0].conv.weight, fresh[0].conv.weight)
+
+
+def test_mixed_takes_the_named_layers_and_no_other():
+    network = stranger()
+    blocks, fresh = blocks_of(network), untrained(blocks_of(network), seed=0)
+    made = blocks_of(mixed(blocks, fresh, [2, 4]))
+    sources = [blocks, fresh, blocks, fresh]
+    for place, (block, source) in enumerate(zip(made, sources, strict=True)):
+        assert block.conv is source[place].conv
+        assert block.pool == 4
+    x = noise(1, 1, 4000).float()
+    assert torch.equal(mixed(blocks, fresh, [])(x), network(x))
+
+
+# The curves
+
+
+def test_a_strangers_network_in_a_few_lines():
+    result = sanity(stranger(), open_dataset("soundscapes", size=3, duration=1.0), layers=[1, 4])
+    assert result.data.clips == 3
+    assert {(p.randomised, p.layer, p.down_to) for p in result.points} == {
+        (kind, layer, down_to)
+        for kind in ("cascading", "independent")
+        for layer, downs in ((1, [1]), (4, [1, 2, 3, 4]))
+        for down_to in downs
+    }
+    assert {(one.name, one.layer) for one in result.baselines} == {
+        (name, layer) for name in BASELINES for layer in (1, 4)
+    }
+
+
+def test_a_point_is_what_its_words_say():
+    network, data, clip = stranger(), Clips(1), Clips(1)[0]
+    found = Sanity(network, (2, 4), seed=5)([clip])
+    blocks = blocks_of(network)
+    drawn = seeded(5, clip.clip_id).integers(2**31, size=2)
+    fresh = untrained(blocks, seed=int(drawn[0]))
+    x = torch.from_numpy(data[0].waveform)
+    energy = nn.Sequential(*list(network)[:12])(x[None, None])[0].square().sum(dim=1)
+    chosen = int(energy.argmax())
+    before = sonify(network, x, layer=4, filters=[chosen])[0]
+    for kind, layers in (("cascading", (2, 3, 4)), ("independent", (2,))):
+        after = sonify(mixed(blocks, fresh, layers), x, layer=4, filters=[chosen])[0]
+        expected = [float(measure(before, after)) for measure in MEASURES.values()]
+        np.testing.assert_allclose(found[kind][0, 1, 1], expected, atol=1e-4)
+    np.testing.assert_allclose(
+        found["baseline"][0, 1, 0], [float(m(before, x)) for m in MEASURES.values()], atol=1e-4
+    )
+    # What lies above a filter takes no part in its sonification.
+    assert np.isnan(found["cascading"][0, 0, 2:]).all()
+    assert np.isnan(found["independent"][0, 0, 2:]).all()
+    # From the filter's own layer down to itself is that layer alone.
+    shallow = Sanity(CutAt(network, 2), (2,), seed=5)([clip])
+    assert np.array_equal(shallow["cascading"][0, 0, 1], shallow["independent"][0, 0, 1])
+
+
+def CutAt(network, depth):  # noqa: N802
+    return nn.Sequential(*list(network)[: 3 * depth])
+
+
+def test_the_same_network_beside_itself_is_alike():
+    result = sanity(stranger(), Clips(), others={"twin": stranger(), "other": stranger(1)})
+    twins = {one.layer: one.likeness for one in result.baselines if one.name == "twin"}
+    others = {one.layer: one.likeness for one in result.baselines if one.name == "other"}
+    for layer in range(1, 5):
+        assert twins[layer]["rank correlation"].mean == pytest.approx(1.0)
+        assert twins[layer]["log-spectral distance"].mean == pytest.approx(0.0)
+        assert others[layer]["rank correlation"].mean < 0.9
+    assert result.data.skipped == {"silent": 1}
+
+
+def test_curves_are_the_same_again_and_in_a_file_and_others_with_another_seed(tmp_path):
+    first, second = (sanity(stranger(), Clips(), layers=[4], seed=1) for _ in range(2))
+    assert first == second
+    assert first.points != sanity(stranger(), Clips(), layers=[4], seed=2).points
+    first.write(tmp_path / "sanity.json")
+    assert SanityResult.read(tmp_path / "sanity.json") == first
+
+
+class Interrupted(Clips):
+    """Somebody presses Ctrl-C while the third clip is read."""
+
+    def __getitem__(self, index):
+        if index == 2:
+            raise KeyboardInterrupt
+        return super().__getitem__(index)
+
+
+def test_interrupted_and_resumed_gives_the_same(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        sanity(stranger(), Interrupted(), layers=[3], parts=tmp_path)
+    assert list(tmp_path.rglob("*.npz"))
+    resumed = sanity(stranger(), Clips(), layers=[3], parts=tmp_path)
+    assert resumed == sanity(stranger(), Clips(), layers=[3])
+
+
+def test_dead_maps_are_counted_and_never_nan():
+    network = stranger()
+    with torch.no_grad():
+        network[3].bias.fill_(-1e6)  # the second layer hears nothing
+    result = sanity(network, Clips(), layers=[1, 2])
+    dead = [one for one in result.points if one.layer == 2 and one.down_to == 1]
+    assert all(one.likeness["rank correlation"].clips == 0 for one in dead)
+    assert all(one.likeness["rank correlation"].mean is None for one in dead)
+    live = [one for one in result.points if one.layer == 1]
+    assert all(one.likeness["rank correlation"].clips == 4 for one in live)
+
+
+def test_what_is_refused():
+    with pytest.raises(AnalysisError, match="'input' names two things"):
+        sanity(stranger(), Clips(), others={"input": stranger()})
+    with pytest.raises(LayerError, match="Layer 9 does not exist: choose 1 to 4"):
+        sanity(stranger(), Clips(), layers=[9])
+    with pytest.raises(LayerError, match="Layer 4 does not exist"):
+        sanity(stranger(), Clips(), others={"short": CutAt(stranger(), 3)})
+
+
+def test_estimates_are_those_of_one_at_a_time():
+    values = noise(60, 3).numpy()
+    together = estimates("abc", values)
+    for column, one in enumerate(together.values()):
+        alone = estimate(values[:, column])
+        assert one.mean == pytest.approx(alone.mean)
+        assert (one.low, one.high) == pytest.approx((alone.low, alone.high), abs=0.04)
+    values[5:, 0], values[:, 1] = np.nan, np.nan
+    sparse = estimates("abc", values)
+    assert (sparse["a"].clips, sparse["b"].clips, sparse["b"].mean) == (5, 0, None)
+    assert sparse["c"] == together["c"]
+
+
+def test_command(tmp_path, capsys):
+    out, figure = tmp_path / "sanity.json", tmp_path / "sanity.png"
+    asked = "analyse sanity random:1 random:2 -d soundscapes -o size=2 -o duration=1.5 --layers 1,3"
+    rest = ["--width", "0.03125", "--processes", "1", "--out", str(out), "--figure", str(figure)]
+    assert main([*asked.split(), *rest]) == 0
+    assert "two random networks" in capsys.readouterr().out
+    assert set(json.loads(out.read_text())["networks"]) == {"random:1", "random:2"}
+    assert figure.stat().st_size > 10_000
+    assert main([*asked.replace("1,3", "x").split(), *rest]) == 2
+
+
+def test_clips_keep_their_random_weights_in_any_order():
+    clips = [Clips()[0], Clips()[1]]
+    work = Sanity(stranger(), (3,))
+    forth, back = work(clips), work(clips[::-1])
+    assert np.array_equal(forth["cascading"], back["cascading"][::-1], equal_nan=True)
+    renamed = work([replace(clips[0], clip_id="another")])
+    assert not np.array_equal(renamed["cascading"][0], forth["cascading"][0], equal_nan=True)
