@@ -1,0 +1,498 @@
+"""Ablation by subtraction: its controls, its tests, and that it measures what it says."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from torch import nn
+from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
+
+from sonibook.analysis.ablation import ablate
+from sonibook.analysis.ablation_result import AblationResult, over_runs
+from sonibook.analysis.controls import (
+    CONTROLS,
+    Material,
+    finished,
+    levelled,
+    matched,
+    partners,
+    projection,
+    random_phase,
+    removals,
+    root_mean_square,
+)
+from sonibook.analysis.paired import holm, mcnemar_test, sign_flip_test
+from sonibook.analysis.subtraction import Subtraction, log_probability
+from sonibook.cli import main
+from sonibook.datasets import open_dataset
+from sonibook.datasets.base import Clip, Dataset
+from sonibook.deconvnet import ForwardPass
+from sonibook.encoder import CNN12, Classifier
+from sonibook.errors import AnalysisError, LayerError
+from sonibook.metrics import mean_average_precision
+from sonibook.show.ablation import ablation_figure
+
+
+class Held(Dataset):
+    """Clips that are held in memory: tones, low for class 0 and high for class 1, in noise."""
+
+    name, split, task, classes = "held", "all", "single-label", ("low", "high")
+
+    def __init__(self, count: int = 12, samples: int = 4000) -> None:
+        generator, time = np.random.default_rng(0), np.arange(samples) / 8000
+        self.clips = []
+        for place in range(count):
+            label, phase = place % 2, generator.uniform(0, 6)
+            x = np.sin(2 * np.pi * (400, 1800)[label] * time + phase)
+            x = (x + 0.1 * generator.standard_normal(samples)).astype(np.float32)
+            self.clips.append(Clip(x / np.abs(x).max(), (label,), f"clip{place}"))
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> Clip:
+        return self.clips[index]
+
+
+def own_network(seed: int = 0, classes: int = 2) -> nn.Sequential:
+    """Someone's own 1-D CNN, of PyTorch's modules alone: depth 4, pool 4, kernel 9."""
+    torch.manual_seed(seed)
+    layers: list[nn.Module] = []
+    for inputs, outputs in ((1, 8), (8, 8), (8, 12), (12, 16)):
+        layers += [nn.Conv1d(inputs, outputs, 9), nn.ReLU(), nn.MaxPool1d(4)]
+    parts = {
+        "encoder": nn.Sequential(*layers),
+        "mean": nn.AdaptiveAvgPool1d(1),
+        "flat": nn.Flatten(),
+        "head": nn.Linear(16, classes),
+    }
+    return nn.Sequential(OrderedDict(parts)).eval()
+
+
+def trained_network(data: Dataset) -> nn.Sequential:
+    network = own_network()
+    x = torch.stack([torch.from_numpy(clip.waveform) for clip in data])[:, None]
+    labels = torch.tensor([clip.labels[0] for clip in data])
+    optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
+    for _ in range(60):
+        optimiser.zero_grad()
+        cross_entropy(network(x), labels).backward()
+        optimiser.step()
+    return network
+
+
+def sounds(layers: int = 3, samples: int = 4001, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    levels = torch.tensor([1.0, 0.3, 0.01])[:layers, None]
+    return levels * torch.randn(layers, samples, generator=generator)
+
+
+def material(samples: int = 4001) -> Material:
+    return Material(
+        x=sounds(1, samples, seed=1)[0],
+        s=sounds(3, samples),
+        by_random=sounds(3, samples, seed=2),
+        of_another=sounds(3, samples // 2, seed=3),
+        clip_id="a clip",
+        seed=0,
+    )
+
+
+def naive_log_softmax(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    return np.array(
+        [
+            row[label] - np.log(sum(np.exp(one) for one in row.astype(float)))
+            for row, label in zip(logits, labels, strict=True)
+        ]
+    )
+
+
+def same(first: AblationResult, second: AblationResult) -> bool:
+    return first == second and first.model_dump_json(
+        exclude={"provenance"}
+    ) == second.model_dump_json(exclude={"provenance"})
+
+
+# --- controls ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("samples", [4000, 4001])
+def test_controls_have_the_rms_of_the_sonification(samples):
+    given_, taken = material(samples), removals(material(samples))
+    assert taken.shape == (len(CONTROLS), 3, samples)
+    reference = np.sqrt(np.mean(given_.s.numpy().astype(float) ** 2, axis=-1))
+    for control, one in zip(CONTROLS, taken, strict=True):
+        own = np.sqrt(np.mean(one.numpy().astype(float) ** 2, axis=-1))
+        if control != "least squares":
+            np.testing.assert_allclose(own, reference, rtol=1e-6)
+
+
+@pytest.mark.parametrize("samples", [1000, 1001])
+def test_random_phase_keeps_the_magnitude_spectrum_and_nothing_else(samples):
+    s = sounds(2, samples).double()
+    turned = random_phase(s, generator=np.random.default_rng(0))
+    spectra = [np.abs(np.fft.rfft(one.numpy())) for one in (s, turned)]
+    np.testing.assert_allclose(spectra[0], spectra[1], rtol=1e-9, atol=1e-9)
+    assert abs(np.corrcoef(s[0], turned[0])[0, 1]) < 0.15
+    # Each layer has phases of its own.
+    assert (
+        abs(np.corrcoef(random_phase(s[[0, 0]], generator=np.random.default_rng(0)))[0, 1]) < 0.15
+    )
+
+
+@given(st.integers(0, 1000))
+@settings(max_examples=20, deadline=None)
+def test_least_squares_leaves_nothing_that_a_gain_could_explain(seed):
+    x, s = sounds(1, 500, seed=seed)[0].double(), sounds(3, 500, seed=seed + 1).double()
+    left = x - projection(x, s)
+    cosine = (left * s).sum(-1) / (left.norm(dim=-1) * s.norm(dim=-1))
+    assert float(cosine.abs().max()) < 1e-12
+    # No other gain leaves less.
+    gain = np.linalg.lstsq(s[0].numpy()[:, None], x.numpy(), rcond=None)[0]
+    np.testing.assert_allclose(projection(x, s)[0], gain * s[0].numpy(), rtol=1e-9, atol=1e-12)
+
+
+def test_levels_and_residuals_are_as_stated():
+    given_ = material()
+    x, s = given_.x, given_.s
+    assert levelled(s, x, "peak") is s
+    torch.testing.assert_close(levelled(s, x, "least squares"), projection(x, s))
+    assert finished(s, "as is") is s
+    peaks = finished(torch.cat([s, 0 * s]), "unit peak").abs().amax(dim=1)
+    torch.testing.assert_close(peaks, torch.tensor([1.0, 1, 1, 0, 0, 0]))
+
+
+def test_what_is_random_depends_on_clip_and_seed_alone():
+    m = material()
+    again = removals(material(), ["white noise", "random phase"])
+    torch.testing.assert_close(again[0], removals(m)[CONTROLS.index("white noise")])
+    torch.testing.assert_close(again[1], removals(m)[CONTROLS.index("random phase")])
+    for change in ({"clip_id": "another"}, {"seed": 1}):
+        other = Material(**{**vars(m), **change})
+        assert not torch.equal(removals(other, ["white noise"])[0], again[0])
+
+
+def test_silence_gives_silence_under_every_control():
+    m = material()
+    silent = Material(**{**vars(m), "s": 0 * m.s})
+    assert not removals(silent).any()
+    assert not matched(0 * m.s, m.s).any()
+    assert float(root_mean_square(m.s)[0]) == pytest.approx(
+        float(m.s[0].square().mean().sqrt()), rel=1e-5
+    )
+
+
+def test_controls_say_what_they_need():
+    lacking = Material(**{**vars(material()), "by_random": None})
+    with pytest.raises(ValueError, match="'random weights' needs"):
+        removals(lacking)
+
+
+def test_partners_share_no_label_where_that_can_be():
+    clips = [Clip(np.ones(1, np.float32), labels, "") for labels in [(0,), (0,), (1,), (0, 1)]]
+    assert partners(clips) == [2, 2, 0, 0]
+    assert partners(clips[:2]) == [1, 0]
+    assert partners(clips[:1]) == [None]
+
+
+# --- paired tests --------------------------------------------------------------------------------
+
+
+def test_sign_flips_agree_with_scipy():
+    generator = np.random.default_rng(1)
+    differences = generator.normal([0.0, 0.3, 0.6], 1.0, (30, 3))
+    ours = sign_flip_test(differences, flips=20_000)
+    for column, p in zip(differences.T, ours, strict=True):
+        theirs = stats.permutation_test(
+            (column,),
+            np.mean,
+            permutation_type="samples",
+            n_resamples=20_000,
+            rng=np.random.default_rng(2),
+        ).pvalue
+        assert p == pytest.approx(theirs, abs=0.012)
+        assert p == pytest.approx(stats.ttest_1samp(column, 0).pvalue, abs=0.02)
+
+
+def test_few_sign_flips_are_all_counted():
+    """Of five equal differences, 2 in 2**5 flips are as extreme as what was seen."""
+    p = sign_flip_test(np.full((5, 1), 0.1), flips=50_000)[0]
+    assert p == pytest.approx(2 / 32, abs=0.005)
+
+
+def test_sign_flips_leave_out_what_was_not_measured():
+    differences = np.random.default_rng(0).normal(0.4, 1, (20, 1))
+    longer = np.concatenate([differences, np.full((7, 1), np.nan)])
+    first, second = (sign_flip_test(one, flips=20_000)[0] for one in (differences, longer))
+    assert first == pytest.approx(second, abs=0.01)
+    assert sign_flip_test(np.full((5, 2), np.nan)).tolist() == [1.0, 1.0]
+    assert sign_flip_test(np.zeros((5, 1))).tolist() == [1.0]
+
+
+def test_false_alarms_of_sign_flips_are_as_rare_as_stated():
+    differences = np.random.default_rng(3).standard_t(3, (25, 2000))
+    share = np.mean(sign_flip_test(differences, flips=999) <= 0.05)
+    assert share == pytest.approx(0.05, abs=0.02)
+
+
+def test_mcnemar_is_the_binomial_test_of_what_differs():
+    generator = np.random.default_rng(0)
+    first, second = generator.random(200) < 0.7, generator.random(200) < 0.6
+    b, c = np.sum(first & ~second), np.sum(~first & second)
+    one_tail = stats.binom.cdf(min(b, c), b + c, 0.5)
+    assert mcnemar_test(first, second) == pytest.approx(min(2 * one_tail, 1.0))
+    assert mcnemar_test(first, second) == mcnemar_test(second, first)
+    assert mcnemar_test(first, first) == 1.0
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=12))
+def test_holm_rejects_what_its_step_by_step_definition_rejects(values):
+    p = np.array(values)
+    adjusted = holm(p)
+    for level in (0.01, 0.05, 0.3):
+        rejected = set()
+        for step, place in enumerate(np.argsort(p, kind="stable")):
+            if p[place] * (len(p) - step) > level:
+                break
+            rejected.add(place)
+        assert rejected == set(np.flatnonzero(adjusted <= level))
+
+
+# --- the measure ---------------------------------------------------------------------------------
+
+
+def test_log_probabilities_are_those_that_networks_are_trained_by():
+    logits = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
+    labels = torch.tensor([0, 3, 1, 1, 2])
+    one_hot = np.eye(4, dtype=np.float32)[labels.numpy()]
+    single = log_probability(logits.numpy(), one_hot, "single-label")
+    np.testing.assert_allclose(
+        single, -cross_entropy(logits, labels, reduction="none").numpy(), rtol=1e-5
+    )
+    targets = np.array([[1, 1, 0, 0], [0, 0, 0, 0]], np.float32)
+    multi = log_probability(logits[:2].numpy(), targets, "multi-label")
+    losses = binary_cross_entropy_with_logits(logits[0, :2], torch.ones(2))
+    assert multi[0] == pytest.approx(-float(losses), rel=1e-5)
+    assert np.isnan(multi[1])
+
+
+def test_residuals_are_what_a_naive_loop_hears():
+    data, network = Held(3), own_network()
+    work = Subtraction(network, (1, 3, 4), CONTROLS)
+    arrays = work(list(data))
+    assert arrays["residual"].shape == (3, 3, len(CONTROLS), 2)
+    heard = [ForwardPass(network.encoder, clip.waveform) for clip in data]
+    for place, clip in enumerate(data):
+        x = torch.from_numpy(clip.waveform)
+        partner = partners(list(data))[place]
+        with torch.no_grad():
+            np.testing.assert_allclose(
+                arrays["clip"][place], network(x[None, None])[0], rtol=1e-5, atol=1e-6
+            )
+            for row, layer in enumerate((1, 3, 4)):
+                best = [int(one.energy(layer).argmax()) for one in heard]
+                s = heard[place].sonify(layer, [best[place]])[0]
+                other = heard[partner].sonify(layer, [best[partner]])[0]
+                other = other * s.square().mean().sqrt() / other.square().mean().sqrt()
+                gain = (x @ s) / (s @ s)
+                for control, taken in {
+                    "sonification": s,
+                    "another clip": other,
+                    "addition": -s,
+                    "least squares": gain * s,
+                }.items():
+                    expected = network((x - taken)[None, None])[0]
+                    found = arrays["residual"][place, row, CONTROLS.index(control)]
+                    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4)
+
+
+def test_dead_layers_are_left_out_and_counted():
+    network = own_network()
+    with torch.no_grad():
+        network.encoder[6].bias.fill_(-1e3)  # layer 3 is dead, and layer 4 hears zeros
+        network.encoder[9].bias.abs_()
+    ablation = ablate({"own": network}, Held(4), layers=[2, 3]).ablations[0]
+    assert ablation.silent == {2: 0, 3: 4}
+    assert {one.layer for one in ablation.remainders} == {2}
+    assert {one.layer for one in ablation.comparisons} == {2}
+
+
+def test_a_clip_alone_has_no_other_clip():
+    ablation = ablate({"own": own_network()}, Held(1), layers=[2]).ablations[0]
+    assert {one.control for one in ablation.remainders} == set(CONTROLS) - {"another clip"}
+
+
+# --- the analysis --------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def found():
+    data = Held()
+    network = trained_network(data)
+    return data, network, ablate({"own": network}, data)
+
+
+def test_a_network_of_ones_own_goes_through(found):
+    data, _, result = found
+    ablation = result.ablations[0]
+    assert ablation.score.mean == 1.0
+    assert result.score == "accuracy"
+    assert result.data.clips == len(data)
+    assert len(ablation.remainders) == 4 * len(CONTROLS)
+    assert len(ablation.comparisons) == 4 * (len(CONTROLS) - 1)
+
+
+def test_scores_drops_and_tests_follow_from_the_logits(found):
+    data, network, result = found
+    arrays = Subtraction(network, (1, 2, 3, 4), CONTROLS)(list(data))
+    truth = np.array([clip.labels[0] for clip in data])
+    lost = {}
+    for one in result.ablations[0].remainders:
+        logits = arrays["residual"][:, one.layer - 1, CONTROLS.index(one.control)].astype(float)
+        before, after = (naive_log_softmax(some, truth) for some in (arrays["clip"], logits))
+        assert one.score.mean == pytest.approx(np.mean(logits.argmax(1) == truth))
+        assert one.drop.mean == pytest.approx(np.mean(before - after), abs=1e-6)
+        assert one.baseline == 1.0
+        lost[one.layer, one.control] = before - after, logits.argmax(1) == truth
+    own = result.ablations[0].comparisons
+    for one in own:
+        (s, s_right), (c, c_right) = lost[one.layer, "sonification"], lost[one.layer, one.control]
+        assert one.difference.mean == pytest.approx(np.mean(s - c), abs=1e-6)
+        assert one.difference.low <= one.difference.mean <= one.difference.high
+        assert one.mcnemar == pytest.approx(mcnemar_test(s_right, c_right))
+    np.testing.assert_allclose([one.p_holm for one in own], holm(np.array([one.p for one in own])))
+
+
+def test_results_are_the_same_again_and_after_reading(found, tmp_path):
+    data, network, whole = found
+    result, again, other = (ablate({"own": network}, data, layers=[2], seed=n) for n in (0, 0, 1))
+    assert same(result, again)
+    assert not same(result, other)
+    whole.write(tmp_path / "result.json")
+    assert same(whole, AblationResult.read(tmp_path / "result.json"))
+
+
+def test_the_rules_for_levels_matter_and_are_recorded(found):
+    data, network, result = found
+    other = ablate({"own": network}, data, layers=[2], level="least squares", residual="unit peak")
+    assert other.settings["level"] == "least squares"
+    rows = {one.control: one for one in other.ablations[0].remainders}
+    assert rows["sonification"].drop == rows["least squares"].drop
+    before = {(one.layer, one.control): one for one in result.ablations[0].remainders}
+    assert before[2, "sonification"].drop != rows["sonification"].drop
+
+
+def test_interrupted_and_resumed_it_gives_the_same(found, tmp_path):
+    data, network, _ = found
+
+    class Interrupted(Held):
+        def __getitem__(self, index):
+            if index == 9 and not resumed:
+                raise KeyboardInterrupt
+            return super().__getitem__(index)
+
+    resumed = False
+    parts = {"parts": tmp_path, "chunk": 4}
+    with pytest.raises(KeyboardInterrupt):
+        ablate({"own": network}, Interrupted(), layers=[2], **parts)
+    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
+    assert len(kept) == 2
+    resumed = True
+    again = ablate({"own": network}, Interrupted(), layers=[2], **parts)
+    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
+    assert same(again, ablate({"own": network}, data, layers=[2], chunk=4))
+
+
+def test_two_processes_give_the_same_json(tmp_path):
+    data = open_dataset("soundscapes", split="test", size=6, duration=1.0, task="single-label")
+    network = Classifier(CNN12(width=1 / 16, seed=0), data.classes, seed=0).eval()
+    one, two = (
+        ablate({"small": network}, data, layers=[3, 11], processes=processes, chunk=3)
+        for processes in (1, 2)
+    )
+    assert same(one, two)
+
+
+def test_several_labels_are_scored_by_map():
+    data = open_dataset("soundscapes", split="test", size=8, duration=1.0, events=(1, 2))
+    assert data.task == "multi-label"
+    network = Classifier(CNN12(width=1 / 16, seed=0), data.classes, seed=0).eval()
+    result = ablate({"small": network}, data, layers=[11], controls=["white noise"])
+    assert result.score == "mAP"
+    work = Subtraction(network, (11,), ("sonification", "white noise"))
+    arrays = work(list(data))
+    ablation = result.ablations[0]
+    expected = mean_average_precision(arrays["clip"], arrays["targets"])
+    assert ablation.score.mean == pytest.approx(expected)
+    assert all(one.mcnemar is None for one in ablation.comparisons)
+
+
+def test_runs_are_tested_as_runs():
+    data = Held(6)
+    networks = {f"run {seed}": own_network(seed) for seed in range(3)}
+    result = ablate(networks, data, layers=[2], controls=["white noise"], are_runs=True)
+    (run,) = result.runs
+    means = [one.comparisons[0].difference.mean for one in result.ablations]
+    assert run.difference == pytest.approx(np.mean(means))
+    assert run.p == pytest.approx(stats.ttest_1samp(means, 0).pvalue)
+    interval = stats.t.interval(0.95, 2, np.mean(means), stats.sem(means))
+    assert (run.low, run.high) == pytest.approx(interval)
+    assert over_runs(result.ablations[:1] * 2)[0].p == 1.0
+
+
+def test_what_is_refused():
+    data, network = Held(4), own_network()
+    with pytest.raises(AnalysisError, match="names 3 classes and held has 2"):
+        ablate({"own": own_network(classes=3)}, data)
+    unchecked = inspect.unwrap(ablate)  # the type check of the tests would be there first
+    with pytest.raises(AnalysisError, match="no control 'silence'"):
+        unchecked({"own": network}, data, controls=["silence"])
+    with pytest.raises(AnalysisError, match="no level 'loud'"):
+        unchecked({"own": network}, data, level="loud")
+    with pytest.raises(LayerError, match="Layer 5"):
+        ablate({"own": network}, data, layers=[5])
+    with pytest.raises(AnalysisError, match="two different networks"):
+        ablate({"own": network, "again": network}, data, are_runs=True)
+
+
+def test_the_figure_says_what_it_shows(found):
+    picture = ablation_figure(found[2])
+    assert "own: accuracy 1 untouched" in picture.alt
+    assert len(picture.figure.axes) == 2
+    assert len(picture.png) > 10_000
+
+
+def test_the_command_writes_result_and_figure(tmp_path, data_root):
+    out, figure = tmp_path / "ablation.json", tmp_path / "ablation.png"
+    code = main(
+        ["analyse", "ablation", "supervised", "--dataset", "esc50", "--folds", "5",
+         "--data-root", str(data_root), "--limit", "3", "--layers", "8,11", "--processes", "1",
+         "--out", str(out), "--figure", str(figure)]
+    )  # fmt: skip
+    assert code == 0
+    assert figure.stat().st_size > 10_000
+    assert json.loads(out.read_text())["settings"]["layers"] == [8, 11]
+    assert AblationResult.read(out).ablations[0].network == "supervised"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["ablation.json", "ablation.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["random", "--dataset", "soundscapes"], "add --probe"),
+        (["supervised", "--dataset", "soundscapes"], "does not name the"),
+        (["supervised", "--dataset", "soundscapes", "--layers", "a"], "no list of layers"),
+        (["supervised", "--dataset", "soundscapes", "--split", "train", "--probe"], "split train"),
+    ],
+)
+def test_the_command_refuses_in_a_sentence(arguments, message, capsys):
+    assert main(["analyse", "ablation", *arguments]) == 2
+    assert message in capsys.readouterr().err

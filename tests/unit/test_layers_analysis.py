@@ -1,0 +1,270 @@
+"""Layer importances: probes on every layer, and probed encoders as classifiers."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import nn
+
+from sonibook.analysis.ablation import ablate
+from sonibook.analysis.layers import LayerResult, layer_importances
+from sonibook.analysis.trained_depth import read_trained
+from sonibook.audio import write_wav
+from sonibook.checkpoint import save_checkpoint
+from sonibook.cli import main
+from sonibook.datasets import open_dataset
+from sonibook.datasets.base import Clip, Dataset, Entry, FileDataset
+from sonibook.encoder import CNN12
+from sonibook.errors import AnalysisError, DatasetError
+from sonibook.forward import FeatureMaps
+from sonibook.metrics import runs_interval, wilson_interval
+from sonibook.results import write_result
+from sonibook.show.layers import layers_figure
+from sonibook.training.probe import STRENGTHS, linear_probe, mean_features, probed
+
+CLASSES = ("low", "middle", "high")
+
+
+class Tones(Dataset):
+    """Tones in noise, by class of another pitch."""
+
+    name, task, classes = "tones", "single-label", CLASSES
+
+    def __init__(self, split: str, count: int = 24, classes: tuple[str, ...] = CLASSES) -> None:
+        self.split, self.count, self.classes = split, count, classes
+        self.heard = len(classes)
+
+    def __len__(self) -> int:
+        return self.count
+
+    def __getitem__(self, index: int) -> Clip:
+        label = index % self.heard
+        return Clip(tone(label, f"{self.split} {index}"), (label,), f"{self.split}{index}")
+
+
+def tone(label: int, name: str, samples: int = 2000) -> np.ndarray:
+    generator = np.random.default_rng(list(name.encode()))
+    pitch = (300, 500, 800)[label] * generator.uniform(0.9, 1.1)
+    x = np.sin(2 * np.pi * pitch * np.arange(samples) / 8000)
+    x = (x + 0.5 * generator.standard_normal(samples)).astype(np.float32)
+    return x / np.abs(x).max()
+
+
+def own_network(seed: int = 0) -> nn.Sequential:
+    """Depth 4, pool 4, kernel 9, of PyTorch's modules alone."""
+    torch.manual_seed(seed)
+    layers: list[nn.Module] = []
+    for inputs, outputs in ((1, 4), (4, 6), (6, 6), (6, 8)):
+        layers += [nn.Conv1d(inputs, outputs, 9), nn.ReLU(), nn.MaxPool1d(4)]
+    return nn.Sequential(*layers).eval()
+
+
+@pytest.fixture(scope="module")
+def grouped(tmp_path_factory):
+    """Clips in files, in three groups, of which one has but low and middle tones."""
+    folder = tmp_path_factory.mktemp("tones")
+    entries = []
+    for place in range(30):
+        group, label = "abc"[place // 10], place % (2 if place >= 20 else 3)
+        path = folder / f"{place}.wav"
+        write_wav(path, tone(label, str(place)))
+        entries.append(Entry(path, (label,), str(place), group))
+    return FileDataset(entries, name="grouped", classes=CLASSES, split="all")
+
+
+def features(network: nn.Module, data: Dataset, layer: int) -> np.ndarray:
+    rows = [FeatureMaps(network, clip.waveform).maps[layer - 1][0].mean(dim=1) for clip in data]
+    return torch.stack(rows).detach().numpy()
+
+
+def search(splits):
+    return GridSearchCV(
+        make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)),
+        {"logisticregression__C": STRENGTHS},
+        cv=splits,
+    )
+
+
+def test_every_layer_is_probed_as_by_hand():
+    training, data, network = Tones("train", 30), Tones("test", 21), own_network()
+    result = layer_importances({"own": network}, data, training=training)
+    assert [curve.network for curve in result.curves] == ["own", "random weights"]
+    assert result.chance == pytest.approx(1 / 3)
+    truth = np.arange(21) % 3
+    for one in result.curves[0].layers:
+        model = search(StratifiedKFold(5, shuffle=True, random_state=0))
+        model.fit(features(network, training, one.layer), np.arange(30) % 3)
+        right = model.predict(features(network, data, one.layer)) == truth
+        assert one.accuracy.mean == pytest.approx(right.mean())
+        low, high = wilson_interval(int(right.sum()), 21)
+        assert (one.accuracy.low, one.accuracy.high) == (low, high)
+    own, random = (curve.layers for curve in result.curves)
+    for mine, theirs in zip(own, random, strict=True):
+        difference = mine.accuracy.mean - theirs.accuracy.mean
+        assert mine.above_random.mean == pytest.approx(difference)
+        assert theirs.above_random is None
+
+
+def test_groups_are_left_out_in_turn(grouped):
+    network = own_network()
+    result = layer_importances({"own": network}, grouped)
+    assert result.trained_on == "each group left out in turn"
+    x = features(network, grouped, 2)
+    y = np.array([clip.labels[0] for clip in grouped])
+    groups = np.array([entry.group for entry in grouped.entries])
+    right = 0
+    for group in "abc":
+        out = groups == group
+        model = search(GroupKFold(2))
+        model.fit(x[~out], y[~out], groups=groups[~out])
+        right += int((model.predict(x[out]) == y[out]).sum())
+    assert result.curves[0].layers[1].accuracy.mean == pytest.approx(right / len(y))
+
+
+def test_networks_of_two_shapes_each_have_random_weights():
+    networks = {"own": own_network(), "CNN12": CNN12(width=1 / 16, depth=3, seed=0).eval()}
+    result = layer_importances(networks, Tones("test", 12), training=Tones("train", 12))
+    names = [curve.network for curve in result.curves]
+    assert names == ["own", "CNN12", "random weights (own)", "random weights (CNN12)"]
+    curves = {curve.network: curve.layers for curve in result.curves}
+    assert [len(curve) for curve in curves.values()] == [4, 3, 4, 3]
+    for name in networks:
+        for mine, theirs in zip(curves[name], curves[f"random weights ({name})"], strict=True):
+            difference = mine.accuracy.mean - theirs.accuracy.mean
+            assert mine.above_random.mean == pytest.approx(difference)
+
+
+def test_it_is_the_same_resumed_and_with_two_processes(grouped, tmp_path):
+    network = {"own": own_network()}
+    first, second = (
+        layer_importances(network, grouped, processes=processes, parts=tmp_path)
+        for processes in (2, 1)  # the second time from the parts
+    )
+    assert first == second == layer_importances(network, grouped)
+
+
+def test_what_is_refused(grouped):
+    network = {"own": own_network()}
+    with pytest.raises(AnalysisError, match="different classes"):
+        layer_importances(network, Tones("test"), training=Tones("train", classes=("a", "b")))
+    with pytest.raises(AnalysisError, match="no groups to leave out"):
+        layer_importances(network, Tones("test"))
+    scenes = open_dataset("soundscapes", size=2)
+    with pytest.raises(AnalysisError, match="is multi-label"):
+        layer_importances(network, scenes)
+    with pytest.raises(AnalysisError, match="choose 1 or more"):
+        layer_importances(network, grouped, limit=0)
+
+
+# --- what was trained whole ----------------------------------------------------------------------
+
+
+def test_training_runs_are_read(tmp_path):
+    encoder = {"depth": 3, "start": "runs/contrastive/encoder.safetensors"}
+    config = {"encoder": encoder}
+    write_result(
+        tmp_path / "one.json", {"test": {"accuracy": 0.75}, "test_clips": 80, "config": config}
+    )
+    one = read_trained(tmp_path / "one.json")
+    assert (one.curve, one.layer) == ("contrastive", 3)
+    assert (one.accuracy.low, one.accuracy.high) == wilson_interval(60, 80)
+    seeds = {"accuracy": {"values": [0.7, 0.75, 0.8]}}
+    content = {
+        "metrics": seeds,
+        "test_clips": 80,
+        "config": {"encoder": {**encoder, "depth": None}},
+    }
+    write_result(tmp_path / "three.json", content)
+    three = read_trained(tmp_path / "three.json")
+    assert three.layer == 11
+    assert three.accuracy.mean == pytest.approx(0.75)
+    assert (three.accuracy.low, three.accuracy.high) == runs_interval([0.7, 0.75, 0.8])
+    (tmp_path / "other.json").write_text(json.dumps({"loss": 1}))
+    with pytest.raises(AnalysisError, match=r"other\.json: is no metrics\.json"):
+        read_trained(tmp_path / "other.json")
+    with pytest.raises(AnalysisError, match="cannot be read"):
+        read_trained(tmp_path / "none.json")
+
+
+def test_figure_and_file(tmp_path):
+    content = {
+        "test": {"accuracy": 0.9},
+        "test_clips": 21,
+        "config": {"encoder": {"depth": 4, "start": None}},
+    }
+    write_result(tmp_path / "metrics.json", content)
+    result = layer_importances(
+        {"own": own_network()},
+        Tones("test", 21),
+        training=Tones("train", 30),
+        trained=[read_trained(tmp_path / "metrics.json")],
+    )
+    result.write(tmp_path / "result.json")
+    assert LayerResult.read(tmp_path / "result.json") == result
+    picture = layers_figure(result, result)
+    labels = [text.get_text() for text in picture.figure.axes[1].get_legend().get_texts()]
+    assert labels == ["own, probe", "random weights, probe", "He weights, trained whole", "chance"]
+    assert picture.alt.count("Accuracy of linear probes") == 2
+
+
+def test_the_command_draws_one_result_beside_another(tmp_path, data_root):
+    shallow = tmp_path / "shallow.safetensors"
+    save_checkpoint(shallow, CNN12(width=1 / 16, depth=2, seed=0), {})
+
+    def run(*arguments: str) -> int:
+        return main(
+            ["analyse", "layers", str(shallow), "--dataset", "fsdd", "--data-root",
+             str(data_root), "--limit", "60", "--processes", "1", *arguments]
+        )  # fmt: skip
+
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    assert run("--split", "train") == 2
+    assert run("--leave-one-out", "--split", "test") == 2
+    assert run("--out", str(first)) == 0
+    figure = tmp_path / "figure.svg"
+    drawn = ("--beside", str(first), "--figure", str(figure))
+    assert run("--leave-one-out", "--out", str(second), *drawn) == 0
+    assert "fsdd (test)" in figure.read_text()
+    assert "fsdd (all)" in figure.read_text()
+    assert LayerResult.read(second).data.clips == 60
+
+
+# --- probed encoders -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("classes", [CLASSES, CLASSES[:2]])
+def test_a_probed_encoder_names_what_its_probe_names(classes):
+    training, data = Tones("train", 30, classes), Tones("test", 12, classes)
+    encoder = CNN12(width=1 / 16, depth=6, seed=0).eval()
+    network = probed(encoder, training, layer=4)
+    seen, labels = mean_features(encoder, training, layer=4)
+    heard, _ = mean_features(encoder, data, layer=4)
+    model = search(StratifiedKFold(5, shuffle=True, random_state=0)).fit(seen.astype(float), labels)
+    x = torch.stack([torch.from_numpy(clip.waveform) for clip in data])[:, None]
+    with torch.no_grad():
+        probabilities = network(x).softmax(dim=1).numpy()
+    np.testing.assert_allclose(probabilities, model.predict_proba(heard.astype(float)), atol=1e-4)
+    probe = linear_probe(seen, labels, heard)
+    assert probabilities.argmax(1).tolist() == probe.predicted.tolist()
+
+
+def test_a_probed_encoder_goes_through_the_ablation():
+    encoder = CNN12(width=1 / 16, depth=6, seed=0).eval()
+    network = probed(encoder, Tones("train", 30), layer=4)
+    result = ablate({"probe": network}, Tones("test", 6), controls=["white noise"])
+    assert {one.layer for one in result.ablations[0].remainders} == {1, 2, 3, 4}
+
+
+def test_a_probe_must_see_every_class():
+    training = Tones("train", 30)
+    training.classes = (*CLASSES, "unheard")
+    training.heard = 3
+    with pytest.raises(DatasetError, match="no clip of 'unheard'"):
+        probed(CNN12(width=1 / 16, depth=2, seed=0).eval(), training, layer=2)
