@@ -19,7 +19,9 @@ Pooled = Float[Tensor, "batch channel steps"]
 Switches = Bool[Tensor, "batch channel steps"] | UInt8[Tensor, "batch channel steps"]
 
 
-def max_pool(x: Map, pool: int) -> tuple[Pooled, Switches]:
+def max_pool(
+    x: Map, pool: int, *, out: tuple[Pooled, Switches] | None = None
+) -> tuple[Pooled, Switches]:
     """Max-pool with its switches: where in each window the largest value was.
 
     Parameters
@@ -27,6 +29,8 @@ def max_pool(x: Map, pool: int) -> tuple[Pooled, Switches]:
     x : Tensor, shape (batch, channel, time), >= 0
     pool : int >= 2
         Kernel and stride.
+    out : pair of Tensor, or None
+        Where to write what is returned.
 
     Returns
     -------
@@ -37,9 +41,12 @@ def max_pool(x: Map, pool: int) -> tuple[Pooled, Switches]:
     steps = x.shape[2] // pool
     if pool == 2:
         first, second = x[:, :, 0 : 2 * steps : 2], x[:, :, 1 : 2 * steps : 2]
-        return torch.maximum(first, second), second > first
+        pooled, switches = (None, None) if out is None else out
+        return torch.maximum(first, second, out=pooled), torch.gt(second, first, out=switches)
     pooled, position = x[:, :, : steps * pool].unflatten(2, (steps, pool)).max(dim=3)
-    return pooled, position.to(torch.uint8)
+    if out is None:
+        return pooled, position.to(torch.uint8)
+    return out[0].copy_(pooled), out[1].copy_(position)
 
 
 def forward_block(block: Block, x: Tensor) -> tuple[Tensor, Tensor | None]:
@@ -73,9 +80,8 @@ def forward_block(block: Block, x: Tensor) -> tuple[Tensor, Tensor | None]:
             stop = min(start + tile, steps)
             seen = slice(start * block.pool, stop * block.pool + block.extent - 1)
             y = F.relu(block.conv(x[clip : clip + 1, :, seen]), inplace=True)
-            here = (clip, slice(None), slice(start, stop))
-            piece, chosen = max_pool(y, block.pool)
-            pooled[here], switches[here] = piece[0], chosen[0]
+            here = (slice(clip, clip + 1), slice(None), slice(start, stop))
+            max_pool(y, block.pool, out=(pooled[here], switches[here]))
     return pooled, switches
 
 

@@ -10,6 +10,9 @@ from torch import nn
 
 from sonibook import CNN12, ForwardPass
 from sonibook.engine import Engine, supports
+from sonibook.engine.steps import convolve, multiply, to_sound
+from sonibook.engine.weights import Weights
+from sonibook.engine.windows import Window, pack
 
 
 def sparse_clip(length: int, *, seed: int, bursts: int) -> torch.Tensor:
@@ -41,6 +44,14 @@ def test_windows_leave_nothing_out(length, seed, bursts, layer):
     passed = ForwardPass(network, sparse_clip(length, seed=seed, bursts=bursts), depth=layer)
     filters = list(range(0, passed.maps[-1].shape[1], 3))
     assert_same(passed, layer, filters)
+
+
+@pytest.mark.parametrize("layer", [2, 5, 8, 11])
+def test_many_filters_are_right_in_single_precision(layer):
+    passed = ForwardPass(CNN12(width=1 / 4, seed=0), sparse_clip(12_000, seed=0, bursts=12))
+    filters = passed.most_active(layer, 24)
+    fast, plain = Engine(passed).sonify(layer, filters)[0], passed._plain(layer, filters)[0]
+    assert float(((fast - plain).abs().amax(1) / plain.abs().amax(1)).max()) < 1e-5
 
 
 @pytest.mark.parametrize("threads", [1, 2])
@@ -79,7 +90,7 @@ def test_dead_maps_cost_nothing_and_give_silence():
         network.features.conv6.bias[3] = -1e6
     passed = ForwardPass(network, sparse_clip(9_000, seed=0, bursts=2))
     engine = Engine(passed)
-    assert list(engine.windows(6, 0, [3])) == []
+    assert engine.lanes(6, 0, [3]) == []
     assert not engine.sonify(6, [3]).any()
 
 
@@ -88,9 +99,10 @@ def test_only_sounding_stretches_are_computed():
     network = CNN12(width=1 / 8, seed=0).double().eval()
     x = torch.zeros(80_000, dtype=torch.float64)
     x[40_000] = 1.0
-    windows = list(Engine(ForwardPass(network, x)).windows(8, 0, list(range(64))))
-    assert windows
-    assert max(window.length for window in windows) * 256 < 3_000
+    (lanes,) = Engine(ForwardPass(network, x)).lanes(8, 0, list(range(64)))
+    assert len(lanes) > 1
+    windows = [window for lane in lanes for window in lane]
+    assert (max(w.last for w in windows) - min(w.first for w in windows)) * 256 < 3_000
 
 
 def test_changed_weights_are_noticed():
@@ -117,3 +129,53 @@ def test_padded_stacks_take_the_plain_path():
     padded = nn.Sequential(nn.Conv1d(1, 4, 5, padding=2), nn.ReLU(), nn.MaxPool1d(2))
     assert not supports(ForwardPass(padded, torch.randn(1000)))
     assert supports(ForwardPass(CNN12(width=1 / 16, seed=0), torch.randn(3000)))
+
+
+@pytest.mark.parametrize("pool", [2, 3, 5])
+@pytest.mark.parametrize("taps", [1, 2, 5, 6, 7])
+@pytest.mark.parametrize("channels", [1, 3])
+def test_every_way_down_a_block_is_unpooling_and_a_transposed_convolution(pool, taps, channels):
+    generator = torch.Generator().manual_seed(0)
+    lanes, steps, filters = 4, 23, 6
+    y = torch.rand(lanes, steps, filters, generator=generator, dtype=torch.float64)
+    switches = torch.randint(pool, (steps, filters), generator=generator)
+    weight = torch.randn(filters, channels, taps, generator=generator, dtype=torch.float64)
+    z = y.new_zeros(lanes, filters, pool * steps)
+    for step in range(steps):
+        for index in range(filters):
+            place = pool * step + int(switches[step, index])
+            z[:, index, place] = y[:, step, index]
+    weights = Weights(weight, pool)
+    early = weights.steps - 1
+    whole = torch.nn.functional.conv_transpose1d(z, weight).transpose(1, 2)
+    expected = whole[:, pool * early : pool * steps]
+    gates = torch.stack([switches == phase for phase in range(1, pool)]).double()
+    for way in (convolve, multiply, *([to_sound] if channels == 1 else [])):
+        out = torch.empty(lanes, pool * (steps - early), channels, dtype=torch.float64)
+        way(y, gates, weights, out)
+        torch.testing.assert_close(out, expected)
+
+
+@settings(max_examples=50, deadline=None)
+@given(
+    spans=st.lists(st.tuples(st.integers(0, 200), st.integers(1, 40)), max_size=30),
+    gap=st.integers(0, 20),
+)
+def test_packed_windows_keep_apart_and_take_as_few_lanes_as_can_be(spans, gap):
+    windows = [Window(row, 0, first, first + size) for row, (first, size) in enumerate(spans)]
+    stretches = list(pack(windows, gap))
+    packed = [window for lanes in stretches for lane in lanes for window in lane]
+    assert sorted(window.row for window in packed) == list(range(len(windows)))
+    for lanes in stretches:
+        for lane in lanes:
+            for before, after in zip(lane, lane[1:], strict=False):
+                assert after.first >= before.last + gap
+        inside = [window for lane in lanes for window in lane]
+        at_once = max(
+            sum(w.first <= step < w.last + gap for w in inside)
+            for step in {window.first for window in inside}
+        )
+        assert len(lanes) == at_once
+    for before, after in zip(stretches, stretches[1:], strict=False):
+        end = max(window.last for lane in before for window in lane)
+        assert min(window.first for lane in after for window in lane) >= end + gap

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from heapq import heappop, heappush
 
 import numpy as np
 from jaxtyping import Float
@@ -25,17 +26,25 @@ class Window:
         Of the result.
     filter : int
     first, last : int, in steps
-        The map is zero between this stretch and the next.
-    start, length : int, in steps
-        What is computed: `first` to `last` and a few zeros more, so that windows share a shape.
+        The map is zero between the end of this stretch and the next.
     """
 
     row: int
     filter: int
     first: int
     last: int
-    start: int
-    length: int
+
+
+#: Windows that are computed one after the other in one column of the matrices.
+Lane = list[Window]
+
+
+def least_gap(blocks: Sequence[Block]) -> int:
+    """Zeros between two stretches of the last block's map for which their sounds do not meet."""
+    gap = 0
+    for block in blocks:
+        gap = -(-(gap + block.extent - 1) // block.pool)
+    return gap
 
 
 def cut(
@@ -59,24 +68,45 @@ def cut(
     Window
         Together they hold every non-zero step of the maps; a silent map has none.
     """
-    gap = 0
-    for block in blocks:
-        gap = -(-(gap + block.extent - 1) // block.pool)
-    gap = max(gap, _LEAST_GAP // stride(blocks, len(blocks)))
+    gap = max(least_gap(blocks), _LEAST_GAP // stride(blocks, len(blocks)))
     places = np.flatnonzero(np.ascontiguousarray(maps).ravel() != 0)
     if places.size == 0:
         return
     rows, steps = np.divmod(places, maps.shape[1])
     fresh = np.flatnonzero((np.diff(rows) != 0) | (np.diff(steps) > gap)) + 1
     begin, end = np.append(0, fresh), np.append(fresh, rows.size) - 1
-    total = maps.shape[1]
     for row, first, last in zip(rows[begin], steps[begin], steps[end] + 1, strict=True):
-        length = _rounded(int(last - first), total)
-        start = min(int(first), total - length)
-        yield Window(int(row), filters[row], int(first), int(last), start, length)
+        yield Window(int(row), filters[row], int(first), int(last))
 
 
-def _rounded(length: int, limit: int) -> int:
-    """`length` up to the next of few values, an eighth apart, so that windows share a shape."""
-    grain = max(1, 2 ** (max(length - 1, 1).bit_length() - 3))
-    return min(-(-length // grain) * grain, limit)
+def pack(windows: Iterable[Window], gap: int) -> Iterator[list[Lane]]:
+    """Lay windows side by side and, where there is room, behind each other.
+
+    Parameters
+    ----------
+    windows : iterable of Window
+    gap : int, in steps
+        Zeros that windows of one lane must have between them.
+
+    Yields
+    ------
+    list of Lane
+        As few lanes as there can be for a stretch of the clip; nothing sounds between stretches.
+    """
+    lanes: list[Lane] = []
+    free: list[tuple[int, int]] = []
+    latest = 0
+    for window in sorted(windows, key=lambda window: window.first):
+        if lanes and window.first >= latest + gap:
+            yield lanes
+            lanes, free = [], []
+        if free and window.first >= free[0][0] + gap:
+            _, lane = heappop(free)
+            lanes[lane].append(window)
+        else:
+            lane = len(lanes)
+            lanes.append([window])
+        heappush(free, (window.last, lane))
+        latest = max(latest, window.last)
+    if lanes:
+        yield lanes
