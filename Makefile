@@ -16,6 +16,10 @@ TEST_OPTIONS ?=
 
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+# torch-xla goes with a PyTorch of its own.
+XLA_VENV := $(VENV)-xla
+XLA_PYTHON := $(XLA_VENV)/bin/python
+XLA_INSTALLED := $(XLA_VENV)/.installed
 BUILD := build
 HTML := $(BUILD)/book/_build/html
 PAGES := $(HTML)/.built
@@ -29,12 +33,12 @@ FURNITURE := $(shell find book -type f ! -name '*.ipynb' ! -name '*.pyc' ! -name
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup test lint format typecheck chapters book lab bench constraints clean FORCE
+.PHONY: help setup test test-xla lint format typecheck chapters book engine lab bench constraints clean FORCE
 
 help: ## Show what make can do
 	@echo "sonibook: make TARGET [VARIABLE=value]"
 	@echo
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 	@echo
 	@echo "Chapters run with PROFILE=smoke|full, DATASET=name, DATA_ROOT=folder, SEED=number."
 
@@ -48,6 +52,15 @@ $(INSTALLED): pyproject.toml constraints.txt
 
 test: $(PAGES) ## Run all tests (builds the book first: its pages are tested, too)
 	$(PYTHON) -m pytest $(TEST_OPTIONS)
+
+$(XLA_INSTALLED): pyproject.toml constraints-xla.txt
+	@VENV='$(XLA_VENV)' BASE_PYTHON='$(BASE_PYTHON)' sh tools/environment.sh
+	$(XLA_PYTHON) -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) \
+	    -c constraints-xla.txt -e '.[xla]' beartype pytest
+	@touch $@
+
+test-xla: $(XLA_INSTALLED) $(INSTALLED) ## Test training on XLA, in an environment of its own (8 GB)
+	ORDINARY_PYTHON='$(abspath $(PYTHON))' $(XLA_PYTHON) -m pytest tests/xla $(TEST_OPTIONS)
 
 lint: $(INSTALLED) ## Check style and formatting of code and chapters
 	$(PYTHON) -m ruff check .
@@ -76,9 +89,13 @@ $(BUILD)/chapters/%.ipynb: book/%.ipynb $(LIBRARY) tools/chapters.py $(BUILD)/op
 book: $(PAGES) ## Run the chapters and build the book's pages
 	@echo "The book is ready: open $(HTML)/index.html"
 
-$(PAGES): $(EXECUTED) $(FURNITURE) $(LIBRARY) tools/book.py CHANGELOG.md $(INSTALLED)
+$(PAGES): $(EXECUTED) $(FURNITURE) $(LIBRARY) tools/book.py tools/lab.py CHANGELOG.md $(INSTALLED)
 	$(PYTHON) tools/book.py $(BUILD)/chapters $(BUILD)/book
+	$(PYTHON) tools/lab.py files $(HTML)/lab
 	@touch $@
+
+engine: $(INSTALLED) ## Compile the engine of the lab in the page, book/lab/engine.c, anew
+	$(PYTHON) tools/lab.py engine
 
 lab: $(INSTALLED) ## Open the chapters in JupyterLab
 	$(PYTHON) -m jupyter lab book
@@ -89,6 +106,9 @@ bench: $(INSTALLED) ## Time the library against its peers
 
 constraints: $(INSTALLED) ## Write the versions that are installed into constraints.txt
 	$(PYTHON) tools/constraints.py
+	$(if $(wildcard $(XLA_INSTALLED)),{ grep '^#' constraints-xla.txt; \
+	    $(XLA_PYTHON) -m pip freeze --exclude-editable; } > $(BUILD)/pins && \
+	    mv $(BUILD)/pins constraints-xla.txt)
 
 clean: ## Remove what was built (not the environment: rm -r .venv)
 	rm -rf $(BUILD) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

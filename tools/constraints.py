@@ -17,8 +17,13 @@ HEADER = """\
 """
 
 
-def constraints() -> str:
+def constraints(before: dict[str, str]) -> str:
     """The text of constraints.txt: what the project needs, as it is installed here.
+
+    Parameters
+    ----------
+    before : dict of str to str
+        The versions that were pinned until now.
 
     Local version labels are dropped (``2.13.0+cpu`` becomes ``2.13.0``), so that the same file
     accepts every build of a release.
@@ -40,6 +45,11 @@ def constraints() -> str:
                 needed = Requirement(line)
                 if needed.marker is None or needed.marker.evaluate({"extra": extra}):
                     waiting.append(needed)
+    for line in distribution(EVERYTHING.name).requires or []:
+        needed = Requirement(line).name
+        # An extra that is not installed here keeps the pin it has.
+        if needed in before and needed not in pins:
+            pins[needed] = before[needed]
     lines = [f"{name}=={pins[name]}\n" for name in sorted(pins, key=str.lower)]
     return HEADER + "".join(lines)
 
@@ -50,8 +60,10 @@ def main() -> int:
         print("Run this in the project's environment: make constraints", file=sys.stderr)
         return 2
     path = Path(__file__).parents[1] / "constraints.txt"
-    path.write_text(constraints(), encoding="utf-8")
-    print(f"{path.name}: {constraints().count('==')} packages.")
+    pinned = [line.split("==") for line in path.read_text(encoding="utf-8").split() if "==" in line]
+    text = constraints(dict(pinned))
+    path.write_text(text, encoding="utf-8")
+    print(f"{path.name}: {text.count('==')} packages.")
     return 0
 
 

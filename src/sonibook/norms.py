@@ -9,12 +9,11 @@ from __future__ import annotations
 import math
 
 import torch
-import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce
 
 from sonibook.layers import Conv1d
+from sonibook.processes import process_count, sum_of_all
 
 #: ReLU halves the second moment of a centred Gaussian and leaves this share of it as variance.
 #: Dividing by its square root gives unit variance after ReLU (Brock et al. 2021, section 2).
@@ -129,7 +128,7 @@ class BatchNormConv1d(FoldableConv1d):
         y = self.convolve(input, self.weight, None)
         mean, var = _moments(y)
         with torch.no_grad():
-            count = y.shape[0] * y.shape[2]
+            count = y.shape[0] * y.shape[2] * process_count()
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(var * (count / max(count - 1, 1)), self.momentum)
         scale = self.gain * torch.rsqrt(var + self.eps)
@@ -142,9 +141,9 @@ def _moments(
 ) -> tuple[Float[Tensor, " channel"], Float[Tensor, " channel"]]:
     """Mean and variance of each channel over the whole batch, all processes together."""
     var, mean = torch.var_mean(y, dim=(0, 2), correction=0)
-    if not (dist.is_available() and dist.is_initialized()):
+    if process_count() == 1:
         return mean, var
     # Every process has as many clips: the moments are means of moments.
-    both = torch.stack((mean, var + mean.square())) / dist.get_world_size()
-    mean, square = all_reduce(both)
+    both = torch.stack((mean, var + mean.square())) / process_count()
+    mean, square = sum_of_all(both)
     return mean, square - mean.square()

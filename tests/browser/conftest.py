@@ -23,6 +23,8 @@ _SWITCHES = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # A microphone that beeps; a page still has to be allowed to listen to it.
+    "--use-fake-device-for-media-stream",
 )
 
 

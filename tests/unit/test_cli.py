@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -134,7 +135,7 @@ def test_every_command_explains_itself_by_examples(run, command):
     assert sum(line.strip().startswith("sonibook ") for line in examples) >= 2
     for line in examples:
         if line.strip():
-            assert line.startswith(("    sonibook ", "  Exit codes"))
+            assert line.startswith(("    sonibook ", "    torchrun ", "  Exit codes"))
 
 
 def test_no_command_shows_the_commands(run):
@@ -582,7 +583,7 @@ def test_an_interrupted_run_says_how_to_go_on(tmp_path):
         assert process.wait(60) == 130
     assert "Traceback" not in told
     last = told.splitlines()[-1]
-    assert last == "Interrupted: give the same command again to go on from the last finished epoch."
+    assert last == "Interrupted: give the same command again to go on."
     assert not (out / "encoder.safetensors").exists()
 
 
@@ -642,7 +643,8 @@ def test_train_then_describe_and_evaluate_what_came_of_it(run, tmp_path, monkeyp
     assert told.code == 0, told.err
     trained = Path("runs", "tiny", "encoder.safetensors")
     assert trained.is_file()
-    assert "8 test clips (chance 50.0%), after 1 epochs" in told.out
+    assert re.search(r"^tiny: accuracy [\d.]+.*, after 1 epochs\.$", told.out, re.MULTILINE)
+    assert told.out.splitlines()[-1] == f"Written to {trained}"
     assert "high, low" in run("info", trained).out
     described = json.loads(run("info", trained, "--json").out)
     assert described["card"]["classes"] == ["high", "low"]
@@ -654,7 +656,7 @@ def test_train_then_describe_and_evaluate_what_came_of_it(run, tmp_path, monkeyp
     (row,) = results["results"]
     assert results["clips"] == 8
     assert results["chance"] == 0.5
-    assert row["accuracy"] == row["correct"] / 8 == described["card"]["test_accuracy"]
+    assert row["accuracy"] == row["correct"] / 8 == described["card"]["test"]["accuracy"]
     assert row["interval"][0] < row["accuracy"] <= row["interval"][1] + 1e-9
     assert results["provenance"]["versions"]["torch"] == version("torch")
 
@@ -670,6 +672,53 @@ def test_a_dry_run_writes_nothing_and_counts_right(run, tmp_path, monkeypatch):
     assert int(plan["parameters"]) == sum(p.numel() for p in CNN12(width=1 / 16).parameters())
     assert plan["steps"] == "14 in 7 epochs"
     assert plan["folder"] == str(Path("runs", "tiny"))
+    assert plan["encoder"].startswith("CNN12, width 0.0625, depth 11, norm weight")
+
+
+def test_a_dry_run_of_the_papers_network_has_its_parameters(run, tmp_path):
+    config = write_config(tmp_path)
+    changes = ("--set", "encoder.width=1", "--set", "encoder.fc_only=true")  # quicker to time
+    told = run("train", config, "--data-root", tmp_path, "--dry-run", *changes)
+    assert told.code == 0, told.err
+    assert re.search(r"^parameters +13757248$", told.out, re.MULTILINE)
+
+
+def test_a_row_that_waits_for_another_is_planned_by_its_size_and_then_runs_after_it(run, tmp_path):
+    write_config(tmp_path)
+    path = tmp_path / "second.yaml"
+    content = yaml.safe_load((tmp_path / "tiny.yaml").read_text())
+    encoder = {"norm": "none", "start": "tiny.yaml", "depth": 7, "fc_only": True}
+    path.write_text(yaml.safe_dump({**content, "name": "second", "encoder": encoder}), "utf-8")
+    arguments = ("train", path, "--data-root", tmp_path, "--out", tmp_path / "runs" / "second")
+    told = run(*arguments, "--dry-run")
+    assert told.code == 0, told.err
+    assert told.out.startswith("First tiny would run")
+    parameters = sum(p.numel() for p in CNN12(width=1 / 16, depth=7).parameters())
+    assert re.search(rf"^parameters +{parameters}$", told.out, re.MULTILINE)
+    assert re.search(r"^starts from .*tiny\.yaml$", told.out, re.MULTILINE)
+    assert not (tmp_path / "runs").exists()
+    assert run(*arguments).code == 0
+    first = load_encoder(tmp_path / "runs" / "tiny" / "encoder.safetensors")
+    second = load_encoder(tmp_path / "runs" / "second" / "encoder.safetensors")
+    assert torch.equal(second.features.conv7.weight, first.features.conv7.weight)
+    told = run(*arguments, "--dry-run")
+    assert "would run, which" not in told.out
+    assert "goes on from" in told.out
+
+
+def test_seeds_are_run_one_after_another_and_their_interval_told(run, tmp_path):
+    config, out = write_config(tmp_path), tmp_path / "runs"
+    arguments = ("train", config, "--data-root", tmp_path, "--out", out)
+    told = run(*arguments, "--seeds", "3,0", "--set", "augment.mixup_alpha=0.4")
+    assert told.code == 0, told.err
+    assert {path.name for path in out.iterdir()} == {"seed-3", "seed-0", "metrics.json"}
+    found = json.loads((out / "metrics.json").read_text())
+    assert found["config"]["augment"]["mixup_alpha"] == 0.4
+    mean = found["metrics"]["accuracy"]["mean"]
+    assert re.search(rf"^accuracy +{mean:.4g} +\S+ to \S+$", told.out, re.MULTILINE)
+    for wrong in ("a", "1,", "-1,2", ""):
+        assert "is no list of seeds" in run(*arguments, "--seeds", wrong).err
+    assert "give no interval" in run(*arguments, "--seeds", "5").refused()
 
 
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]], ids=["run", "dry run"])
@@ -741,7 +790,7 @@ def test_classes_must_be_the_data_sets(run, checkpoint):
     [
         (["-d", "soundscapes", "--probe"], "multi-label"),
         (["-d", "nonesuch"], "no data set 'nonesuch'"),
-        (["-d", "soundscapes", "-o", "size=abc"], "cannot take size=abc"),
+        (["-d", "soundscapes", "-o", "size=abc"], "cannot take size='abc'"),
         (["-d", "soundscapes", "-o", "colour=red"], "no option 'colour'"),
         (["-d", "soundscapes", "-o", "split=train"], "split is no --option"),
         ([*SCENES, "--probe", "--layer", "12"], "choose 1 to 11"),

@@ -6,6 +6,7 @@ import ast
 import json
 import os
 import re
+import textwrap
 import sys
 import tomllib
 from importlib.metadata import packages_distributions
@@ -49,11 +50,12 @@ def requirements(*groups: str) -> dict[str, Requirement]:
 
 
 def all_requirements() -> dict[str, Requirement]:
-    return requirements(*project()["optional-dependencies"])
+    # XLA goes with a PyTorch of its own, in an environment of its own.
+    return requirements(*(project()["optional-dependencies"].keys() - {"xla"}))
 
 
-def constraints() -> dict[str, Version]:
-    lines = (ROOT / "constraints.txt").read_text(encoding="utf-8").splitlines()
+def constraints(name: str = "constraints.txt") -> dict[str, Version]:
+    lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
     pins = [line.split("==") for line in lines if line and not line.startswith("#")]
     return {canonicalize_name(name): Version(version) for name, version in pins}
 
@@ -83,8 +85,15 @@ def test_constraints_cover_every_direct_requirement() -> None:
         assert requirement.specifier.contains(pins[name]), f"{requirement}, pinned at {pins[name]}"
 
 
-def test_constraints_fit_any_build_of_a_release() -> None:
-    for name, version in constraints().items():
+def test_constraints_of_xla_cover_its_direct_requirements() -> None:
+    pins = constraints("constraints-xla.txt")
+    for name, requirement in requirements("xla").items():
+        assert requirement.specifier.contains(pins[name]), f"{requirement}, pinned at {pins[name]}"
+
+
+@pytest.mark.parametrize("file", ["constraints.txt", "constraints-xla.txt"])
+def test_constraints_fit_any_build_of_a_release(file: str) -> None:
+    for name, version in constraints(file).items():
         assert version.local is None, f"{name}=={version} accepts one build only"
 
 
@@ -117,7 +126,7 @@ def imported(path: Path) -> set[str]:
 
 def test_every_import_of_the_library_is_declared() -> None:
     homes = packages_distributions()
-    declared = set(requirements("lab", "explain"))
+    declared = set(requirements("lab", "explain", "wandb", "trackio", "xla"))
     for path in sorted(LIBRARY.rglob("*.py")):
         for name in imported(path):
             distributions = {canonicalize_name(home) for home in homes.get(name, [name])}
@@ -139,6 +148,24 @@ def test_readme_maps_every_folder_and_module() -> None:
     assert folders | rooms <= mapped, sorted((folders | rooms) - mapped)
     gone = sorted(entry for entry in mapped if not (ROOT / entry).exists())
     assert not gone, f"the map shows what is not there: {gone}"
+
+
+@pytest.mark.filterwarnings("ignore::sonibook.errors.SonibookWarning")
+def test_the_readmes_example_of_ones_own_network_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    (example,) = [
+        textwrap.dedent(block)
+        for block in re.findall(
+            r"^ *```python\n(.*?)^ *```", readme, flags=re.MULTILINE | re.DOTALL
+        )
+        if "nn.Conv1d" in block
+    ]
+    monkeypatch.chdir(tmp_path)
+    exec(compile(example.replace("size=20", "size=6"), "README.md", "exec"), {})
+    written = {path.name for path in tmp_path.iterdir()}
+    assert written == {"activations.json", "ablation.json", "coherence.json", "sanity.json"}
 
 
 def test_one_version_everywhere() -> None:

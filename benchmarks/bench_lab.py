@@ -1,0 +1,79 @@
+"""The lab in the page, opened from disk: to the first sound, and from slider to sound."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import statistics
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+from timing import write
+
+PAGE = Path(__file__).parents[1] / "build" / "book" / "_build" / "html" / "lab.html"
+VISITS = 5
+MOVES = 15
+#: Notes when the lab has shown its first sound.
+WATCH = """addEventListener("DOMContentLoaded", () => {
+    const shown = () => { window.firstHeard = performance.now(); };
+    const later = () => requestAnimationFrame(() => setTimeout(shown));
+    document.getElementById("lab").addEventListener("heard", later, { once: true });
+});"""
+#: Moves a slider; the milliseconds until the picture is painted and the new sound can be played.
+MOVE = """([slider, value]) => new Promise((done) => {
+    const lab = document.getElementById("lab");
+    const start = performance.now();
+    lab.addEventListener("heard", () => requestAnimationFrame(() => setTimeout(() => {
+        const player = document.querySelectorAll("#lab-panels audio")[1];
+        const finish = () => done(performance.now() - start);
+        if (player.readyState >= 2) finish();
+        else player.addEventListener("loadeddata", finish, { once: true });
+    })), { once: true });
+    const input = document.getElementById(`lab-${slider}`);
+    input.value = value;
+    input.dispatchEvent(new Event("input"));
+})"""
+
+
+def main() -> None:
+    """Measure, print and write."""
+    chromium = shutil.which("chromium") or shutil.which("google-chrome")
+    if chromium is None or not PAGE.is_file():
+        raise SystemExit("Needs Chromium, and the book: install it, and run `make book`.")
+    with sync_playwright() as playwright:
+        switches = ["--no-sandbox", "--disable-gpu"]
+        browser = playwright.chromium.launch(executable_path=chromium, args=switches)
+        first, layers, page = [], {}, None
+        for _ in range(VISITS):
+            if page is not None:
+                page.close()
+            page = browser.new_page(viewport={"width": 1280, "height": 1000})
+            page.add_init_script(WATCH)
+            page.goto(PAGE.as_uri())
+            first.append(page.wait_for_function("window.firstHeard").json_value())
+        for layer in range(1, 12):
+            visit = page.evaluate(MOVE, ["layer", layer])
+            filters = int(page.locator("#lab-filter").get_attribute("max"))
+            ranks = [1 + 7 * move % filters for move in range(1, MOVES + 1)]
+            moves = [page.evaluate(MOVE, ["filter", rank]) for rank in ranks]
+            layers[f"layer {layer}"] = {
+                "first_visit_ms": visit,
+                "median_ms": statistics.median(moves),
+                "max_ms": max(moves),
+            }
+            print(f"layer {layer}: {statistics.median(moves):.0f} ms, first visit {visit:.0f} ms")
+        version = browser.version
+        browser.close()
+    print(f"first sound after {statistics.median(first):.0f} ms (largest: {max(first):.0f})")
+    result = {
+        "clip_seconds": 5.0,
+        "browser": f"Chromium {version}, no GPU",
+        "load_average": os.getloadavg()[0],
+        "first_sound_ms": {"median": statistics.median(first), "max": max(first)},
+        "rows": layers,
+    }
+    write("bench-lab", result)
+
+
+if __name__ == "__main__":
+    main()

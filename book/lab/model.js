@@ -1,0 +1,128 @@
+/** What the page knows: networks and clips by name, and the worker that computes. */
+
+import { fromBase64, load, loadBytes } from "./pieces.js";
+import { peakOf } from "./signal.js";
+
+/* global ENGINE, WORKER -- the engine as base64 and the worker's source: see tools/lab.py */
+
+/** The name of a clip that the reader brought. */
+export const OWN = "own";
+
+/** The networks, the clips, and answers about them. */
+export class Model {
+  /** @param {string} base the address of the folder that holds the pieces, with its slash */
+  constructor(base) {
+    this.base = base;
+    this.clips = new Map();
+    this.pending = new Map();
+    this.questions = 0;
+    this.loading = new Map();
+    this.heard = null;
+  }
+
+  /** Start the worker and read the manifest. @throws {Error} if this browser cannot run the engine */
+  async start() {
+    const wasm = fromBase64(ENGINE);
+    if (typeof WebAssembly !== "object" || !WebAssembly.validate(wasm)) {
+      throw new Error(
+        "This browser cannot run the network, because it lacks WebAssembly SIMD: use a newer one "
+        + "(Chrome and Firefox have it since 2021, Safari since 2023).",
+      );
+    }
+    const source = URL.createObjectURL(new Blob([WORKER], { type: "text/javascript" }));
+    this.worker = new Worker(source);
+    this.worker.onmessage = ({ data: { id, answer, error } }) => {
+      const { resolve, reject } = this.pending.get(id);
+      this.pending.delete(id);
+      if (error) reject(new Error(error));
+      else resolve(answer);
+    };
+    const [manifest] = await Promise.all([load(this.base, "manifest"), this.ask("start", { wasm })]);
+    URL.revokeObjectURL(source);
+    this.rate = manifest.sampleRate;
+    this.networks = new Map(manifest.networks.map((entry) => [entry.name, entry]));
+    this.shipped = new Map(manifest.clips.map((entry) => [entry.name, entry]));
+  }
+
+  /** @param {string} ask @param {Object} question @returns {Promise} the worker's answer */
+  ask(ask, question) {
+    return new Promise((resolve, reject) => {
+      const id = this.questions++;
+      this.pending.set(id, { resolve, reject });
+      this.worker.postMessage({ id, ask, question });
+    });
+  }
+
+  /**
+   * Keep a sound that the reader brought.
+   * @param {string} title @param {Float32Array} samples with unit peak @param {string[]} notices
+   */
+  addOwn(title, samples, notices) {
+    this.clips.set(OWN, { title, samples, notices });
+  }
+
+  /** A clip by name. @param {string} name @returns {Promise<Object>} {title, samples, notices} */
+  async clip(name) {
+    if (!this.clips.has(name)) {
+      const entry = this.shipped.get(name);
+      const whole = new Int16Array(await loadBytes(this.base, entry));
+      const peak = peakOf(whole);
+      const samples = Float32Array.from(whole, (sample) => sample / peak);
+      this.clips.set(name, { title: entry.title, samples, notices: [] });
+    }
+    return this.clips.get(name);
+  }
+
+  /** See that the worker has a network's weights up to a layer. */
+  async prepare(name, layer) {
+    const network = this.networks.get(name);
+    if (!network.asked) {
+      const layers = network.layers.map(({ channels, taps, pool }) => ({ channels, taps, pool }));
+      await this.ask("network", { name, layers, leastLength: network.leastLength });
+      network.asked = true;
+    }
+    const parts = network.layers.slice(0, layer).map((entry, index) => {
+      if (!this.loading.has(entry.piece)) {
+        const done = loadBytes(this.base, entry).then((bytes) => (
+          this.ask("weights", { name, layer: index + 1, half: new Uint16Array(bytes) })
+        ));
+        done.catch(() => this.loading.delete(entry.piece)); // to be tried again
+        this.loading.set(entry.piece, done);
+      }
+      return this.loading.get(entry.piece);
+    });
+    await Promise.all(parts);
+  }
+
+  /**
+   * The filters of a layer that respond to a clip, most energy first.
+   * @param {string} network @param {string} clip @param {number} layer from 1
+   * @returns {Promise<Object[]>} {filter, share} each; share of the layer's energy, from 0 to 1
+   */
+  async ranking(network, clip, layer) {
+    const [{ samples }] = await Promise.all([this.clip(clip), this.prepare(network, layer)]);
+    if (this.heard?.samples !== samples) {
+      this.heard = { samples, ...(await this.ask("clip", { samples })) };
+    }
+    const energies = await this.ask("energies", { name: network, layer });
+    const total = energies.reduce((sum, energy) => sum + energy, 0);
+    return [...energies]
+      .map((energy, filter) => ({ filter, share: energy / total }))
+      .filter(({ share }) => share > 0)
+      .sort((a, b) => b.share - a.share);
+  }
+
+  /**
+   * Sonify filters of the clip that was ranked last.
+   * @returns {Promise<Object>} {input, inputPower, sound, residual, soundPower, residualPower, coherence}
+   */
+  async sonify(network, layer, filters) {
+    const answer = await this.ask("sonify", { name: network, layer, filters });
+    return { input: this.heard.samples, inputPower: this.heard.power, ...answer };
+  }
+
+  /** Resample a recording to the networks' rate. */
+  resample(samples, from) {
+    return this.ask("resample", { samples, from, to: this.rate });
+  }
+}

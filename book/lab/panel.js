@@ -1,0 +1,122 @@
+/** One sound on the page: its name, its pictures, its player. */
+
+import { drawSpectrogram, drawWaveform, timePlace, timeShare } from "./drawing.js";
+import { BINS, HOP } from "./signal.js";
+import { wavOf } from "./wav.js";
+
+/** All players play at this gain: a residual may reach twice the peak of its input. */
+const PLAY_GAIN = 0.5;
+
+/** @returns {HTMLElement} a new element in `parent` */
+function add(parent, tag, properties = {}) {
+  return parent.appendChild(Object.assign(document.createElement(tag), properties));
+}
+
+/** A figure with waveform, spectrogram and player. */
+export class Panel {
+  /**
+   * @param {Element} parent
+   * @param {string} title
+   * @param {string} ink the CSS variable that its waveform is drawn in
+   */
+  constructor(parent, title, ink) {
+    this.title = title;
+    this.ink = ink;
+    const figure = add(parent, "figure", { className: "lab-panel" });
+    const caption = add(figure, "figcaption", { textContent: title });
+    caption.style.setProperty("--lab-ink", `var(${ink})`);
+    const view = add(figure, "div", { className: "lab-view" });
+    this.wave = add(view, "canvas", { className: "lab-wave" });
+    this.picture = add(view, "canvas", { className: "lab-spectrogram" });
+    this.wave.setAttribute("aria-hidden", "true");
+    this.picture.setAttribute("role", "img");
+    this.head = add(view, "div", { className: "lab-head", hidden: true });
+    this.player = add(figure, "audio", { controls: true });
+    this.player.setAttribute("aria-label", title);
+    this.player.addEventListener("play", () => this.follow());
+    this.player.addEventListener("seeked", () => this.follow());
+    view.addEventListener("click", (event) => {
+      const left = event.clientX - this.picture.getBoundingClientRect().left;
+      this.player.currentTime = timeShare(this.picture, left) * (this.player.duration || 0);
+    });
+  }
+
+  /** Show where the player stands, for as long as it plays. */
+  follow() {
+    const { currentTime, duration, paused } = this.player;
+    this.head.hidden = !(duration > 0);
+    this.head.style.left = timePlace(currentTime / duration);
+    cancelAnimationFrame(this.frame);
+    if (!paused) this.frame = requestAnimationFrame(() => this.follow());
+  }
+
+  /**
+   * Show a sound; one that is being played goes on where it was.
+   * @param {Float32Array} x
+   * @param {Float32Array} power of powerSpectrogram
+   * @param {{reference: number, peak: number, rate: number}} scales that the panels share
+   */
+  show(x, power, scales) {
+    const before = this.shown;
+    this.shown = { x, power, scales };
+    if (x !== before?.x) {
+      const { currentTime, paused } = this.player;
+      const address = URL.createObjectURL(wavOf(x, { rate: scales.rate, gain: PLAY_GAIN }));
+      if (this.player.src) URL.revokeObjectURL(this.player.src);
+      this.player.src = address;
+      this.player.currentTime = Math.min(currentTime, x.length / scales.rate);
+      if (!paused) this.play();
+      this.head.hidden = true;
+      this.picture.setAttribute(
+        "aria-label", `Log spectrogram of ${this.title}: ${described(power, scales.rate)}.`,
+      );
+      this.drawPicture();
+    }
+    if (x !== before?.x || scales.peak !== before?.scales.peak) this.drawWave();
+  }
+
+  /** Draw again what is shown, as after a change of size or colours. */
+  draw() {
+    this.drawWave();
+    this.drawPicture();
+  }
+
+  drawWave() {
+    drawWaveform(this.wave, this.shown.x, { peak: this.shown.scales.peak, ink: this.ink });
+  }
+
+  drawPicture() {
+    drawSpectrogram(this.picture, this.shown.power, this.shown.scales);
+  }
+
+  /** Play; a new sound or a pause that comes between is no error. */
+  play() {
+    this.player.play().catch(() => {});
+  }
+}
+
+/**
+ * What a spectrogram shows, in words measured as sonibook.show.words does.
+ * @param {Float32Array} power @param {number} rate in Hz @returns {string}
+ */
+export function described(power, rate) {
+  const byBin = new Float64Array(BINS);
+  let loudest = { power: 0, frame: 0 };
+  for (let frame = 0; frame < power.length / BINS; frame++) {
+    let here = 0;
+    for (let k = 0; k < BINS; k++) {
+      byBin[k] += power[frame * BINS + k];
+      here += power[frame * BINS + k];
+    }
+    if (here > loudest.power) loudest = { power: here, frame };
+  }
+  const total = byBin.reduce((sum, value) => sum + value, 0);
+  if (total === 0) return "silence";
+  const reached = (share) => {
+    let sum = 0;
+    const bin = byBin.findIndex((value) => (sum += value) >= share * total);
+    return ((bin * rate) / 2000 / (BINS - 1)).toFixed(2);
+  };
+  const seconds = ((loudest.frame * HOP) / rate).toFixed(2);
+  return `loudest at ${seconds} s, most of its power between ${reached(0.1)} and ${reached(0.9)} kHz`;
+}

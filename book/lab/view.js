@@ -1,0 +1,173 @@
+/** The page's elements, and what they show. */
+
+import { drawBars } from "./drawing.js";
+import { Panel } from "./panel.js";
+import { peakOf } from "./signal.js";
+
+/** How many filters have a button of their own. */
+const BUTTONS = 6;
+/** So many chosen filters are named one by one. */
+const NAMED = 12;
+
+/** @param {string} name @returns {HTMLElement} the element of the lab with that name */
+export function part(name) {
+  return document.getElementById(`lab-${name}`);
+}
+
+/** Set an element's text. @param {string} name of the element @param {...string} sentences */
+export function say(name, ...sentences) {
+  part(name).textContent = sentences.filter(Boolean).join(" ");
+}
+
+/** @param {number} share from 0 to 1 @returns {string} */
+function percent(share) {
+  return `${(100 * share).toPrecision(2)} %`;
+}
+
+/** Shows what is heard, and where the controls stand. */
+export class View {
+  constructor() {
+    this.panels = null;
+    const again = () => this.redraw();
+    new ResizeObserver(again).observe(part("panels"));
+    new MutationObserver(again).observe(
+      document.documentElement, { attributeFilter: ["data-theme"] },
+    );
+  }
+
+  /** Fill the choosers. @param {Object} model */
+  offer(model) {
+    for (const { name, title } of model.networks.values()) {
+      part("network").append(new Option(title, name));
+    }
+    for (const { name, title } of model.shipped.values()) part("clip").append(new Option(title, name));
+  }
+
+  /** Offer the reader's own clip. */
+  offerOwn(name, title) {
+    const known = [...part("clip").options].find((option) => option.value === name);
+    if (known) known.text = title;
+    else part("clip").append(new Option(title, name));
+  }
+
+  /**
+   * Show what is heard.
+   * @param {Object} heard {state, network, clip, ranking, filters, notices, rate, …} of the page
+   */
+  show(heard) {
+    const first = !this.panels;
+    this.panels ??= [
+      new Panel(part("panels"), "Input", "--lab-input"),
+      new Panel(part("panels"), "Sonification", "--lab-sonification"),
+      new Panel(part("panels"), "Residual: input minus sonification", "--lab-residual"),
+    ];
+    this.heard = heard;
+    this.controls(heard);
+    const sounds = [heard.input, heard.sound, heard.residual];
+    const powers = [heard.inputPower, heard.soundPower, heard.residualPower];
+    // The level at 0 dB stays while one goes from filter to filter, so that these can be compared.
+    const reference = peakOf(heard.inputPower);
+    const scales = { reference, peak: Math.max(...sounds.map(peakOf)), rate: heard.rate };
+    this.panels.forEach((panel, n) => panel.show(sounds[n], powers[n], scales));
+    say("coherence", Number.isNaN(heard.coherence) ? "none, for one of the two is silent"
+      : heard.coherence.toFixed(2));
+    say("notice", ...heard.notices);
+    if (!first) say("status", `${this.words(heard)}: coherence ${part("coherence").textContent}.`);
+  }
+
+  /** Set the controls to a state. */
+  controls({ state, network, ranking }) {
+    const { layer, filter, way, chosen } = state;
+    const geometry = network.layers[layer - 1];
+    part("network").value = state.network;
+    part("clip").value = state.clip;
+    part("layer").max = network.layers.length;
+    part("layer").value = layer;
+    const field = (geometry.receptiveField / 8).toPrecision(3);
+    say("layer-text", `Layer ${layer}: ${geometry.channels} filters, each hears ${Number(field)} ms`);
+    say("facts", `${network.facts.join("; ")}.`);
+    const rank = ranking.findIndex((entry) => entry.filter === filter) + 1;
+    part("filter").max = Math.max(ranking.length, 1);
+    part("filter").value = Math.max(rank, 1);
+    part("filter").disabled = ranking.length === 0;
+    const text = rank
+      ? `Filter ${filter}: rank ${rank} of ${ranking.length}, ${percent(ranking[rank - 1].share)} of the energy`
+      : "No filter of this layer responds to the clip";
+    say("filter-text", text);
+    part("filter").setAttribute("aria-valuetext", text);
+    for (const radio of document.getElementsByName("lab-way")) radio.checked = radio.value === way;
+    const several = way === "only" || way === "without";
+    part("chooser").hidden = !several;
+    say("toggle", `${chosen.has(filter) ? "Take out" : "Add"} filter ${filter}`);
+    say("chosen", `Chosen: ${named(chosen)}`);
+    this.top(ranking, several ? (one) => chosen.has(one) : (one) => way === "one" && one === filter);
+    this.bars();
+  }
+
+  /** A button for each of the filters with the most energy. */
+  top(ranking, isPressed) {
+    const buttons = ranking.slice(0, BUTTONS).map(({ filter, share }) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.dataset.filter = filter;
+      button.setAttribute("aria-pressed", isPressed(filter));
+      button.append(`${filter} `, Object.assign(document.createElement("small"), {
+        textContent: percent(share),
+      }));
+      button.setAttribute("aria-label", `Filter ${filter}, ${percent(share)} of the energy`);
+      return button;
+    });
+    const focused = document.activeElement?.dataset?.filter;
+    part("top").replaceChildren(...buttons);
+    buttons.find((button) => button.dataset.filter === focused)?.focus();
+  }
+
+  /** The strip of energies. */
+  bars() {
+    const { state: { filter, way, chosen }, ranking } = this.heard;
+    part("bars").setAttribute(
+      "aria-label",
+      `Energy of the ${ranking.length} filters that respond, most first; the slider below goes through them.`,
+    );
+    drawBars(part("bars"), ranking, (one) => {
+      if (way === "layer" || (way !== "one" && chosen.has(one))) return "--lab-picked";
+      return one === filter && way === "one" ? "--lab-here" : "--lab-bar";
+    });
+  }
+
+  /** Draw everything again, as after a change of size or colours. */
+  redraw() {
+    if (!this.heard) return;
+    this.bars();
+    for (const panel of this.panels) panel.draw();
+  }
+
+  /** What is heard, in words. */
+  words({ state: { layer, filter, way, chosen } }) {
+    return `Layer ${layer}, ${{
+      one: `filter ${filter}`,
+      only: `only the filters ${named(chosen)}`,
+      without: `all filters but ${named(chosen)}`,
+      layer: "all filters",
+    }[way]}`;
+  }
+
+  /** Go on with the other of input and sonification, at the same place (A/B). */
+  swap() {
+    const [input, sonification] = this.panels;
+    const here = sonification.player.paused ? input : sonification;
+    const next = here === input && !input.player.paused ? sonification : input;
+    const { currentTime, ended } = here.player;
+    here.player.pause();
+    next.player.currentTime = ended ? 0 : currentTime;
+    next.play();
+    say("status", `Playing: ${next.title}.`);
+  }
+}
+
+/** @param {Set<number>} filters @returns {string} */
+function named(filters) {
+  const sorted = [...filters].sort((a, b) => a - b);
+  const more = sorted.length > NAMED ? ` and ${sorted.length - NAMED} more` : "";
+  return sorted.slice(0, NAMED).join(", ") + more || "none";
+}

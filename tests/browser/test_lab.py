@@ -1,0 +1,471 @@
+"""The lab as a reader uses it: over http and from disk, with mouse, keyboard, file and voice."""
+
+from __future__ import annotations
+
+import base64
+import io
+import wave
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from numpy import ndarray
+
+from sonibook.analysis.coherence import mean_top_coherence
+from sonibook.checkpoint import load_encoder
+from sonibook.deconvnet import ForwardPass
+
+PAGES = Path(__file__).parents[2] / "build" / "book" / "_build" / "html"
+RATE = 8000
+#: What is heard, and what the page says; sounds as base64 of float32.
+HEARD = """() => {
+    const { state, ranking, filters, notices, coherence } = sonibookLab.heard;
+    const { input, sound, residual } = sonibookLab.heard;
+    const packed = (x) => {
+        const bytes = new Uint8Array(x.buffer);
+        let text = "";
+        for (let n = 0; n < bytes.length; n += 32768) {
+            text += String.fromCharCode(...bytes.subarray(n, n + 32768));
+        }
+        return btoa(text);
+    };
+    return {
+        ...state, chosen: [...state.chosen], ranking, filters, notices, coherence,
+        input: packed(input), sound: packed(sound), residual: packed(residual),
+    };
+}"""
+READY = "window.sonibookLab?.heard"
+
+
+@dataclass
+class Reader:
+    """A reader with the lab open, and what the browser complains of."""
+
+    page: Any
+    address: str
+    complaints: list[str] = field(default_factory=list)
+
+    def open(self, link: str = "") -> Reader:
+        self.page.goto("about:blank")
+        self.page.goto(f"{self.address}/lab.html{link}")
+        self.page.wait_for_function(READY)
+        return self
+
+    def heard(self) -> dict[str, Any]:
+        """What is heard once all is computed."""
+        self.page.wait_for_function(READY)
+        found = self.page.evaluate(HEARD)
+        for name in ("input", "sound", "residual"):
+            found[name] = np.frombuffer(base64.b64decode(found[name]), "f4").copy()
+        return found
+
+    def move(self, slider: str, value: int) -> dict[str, Any]:
+        """Move a slider as a mouse does."""
+        self.page.locator(f"#lab-{slider}").evaluate(
+            """(slider, value) => {
+                slider.value = value;
+                slider.dispatchEvent(new Event("input", { bubbles: true }));
+            }""",
+            value,
+        )
+        return self.heard()
+
+    def bring(self, file: Path) -> None:
+        """Open a file, and wait until it is heard or refused."""
+        self.page.set_input_files("#lab-file", file)
+        self.answered()
+
+    def answered(self) -> None:
+        self.page.wait_for_function(
+            f"""() => document.getElementById("lab-alert").textContent
+                || ({READY})?.state.clip === "own" """,
+            timeout=15_000,
+        )
+
+    def text(self, name: str) -> str:
+        return self.page.locator(f"#lab-{name}").text_content().strip()
+
+
+@pytest.fixture(params=["http", "file"])
+def reader(request: pytest.FixtureRequest, browser: Any, site: str) -> Iterator[Reader]:
+    """A reader over http, and one from disk without any network."""
+    context = browser.new_context(viewport={"width": 1280, "height": 1000}, accept_downloads=True)
+    context.set_offline(request.param == "file")
+    page = context.new_page()
+    seen = Reader(page, site if request.param == "http" else PAGES.as_uri())
+    page.on("pageerror", lambda error: seen.complaints.append(str(error)))
+    page.on(
+        "console",
+        lambda message: (
+            seen.complaints.append(message.text) if message.type in ("error", "warning") else None
+        ),
+    )
+    yield seen
+    assert seen.complaints == []
+    context.close()
+
+
+#: For what a page opened from disk does no differently.
+over_http = pytest.mark.parametrize("reader", ["http"], indirect=True)
+
+
+def wav(x: ndarray, *, rate: int = RATE, subtype: str = "PCM_16") -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, x, rate, subtype, format="WAV")
+    return file.getvalue()
+
+
+def noise(seconds: float = 1.0, rate: int = RATE) -> ndarray:
+    return np.random.default_rng(5).uniform(-0.4, 0.4, round(seconds * rate)).astype("f4")
+
+
+def assert_sonifies(heard: dict[str, Any]) -> None:
+    """What is heard equals what Python computes, but where rounding turned a switch."""
+    encoder, x = load_encoder(heard["network"]), heard["input"]
+    passed = ForwardPass(encoder, x)
+    maps = passed.maps[heard["layer"] - 1].clone()
+    if heard["filters"] is not None:
+        maps[:, np.setdiff1d(np.arange(maps.shape[1]), heard["filters"])] = 0
+    expected = passed.way_back(heard["layer"], maps)[0, 0].numpy()
+    expected *= np.abs(x).max() / np.abs(expected).max()
+    sound = heard["sound"]
+    difference = np.abs(sound - expected)
+    cosine = sound @ expected / np.linalg.norm(sound) / np.linalg.norm(expected)
+    assert cosine > 0.999
+    # One turned switch at the loudest sample changes the scale of all the others.
+    assert np.quantile(difference, 0.9) < 1e-5 or cosine > 0.99999
+    np.testing.assert_allclose(heard["residual"], x - sound, atol=1e-6)
+    both = (torch.from_numpy(signal.astype("f8")) for signal in (x, sound))
+    assert heard["coherence"] == pytest.approx(float(mean_top_coherence(*both)), abs=1e-6)
+
+
+def test_every_layer_is_heard(reader: Reader) -> None:
+    reader.open()
+    for layer in range(1, 12):
+        heard = reader.move("layer", layer)
+        assert heard["layer"] == layer
+        shares = [entry["share"] for entry in heard["ranking"]]
+        assert shares == sorted(shares, reverse=True)
+        assert heard["filters"] == [heard["ranking"][0]["filter"]]
+        heard = reader.move("filter", len(shares) // 2)
+        assert heard["filter"] == heard["ranking"][len(shares) // 2 - 1]["filter"]
+        assert_sonifies(heard)
+        assert f"{heard['coherence']:.2f}" == reader.text("coherence")
+        assert f"Layer {layer}" in reader.text("status")
+
+
+def test_players_and_pictures_follow(reader: Reader) -> None:
+    reader.open()
+    pictures = []
+    for rank in (1, 2):
+        heard = reader.move("filter", rank)
+        names = reader.page.locator("#lab-panels audio").evaluate_all(
+            "players => players.map((player) => player.getAttribute('aria-label'))"
+        )
+        assert names == ["Input", "Sonification", "Residual: input minus sonification"]
+        files = reader.page.evaluate(
+            """() => Promise.all([...document.querySelectorAll("#lab-panels audio")].map(
+                (player) => new Promise((done) => {
+                    const request = new XMLHttpRequest();
+                    const reading = new FileReader();
+                    request.open("GET", player.src);
+                    request.responseType = "blob";
+                    request.onload = () => reading.readAsDataURL(request.response);
+                    reading.onload = () => done(reading.result.split(",")[1]);
+                    request.send();
+                })))"""
+        )
+        for data, name in zip(files, ("input", "sound", "residual"), strict=True):
+            played, rate = soundfile.read(io.BytesIO(base64.b64decode(data)))
+            assert rate == RATE
+            # One gain for all three.
+            np.testing.assert_allclose(played, 0.5 * heard[name], atol=0.51 / 32768)
+        pictures.append(
+            reader.page.locator("#lab-panels canvas").evaluate_all(
+                "canvases => canvases.map((canvas) => canvas.toDataURL())"
+            )
+        )
+    # A waveform and a spectrogram each of input, sonification and residual.
+    first, second = pictures
+    assert first[1] == second[1], "the input's spectrogram keeps its scale"
+    assert all(first[n] != second[n] for n in (2, 3, 4, 5))
+    said = reader.page.locator("#lab-panels canvas[role=img]").nth(1).get_attribute("aria-label")
+    assert said.startswith("Log spectrogram of Sonification: loudest at")
+
+
+@over_http
+def test_several_filters_are_chosen_and_left_out(reader: Reader) -> None:
+    page = reader.open("#layer=5").page
+    ranking = [entry["filter"] for entry in reader.heard()["ranking"]]
+    page.get_by_label("only the chosen").check()
+    page.locator("#lab-top button").nth(2).click()
+    assert sorted(reader.heard()["filters"]) == sorted([ranking[0], ranking[2]])
+    assert_sonifies(reader.heard())
+    page.locator("#lab-toggle").click()  # takes the third out again
+    assert reader.heard()["filters"] == [ranking[0]]
+    page.locator("#lab-five").click()
+    assert sorted(reader.heard()["filters"]) == sorted(ranking[:5])
+    page.get_by_label("all but the chosen").check()
+    heard = reader.heard()
+    assert sorted([*heard["filters"], *ranking[:5]]) == list(range(64))
+    assert_sonifies(heard)
+    page.get_by_label("the whole layer").check()
+    assert reader.heard()["filters"] is None
+    assert_sonifies(reader.heard())
+    bars = page.locator("#lab-bars").bounding_box()
+    page.locator("#lab-bars").click(position={"x": bars["width"] * 3.5 / len(ranking), "y": 60})
+    heard = reader.heard()
+    assert (heard["way"], heard["filter"]) == ("one", ranking[3])
+
+
+def test_a_link_restores_what_is_heard(reader: Reader) -> None:
+    page = reader.open().page
+    page.locator("#lab-network").select_option("random")
+    page.locator("#lab-clip").select_option(index=2)
+    reader.heard()
+    reader.move("layer", 10)
+    reader.move("filter", 7)
+    page.get_by_label("only the chosen").check()
+    page.locator("#lab-top button").nth(1).click()
+    before = reader.heard()
+    page.wait_for_function("location.hash.includes('hear=only')")
+    page.wait_for_timeout(300)  # the address follows a moment later
+    after = reader.open(page.evaluate("location.hash")).heard()
+    assert {k: v for k, v in after.items() if k != "sound"}.keys() == before.keys() - {"sound"}
+    for name in ("network", "clip", "layer", "filter", "way"):
+        assert after[name] == before[name]
+    assert sorted(after["chosen"]) == sorted(before["chosen"])
+    np.testing.assert_array_equal(after["sound"], before["sound"])
+    for link, sentence in (
+        ("#network=gone", "no network gone"),
+        ("#clip=gone&layer=99&filter=9999", "no clip gone"),
+        ("#clip=own", "a recording that stayed with its maker"),
+    ):
+        assert sentence in reader.open(link).text("alert")
+
+
+@over_http
+def test_keys_move_and_compare(reader: Reader) -> None:
+    page = reader.open("#layer=8").page
+    ranking = [entry["filter"] for entry in reader.heard()["ranking"]]
+    page.locator("#lab-ab").focus()
+    for key, expected in (("n", 1), ("n", 2), ("p", 1)):
+        page.keyboard.press(key)
+        assert reader.heard()["filter"] == ranking[expected]
+    page.keyboard.press("d")
+    assert reader.heard()["layer"] == 9
+    page.keyboard.press("u")
+    assert reader.heard()["layer"] == 8
+    page.locator("#lab-filter").focus()
+    page.keyboard.press("ArrowRight")
+    assert reader.heard()["filter"] == ranking[1]
+
+    def playing() -> list[bool]:
+        return page.locator("#lab-panels audio").evaluate_all("all => all.map((p) => !p.paused)")
+
+    page.locator("#lab-ab").click()
+    page.wait_for_function("document.querySelector('#lab-panels audio').currentTime > 0.3")
+    assert playing() == [True, False, False]
+    page.keyboard.press("b")
+    assert playing() == [False, True, False]
+    assert page.locator("#lab-panels audio").nth(1).evaluate("p => p.currentTime") > 0.25
+    assert "Sonification" in reader.text("status")
+    # What is played goes on where it was when another filter is chosen.
+    page.keyboard.press("n")
+    reader.heard()
+    assert playing() == [False, True, False]
+    assert page.locator("#lab-panels audio").nth(1).evaluate("p => p.currentTime") > 0.25
+
+
+@over_http
+def test_the_sonification_is_saved(reader: Reader, tmp_path: Path) -> None:
+    page = reader.open("#layer=3").page
+    heard = reader.heard()
+    with page.expect_download() as started:
+        page.locator("#lab-save").click()
+    name = started.value.suggested_filename
+    assert name == f"supervised-layer-3-filter-{heard['filter']}.wav"
+    started.value.save_as(tmp_path / name)
+    saved, rate = soundfile.read(tmp_path / name)
+    assert rate == RATE
+    np.testing.assert_allclose(saved, heard["sound"], atol=1.01 / 32768)
+
+
+def test_a_file_is_opened_and_dropped(reader: Reader, tmp_path: Path) -> None:
+    page = reader.open().page
+    x, mine = noise(2.0, 44100), tmp_path / "mine.wav"
+    mine.write_bytes(wav(np.stack([x, 0.5 * x], axis=1), rate=44100))
+    reader.bring(mine)
+    heard = reader.heard()
+    assert len(heard["input"]) == 2 * RATE
+    assert np.abs(heard["input"]).max() == pytest.approx(1.0)
+    assert heard["notices"] == []
+    assert page.locator("#lab-clip option:checked").text_content() == "Your file: mine.wav"
+    assert_sonifies(heard)
+    page.evaluate(
+        """(data) => {
+            const bytes = Uint8Array.from(atob(data), (letter) => letter.charCodeAt(0));
+            const dataTransfer = new DataTransfer();
+            dataTransfer.items.add(new File([bytes], "dropped.wav"));
+            const at = { bubbles: true, cancelable: true, dataTransfer };
+            document.getElementById("lab-panels").dispatchEvent(new DragEvent("drop", at));
+        }""",
+        base64.b64encode(wav(noise(0.1))).decode(),
+    )
+    page.wait_for_function(f"({READY})?.input.length === 800")
+    assert "zeros were added" in reader.text("notice")
+    assert len(reader.heard()["sound"]) == 800
+
+
+@over_http
+def test_of_an_hour_the_beginning_is_taken(reader: Reader, tmp_path: Path) -> None:
+    second = np.random.default_rng(0).integers(0, 256, RATE, dtype=np.uint8).tobytes()
+    path = tmp_path / "hour.wav"
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(1)
+        file.setframerate(RATE)
+        file.writeframes(second * 3600)
+    reader.open().bring(path)
+    assert reader.text("notice") == "hour.wav is longer: its first 10.0 s are taken."
+    assert len(reader.heard()["input"]) == 10 * RATE
+
+
+BAD = {
+    "text.wav": (b"Dear reader, this is no sound.", "cannot be read as sound: give a WAV"),
+    "empty.wav": (b"", "is empty: give a file that holds sound."),
+    "cut.wav": (wav(noise())[:30], "cannot be read as sound: give a WAV"),
+    "silent.wav": (wav(np.zeros(RATE)), "is silent: every sample is zero"),
+    "one.wav": (wav(np.ones(1)), "holds 1 sample: the lab needs 0.05 s"),
+    "nan.wav": (wav(noise() * np.nan, subtype="FLOAT"), "holds samples that are NaN or infinite"),
+}
+
+
+def test_bad_files_are_refused_and_nothing_is_lost(reader: Reader, tmp_path: Path) -> None:
+    reader.open("#layer=9")
+    before = reader.heard()
+    for name, (data, sentence) in BAD.items():
+        reader.page.evaluate("document.getElementById('lab-alert').textContent = ''")
+        (tmp_path / name).write_bytes(data)
+        reader.bring(tmp_path / name)
+        assert reader.text("alert").startswith(f"{name} "), name
+        assert sentence in reader.text("alert")
+        after = reader.heard()
+        assert after["clip"] == before["clip"]
+        np.testing.assert_array_equal(after["sound"], before["sound"])
+    reader.move("filter", 2)
+    assert reader.text("alert") == ""
+
+
+def test_the_microphone_is_heard(reader: Reader) -> None:
+    reader.page.context.grant_permissions(["microphone"])
+    page = reader.open().page
+    asked = "navigator.mediaDevices.getUserMedia"
+    page.evaluate(
+        f"() => {{ const ask = {asked}.bind(navigator.mediaDevices);"
+        f"{asked} = (wish) => {{ window.wish = wish; return ask(wish); }}; }}"
+    )
+    page.locator("#lab-record").click()
+    page.wait_for_function("document.getElementById('lab-record').textContent.includes(': 4 s')")
+    reader.answered()
+    assert reader.text("alert") == ""
+    heard = reader.heard()
+    assert len(heard["input"]) == 5 * RATE
+    assert_sonifies(heard)
+    wish = page.evaluate("window.wish.audio")
+    off = ("echoCancellation", "noiseSuppression", "autoGainControl")
+    assert [wish[name] for name in off] == [False, False, False]
+    assert reader.text("record") == "Record 5 s"
+
+
+@over_http
+def test_a_microphone_that_gives_nothing_is_given_up(reader: Reader) -> None:
+    page = reader.open().page
+    page.evaluate(
+        """() => {
+            const silent = new AudioContext().createMediaStreamDestination().stream;
+            navigator.mediaDevices.getUserMedia = async () => silent;
+            AudioContext.prototype.createMediaStreamSource = () => ({ connect() {} });
+        }"""
+    )
+    page.locator("#lab-record").click()
+    reader.answered()
+    assert "Nothing comes from the microphone" in reader.text("alert")
+    assert reader.text("record") == "Record 5 s"
+
+
+@over_http
+@pytest.mark.parametrize(
+    ("error", "sentence"),
+    [
+        ("NotAllowedError", "The microphone was refused: allow it"),
+        ("NotFoundError", "There is no microphone: plug one in"),
+        ("NotReadableError", "is another program using it?"),
+        (None, "The microphone is not to be had here"),
+    ],
+)
+def test_without_a_microphone_the_page_says_so(
+    reader: Reader, error: str | None, sentence: str
+) -> None:
+    page = reader.open().page
+    page.evaluate(
+        """(error) => {
+            const devices = error && {
+                getUserMedia: () => Promise.reject(new DOMException("", error)),
+            };
+            Object.defineProperty(navigator, "mediaDevices", { value: devices });
+        }""",
+        error,
+    )
+    before = reader.heard()
+    page.locator("#lab-record").click()
+    reader.answered()
+    assert sentence in reader.text("alert")
+    assert reader.heard()["clip"] == before["clip"]
+    assert reader.text("record") == "Record 5 s"
+
+
+def test_a_browser_without_simd_is_told(reader: Reader) -> None:
+    reader.page.add_init_script("WebAssembly.validate = () => false;")
+    reader.page.goto(f"{reader.address}/lab.html")
+    reader.page.wait_for_function("document.getElementById('lab-alert').textContent")
+    assert "lacks WebAssembly SIMD: use a newer one" in reader.text("alert")
+    assert reader.page.locator("#lab-panels audio").count() == 0
+
+
+@over_http
+def test_a_piece_that_does_not_come_is_no_end(reader: Reader) -> None:
+    reader.open("#layer=4")
+    before = reader.heard()
+    reader.page.context.set_offline(True)
+    reader.move("layer", 11)
+    assert "cannot be loaded" in reader.text("alert")
+    after = reader.heard()
+    assert after["layer"] == 4
+    assert reader.page.locator("#lab-layer").input_value() == "4"
+    np.testing.assert_array_equal(after["sound"], before["sound"])
+    reader.page.context.set_offline(False)
+    assert reader.move("layer", 11)["layer"] == 11
+    assert_sonifies(reader.heard())
+    reader.complaints.clear()  # the browser's own, of what it could not load
+
+
+@over_http
+def test_before_anything_is_heard_nothing_breaks(reader: Reader) -> None:
+    page = reader.page
+    page.route("**/lab/scene-*.js", lambda route: route.abort())
+    page.goto(f"{reader.address}/lab.html")
+    page.wait_for_function("document.getElementById('lab-alert').textContent")
+    assert "cannot be loaded" in reader.text("alert")
+    for name in ("bars", "five", "save", "link", "ab"):
+        page.locator(f"#lab-{name}").dispatch_event("click")
+    reader.complaints[:] = [text for text in reader.complaints if "ERR_FAILED" not in text]
+    assert reader.complaints == []
+    page.unroute("**/lab/scene-*.js")
+    page.locator("#lab-clip").select_option(index=1)
+    assert len(reader.heard()["input"]) == 5 * RATE

@@ -1,0 +1,121 @@
+"""Build the lab in the page: its engine, as `make engine` does, and its files, as `make book` does.
+
+The page's script is one classic script, with the engine and the worker inside: a page that was
+opened from disk may load nothing else. It is made of the modules in ``book/lab`` by leaving out
+their imports and exports.
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import re
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+LAB = Path(__file__).resolve().parents[1] / "book" / "lab"
+WASM = LAB / "engine.wasm"
+
+#: The modules of the worker and of the page, each after those it imports from.
+WORKER = ("signal.js", "resample.js", "engine.js", "worker.js")
+PAGE = (
+    "pieces.js",
+    "signal.js",
+    "wav.js",
+    "link.js",
+    "drawing.js",
+    "panel.js",
+    "recordings.js",
+    "model.js",
+    "view.js",
+    "page.js",
+)
+#: No standard library, nothing imported, and only instructions that every browser since 2023 has.
+_COMPILER = (
+    *("-target", "wasm32-freestanding", "-mcpu=generic+simd128+bulk_memory", "-std=c11", "-O3"),
+    *("-Wall", "-Wextra", "-Werror", "-nostdlib", "-Wl,--no-entry", "-Wl,--strip-all"),
+    # Where the program's own data and stack end: the script may use the memory from there.
+    "-Wl,--export=__heap_base",
+)
+
+
+def compile_engine() -> bytes:
+    """``engine.c`` as WebAssembly; the same bytes each time, for one version of the compiler."""
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "engine.wasm"
+        command = [sys.executable, "-m", "ziglang", "cc", *_COMPILER, "-o", str(target)]
+        subprocess.run([*command, "engine.c"], check=True, cwd=LAB)
+        return target.read_bytes()
+
+
+def bundle(modules: Sequence[str], constants: dict[str, str] | None = None, end: str = "") -> str:
+    """Modules as one classic script.
+
+    Parameters
+    ----------
+    modules : sequence of str
+        File names in ``book/lab``, each after those it imports from.
+    constants : dict from str to str, or None
+        Text that the modules use, by name.
+    end : str
+        A last line, which sees what the modules define.
+
+    Returns
+    -------
+    str
+    """
+    parts = ['(() => {\n"use strict";']
+    parts += [f"const {name} = {json.dumps(value)};" for name, value in (constants or {}).items()]
+    for name in modules:
+        source = (LAB / name).read_text(encoding="utf-8")
+        source = re.sub(r"^import .*\n", "", source, flags=re.MULTILINE)
+        parts.append(re.sub(r"^export ", "", source, flags=re.MULTILINE))
+    return "\n".join([*parts, end, "})();\n"])
+
+
+def page_script() -> str:
+    """The script of the page."""
+    import matplotlib as mpl
+    import numpy as np
+
+    from sonibook.show.style import LEVELS
+
+    colours = mpl.colormaps[LEVELS](np.arange(256), bytes=True).tobytes()
+    constants = {
+        "ENGINE": base64.b64encode(WASM.read_bytes()).decode(),
+        "MAGMA": base64.b64encode(colours).decode(),
+        "WORKER": bundle(WORKER),
+    }
+    return bundle(PAGE, constants)
+
+
+def publish(out: Path) -> int:
+    """Write all that the page loads into `out`; the exit code."""
+    from sonibook.cli import main as sonibook
+
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "lab.js").write_text(page_script(), encoding="utf-8")
+    (out / "lab.css").write_bytes((LAB / "lab.css").read_bytes())
+    return sonibook(["export-lab", "--out", str(out)])
+
+
+def main() -> int:
+    """Build what the command line names."""
+    parser = argparse.ArgumentParser(description="Build the lab in the page.")
+    parser.add_argument("what", choices=["engine", "files"])
+    parser.add_argument("out", type=Path, nargs="?", help="the folder for the files")
+    options = parser.parse_args()
+    if options.what == "engine":
+        WASM.write_bytes(compile_engine())
+        return 0
+    if options.out is None:
+        parser.error("say which folder the files go to")
+    return publish(options.out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
