@@ -1,0 +1,183 @@
+"""Training's figures draw what they are handed, and the temperature's numbers are NT-Xent's own."""
+
+from __future__ import annotations
+
+import math
+import re
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from matplotlib.patches import Rectangle
+from torch import Tensor
+
+from sonibook.show.contrast import (
+    loss,
+    probabilities,
+    shares,
+    similarity_matrix,
+    temperature_picture,
+    temperature_words,
+)
+from sonibook.show.temperature import TEMPERATURES, TemperatureSlider
+from sonibook.show.training import crops, intervals, progress
+from sonibook.training.objectives import nt_xent
+
+RATE = 8000
+
+
+def views(pairs: int = 6, dim: int = 5) -> Tensor:
+    return torch.randn(2 * pairs, dim, generator=torch.Generator().manual_seed(3))
+
+
+def cosines(z: Tensor) -> Tensor:
+    unit = F.normalize(z, dim=1)
+    return unit @ unit.T
+
+
+# The temperature
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.1, 1.0, 10.0])
+def test_loss_is_that_of_training(temperature: float) -> None:
+    z = views()
+    expected = float(nt_xent(z.double(), temperature=temperature))
+    assert loss(cosines(z.double()), temperature) == pytest.approx(expected, rel=1e-9)
+
+
+def test_probabilities_by_naive_loops() -> None:
+    similarity = cosines(views(pairs=3))
+    found = probabilities(similarity, 0.2)
+    for i in range(6):
+        terms = [0.0 if k == i else math.exp(float(similarity[i, k]) / 0.2) for k in range(6)]
+        np.testing.assert_allclose(found[i], np.array(terms) / sum(terms), rtol=1e-6)
+
+
+def test_similarities_are_left_as_they_are() -> None:
+    similarity = cosines(views()).double()
+    before = similarity.clone()
+    probabilities(similarity, 0.1)
+    assert torch.equal(similarity, before)
+
+
+@pytest.mark.parametrize("temperature", [0.05, 0.5])
+def test_shares_are_those_of_the_gradient(temperature: float) -> None:
+    similarity = cosines(views().double())
+    rows = len(similarity)
+    partner = torch.arange(rows).roll(rows // 2)
+    tracked = similarity.clone().requires_grad_()
+    itself = torch.eye(rows, dtype=torch.bool)
+    F.cross_entropy((tracked / temperature).masked_fill(itself, -torch.inf), partner).backward()
+    assert tracked.grad is not None
+    negative = ~itself & ~F.one_hot(partner, rows).bool()
+    pushes = tracked.grad[negative].reshape(rows, rows - 2)
+    expected = (pushes / pushes.sum(dim=1, keepdim=True)).sort(dim=1, descending=True).values
+    torch.testing.assert_close(shares(similarity, temperature), expected.mean(dim=0))
+
+
+def test_a_low_temperature_pushes_the_hardest_a_high_one_all() -> None:
+    similarity = cosines(views())
+    cold, hot = shares(similarity, 0.001), shares(similarity, 1000.0)
+    assert float(cold[0]) > 0.9
+    torch.testing.assert_close(hot, torch.full_like(hot, 1 / len(hot)), rtol=0.01, atol=0)
+
+
+@pytest.mark.parametrize("rows", [2, 5])
+def test_rows_without_rivals_are_refused(rows: int) -> None:
+    with pytest.raises(ValueError, match="no pairs with rivals"):
+        probabilities(torch.eye(rows), 0.1)
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan])
+def test_an_impossible_temperature_is_named(temperature: float) -> None:
+    with pytest.raises(ValueError, match="temperature"):
+        probabilities(torch.eye(4), temperature)
+
+
+def test_partners_are_framed() -> None:
+    figure = similarity_matrix(cosines(views(pairs=3)), names=list("abcdef"))
+    frames = [patch for patch in figure.axes[0].patches if isinstance(patch, Rectangle)]
+    framed = {(round(patch.get_y() + 0.5), round(patch.get_x() + 0.5)) for patch in frames}
+    assert framed == {(0, 3), (1, 4), (2, 5), (3, 0), (4, 1), (5, 2)}
+    with pytest.raises(ValueError, match="2 names"):
+        similarity_matrix(cosines(views(pairs=3)), names=["a", "b"])
+
+
+def test_bars_are_the_shares() -> None:
+    similarity = cosines(views())
+    bars = temperature_picture(similarity, 0.1).axes[1].patches
+    heights = [bar.get_height() for bar in bars]
+    np.testing.assert_allclose(heights, shares(similarity, 0.1))
+
+
+def test_words_have_the_numbers() -> None:
+    similarity = cosines(views())
+    words = temperature_words(similarity, 0.1)
+    assert f"{loss(similarity, 0.1):.2f} nats" in words
+    assert f"{float(shares(similarity, 0.1)[0]):.0%} of the push" in words
+
+
+def test_moving_the_slider_changes_words_and_picture() -> None:
+    slider = TemperatureSlider(cosines(views()), temperature=0.1)
+    words, image = slider.words.value, slider.image.value
+    slider.temperature.value = 1.0
+    assert slider.words.value != words
+    assert slider.image.value != image
+    assert "temperature 1 " in slider.words.value
+    assert re.search(r'<img [^>]*alt="[^"]{20,}"', slider.image.value)
+
+
+def test_the_static_form_has_a_picture_and_words_for_each_temperature() -> None:
+    similarity = cosines(views())
+    static = TemperatureSlider(similarity)._repr_mimebundle_()["text/html"]
+    assert len(re.findall("<details", static)) == len(re.findall("<img", static)) == 4
+    assert static.count("<details open>") == 1
+    for temperature in TEMPERATURES:
+        assert f"<summary>Temperature {temperature:g}</summary>" in static
+        assert temperature_words(similarity, temperature).split(". ")[0] in static
+    pictures = re.findall(r'src="([^"]+)"', static)
+    assert len(set(pictures)) == len(TEMPERATURES)
+    assert all(each.startswith("data:") for each in pictures)
+
+
+# Training
+
+
+def test_crops_lie_where_they_were_cut() -> None:
+    x = np.random.default_rng(0).standard_normal(2 * RATE).astype("f4")
+    figure = crops(x, {"one": 800, "two": 12000}, length=RATE)
+    bars = figure.axes[1].patches
+    assert [(bar.get_x(), bar.get_width()) for bar in bars] == [(0.1, 1.0), (1.5, 1.0)]
+    # The second ends after the clip, and is drawn to its end.
+    assert figure.axes[0].get_xlim()[1] == pytest.approx(2.5)
+    with pytest.raises(ValueError, match="no crop"):
+        crops(x, {}, length=RATE)
+
+
+def test_progress_draws_every_curve_and_reference() -> None:
+    figure = progress(
+        {"a": ([1, 2, 4], [3.0, 2.0, 1.0]), "b": (range(50), range(50))},
+        xlabel="epoch",
+        ylabel="loss",
+        references={"chance": 0.5},
+        log_x=True,
+    )
+    (axes,) = figure.axes
+    drawn = {str(line.get_label()): line for line in axes.get_lines()}
+    np.testing.assert_array_equal(drawn["a"].get_xydata(), [[1, 3], [2, 2], [4, 1]])
+    assert set(drawn["chance"].get_ydata()) == {0.5}
+    assert (drawn["a"].get_marker(), drawn["b"].get_marker()) == ("o", "")
+    assert axes.get_xscale() == "log"
+    with pytest.raises(ValueError, match="2 values were given for 3 places"):
+        progress({"a": ([1, 2, 3], [1.0, 2.0])}, xlabel="", ylabel="")
+
+
+def test_intervals_show_results_ends_and_chance() -> None:
+    figure = intervals({"ours": (0.8, 0.7, 0.9), "random": (0.5, 0.4, 0.6)}, xlabel="", chance=0.1)
+    (axes,) = figure.axes
+    drawn = [np.asarray(line.get_xdata(), float).tolist() for line in axes.get_lines()]
+    assert drawn == [[0.7, 0.9], [0.8], [0.4, 0.6], [0.5], [0.1, 0.1]]
+    assert [text.get_text() for text in axes.texts] == ["80%", "50%"]
+    with pytest.raises(ValueError, match=r"ours: 0\.8 does not lie between"):
+        intervals({"ours": (0.8, 0.1, 0.2)}, xlabel="", chance=0.1)
