@@ -46,10 +46,10 @@ def constraints(before: dict[str, str]) -> str:
                 if needed.marker is None or needed.marker.evaluate({"extra": extra}):
                     waiting.append(needed)
     for line in distribution(EVERYTHING.name).requires or []:
-        needed = Requirement(line).name
+        missing = Requirement(line).name
         # An extra that is not installed here keeps the pin it has.
-        if needed in before and needed not in pins:
-            pins[needed] = before[needed]
+        if missing in before and missing not in pins:
+            pins[missing] = before[missing]
     lines = [f"{name}=={pins[name]}\n" for name in sorted(pins, key=str.lower)]
     return HEADER + "".join(lines)
 

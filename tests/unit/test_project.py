@@ -6,8 +6,8 @@ import ast
 import json
 import os
 import re
-import textwrap
 import sys
+import textwrap
 import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
