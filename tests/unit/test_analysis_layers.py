@@ -10,7 +10,8 @@ from scipy import signal
 from torch import nn
 
 from sonibook.analysis.baselines import with_random_weights
-from sonibook.analysis.layer_coherence import CoherenceResult, _others, coherence_by_layer
+from sonibook.analysis.controls import partners
+from sonibook.analysis.layer_coherence import CoherenceResult, coherence_by_layer
 from sonibook.analysis.result import fingerprint
 from sonibook.analysis.selectivity import SelectivityResult, selectivity_by_layer
 from sonibook.analysis.spectra import spectral_shape
@@ -71,7 +72,7 @@ def test_coherence_is_the_mean_over_clips_of_scipys(network, scenes, coherences)
         assert row.coherence.mean == pytest.approx(np.mean(own), abs=1e-10)
         assert row.coherence.low < row.coherence.mean < row.coherence.high
         assert row.dead == 0
-        others = _others(list(scenes))
+        others = partners(list(scenes))
         strange = [
             top_coherence(clip.waveform, sounds[other])
             for clip, other in zip(scenes, others, strict=True)
@@ -117,8 +118,8 @@ def test_another_clip_shares_no_label_where_there_is_such() -> None:
     def clips(*labels: tuple[int, ...]) -> list[Clip]:
         return [Clip(np.ones(4, np.float32), own, str(n)) for n, own in enumerate(labels)]
 
-    assert _others(clips((0,), (0,), (1,), (0, 1))) == [2, 2, 0, 0]
-    assert _others(clips((0,))) == [None]
+    assert partners(clips((0,), (0,), (1,), (0, 1))) == [2, 2, 0, 0]
+    assert partners(clips((0,))) == [None]
 
 
 class Short(Dataset):

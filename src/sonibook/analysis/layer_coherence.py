@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from sonibook.analysis.baselines import with_random_weights
 from sonibook.analysis.coherence import mean_top_coherence
+from sonibook.analysis.controls import partners
 from sonibook.analysis.result import Estimate, Measured, Record, Result, estimate, key_of
 from sonibook.analysis.stream import Streaming, gather, seeded, stream
 from sonibook.datasets.base import Clip, Dataset
@@ -90,7 +91,7 @@ class _Coherences:
 
     def __call__(self, clips: Sequence[Clip]) -> dict[str, ndarray]:
         inputs = [torch.from_numpy(clip.waveform).double() for clip in clips]
-        others = _others(clips)
+        others = partners(clips)
         result = {"noise": np.array([self._noise(clip) for clip in clips])}
         for name, network in self.networks.items():
             heard = [
@@ -121,16 +122,6 @@ class _Coherences:
         noise = seeded(self.seed, clip.clip_id, "noise").standard_normal((1, len(clip.waveform)))
         x = torch.from_numpy(clip.waveform).double()
         return float(self._top(x, torch.from_numpy(noise))[0])
-
-
-def _others(clips: Sequence[Clip]) -> list[int | None]:
-    """For each clip the next one that shares no label with it, else the next one, if any."""
-    found: list[int | None] = []
-    for place, clip in enumerate(clips):
-        following = [(place + step) % len(clips) for step in range(1, len(clips))]
-        strangers = [other for other in following if not {*clips[other].labels} & {*clip.labels}]
-        found.append(next(iter(strangers + following), None))
-    return found
 
 
 def coherence_by_layer(
