@@ -30,6 +30,9 @@ LIBRARY := $(shell find src data -type f ! -name '*.pyc' ! -name '.*' 2>/dev/nul
 BENCHMARKS := $(wildcard benchmarks/bench_*.py)
 FURNITURE := $(shell find book -type f ! -name '*.ipynb' ! -name '*.pyc' ! -name '.*' 2>/dev/null)
 
+# Chapters run two at a time.
+MAKEFLAGS += --jobs=2
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:

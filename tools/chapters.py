@@ -174,6 +174,8 @@ def main(arguments: list[str] | None = None) -> int:
     # A kernel of its own per chapter: papermill's and Jupyter's deprecations are not the reader's.
     warnings.simplefilter("ignore")
     os.environ.setdefault("PYDEVD_DISABLE_FILE_VALIDATION", "1")
+    # Two chapters run at a time: each with a core of its own, not both with threads for both.
+    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 2) // 2)))
     options = parse(arguments)
     if not options.chapter.is_file():
         raise SystemExit(f"{options.chapter}: there is no such chapter.")

@@ -6,7 +6,10 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -46,23 +49,44 @@ def has_parameter(chapter: Path, name: str) -> bool:
                for cell in tagged for line in cell.source.splitlines())  # fmt: skip
 
 
+def others(chapter: Path) -> list[str]:
+    """Options that no chapter has by itself: another seed and layer, and real recordings."""
+    root = os.environ.get("SONIBOOK_DATA", "")
+    real = bool(root) and (Path(root) / "ESC-50").is_dir()
+    options = ["--dataset", "esc50", "--data-root", root] if real else ["--dataset", "soundscapes"]
+    return [
+        *(*options, "--seed", "3"),
+        *(("-p", "layer", "8") if has_parameter(chapter, "layer") else ()),
+    ]
+
+
+Executed = Callable[[Path], nbformat.NotebookNode]
+
+
+@pytest.fixture(scope="module")
+def executed(request: pytest.FixtureRequest, tmp_path_factory: Any) -> Iterator[Executed]:
+    """The chapters that are asked for, run two at a time: each computes with one thread."""
+    asked = {
+        item.callspec.params["chapter"]
+        for item in request.session.items
+        if "executed" in getattr(item, "fixturenames", ())
+    }
+    with ThreadPoolExecutor(max_workers=2) as pool:
+        waiting = {
+            chapter: pool.submit(
+                check_run, chapter, tmp_path_factory.mktemp(chapter.stem), *others(chapter)
+            )
+            for chapter in sorted(asked)
+        }
+        yield lambda chapter: waiting[chapter].result()
+
+
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
-def test_runs_with_another_layer_and_seed(chapter: Path, tmp_path: Path) -> None:
-    options = ["--dataset", "soundscapes", "--seed", "3"]
-    if has_parameter(chapter, "layer"):
-        options += ["-p", "layer", "8"]
-    executed = check_run(chapter, tmp_path, *options)
-    injected = [c for c in executed.cells if "injected-parameters" in c.metadata.get("tags", [])]
+def test_runs_with_other_parameters_on_real_recordings(chapter: Path, executed: Executed) -> None:
+    cells = executed(chapter).cells
+    injected = [c for c in cells if "injected-parameters" in c.metadata.get("tags", [])]
     assert len(injected) == 1
     assert "seed = 3" in injected[0].source
-
-
-@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
-def test_runs_on_real_recordings(chapter: Path, tmp_path: Path) -> None:
-    root = os.environ.get("SONIBOOK_DATA", "")
-    if not root or not (Path(root) / "ESC-50").is_dir():
-        pytest.skip("SONIBOOK_DATA names no folder with ESC-50: real recordings are not here.")
-    check_run(chapter, tmp_path, "--dataset", "esc50", "--data-root", root)
 
 
 def small_chapter(folder: Path, code: str) -> Path:
