@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import logging
 import os
+import re
 import shutil
 import sys
 import time
@@ -157,16 +158,25 @@ class _Logged:
 def _tidy(path: Path) -> None:
     """Leave out what a page without a kernel has no use for.
 
-    Widgets are shown in their static form, so their state (megabytes, for a player) can go; and
-    the cell of injected parameters is hidden, since a reader wants the chapter's own.
+    Widgets are shown in their static form, so their state (megabytes, for a player) can go, and
+    with it progress bars, which have no other form; the cell of injected parameters is hidden,
+    since a reader wants the chapter's own.
     """
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("widgets", None)
     for cell in notebook.cells:
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not _is_progress_bar(output)]
         tags = cell.metadata.get("tags", [])
         if "injected-parameters" in tags:
             cell.metadata["tags"] = [*tags, "remove-cell"]
     nbformat.write(notebook, path)
+
+
+def _is_progress_bar(output: nbformat.NotebookNode) -> bool:
+    data = output.get("data", {})
+    widget = "application/vnd.jupyter.widget-view+json" in data
+    return widget and re.search(r"\d+%\|", data.get("text/plain", "")) is not None
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -109,7 +109,7 @@ def test_conda_environment_is_in_step_with_pyproject() -> None:
     python = listed.pop("python")
     listed.pop("pip")
     assert python == Requirement(f"python{project()['requires-python']}").specifier
-    expected = {name: one.specifier for name, one in requirements("lab", "book").items()}
+    expected = {name: one.specifier for name, one in requirements("lab", "book", "explain").items()}
     assert listed == expected
 
 
