@@ -12,10 +12,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sonibook.gradients import LongConvolution, PoolOfTwo
+
 #: Floats that one step's largest array should hold: four megabytes, about what a core's caches do.
 CACHED_FLOATS = 2**20
 #: Weights that outgrow a usual core's cache.
 _MANY_WEIGHTS = 2**20
+#: From so many on, products for the weight gradient fill a core.
+_SOME_CHANNELS = 64
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -78,6 +82,8 @@ class Conv1d(nn.Conv1d):
             windows = input.transpose(1, 2).unfold(1, self.kernel_size[0], 1).transpose(2, 3)
             flat = weight.transpose(1, 2).flatten(1)
             return F.linear(windows.flatten(2), flat, bias).transpose(1, 2)
+        if simple and self.in_channels >= _SOME_CHANNELS and input.shape[2] > 8 * self.in_channels:
+            return LongConvolution.apply(input, weight, bias)
         return F.conv2d(
             input.unsqueeze(2),
             weight.unsqueeze(2),
@@ -92,4 +98,6 @@ class MaxPool1d(nn.MaxPool1d):
 
     def forward(self, input: Float[Tensor, "batch channel time"]) -> Tensor:
         size, *_ = self.kernel_size if isinstance(self.kernel_size, tuple) else (self.kernel_size,)
+        if size == 2 and input.is_cpu:
+            return PoolOfTwo.apply(input)
         return F.max_pool2d(input.unsqueeze(2), (1, size)).squeeze(2)

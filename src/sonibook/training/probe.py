@@ -153,6 +153,7 @@ def linear_probe(
     from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
 
     classes, counts = np.unique(labels, return_counts=True)
     if len(classes) < 2:
@@ -173,7 +174,9 @@ def linear_probe(
         {"logisticregression__C": STRENGTHS},
         cv=splits,
     )
-    search.fit(features.astype(np.float64), labels, groups=groups)
+    # Small matrices: threads would wait for each other more than they work.
+    with threadpool_limits(1):
+        search.fit(features.astype(np.float64), labels, groups=groups)
     scaler, regression = search.best_estimator_
     weight, bias = regression.coef_, regression.intercept_
     if len(classes) == 2:  # scikit-learn gives the second one's logit above the first one's
