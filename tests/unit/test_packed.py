@@ -142,10 +142,10 @@ def test_batches_of_a_packed_set_are_the_same(tmp_path):
     for epoch in (0, 1):
         ours, theirs = (list(CropBatches(d, **options).epoch(epoch)) for d in (packed, data))
         assert len(ours) == len(theirs) == 4
-        for (x, targets), (x_before, targets_before) in zip(ours, theirs, strict=True):
-            assert x.shape == (5, 1, 2000)
-            np.testing.assert_array_equal(targets, targets_before)
-            np.testing.assert_allclose(x, x_before, rtol=0, atol=ROUNDING)
+        for batch, before in zip(ours, theirs, strict=True):
+            assert batch.x.shape == (5, 1, 2000)
+            np.testing.assert_array_equal(batch.targets, before.targets)
+            np.testing.assert_allclose(batch.x, before.x, rtol=0, atol=ROUNDING)
 
 
 def test_real_recordings(data_root, tmp_path):
