@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sonibook.layers import Conv1d, MaxPool1d
+from sonibook.layers import Conv1d, MaxPool1d, he_normal
 from sonibook.norms import BatchNormConv1d, FoldableConv1d, StandardisedConv1d
 from sonibook.stack import blocks_of, check_layer, least_length
 
@@ -95,23 +95,10 @@ class CNN12(nn.Module):
             self.fc1.add_module("drop10", nn.Dropout(DROPOUT))
             self.fc1.add_module("fc10", nn.Linear(previous, EMBEDDING))
             self.dim = EMBEDDING
-        self._initialise(seed)
-
-    def _initialise(self, seed: int | None) -> None:
-        """He (Kaiming) normal weights, zero biases.
-
-        With PyTorch's default the signal dies on its way up this un-normalised stack, and the
-        network never leaves chance.
-        """
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         for module in self.modules():
             if isinstance(module, nn.Conv1d | nn.Linear):
-                fresh = torch.empty(module.weight.shape)
-                nn.init.kaiming_normal_(fresh, nonlinearity="relu", generator=generator)
-                with torch.no_grad():
-                    module.weight.copy_(fresh)
-                    if module.bias is not None:
-                        module.bias.zero_()
+                he_normal(module, generator)
 
     @property
     def least_length(self) -> int:

@@ -8,6 +8,7 @@ that; everything else in this file follows from it.
 
 from __future__ import annotations
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -35,6 +36,27 @@ def channels_last(x: Tensor) -> Tensor:
     Tensor, the shape of `x`
     """
     return x.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def he_normal(module: nn.Conv1d | nn.Linear, generator: torch.Generator | None) -> None:
+    """Give a layer He (Kaiming) normal weights and zero biases, in place.
+
+    With PyTorch's default the signal dies on its way up an un-normalised stack, and the network
+    never leaves chance.
+
+    Parameters
+    ----------
+    module : torch.nn.Conv1d or torch.nn.Linear
+    generator : torch.Generator or None
+        None draws from PyTorch's own.
+    """
+    # Drawn in the order of the shape, however the weights lie in memory.
+    fresh = torch.empty(module.weight.shape)
+    nn.init.kaiming_normal_(fresh, nonlinearity="relu", generator=generator)
+    with torch.no_grad():
+        module.weight.copy_(fresh)
+        if module.bias is not None:
+            module.bias.zero_()
 
 
 def effective_weight(conv: nn.Conv1d) -> Float[Tensor, "filter channel tap"]:

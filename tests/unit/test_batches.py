@@ -146,7 +146,7 @@ def test_shuffled_labels_are_dealt_out_once():
 def test_dealing_labels_is_no_epochs_order():
     # Neither the order of clips nor their crops may say which label was dealt.
     batches = batches_of(ramps(40), batch_size=40, shuffle_labels=True)
-    dealt = batches._label_of
+    dealt = batches.shares.label_of
     for epoch in range(8):
         clips = torch.floor(next(batches.epoch(epoch)).x[:, 0, 0] * 40 + 1e-3).int() - 1
         assert not np.array_equal(clips.numpy(), dealt)

@@ -8,6 +8,7 @@ from copy import deepcopy
 import torch
 from torch import nn
 
+from sonibook.layers import he_normal
 from sonibook.norms import FoldableConv1d
 from sonibook.stack import Block
 
@@ -31,12 +32,7 @@ def untrained(blocks: Sequence[Block], *, seed: int) -> tuple[Block, ...]:
 
 def _fresh(conv: nn.Conv1d, generator: torch.Generator) -> nn.Conv1d:
     copy = conv.fold() if isinstance(conv, FoldableConv1d) else deepcopy(conv)
-    weight = torch.empty(conv.weight.shape)
-    nn.init.kaiming_normal_(weight, nonlinearity="relu", generator=generator)
-    with torch.no_grad():
-        copy.weight.copy_(weight)
-        if copy.bias is not None:
-            copy.bias.zero_()
+    he_normal(copy, generator)
     return copy
 
 

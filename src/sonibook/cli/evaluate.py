@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sonibook.cli.inputs import DataOptions, DataRoot, open_data, parse_folds
+from sonibook.cli.inputs import ALL_FOLDS, DataOptions, DataRoot, open_data, parse_folds
 from sonibook.cli.output import examples, shown, table
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ EVALUATE_EXAMPLES = examples(
 )
 
 _RANDOM = "random"
-_ALL_FOLDS = (1, 2, 3, 4, 5)
 
 
 def evaluate(
@@ -97,7 +96,7 @@ def _parts(
     if folds is not None and split is not None:
         raise typer.BadParameter("give either --folds or --split.", param_hint="--split")
     if folds is not None:
-        others = tuple(fold for fold in _ALL_FOLDS if fold not in folds)
+        others = tuple(fold for fold in ALL_FOLDS if fold not in folds)
         return {"folds": folds}, {"folds": others}
     return {"split": split or "test"}, {"split": "train"}
 

@@ -147,6 +147,10 @@ def open_data(
     return open_dataset(name, root=root, **options, **extra)
 
 
+#: Of ESC-50.
+ALL_FOLDS = (1, 2, 3, 4, 5)
+
+
 def parse_folds(text: str | None) -> tuple[int, ...] | None:
     """Folds, separated by commas.
 
@@ -160,11 +164,33 @@ def parse_folds(text: str | None) -> tuple[int, ...] | None:
     >>> parse_folds("1,2,3,4")
     (1, 2, 3, 4)
     """
-    if text is None:
-        return None
+    return None if text is None else parse_numbers(text, "folds", such_as="1,2,3")
+
+
+def parse_numbers(text: str, what: str, *, such_as: str) -> tuple[int, ...]:
+    """Integers, separated by commas.
+
+    Parameters
+    ----------
+    text : str
+    what : str
+        What they number: the option's name.
+    such_as : str
+        An example for the user.
+
+    Raises
+    ------
+    typer.BadParameter
+        If one is no integer.
+
+    Examples
+    --------
+    >>> parse_numbers("3,8,11", "layers", such_as="1,2")
+    (3, 8, 11)
+    """
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r} is no list of folds such as 1,2,3.", param_hint="--folds"
+            f"{text!r} is no list of {what} such as {such_as}.", param_hint=f"--{what}"
         ) from None

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sonibook.cli.inputs import DataRoot
+from sonibook.cli.inputs import DataRoot, parse_numbers
 from sonibook.cli.output import examples, shown, table
 
 if TYPE_CHECKING:
@@ -62,7 +62,7 @@ def train(
 
     try:
         if seeds is not None:
-            _report(train_seeds(experiment, _numbers(seeds), out=out, data_root=data_root), out)
+            _report(train_seeds(experiment, _seeds(seeds), out=out, data_root=data_root), out)
             return
         card = train_row(experiment, out=out, data_root=data_root)
     except KeyboardInterrupt:
@@ -74,13 +74,10 @@ def train(
         typer.echo(f"Written to {shown(out / 'encoder.safetensors')}")
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    try:
-        numbers = tuple(int(part) for part in text.split(","))
-    except ValueError:
-        numbers = (-1,)
+def _seeds(text: str) -> tuple[int, ...]:
+    numbers = parse_numbers(text, "seeds", such_as="0,1,2")
     if min(numbers) < 0:
-        raise typer.BadParameter(f"{text!r} is no list of seeds, such as 0,1,2.")
+        raise typer.BadParameter(f"{text!r} is no list of seeds: they begin at 0.")
     return numbers
 
 

@@ -51,8 +51,8 @@ class Batch:
     rows: Int[ndarray, " rows"]
 
 
-class CropBatches:
-    """The batches of one data set, epoch by epoch.
+class Shares:
+    """Which clips are in which batch, and which of them this process sees.
 
     Parameters
     ----------
@@ -61,17 +61,19 @@ class CropBatches:
     batch_size : int >= 1
         Clips of a whole batch. The last, smaller batch of an epoch is left out, so that all have
         one shape.
-    crop_seconds : float > 0, in s
-        Crops are drawn where there is sound (`sonibook.audio.sounding_starts`); shorter clips
-        are padded with zeros.
-    augment : AugmentConfig or None
-        None leaves the crops as they are.
-    views : {1, 2}
-        Crops of a clip; two do not overlap.
     shuffle_labels : bool
         Deal the labels out among the clips at random, once.
     rank, processes : int
         Which process this is, of how many.
+    stretch : int >= 1
+        Clips that must not be divided among processes.
+
+    Attributes
+    ----------
+    own : ndarray of int
+        This process's places in a whole batch.
+    label_of : ndarray of int, shape (clips,)
+        The clip whose labels each clip has.
 
     Raises
     ------
@@ -87,6 +89,64 @@ class CropBatches:
         *,
         seed: int,
         batch_size: int,
+        shuffle_labels: bool,
+        rank: int,
+        processes: int,
+        stretch: int = 1,
+    ) -> None:
+        if len(data) < batch_size:
+            raise DatasetError(
+                f"{data.name} ({data.split}) has {len(data)} clips, fewer than one batch of "
+                f"{batch_size}: lower optimiser.batch_size."
+            )
+        if processes > 1 and batch_size % (processes * stretch):
+            raise ConfigError(
+                f"optimiser.batch_size: {batch_size} clips cannot be divided among {processes} "
+                f"processes: choose a multiple of {processes * stretch}."
+            )
+        self.clips, self.seed, self.batch_size = len(data), seed, batch_size
+        share = batch_size // processes
+        self.own = np.arange(rank * share, (rank + 1) * share)
+        order = seeded(seed, 0, 2).permutation(self.clips) if shuffle_labels else range(self.clips)
+        self.label_of = np.asarray(order)
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return self.clips // self.batch_size
+
+    def epoch(self, epoch: int) -> Int[ndarray, "batches own"]:
+        """The clips of every batch of an epoch that are this process's."""
+        order = seeded(self.seed, epoch, 0).permutation(self.clips)
+        return order[: len(self) * self.batch_size].reshape(len(self), -1)[:, self.own]
+
+
+class CropBatches:
+    """The batches of one data set, epoch by epoch.
+
+    Parameters
+    ----------
+    data, seed, batch_size, shuffle_labels, rank, processes
+        As for `Shares`.
+    crop_seconds : float > 0, in s
+        Crops are drawn where there is sound (`sonibook.audio.sounding_starts`); shorter clips
+        are padded with zeros.
+    augment : AugmentConfig or None
+        None leaves the crops as they are.
+    views : {1, 2}
+        Crops of a clip; two do not overlap.
+
+    Raises
+    ------
+    DatasetError, ConfigError
+        As `Shares`.
+    """
+
+    def __init__(
+        self,
+        data: Dataset,
+        *,
+        seed: int,
+        batch_size: int,
         crop_seconds: float,
         augment: AugmentConfig | None = None,
         views: int = 1,
@@ -94,26 +154,21 @@ class CropBatches:
         rank: int = 0,
         processes: int = 1,
     ) -> None:
-        if len(data) < batch_size:
-            raise DatasetError(
-                f"{data.name} ({data.split}) has {len(data)} clips, fewer than one batch of "
-                f"{batch_size}: lower optimiser.batch_size."
-            )
-        if processes > 1 and batch_size % (processes * PARTNERS):
-            raise ConfigError(
-                f"optimiser.batch_size: {batch_size} clips cannot be divided among {processes} "
-                f"processes: choose a multiple of {processes * PARTNERS}."
-            )
+        self.shares = Shares(
+            data,
+            seed=seed,
+            batch_size=batch_size,
+            shuffle_labels=shuffle_labels,
+            rank=rank,
+            processes=processes,
+            stretch=PARTNERS,
+        )
         self.data, self.seed, self.batch_size = data, seed, batch_size
         self.crop, self.augment, self.views = round(crop_seconds * SAMPLE_RATE), augment, views
-        share = batch_size // processes
-        self._own = np.arange(rank * share, (rank + 1) * share)
-        order = seeded(seed, 0, 2).permutation(len(data)) if shuffle_labels else range(len(data))
-        self._label_of = np.asarray(order)
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        return len(self.data) // self.batch_size
+        return len(self.shares)
 
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, in order.
@@ -128,20 +183,19 @@ class CropBatches:
         ------
         Batch
         """
-        order = seeded(self.seed, epoch, 0).permutation(len(self.data))
+        groups = self.shares.epoch(epoch)
         with ThreadPoolExecutor(max_workers=_AHEAD) as makers:
             ahead = deque(
-                makers.submit(self._make, order, epoch, number)
+                makers.submit(self._make, groups[number], epoch, number)
                 for number in range(first, min(first + _AHEAD, len(self)))
             )
             for following in range(first + _AHEAD, len(self) + _AHEAD):
                 batch = ahead.popleft().result()
                 if following < len(self):
-                    ahead.append(makers.submit(self._make, order, epoch, following))
+                    ahead.append(makers.submit(self._make, groups[following], epoch, following))
                 yield batch
 
-    def _make(self, order: ndarray, epoch: int, number: int) -> Batch:
-        indices = order[number * self.batch_size + self._own]
+    def _make(self, indices: Int[ndarray, " own"], epoch: int, number: int) -> Batch:
         waveforms = torch.zeros(self.views, len(indices), 1, self.crop)
         targets = torch.zeros(len(indices), len(self.data.classes))
         for row, index in enumerate(map(int, indices)):
@@ -151,7 +205,7 @@ class CropBatches:
             targets[row, list(self._labels(clip, index))] = 1.0
         step, rows = epoch * len(self) + number, []
         for view in range(self.views):
-            rows.append(self._own + view * self.batch_size)
+            rows.append(self.shares.own + view * self.batch_size)
             if self.augment is not None:
                 draws = Draws(self.seed, step, rows[-1].tolist(), purpose=AUGMENTING)
                 waveforms[view], mixed = augmented(
@@ -161,7 +215,7 @@ class CropBatches:
         return Batch(waveforms.flatten(0, 1), targets, np.concatenate(rows))
 
     def _labels(self, clip: Clip, index: int) -> tuple[int, ...]:
-        dealt = int(self._label_of[index])
+        dealt = int(self.shares.label_of[index])
         return clip.labels if dealt == index else self.data.labels(dealt)
 
     def _crops(self, clip: Clip, random: np.random.Generator) -> list[Float[ndarray, " crop"]]:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from sonibook.datasets.base import Dataset
 from sonibook.encoder import CNN12, Classifier
-from sonibook.errors import ConfigError
-from sonibook.training.batches import Batch
-from sonibook.training.draws import seeded
+from sonibook.training.batches import Batch, Shares
 from sonibook.training.evaluate import predict
 from sonibook.training.runtime import Runtime
 
@@ -56,12 +53,14 @@ class FeatureBatches:
         shuffle_labels: bool,
         runtime: Runtime,
     ) -> None:
-        if batch_size % runtime.processes:
-            raise ConfigError(
-                f"optimiser.batch_size: {batch_size} clips cannot be divided among "
-                f"{runtime.processes} processes: choose a multiple of {runtime.processes}."
-            )
-        self.data, self.seed, self.batch_size = data, seed, batch_size
+        self._shares = Shares(
+            data,
+            seed=seed,
+            batch_size=batch_size,
+            shuffle_labels=shuffle_labels,
+            rank=runtime.rank,
+            processes=runtime.processes,
+        )
         self._encoder, self._runtime = encoder, runtime
         self.mean, self.scale = torch.zeros(encoder.dim), torch.ones(encoder.dim)
         features, targets = self.features_of(data)
@@ -70,12 +69,7 @@ class FeatureBatches:
         changes = spread > 1e-5 * features.abs().amax(dim=0)
         self.scale = torch.where(changes, spread, 1.0)
         self._features = (features - self.mean) / self.scale
-        order = (
-            seeded(seed, 0, 2).permutation(len(data)) if shuffle_labels else np.arange(len(data))
-        )
-        self._targets = targets[torch.from_numpy(order)]
-        share = batch_size // runtime.processes
-        self._own = np.arange(runtime.rank * share, (runtime.rank + 1) * share)
+        self._targets = targets[torch.from_numpy(self._shares.label_of)]
 
     def features_of(
         self, data: Dataset
@@ -91,14 +85,13 @@ class FeatureBatches:
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        return len(self.data) // self.batch_size
+        return len(self._shares)
 
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, in order; see `CropBatches.epoch`."""
-        order = seeded(self.seed, epoch, 0).permutation(len(self.data))
-        for number in range(first, len(self)):
-            rows = torch.from_numpy(order[number * self.batch_size + self._own])
-            yield Batch(self._features[rows], self._targets[rows], self._own)
+        for indices in self._shares.epoch(epoch)[first:]:
+            rows = torch.from_numpy(indices)
+            yield Batch(self._features[rows], self._targets[rows], self._shares.own)
 
     def folded(self, encoder: CNN12, head: nn.Linear, classes: tuple[str, ...]) -> Classifier:
         """The classifier of waveforms that `head`, a classifier of these features, makes.

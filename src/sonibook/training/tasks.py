@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sonibook.datasets.base import Dataset
 from sonibook.encoder import CNN12, DROPOUT, Classifier
+from sonibook.layers import he_normal
 from sonibook.metrics import multilabel_metrics, single_label_metrics
 from sonibook.training.batches import DROPPING, Batch, CropBatches
 from sonibook.training.config import TrainConfig
@@ -186,11 +187,9 @@ class ContrastiveNetwork(nn.Module):
             nn.Linear(encoder.dim, projection), nn.ReLU(), nn.Linear(projection, projection)
         )
         generator = torch.Generator().manual_seed(seed)
-        with torch.no_grad():
-            for module in self.projection:
-                if isinstance(module, nn.Linear):
-                    nn.init.kaiming_normal_(module.weight, nonlinearity="relu", generator=generator)
-                    module.bias.zero_()
+        for module in self.projection:
+            if isinstance(module, nn.Linear):
+                he_normal(module, generator)
 
     def forward(
         self, x: Float[Tensor, "batch 1 time"], *, kept: Tensor | None = None

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sonibook.cli.analyse.classifiers import (
-    Layers,
     Level,
     Probe,
     ProbeLayer,
     Residual,
     open_classifiers,
     open_probed,
-    parse_layers,
+    training_part,
 )
 from sonibook.cli.analyse.options import (
     DatasetName,
     FigureFile,
     Folds,
+    Layers,
     Limit,
     Networks,
     Out,
@@ -29,6 +29,7 @@ from sonibook.cli.analyse.options import (
     Width,
     finish,
     open_part,
+    parse_layers,
     streamed,
 )
 from sonibook.cli.inputs import DataOptions, DataRoot
@@ -80,22 +81,13 @@ def ablation(
     from sonibook.show.ablation import ablation_figure
 
     wanted = parse_layers(layers)
-    data = open_part(dataset, split=split, folds=folds, root=data_root, pairs=options)
-    classifiers = (
-        open_probed(
-            networks,
-            dataset,
-            split=split,
-            folds=folds,
-            root=data_root,
-            pairs=options,
-            layer=probe_layer,
-            width=width,
-            seed=seed,
-        )
-        if probe
-        else open_classifiers(networks, data)
-    )
+    part: dict[str, Any] = {"split": split, "folds": folds, "root": data_root, "pairs": options}
+    data = open_part(dataset, **part)
+    if probe:
+        training = training_part(dataset, **part)
+        classifiers = open_probed(networks, training, layer=probe_layer, width=width, seed=seed)
+    else:
+        classifiers = open_classifiers(networks, data)
     with streamed(out, figure, processes=processes, limit=limit) as streaming:
         result = ablate(
             classifiers,

@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sonibook.cli.analyse.options import open_networks
-from sonibook.cli.inputs import open_data, parse_folds
+from sonibook.cli.inputs import ALL_FOLDS, open_data, parse_folds
 
 if TYPE_CHECKING:
     from torch import nn
 
     from sonibook.datasets import Dataset
 
-Layers = Annotated[str | None, typer.Option(help="Layers, such as 1,4,8,11.", show_default="all")]
 Probe = Annotated[
     bool,
     typer.Option(
@@ -35,31 +34,6 @@ Level = Annotated[
 Residual = Annotated[
     Literal["as is", "unit peak"], typer.Option(help="How the network hears what is left.")
 ]
-
-_ALL_FOLDS = (1, 2, 3, 4, 5)
-
-
-def parse_layers(text: str | None) -> tuple[int, ...] | None:
-    """Layers, separated by commas.
-
-    Raises
-    ------
-    typer.BadParameter
-        If one is no integer.
-
-    Examples
-    --------
-    >>> parse_layers("1,8,11")
-    (1, 8, 11)
-    """
-    if text is None:
-        return None
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} is no list of layers such as 1,8,11.", param_hint="--layers"
-        ) from None
 
 
 def open_classifiers(names: Sequence[str], data: Dataset) -> dict[str, nn.Module]:
@@ -101,16 +75,7 @@ def open_classifiers(names: Sequence[str], data: Dataset) -> dict[str, nn.Module
 
 
 def open_probed(
-    names: Sequence[str],
-    dataset: str,
-    *,
-    split: str | None,
-    folds: str | None,
-    root: Path | None,
-    pairs: Sequence[str] | None,
-    layer: int,
-    width: float,
-    seed: int,
+    names: Sequence[str], training: Dataset, *, layer: int, width: float, seed: int
 ) -> dict[str, nn.Module]:
     """Frozen encoders, each with a linear probe fitted to what is not measured on.
 
@@ -118,8 +83,8 @@ def open_probed(
     ----------
     names : sequence of str
         As for `open_networks`.
-    dataset, split, folds, root, pairs
-        As for `open_part`: of the part that is measured on.
+    training : Dataset
+        See `training_part`.
     layer : int
         Whose mean feature maps the probes see.
     width, seed
@@ -131,14 +96,11 @@ def open_probed(
 
     Raises
     ------
-    CheckpointError, DatasetError, LayerError
-        As `open_networks`, `training_part` and `sonibook.training.probe.probed`.
-    typer.BadParameter
-        As the first two.
+    CheckpointError, DatasetError, LayerError, typer.BadParameter
+        As `open_networks` and `sonibook.training.probe.probed`.
     """
     from sonibook.training.probe import probed
 
-    training = training_part(dataset, split=split, folds=folds, root=root, pairs=pairs)
     return {
         title: probed(encoder, training, layer=layer, seed=seed, progress=True)
         for title, encoder in open_networks(names, width=width, seed=seed).items()
@@ -178,5 +140,5 @@ def training_part(
     tested = parse_folds(folds)
     if tested is None:
         return open_data(name, root=root, pairs=pairs, split="train")
-    others = [fold for fold in _ALL_FOLDS if fold not in tested]
+    others = [fold for fold in ALL_FOLDS if fold not in tested]
     return open_data(name, root=root, pairs=pairs, folds=others)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from sonibook.cli.analyse.classifiers import (
-    Layers,
     Level,
     Probe,
     ProbeLayer,
     Residual,
     open_classifiers,
     open_probed,
-    parse_layers,
+    training_part,
 )
 from sonibook.cli.analyse.options import (
     DatasetName,
     FigureFile,
     Folds,
+    Layers,
     Limit,
     Out,
     Processes,
@@ -28,6 +28,7 @@ from sonibook.cli.analyse.options import (
     Width,
     finish,
     open_part,
+    parse_layers,
     streamed,
 )
 from sonibook.cli.inputs import DataOptions, DataRoot
@@ -78,22 +79,13 @@ def explanations(
     from sonibook.show.explanations import explanations_figure
 
     wanted = parse_layers(layers)
-    data = open_part(dataset, split=split, folds=folds, root=data_root, pairs=options)
-    classifiers = (
-        open_probed(
-            [network],
-            dataset,
-            split=split,
-            folds=folds,
-            root=data_root,
-            pairs=options,
-            layer=probe_layer,
-            width=width,
-            seed=seed,
-        )
-        if probe
-        else open_classifiers([network], data)
-    )
+    part: dict[str, Any] = {"split": split, "folds": folds, "root": data_root, "pairs": options}
+    data = open_part(dataset, **part)
+    if probe:
+        training = training_part(dataset, **part)
+        classifiers = open_probed([network], training, layer=probe_layer, width=width, seed=seed)
+    else:
+        classifiers = open_classifiers([network], data)
     ((name, classifier),) = classifiers.items()
     with streamed(out, figure, processes=processes, limit=limit) as streaming:
         result = compare_explanations(

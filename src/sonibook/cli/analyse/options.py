@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sonibook.cli.inputs import open_data, parse_folds
+from sonibook.cli.inputs import open_data, parse_folds, parse_numbers
 from sonibook.cli.output import shown
 
 if TYPE_CHECKING:
@@ -147,14 +147,7 @@ def parse_layers(text: str | None) -> tuple[int, ...] | None:
     >>> parse_layers("3,8,11")
     (3, 8, 11)
     """
-    if text is None:
-        return None
-    try:
-        return tuple(int(part) for part in text.split(","))
-    except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} is no list of layers such as 3,8,11.", param_hint="--layers"
-        ) from None
+    return None if text is None else parse_numbers(text, "layers", such_as="3,8,11")
 
 
 @contextmanager
