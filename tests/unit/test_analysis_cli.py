@@ -138,7 +138,8 @@ def test_interrupted_it_goes_on_when_run_again(run, tmp_path, monkeypatch):
 
 def test_ctrl_c_leaves_what_was_measured_and_no_process(tmp_path):
     arguments = ["analyse", "activations", "random", "--width", "0.03", "-d", "soundscapes"]
-    settings = ["-o", "size=600", "-o", "duration=1.0", "--processes", "2"]
+    # Far more clips than can be measured before the interrupt comes, on however busy a machine.
+    settings = ["-o", "size=20000", "-o", "duration=1.0", "--processes", "2"]
     out = tmp_path / "result.json"
     started = subprocess.Popen(
         [sys.executable, "-m", "sonibook", *arguments, *settings, "--out", str(out)],
@@ -159,7 +160,7 @@ def test_ctrl_c_leaves_what_was_measured_and_no_process(tmp_path):
     ]
     assert "Traceback" not in err
     assert not out.exists()
-    assert 1 <= len(list(tmp_path.rglob("0*.npz"))) < 38
+    assert 1 <= len(list(tmp_path.rglob("0*.npz"))) < 20000 / 16
 
 
 def test_networks_by_name_file_and_seed(kept):

@@ -5,12 +5,11 @@ from __future__ import annotations
 import pickle
 import signal
 import tempfile
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context
+from multiprocessing import get_context, resource_tracker
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +57,7 @@ def in_order(function: Callable[..., Any], calls: Sequence[tuple], workers: int)
         waiting: deque[Future[Any]] = deque()
         try:
             for call in calls:
-                with _deaf_to_interrupts():
+                with _holding_interrupts():
                     waiting.append(pool.submit(_call, call))
                 if len(waiting) == _AHEAD * workers:
                     yield waiting.popleft().result()
@@ -69,19 +68,22 @@ def in_order(function: Callable[..., Any], calls: Sequence[tuple], workers: int)
 
 
 @contextmanager
-def _deaf_to_interrupts() -> Iterator[None]:
-    """Ignore Ctrl-C for the moment in which a process starts: it inherits that for good.
+def _holding_interrupts() -> Iterator[None]:
+    """Hold Ctrl-C back for the moment in which a process starts: that inherits it for good.
 
-    An interrupt in that moment would leave behind a process that nobody knows of.
+    An interrupt in that moment would leave behind a process that nobody knows of. This process
+    gets it as soon as the moment is over.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield  # only the main thread is ever interrupted
+    if not hasattr(signal, "pthread_sigmask"):
+        yield  # Windows, which has no signals to hold back
         return
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    # Python's own helper, which would be started with the first process and let interrupts in.
+    resource_tracker.ensure_running()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
     finally:
-        signal.signal(signal.SIGINT, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _function: Callable[..., Any]
