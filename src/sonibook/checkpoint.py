@@ -9,6 +9,7 @@ file's header, so that the two cannot be separated. No pickle is ever read.
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -24,6 +25,9 @@ from sonibook.results import DATA_FOLDERS
 
 AnyNetwork = TypeVar("AnyNetwork", bound=CNN12 | Classifier)
 
+#: How a training run names what it keeps of an epoch.
+_EPOCH = re.compile(r"epoch-(\d+)\.safetensors")
+
 
 def shipped() -> dict[str, Path]:
     """The checkpoints that come with sonibook, by name."""
@@ -32,6 +36,47 @@ def shipped() -> dict[str, Path]:
         for folder in DATA_FOLDERS
         for path in sorted((folder / "checkpoints").glob("*.safetensors"))
     }
+
+
+def kept_checkpoints(name: str | Path) -> dict[int, Path]:
+    """The checkpoints that were kept of one training run, to watch its features grow.
+
+    Parameters
+    ----------
+    name : str or Path
+        Of a shipped run, such as ``"contrastive"`` (those in ``data/checkpoints/kept``); or the
+        folder of a run of your own that was trained with ``keep_every``.
+
+    Returns
+    -------
+    dict from int to Path
+        By epoch, first epoch first; 0 is the network before its first step. Give a path to
+        `load_encoder`.
+
+    Raises
+    ------
+    CheckpointError
+        If nothing was kept there.
+    """
+    runs = {
+        folder.name: folder
+        for data in DATA_FOLDERS
+        for folder in sorted((data / "checkpoints" / "kept").glob("*"))
+    }
+    for folder in (runs.get(str(name)), Path(name) / "kept", Path(name)):
+        if folder is not None and (found := _epochs_in(folder)):
+            return found
+    known = ", ".join(run for run in runs if _epochs_in(runs[run])) or "none"
+    raise CheckpointError(
+        f"{name}: no checkpoints were kept there (epoch-0000.safetensors and so on), nor is it a "
+        f"shipped run ({known})."
+    )
+
+
+def _epochs_in(folder: Path) -> dict[int, Path]:
+    paths = folder.glob("epoch-*.safetensors")
+    found = {int(match[1]): path for path in paths if (match := _EPOCH.fullmatch(path.name))}
+    return dict(sorted(found.items()))
 
 
 def save_checkpoint(path: str | Path, network: CNN12 | Classifier, card: dict[str, Any]) -> None:

@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 
 from sonibook.checkpoint import (
     canonical,
+    kept_checkpoints,
     load_classifier,
     load_encoder,
     read_card,
@@ -328,3 +329,46 @@ def test_weights_too_large_for_half_precision_are_not_published(tmp_path):
         save_checkpoint(path, network, {})
     assert path.read_text() == "what was there before"
     assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+# --- what a run kept -----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run's folder as training leaves it, and what else may lie in it."""
+    folder = tmp_path_factory.mktemp("run")
+    for epoch in (100, 0, 5):
+        network = CNN12(width=WIDTH, norm="weight", seed=epoch)
+        save_checkpoint(folder / "kept" / f"epoch-{epoch:04d}.safetensors", network, {})
+    save_checkpoint(folder / "encoder.safetensors", network, {})
+    (folder / "kept" / "epoch-last.safetensors").write_bytes(b"of something else")
+    return folder
+
+
+@pytest.mark.parametrize("part", ["", "kept"])
+def test_what_a_run_kept_is_found_by_its_folder_first_epoch_first(run_folder, part):
+    found = kept_checkpoints(run_folder / part)
+    assert list(found) == [0, 5, 100]
+    for epoch, path in found.items():
+        expected = CNN12(width=WIDTH, norm="weight", seed=epoch).fold().state_dict()
+        for name, tensor in load_encoder(path).state_dict().items():
+            assert torch.equal(tensor, expected[name].half().float())
+
+
+def test_a_shipped_run_is_found_by_its_name(run_folder, tmp_path, monkeypatch):
+    shipped_run = tmp_path / "data" / "checkpoints" / "kept" / "tiny"
+    shipped_run.parent.mkdir(parents=True)
+    (run_folder / "kept").rename(shipped_run)
+    monkeypatch.setattr("sonibook.checkpoint.DATA_FOLDERS", (tmp_path / "none", tmp_path / "data"))
+    try:
+        assert kept_checkpoints("tiny")[5] == shipped_run / "epoch-0005.safetensors"
+        with pytest.raises(CheckpointError, match=r"huge: no checkpoints .* shipped run \(tiny\)"):
+            kept_checkpoints("huge")
+    finally:
+        shipped_run.rename(run_folder / "kept")
+
+
+def test_a_folder_in_which_nothing_was_kept_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match="no checkpoints were kept"):
+        kept_checkpoints(tmp_path)
