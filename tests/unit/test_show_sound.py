@@ -1,0 +1,105 @@
+"""Pictures of sampling, of scenes and of growth: what they draw is what was measured."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from sonibook.analysis.result import Estimate
+from sonibook.datasets import open_dataset
+from sonibook.errors import AudioError
+from sonibook.show.alias import FREQUENCIES, AliasSlider
+from sonibook.show.growth import growth_figure
+from sonibook.show.sampling import alias_figure, alias_of, resolutions, sample_stems
+from sonibook.show.timeline import timeline
+
+
+@pytest.mark.parametrize("rate", [8000, 11025])
+def test_an_alias_has_the_very_samples_of_its_tone_and_no_lower_tone_does(rate):
+    n = np.arange(400)
+    for frequency in (0, 100, rate // 2, rate // 2 + 1, 5000, rate - 100, rate, 3 * rate + 123):
+        alias = alias_of(frequency, sample_rate=rate)
+        assert 0 <= alias <= rate / 2
+        tones = [np.cos(2 * np.pi * f * n / rate) for f in (frequency, alias)]
+        np.testing.assert_allclose(*tones, atol=1e-8)
+
+
+def test_alias_figure_draws_the_samples_on_both_tones():
+    axes = alias_figure(5000, sample_rate=8000).axes[0]
+    tone, back, samples = axes.lines
+    for curve in (tone, back):
+        at = np.interp(samples.get_xdata(), curve.get_xdata(), curve.get_ydata())
+        np.testing.assert_allclose(at, samples.get_ydata(), atol=2e-3)
+    assert len(alias_figure(3000, sample_rate=8000).axes[0].lines) == 2
+
+
+def test_stems_stand_at_their_times():
+    x = np.linspace(-1, 1, 100, dtype=np.float32)
+    line = sample_stems(x, start=40, count=8, sample_rate=1000).axes[0].lines[-1]
+    np.testing.assert_allclose(line.get_xdata(), np.arange(40, 48), atol=1e-9)
+    np.testing.assert_allclose(line.get_ydata(), x[40:48])
+    with pytest.raises(AudioError):
+        sample_stems(x, start=100)
+
+
+def test_longer_frames_tell_frequencies_apart_and_shorter_ones_times():
+    time = np.arange(8000) / 8000
+    two = np.cos(2 * np.pi * 1000 * time) + np.cos(2 * np.pi * 1100 * time)
+    clicks = np.zeros(8000)
+    clicks[[4000, 4160]] = 1.0
+    peaks = {}
+    for name, x in (("tones", two), ("clicks", clicks)):
+        images = [ax.images[0].get_array() for ax in resolutions(x).axes if ax.images][:3]
+        for frame, image in zip((64, 256, 1024), images, strict=True):
+            # Power where and when: far from the sound's ends, over bins or over frames.
+            row = image[:, image.shape[1] // 2] if name == "tones" else image.max(axis=0)
+            inner = np.asarray(row[1:-1])
+            high = inner > row.max() - 20
+            peaks[name, frame] = int(((inner > row[:-2]) & (inner >= row[2:]) & high).sum())
+    assert peaks["tones", 1024] == 2
+    assert peaks["tones", 64] == 1
+    assert peaks["clicks", 64] == 2
+    assert peaks["clicks", 1024] == 1
+
+
+def test_slider_shows_what_comes_back_live_and_on_a_page():
+    slider = AliasSlider(sample_rate=8000)
+    before = slider.sound.value
+    slider.frequency.value = 6900
+    assert "comes back as one of 1100 Hz" in slider.words.value
+    assert slider.sound.value != before
+    static = slider._repr_mimebundle_()["text/html"]
+    assert static.count("<details") == len(FREQUENCIES)
+    assert static.count("<audio") == static.count("<img") == len(FREQUENCIES)
+    assert static.count(" open>") == 1
+
+
+def test_timeline_has_a_bar_from_onset_to_offset_for_every_event():
+    scene = open_dataset("soundscapes", size=3, seed=2, duration=2.0, events=(3, 3)).scene(1)
+    drawn = timeline(scene)
+    bars = drawn.figure.axes[1].patches
+    assert len(bars) == 3
+    for bar, event in zip(bars, scene.events, strict=True):
+        assert bar.get_x() == pytest.approx(event.onset)
+        assert bar.get_x() + bar.get_width() == pytest.approx(event.offset)
+        assert event.name.replace("_", " ") in drawn.alt
+
+
+def test_growth_has_a_panel_a_title_and_leaves_gaps_where_nothing_was_measured():
+    def one(mean: float | None) -> Estimate:
+        low, high = (None, None) if mean is None else (mean - 0.1, mean + 0.1)
+        return Estimate(mean=mean, low=low, high=high, clips=4 if mean is not None else 0)
+
+    curves = {"layer 1": [one(0.5), one(0.7), one(1.0)], "layer 2": [one(None), one(0.2), one(1.0)]}
+    drawn = growth_figure(
+        curves, [0, 5, 20], references={"layer 1": {"runner-up": one(0.6)}}, ylabel="likeness"
+    )
+    first, second = drawn.figure.axes
+    np.testing.assert_allclose(first.lines[0].get_ydata(), [0.5, 0.7, 1.0])
+    assert np.isnan(second.lines[0].get_ydata()[0])
+    assert len(first.lines) == 2
+    assert len(second.lines) == 1
+    assert "layer 2: 0.20 at 5, 1.00 at 20." in drawn.alt
+    assert "runner-up 0.60" in drawn.alt
+    with pytest.raises(ValueError, match="3 estimates were given for 2 epochs"):
+        growth_figure(curves, [0, 5], references={}, ylabel="likeness")
