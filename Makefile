@@ -41,7 +41,7 @@ MAKEFLAGS += --jobs=2
 help: ## Show what make can do
 	@echo "sonibook: make TARGET [VARIABLE=value]"
 	@echo
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-12s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 	@echo
 	@echo "Chapters run with PROFILE=smoke|full, DATASET=name, DATA_ROOT=folder, SEED=number."
 
@@ -112,6 +112,8 @@ constraints: $(INSTALLED) ## Write the versions that are installed into constrai
 	$(if $(wildcard $(XLA_INSTALLED)),{ grep '^#' constraints-xla.txt; \
 	    $(XLA_PYTHON) -m pip freeze --exclude-editable; } > $(BUILD)/pins && \
 	    mv $(BUILD)/pins constraints-xla.txt)
+
+include results.mk
 
 clean: ## Remove what was built (not the environment: rm -r .venv)
 	rm -rf $(BUILD) dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -228,7 +228,7 @@ def _follow(
         EvolutionStep(
             epoch=epoch,
             energy=float(energies[place]),
-            spectrogram=base64.b64encode(_small_spectrogram(sounds[place]).tobytes()).decode(),
+            spectrogram=base64.b64encode(small_spectrogram(sounds[place]).tobytes()).decode(),
             **{name: _or_none(values[place]) for name, values in likeness.items()},
         )
         for place, epoch in enumerate(epochs)
@@ -249,7 +249,8 @@ def _or_none(value: Tensor) -> float | None:
     return None if value.isnan() else float(value)
 
 
-def _small_spectrogram(x: Float[Tensor, " time"]) -> UInt8[ndarray, "64 80"]:
+def small_spectrogram(x: Float[Tensor, " time"]) -> UInt8[ndarray, "64 80"]:
+    """A spectrogram small enough for a results file; see `EvolutionStep.levels`."""
     window = torch.hann_window(_FRAME, dtype=x.dtype)
     frames = torch.stft(x, _FRAME, _HOP, window=window, pad_mode="constant", return_complex=True)
     power = F.adaptive_avg_pool2d(frames.abs().square()[None], (BANDS, FRAMES))[0]

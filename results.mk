@@ -1,0 +1,33 @@
+# The tables and figures of the paper in miniature, on real recordings, and the claims they support.
+# `make results` makes what is missing or was made by other networks; give the folder of recordings
+# as DATA_ROOT or SONIBOOK_DATA. What is interrupted goes on where it stood. One file at a time.
+
+## How much: quick (half an hour: one seed, probes, few clips), frozen (all that needs no training),
+## full (fine-tuning and pretraining as well: days on a laptop).
+RESULTS ?= frozen
+## Anything but empty trains the networks from nothing first, into runs/, and publishes them.
+RETRAIN ?=
+## Processes of the figures' analyses.
+PROCESSES ?= 1
+
+RESULT_NAMES := esc50-folds table-a4 table-a6 table-a2 table-a1 figure-7 figures-2-3 figure-5 \
+    figure-6 figure-6-full figure-1 figure-b3 stimulation figure-4-in-domain \
+    figure-4-out-of-domain
+RESULT_OPTIONS = --profile '$(RESULTS)' --processes '$(PROCESSES)' \
+    $(if $(DATA_ROOT),--data-root '$(DATA_ROOT)')
+
+# A file that was interrupted holds what was measured so far.
+.PRECIOUS: data/results/%.json
+.PRECIOUS: $(RESULT_NAMES:%=data/results/%.json)
+.PHONY: results $(RESULT_NAMES:%=results/%) results/claims
+
+results: $(INSTALLED) ## Make the paper's tables and figures anew, on recordings (RESULTS=quick)
+	$(PYTHON) tools/results.py $(RESULT_NAMES) claims $(RESULT_OPTIONS) \
+	    $(if $(RETRAIN),--retrain)
+
+# One table or figure each, such as `make results/table-a4`; and by the name of its file.
+$(RESULT_NAMES:%=results/%) results/claims: results/%: $(INSTALLED)
+	$(PYTHON) tools/results.py $* $(RESULT_OPTIONS)
+
+$(RESULT_NAMES:%=data/results/%.json) data/results/claims.json: data/results/%.json: FORCE $(INSTALLED)
+	$(PYTHON) tools/results.py $* $(RESULT_OPTIONS)

@@ -1,0 +1,205 @@
+"""The paper's claims about layers, transfer and training (its section 4.1 and both appendices)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from sonibook.paper.claims import REGIMES, Claim
+from sonibook.paper.evidence import Evidence, ablation_score, by_regime, spread_over_layers
+from sonibook.paper.measures import Measure, minus
+from sonibook.paper.verdict import Kind, Test
+
+_FOLDS, _OWN, _SPEAKERS = "esc10, five folds", "fsdd, its own split", "fsdd, a speaker left out"
+_IN, _OUT = "in-domain", "out-of-domain"
+_INITIAL, _TOP = range(1, 5), range(9, 12)
+
+
+def _test(
+    says: str, measure: Measure | None, file: str, kind: Kind = "effect", unit: str = "accuracy"
+) -> Test:
+    return Test(says=says, kind=kind, unit=unit, file=file, measure=measure)
+
+
+def _layers(evidence: Evidence, domain: str, regime: str, layers: range) -> Measure | None:
+    return by_regime(evidence.importances[domain], regime, layers, lambda row: row.accuracy)
+
+
+def _above(evidence: Evidence, domain: str, regime: str, layers: range) -> Measure | None:
+    return by_regime(evidence.importances[domain], regime, layers, lambda row: row.above_random)
+
+
+def _steady(evidence: Evidence) -> Iterator[Test]:
+    for domain in (_IN, _OUT):
+        file = f"figure-4-{domain}"
+        for regime in REGIMES:
+            for first, then in ((range(1, 4), range(4, 8)), (range(4, 8), range(8, 12))):
+                yield _test(
+                    f"{domain}, {regime}: layers {then[0]} to {then[-1]} tell more than "
+                    f"{first[0]} to {first[-1]}",
+                    minus(*(_layers(evidence, domain, regime, some) for some in (then, first))),
+                    file,
+                )
+            yield _test(f"{domain}, {regime}: the top layer tells more than with random weights",
+                        _above(evidence, domain, regime, range(11, 12)), file,
+                        "control")  # fmt: skip
+
+
+def _initial(evidence: Evidence) -> Iterator[Test]:
+    for domain in (_IN, _OUT):
+        file = f"figure-4-{domain}"
+        supervised, contrastive = (
+            _layers(evidence, domain, regime, _INITIAL) for regime in REGIMES
+        )
+        yield _test(f"{domain}: contrastive is above supervised, layers 1 to 4",
+                    minus(contrastive, supervised), file)  # fmt: skip
+        yield _test(f"{domain}: and above random weights",
+                    _above(evidence, domain, "contrastive", _INITIAL), file,
+                    "control")  # fmt: skip
+
+
+def _deep(evidence: Evidence) -> Iterator[Test]:
+    file = "figure-4-in-domain"
+    supervised, contrastive = (_layers(evidence, _IN, regime, _TOP) for regime in REGIMES)
+    yield _test("supervised is above contrastive, layers 9 to 11",
+                minus(supervised, contrastive), file)  # fmt: skip
+    yield _test("and above random weights", _above(evidence, _IN, "supervised", _TOP), file,
+                "control")  # fmt: skip
+
+
+def _all_but_two(evidence: Evidence) -> Iterator[Test]:
+    file = "figure-4-out-of-domain"
+    for layers, says, sign in (
+        (range(1, 10), "contrastive is above supervised, layers 1 to 9", 1),
+        (range(10, 12), "supervised is above contrastive, layers 10 and 11", -1),
+    ):
+        both = [_layers(evidence, _OUT, regime, layers) for regime in REGIMES[::sign]]
+        yield _test(says, minus(both[1], both[0]), file)
+
+
+def _middle(evidence: Evidence) -> Iterator[Test]:
+    file = "figure-4-out-of-domain"
+    found = {
+        regime: minus(
+            *(_layers(evidence, _OUT, regime, layers) for layers in (range(5, 8), range(11, 12)))
+        )
+        for regime in (*REGIMES, "random")
+    }
+    for regime in REGIMES:
+        yield _test(f"{regime}: layers 5 to 7 are above layer 11", found[regime], file)
+        yield _test(f"{regime}: and further above it than with random weights",
+                    minus(found[regime], found["random"]), file, "control")  # fmt: skip
+
+
+def _frozen(evidence: Evidence) -> Iterator[Test]:
+    file = "table-a4"
+    for row in REGIMES:
+        yield _test(f"{row}: the linear probe is above the random encoder's",
+                    evidence.difference(file, _FOLDS, row, "linear probe", "random"),
+                    file)  # fmt: skip
+    for row in REGIMES:
+        yield _test(f"{row}: fc-only is above the random encoder's",
+                    evidence.difference(file, _FOLDS, row, "fc-only", "random"), file)  # fmt: skip
+
+
+def _supervised_best(evidence: Evidence) -> Iterator[Test]:
+    file = "table-a4"
+    for training in ("linear probe", "fc-only"):
+        found = evidence.difference(file, _FOLDS, "contrastive", training, "supervised")
+        yield _test(f"{training}: supervised is above contrastive", _turned(found), file)
+        yield _test(f"{training}: and above the random encoder",
+                    evidence.difference(file, _FOLDS, "supervised", training, "random"), file,
+                    "control")  # fmt: skip
+
+
+def _finetuned(evidence: Evidence) -> Iterator[Test]:
+    for file, question in (("table-a4", _FOLDS), ("table-a6", _OWN), ("table-a6", _SPEAKERS)):
+        for row in REGIMES:
+            yield _test(f"{question}: {row}, fine-tuned, is above training from scratch",
+                        evidence.difference(file, question, row, "full", "none"),
+                        file)  # fmt: skip
+
+
+def _same_domain(evidence: Evidence) -> Iterator[Test]:
+    file, forty = "table-a2", "esc40, trained on folds 1 to 4"
+    yield _test("contrastive, fine-tuned, is above training from scratch",
+                evidence.difference(file, forty, "contrastive", "full", "none"), file)  # fmt: skip
+    yield _test("contrastive, fc-only, is above the random encoder",
+                evidence.difference(file, forty, "contrastive", "fc-only", "random"), file,
+                "control")  # fmt: skip
+
+
+def _too_specific(evidence: Evidence) -> Iterator[Test]:
+    file = "table-a6"
+    for question in (_OWN, _SPEAKERS):
+        for row in REGIMES:
+            yield _test(f"{question}: {row}, fine-tuned, is above {row}, fc-only",
+                        evidence.difference(file, question, row, "full", row, "fc-only"),
+                        file)  # fmt: skip
+            found = evidence.difference(file, question, row, "linear probe", "random")
+            yield _test(f"{question}: {row} does worse than the random encoder, linear probe",
+                        _turned(found), file, "control")  # fmt: skip
+
+
+def _augmentations(evidence: Evidence) -> Iterator[Test]:
+    file, one = "table-a1", "esc40, trained on fold 1"
+    for row, less in (("+ noise", "gain"), ("+ time mask", "+ noise"),
+                      ("+ random SNR (all)", "+ time mask"),
+                      ("+ random SNR (all)", "all, tau 0.2"),
+                      ("+ random SNR (all)", "all, tau 0.3"),
+                      ("all, CNN12_x2", "+ random SNR (all)")):  # fmt: skip
+        yield _test(f"fc-only: {row!r} is above {less!r}",
+                    evidence.difference(file, one, row, "fc-only", less), file)  # fmt: skip
+
+
+def _robust(evidence: Evidence) -> Iterator[Test]:
+    probed, whole = evidence.ablations(), evidence.ablations("figure-6-full")
+    loss = minus(*(ablation_score(some, "contrastive") for some in (probed, whole)))
+    yield _test("the probe loses more than the network that was trained whole", loss,
+                "figure-6-full", unit="nat")  # fmt: skip
+    varies = minus(*(spread_over_layers(some, "contrastive") for some in (whole, probed)))
+    yield _test("and varies less over layers", varies, "figure-6-full",
+                unit="variance of accuracy")  # fmt: skip
+
+
+def _turned(found: Measure | None) -> Measure | None:
+    if found is None:
+        return None
+    ends = {"mean": -found.mean, "low": -found.high, "high": -found.low}
+    return found.model_copy(update=ends)
+
+
+#: In the paper's order.
+SCORE_CLAIMS = (
+    Claim("robust", "4.1, figure 6", "A network fine-tuned whole is more robust to the removal "
+          "than a classifier on a frozen one, whose loss varies less over layers.", _robust,
+          "10_ablation", "figure-6-full",
+          would_change="`make results RESULTS=full`, which fine-tunes."),
+    Claim("augmentations", "table A.1", "Each augmentation added helps contrastive pretraining, "
+          "temperature 0.1 is best, and the wider network better.", _augmentations,
+          "05_contrastive", "table-a1",
+          would_change="`make results RESULTS=full`, which pretrains seven times a seed."),
+    Claim("same-domain", "table A.2", "Contrastive pretraining helps a classifier of the very data "
+          "that it was pretrained on.", _same_domain, "05_contrastive", "table-a2",
+          would_change="`make results RESULTS=full`, which fine-tunes."),
+    Claim("performant", "3.1, tables A.4 and A.6", "What pretraining learned is good for other "
+          "classes (the random encoder is what it must beat).", _frozen, "09_layers", "table-a4"),
+    Claim("supervised-fc", "table A.4", "In-domain, a linear classifier does better on the "
+          "supervised encoder than on the contrastive one.", _supervised_best, "09_layers",
+          "table-a4"),
+    Claim("fine-tuning", "tables A.4 and A.6", "Fine-tuning a pretrained network beats training "
+          "from scratch, in-domain and out-of-domain.", _finetuned, "09_layers", "table-a4",
+          would_change="`make results RESULTS=full`, which fine-tunes."),
+    Claim("too-specific", "table A.6, B", "Out-of-domain, a linear classifier on the whole frozen "
+          "encoder does badly: its features are too specific.", _too_specific, "09_layers",
+          "table-a6"),
+    Claim("steady", "B, figure 4", "Performance rises steadily as layers are added.", _steady,
+          "09_layers", "figure-4-in-domain"),
+    Claim("initial-layers", "B, figure 4", "In the initial layers contrastive pretraining does "
+          "better, in-domain and out-of-domain.", _initial, "09_layers", "figure-4-in-domain"),
+    Claim("deep-supervised", "B, figure 4", "In-domain, the deep layers do better after supervised "
+          "pretraining.", _deep, "09_layers", "figure-4-in-domain"),
+    Claim("out-of-domain", "B, figure 4", "Out-of-domain, contrastive pretraining does better in "
+          "all but the last two layers.", _all_but_two, "09_layers", "figure-4-out-of-domain"),
+    Claim("middle-best", "B, figure 4", "Out-of-domain, a classifier on a middle layer beats one "
+          "on the top layer.", _middle, "09_layers", "figure-4-out-of-domain"),
+)  # fmt: skip

@@ -1,0 +1,149 @@
+"""Numbers with intervals, and what one does with them: over layers, over seeds, differences."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from scipy import stats
+
+from sonibook.analysis.result import Estimate, Record
+from sonibook.metrics import runs_interval
+
+#: The names of networks that differ in their seed alone, by regime.
+_NAMES = {
+    "contrastive": re.compile(r"contrastive(-\d+)?"),
+    "supervised": re.compile(r"esc40-supervised(-\d+)?"),
+    "random": re.compile(r"random weights|random(:\d+)?"),
+    "centred random": re.compile(r"centred random:\d+"),
+}
+
+
+class Measure(Record):
+    """A number with its 95 % interval.
+
+    Attributes
+    ----------
+    mean, low, high : float
+    clips : int
+        Or filters, where these are what is counted.
+    seeds : int
+        Networks of the regime that has fewest.
+    values : tuple of float
+        By network, where it is the mean over several; else empty.
+    """
+
+    mean: float
+    low: float
+    high: float
+    clips: int
+    seeds: int = 1
+    values: tuple[float, ...] = ()
+
+
+def of(one: Estimate | None) -> Measure | None:
+    """An estimate as a measure; None where it has no interval."""
+    if one is None or one.mean is None or one.low is None or one.high is None:
+        return None
+    return Measure(mean=one.mean, low=one.low, high=one.high, clips=one.clips)
+
+
+def over_layers(rows: Iterable[Measure | None]) -> Measure | None:
+    """The mean over layers, its interval as if all layers erred together (which is cautious).
+
+    None where a layer was not measured.
+    """
+    found = list(rows)
+    known = [one for one in found if one is not None]
+    if not known or len(known) < len(found):
+        return None
+    return Measure(
+        mean=float(np.mean([one.mean for one in known])),
+        low=float(np.mean([one.low for one in known])),
+        high=float(np.mean([one.high for one in known])),
+        clips=min(one.clips for one in known),
+    )
+
+
+def over_seeds(networks: Sequence[Measure | None]) -> Measure | None:
+    """The mean over networks that differ in their seed alone.
+
+    One network's interval is that over clips; of several it is Student's t over networks.
+    """
+    known = [one for one in networks if one is not None]
+    if not known:
+        return None
+    if len(known) == 1:
+        return known[0].model_copy(update={"values": (known[0].mean,)})
+    values = tuple(one.mean for one in known)
+    low, high = runs_interval(values)
+    clips, count = min(one.clips for one in known), len(known)
+    return Measure(
+        mean=float(np.mean(values)), low=low, high=high, clips=clips, seeds=count, values=values
+    )
+
+
+def minus(a: Measure | None, b: Measure | None) -> Measure | None:
+    """The difference of two measures.
+
+    Of several networks each, Welch's t interval over networks. Else each side's distance to its
+    end is squared and added (Newcombe 1998, method 10), as if they had no clips in common: on the
+    same clips that is cautious.
+
+    References
+    ----------
+    R. G. Newcombe, "Interval estimation for the difference between independent proportions:
+    comparison of eleven methods", Statistics in Medicine 17, 1998.
+    """
+    if a is None or b is None:
+        return None
+    mean, clips, seeds = a.mean - b.mean, min(a.clips, b.clips), min(a.seeds, b.seeds)
+    if seeds > 1 and np.ptp([*a.values]) + np.ptp([*b.values]) > 0:
+        interval = stats.ttest_ind(a.values, b.values, equal_var=False).confidence_interval(0.95)
+        low, high = float(interval.low), float(interval.high)
+    else:
+        low = mean - float(np.hypot(a.mean - a.low, b.high - b.mean))
+        high = mean + float(np.hypot(a.high - a.mean, b.mean - b.low))
+    return Measure(mean=mean, low=low, high=high, clips=clips, seeds=seeds)
+
+
+def less(a: Measure | None, number: float) -> Measure | None:
+    """A measure less a number that is known."""
+    if a is None:
+        return None
+    shifted = {"mean": a.mean - number, "low": a.low - number, "high": a.high - number}
+    return a.model_copy(update={**shifted, "values": tuple(one - number for one in a.values)})
+
+
+def negative(a: Measure | None) -> Measure | None:
+    """A measure with the other sign."""
+    if a is None:
+        return None
+    turned = {"mean": -a.mean, "low": -a.high, "high": -a.low}
+    return a.model_copy(update={**turned, "values": tuple(-one for one in a.values)})
+
+
+def size(a: Measure | None) -> Measure | None:
+    """A measure without its sign."""
+    if a is None:
+        return None
+    least = 0.0 if a.low <= 0 <= a.high else min(abs(a.low), abs(a.high))
+    ends = {"mean": abs(a.mean), "low": least, "high": max(abs(a.low), abs(a.high))}
+    return a.model_copy(update={**ends, "values": tuple(map(abs, a.values))})
+
+
+def of_regime(regime: str, networks: Mapping[str, Measure | None]) -> Measure | None:
+    """The measure of a regime, from those of networks by name.
+
+    Parameters
+    ----------
+    regime : {"contrastive", "supervised", "random", "centred random"}
+    networks : mapping from str to Measure or None
+
+    Returns
+    -------
+    Measure or None
+        None where there is no network of that regime.
+    """
+    return over_seeds([one for name, one in networks.items() if _NAMES[regime].fullmatch(name)])

@@ -1,0 +1,285 @@
+"""From cells to rows: means with intervals over seeds or folds, and paired differences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+
+from sonibook.analysis.result import Record
+from sonibook.metrics import runs_interval, wilson_interval
+from sonibook.paper.cells import Cell
+from sonibook.paper.reported import Training
+
+_REPEATS = 2000
+
+
+class Figure(Record):
+    """A metric of one row.
+
+    Attributes
+    ----------
+    mean : float
+    low, high : float or None
+        Ends of the 95 % interval.
+    over : {"seeds", "folds", "clips", "nothing"}
+        What that interval is over: Student's t over seeds, where there are several; else over
+        folds (or speakers); else, of an accuracy, Wilson's over clips.
+    values : dict of str to float
+        By seed.
+    """
+
+    mean: float
+    low: float | None
+    high: float | None
+    over: Literal["seeds", "folds", "clips", "nothing"]
+    values: dict[str, float]
+
+
+class Row(Record):
+    """A row of a table.
+
+    Attributes
+    ----------
+    question, row, training : str
+        As in `Cell`.
+    seeds : tuple of int
+        Those of which every part was measured.
+    parts : int
+        How many parts (folds, speakers) each was tested on.
+    clips : int
+        Clips that each seed was tested on.
+    metrics : dict of str to Figure
+    """
+
+    question: str
+    row: str
+    training: Training
+    seeds: tuple[int, ...]
+    parts: int
+    clips: int
+    metrics: dict[str, Figure]
+
+
+class Difference(Record):
+    """How much more often one row is right than another, clip by clip.
+
+    Attributes
+    ----------
+    question, row, training, minus, minus_training : str
+    mean, low, high : float
+        Of accuracies; the interval is a bootstrap over recordings (clips cut from one are drawn
+        together) and over the seeds of either row.
+    clips, recordings : int
+    seeds, minus_seeds : tuple of int
+    """
+
+    question: str
+    row: str
+    training: Training
+    minus: str
+    minus_training: Training
+    mean: float
+    low: float
+    high: float
+    clips: int
+    recordings: int
+    seeds: tuple[int, ...]
+    minus_seeds: tuple[int, ...]
+
+
+def rows_of(cells: Iterable[Cell]) -> list[Row]:
+    """The rows that cells make, in the order of their first cells.
+
+    Parameters
+    ----------
+    cells : iterable of Cell
+
+    Returns
+    -------
+    list of Row
+        Seeds that lack a part which another seed of the row has are left out.
+    """
+    groups: dict[tuple[str, str, Training], dict[int, list[Cell]]] = {}
+    for cell in cells:
+        group = groups.setdefault((cell.question, cell.row, cell.training), {})
+        group.setdefault(cell.seed, []).append(cell)
+    return [_row(*names, seeds) for names, seeds in groups.items()]
+
+
+def _row(question: str, row: str, training: Training, seeds: Mapping[int, list[Cell]]) -> Row:
+    most = max(len(own) for own in seeds.values())
+    whole = {seed: own for seed, own in sorted(seeds.items()) if len(own) == most}
+    first = next(iter(whole.values()))
+    names = [
+        name
+        for name in first[0].metrics
+        if all(name in cell.metrics for own in whole.values() for cell in own)
+    ]
+    return Row(
+        question=question,
+        row=row,
+        training=training,
+        seeds=tuple(whole),
+        parts=most,
+        clips=sum(cell.clips for cell in first),
+        metrics={name: figure_of(name, whole) for name in names},
+    )
+
+
+def figure_of(name: str, seeds: Mapping[int, Sequence[Cell]]) -> Figure:
+    """One metric of one row.
+
+    Parameters
+    ----------
+    name : str
+    seeds : mapping from int to sequence of Cell
+        Each seed's cells, of the same parts.
+
+    Returns
+    -------
+    Figure
+        A seed's value is the mean over its parts, each as heavy as it has clips.
+    """
+    values = {seed: _over_parts(name, own) for seed, own in seeds.items()}
+    mean = sum(values.values()) / len(values)
+    by_seed = {str(seed): value for seed, value in values.items()}
+    (own, *_) = seeds.values()
+    if len(values) > 1:
+        low, high = runs_interval(list(values.values()))
+        return Figure(mean=mean, low=low, high=high, over="seeds", values=by_seed)
+    if len(own) > 1:
+        low, high = runs_interval([cell.metrics[name] for cell in own])
+        return Figure(mean=mean, low=low, high=high, over="folds", values=by_seed)
+    if name == "accuracy":
+        low, high = wilson_interval(round(mean * own[0].clips), own[0].clips)
+        return Figure(mean=mean, low=low, high=high, over="clips", values=by_seed)
+    return Figure(mean=mean, low=None, high=None, over="nothing", values=by_seed)
+
+
+def _over_parts(name: str, cells: Sequence[Cell]) -> float:
+    clips = sum(cell.clips for cell in cells)
+    return sum(cell.metrics[name] * cell.clips for cell in cells) / clips
+
+
+def difference(
+    cells: Sequence[Cell],
+    row: tuple[str, Training],
+    minus: tuple[str, Training],
+    *,
+    question: str,
+    recordings: Mapping[str, Sequence[str]],
+    seed: int = 0,
+) -> Difference | None:
+    """The paired difference of two rows' accuracies.
+
+    Parameters
+    ----------
+    cells : sequence of Cell
+    row, minus : (str, str)
+        Row and training of either.
+    question : str
+        Of both.
+    recordings : mapping from str to sequence of str
+        For each tested part, the recording that each of its clips is cut from.
+    seed : int >= 0
+        Of the bootstrap.
+
+    Returns
+    -------
+    Difference or None
+        None where either row has no cells, or no clips in common with the other.
+    """
+    asked = [cell for cell in cells if cell.question == question]
+    ours, theirs = _rights(asked, row), _rights(asked, minus)
+    parts = sorted(
+        set.intersection(*(set(own) for own in (*ours.values(), *theirs.values())))
+        if ours and theirs
+        else ()
+    )
+    if not parts:
+        return None
+    first, second = (
+        np.stack([np.concatenate([own[part] for part in parts]) for own in seeds.values()])
+        for seeds in (ours, theirs)
+    )
+    names = [f"{name}" for part in parts for name in recordings[part]]
+    low, high = crossed_interval(first, second, names, seed=seed)
+    return Difference(
+        question=question,
+        row=row[0],
+        training=row[1],
+        minus=minus[0],
+        minus_training=minus[1],
+        mean=float(first.mean() - second.mean()),
+        low=low,
+        high=high,
+        clips=first.shape[1],
+        recordings=len(set(names)),
+        seeds=tuple(ours),
+        minus_seeds=tuple(theirs),
+    )
+
+
+def crossed_interval(
+    first: Float[ndarray, "seeds clips"],
+    second: Float[ndarray, "others clips"],
+    recordings: Sequence[str],
+    *,
+    seed: int = 0,
+) -> tuple[float, float]:
+    """The 95 % interval of a difference of means, over recordings and over seeds.
+
+    The percentile bootstrap with two crossed factors: recordings are drawn again, and seeds of
+    either side are. With one seed the interval is over recordings alone.
+
+    Parameters
+    ----------
+    first, second : ndarray, shapes (seeds, clips) and (others, clips)
+        Of the same clips.
+    recordings : sequence of str
+        Which recording each clip is cut from.
+    seed : int >= 0
+
+    Returns
+    -------
+    tuple of float
+        Lower and upper end.
+
+    References
+    ----------
+    A. B. Owen, "The pigeonhole bootstrap", Annals of Applied Statistics 1, 2007.
+    """
+    _, cluster = np.unique(np.asarray(recordings), return_inverse=True)
+    count = int(cluster.max()) + 1
+    sums = [
+        np.stack([np.bincount(cluster, weights=one, minlength=count) for one in side])
+        for side in (first, second)
+    ]
+    sizes = np.bincount(cluster, minlength=count)
+    generator = np.random.default_rng(seed)
+    drawn = np.empty(_REPEATS)
+    for repeat in range(_REPEATS):
+        times = np.bincount(generator.integers(count, size=count), minlength=count)
+        means = [
+            (side[generator.integers(len(side), size=len(side))] @ times).mean() for side in sums
+        ]
+        drawn[repeat] = (means[0] - means[1]) / (sizes @ times)
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _rights(
+    cells: Sequence[Cell], row: tuple[str, Training]
+) -> dict[int, dict[str, Float[ndarray, " clips"]]]:
+    """For each seed and part of a row, 1 where a clip was named rightly."""
+    found: dict[int, dict[str, ndarray]] = {}
+    for cell in cells:
+        if (cell.row, cell.training) == row and cell.right is not None:
+            right = np.array([float(one) for one in cell.right])
+            found.setdefault(cell.seed, {})[cell.tested] = right
+    most = max((len(own) for own in found.values()), default=0)
+    return {seed: own for seed, own in sorted(found.items()) if len(own) == most}

@@ -1,0 +1,204 @@
+"""The tables in miniature: which rows each has, which rows are compared, and how it is written."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sonibook.analysis.result import Record
+from sonibook.paper.cells import CellFile
+from sonibook.paper.reported import REPORTED, Training
+from sonibook.paper.table import difference, rows_of
+
+#: What the intervals in a table are, in words.
+INTERVALS = (
+    "95 %. A row's: Student's t over seeds where there are several, else over folds (or speakers), "
+    "else Wilson's over clips, as 'over' says. A difference's: bootstrap over recordings and seeds "
+    "of paired accuracies."
+)
+_PROBE: Training = "linear probe"
+_FC: Training = "fc-only"
+_FULL: Training = "full"
+
+
+class TableSpec(Record):
+    """What a table shall hold.
+
+    Attributes
+    ----------
+    table : str
+        The paper's number, or a name.
+    title : str
+    data : str
+        On what, in words.
+    wanted : tuple of (str, str, str)
+        Question, row and training.
+    compared : tuple of (str, str, str, str, str)
+        Question; row and training; the row and training that it is compared with.
+    """
+
+    table: str
+    title: str
+    data: str
+    wanted: tuple[tuple[str, str, Training], ...]
+    compared: tuple[tuple[str, str, Training, str, Training], ...]
+
+
+def _rows(question: str, *trainings: Training) -> tuple[tuple[str, str, Training], ...]:
+    """Every start with frozen trainings; with "full", from scratch in the random one's place."""
+    return tuple(
+        (question, "none" if training == _FULL and start == "random" else start, training)
+        for training in trainings
+        for start in ("random", "supervised", "contrastive")
+    )
+
+
+def _pairs(
+    question: str, *trainings: Training
+) -> tuple[tuple[str, str, Training, str, Training], ...]:
+    """Each pretrained start against none, and one against the other."""
+    pairs = []
+    for training in trainings:
+        nothing = "none" if training == _FULL else "random"
+        for row, minus in (
+            ("supervised", nothing),
+            ("contrastive", nothing),
+            ("contrastive", "supervised"),
+        ):
+            pairs.append((question, row, training, minus, training))
+    return tuple(pairs)
+
+
+_FOLDS, _OWN, _SPEAKERS = "esc10, five folds", "fsdd, its own split", "fsdd, a speaker left out"
+_SCENES, _FORTY = "soundscapes, several labels", "esc40, trained on folds 1 to 4"
+_ONE = "esc40, trained on fold 1"
+_AUGMENTED = tuple(dict.fromkeys(one.row for one in REPORTED["A.1"]))
+
+#: By the name of the results file.
+TABLES: dict[str, TableSpec] = {
+    "table-a1": TableSpec(
+        table="A.1",
+        title="Augmentations one by one, and the temperature",
+        data="Contrastive pretraining on ESC-50's 40 classes that ESC-10 lacks, folds 1 to 4; "
+        "classifiers of these classes trained on fold 1, tested on fold 5.",
+        wanted=(
+            (_ONE, "random", _FC),
+            *((_ONE, row, training) for row in _AUGMENTED for training in (_FC, _FULL)),
+        ),
+        compared=tuple(
+            (_ONE, row, training, minus, training)
+            for row, minus in (
+                ("+ noise", "gain"),
+                ("+ time mask", "+ noise"),
+                ("+ random SNR (all)", "+ time mask"),
+                ("+ random SNR (all)", "all, tau 0.2"),
+                ("+ random SNR (all)", "all, tau 0.3"),
+                ("all, CNN12_x2", "+ random SNR (all)"),
+            )
+            for training in (_FC, _FULL)
+        ),
+    ),
+    "table-a2": TableSpec(
+        table="A.2",
+        title="The data of pretraining itself, and several labels to a clip",
+        data="ESC-50's 40 classes that ESC-10 lacks, trained on folds 1 to 4, tested on fold 5; "
+        "synthesised soundscapes of several events (2,000 to train on, 500 tested).",
+        wanted=(
+            *((_FORTY, row, training) for row, training in (
+                ("random", _FC), ("contrastive", _FC), ("none", _FULL), ("contrastive", _FULL))),
+            *_rows(_SCENES, _FC, _FULL),
+        ),
+        compared=(
+            (_FORTY, "contrastive", _FC, "random", _FC),
+            (_FORTY, "contrastive", _FULL, "none", _FULL),
+        ),
+    ),
+    "table-a4": TableSpec(
+        table="A.4",
+        title="In-domain transfer",
+        data="ESC-10's 10 classes, which no pretraining saw; five folds, each tested once.",
+        wanted=_rows(_FOLDS, _PROBE, _FC, _FULL),
+        compared=(
+            *_pairs(_FOLDS, _PROBE, _FC, _FULL),
+            (_FOLDS, "supervised", _FULL, "supervised", _FC),
+            (_FOLDS, "contrastive", _FULL, "contrastive", _FC),
+        ),
+    ),
+    "table-a6": TableSpec(
+        table="A.6",
+        title="Out-of-domain transfer",
+        data="Spoken digits (FSDD): its own split, in which the speakers are the same; and each of "
+        "6 speakers left out in turn.",
+        wanted=(*_rows(_OWN, _PROBE, _FC, _FULL), *_rows(_SPEAKERS, _PROBE, _FC, _FULL)),
+        compared=tuple(
+            pair for one in (_OWN, _SPEAKERS) for pair in _pairs(one, _PROBE, _FC, _FULL)
+        ),
+    ),
+    "esc50-folds": TableSpec(
+        table="ESC-50",
+        title="All 50 classes from scratch",
+        data="ESC-50, five folds, each tested once by a network trained on the others.",
+        wanted=(("esc50, five folds", "none", _FULL),),
+        compared=(),
+    ),
+}  # fmt: skip
+
+
+def assemble(spec: TableSpec, kept: CellFile, *, seed: int = 0) -> dict[str, Any]:
+    """A table as it is written, from its cells.
+
+    Parameters
+    ----------
+    spec : TableSpec
+    kept : CellFile
+        The cells, and in ``parts`` the recordings of each tested part.
+    seed : int >= 0
+        Of the bootstraps.
+
+    Returns
+    -------
+    dict
+        ``rows``, ``differences``, ``reported`` (the paper's), ``not_measured_yet``, and in words
+        what the table is. JSON.
+    """
+    rows = rows_of(kept.cells)
+    there = {(one.question, one.row, one.training) for one in rows}
+    differences = []
+    for question, row, training, minus, minus_training in spec.compared:
+        prefix = f"{question}: "
+        recordings = {
+            name.removeprefix(prefix): own
+            for name, own in kept.parts.items()
+            if name.startswith(prefix)
+        }
+        found = difference(
+            kept.cells,
+            (row, training),
+            (minus, minus_training),
+            question=question,
+            recordings=recordings,
+            seed=seed,
+        )
+        if found is not None:
+            differences.append(found.model_dump(mode="json"))
+    return {
+        "table": spec.table,
+        "title": spec.title,
+        "data": spec.data,
+        "interval": INTERVALS,
+        "seed": seed,
+        "rows": [one.model_dump(mode="json") for one in sorted(rows, key=_order(spec))],
+        "differences": differences,
+        "reported": [one.model_dump(mode="json") for one in REPORTED.get(spec.table, ())],
+        "not_measured_yet": [list(one) for one in spec.wanted if one not in there],
+    }
+
+
+def _order(spec: TableSpec) -> Any:
+    """Rows as the table wants them; others, such as of another width, after these."""
+    places = {names: place for place, names in enumerate(spec.wanted)}
+
+    def key(row: Any) -> tuple[int, str, str]:
+        names = (row.question, row.row, row.training)
+        return places.get(names, len(places)), row.training, row.row
+
+    return key

@@ -1,0 +1,109 @@
+"""A table in miniature, beside the paper's own numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from sonibook.paper.reported import Reported
+from sonibook.paper.table import Difference, Figure, Row
+from sonibook.show.grid import Grid, Value, grid
+
+#: Metrics in the order of the columns, with their headings.
+_METRICS = {"accuracy": "accuracy", "mAP": "mAP", "mAUC": "mAUC", "d_prime": "d′"}
+
+
+def paper_table(content: Mapping[str, Any]) -> Grid:
+    """The rows of a table's results file, each beside the paper's row of the same name.
+
+    Parameters
+    ----------
+    content : mapping
+        What ``table-a4.json`` or another holds.
+
+    Returns
+    -------
+    Grid
+        Means with half their 95 % intervals, over what and over how many seeds; rows that were
+        not measured yet say so. The paper's data are others: what compares is the order.
+    """
+    rows = [Row.model_validate(one) for one in content["rows"]]
+    reported = [Reported.model_validate(one) for one in content["reported"]]
+    names = [name for name in _METRICS if any(name in row.metrics for row in rows)]
+    lines: list[dict[str, Value]] = [
+        {
+            "tested on": row.question,
+            "start": row.row,
+            "training": row.training,
+            **{
+                _METRICS[name]: _said(row.metrics[name]) if name in row.metrics else ""
+                for name in names
+            },
+            "seeds": str(len(row.seeds)),
+            "paper": _of_paper(row.row, row.training, reported),
+        }
+        for row in rows
+    ]
+    lines += [
+        {
+            "tested on": question,
+            "start": start,
+            "training": training,
+            **{_METRICS[name]: "not measured yet" if name == names[0] else "" for name in names},
+            "seeds": "0",
+            "paper": _of_paper(start, training, reported),
+        }
+        for question, start, training in content["not_measured_yet"]
+    ]
+    caption = f"Table {content['table']} in miniature: {content['title']}. {content['data']}"
+    return grid(lines, caption=caption)
+
+
+def differences_table(content: Mapping[str, Any]) -> Grid | None:
+    """The paired differences of a table's results file; None where there are none.
+
+    Parameters
+    ----------
+    content : mapping
+        As for `paper_table`.
+
+    Returns
+    -------
+    Grid or None
+    """
+    found = [Difference.model_validate(one) for one in content["differences"]]
+    if not found:
+        return None
+    return grid(
+        [
+            {
+                "tested on": one.question,
+                "row": f"{one.row}, {one.training}",
+                "minus": f"{one.minus}, {one.minus_training}",
+                "difference in accuracy": f"{one.mean:+.3f} [{one.low:+.3f}, {one.high:+.3f}]",
+                "excludes zero": "yes" if one.low > 0 or one.high < 0 else "no",
+                "clips": one.clips,
+                "seeds": f"{len(one.seeds)} and {len(one.minus_seeds)}",
+            }
+            for one in found
+        ],
+        caption="Clip by clip, with a 95 % interval over recordings and seeds.",
+    )
+
+
+def _said(one: Figure) -> str:
+    if one.low is None or one.high is None:
+        return f"{one.mean:.3f}"
+    return f"{one.mean:.3f} ± {(one.high - one.low) / 2:.3f} ({one.over})"
+
+
+def _of_paper(start: str, training: str, reported: list[Reported]) -> str:
+    """The paper's numbers for a row; its fc-only stands beside our linear probe, too."""
+    kind = "fc-only" if training == "linear probe" else training
+    for one in reported:
+        if (one.row, one.training) == (start, kind):
+            return ", ".join(
+                f"{_METRICS[name]} {mean:.3f}" + ("" if half is None else f" ± {half:.3f}")
+                for name, (mean, half) in one.metrics.items()
+            )
+    return ""

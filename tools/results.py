@@ -1,0 +1,78 @@
+"""Makes the results files of the paper's tables and figures: ``python tools/results.py table-a4``.
+
+`make results` calls this for one file after the other. What is in a file already, made by the
+same networks with the same settings, is not measured again; what was interrupted goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+import results_figures
+import results_tables
+from results_settings import PROFILES, Settings
+
+from sonibook.errors import SonibookError
+from sonibook.paper.judge import write_claims
+from sonibook.paper.tables import TABLES
+from sonibook.training.allocator import keep_memory
+
+RESULTS = Path("data/results")
+TARGETS = (*TABLES, *results_figures.FIGURES, "claims")
+
+
+def make(target: str, settings: Settings) -> None:
+    """Make one results file, or see that it is there."""
+    path = settings.folder / f"{target}.json"
+    if target == "claims":
+        write_claims(settings.folder, command=settings.command(target))
+        print(f"{path} is written.")
+    elif target in TABLES:
+        results_tables.make(target, path, settings)
+    else:
+        results_figures.make(target, path, settings)
+
+
+def main() -> int:
+    """Make the results files that the command line names, one after the other."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
+    parser.add_argument("--profile", choices=tuple(PROFILES), default="frozen")
+    parser.add_argument("--data-root", type=Path, default=os.environ.get("SONIBOOK_DATA"))
+    parser.add_argument("--folder", type=Path, default=RESULTS, help="where results files go")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where training runs go")
+    parser.add_argument("--processes", type=int, default=1, help="of the figures' analyses")
+    parser.add_argument("--retrain", action="store_true", help="train the networks first")
+    chosen = parser.parse_args()
+    strangers = [one for one in chosen.targets if one not in TARGETS]
+    if strangers:
+        parser.error(f"there is no {strangers[0]}: choose of {', '.join(TARGETS)}")
+    if chosen.data_root is None:
+        parser.error("the results are made on recordings: give --data-root or set SONIBOOK_DATA")
+    settings = Settings(
+        profile=chosen.profile,
+        root=Path(chosen.data_root),
+        folder=chosen.folder,
+        runs=chosen.runs,
+        processes=chosen.processes,
+    )
+    keep_memory()
+    try:
+        if chosen.retrain:
+            results_tables.retrain(settings)
+        for target in chosen.targets:
+            make(target, settings)
+    except SonibookError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("Interrupted: give the same command again to go on.", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""Makes the figures' results: the analyses, on the networks that there are."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from results_settings import PROFILES, Settings
+from torch import nn
+
+from sonibook.analysis.ablation import ablate
+from sonibook.analysis.evolution import feature_evolution
+from sonibook.analysis.favourites import favourites
+from sonibook.analysis.layer_coherence import coherence_by_layer
+from sonibook.analysis.layers import layer_importances
+from sonibook.analysis.result import Result, fingerprint
+from sonibook.analysis.selectivity import selectivity_by_layer
+from sonibook.analysis.shifts import shift_law
+from sonibook.analysis.stimulation import stimulation
+from sonibook.analysis.stream import Streaming
+from sonibook.checkpoint import load_classifier, load_encoder, read_card
+from sonibook.datasets import Dataset, open_dataset
+from sonibook.encoder import CNN12
+from sonibook.paper.encoders import RANDOM_SEEDS
+from sonibook.training.probe import probed
+
+Measure = Callable[[Settings, Streaming], Result]
+#: Clips of spoken digits to fit probes on and to name, of 2,700 and 300: probes are slow on more.
+_DIGITS = 600
+#: Epochs of a run that figure 5 looks at, at most.
+_STRIPS = 11
+
+
+def make(target: str, path: Path, settings: Settings) -> None:
+    """Measure one figure, unless the same networks were measured alike, or by a fuller profile."""
+    wanted = NETWORKS_OF[target](settings)
+    if wanted is None:
+        print(f"{target}: the networks are not there: not measured yet.")
+        return
+    prints = {name: fingerprint(network) for name, network in wanted.items()}
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        by = before["provenance"].get("profile", "quick")
+        same = prints == before["provenance"].get("encoders")
+        if PROFILES[by].rank > settings.how_much.rank:
+            print(f"{path} was made by profile {by}, which is fuller: kept.")
+            return
+        if same and by == settings.profile:
+            print(f"{path} is up to date.")
+            return
+    parts = path.with_name(f".{path.name}.parts")
+    streaming: Streaming = {
+        "parts": parts,
+        "processes": settings.processes,
+        "limit": settings.limit(target),
+    }
+    print(f"{target}: {', '.join(wanted)}", flush=True)
+    result = FIGURES[target](settings, streaming)
+    made = {**settings.provenance(target), "encoders": prints}
+    result.model_copy(update={"provenance": made}).write(path)
+    shutil.rmtree(parts, ignore_errors=True)
+    print(f"{path} is written.")
+
+
+def _unseen(settings: Settings) -> Dataset:
+    """All of ESC-10: no pretraining has seen its classes."""
+    return open_dataset("esc10", root=settings.root, split="all")
+
+
+def _trained(settings: Settings) -> dict[str, nn.Module]:
+    """The pretrained encoders by name, without the random ones, of which analyses add their own."""
+    return {one.name: one.load() for one in settings.encoders() if one.regime != "random"}
+
+
+def _centred(settings: Settings) -> dict[str, nn.Module]:
+    """Random encoders whose filters are centred and scaled, as weight standardisation does."""
+    return {
+        f"centred random:{seed}": CNN12(width=0.25, norm="weight", seed=seed).fold().eval()
+        for seed in RANDOM_SEEDS[: settings.how_much.seeds]
+    }
+
+
+def _random(settings: Settings) -> dict[str, nn.Module]:
+    """The random encoders."""
+    return {one.name: one.load() for one in settings.encoders() if one.regime == "random"}
+
+
+def _kept(settings: Settings) -> dict[str, nn.Module] | None:
+    """What the contrastive run of seed 0 has kept, the last epoch among it."""
+    paths = sorted((settings.runs / "contrastive" / "kept").glob("*.safetensors"))
+    if len(paths) < 2:
+        return None
+    step = max(1, -(-(len(paths) - 1) // (_STRIPS - 1)))
+    chosen = sorted({*paths[::step], paths[-1]})
+    return {f"epoch {read_card(path)['epoch']}": load_encoder(path) for path in chosen}
+
+
+def _evolution(settings: Settings, streaming: Streaming) -> Result:
+    kept = _kept(settings) or {}
+    run = {int(name.removeprefix("epoch ")): network for name, network in kept.items()}
+    return feature_evolution(run, _unseen(settings), **streaming)
+
+
+def _coherence(settings: Settings, streaming: Streaming) -> Result:
+    return coherence_by_layer(_trained(settings), _unseen(settings), **streaming)
+
+
+def _selectivity(settings: Settings, streaming: Streaming) -> Result:
+    networks = {**_trained(settings), **_centred(settings)}
+    return selectivity_by_layer(networks, _unseen(settings), **streaming)
+
+
+def _favourites(settings: Settings, streaming: Streaming) -> Result:
+    # The favourites of a few clips are none: all, whatever the profile.
+    return favourites(_trained(settings), _unseen(settings), **_of_all(streaming))
+
+
+def _stimulation(settings: Settings, streaming: Streaming) -> Result:
+    return stimulation(_trained(settings), _fold(settings, (5,)), **streaming)
+
+
+def _shifts(settings: Settings, streaming: Streaming) -> Result:
+    networks = {**_trained(settings), **dict(list(_random(settings).items())[:1])}
+    return shift_law(networks, _fold(settings, (5,)), **streaming)
+
+
+def _in_domain(settings: Settings, streaming: Streaming) -> Result:
+    return layer_importances(_trained(settings), _unseen(settings), **_of_all(streaming))
+
+
+def _out_of_domain(settings: Settings, streaming: Streaming) -> Result:
+    test, training = (
+        open_dataset("fsdd", root=settings.root, split=split) for split in ("test", "train")
+    )
+    few: Streaming = {**streaming, "limit": _DIGITS}
+    return layer_importances(_trained(settings), test, training=training, **few)
+
+
+def _fine_tuned(settings: Settings) -> dict[str, nn.Module] | None:
+    """The encoders that table A.4 trained whole, fold 5 left out, as classifiers."""
+    found: dict[str, nn.Module] = {}
+    for one in settings.encoders():
+        run = f"a4-cnn12-contrastive-full-{one.regime}-{one.seed}-fold-5"
+        path = settings.runs / "results" / run / "encoder.safetensors"
+        if path.exists():
+            found[one.name] = load_classifier(path)
+    return found or None
+
+
+def _ablation_of_fine_tuned(settings: Settings, streaming: Streaming) -> Result:
+    return ablate(_fine_tuned(settings) or {}, _fold(settings, (5,)), **streaming)
+
+
+def _ablation(settings: Settings, streaming: Streaming) -> Result:
+    """Linear probes on the frozen encoders: the paper's fc-only."""
+    training = _fold(settings, (1, 2, 3, 4))
+    encoders = {**_trained(settings), **dict(list(_random(settings).items())[:1])}
+    classifiers: dict[str, Any] = {
+        name: probed(encoder, training, progress=True)  # type: ignore[arg-type]
+        for name, encoder in encoders.items()
+    }
+    return ablate(classifiers, _fold(settings, (5,)), **streaming)
+
+
+def _of_all(streaming: Streaming) -> Streaming:
+    return {**streaming, "limit": None}
+
+
+def _fold(settings: Settings, folds: tuple[int, ...]) -> Dataset:
+    return open_dataset("esc10", root=settings.root, folds=folds)
+
+
+#: By the name of the results file.
+FIGURES: dict[str, Measure] = {
+    "figure-7": _coherence,
+    "figure-1": _selectivity,
+    "figures-2-3": _favourites,
+    "figure-4-in-domain": _in_domain,
+    "figure-4-out-of-domain": _out_of_domain,
+    "figure-5": _evolution,
+    "figure-6": _ablation,
+    "figure-6-full": _ablation_of_fine_tuned,
+    "figure-b3": _shifts,
+    "stimulation": _stimulation,
+}
+
+#: The networks that each is measured on, which tell whether it is up to date.
+NETWORKS_OF: dict[str, Callable[[Settings], dict[str, nn.Module] | None]] = {
+    **dict.fromkeys(FIGURES, lambda settings: _trained(settings) or None),
+    "figure-1": lambda settings: {**_trained(settings), **_centred(settings)},
+    "figure-5": _kept,
+    "figure-6-full": _fine_tuned,
+}

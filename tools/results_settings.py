@@ -1,0 +1,95 @@
+"""How much of the results is made: the profiles, and what a run of the pipeline is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sonibook.checkpoint import shipped
+from sonibook.paper.encoders import Pretrained, pretrained
+from sonibook.paper.reported import Training
+from sonibook.provenance import provenance
+
+
+@dataclass(frozen=True)
+class Profile:
+    """How much is made.
+
+    Attributes
+    ----------
+    rank : int
+        A file that a profile of higher rank made is not replaced.
+    seeds : int or None
+        Only networks of seeds below; None for all that there are.
+    trainings : tuple of str
+        Which rows of the tables are measured.
+    limited : bool
+        Whether figures are measured on a few clips only (`FEW`).
+    """
+
+    rank: int
+    seeds: int | None
+    trainings: tuple[Training, ...]
+    limited: bool
+
+
+#: Clips to a figure where they are limited, and to those that take longer to measure a clip.
+FEW = {"figure-7": 100, "figure-b3": 16, "stimulation": 16}
+_FEW = 40
+
+#: "quick" is a look in half an hour, "frozen" all that needs no training, "full" everything.
+PROFILES = {
+    "quick": Profile(0, 1, ("linear probe",), True),
+    "frozen": Profile(1, None, ("linear probe", "fc-only"), False),
+    "full": Profile(2, None, ("linear probe", "fc-only", "full"), False),
+}
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What one run of the pipeline is told.
+
+    Attributes
+    ----------
+    profile : str
+    root : Path
+        Where recordings lie.
+    folder : Path
+        Where results files go.
+    runs : Path
+        Where training runs are, and go.
+    processes : int
+    """
+
+    profile: str
+    root: Path
+    folder: Path
+    runs: Path
+    processes: int
+
+    @property
+    def how_much(self) -> Profile:
+        """The profile itself."""
+        return PROFILES[self.profile]
+
+    def limit(self, target: str) -> int | None:
+        """How many clips a figure is measured on; None for all."""
+        return FEW.get(target, _FEW) if self.how_much.limited else None
+
+    def encoders(self, *, every: bool = False) -> list[Pretrained]:
+        """The pretrained and random encoders to compare; `every` adds other sizes and norms."""
+        most = self.how_much.seeds
+        return [
+            one
+            for one in pretrained(shipped())
+            if (every or one.main) and (most is None or one.seed < most)
+        ]
+
+    def command(self, target: str) -> str:
+        """The command that makes a results file."""
+        return f"make results/{target} RESULTS={self.profile}"
+
+    def provenance(self, target: str) -> dict[str, Any]:
+        """What made a results file, the profile among it."""
+        return {**provenance(self.command(target)), "profile": self.profile}

@@ -1,0 +1,188 @@
+"""Makes the tables in miniature, cell by cell."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from results_settings import Settings
+
+from sonibook.checkpoint import read_card
+from sonibook.paper.cells import Cell, CellFile
+from sonibook.paper.encoders import RANDOM_SEEDS, Pretrained
+from sonibook.paper.questions import Question, folds_of, speakers_of, split_of
+from sonibook.paper.tables import TABLES, TableSpec, assemble
+from sonibook.paper.transfer import probe_cells, run_cells
+from sonibook.training.config import load_config
+from sonibook.training.loop import train
+
+MINI, CHECKPOINTS = Path("configs/mini"), Path("data/checkpoints")
+#: Seeds of what is trained from scratch, and of the pretrainings of table A.1.
+SEEDS = (0, 1, 2)
+#: What `make results RETRAIN=1` trains: configurations and seeds.
+NETWORKS = {
+    "contrastive": (Path("configs/esc40-contrastive.yaml"), SEEDS),
+    "esc40-supervised": (Path("configs/esc40-supervised.yaml"), SEEDS),
+    "supervised": (Path("configs/esc50-supervised.yaml"), (0,)),
+}
+#: The paper's rows of table A.1, by the stem of their configurations.
+AUGMENTED = {
+    "gain": "a1-cnn12-gain",
+    "+ noise": "a1-cnn12-noise",
+    "+ time mask": "a1-cnn12-mask",
+    "+ random SNR (all)": "a1-cnn12-all",
+    "all, tau 0.2": "a1-cnn12-tau02",
+    "all, tau 0.3": "a1-cnn12-tau03",
+    "all, CNN12_x2": "a1-cnn12x2-all",
+}
+
+
+def make(target: str, path: Path, settings: Settings) -> None:
+    """Measure the cells that a table lacks, writing the file after each."""
+    spec, kept = TABLES[target], CellFile(path)
+    made = kept.maker(settings.provenance(target))
+    count = 0
+    for cell in _cells(target, kept, settings, made):
+        kept.add(cell)
+        _write(spec, kept, target, settings)
+        count += 1
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in cell.metrics.items())
+        print(f"{target}: {cell.training}, {cell.network}, {cell.tested}: {shown}", flush=True)
+    if not count and not path.exists():
+        print(f"{target}: nothing to measure at this profile: not measured yet.")
+        return
+    if not count:
+        print(f"{path} is up to date.")
+
+
+def _write(spec: TableSpec, kept: CellFile, target: str, settings: Settings) -> None:
+    content = {**assemble(spec, kept), "provenance": settings.provenance(target)}
+    kept.write(content)
+
+
+def _cells(target: str, kept: CellFile, settings: Settings, made: int) -> Iterator[Cell]:
+    trainings = settings.how_much.trainings
+    if target == "table-a1":
+        yield from _augmentations(kept, settings, made)
+    elif target == "esc50-folds":
+        question = folds_of("esc50", settings.root)
+        yield from _runs(
+            None, question, Path("configs/esc50-supervised.yaml"), kept, settings, made
+        )
+    else:
+        for question, stem in _questions(target, settings):
+            _remember(question, kept)
+            for training in trainings:
+                yield from _transfer(question, stem, training, kept, settings, made)
+
+
+def _questions(target: str, settings: Settings) -> list[tuple[Question, str]]:
+    """Of a table of transfer: its questions, each with the stem of its configurations."""
+    root = settings.root
+    if target == "table-a4":
+        return [(folds_of("esc10", root), "a4-cnn12")]
+    if target == "table-a6":
+        return [(split_of("fsdd", root), "a6-cnn12"), (speakers_of("fsdd", root), "a6-cnn12")]
+    forty = split_of("esc40", root, name="trained on folds 1 to 4",
+                     train={"folds": [1, 2, 3, 4]}, test={"folds": [5]})  # fmt: skip
+    scenes = split_of("soundscapes", None, name="several labels",
+                      train={"split": "train", "size": 2000},
+                      test={"split": "test", "size": 500})  # fmt: skip
+    return [(forty, "a2-cnn12"), (scenes, "a2-multilabel-cnn12")]
+
+
+def _remember(question: Question, kept: CellFile) -> None:
+    """Which recordings the clips of each part are cut from: the bootstrap asks."""
+    if not all(f"{question.name}: {part.name}" in kept.parts for part in question.parts):
+        if question.dataset == "soundscapes":
+            return
+        kept.parts |= {f"{question.name}: {k}": v for k, v in question.recordings().items()}
+
+
+def _transfer(
+    question: Question, stem: str, training: str, kept: CellFile, settings: Settings, made: int
+) -> Iterator[Cell]:
+    """One training of one question, from every start."""
+    if training == "linear probe":
+        if stem.startswith("a2"):
+            return
+        for encoder in settings.encoders(every=True):
+            known = [cell.key for cell in kept.cells]
+            yield from probe_cells(encoder, question, known=known, made=made)
+        return
+    suffix = "fc" if training == "fc-only" else "full"
+    for encoder in settings.encoders():
+        seen = question.dataset == "esc40" and encoder.regime == "supervised"
+        if seen or (training == "full" and encoder.regime == "random"):
+            continue  # it was told these classes; or the row from scratch stands for it
+        config = MINI / f"{stem}-contrastive-{suffix}.yaml"
+        yield from _runs(encoder, question, config, kept, settings, made)
+    if training == "full":
+        scratch = MINI / f"{stem}-scratch.yaml"
+        config = scratch if scratch.exists() else MINI / f"{stem}-supervised.yaml"
+        for seed in SEEDS:
+            yield from _runs(None, question, config, kept, settings, made, seed=seed)
+
+
+def _runs(
+    encoder: Pretrained | None,
+    question: Question,
+    config: Path,
+    kept: CellFile,
+    settings: Settings,
+    made: int,
+    *,
+    row: str | None = None,
+    seed: int | None = None,
+) -> Iterator[Cell]:
+    known = [cell.key for cell in kept.cells]
+    yield from run_cells(
+        encoder,
+        question,
+        config,
+        runs=settings.runs / "results",
+        row=row,
+        seed=seed,
+        known=known,
+        made=made,
+        may_train=load_config(config).encoder.fc_only or "full" in settings.how_much.trainings,
+    )
+
+
+def _augmentations(kept: CellFile, settings: Settings, made: int) -> Iterator[Cell]:
+    """Table A.1: the random row needs no pretraining, the others train theirs at profile full."""
+    question = split_of("esc40", settings.root, name="trained on fold 1",
+                        train={"folds": [1]}, test={"folds": [5]})  # fmt: skip
+    _remember(question, kept)
+    if "fc-only" in settings.how_much.trainings:
+        config = MINI / "a1-cnn12-all-fc.yaml"
+        for seed in RANDOM_SEEDS:
+            encoder = Pretrained(f"random:{seed}", "random", seed, "none", 0.25)
+            yield from _runs(encoder, question, config, kept, settings, made)
+    if "full" not in settings.how_much.trainings:
+        return
+    for seed in SEEDS:
+        for row, stem in AUGMENTED.items():
+            first = load_config(MINI / f"{stem}-pretrain.yaml", changes=(f"seed={seed}",))
+            out = settings.runs / "results" / f"{stem}-pretrain-{seed}"
+            train(first, out=out, data_root=settings.root)
+            path = (out / "encoder.safetensors").as_posix()
+            width = float(read_card(path)["width"])
+            encoder = Pretrained(path, "contrastive", seed, "weight", width)
+            for suffix in ("fc", "full"):
+                own = MINI / f"{stem}-{suffix}.yaml"
+                yield from _runs(encoder, question, own, kept, settings, made, row=row)
+
+
+def retrain(settings: Settings) -> None:
+    """Train the networks from nothing and publish them, instead of the ones that are there."""
+    for name, (path, seeds) in NETWORKS.items():
+        for seed in seeds:
+            changes = [f"seed={seed}"] + ["keep_every=10"] * (name != "supervised" and seed == 0)
+            own = name if seed == 0 else f"{name}-{seed}"
+            out = settings.runs / own
+            train(load_config(path, changes=tuple(changes)), out=out, data_root=settings.root)
+            CHECKPOINTS.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(out / "encoder.safetensors", CHECKPOINTS / f"{own}.safetensors")
+            print(f"{own}: published.")
