@@ -10,7 +10,9 @@ from torch import nn
 
 from sonibook import CNN12, ForwardPass
 from sonibook.engine import Engine, supports
-from sonibook.engine.steps import convolve, multiply, to_sound
+from sonibook.engine.clip import Clip
+from sonibook.engine.few import Piece, block
+from sonibook.engine.steps import convolve, multiply
 from sonibook.engine.weights import Weights
 from sonibook.engine.windows import Window, pack
 
@@ -131,29 +133,43 @@ def test_padded_stacks_take_the_plain_path():
     assert supports(ForwardPass(CNN12(width=1 / 16, seed=0), torch.randn(3000)))
 
 
-@pytest.mark.parametrize("pool", [2, 3, 5])
+@pytest.mark.parametrize("pool", [1, 2, 3, 5])
 @pytest.mark.parametrize("taps", [1, 2, 5, 6, 7])
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_way_down_a_block_is_unpooling_and_a_transposed_convolution(pool, taps, channels):
     generator = torch.Generator().manual_seed(0)
     lanes, steps, filters = 4, 23, 6
-    y = torch.rand(lanes, steps, filters, generator=generator, dtype=torch.float64)
+    y = torch.randn(lanes, steps, filters, generator=generator, dtype=torch.float64)
     switches = torch.randint(pool, (steps, filters), generator=generator)
     weight = torch.randn(filters, channels, taps, generator=generator, dtype=torch.float64)
     z = y.new_zeros(lanes, filters, pool * steps)
     for step in range(steps):
         for index in range(filters):
             place = pool * step + int(switches[step, index])
-            z[:, index, place] = y[:, step, index]
+            z[:, index, place] = y[:, step, index].relu()
     weights = Weights(weight, pool)
     early = weights.steps - 1
     whole = torch.nn.functional.conv_transpose1d(z, weight).transpose(1, 2)
-    expected = whole[:, pool * early : pool * steps]
-    gates = torch.stack([switches == phase for phase in range(1, pool)]).double()
-    for way in (convolve, multiply, *([to_sound] if channels == 1 else [])):
-        out = torch.empty(lanes, pool * (steps - early), channels, dtype=torch.float64)
-        way(y, gates, weights, out)
-        torch.testing.assert_close(out, expected)
+    gates = y.new_zeros(pool - 1, steps, filters)
+    for phase in range(1, pool):
+        gates[phase - 1] = switches == phase
+
+    out = torch.empty(lanes, pool * (steps - early), channels, dtype=torch.float64)
+    if pool > 1:
+        multiply(y.relu(), gates, weights, out)
+    else:
+        convolve(y.relu(), weights, out)
+    torch.testing.assert_close(out, whole[:, pool * early : pool * steps])
+
+    padded = torch.nn.functional.pad(gates, (0, 0, early, early))
+    clip = Clip([], [], lambda layer: padded)
+    pieces = [Piece(clip, y[0, :, 0], 0, 0, row, sound[row:]) for row, sound in enumerate(y)]
+    below = block(1, pieces, weights)
+    for row, piece in enumerate(below):
+        assert piece.first == pool * row
+        late = slice(pool * (row + early), None)  # the first steps lack those before
+        expected = whole[row, late]
+        torch.testing.assert_close(piece.y[pool * early :][: len(expected)], expected)
 
 
 @settings(max_examples=50, deadline=None)

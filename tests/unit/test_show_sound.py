@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import base64
+import io
+
 import numpy as np
 import pytest
+import soundfile
 
 from sonibook.analysis.result import Estimate
 from sonibook.datasets import open_dataset
 from sonibook.errors import AudioError
 from sonibook.show.alias import FREQUENCIES, AliasSlider
+from sonibook.show.epochs import EpochSlider
 from sonibook.show.growth import growth_figure
 from sonibook.show.sampling import alias_figure, alias_of, resolutions, sample_stems
 from sonibook.show.timeline import timeline
@@ -103,3 +108,26 @@ def test_growth_has_a_panel_a_title_and_leaves_gaps_where_nothing_was_measured()
     assert "runner-up 0.60" in drawn.alt
     with pytest.raises(ValueError, match="3 estimates were given for 2 epochs"):
         growth_figure(curves, [0, 5], references={}, ylabel="likeness")
+
+
+def test_epoch_slider_plays_every_epoch_at_one_gain_and_shows_all_on_a_page():
+    tone = np.sin(np.arange(4000, dtype=np.float32))
+    sounds = {20: 0.5 * tone, 0: 0.1 * tone, 5: 0 * tone}
+    slider = EpochSlider(sounds, title="Layer 5, filter 2 <b>")
+    assert list(slider.epoch.options) == [0, 5, 20]
+    heard = {}
+    for epoch in slider.epoch.options:
+        slider.epoch.value = epoch
+        data = slider.sound.value.split("base64,")[1].split('"')[0]
+        samples, _ = soundfile.read(io.BytesIO(base64.b64decode(data)))
+        heard[epoch] = np.abs(samples).max()
+        assert f"epoch {epoch}" in slider.sound.value
+        assert f"at epoch {epoch}: {'silence' if epoch == 5 else 'loudest'}" in slider.image.value
+    assert heard[20] == pytest.approx(1.0, abs=1e-3)
+    assert heard[0] == pytest.approx(0.2, abs=1e-3)
+    assert heard[5] == 0
+    static = slider._repr_mimebundle_()["text/html"]
+    assert static.count("<details") == static.count("<audio") == static.count("<img") == 3
+    assert "<b>" not in static
+    with pytest.raises(ValueError, match="nothing to follow"):
+        EpochSlider({}, title="none")

@@ -1,13 +1,8 @@
 """One block of the way back, for many sounds of a clip at once: unpool, then deconvolve.
 
-All take rectified maps and write to `out` what comes out before it is rectified, both of shape
-(lane, time, channel). The maps begin some steps early: one pooled step of what comes out depends
-on `Weights.steps` pooled steps, itself and those before. Two ways compute the same:
-
-- `convolve`, for a few lanes: unpool by the switches, then a channels-last convolution.
-- `multiply`, for many: where the maxima were is the same for all lanes, so that unpooling and
-  deconvolution together are one matrix for each step. Half of what a convolution multiplies after
-  unpooling are zeros; this matrix leaves them out. Memory is (time, channel, lane).
+`multiply` and `convolve` take rectified maps and write to `out` what comes out before it is
+rectified, both of shape (lane, time, channel). The maps begin some steps early: one pooled step of
+what comes out depends on `Weights.steps` pooled steps, itself and those before.
 """
 
 from __future__ import annotations
@@ -17,28 +12,11 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from sonibook.engine.clip import Gates
 from sonibook.engine.weights import Weights
 from sonibook.layers import CACHED_FLOATS
 
 Maps = Float[Tensor, "lane steps channel"]
-Gates = Float[Tensor, "phase steps channel"]
-
-#: Lanes from which on a matrix for every step is worth making.
-MANY = 16
-
-
-def unpool(y: Maps, gates: Gates) -> Float[Tensor, "lane time below"]:
-    """Each value where its maximum was: one gate for each phase after the first, 1 or 0."""
-    if not len(gates):
-        return y
-    lanes, steps, channels = y.shape
-    z = y.new_empty(lanes, steps, 1 + len(gates), channels)
-    rest = y
-    for phase, gate in enumerate(gates, start=1):
-        torch.mul(y, gate, out=z[:, :, phase])
-        target = z[:, :, 0] if phase == len(gates) else None
-        rest = torch.sub(rest, z[:, :, phase], out=target)
-    return z.flatten(1, 2)
 
 
 def single(
@@ -55,15 +33,19 @@ def single(
     return sound.unsqueeze(2)
 
 
-def convolve(y: Maps, gates: Gates, weights: Weights, out: Tensor) -> None:
-    """Unpool, then deconvolve by a convolution: for a few lanes."""
-    early = weights.pool * (weights.steps - 1) - (weights.taps - 1)
-    z = unpool(y, gates)[:, early:].transpose(1, 2).unsqueeze(2)
-    out.copy_(F.conv2d(z, weights.convolution).squeeze(2).transpose(1, 2))
+def convolve(y: Maps, weights: Weights, out: Tensor) -> None:
+    """Deconvolve by a channels-last convolution: where there is no pool to undo."""
+    out.copy_(
+        F.conv2d(y.transpose(1, 2).unsqueeze(2), weights.convolution)[:, :, 0].transpose(1, 2)
+    )
 
 
 def multiply(y: Maps, gates: Gates, weights: Weights, out: Tensor) -> None:
-    """Unpool and deconvolve by one product for each step: for many lanes."""
+    """Unpool and deconvolve by one product for each step.
+
+    Half of what a convolution multiplies after unpooling are zeros; this matrix leaves them out.
+    Memory is (time, channel, lane).
+    """
     lanes, _, channels = y.shape
     base, *surplus = weights.switched
     steps, size = y.shape[1] - weights.steps + 1, weights.steps * channels
@@ -84,33 +66,14 @@ def multiply(y: Maps, gates: Gates, weights: Weights, out: Tensor) -> None:
         out.copy_(target.permute(2, 0, 1))
 
 
-def to_sound(y: Maps, gates: Gates, weights: Weights, out: Tensor) -> None:
-    """The last step for a few lanes, whose one channel leaves a convolution little to do.
-
-    A value goes to phase 0, or to the phase of its gate: it times the weights at phase 0, plus it
-    times its gate times what the weights at that phase have more.
-    """
-    lanes, steps, _ = y.shape
-    pool, reach = weights.pool, weights.last.shape[2]
-    spread = y @ weights.last[0]
-    for gate, more in zip(gates, weights.last[1:], strict=True):
-        spread += (y * gate) @ more
-    sound = y.new_zeros(lanes, steps, pool)
-    for ago in range(reach // pool):
-        sound[:, ago:] += spread[:, : steps - ago, ago * pool : (ago + 1) * pool]
-    out.copy_(sound[:, weights.steps - 1 :].flatten(1).unsqueeze(2))
-
-
 def step(y: Maps, gates: Gates, weights: Weights, out: Tensor) -> None:
-    """Write one block of the way back to `out`, by whichever way is quickest."""
-    if is_many(len(y), weights):
+    """Write one block of the way back to `out`."""
+    if is_switched(weights):
         multiply(y, gates, weights, out)
-    elif weights.weight.shape[1] == 1:
-        to_sound(y, gates, weights, out)
     else:
-        convolve(y, gates, weights, out)
+        convolve(y, weights, out)
 
 
-def is_many(lanes: int, weights: Weights) -> bool:
-    """Whether `step` multiplies, and so wants its lanes side by side in memory."""
-    return lanes >= MANY and weights.pool > 1
+def is_switched(weights: Weights) -> bool:
+    """Whether the block has a pool; then `step` wants its lanes side by side in memory."""
+    return weights.pool > 1

@@ -6,33 +6,44 @@ The numbers of `ForwardPass.way_back`, with the work that cannot matter left out
 - At the top one channel is alive: its step is a product with that filter's weights alone.
 - There is no bias on the way back and ReLU(0) = 0. What lies outside the receptive fields of a
   map's non-zero steps is therefore exactly zero and is not computed: each map is cut into
-  *windows* whose sounds do not touch, and windows share a *lane* where there is room (`windows`).
-- The switches are the same for all sounds of a clip: unpooling and deconvolution together are one
-  small matrix for each step, which all lanes share (`steps`).
-- A stretch of time goes all the way down before the next is begun (`descent`).
+  *windows* whose sounds do not touch (`windows`).
+- A few sounds share the weights: one convolution takes all of them down a block, whatever their
+  clips and layers (`few`).
+- Many sounds of one clip share its switches, too: unpooling and deconvolution together are one
+  small matrix for each step, without the zeros that unpooling makes (`many`). Windows then lie
+  behind each other in *lanes* where there is room.
 
-Threads share the lanes, not the matrices: each core works on sounds of its own.
+Threads share the sounds or the time, not the matrices: each core works on its own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from copy import copy
+from functools import partial
 from itertools import pairwise
 from threading import Lock
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from sonibook.engine.descent import Clip, Descent
-from sonibook.engine.steps import Gates
-from sonibook.engine.weights import prepared
+from sonibook.engine.clip import Clip, Gates
+from sonibook.engine.few import Entry, sonify_few
+from sonibook.engine.many import sonify_many
+from sonibook.engine.weights import context, prepared
 from sonibook.engine.windows import Lane, Window, cut, least_gap, pack
 from sonibook.forward import FeatureMaps
-from sonibook.stack import stride
+
+#: Sounds at once from which on a matrix for every step is worth making.
+MANY = 16
+#: Lanes that share a matrix: more would not fit the cache.
+_LANES = 128
+#: Clips whose most active filters go down together, and share the reading of weights.
+_CLIPS = 4
 
 
 def supports(passed: FeatureMaps) -> bool:
@@ -50,7 +61,7 @@ class Engine:
     passed : FeatureMaps
         For which `supports` is true.
     memory : int, in bytes
-        What the engine may keep beside the maps and the result (at least one lane's worth).
+        What the engine may keep beside the maps and the result (at least one sound's worth).
     """
 
     def __init__(self, passed: FeatureMaps, *, memory: int = 2**30) -> None:
@@ -76,14 +87,18 @@ class Engine:
         """
         clips, _, samples = self.passed.x.shape
         result = self.passed.x.new_zeros(clips, len(filters), samples)
-        self._work(
-            [
-                (result[clip], clip, {layer: lanes})
-                for clip in range(clips)
-                for stretch in self.lanes(layer, clip, filters)
-                for lanes in self._groups(stretch)
-            ]
-        )
+        jobs: list[Callable[[], None]] = []
+        rest: list[Entry] = []
+        for clip, sounds in enumerate(result):
+            for lanes in self.lanes(layer, clip, filters):
+                if len(lanes) >= MANY:
+                    jobs += self._many(layer, clip, lanes, sounds)
+                else:
+                    windows = [window for lane in lanes for window in lane]
+                    rest += [(self._clip(clip), window, sounds[window.row]) for window in windows]
+        parts = _divided(rest, max(len(rest) // MANY, min(len(rest), torch.get_num_threads())))
+        jobs += [partial(sonify_few, {layer: part}, self._weights) for part in parts]
+        self._work(jobs)
         return result
 
     def sonify_one_each(
@@ -103,75 +118,69 @@ class Engine:
         clips, _, samples = self.passed.x.shape
         result = self.passed.x.new_zeros(clips, len(layers), samples)
         jobs = []
-        for clip in range(clips):
-            lanes: dict[int, list[Lane]] = {}
-            for row, layer in sorted(enumerate(layers), key=lambda item: -item[1]):
-                steps = self.passed.maps[layer - 1].shape[2]
-                lanes.setdefault(layer, []).append([Window(row, int(filters[clip, row]), 0, steps)])
-            jobs.append((result[clip], clip, lanes))
+        for members in _divided(range(clips), max(clips // _CLIPS, torch.get_num_threads())):
+            entries: dict[int, list[Entry]] = {layer: [] for layer in layers}
+            for clip in members:
+                for row, layer in enumerate(layers):
+                    for window in self._windows(layer, clip, [int(filters[clip, row])]):
+                        entries[layer].append((self._clip(clip), window, result[clip, row]))
+            jobs.append(partial(sonify_few, entries, self._weights))
         self._work(jobs)
         return result
 
-    def _work(self, jobs: Sequence[tuple[Tensor, int, Mapping[int, Sequence[Lane]]]]) -> None:
-        """Compute what is asked for, each core on lanes of its own."""
+    def _work(self, jobs: Sequence[Callable[[], None]]) -> None:
+        """Do what is to be done, each core a job of its own."""
         threads = torch.get_num_threads()
         if threads == 1 or len(jobs) == 1:
             for job in jobs:
-                self._run(*job)
+                _run(job)
             return
         try:
             with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as p:
-                for future in [p.submit(self._run, *job) for job in jobs]:
+                for future in [p.submit(_run, job) for job in jobs]:
                     future.result()
         finally:
             torch.set_num_threads(threads)
 
-    def lanes(self, layer: int, clip: int, filters: Sequence[int]) -> list[list[Lane]]:
-        """What has to be computed of some maps of a clip; see `sonibook.engine.windows`."""
-        blocks = self.passed.blocks[:layer]
+    def _windows(self, layer: int, clip: int, filters: Sequence[int]) -> Iterator[Window]:
+        """What has to be computed of some maps of a clip."""
         maps = self.passed.maps[layer - 1][clip, list(filters)].numpy()
-        return list(pack(cut(maps, blocks, filters), least_gap(blocks)))
+        return cut(maps, self.passed.blocks[:layer], filters)
 
-    def _groups(self, lanes: list[Lane]) -> list[list[Lane]]:
-        """Lanes that are computed together: enough to share matrices, and some for every core."""
-        threads = torch.get_num_threads()
-        size = min(128, max(32, -(-len(lanes) // threads)))
+    def lanes(self, layer: int, clip: int, filters: Sequence[int]) -> list[list[Lane]]:
+        """The windows of some maps of a clip, packed; see `sonibook.engine.windows`."""
+        gap = least_gap(self.passed.blocks[:layer])
+        return list(pack(self._windows(layer, clip, filters), gap))
+
+    def _many(
+        self, layer: int, clip: int, lanes: Sequence[Lane], result: Float[Tensor, "row time"]
+    ) -> list[Callable[[], None]]:
+        """Lanes of one clip in groups that share matrices, and every core as many of them."""
+        threads, weights = torch.get_num_threads(), self._weights[:layer]
         # Its sound, its signal, and what is near the sound of it.
         lane = 4 * 4 * self.passed.x.shape[2]
-        size = max(1, min(size, self.memory // (lane * threads)))
-        bounds = [*range(0, len(lanes), -(-len(lanes) // -(-len(lanes) // size))), len(lanes)]
-        return [lanes[begin:end] for begin, end in pairwise(bounds)]
+        size = max(1, min(_LANES, self.memory // (lane * threads)))
+        groups = _divided(lanes, -(-len(lanes) // size))
+        first = min(window.first for lane in lanes for window in lane)
+        last = max(window.last for lane in lanes for window in lane)
+        # Where the groups cannot be shared out evenly, the time of each is.
+        even = len(groups) % threads == 0 or last - first < 4 * threads * context(weights)
+        stretches = _divided(range(first, last), 1 if even else threads)
+        return [
+            partial(sonify_many, self._clip(clip), weights, group, steps, result)
+            for group in groups
+            for steps in stretches
+        ]
 
-    @torch.inference_mode()
-    def _run(self, result: Tensor, clip: int, lanes: Mapping[int, Sequence[Lane]]) -> None:
-        """Compute lanes of one clip and write their windows to their places in `result`."""
-        top = next(iter(lanes))
-        blocks = self.passed.blocks[:top]
-        maps = [m[clip] for m in self.passed.maps[:top]]
-        if len(lanes) == 1:
-            windows = [window for lane in lanes[top] for window in lane]
-            first, last = min(w.first for w in windows), max(w.last for w in windows)
-        else:
-            first, last = 0, maps[-1].shape[1]
-        switches = [None if s is None else s[clip] for s in self.passed.switches[:top]]
-        gates = [self._gate(layer, clip) for layer in range(1, top + 1)]
-        parts = Clip(maps, switches, gates)
-        sounds = Descent(parts, self._weights[:top], lanes, first, last).run()
-        begin = first * stride(blocks, top)
-        row = 0
-        for layer, members in lanes.items():
-            step, reach = stride(blocks, layer), 0
-            for block in reversed(blocks[:layer]):
-                reach = reach * block.pool + block.extent - 1
-            for lane in members:
-                for window in lane:
-                    place = slice(window.first * step, window.last * step + reach)
-                    here = slice(place.start - begin, place.stop - begin)
-                    result[window.row, place] = sounds[row, here]
-                row += 1
+    def _clip(self, clip: int) -> Clip:
+        return Clip(
+            [maps[clip] for maps in self.passed.maps],
+            [None if s is None else s[clip] for s in self.passed.switches],
+            partial(self._gate, clip),
+        )
 
-    def _gate(self, layer: int, clip: int) -> Gates:
-        """As `sonibook.engine.descent.Clip.gates`; kept within `memory`."""
+    def _gate(self, clip: int, layer: int) -> Gates:
+        """As `sonibook.engine.clip.Clip.gates`; kept within `memory`."""
         key = (clip, layer)
         with self._lock:
             if key in self._gates:
@@ -188,3 +197,14 @@ class Engine:
                 kept -= self._gates.pop(next(iter(self._gates))).numel()
             self._gates[key] = gate
         return gate
+
+
+@torch.inference_mode()
+def _run(job: Callable[[], None]) -> None:
+    job()
+
+
+def _divided(members: Sequence[Any], count: int) -> list[Sequence[Any]]:
+    """Into `count` parts of about one size, in order."""
+    bounds = [round(part * len(members) / max(count, 1)) for part in range(count + 1)]
+    return [members[begin:end] for begin, end in pairwise(bounds)]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from weakref import WeakKeyDictionary
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from sonibook.layers import effective_weight
 from sonibook.stack import Block
+
+#: Samples that the last block computes at once: about what a processor's vector holds.
+_SAMPLES = 16
 
 
 class Weights:
@@ -27,12 +30,15 @@ class Weights:
     ----------
     steps : int
         Pooled steps that one pooled step of what comes out depends on: itself and those before.
+    span : int
+        Pooled steps whose samples the last block computes at once.
     """
 
     def __init__(self, weight: Float[Tensor, "filter channel tap"], pool: int) -> None:
         self.weight, self.pool = weight, pool
         self.taps = weight.shape[2]
         self.steps = -(-(self.taps + pool - 1) // pool)
+        self.span = max(1, _SAMPLES // pool)
 
     @cached_property
     def single(self) -> Float[Tensor, "filter tap channel"]:
@@ -63,15 +69,37 @@ class Weights:
         return torch.cat((matrices[:1], matrices[1:] - matrices[0])).contiguous()
 
     @cached_property
-    def last(self) -> Float[Tensor, "phase filter reach"]:
-        """The last step for a few sounds: from one pooled step to all the samples it reaches.
+    def last(self) -> tuple[Float[Tensor, "sample filter 1 steps"], ...]:
+        """The last block for a few sounds: convolutions that give some samples as channels.
 
-        The first for a value at phase 0, the others what those for their phase have more.
+        They take `span` pooled steps, and those before on which these depend, to their samples.
+        The first is for values at phase 0, the others what those for their phase have more.
         """
-        kernel, reach = self.weight[:, 0], self.steps * self.pool
-        ends = [reach - self.taps - phase for phase in range(self.pool)]
-        phases = [F.pad(kernel, (phase, end)) for phase, end in enumerate(ends)]
-        return torch.stack([phases[0], *(other - phases[0] for other in phases[1:])])
+        early = self.steps - 1
+        sample, ago = torch.arange(self.span * self.pool), torch.arange(self.span + early) - early
+        tap = sample[:, None] - self.pool * ago - torch.arange(self.pool)[:, None, None]
+        reached = (tap >= 0) & (tap < self.taps)
+        entries = self.weight[:, 0, tap.clamp(0, self.taps - 1)] * reached
+        phases = entries.permute(1, 2, 0, 3).unsqueeze(3)
+        each = (phases[0], *(phases[1:] - phases[0]))
+        return tuple(kernel.contiguous(memory_format=torch.channels_last) for kernel in each)
+
+
+def reach(weights: Sequence[Weights]) -> tuple[int, int]:
+    """Samples from one step of the last block's map to the next, and those a step sounds beyond.
+
+    Step s reaches the samples from s * stride to (s + 1) * stride + beyond.
+    """
+    stride, beyond = 1, 0
+    for made in reversed(weights):
+        stride, beyond = stride * made.pool, beyond * made.pool + made.taps - 1
+    return stride, beyond
+
+
+def context(weights: Sequence[Weights]) -> int:
+    """Steps of the last block's map before a step on which that step's first sample depends."""
+    stride, beyond = reach(weights)
+    return -(-beyond // stride)
 
 
 _PREPARED: WeakKeyDictionary[nn.Conv1d, tuple[tuple[int, int, int], Weights]] = WeakKeyDictionary()

@@ -1,0 +1,201 @@
+"""A few sounds, of one clip or of several, on their way back together.
+
+Each sound is a `Piece`: rows of channels, one for each step, and where they begin. A block takes
+many pieces at once, laid out one behind the other with a kernel's width of zeros between: one
+channels-last convolution then reads its weights once for all of them. What outgrows the cache goes
+down in parts, each to the sound before the next is begun.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from sonibook.engine.clip import Clip
+from sonibook.engine.steps import single
+from sonibook.engine.weights import Weights, context, reach
+from sonibook.engine.windows import Window
+from sonibook.layers import CACHED_FLOATS
+
+#: Floats after unpooling that are computed at once; more where the weights are more.
+_PART = CACHED_FLOATS // 4
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A stretch of one sound, at some layer on its way back.
+
+    Attributes
+    ----------
+    clip : Clip
+    sound : Tensor, shape (samples,)
+        Where it is to be written.
+    begin, end : int, in samples
+        The part of the sound that is this piece's to write.
+    first : int
+        The step of the layer that `y` begins with.
+    y : Tensor, shape (steps, channel)
+        What came out of the block above, not yet rectified.
+    """
+
+    clip: Clip
+    sound: Float[Tensor, " samples"]
+    begin: int
+    end: int
+    first: int
+    y: Float[Tensor, "steps channel"]
+
+
+#: A window, its clip, and where its sound shall go.
+Entry = tuple[Clip, Window, Float[Tensor, " samples"]]
+
+
+def sonify_few(entries: Mapping[int, Sequence[Entry]], weights: Sequence[Weights]) -> None:
+    """Write the raw sonifications of some windows to their places.
+
+    Parameters
+    ----------
+    entries : mapping of int to sequence of Entry
+        By the layer at which they enter.
+    weights : sequence of Weights
+        Of the blocks, first layer first.
+    """
+    pieces: list[Piece] = []
+    for layer in range(max(entries), 0, -1):
+        if pieces:
+            pieces = _fitting(layer - 1, block(layer, pieces, weights[layer - 1]), weights)
+        for entry in entries.get(layer, ()):
+            entered = _entered(layer, entry, weights[:layer])
+            pieces = _fitting(layer - 1, [*pieces, entered], weights)
+
+
+def _fitting(layer: int, pieces: list[Piece], weights: Sequence[Weights]) -> list[Piece]:
+    """Pieces that can wait for others; once they outgrow the cache, they are taken to the sound."""
+    if layer and sum(len(piece.y) for piece in pieces) <= _most(weights[layer - 1]):
+        return pieces
+    _down(layer, pieces, weights)
+    return []
+
+
+def _down(layer: int, pieces: Sequence[Piece], weights: Sequence[Weights]) -> None:
+    """Take pieces at a layer all the way to the sound, a cacheful at a time."""
+    if layer == 0:
+        for piece in pieces:
+            here = slice(piece.begin - piece.first, piece.end - piece.first)
+            piece.sound[piece.begin : piece.end] = piece.y[here, 0]
+        return
+    for batch in _batches(layer, pieces, weights):
+        _down(layer - 1, block(layer, batch, weights[layer - 1]), weights)
+
+
+def _most(weights: Weights) -> int:
+    """Steps of a block's maps that are computed at once."""
+    return max(1, max(_PART, weights.weight.numel()) // (weights.pool * len(weights.weight)))
+
+
+def _batches(
+    layer: int, pieces: Sequence[Piece], weights: Sequence[Weights]
+) -> Iterator[list[Piece]]:
+    """Pieces that are computed at once; a long one is cut."""
+    most = _most(weights[layer - 1])
+    batch: list[Piece] = []
+    steps = 0
+    for piece in pieces:
+        for part in _parts(piece, most, weights[:layer]):
+            if batch and steps + len(part.y) > most:
+                yield batch
+                batch, steps = [], 0
+            batch.append(part)
+            steps += len(part.y)
+    if batch:
+        yield batch
+
+
+def _parts(piece: Piece, size: int, weights: Sequence[Weights]) -> Iterator[Piece]:
+    """A piece, cut in time; a part begins early by the steps that its first sample depends on."""
+    steps = len(piece.y)
+    if steps <= size:
+        yield piece
+        return
+    stride, _ = reach(weights)
+    size = -(-steps // -(-steps // size))
+    for start in range(0, steps, size):
+        stop, early = min(start + size, steps), min(start, context(weights))
+        begin = max(piece.begin, (piece.first + start) * stride)
+        end = piece.end if stop == steps else min(piece.end, (piece.first + stop) * stride)
+        if begin < end:
+            first, y = piece.first + start - early, piece.y[start - early : stop]
+            yield replace(piece, begin=begin, end=end, first=first, y=y)
+
+
+def _entered(layer: int, entry: Entry, weights: Sequence[Weights]) -> Piece:
+    """Unpool and deconvolve the one live channel of a window, by its own filter."""
+    clip, window, sound = entry
+    made = weights[-1]
+    stride, beyond = reach(weights)
+    begin, end = window.first * stride, window.last * stride + beyond
+    signal = F.pad(clip.unpooled(layer, window, made.pool), (made.taps - 1, made.taps - 1))
+    y = single(signal[None], made, [window.filter])[0]
+    return Piece(clip, sound, begin, end, window.first * made.pool, y)
+
+
+def block(layer: int, pieces: Sequence[Piece], weights: Weights) -> list[Piece]:
+    """Take pieces at a layer down one block: rectify, unpool, deconvolve."""
+    if weights.weight.shape[1] == 1:
+        return [replace(p, first=p.first * weights.pool, y=_last(p, weights)) for p in pieces]
+    pool, pad = weights.pool, weights.taps - 1
+    sizes = [pool * len(piece.y) + pad for piece in pieces]
+    z = pieces[0].y.new_empty(pad + sum(sizes), len(weights.weight))
+    z[:pad] = 0
+    for piece, rows in zip(pieces, z[pad:].split(sizes), strict=True):
+        gates = piece.clip.gates(layer)[:, weights.steps - 1 + piece.first :]
+        _unpool(piece.y.relu_(), gates[:, : len(piece.y)], rows[: len(rows) - pad])
+        rows[len(rows) - pad :] = 0
+    out = F.conv2d(z.t()[None, :, None], weights.convolution)[0, :, 0].t()
+    return [
+        replace(piece, first=piece.first * pool, y=y)
+        for piece, y in zip(pieces, out.split(sizes), strict=True)
+    ]
+
+
+def _unpool(
+    y: Float[Tensor, "steps channel"],
+    gates: Float[Tensor, "phase steps channel"],
+    out: Float[Tensor, "time channel"],
+) -> None:
+    """Each value where its maximum was: one gate for each phase after the first, 1 or 0."""
+    z = out.unflatten(0, (len(y), 1 + len(gates)))
+    if not len(gates):
+        z[:, 0] = y
+    rest = y
+    for phase, gate in enumerate(gates, start=1):
+        torch.mul(y, gate, out=z[:, phase])
+        rest = torch.sub(rest, z[:, phase], out=z[:, 0] if phase == len(gates) else None)
+
+
+def _last(piece: Piece, weights: Weights) -> Float[Tensor, "time 1"]:
+    """The last block, whose one channel leaves an ordinary convolution little to do.
+
+    `Weights.SPAN` samples are computed at once, as if they were channels. A value goes to phase 0,
+    or to the phase of its gate: it times the weights at phase 0, plus it times its gate times what
+    the weights at that phase have more.
+    """
+    steps, channels = piece.y.shape
+    early, span = weights.steps - 1, weights.span
+    rows = -(-(steps + early) // span) * span + early
+    y = piece.y.new_zeros(rows, channels)
+    inside = y[early : early + steps]
+    torch.clamp_min(piece.y, 0, out=inside)
+    base, *surplus = weights.last
+    sound = F.conv2d(y.t()[None, :, None], base, stride=(1, span))
+    whole = inside.clone() if len(surplus) > 1 else inside
+    gates = piece.clip.gates(1)[:, early + piece.first : early + piece.first + steps]
+    for gate, more in zip(gates, surplus, strict=True):
+        torch.mul(whole, gate, out=inside)
+        sound += F.conv2d(y.t()[None, :, None], more, stride=(1, span))
+    return sound[0, :, 0].t().reshape(-1, 1)
