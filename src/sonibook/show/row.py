@@ -1,4 +1,4 @@
-"""One network's row in the explorer: what its filter keeps of the clip, seen, measured and heard."""
+"""One network's row in the explorer: what its filter keeps of the clip, to see and to hear."""
 
 from __future__ import annotations
 
