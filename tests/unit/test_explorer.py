@@ -400,8 +400,8 @@ def test_a_recording_is_heard_at_its_own_rate_and_trouble_is_told(
     explorer: Explorer, encoder: CNN12
 ) -> None:
     x = noise(3, 0.6)
-    explorer.microphone.samples, explorer.microphone.rate = x.astype("<f4").tobytes(), RATE
-    explorer.microphone.take += 1
+    sent = memoryview(x.astype("<f4").tobytes())
+    explorer.microphone.set_state({"samples": sent, "rate": RATE, "take": 1})  # as a browser does
     assert explorer.clip.value == "recording 1"
     check(explorer, encoder, x)
     explorer.microphone.trouble = "The microphone was refused."

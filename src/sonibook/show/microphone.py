@@ -8,10 +8,16 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
+from typing import Any
 
 import anywidget
 import numpy as np
 import traitlets
+
+
+def _received(value: memoryview, widget: Any) -> bytes:
+    """What a browser sends as bytes, as bytes."""
+    return bytes(value)
 
 
 class Microphone(anywidget.AnyWidget):
@@ -37,7 +43,7 @@ class Microphone(anywidget.AnyWidget):
     _esm = Path(__file__).with_name("microphone.js")
 
     seconds = traitlets.Float(5.0).tag(sync=True)
-    samples = traitlets.Bytes().tag(sync=True)
+    samples = traitlets.Bytes().tag(sync=True, from_json=_received)
     rate = traitlets.Int(0).tag(sync=True)
     take = traitlets.Int(0).tag(sync=True)
     trouble = traitlets.Unicode().tag(sync=True)
