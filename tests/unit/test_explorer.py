@@ -293,7 +293,7 @@ def test_the_static_form_plays_what_sonify_gives(encoder: CNN12) -> None:
     assert "a &lt;clip&gt;" in page
     assert page.count("<details") == 2
     assert re.findall(r'data-slider="([^"]+)"', page) == ["Layer", *["Filter rank"] * 2]
-    images = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="([^"]+)"', page)
+    images = re.findall(r'<img src="data:image/webp;base64,([^"]+)" alt="([^"]+)"', page)
     sounds = re.findall(r'src="data:audio/wav;base64,([^"]+)"', page)
     assert len(images) == len(sounds) == 9
     heard = [soundfile.read(io.BytesIO(base64.b64decode(each)))[0] for each in sounds]
@@ -313,7 +313,7 @@ def test_the_static_form_plays_what_sonify_gives(encoder: CNN12) -> None:
 
 
 def test_the_static_form_is_small_also_for_noise(encoder: CNN12) -> None:
-    assert len(panel(encoder, noise(0, 5.0), name="noise")) < 1_100_000
+    assert len(panel(encoder, noise(0, 5.0), name="noise")) < 800_000
 
 
 def test_the_static_form_of_silence_can_be_made(encoder: CNN12) -> None:
@@ -429,7 +429,7 @@ def test_the_static_form_of_several_networks_has_a_slider_for_them(encoder: CNN1
     assert 'data-stop="&lt;one&gt;"' in page
     # Only what the book ships is in the lab.
     assert re.findall(r'data-lab="([^"]+)"', page) == ["supervised"]
-    assert len(page) < 1_500_000
+    assert len(page) < 800_000
 
 
 def test_real_recordings_can_be_explored(encoder: CNN12, data_root: Path) -> None:

@@ -14,7 +14,6 @@ from matplotlib.image import AxesImage
 from numpy import ndarray
 
 from sonibook.show.excerpts import Sound, as_waveform
-from sonibook.show.picture import small_png
 from sonibook.show.plots import decibels, draw_levels, power_spectrogram
 from sonibook.show.style import FLOOR_DB, LEVELS, look, new_figure
 
@@ -76,7 +75,7 @@ class Painter:
 
 
 def thumbnail(x: Sound, *, reference: float | None = None) -> bytes:
-    """A log spectrogram without axes as a small PNG file.
+    """A log spectrogram without axes as a small WebP file: of many on one page, each counts.
 
     Parameters
     ----------
@@ -95,7 +94,9 @@ def thumbnail(x: Sound, *, reference: float | None = None) -> bytes:
     loudest = float(power.max()) if reference is None else reference
     shade = 1 - decibels(power, reference=loudest)[::-1] / FLOOR_DB
     pixels = mpl.colormaps[LEVELS](shade, bytes=True)[:, :, :3]
-    return small_png(Image.fromarray(np.ascontiguousarray(pixels)), colours=24)
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, format="webp", quality=60)
+    return file.getvalue()
 
 
 def _png(pixels: UInt8[ndarray, "height width 3"] | Float[ndarray, "height width 3"]) -> bytes:

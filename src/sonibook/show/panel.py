@@ -36,7 +36,7 @@ def panel(
     name: str,
     layers: Sequence[int] | None = None,
     top: int | None = None,
-    seconds: float = 1.25,
+    seconds: float = 1.0,
     sample_rate: int = SAMPLE_RATE,
 ) -> str:
     """A static form of the explorer as HTML that needs nothing else.
@@ -109,7 +109,9 @@ class _Drawing:
         words = f"Log spectrogram, 0 to {self.sample_rate / 2000:g} kHz. {title} {said}."
         label = title.rstrip(".:")
         heard = player(sound, label=label, gain=self.gain, sample_rate=self.sample_rate)
-        picture = image_tag(thumbnail(sound, reference=self.reference), words, width="100%")
+        picture = image_tag(
+            thumbnail(sound, reference=self.reference), words, width="100%", kind="webp"
+        )
         return (
             f'<figure data-sound="{kind}" style="margin: 0.5rem 0;">{picture}{heard.audio_tag}'
             f"<figcaption>{html.escape(title.rstrip(':'))}</figcaption></figure>"
