@@ -36,7 +36,7 @@ MAKEFLAGS += --jobs=2
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup test test-xla lint format typecheck chapters book engine lab bench constraints clean FORCE
+.PHONY: help setup test test-xla lint format typecheck chapters book pdf engine lab bench constraints clean FORCE
 
 help: ## Show what make can do
 	@echo "sonibook: make TARGET [VARIABLE=value]"
@@ -79,11 +79,12 @@ typecheck: $(INSTALLED) ## Check the types
 
 chapters: $(EXECUTED) ## Run every chapter that changed, into build/chapters
 
-# Written anew only when an option changed, so that chapters run again then and only then.
+# Written anew only when an option changed, so that chapters run again then and only then. Each make
+# has a name of its own for it, so that two at once do not take it from each other.
 $(BUILD)/options: FORCE
 	@mkdir -p $(BUILD)
-	@echo "$(PROFILE)|$(DATASET)|$(DATA_ROOT)|$(SEED)|$$SONIBOOK_DATA" > $@.new
-	@cmp -s $@.new $@ && rm $@.new || mv $@.new $@
+	@new=$@.$$$$; echo "$(PROFILE)|$(DATASET)|$(DATA_ROOT)|$(SEED)|$$SONIBOOK_DATA" > $$new; \
+	    cmp -s $$new $@ && rm $$new || mv $$new $@
 
 $(BUILD)/chapters/%.ipynb: book/%.ipynb $(LIBRARY) tools/chapters.py $(BUILD)/options $(INSTALLED)
 	@$(PYTHON) tools/chapters.py $< $@ --metrics $(BUILD)/metrics/$*.json --profile '$(PROFILE)' \
@@ -96,6 +97,9 @@ $(PAGES): $(EXECUTED) $(FURNITURE) $(LIBRARY) tools/book.py tools/lab.py CHANGEL
 	$(PYTHON) tools/book.py $(BUILD)/chapters $(BUILD)/book
 	$(PYTHON) tools/lab.py files $(HTML)/lab
 	@touch $@
+
+pdf: $(EXECUTED) $(FURNITURE) $(INSTALLED) ## Print the book, without its reference, to one PDF file (needs Chromium)
+	$(PYTHON) tools/pdf.py $(BUILD)/chapters $(BUILD)/pdf $(BUILD)/sonibook.pdf
 
 engine: $(INSTALLED) ## Compile the engine of the lab in the page, book/lab/engine.c, anew
 	$(PYTHON) tools/lab.py engine

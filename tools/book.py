@@ -13,6 +13,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import yaml
+
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
 LIBRARY = ROOT / "src" / "sonibook"
@@ -45,6 +47,7 @@ def assemble(executed: Path, target: Path) -> None:
             if not path.is_file():
                 raise SystemExit(f"{path}: the chapter was not executed: run `make chapters`.")
         wanted[name] = path.read_bytes()
+    wanted[Path("_config.yml")] = configuration(wanted[Path("_config.yml")].decode()).encode()
     wanted[Path("changelog.md")] = (ROOT / "CHANGELOG.md").read_bytes()
     for module in modules():
         wanted[Path("reference") / f"{module}.md"] = reference_page(module).encode()
@@ -57,6 +60,26 @@ def assemble(executed: Path, target: Path) -> None:
         name = path.relative_to(target)
         if path.is_file() and name.parts[0] != "_build" and name not in wanted:
             path.unlink()
+
+
+def configuration(text: str) -> str:
+    """The book's configuration, with launch buttons where the repository has an address.
+
+    Parameters
+    ----------
+    text : str
+        ``_config.yml``.
+
+    Returns
+    -------
+    str
+        The same where ``repository: url:`` is set. Else without what would lead nowhere.
+    """
+    settings = yaml.safe_load(text)
+    if settings["repository"]["url"]:
+        return text
+    settings["launch_buttons"] |= {"binderhub_url": "", "colab_url": ""}
+    return yaml.safe_dump(settings, sort_keys=False)
 
 
 def modules() -> list[str]:
@@ -92,10 +115,12 @@ FRONT = """<!DOCTYPE html>
 """
 
 
-def build(target: Path) -> int:
-    """Run jupyter-book in `target`; its exit code, 0 only without any warning."""
+def build(target: Path, *, builder: str = "html", strict: bool = True) -> int:
+    """Run jupyter-book in `target`; its exit code, 0 if `strict` only without any warning."""
     start = "import sys; from jupyter_book.cli.main import main; sys.exit(main())"
-    options = ["--warningiserror", "--nitpick", "--keep-going", "--quiet"]
+    options = ["--builder", builder, "--quiet"]
+    if strict:
+        options += ["--warningiserror", "--nitpick", "--keep-going"]
     command = [sys.executable, "-c", start, "build", str(target), *options]
     return subprocess.run(command, check=False).returncode
 

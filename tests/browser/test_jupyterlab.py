@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -21,9 +22,13 @@ import soundfile
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 DESKTOP = {"width": 1280, "height": 1000}
 NOTEBOOK = """\
-from sonibook import load_encoder, open_dataset, show
+from sonibook import CNN12, load_encoder, open_dataset, show
 
-show.Explorer(load_encoder("supervised"), open_dataset("soundscapes", split="test", seed=0))
+networks = {"supervised": load_encoder("supervised"), "random": CNN12(width=0.25, seed=0).eval()}
+data = open_dataset("soundscapes", split="test", size=6, seed=0)
+explorer = show.Explorer(networks, data)
+explorer.microphone.seconds = 1.0
+explorer
 """
 #: Whether the notebook's kernel is there.
 CONNECTED = """() => {
@@ -31,13 +36,11 @@ CONNECTED = """() => {
     return session?.isReady && session.session?.kernel?.connectionStatus === "connected"
         && session.session.kernel.status === "idle";
 }"""
-#: What can be seen and heard; waits until both players know how long they are.
+#: What can be seen and heard; waits until the players know how long they are.
 STATE = r"""async (explorer) => {
     const players = [...explorer.querySelectorAll("audio")];
     const durations = await Promise.all(players.map(async (player) => {
         if (!(player.duration > 0)) {
-            player.preload = "metadata";
-            player.load();
             await new Promise((done) => {
                 player.addEventListener("loadedmetadata", done, { once: true });
                 player.addEventListener("error", done, { once: true });
@@ -46,19 +49,29 @@ STATE = r"""async (explorer) => {
         }
         return player.duration;
     }));
+    const digest = async ({ src }) => {
+        const bytes = await (await fetch(src)).arrayBuffer();
+        return [...new Uint8Array(await crypto.subtle.digest("SHA-256", bytes))].join(" ");
+    };
     const text = (selector) =>
         [...explorer.querySelectorAll(selector)].map((each) => each.textContent).join(" ");
     return {
         durations,
-        sounds: players.map((player) => player.querySelector("source")?.src ?? player.src),
+        sounds: await Promise.all(players.map(digest)),
         picture: explorer.querySelector("img")?.src,
         width: explorer.querySelector("img")?.naturalWidth,
         text: text(".widget-html p"),
         notice: text("[role=status]"),
         clip: explorer.querySelector("select").selectedOptions[0].textContent.replace(/\s/g, " "),
         readouts: [...explorer.querySelectorAll(".widget-readout")].map((each) => each.textContent),
+        top: [...explorer.querySelectorAll("button")].map((each) => each.textContent)
+            .filter((words) => words.startsWith("top clip")),
     };
 }"""
+#: Which players play, and where they are.
+PLAYING = """(explorer) => [...explorer.querySelectorAll("audio")]
+    .filter((player) => !player.paused)
+    .map((player) => [player.dataset.name, player.currentTime])"""
 
 
 def free_port() -> int:
@@ -129,7 +142,7 @@ def wait_for(address: str, server: subprocess.Popen[bytes], log: Path, seconds: 
 @pytest.fixture(scope="module")
 def page(browser: Any, lab: str) -> Iterator[Any]:
     """The notebook, run, with the explorer in it."""
-    context = browser.new_context(viewport=DESKTOP)
+    context = browser.new_context(viewport=DESKTOP, permissions=["microphone"])
     page = context.new_page()
     page.goto(lab)
     # JupyterLab drops what it is told to run in the moment before its kernel is connected.
@@ -160,7 +173,8 @@ class Seen:
         action()
         end = time.monotonic() + 20
         while self.look()[changed] == before[changed]:
-            assert time.monotonic() < end, f"{name}: nothing happened"
+            notice = self.look()["notice"]
+            assert time.monotonic() < end, f"{name}: nothing happened. {notice}"
             self.page.wait_for_timeout(100)
         self.page.wait_for_timeout(300)  # messages for the other widgets follow
         self.state = self.look()
@@ -175,10 +189,10 @@ def seen(page: Any) -> Seen:
 
 
 def plays(state: dict[str, Any]) -> None:
-    """Both sounds can be played and are as long; the picture is there."""
-    assert len(state["durations"]) == 2
-    assert all(duration > 0 for duration in state["durations"])
-    assert state["durations"][0] == pytest.approx(state["durations"][1])
+    """Input, sonification and residual can be played and are as long; the picture is there."""
+    assert len(state["durations"]) == 3
+    assert len(set(state["durations"])) == 1
+    assert state["durations"][0] > 0
     assert state["width"] > 300
 
 
@@ -204,7 +218,10 @@ def choose_file(page: Any, name: str, content: bytes) -> None:
 def test_the_explorer_plays_and_draws_at_once(seen: Seen) -> None:
     plays(seen.state)
     assert "Layer 1, rank 1 of 16" in seen.state["text"]
-    assert seen.state["sounds"][0] != seen.state["sounds"][1]
+    assert "supervised: Layer 1" in seen.state["text"]
+    assert "Coherence with the input" in seen.state["text"]
+    assert "SI-SDR" in seen.state["text"]
+    assert len(set(seen.state["sounds"])) == 3
 
 
 def test_another_layer_is_heard_and_seen(seen: Seen) -> None:
@@ -215,6 +232,7 @@ def test_another_layer_is_heard_and_seen(seen: Seen) -> None:
     assert "Layer 2, rank 1 of 16" in after["text"]
     assert after["sounds"][0] == before["sounds"][0]
     assert after["sounds"][1] != before["sounds"][1]
+    assert after["sounds"][2] != before["sounds"][2]
     assert after["picture"] != before["picture"]
 
 
@@ -226,6 +244,7 @@ def test_another_filter_is_heard_and_seen(seen: Seen) -> None:
     assert "Layer 2, rank 2 of 16" in after["text"]
     assert after["sounds"][0] == before["sounds"][0]
     assert after["sounds"][1] != before["sounds"][1]
+    assert after["sounds"][2] != before["sounds"][2]
     assert after["picture"] != before["picture"]
 
 
@@ -235,8 +254,86 @@ def test_another_clip_is_heard_and_seen(seen: Seen) -> None:
     plays(after)
     assert after["sounds"][0] != before["sounds"][0]
     assert after["sounds"][1] != before["sounds"][1]
+    assert after["sounds"][2] != before["sounds"][2]
     assert after["picture"] != before["picture"]
     assert after["readouts"] == ["2", "1"]
+
+
+def test_a_and_b_are_one_place_and_a_slider_moves_what_plays(seen: Seen) -> None:
+    def playing(name: str) -> float:
+        end = time.monotonic() + 10
+        while True:
+            found = seen.explorer.evaluate(PLAYING)
+            if len(found) == 1 and found[0][0] == name and found[0][1] > 0:
+                return float(found[0][1])
+            assert time.monotonic() < end, f"{name} does not play alone: {found}"
+            seen.page.wait_for_timeout(50)
+
+    button = seen.explorer.get_by_role("button", name="A/B")
+    seen.explorer.get_by_label("loop").check()
+    button.click()
+    playing("input")
+    seen.page.wait_for_timeout(500)
+    place = playing("input")
+    button.click()
+    assert playing("sonification") >= place
+    seen.page.wait_for_timeout(300)
+    place = playing("sonification")
+    handle = slider(seen.page, "Filter rank")
+    handle.focus()
+    _, after = seen.after(lambda: handle.press("ArrowRight"), "moved-while-playing")
+    plays(after)
+    assert playing("sonification") >= place or place > 4.0  # it may have begun anew: a loop
+    seen.explorer.locator("audio[data-name=sonification]").evaluate("(player) => player.pause()")
+
+
+def test_the_clips_of_a_filter_are_found_and_one_click_away(seen: Seen) -> None:
+    find = seen.explorer.get_by_role("button", name="Which clips excite it most?")
+    _, after = seen.after(lambda: find.click(), "top-clips", changed="top")
+    assert 1 <= len(after["top"]) <= 3
+    assert after["top"][0].startswith("top clip 1: ")
+    last = len(after["top"])
+    words = re.search(r"filter \d+", after["text"])
+    assert words
+    title = after["top"][-1].removeprefix(f"top clip {last}: ")
+    if title == after["clip"]:
+        title = after["top"][0].removeprefix("top clip 1: ")
+    jump = seen.explorer.get_by_role("button", name=title)
+    _, after = seen.after(lambda: jump.click(), "top-clip", changed="sounds")
+    plays(after)
+    assert after["clip"] == title
+    assert words.group() in after["text"]
+
+
+def test_another_network_is_heard_and_both_are_shown_together(seen: Seen) -> None:
+    other = seen.explorer.get_by_role("radio", name="random").or_(
+        seen.explorer.get_by_role("button", name="random")
+    )
+    before, after = seen.after(lambda: other.first.click(), "network", changed="sounds")
+    plays(after)
+    assert "random: Layer 2" in after["text"]
+    assert after["sounds"][0] == before["sounds"][0]
+    assert after["sounds"][1] != before["sounds"][1]
+    both = seen.explorer.get_by_label("all of them, one below the other")
+    _, together = seen.after(lambda: both.check(), "both-networks", changed="durations")
+    assert len(together["durations"]) == 6
+    assert "random: Layer 2" in together["text"]
+    assert "supervised: Layer 2" in together["text"]
+    assert together["sounds"][:3] == after["sounds"]
+    assert together["sounds"][3] == after["sounds"][0]
+    assert together["sounds"][4] not in after["sounds"]
+    _, after = seen.after(lambda: both.uncheck(), "one-network", changed="durations")
+    plays(after)
+
+
+def test_the_microphone_is_heard(seen: Seen) -> None:
+    record = seen.explorer.get_by_role("button", name="Record 1 s")
+    before, after = seen.after(lambda: record.click(), "microphone", changed="clip")
+    plays(after)
+    assert after["clip"] == "recording 1"
+    assert after["durations"][0] == pytest.approx(1.0, abs=1e-3)
+    assert after["sounds"][1] != before["sounds"][1]
+    assert after["notice"].strip() == ""
 
 
 def test_an_uploaded_file_is_heard_and_what_is_no_sound_is_refused(seen: Seen) -> None:
@@ -247,6 +344,7 @@ def test_an_uploaded_file_is_heard_and_what_is_no_sound_is_refused(seen: Seen) -
     assert after["durations"][0] == pytest.approx(1.5, abs=1e-3)
     assert "my tone.wav" in after["clip"]
     assert after["sounds"][1] != before["sounds"][1]
+    assert after["sounds"][2] != before["sounds"][2]
     assert after["picture"] != before["picture"]
 
     before, after = seen.after(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+import io
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import urljoin, urlsplit
 
+import nbformat
 import pytest
 
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
@@ -152,6 +156,136 @@ def test_reads_on_a_phone_and_in_the_dark(visit: Visit, page_name: str) -> None:
     wide = page.evaluate("document.documentElement.scrollWidth")
     page.set_viewport_size(DESKTOP)
     assert wide <= PHONE["width"] + 1, f"scrolls sideways on a phone: {wide} px"
+
+
+#: What another ground or another width may spoil; the other rules see the same page in all.
+DARK = ("color-contrast", "link-in-text-block")
+NARROW = (*DARK, "scrollable-region-focusable", "target-size")
+BREACHES = """async (rules) => {
+    const options = { resultTypes: ["violations"] };
+    if (rules) options.runOnly = { type: "rule", values: rules };
+    const { violations } = await axe.run(document, options);
+    return violations
+        .filter(({ impact }) => impact === "serious" || impact === "critical")
+        .flatMap(({ id, nodes }) => nodes.map(({ html, failureSummary }) => (
+            `${id}: ${html.slice(0, 200)} ${failureSummary.slice(0, 200)}`
+        )));
+}"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("device", ["desktop", "phone"])
+def test_axe_finds_nothing_serious(visit: Visit, page_name: str, device: str, theme: str) -> None:
+    if page_name == "index.html":
+        pytest.skip("It leads on at once.")
+    page = visit.page
+    page.set_viewport_size(PHONE if device == "phone" else DESKTOP)
+    page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
+    if not page.evaluate("Boolean(window.axe)"):
+        page.evaluate(axe_script())
+    rules = NARROW if device == "phone" else DARK if theme == "dark" else None
+    found = page.evaluate(BREACHES, rules)
+    page.evaluate("document.documentElement.dataset.theme = 'light'")
+    page.set_viewport_size(DESKTOP)
+    assert found == []
+
+
+@functools.cache
+def axe_script() -> str:
+    """axe-core, which looks for what keeps people out of a page."""
+    package = pytest.importorskip("axe_playwright_python")
+    return (Path(package.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
+
+
+#: Moves one slider of an explorer to another stop; what is to be seen and heard before and after.
+MOVED = """([section, number]) => {
+    const shown = (selector) => [...section.querySelectorAll(selector)]
+        .filter((each) => !each.closest("[hidden]") && each.getClientRects().length)
+        .map((each) => each.src);
+    const look = () => ({ sounds: shown("audio"), pictures: shown("img") });
+    const control = section.querySelectorAll(".explorer-bar input, .explorer-bar select")[number];
+    const before = look();
+    if (control.matches("select")) {
+        control.selectedIndex = (control.selectedIndex + 1) % control.options.length;
+        control.dispatchEvent(new Event("change"));
+    } else {
+        control.value = Number(control.value) < Number(control.max) ? Number(control.value) + 1 : 0;
+        control.dispatchEvent(new Event("input"));
+    }
+    return [before, look()];
+}"""
+
+
+def test_static_explorers_move(visit: Visit) -> None:
+    for section in visit.page.query_selector_all("section.explorer"):
+        controls = section.query_selector_all(".explorer-bar input, .explorer-bar select")
+        assert controls, "an explorer without sliders"
+        for number in range(len(controls)):
+            before, after = visit.page.evaluate(MOVED, [section, number])
+            assert before["pictures"] != after["pictures"]
+            assert len(before["pictures"]) == len(after["pictures"]) > 0
+            assert len(before["sounds"]) == len(after["sounds"])
+            if before["sounds"]:
+                # The input stays, the sonification and the residual are others.
+                assert before["sounds"][0] == after["sounds"][0]
+                assert before["sounds"][1] != after["sounds"][1]
+                assert before["sounds"][2] != after["sounds"][2]
+
+
+def test_the_download_is_the_page_and_opens(visit: Visit, page_name: str) -> None:
+    link = visit.page.query_selector(".btn-download-source-button")
+    if not page_name[:2].isdigit():
+        return
+    assert link
+    address = urljoin(visit.page.url, link.get_attribute("href"))
+    reply = visit.page.request.get(address)
+    assert reply.ok
+    notebook = nbformat.read(io.StringIO(reply.text()), as_version=4)
+    nbformat.validate(notebook)
+    title = visit.page.locator("article h1").text_content().rstrip("#")
+    assert f"# {title}" in notebook.cells[0].source
+    assert any(cell.get("outputs") for cell in notebook.cells), "the chapter was not executed"
+    assert "_esm" not in json.dumps(notebook.metadata)
+
+
+#: Everything that a reader works an explorer with, and the players beside it.
+KEYBOARD = """() => {
+    const section = document.querySelector("section.explorer:has(audio)");
+    const wanted = [...section.querySelectorAll("input, select, button, a, audio")]
+        .filter((each) => !each.closest("[hidden]"));
+    window.wanted = wanted;
+    wanted[0].focus({ focusVisible: true });
+    return wanted.length;
+}"""
+
+
+def test_an_explorer_is_worked_with_the_keyboard(browser: Any, site: str) -> None:
+    context = browser.new_context(viewport=DESKTOP)
+    page = context.new_page()
+    page.goto(f"{site}/06_sonification.html", wait_until="networkidle")
+    count = page.evaluate(KEYBOARD)
+    reached = {}
+    for _ in range(20 * count):
+        place, outline = page.evaluate(
+            """() => [wanted.indexOf(document.activeElement),
+                      getComputedStyle(document.activeElement).outlineStyle]"""
+        )
+        reached.setdefault(place, outline)
+        if len(reached.keys() - {-1}) == count:
+            break
+        page.keyboard.press("Tab")
+    assert reached.keys() >= set(range(count))
+    controls = [outline for place, outline in reached.items() if place >= 0]
+    assert "none" not in controls, "the focus cannot be seen"
+    context.close()
+
+
+def test_launch_buttons_wait_for_an_address(browser: Any, site: str) -> None:
+    context = browser.new_context(viewport=DESKTOP)
+    page = context.new_page()
+    page.goto(f"{site}/06_sonification.html")
+    assert page.locator("a[href*='mybinder.org'], a[href*='colab.research']").count() == 0
+    context.close()
 
 
 def brightness(colour: str) -> float:

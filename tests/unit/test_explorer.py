@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.signal
 import soundfile
 import torch
 from PIL import Image
@@ -20,7 +21,7 @@ from sonibook import CNN12, ForwardPass, open_dataset, sonify
 from sonibook.errors import AudioError, LayerError, SonibookWarning, StackError
 from sonibook.show import Explorer
 from sonibook.show.exploration import Exploration
-from sonibook.show.painter import PairPainter, thumbnail
+from sonibook.show.painter import Painter, thumbnail
 from sonibook.show.panel import panel
 
 RATE = 8000
@@ -46,10 +47,11 @@ def explorer(encoder: CNN12) -> Explorer:
     return Explorer(encoder, {"first": noise(0), "second": noise(1, 0.8, peak=0.5)})
 
 
-def players(explorer: Explorer) -> list[np.ndarray]:
-    """What the two players play."""
-    found = re.findall(r'src="data:audio/wav;base64,([^"]+)"', explorer.sound.value)
-    return [soundfile.read(io.BytesIO(base64.b64decode(each)))[0] for each in found]
+def players(explorer: Explorer, network: str | None = None) -> list[np.ndarray]:
+    """What the three players of a row play."""
+    listening = (explorer.rows[network] if network else explorer.row).listening
+    wavs = (listening.input, listening.sonification, listening.residual)
+    return [soundfile.read(io.BytesIO(wav))[0] for wav in wavs]
 
 
 def upload(explorer: Explorer, name: str, content: bytes) -> None:
@@ -74,8 +76,8 @@ def wav(x: np.ndarray, rate: int = RATE) -> bytes:
 def state(explorer: Explorer) -> tuple[Any, ...]:
     """All that a reader sees and hears, but for the notice."""
     return (
-        explorer.clip.value, explorer.layer.value, explorer.rank.value, explorer.info.value,
-        explorer.sound.value, explorer.image.value,
+        explorer.clip.value, explorer.layer.value, explorer.rank.value, explorer.row.info.value,
+        explorer.row.listening.sonification, explorer.row.image.value,
     )  # fmt: skip
 
 
@@ -85,12 +87,12 @@ def check(explorer: Explorer, encoder: CNN12, x: np.ndarray) -> None:
         warnings.simplefilter("ignore", SonibookWarning)
         expected = sonify(encoder, x, layer=explorer.layer.value, filters=[explorer.filter])[0]
     np.testing.assert_allclose(explorer.sonification, expected, atol=1e-6)
-    first, second = players(explorer)
-    gain = 1.0 / max(np.abs(x).max(), float(expected.abs().max()))
-    np.testing.assert_allclose(first, gain * x, atol=1.6 / 32768)
-    np.testing.assert_allclose(second, gain * expected.numpy(), atol=1.6 / 32768)
-    assert f"layer {explorer.layer.value}, filter {explorer.filter}" in explorer.sound.value
-    assert f"filter {explorer.filter}" in explorer.info.value
+    gain = 0.5 / np.abs(x).max()
+    parts = (x, expected.numpy(), x - expected.numpy())
+    for heard, part in zip(players(explorer), parts, strict=True):
+        np.testing.assert_allclose(heard, gain * part, atol=1.6 / 32768)
+    assert f"layer {explorer.layer.value}, filter {explorer.filter}" in explorer.row.listening.about
+    assert f"filter {explorer.filter}" in explorer.row.info.value
 
 
 def test_it_begins_with_the_loudest_filter_of_the_first_layer(
@@ -125,7 +127,7 @@ def test_ranks_go_down_in_energy_and_silent_filters_are_last(
         filters.append(explorer.filter)
         share = float(energy[explorer.filter] / energy.sum())
         said = f"{share:.1%}" if share else "silent on this clip"
-        assert said in explorer.info.value
+        assert said in explorer.row.info.value
     assert sorted(filters) == list(range(16))
     assert (energy[filters].diff() <= 0).all()
     assert filters[-2:] == [3, 5]
@@ -136,8 +138,8 @@ def test_a_silent_filter_is_silent_and_said_to_be(explorer: Explorer, encoder: C
     explorer.rank.value = 16
     assert not explorer.sonification.any()
     assert "silent" in explorer.notice.value
-    assert "as 2 of the layer" in explorer.info.value
-    assert "Sonification: silence" in explorer.image.value
+    assert "as 2 of the layer" in explorer.row.info.value
+    assert "Sonification: silence" in explorer.row.image.value
     check(explorer, encoder, noise(0))
     explorer.rank.value = 1
     assert "silent" not in explorer.notice.value
@@ -260,12 +262,14 @@ def test_other_warnings_are_not_swallowed(encoder: CNN12) -> None:
 
     exploration._passed.sonify = speak  # type: ignore[method-assign]
     with pytest.warns(RuntimeWarning, match="something else"):
-        exploration.sonify(1, 0)
+        exploration.hear(1, 0)
 
 
 def test_bad_arguments_are_told(encoder: CNN12) -> None:
     with pytest.raises(ValueError, match="at least one clip"):
         Explorer(encoder, {})
+    with pytest.raises(ValueError, match="at least one network"):
+        Explorer({}, {"x": noise(0)})
     with pytest.raises(StackError):
         Explorer(torch.nn.Linear(2, 2), {"x": noise(0)})
     with pytest.raises(AudioError, match="no samples"):
@@ -288,26 +292,28 @@ def test_the_static_form_plays_what_sonify_gives(encoder: CNN12) -> None:
     page = panel(encoder, x, name="a <clip>", layers=[1, 8], top=2, seconds=1.0)
     assert "a &lt;clip&gt;" in page
     assert page.count("<details") == 2
-    images = re.findall(r'<img src="data:image/png;base64,([^"]+)" alt="([^"]+)"', page)
+    assert re.findall(r'data-slider="([^"]+)"', page) == ["Layer", *["Filter rank"] * 2]
+    images = re.findall(r'<img src="data:image/webp;base64,([^"]+)" alt="([^"]+)"', page)
     sounds = re.findall(r'src="data:audio/wav;base64,([^"]+)"', page)
-    assert len(images) == len(sounds) == 5
+    assert len(images) == len(sounds) == 9
     heard = [soundfile.read(io.BytesIO(base64.b64decode(each)))[0] for each in sounds]
     short = Exploration(encoder, x, sample_rate=RATE)
     assert len(heard[0]) == RATE
     passed = ForwardPass(encoder, heard[0])
-    for position, layer in ((1, 1), (3, 8)):
+    for position, layer in ((1, 1), (5, 8)):
         filters = passed.most_active(layer, 2)
         for offset, index in enumerate(filters):
             expected = sonify(encoder, heard[0], layer=layer, filters=[index])[0].numpy()
-            cosine = heard[position + offset] @ expected
-            cosine /= np.linalg.norm(heard[position + offset]) * np.linalg.norm(expected)
+            sound, rest = heard[position + 2 * offset : position + 2 * offset + 2]
+            cosine = sound @ expected / (np.linalg.norm(sound) * np.linalg.norm(expected))
             assert cosine > 0.99
-            assert f"Layer {layer}, rank {offset + 1} of" in images[position + offset][1]
+            np.testing.assert_allclose(sound + rest, heard[0], atol=2 / 32768)
+            assert f"Layer {layer}, rank {offset + 1} of" in images[position + 2 * offset][1]
     assert short.layers == 11
 
 
 def test_the_static_form_is_small_also_for_noise(encoder: CNN12) -> None:
-    assert len(panel(encoder, noise(0, 5.0), name="noise")) < 700_000
+    assert len(panel(encoder, noise(0, 5.0), name="noise")) < 800_000
 
 
 def test_the_static_form_of_silence_can_be_made(encoder: CNN12) -> None:
@@ -316,11 +322,11 @@ def test_the_static_form_of_silence_can_be_made(encoder: CNN12) -> None:
 
 def test_the_painter_paints_what_a_fresh_one_paints() -> None:
     x, first, second = noise(0), noise(1), noise(2, peak=0.2)
-    used = PairPainter(x, sample_rate=RATE)
-    used.paint(first)
-    painted = used.paint(second)
-    assert painted == PairPainter(x, sample_rate=RATE).paint(second)
-    assert painted != used.paint(first)
+    used = Painter(x, sample_rate=RATE)
+    used.paint(first, second)
+    painted = used.paint(second, first)
+    assert painted == Painter(x, sample_rate=RATE).paint(second, first)
+    assert painted != used.paint(first, second)
 
 
 def test_a_thumbnail_has_the_high_frequencies_on_top() -> None:
@@ -328,6 +334,102 @@ def test_a_thumbnail_has_the_high_frequencies_on_top() -> None:
     pixels = np.asarray(Image.open(io.BytesIO(thumbnail(high))).convert("L"), dtype=float)
     assert pixels.shape == (129, RATE // 64 + 1)
     assert pixels[:30].mean() > 2 * pixels[60:].mean()
+
+
+def test_networks_are_shown_one_below_the_other(encoder: CNN12) -> None:
+    other = CNN12(width=0.25, seed=1).eval().truncate(6)
+    x = noise(0)
+    explorer = Explorer({"first": encoder, "other": other}, {"noise": x})
+    explorer.layer.value, explorer.rank.value = 8, 3
+    assert list(explorer._below.children) == [explorer.rows["first"]]
+    explorer.beside.value = True
+    assert list(explorer._below.children) == list(explorer.rows.values())
+    for name, network, layer in (("first", encoder, 8), ("other", other, 6)):
+        row = explorer.rows[name]
+        index = ForwardPass(network, x).most_active(layer, 3)[2]
+        assert (row.heard.layer, row.heard.filter) == (layer, index)
+        assert f"<strong>{name}</strong>" in row.info.value
+        expected = sonify(network, x, layer=layer, filters=[index])[0].numpy()
+        np.testing.assert_allclose(players(explorer, name)[1], 0.5 * expected, atol=1.6 / 32768)
+    # The other network has fewer layers: the slider ends there.
+    explorer.network.value = "other"
+    assert (explorer.layer.value, explorer.layer.max) == (6, 6)
+    assert explorer.row is explorer.rows["other"]
+    check(explorer, other, x)
+
+
+def test_how_alike_the_sonification_is_to_the_clip_is_shown(
+    explorer: Explorer, encoder: CNN12
+) -> None:
+    explorer.layer.value = 3
+    x, s = noise(0).astype(float), explorer.sonification.astype(float)
+    _, values = scipy.signal.coherence(x, s, fs=RATE)
+    coherence = np.sort(values)[-5:].mean()
+    part = (x @ s) / (x @ x) * x
+    ratio = 10 * np.log10((part @ part) / ((s - part) @ (s - part)))
+    said = f"Coherence with the input {coherence:.2f}, SI-SDR {ratio:.1f} dB."
+    assert said in explorer.row.info.value
+    explorer.layer.value, explorer.rank.value = 2, 16
+    assert "Coherence" not in explorer.row.info.value
+
+
+def test_the_clips_that_excite_a_filter_most_are_a_step_away(encoder: CNN12) -> None:
+    clips = {f"clip {seed}": noise(seed, 0.5) for seed in range(5)}
+    explorer = Explorer(encoder, clips)
+    explorer.layer.value, explorer.rank.value = 4, 2
+    assert [button.layout.display for button in explorer.top] == ["none"] * 3
+    explorer.find.click()
+    index = explorer.filter
+
+    def energy(name: str) -> float:
+        return float(ForwardPass(encoder, clips[name]).energy(4)[0, index])
+
+    best = sorted(clips, key=energy, reverse=True)[:3]
+    shown = [button.description for button in explorer.top if button.layout.display != "none"]
+    assert shown == [f"top clip {place}: {name}" for place, name in enumerate(best, start=1)]
+    explorer.top[1].click()
+    assert (explorer.clip.value, explorer.layer.value, explorer.filter) == (best[1], 4, index)
+    check(explorer, encoder, clips[best[1]])
+    # A sound of one's own takes part, once one asks again.
+    upload(explorer, "mine.wav", wav(noise(9, 0.5)))
+    assert explorer.find.layout.display is None
+    assert not any(button.layout.display is None for button in explorer.top)
+
+
+def test_a_recording_is_heard_at_its_own_rate_and_trouble_is_told(
+    explorer: Explorer, encoder: CNN12
+) -> None:
+    x = noise(3, 0.6)
+    sent = memoryview(x.astype("<f4").tobytes())
+    explorer.microphone.set_state({"samples": sent, "rate": RATE, "take": 1})  # as a browser does
+    assert explorer.clip.value == "recording 1"
+    check(explorer, encoder, x)
+    explorer.microphone.trouble = "The microphone was refused."
+    assert "refused" in explorer.notice.value
+    explorer.microphone.samples = np.zeros(RATE, "<f4").tobytes()
+    explorer.microphone.take += 1
+    assert "silent" in explorer.notice.value
+    assert explorer.clip.value == "recording 1"
+
+
+def test_only_what_changed_is_sent_to_the_browser(explorer: Explorer) -> None:
+    before = explorer.row.listening.input
+    sent: list[set[str]] = []
+    explorer.row.listening.send_state = lambda key=None: sent.append(set(key))
+    explorer.layer.value = 5
+    assert set().union(*sent) == {"sonification", "residual", "about"}
+    assert explorer.row.listening.input == before
+
+
+def test_the_static_form_of_several_networks_has_a_slider_for_them(encoder: CNN12) -> None:
+    networks = {"<one>": encoder, "supervised": CNN12(width=0.25, seed=1).eval()}
+    page = panel(networks, noise(0, 5.0), name="noise")
+    assert page.count('data-slider="Network"') == 1
+    assert page.count('data-slider="Layer"') == 2
+    assert 'data-stop="&lt;one&gt;"' in page
+    # Only what the book ships is in the lab.
+    assert re.findall(r'data-lab="([^"]+)"', page) == ["supervised"]
+    assert len(page) < 800_000
 
 
 def test_real_recordings_can_be_explored(encoder: CNN12, data_root: Path) -> None:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-import numpy as np
+import torch
 from jaxtyping import Float
 from numpy import ndarray
 from torch import nn
 
+from sonibook.analysis.coherence import mean_top_coherence
+from sonibook.analysis.stems import si_sdr
 from sonibook.deconvnet import ForwardPass
 from sonibook.errors import SonibookWarning
 from sonibook.show.excerpts import Sound, as_waveform, excerpt
@@ -19,7 +22,46 @@ from sonibook.show.excerpts import Sound, as_waveform, excerpt
 #: Longer clips are cut to their loudest stretch of this length: maps take memory.
 MOST_SECONDS = 30.0
 
+#: Below two segments coherence is 1 whatever the sounds.
+_LEAST = 384
+
 _Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, eq=False)
+class Heard:
+    """What is heard of one filter on one clip, and how much of the clip is in it.
+
+    Attributes
+    ----------
+    layer, filter : int
+    sonification : ndarray, shape (time,)
+        Scaled to the clip's peak.
+    residual : ndarray, shape (time,)
+        The clip less the sonification.
+    coherence : float in [0, 1], or NaN
+        With the clip: mean of the five most coherent frequencies. NaN where one is silent or
+        shorter than two segments.
+    si_sdr : float, in dB, or NaN
+        Of the sonification, with the clip as the reference.
+    notices : tuple of str
+        What a listener should know.
+    """
+
+    layer: int
+    filter: int
+    sonification: Float[ndarray, " time"]
+    residual: Float[ndarray, " time"]
+    coherence: float
+    si_sdr: float
+    notices: tuple[str, ...]
+
+    @property
+    def measures(self) -> str:
+        """How much of the clip is in the sonification, in words; empty for silence."""
+        if math.isnan(self.coherence) or math.isnan(self.si_sdr):
+            return ""
+        return f"Coherence with the input {self.coherence:.2f}, SI-SDR {self.si_sdr:.1f} dB."
 
 
 @dataclass(frozen=True)
@@ -87,8 +129,8 @@ class Exploration:
             self._ranking[layer] = tuple(Ranked(index, shares[index]) for index in order)
         return self._ranking[layer]
 
-    def sonify(self, layer: int, index: int) -> tuple[Float[ndarray, " time"], tuple[str, ...]]:
-        """The sonification of one filter, scaled to the clip's peak, and what to know of it.
+    def hear(self, layer: int, index: int) -> Heard:
+        """The sonification of one filter, what it leaves of the clip, and how alike they are.
 
         Raises
         ------
@@ -96,7 +138,21 @@ class Exploration:
             If there is no such layer or filter.
         """
         result, notices = _overheard(lambda: self._passed.sonify(layer, [index]))
-        return np.asarray(result[0].cpu()), notices
+        sound = result[0].float().cpu()
+        x = torch.from_numpy(self.x)
+        return Heard(
+            layer,
+            index,
+            sonification=sound.numpy(),
+            residual=(x - sound).numpy(),
+            coherence=float(mean_top_coherence(x, sound)) if len(x) >= _LEAST else math.nan,
+            si_sdr=float(si_sdr(sound, x)),
+            notices=notices,
+        )
+
+    def rank_of(self, layer: int, index: int) -> int:
+        """The rank of a filter in its layer, from 1."""
+        return [each.filter for each in self.ranking(layer)].index(index) + 1
 
     def rank_text(self, layer: int, rank: int) -> str:
         """Which filter has this rank (from 1) in its layer, in words."""

@@ -6,64 +6,71 @@ Chapter: Sonification, step by step.
 from __future__ import annotations
 
 import html
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import ipywidgets as widgets
+from jaxtyping import Float
+from numpy import ndarray
 from torch import nn
 
-from sonibook.audio import SAMPLE_RATE, read_audio
+from sonibook.audio import SAMPLE_RATE
 from sonibook.datasets.base import Dataset
 from sonibook.errors import AudioError, SonibookError
+from sonibook.show.choices import Choices
 from sonibook.show.excerpts import Sound
-from sonibook.show.exploration import Exploration
-from sonibook.show.painter import PairPainter
+from sonibook.show.microphone import Microphone
 from sonibook.show.panel import panel
-from sonibook.show.picture import image_tag
-from sonibook.show.players import pair
+from sonibook.show.row import Row
 from sonibook.show.style import VERMILLION
-from sonibook.show.words import describe
-
-#: So many clips of a data set can be chosen from.
-MOST_CLIPS = 50
+from sonibook.show.top_clips import TopClips
+from sonibook.show.uploads import read_upload
 
 #: A notice stands out by its edge, on any ground.
 _NOTICE = f"margin: 0.4em 0; padding-left: 0.6em; border-left: 3px solid {VERMILLION};"
+_WIDE = widgets.Layout(width="26rem", max_width="100%")
+_WRAP = widgets.Layout(flex_flow="wrap", align_items="center")
 
 
 class Explorer(widgets.VBox):
-    """Sliders for layer and filter, a chooser of clips, a file of your own; sound and picture.
+    """Sliders for layer and filter, networks, clips, your own sounds; what is kept and left.
 
-    A clip is passed forward once; moving a slider costs only the way back. Where there is no
-    kernel, on a page, it shows its static form instead (`sonibook.show.panel.panel`).
+    A clip is passed forward once a network; moving a slider costs only the way back. Where there
+    is no kernel, on a page, it shows its static form instead (`sonibook.show.panel.panel`).
 
     Parameters
     ----------
-    encoder : torch.nn.Module
-        As `sonibook.stack.blocks_of` takes it.
+    networks : torch.nn.Module, or mapping from str to torch.nn.Module
+        As `sonibook.stack.blocks_of` takes them; several by name, the first is shown first.
     clips : mapping from str to ndarray or Tensor, or Dataset
         Sounds of shape (time,) by name; of a data set, the first fifty clips.
     sample_rate : int > 0, in Hz
-        The encoder's.
+        The encoders'.
 
     Attributes
     ----------
-    clip, layer, rank, upload
-        The widgets that choose: `Dropdown`, `IntSlider`, `IntSlider` (1 is the filter with the
-        most energy), `FileUpload`.
-    info, notice, sound, image
-        The `HTML` widgets that show.
-    sonification : ndarray, shape (time,)
-        What is heard now.
+    network, beside
+        Which network's filters are ranked, and whether the others' of the same rank are shown
+        below it: `ToggleButtons`, `Checkbox`.
+    clip, upload, microphone
+        What sounds: `Dropdown`, `FileUpload`, `sonibook.show.microphone.Microphone`.
+    layer, rank
+        `IntSlider`; rank 1 is the filter with the most energy.
+    find, top
+        The button that looks for the clips that excite the filter most, and the buttons that go
+        there.
+    rows : dict from str to Row
+        What is shown of each network.
+    notice
+        The `HTML` widget that says what a listener should know.
 
     Raises
     ------
     ValueError
-        If there is no clip.
+        If there is no network or no clip.
     StackError, AudioError
-        If the encoder cannot be inverted, or the first clip is no sound.
+        If an encoder cannot be inverted, or the first clip is no sound.
 
     Examples
     --------
@@ -78,188 +85,234 @@ class Explorer(widgets.VBox):
 
     def __init__(
         self,
-        encoder: nn.Module,
+        networks: nn.Module | Mapping[str, nn.Module],
         clips: Mapping[str, Sound] | Dataset,
         *,
         sample_rate: int = SAMPLE_RATE,
     ) -> None:
-        self._encoder, self._clips, self._sample_rate = encoder, clips, sample_rate
-        self._own: dict[str, Sound] = {}
-        if isinstance(clips, Dataset):
-            names = [str(index) for index in range(min(len(clips), MOST_CLIPS))]
-            options = [(_title(clips, int(name)), name) for name in names]
-        else:
-            options = [(name, name) for name in clips]
-        if not options:
-            raise ValueError("There is nothing to explore: give at least one clip.")
-        self._quiet = False
-        self._load(options[0][1])
-        wide = widgets.Layout(width="26rem")
-        self.clip = widgets.Dropdown(options=options, description="Clip", layout=wide)
+        named = {"network": networks} if isinstance(networks, nn.Module) else dict(networks)
+        if not named:
+            raise ValueError("There is nothing to explore: give at least one network.")
+        self._choices, self._sample_rate = Choices(clips), sample_rate
+        self._top_clips = TopClips(named, self._choices)
+        self.rows = {name: Row(name, each, sample_rate=sample_rate) for name, each in named.items()}
+        self._quiet, self._recordings = False, 0
+        several = None if len(named) > 1 else "none"
+        self.network = widgets.ToggleButtons(
+            options=list(named), description="Network", layout=widgets.Layout(display=several)
+        )
+        self.network.style.button_width = "auto"
+        self.beside = widgets.Checkbox(
+            False, description="all of them, one below the other", indent=False,
+            layout=widgets.Layout(display=several, width="auto"),
+        )  # fmt: skip
+        options = self._choices.options
+        self._take(options[0][1])
+        self.clip = widgets.Dropdown(options=options, description="Clip", layout=_WIDE)
         self.upload = widgets.FileUpload(
             accept=".wav,.flac,.ogg,.mp3", description="Your own file", multiple=False
         )
-        self.layer = widgets.IntSlider(
-            1, 1, self._exploration.layers, description="Layer", layout=wide
-        )
+        self.microphone = Microphone()
+        exploration = self.row.exploration
+        self.layer = widgets.IntSlider(1, 1, exploration.layers, description="Layer", layout=_WIDE)
         self.rank = widgets.IntSlider(
-            1, 1, len(self._exploration.ranking(1)), description="Filter rank", layout=wide
+            1, 1, len(exploration.ranking(1)), description="Filter rank", layout=_WIDE
         )
-        self.info, self.notice = widgets.HTML(), widgets.HTML()
-        self.sound, self.image = widgets.HTML(), widgets.HTML()
+        self.find = widgets.Button(
+            description="Which clips excite it most?", layout=widgets.Layout(width="auto")
+        )
+        self.top = tuple(
+            widgets.Button(layout=widgets.Layout(width="auto", display="none"))
+            for _ in range(self._top_clips.k)
+        )
+        self.notice = widgets.HTML()
+        self._below = widgets.VBox()
         self._update()
-        self.clip.observe(self._on_clip, "value")
-        self.upload.observe(self._on_upload, "value")
-        self.layer.observe(self._on_layer, "value")
-        self.rank.observe(self._on_rank, "value")
+        self._observe()
         super().__init__(
             [
-                widgets.HBox([self.clip, self.upload], layout=widgets.Layout(flex_flow="wrap")),
-                widgets.HBox([self.layer, self.rank], layout=widgets.Layout(flex_flow="wrap")),
-                self.info,
+                widgets.HBox([self.network, self.beside], layout=_WRAP),
+                widgets.HBox([self.clip, self.upload, self.microphone], layout=_WRAP),
+                widgets.HBox([self.layer, self.rank], layout=_WRAP),
+                widgets.HBox([self.find, *self.top], layout=_WRAP),
                 self.notice,
-                self.sound,
-                self.image,
+                self._below,
             ]
         )
 
     @property
-    def filter(self) -> int:
-        """The filter that is heard now."""
-        return self._exploration.ranking(self.layer.value)[self.rank.value - 1].filter
+    def row(self) -> Row:
+        """The row of the network whose filters are ranked."""
+        return self.rows[self.network.value]
 
     @property
-    def x(self) -> Sound:
+    def filter(self) -> int:
+        """The filter that is heard now."""
+        return self.row.heard.filter
+
+    @property
+    def x(self) -> Float[ndarray, " time"]:
         """The clip that is heard now."""
-        return self._exploration.x
+        return self.row.exploration.x
+
+    @property
+    def sonification(self) -> Float[ndarray, " time"]:
+        """What is heard of it now."""
+        return self.row.heard.sonification
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """The live view, and the static form for where there is no kernel."""
         bundle = super()._repr_mimebundle_(**kwargs) or {}
         static = panel(
-            self._encoder, self.x, name=self._name(self._current), sample_rate=self._sample_rate
+            {name: row.network for name, row in self.rows.items()},
+            self.x,
+            name=self._choices.clip_id(self._current),
+            sample_rate=self._sample_rate,
         )
         return {**bundle, "text/plain": "Explorer", "text/html": static}
 
-    def _name(self, key: str) -> str:
-        if key not in self._own and isinstance(self._clips, Dataset):
-            return self._clips[int(key)].clip_id
-        return key
+    def _observe(self) -> None:
+        self.network.observe(lambda _: self._moved(), "value")
+        self.beside.observe(lambda _: self._moved(), "value")
+        self.clip.observe(self._on_clip, "value")
+        self.layer.observe(lambda _: self._moved(rank=1), "value")
+        self.rank.observe(lambda _: self._moved(), "value")
+        self.upload.observe(self._on_upload, "value")
+        self.microphone.observe(self._on_take, "take")
+        self.microphone.observe(self._on_trouble, "trouble")
+        self.find.on_click(lambda _: self._on_find())
+        for button in self.top:
+            button.on_click(self._on_top)
 
-    def _load(self, key: str) -> None:
-        """Pass a clip forward. Nothing has changed if this fails."""
-        if key in self._own:
-            x = self._own[key]
-        elif isinstance(self._clips, Dataset):
-            x = self._clips[int(key)].waveform
-        else:
-            x = self._clips[key]
-        exploration = Exploration(self._encoder, x, sample_rate=self._sample_rate)
-        painter = PairPainter(exploration.x, sample_rate=self._sample_rate)
-        self._current, self._exploration, self._painter = key, exploration, painter
+    def _take(self, key: str) -> None:
+        """Pass a clip forward, through all networks that are shown. Nothing changes on failure."""
+        x = None
+        for row in self._shown():
+            if row.key != key:
+                x = self._choices.sound(key) if x is None else x
+                row.take(key, x)
+        self._current = key
+
+    def _shown(self) -> list[Row]:
+        others = [row for row in self.rows.values() if row is not self.row and self.beside.value]
+        return [self.row, *others]
+
+    def _moved(self, *, rank: int | None = None) -> None:
+        """Another network, layer or filter."""
+        if self._quiet:
+            return
+        self._take(self._current)
+        self._set(rank=self.rank.value if rank is None else rank)
+        self._update()
 
     def _on_clip(self, change: dict[str, Any]) -> None:
-        if self._quiet or change["new"] is None:
-            return
+        if not self._quiet and change["new"] is not None:
+            self._go(change["new"], rank=1)
+
+    def _go(self, key: str, *, rank: int | None = None, filter: int | None = None) -> None:
+        """To another clip: to a filter by its rank there, or by its number."""
         try:
-            self._load(change["new"])
+            self._take(key)
         except SonibookError as error:
             self._set(clip=self._current)
             self._say(str(error))
             return
-        self._set(rank=1)
+        if filter is not None:
+            rank = self.row.exploration.rank_of(self.layer.value, filter)
+        self._set(clip=key, rank=rank)
         self._update()
 
-    def _on_layer(self, change: dict[str, Any]) -> None:
-        if not self._quiet:
-            self._set(rank=1)
-            self._update()
-
-    def _on_rank(self, change: dict[str, Any]) -> None:
-        if not self._quiet:
-            self._update()
-
     def _on_upload(self, change: dict[str, Any]) -> None:
-        if not change["new"]:
-            return
-        file = change["new"][0]
-        name = Path(str(file["name"]).replace("\\", "/")).name or "upload"
+        if change["new"]:
+            file = change["new"][0]
+            name = Path(str(file["name"]).replace("\\", "/")).name or "upload"
+            self._add(f"your file: {name}", name, bytes(file["content"]))
+
+    def _on_take(self, change: dict[str, Any]) -> None:
+        self._recordings += 1
+        self._add(f"recording {self._recordings}", "recording.wav", self.microphone.wav)
+
+    def _on_trouble(self, change: dict[str, Any]) -> None:
+        if change["new"]:
+            self._say(change["new"])
+
+    def _add(self, key: str, name: str, content: bytes) -> None:
+        """Offer a sound of the reader's own, and go there."""
         try:
-            x = _read(name, bytes(file["content"]), self._sample_rate)
+            x = read_upload(name, content, self._sample_rate)
         except AudioError as error:
             self._say(str(error))
             return
-        key = f"your file: {name}"
-        self._own[key] = x
-        options = [option for option in self.clip.options if option[1] != key]
+        self._choices.add(key, x)
+        for row in self.rows.values():
+            row.key = None if row.key == key else row.key
         self._quiet = True
         try:
-            self.clip.options = [*options, (key, key)]
+            self.clip.options = self._choices.options
         finally:
             self._quiet = False
-        self._load(key)
-        self._set(clip=key, rank=1)
-        self._update()
+        self._go(key, rank=1)
+
+    def _on_find(self) -> None:
+        self.find.disabled, words = True, self.find.description
+        self.find.description = f"Passing {len(self._choices)} clips forward …"
+        try:
+            for row in self._shown():
+                self._top_clips.find(row.name)
+        except SonibookError as error:
+            self._say(str(error))
+        finally:
+            self.find.disabled, self.find.description = False, words
+        self._offer_top()
+
+    def _on_top(self, button: widgets.Button) -> None:
+        found = self._top_clips.of(self.network.value, self.layer.value, self.filter)
+        place = self.top.index(button)
+        if place < len(found):
+            self._go(self._choices.key(found[place].index), filter=self.filter)
+
+    def _offer_top(self) -> None:
+        """The filter's top clips, where they were found."""
+        name = self.network.value
+        found = self._top_clips.of(name, self.layer.value, self.filter)
+        self.find.layout.display = "none" if self._top_clips.known(name) else None
+        for place, button in enumerate(self.top):
+            shown = place < len(found)
+            button.layout.display = None if shown else "none"
+            if shown:
+                title = self._choices.title(self._choices.key(found[place].index))
+                button.description = f"top clip {place + 1}: {title}"
 
     def _set(self, *, clip: str | None = None, rank: int | None = None) -> None:
-        """Move widgets without answering to their moving; the ranks follow the layer."""
+        """Move widgets without answering to their moving; the sliders' ends follow the network."""
         self._quiet = True
         try:
             if clip is not None:
                 self.clip.value = clip
             if rank is not None:
-                self.rank.value = 1
-                self.rank.max = len(self._exploration.ranking(self.layer.value))
-                self.rank.value = rank
+                exploration = self.row.exploration
+                self.layer.max = exploration.layers
+                most = len(exploration.ranking(self.layer.value))
+                self.rank.value = min(self.rank.value, most)
+                self.rank.max = most
+                self.rank.value = min(rank, most)
         finally:
             self._quiet = False
 
     def _update(self) -> None:
-        """Go the way back, and show what came of it."""
-        layer, rank = self.layer.value, self.rank.value
-        self.sonification, notices = self._exploration.sonify(layer, self.filter)
-        text = self._exploration.rank_text(layer, rank)
-        self.info.value = f'<p style="margin: 0.4em 0;">{html.escape(text)}</p>'
-        self._say(*self._exploration.notices, *notices)
-        sounds = pair(
-            self.x,
-            self.sonification,
-            labels=("Input", f"Sonification of layer {layer}, filter {self.filter}"),
-            sample_rate=self._sample_rate,
-        )
-        self.sound.value = sounds._repr_html_()
-        alt = (
-            "Log spectrograms side by side. Input: "
-            f"{describe(self.x, sample_rate=self._sample_rate)}. Sonification: "
-            f"{describe(self.sonification, sample_rate=self._sample_rate)}."
-        )
-        self.image.value = image_tag(self._painter.paint(self.sonification), alt)
+        """Go the way back in every row that is shown."""
+        rows = self._shown()
+        if self._below.children != tuple(rows):
+            self._below.children = rows
+        layer, rank, notices = self.layer.value, self.rank.value, dict[str, None]()
+        for row in rows:
+            said = row.show(
+                min(layer, row.exploration.layers), rank, named=len(self.rows) > 1
+            )  # fmt: skip
+            notices |= dict.fromkeys((*row.exploration.notices, *said))
+        self._say(*notices)
+        self._offer_top()
 
     def _say(self, *sentences: str) -> None:
-        lines = "".join(
-            f'<p style="{_NOTICE}">{html.escape(sentence)}</p>' for sentence in sentences
-        )
+        lines = "".join(f'<p style="{_NOTICE}">{html.escape(each)}</p>' for each in sentences)
         self.notice.value = f'<div role="status">{lines}</div>'
-
-
-def _title(clips: Dataset, index: int) -> str:
-    """A clip's number and classes, read without its sound where that can be."""
-    names = ", ".join(clips.classes[label] for label in clips.labels(index))
-    return f"{index}: {names}" if names else str(index)
-
-
-def _read(name: str, content: bytes, sample_rate: int) -> Sound:
-    """An uploaded file as a waveform; an error names it as its owner does.
-
-    Raises
-    ------
-    AudioError
-        As `sonibook.read_audio`.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / name
-        path.write_bytes(content)
-        try:
-            return read_audio(path, sample_rate=sample_rate)
-        except AudioError as error:
-            raise AudioError(str(error).replace(str(path), name)) from None

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
 from jaxtyping import Float, UInt8
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.image import AxesImage
 from numpy import ndarray
 
 from sonibook.show.excerpts import Sound, as_waveform
-from sonibook.show.picture import small_png
 from sonibook.show.plots import decibels, draw_levels, power_spectrogram
 from sonibook.show.style import FLOOR_DB, LEVELS, look, new_figure
 
 
-class PairPainter:
-    """The log spectrograms of an input and of one sonification after another.
+class Painter:
+    """The log spectrograms of an input and of what was made of it, again and again.
 
     Axes, labels and the input are drawn once; `paint` draws only what changes over them.
 
@@ -26,55 +28,54 @@ class PairPainter:
     x : ndarray or Tensor, shape (time,)
         The input.
     sample_rate : int > 0, in Hz
+    titles : sequence of str
+        Of what is painted beside the input.
     """
 
-    def __init__(self, x: Sound, *, sample_rate: int) -> None:
+    def __init__(
+        self, x: Sound, *, sample_rate: int, titles: Sequence[str] = ("Sonification", "Residual")
+    ) -> None:
         self.power = power_spectrogram(x)
         self.sample_rate = sample_rate
         with look():
-            figure = new_figure(9.0, 2.5)
+            figure = new_figure(9.6, 2.4)
             self._canvas = FigureCanvasAgg(figure)
-            left, self._right = figure.subplots(1, 2, sharex=True, sharey=True)
+            panels = figure.subplots(1, 1 + len(titles), sharex=True, sharey=True)
             empty = np.full_like(self.power, FLOOR_DB)
-            self._first, self._second = (
-                draw_levels(axes, empty, sample_rate=sample_rate, floor_db=FLOOR_DB)
-                for axes in (left, self._right)
-            )
-            left.set(title="Input", xlabel="time / s", ylabel="frequency / kHz")
-            self._right.set(title="Sonification", xlabel="time / s")
-            figure.colorbar(self._second, ax=[left, self._right], label="level / dB", pad=0.01)
-            self._left = left
-            self._first.set_animated(True)
-            self._second.set_animated(True)
+            self._panels: list[tuple[Axes, AxesImage]] = []
+            for axes, title in zip(panels, ("Input", *titles), strict=True):
+                image = draw_levels(axes, empty, sample_rate=sample_rate, floor_db=FLOOR_DB)
+                image.set_animated(True)
+                axes.set(title=title, xlabel="time / s")
+                self._panels.append((axes, image))
+            panels[0].set_ylabel("frequency / kHz")
+            figure.colorbar(image, ax=panels.tolist(), label="level / dB", pad=0.01)
             self._canvas.draw()
         self._ground = self._canvas.copy_from_bbox(figure.bbox)
 
-    def paint(self, s: Sound) -> bytes:
-        """The pair as a PNG file, in dB re the louder of the two.
+    def paint(self, *sounds: Sound) -> bytes:
+        """All side by side as a PNG file, in dB re the loudest of them.
 
         Parameters
         ----------
-        s : ndarray or Tensor, shape (time,)
-            As long as the input.
+        *sounds : ndarray or Tensor, shapes (time,)
+            One for each title, as long as the input.
 
         Returns
         -------
         bytes
         """
-        power = power_spectrogram(s)
-        reference = max(float(self.power.max()), float(power.max()))
+        powers = [self.power, *(power_spectrogram(sound) for sound in sounds)]
+        reference = max(float(power.max()) for power in powers)
         self._canvas.restore_region(self._ground)
-        for axes, image, values in (
-            (self._left, self._first, self.power),
-            (self._right, self._second, power),
-        ):
-            image.set_data(decibels(values, reference=reference))
+        for (axes, image), power in zip(self._panels, powers, strict=True):
+            image.set_data(decibels(power, reference=reference))
             axes.draw_artist(image)
         return _png(np.asarray(self._canvas.buffer_rgba())[:, :, :3])
 
 
 def thumbnail(x: Sound, *, reference: float | None = None) -> bytes:
-    """A log spectrogram without axes as a small PNG file.
+    """A log spectrogram without axes as a small WebP file: of many on one page, each counts.
 
     Parameters
     ----------
@@ -93,7 +94,9 @@ def thumbnail(x: Sound, *, reference: float | None = None) -> bytes:
     loudest = float(power.max()) if reference is None else reference
     shade = 1 - decibels(power, reference=loudest)[::-1] / FLOOR_DB
     pixels = mpl.colormaps[LEVELS](shade, bytes=True)[:, :, :3]
-    return small_png(Image.fromarray(np.ascontiguousarray(pixels)), colours=24)
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, format="webp", quality=60)
+    return file.getvalue()
 
 
 def _png(pixels: UInt8[ndarray, "height width 3"] | Float[ndarray, "height width 3"]) -> bytes:

@@ -1,50 +1,59 @@
 """The explorer on a page without a kernel: a few layers and filters, computed beforehand.
 
-Plain HTML: what opens and closes is the browser's own ``<details>``, which the keyboard works.
+Plain HTML that opens and closes with the browser's own ``<details>``. Where the book's script runs
+(``book/_static/explorer.js``), it puts sliders in their place: whatever has a ``data-slider`` is
+moved between its children that have a ``data-stop``.
 """
 
 from __future__ import annotations
 
 import html
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from torch import nn
 
 from sonibook.audio import SAMPLE_RATE
-from sonibook.show.excerpts import Sound, excerpt, peak_of
+from sonibook.checkpoint import shipped
+from sonibook.show.excerpts import Sound, excerpt
 from sonibook.show.exploration import Exploration
+from sonibook.show.listening import shared_gain
 from sonibook.show.painter import thumbnail
 from sonibook.show.picture import image_tag
 from sonibook.show.players import player
 from sonibook.show.plots import power_spectrogram
 from sonibook.show.words import describe
 
+_GRID = (
+    "display: grid; gap: 0.5rem 1rem; grid-template-columns: repeat(auto-fit, minmax(12rem, 20rem))"
+)
+
 
 def panel(
-    network: nn.Module,
+    networks: nn.Module | Mapping[str, nn.Module],
     x: Sound,
     *,
     name: str,
     layers: Sequence[int] | None = None,
-    top: int = 3,
-    seconds: float = 1.25,
+    top: int | None = None,
+    seconds: float = 1.0,
     sample_rate: int = SAMPLE_RATE,
 ) -> str:
     """A static form of the explorer as HTML that needs nothing else.
 
     Parameters
     ----------
-    network : torch.nn.Module
-        As `sonibook.stack.blocks_of` takes it.
+    networks : torch.nn.Module, or mapping from str to torch.nn.Module
+        As `sonibook.stack.blocks_of` takes them; several by name.
     x : ndarray or Tensor, shape (time,)
         The clip; its loudest `seconds` are taken.
     name : str
         What the clip is called.
     layers : sequence of int, or None
-        None takes four, from the first to the last.
-    top : int > 0
-        How many filters of each layer, most energy first.
+        None takes four, or three of each of several networks, from the first to the last.
+    top : int > 0, or None
+        How many filters of each layer, most energy first; None takes three, or two of each of
+        several networks.
     seconds : float > 0
     sample_rate : int > 0, in Hz
 
@@ -59,43 +68,84 @@ def panel(
     AudioError
         If `x` is no waveform.
     """
-    exploration = Exploration(
-        network, excerpt(x, seconds=seconds, sample_rate=sample_rate), sample_rate=sample_rate
-    )
-    short = exploration.x
-    peak = peak_of(short)
-    gain = 1.0 / peak if peak > 0 else 1.0
-    reference = float(power_spectrogram(short).max()) or None
-    if layers is None:
-        last = exploration.layers
-        layers = sorted({round(number) for number in np.linspace(1, last, min(last, 4))})
-
-    def item(sound: Sound, title: str) -> str:
-        said = describe(sound, sample_rate=sample_rate)
-        words = f"Log spectrogram, 0 to {sample_rate / 2000:g} kHz. {title} {said}."
-        heard = player(sound, label=title.rstrip(".:"), gain=gain, sample_rate=sample_rate)
-        return (
-            '<figure style="margin: 0.5rem 0; max-width: 22rem;">'
-            f"{image_tag(thumbnail(sound, reference=reference), words, width='100%')}"
-            f"{heard.audio_tag}<figcaption>{html.escape(title.rstrip(':'))}</figcaption></figure>"
-        )
-
-    parts = [item(short, f"Input ({name}):")]
-    for number, layer in enumerate(layers):
-        figures = []
-        for rank, ranked in enumerate(exploration.ranking(layer)[:top], start=1):
-            sound, _ = exploration.sonify(layer, ranked.filter)
-            figures.append(item(sound, exploration.rank_text(layer, rank)))
-        is_open = " open" if number == 0 else ""
-        parts.append(
-            f"<details{is_open}><summary>Layer {layer}: the {len(figures)} filters with the most "
-            'energy</summary><div style="display: grid; gap: 1rem; '
-            'grid-template-columns: repeat(auto-fill, minmax(12rem, 1fr));">'
-            f"{''.join(figures)}</div></details>"
-        )
-    notices = "".join(f"<p>{html.escape(notice)}</p>" for notice in exploration.notices)
+    named = {"": networks} if isinstance(networks, nn.Module) else dict(networks)
+    several = len(named) > 1
+    top = top or (2 if several else 3)
+    short = excerpt(x, seconds=seconds, sample_rate=sample_rate)
+    draw = _Drawing(short, sample_rate)
+    parts, notices = [], dict[str, None]()
+    for number, (title, network) in enumerate(named.items()):
+        exploration = Exploration(network, short, sample_rate=sample_rate)
+        notices |= dict.fromkeys(exploration.notices)
+        chosen = layers or _spread(exploration.layers, 3 if several else 4)
+        body = _layers(exploration, chosen, top, draw)
+        if several:
+            summary = f"Network: {title}"
+            body = _stop(title, summary, body, is_open=number == 0, lab=title in shipped())
+        elif title in shipped():
+            body = f'<div data-lab="{html.escape(title, quote=True)}">{body}</div>'
+        parts.append(body)
+    content = "".join(parts)
+    if several:
+        content = f'<div data-slider="Network">{content}</div>'
+    told = "".join(f"<p>{html.escape(notice)}</p>" for notice in notices)
     return (
-        f'<section class="explorer" aria-label="Explorer">{notices}{"".join(parts)}'
+        f'<section class="explorer" aria-label="Explorer">{told}'
+        f'<div style="{_GRID};">{draw(short, "input", f"Input ({name}):")}</div>{content}'
         "<p>All players have one gain. In JupyterLab this is an instrument: it takes any clip, "
-        "layer and filter, and your own file.</p></section>"
+        "layer and filter, and your own sounds.</p></section>"
+    )
+
+
+class _Drawing:
+    """Sounds as figures: a picture, a player and what they are of, all on the input's scales."""
+
+    def __init__(self, x: Sound, sample_rate: int) -> None:
+        self.gain, self.sample_rate = shared_gain(x), sample_rate
+        self.reference = float(power_spectrogram(x).max()) or None
+
+    def __call__(self, sound: Sound, kind: str, title: str) -> str:
+        said = describe(sound, sample_rate=self.sample_rate)
+        words = f"Log spectrogram, 0 to {self.sample_rate / 2000:g} kHz. {title} {said}."
+        label = title.rstrip(".:")
+        heard = player(sound, label=label, gain=self.gain, sample_rate=self.sample_rate)
+        picture = image_tag(
+            thumbnail(sound, reference=self.reference), words, width="100%", kind="webp"
+        )
+        return (
+            f'<figure data-sound="{kind}" style="margin: 0.5rem 0;">{picture}{heard.audio_tag}'
+            f"<figcaption>{html.escape(title.rstrip(':'))}</figcaption></figure>"
+        )
+
+
+def _spread(last: int, count: int) -> list[int]:
+    """So many layers, evenly from the first to the last."""
+    return sorted({round(number) for number in np.linspace(1, last, min(last, count))})
+
+
+def _layers(exploration: Exploration, layers: Sequence[int], top: int, draw: _Drawing) -> str:
+    parts = []
+    for number, layer in enumerate(layers):
+        filters = []
+        for rank, ranked in enumerate(exploration.ranking(layer)[:top], start=1):
+            heard = exploration.hear(layer, ranked.filter)
+            title = f"{exploration.rank_text(layer, rank)} {heard.measures}".strip()
+            rest = f"Input − sonification of layer {layer}, filter {ranked.filter}."
+            filters.append(
+                f'<div data-stop="{rank}" data-filter="{ranked.filter}" style="{_GRID};">'
+                f"{draw(heard.sonification, 'sonification', title)}"
+                f"{draw(heard.residual, 'residual', rest)}</div>"
+            )
+        summary = f"Layer {layer}: the {len(filters)} filters with the most energy"
+        body = f'<div data-slider="Filter rank">{"".join(filters)}</div>'
+        parts.append(_stop(str(layer), summary, body, is_open=number == 0))
+    return f'<div data-slider="Layer">{"".join(parts)}</div>'
+
+
+def _stop(value: str, summary: str, body: str, *, is_open: bool, lab: bool = False) -> str:
+    quoted = html.escape(value, quote=True)
+    known = f' data-lab="{quoted}"' if lab else ""
+    return (
+        f'<details data-stop="{quoted}"{known}{" open" if is_open else ""}>'
+        f"<summary>{html.escape(summary)}</summary>{body}</details>"
     )

@@ -72,10 +72,10 @@ def small_png(image: Any, *, colours: int = 192) -> bytes:
     return file.getvalue()
 
 
-def image_tag(png: bytes, alt: str, *, width: str = "auto") -> str:
-    """An ``<img>`` that holds its PNG and its alternative text; `width` is CSS."""
-    data = base64.b64encode(png).decode()
+def image_tag(image: bytes, alt: str, *, width: str = "auto", kind: str = "png") -> str:
+    """An ``<img>`` that holds its picture and its alternative text; `width` is CSS."""
+    data = base64.b64encode(image).decode()
     return (
-        f'<img src="data:image/png;base64,{data}" alt="{html.escape(alt, quote=True)}" '
+        f'<img src="data:image/{kind};base64,{data}" alt="{html.escape(alt, quote=True)}" '
         f'style="width: {width}; max-width: 100%; height: auto;">'
     )

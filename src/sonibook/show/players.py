@@ -10,7 +10,7 @@ import base64
 import html
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -31,7 +31,8 @@ class Player:
         What a screen reader calls it; shown above it where it stands alone.
     """
 
-    wav: bytes
+    # Not in its repr, which notebooks keep beside the player.
+    wav: bytes = field(repr=False)
     label: str
 
     @property
@@ -63,7 +64,7 @@ class Table:
     caption : str
     """
 
-    rows: dict[str, tuple[Player, ...]]
+    rows: dict[str, tuple[Player, ...]] = field(repr=False)
     columns: tuple[str, ...]
     gain: float
     caption: str

@@ -82,12 +82,13 @@ class TemperatureSlider(widgets.VBox):
         """The live view, and the static form for where there is no kernel."""
         bundle = super()._repr_mimebundle_(**kwargs) or {}
         parts = [
-            f"<details{' open' if value == TEMPERATURES[1] else ''}>"
+            f'<details data-stop="{value:g}"{" open" if value == TEMPERATURES[1] else ""}>'
             f"<summary>Temperature {value:g}</summary>{''.join(self._shown(value))}</details>"
             for value in TEMPERATURES
         ]
         static = (
-            f'<section class="explorer" aria-label="Temperature">{"".join(parts)}'
-            "<p>In JupyterLab this is a slider.</p></section>"
+            f'<section class="explorer" aria-label="Temperature">'
+            f'<div data-slider="Temperature">{"".join(parts)}</div>'
+            "<p>In JupyterLab any temperature can be chosen.</p></section>"
         )
         return {**bundle, "text/plain": "TemperatureSlider", "text/html": static}
