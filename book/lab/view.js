@@ -85,7 +85,7 @@ export class View {
     part("layer").value = layer;
     const field = (geometry.receptiveField / 8).toPrecision(3);
     say("layer-text", `Layer ${layer}: ${geometry.channels} filters, each hears ${Number(field)} ms`);
-    say("facts", `${network.facts.join("; ")}.`);
+    say("facts", ...network.facts);
     const rank = ranking.findIndex((entry) => entry.filter === filter) + 1;
     part("filter").max = Math.max(ranking.length, 1);
     part("filter").value = Math.max(rank, 1);
