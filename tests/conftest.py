@@ -1,9 +1,28 @@
 """What several test files need."""
 
 import os
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+_HERE = {None, "", b"", "localhost", "127.0.0.1", "::1", "0.0.0.0", "::"}
+
+
+def _stay_here(event: str, arguments: tuple[Any, ...]) -> None:
+    """Refuse what would leave this machine: no test needs a network."""
+    if event == "socket.connect" and isinstance(arguments[1], tuple):
+        host = arguments[1][0]
+    elif event in ("socket.getaddrinfo", "socket.gethostbyname"):
+        host = arguments[0]
+    else:
+        return
+    if host not in _HERE and host != os.uname().nodename:
+        raise RuntimeError(f"A test asked for {host}, but tests run without a network.")
+
+
+sys.addaudithook(_stay_here)
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,7 @@ export function say(name, ...sentences) {
 
 /** @param {number} share from 0 to 1 @returns {string} */
 function percent(share) {
-  return `${(100 * share).toPrecision(2)} %`;
+  return `${(100 * share).toPrecision(2)}\u00a0%`; // a number and its sign stay on one line
 }
 
 /** Shows what is heard, and where the controls stand. */
@@ -85,7 +85,7 @@ export class View {
     part("layer").value = layer;
     const field = (geometry.receptiveField / 8).toPrecision(3);
     say("layer-text", `Layer ${layer}: ${geometry.channels} filters, each hears ${Number(field)} ms`);
-    say("facts", `${network.facts.join("; ")}.`);
+    say("facts", ...network.facts.map((fact) => fact.replaceAll(" %", "\u00a0%")));
     const rank = ranking.findIndex((entry) => entry.filter === filter) + 1;
     part("filter").max = Math.max(ranking.length, 1);
     part("filter").value = Math.max(rank, 1);

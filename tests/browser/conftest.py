@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from firefox import Firefox, installed
 
 ROOT = Path(__file__).parents[2]
 PAGES = ROOT / "build" / "book" / "_build" / "html"
@@ -77,3 +78,14 @@ def browser() -> Iterator[object]:
         running = playwright.chromium.launch(executable_path=executable, args=list(_SWITCHES))
         yield running
         running.close()
+
+
+@pytest.fixture(scope="session")
+def firefox() -> Iterator[Firefox]:
+    """Firefox, from this machine."""
+    executable = installed()
+    if executable is None:
+        pytest.skip("No Firefox on PATH: install one, such as Debian's package firefox-esr.")
+    running = Firefox(executable)
+    yield running
+    running.close()

@@ -13,33 +13,11 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-import torch
+from heard import HEARD, READY, assert_sonifies, unpacked
 from numpy import ndarray
-
-from sonibook.analysis.coherence import mean_top_coherence
-from sonibook.checkpoint import load_encoder
-from sonibook.deconvnet import ForwardPass
 
 PAGES = Path(__file__).parents[2] / "build" / "book" / "_build" / "html"
 RATE = 8000
-#: What is heard, and what the page says; sounds as base64 of float32.
-HEARD = """() => {
-    const { state, ranking, filters, notices, coherence } = sonibookLab.heard;
-    const { input, sound, residual } = sonibookLab.heard;
-    const packed = (x) => {
-        const bytes = new Uint8Array(x.buffer);
-        let text = "";
-        for (let n = 0; n < bytes.length; n += 32768) {
-            text += String.fromCharCode(...bytes.subarray(n, n + 32768));
-        }
-        return btoa(text);
-    };
-    return {
-        ...state, chosen: [...state.chosen], ranking, filters, notices, coherence,
-        input: packed(input), sound: packed(sound), residual: packed(residual),
-    };
-}"""
-READY = "window.sonibookLab?.heard"
 
 
 @dataclass
@@ -59,10 +37,7 @@ class Reader:
     def heard(self) -> dict[str, Any]:
         """What is heard once all is computed."""
         self.page.wait_for_function(READY)
-        found = self.page.evaluate(HEARD)
-        for name in ("input", "sound", "residual"):
-            found[name] = np.frombuffer(base64.b64decode(found[name]), "f4").copy()
-        return found
+        return unpacked(self.page.evaluate(HEARD))
 
     def move(self, slider: str, value: int) -> dict[str, Any]:
         """Move a slider as a mouse does."""
@@ -122,26 +97,6 @@ def wav(x: ndarray, *, rate: int = RATE, subtype: str = "PCM_16") -> bytes:
 
 def noise(seconds: float = 1.0, rate: int = RATE) -> ndarray:
     return np.random.default_rng(5).uniform(-0.4, 0.4, round(seconds * rate)).astype("f4")
-
-
-def assert_sonifies(heard: dict[str, Any]) -> None:
-    """What is heard equals what Python computes, but where rounding turned a switch."""
-    encoder, x = load_encoder(heard["network"]), heard["input"]
-    passed = ForwardPass(encoder, x)
-    maps = passed.maps[heard["layer"] - 1].clone()
-    if heard["filters"] is not None:
-        maps[:, np.setdiff1d(np.arange(maps.shape[1]), heard["filters"])] = 0
-    expected = passed.way_back(heard["layer"], maps)[0, 0].numpy()
-    expected *= np.abs(x).max() / np.abs(expected).max()
-    sound = heard["sound"]
-    difference = np.abs(sound - expected)
-    cosine = sound @ expected / np.linalg.norm(sound) / np.linalg.norm(expected)
-    assert cosine > 0.999
-    # One turned switch at the loudest sample changes the scale of all the others.
-    assert np.quantile(difference, 0.9) < 1e-5 or cosine > 0.99999
-    np.testing.assert_allclose(heard["residual"], x - sound, atol=1e-6)
-    both = (torch.from_numpy(signal.astype("f8")) for signal in (x, sound))
-    assert heard["coherence"] == pytest.approx(float(mean_top_coherence(*both)), abs=1e-6)
 
 
 def test_every_layer_is_heard(reader: Reader) -> None:

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from sonibook.checkpoint import read_card, save_checkpoint, shipped
+from sonibook.checkpoint import load_encoder, read_card, save_checkpoint, shipped
 from sonibook.cli import main
 from sonibook.encoder import CNN12, Classifier
 from sonibook.errors import AudioError, CheckpointError
-from sonibook.show.lab import LabClip, LabNetwork, export_lab, facts
+from sonibook.show.lab import LabClip, LabNetwork, export_lab, facts, main_networks
 from sonibook.stack import blocks_of, receptive_field
 
 LAB = Path(__file__).parents[2] / "book" / "lab"
@@ -121,13 +121,30 @@ def test_what_cannot_be_exported_leaves_no_manifest(tmp_path: Path) -> None:
     assert not (tmp_path / "manifest.js").exists()
 
 
-def test_facts_tell_the_card() -> None:
-    card = {"task": "t", "data": "d", "test": {"accuracy": 0.6475}, "chance": 0.02}
-    encoder = CNN12(width=1 / 16, seed=0)
-    told = facts(LabNetwork("x", encoder, {**card, "licence_of_data": "CC BY"}))
-    assert told[:3] == ["t", "d", "names 64.8 % of unseen clips right (chance: 2 %)"]
-    assert told[3] == f"width 0.0625, {sum(p.numel() for p in encoder.parameters()):,} weights"
-    assert told[4] == "data: CC BY"
+def told(card: dict[str, Any]) -> str:
+    return " ".join(facts(LabNetwork("x", CNN12(width=1 / 16, seed=0), card)))
+
+
+def test_facts_tell_the_card_in_plain_sentences() -> None:
+    card = {"task": "supervised classification", "data": "d", "chance": 0.5, "classes": ["a", "b"]}
+    card |= {"config": {"objective": "cross_entropy"}, "test": {"accuracy": 0.6475}}
+    weights = sum(p.numel() for p in CNN12(width=1 / 16, seed=0).parameters())
+    assert told({**card, "licence_of_data": "CC BY"}) == (
+        "Trained with labels: to name the class of a recording (2 classes). Its data: d. "
+        "It names 64.8 % of unseen clips right (chance: 50 %). "
+        f"CNN12 at width 0.0625, {weights:,} weights. Licence of the data: CC BY."
+    )
+    # A card without settings tells its objective as its task; one without both tells nothing.
+    assert told({"task": "nt xent"}).startswith("Trained without labels: to tell which two")
+    assert told({"task": "trained to hum."}).startswith("Trained to hum. CNN12")
+    assert told({}).startswith("Its card does not tell how it was trained.")
+
+
+@pytest.mark.parametrize("name", main_networks(shipped()))
+def test_every_shipped_network_says_what_it_was_trained_for(name: str) -> None:
+    sentences = facts(LabNetwork(name, load_encoder(name), read_card(name)))
+    assert sentences[0].startswith("Trained with"), "its card names no objective that facts knows"
+    assert sentences[1].startswith("Its data:")
 
 
 # The command
@@ -138,7 +155,10 @@ def test_command_exports_all_that_is_shipped_and_random(
 ) -> None:
     assert main(["export-lab", "--out", str(tmp_path)]) == 0
     _, manifest = received(tmp_path / "manifest.js")
-    assert {entry["name"] for entry in manifest["networks"]} == {*shipped(), "random"}
+    assert {entry["name"] for entry in manifest["networks"]} == {
+        *main_networks(shipped()),
+        "random",
+    }
     assert len(manifest["clips"]) >= 5
     for entry in manifest["clips"]:
         samples = np.frombuffer(content(tmp_path, entry), "<i2")

@@ -29,7 +29,7 @@ def export_lab(
         typer.Argument(
             metavar="[CHECKPOINT]...",
             help="Shipped names, .safetensors files, or 'random' for an untrained encoder; by "
-            "default all that are shipped, and random.",
+            "default all that are shipped (without variants, such as other seeds), and random.",
         ),
     ] = None,
     width: Annotated[float, typer.Option(min=1 / 64, help="Of the random encoder.")] = 0.25,
@@ -42,8 +42,10 @@ def export_lab(
     """
     from sonibook.checkpoint import shipped
     from sonibook.show.lab import export_lab as write
+    from sonibook.show.lab import main_networks
 
-    named = list(dict.fromkeys(checkpoints or [*sorted(shipped(), reverse=True), _RANDOM]))
+    named = checkpoints or [*sorted(main_networks(shipped()), reverse=True), _RANDOM]
+    named = list(dict.fromkeys(named))
     networks = [_network(name, width=width, seed=seed) for name in named]
     manifest = write(networks, _clips(), out)
     rows = [
@@ -60,7 +62,7 @@ def _network(name: str, *, width: float, seed: int) -> LabNetwork:
     from sonibook.show.lab import LabNetwork
 
     if name == _RANDOM:
-        card = {"task": f"random weights (He, seed {seed}), never trained"}
+        card = {"task": f"never trained: random weights (He, seed {seed}), to compare with"}
         return LabNetwork(_RANDOM, CNN12(width=width, seed=seed).eval(), card)
     card = read_card(name)
     short = name if name in shipped() else str(card.get("name") or Path(name).stem)

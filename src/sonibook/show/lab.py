@@ -11,7 +11,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,13 @@ from sonibook.stack import blocks_of, receptive_field, stride
 
 #: What the name of a network may be: it stands in file names and in links.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+#: What networks were trained to do, by the objective that their cards name.
+_TRAINED = {
+    "cross_entropy": "Trained with labels: to name the class of a recording",
+    "binary_cross_entropy": "Trained with labels: to name all that is heard in a recording",
+    "nt_xent": "Trained without labels: to tell which two excerpts are of the same recording",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,8 +127,30 @@ def export_lab(
     return manifest
 
 
+def main_networks(names: Iterable[str]) -> list[str]:
+    """The networks among `names` that are no variant of another.
+
+    Parameters
+    ----------
+    names : iterable of str
+        ``supervised-1`` is a variant of ``supervised`` (another seed, say), where both are there.
+
+    Returns
+    -------
+    list of str
+        In the order of `names`.
+
+    Examples
+    --------
+    >>> main_networks(["supervised", "supervised-1", "contrastive"])
+    ['supervised', 'contrastive']
+    """
+    known = list(names)
+    return [name for name in known if not any(name.startswith(f"{other}-") for other in known)]
+
+
 def facts(network: LabNetwork) -> list[str]:
-    """What a reader should know of a network, in a few short phrases.
+    """What a reader should know of a network, in a few plain sentences.
 
     Parameters
     ----------
@@ -130,17 +159,29 @@ def facts(network: LabNetwork) -> list[str]:
     Returns
     -------
     list of str
+        How it was trained, as far as its card tells; how well it does; its size.
     """
-    card, parameters = network.card, sum(p.numel() for p in network.encoder.parameters())
-    found = [card.get("task"), card.get("data")]
+    card, encoder = network.card, network.encoder
+    task = str(card.get("task") or "")
+    settings = card.get("config") or {}
+    trained = _TRAINED.get(str(settings.get("objective") or task.replace(" ", "_")))
+    if trained and card.get("classes"):
+        trained += f" ({len(card['classes'])} classes)"
+    trained = trained or (task and _sentence(task)) or "Its card does not tell how it was trained"
+    data, licence = card.get("data"), card.get("licence_of_data")
+    found = [trained, data and f"Its data: {data}"]
     accuracy = card.get("test", {}).get("accuracy", card.get("test_accuracy"))
     if accuracy is not None:
         chance = f" (chance: {100 * card['chance']:.3g} %)" if card.get("chance") else ""
-        found.append(f"names {100 * accuracy:.1f} % of unseen clips right{chance}")
-    found.append(f"width {network.encoder.width:g}, {parameters:,} weights")
-    if "licence_of_data" in card:
-        found.append(f"data: {card['licence_of_data']}")
-    return [phrase for phrase in found if phrase]
+        found.append(f"It names {100 * accuracy:.1f} % of unseen clips right{chance}")
+    weights = sum(p.numel() for p in encoder.parameters())
+    found.append(f"CNN12 at width {encoder.width:g}, {weights:,} weights")
+    found.append(licence and f"Licence of the data: {licence}")
+    return [f"{sentence}." for sentence in found if sentence]
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:].rstrip(".")
 
 
 def _write_network(network: LabNetwork, out: Path) -> dict[str, Any]:

@@ -8,7 +8,12 @@ from __future__ import annotations
 import html
 from typing import Any
 
-import ipywidgets as widgets
+try:
+    import ipywidgets as widgets
+except ModuleNotFoundError:
+    raise ImportError(
+        "The slider needs ipywidgets, which is not installed: pip install 'sonibook[lab]'."
+    ) from None
 
 from sonibook.show.contrast import Similarity, temperature_picture, temperature_words
 from sonibook.show.picture import picture

@@ -1,0 +1,63 @@
+"""What is heard in the lab, as its page tells scripts, and how it is held against Python."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sonibook.analysis.coherence import mean_top_coherence
+from sonibook.checkpoint import load_encoder
+from sonibook.deconvnet import ForwardPass
+
+#: What is heard, and what the page says; sounds as base64 of float32.
+HEARD = """() => {
+    const { state, ranking, filters, notices, coherence } = sonibookLab.heard;
+    const { input, sound, residual } = sonibookLab.heard;
+    const packed = (x) => {
+        const bytes = new Uint8Array(x.buffer);
+        let text = "";
+        for (let n = 0; n < bytes.length; n += 32768) {
+            text += String.fromCharCode(...bytes.subarray(n, n + 32768));
+        }
+        return btoa(text);
+    };
+    return {
+        ...state, chosen: [...state.chosen], ranking, filters, notices, coherence,
+        input: packed(input), sound: packed(sound), residual: packed(residual),
+    };
+}"""
+#: True once all that was asked for is heard.
+READY = "window.sonibookLab?.heard"
+
+
+def unpacked(found: dict[str, Any]) -> dict[str, Any]:
+    """What `HEARD` gives, with its sounds as arrays."""
+    sounds = {
+        name: np.frombuffer(base64.b64decode(found[name]), "f4").copy()
+        for name in ("input", "sound", "residual")
+    }
+    return {**found, **sounds}
+
+
+def assert_sonifies(heard: dict[str, Any]) -> None:
+    """What is heard equals what Python computes, but where rounding turned a switch."""
+    encoder, x = load_encoder(heard["network"]), heard["input"]
+    passed = ForwardPass(encoder, x)
+    maps = passed.maps[heard["layer"] - 1].clone()
+    if heard["filters"] is not None:
+        maps[:, np.setdiff1d(np.arange(maps.shape[1]), heard["filters"])] = 0
+    expected = passed.way_back(heard["layer"], maps)[0, 0].numpy()
+    expected *= np.abs(x).max() / np.abs(expected).max()
+    sound = heard["sound"]
+    difference = np.abs(sound - expected)
+    cosine = sound @ expected / np.linalg.norm(sound) / np.linalg.norm(expected)
+    assert cosine > 0.999
+    # One turned switch at the loudest sample changes the scale of all the others.
+    assert np.quantile(difference, 0.9) < 1e-5 or cosine > 0.99999
+    np.testing.assert_allclose(heard["residual"], x - sound, atol=1e-6)
+    both = (torch.from_numpy(signal.astype("f8")) for signal in (x, sound))
+    assert heard["coherence"] == pytest.approx(float(mean_top_coherence(*both)), abs=1e-6)
