@@ -145,7 +145,7 @@ def claim_figure(one: Judged) -> Picture:
         for axes, unit, own in zip(panels, units, groups, strict=True):
             axes.axvline(0.0, color=GREY, linewidth=0.8)
             for place, test in enumerate(own):
-                _draw(axes, test, -place)
+                _draw(axes, test, float(-place))
             axes.set_yticks([-place for place in range(len(own))], [test.says for test in own])
             axes.tick_params(axis="y", labelsize=7.5, length=0)
             axes.set_ylim(0.6 - len(own), 0.6)
