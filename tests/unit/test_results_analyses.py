@@ -11,7 +11,7 @@ import torch
 from sonibook import sonify
 from sonibook.analysis.activations import top_activations
 from sonibook.analysis.controls import matched, partners, random_phase
-from sonibook.analysis.favourites import FavouritesResult, chosen_filter, favourites
+from sonibook.analysis.favourites import FavouritesResult, chosen_filter, favourite_clips
 from sonibook.analysis.shifts import ShiftResult, shift_law
 from sonibook.analysis.stimulation import STIMULI, StimulationResult, stimulation
 from sonibook.analysis.stream import seeded
@@ -79,7 +79,7 @@ def test_a_shift_longer_than_the_clip_is_counted_as_not_measured(
 
 @pytest.fixture(scope="module")
 def liked(network: CNN12, scenes: Dataset) -> FavouritesResult:
-    return favourites({"tiny": network}, scenes)
+    return favourite_clips({"tiny": network}, scenes)
 
 
 def test_agreement_is_the_share_of_pairs_that_share_a_class(
@@ -119,7 +119,7 @@ def test_the_rule_chooses_the_pair(
 def test_favourites_need_one_label(network: CNN12) -> None:
     many = open_dataset("soundscapes", size=4, duration=0.6)
     with pytest.raises(AnalysisError, match="compared by one label"):
-        favourites({"tiny": network}, many)
+        favourite_clips({"tiny": network}, many)
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from sonibook.errors import AnalysisError
 from sonibook.metrics import wilson_interval
 from sonibook.paper.cells import Cell, CellFile
 from sonibook.paper.reported import REPORTED
-from sonibook.paper.table import crossed_interval, difference, rows_of
+from sonibook.paper.table import crossed_interval, difference, table_rows
 from sonibook.paper.tables import TABLES, assemble
 from sonibook.show.paper_table import differences_table, paper_table
 
@@ -57,7 +57,7 @@ def hash_of(row: str) -> int:
 
 def test_a_rows_mean_is_over_all_clips_and_its_interval_over_seeds() -> None:
     cells = cells_of("contrastive", (0, 1, 2), 0.7)
-    (row,) = rows_of(cells)
+    (row,) = table_rows(cells)
     shares = [
         np.mean([float(bit) for one in cells if one.seed == seed for bit in one.right])
         for seed in (0, 1, 2)
@@ -74,13 +74,13 @@ def test_a_rows_mean_is_over_all_clips_and_its_interval_over_seeds() -> None:
 
 def test_one_seeds_interval_is_over_folds_and_one_parts_over_clips() -> None:
     cells = cells_of("contrastive", (0,), 0.7)
-    found = rows_of(cells)[0].metrics["accuracy"]
+    found = table_rows(cells)[0].metrics["accuracy"]
     values = [one.metrics["accuracy"] for one in cells]
     half = stats.t.ppf(0.975, 4) * np.std(values, ddof=1) / np.sqrt(5)
     assert found.over == "folds"
     assert found.high - found.low == pytest.approx(2 * half)
 
-    (alone,) = rows_of([cell("random", 0, 5, "1" * 15 + "0" * 5)])
+    (alone,) = table_rows([cell("random", 0, 5, "1" * 15 + "0" * 5)])
     found = alone.metrics["accuracy"]
     assert found.over == "clips"
     assert (found.low, found.high) == pytest.approx(wilson_interval(15, 20))
@@ -88,7 +88,7 @@ def test_one_seeds_interval_is_over_folds_and_one_parts_over_clips() -> None:
 
 def test_a_seed_that_lacks_a_fold_is_left_out() -> None:
     cells = [*cells_of("contrastive", (0, 1), 0.7), *cells_of("contrastive", (2,), 0.7, folds=3)]
-    assert rows_of(cells)[0].seeds == (0, 1)
+    assert table_rows(cells)[0].seeds == (0, 1)
 
 
 def test_rows_of_two_questions_or_trainings_are_apart() -> None:
@@ -97,7 +97,7 @@ def test_rows_of_two_questions_or_trainings_are_apart() -> None:
         cell("random", 0, 1, "1111", training="full"),
         cell("random", 0, 1, "0000", question="fsdd, its own split"),
     ]
-    assert [row.metrics["accuracy"].mean for row in rows_of(cells)] == [0.5, 1.0, 0.0]
+    assert [row.metrics["accuracy"].mean for row in table_rows(cells)] == [0.5, 1.0, 0.0]
 
 
 def recordings(folds: int = 5) -> dict[str, list[str]]:
