@@ -91,10 +91,10 @@ def measured_in_words(one: Judged) -> str:
         return ""
     first = next((test for test in known if test.kind == "effect"), known[0])
     passed = sum(test.passes for test in known)
-    return f"{test_in_words(first)}; {passed} of {len(one.tests)} tests pass"
+    return f"{number_in_words(first)}; {passed} of {len(one.tests)} tests pass"
 
 
-def test_in_words(test: Test) -> str:
+def number_in_words(test: Test) -> str:
     """A test's number with its interval, unit and count.
 
     Parameters
@@ -150,7 +150,7 @@ def claim_figure(one: Judged) -> Picture:
             axes.tick_params(axis="y", labelsize=7.5, length=0)
             axes.set_ylim(0.6 - len(own), 0.6)
             axes.set_xlabel(unit, fontsize=8)
-    words = "; ".join(f"{test.says}: {test_in_words(test)}" for test in known)
+    words = "; ".join(f"{test.says}: {number_in_words(test)}" for test in known)
     alt = f"{one.says} {one.judgement.words}. Each test with its 95 % interval. {words}."
     return picture(figure, alt=alt.replace("<", "below"))
 
