@@ -25,7 +25,8 @@ def paper_table(content: Mapping[str, Any]) -> Grid:
     -------
     Grid
         Means with half their 95 % intervals and over what these are, over how many seeds and
-        parts (folds, speakers); rows that were not measured yet say so. The paper's data are others: what compares is the order.
+        parts (folds, speakers); rows that were not measured yet say so. The paper's data are
+        others: what compares is the order.
     """
     rows = [Row.model_validate(one) for one in content["rows"]]
     reported = [Reported.model_validate(one) for one in content["reported"]]
