@@ -13,7 +13,7 @@ from torch import nn
 
 from sonibook.analysis.ablation import ablate
 from sonibook.analysis.evolution import feature_evolution
-from sonibook.analysis.favourites import favourites
+from sonibook.analysis.favourites import favourite_clips
 from sonibook.analysis.layer_coherence import coherence_by_layer
 from sonibook.analysis.layers import layer_importances
 from sonibook.analysis.result import Result, fingerprint
@@ -115,7 +115,7 @@ def _selectivity(settings: Settings, streaming: Streaming) -> Result:
 
 def _favourites(settings: Settings, streaming: Streaming) -> Result:
     # The favourites of a few clips are none: all, whatever the profile.
-    return favourites(_trained(settings), _unseen(settings), **_of_all(streaming))
+    return favourite_clips(_trained(settings), _unseen(settings), **_of_all(streaming))
 
 
 def _stimulation(settings: Settings, streaming: Streaming) -> Result:

@@ -101,7 +101,7 @@ class NetworkFavourites(Record):
 
 
 class FavouritesResult(Result):
-    """What `favourites` found.
+    """What `favourite_clips` found.
 
     Attributes
     ----------
@@ -115,7 +115,7 @@ class FavouritesResult(Result):
     favourites: tuple[NetworkFavourites, ...]
 
 
-def favourites(
+def favourite_clips(
     networks: Mapping[str, nn.Module],
     data: Dataset,
     *,

@@ -132,7 +132,7 @@ class _Energies:
                        white_noise(s, generator=generator)]  # fmt: skip
             there = [place for place, one in enumerate(stimuli) if one is not None and one.any()]
             those = torch.stack([matched(stimuli[place], s) for place in there])
-            asked = torch.cat([matched(those, x), x - those]).unsqueeze(1)
+            asked = torch.cat([matched(those, x.expand_as(those)), x - those]).unsqueeze(1)
             energy = FeatureMaps(network, asked, depth=layer).energy(layer)[:, int(index)].double()
             in_db = (10 * (energy / own).clamp_min(10 ** (FLOOR_DB / 10)).log10()).numpy()
             levels[row][:, there] = in_db.reshape(2, -1)

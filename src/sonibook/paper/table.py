@@ -91,7 +91,7 @@ class Difference(Record):
     minus_seeds: tuple[int, ...]
 
 
-def rows_of(cells: Iterable[Cell]) -> list[Row]:
+def table_rows(cells: Iterable[Cell]) -> list[Row]:
     """The rows that cells make, in the order of their first cells.
 
     Parameters

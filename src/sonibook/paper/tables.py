@@ -7,7 +7,7 @@ from typing import Any
 from sonibook.analysis.result import Record
 from sonibook.paper.cells import CellFile
 from sonibook.paper.reported import REPORTED, Training
-from sonibook.paper.table import difference, rows_of
+from sonibook.paper.table import difference, table_rows
 
 #: What the intervals in a table are, in words.
 INTERVALS = (
@@ -160,7 +160,7 @@ def assemble(spec: TableSpec, kept: CellFile, *, seed: int = 0) -> dict[str, Any
         ``rows``, ``differences``, ``reported`` (the paper's), ``not_measured_yet``, and in words
         what the table is. JSON.
     """
-    rows = rows_of(kept.cells)
+    rows = table_rows(kept.cells)
     there = {(one.question, one.row, one.training) for one in rows}
     differences = []
     for question, row, training, minus, minus_training in spec.compared:

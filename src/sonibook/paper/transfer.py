@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
+from pydantic import ValidationError
 from scipy.special import softmax
 
 from sonibook.analysis.result import fingerprint
@@ -188,18 +189,22 @@ def run_cells(
 
 def _shipped_run(experiment: TrainConfig) -> str | None:
     """The shipped network that this run would make again, if there is one."""
-    wanted = _what_matters(experiment.described())
+    wanted = _what_matters(experiment)
     for name in shipped():
         card = read_card(name)
-        if "classes" in card and _what_matters(card.get("config", {})) == wanted:
+        try:
+            made = TrainConfig.model_validate(card.get("config"))
+        except ValidationError:
+            continue  # made by another program, or by a config of another time
+        if "classes" in card and _what_matters(made) == wanted:
             return name
     return None
 
 
-def _what_matters(described: dict[str, Any]) -> dict[str, Any]:
+def _what_matters(config: TrainConfig) -> dict[str, Any]:
     """What of a configuration has a bearing on the weights, up to the order of sums."""
     apart = {"name", "log", "evaluate_every", "keep_every", "threads"}
-    return {key: value for key, value in described.items() if key not in apart}
+    return {key: value for key, value in config.described().items() if key not in apart}
 
 
 def _startable(encoder: Pretrained, runs: Path) -> str:

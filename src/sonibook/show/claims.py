@@ -91,10 +91,10 @@ def measured_in_words(one: Judged) -> str:
         return ""
     first = next((test for test in known if test.kind == "effect"), known[0])
     passed = sum(test.passes for test in known)
-    return f"{said(first)}; {passed} of {len(one.tests)} tests pass"
+    return f"{number_in_words(first)}; {passed} of {len(one.tests)} tests pass"
 
 
-def said(test: Test) -> str:
+def number_in_words(test: Test) -> str:
     """A test's number with its interval, unit and count.
 
     Parameters
@@ -145,12 +145,12 @@ def claim_figure(one: Judged) -> Picture:
         for axes, unit, own in zip(panels, units, groups, strict=True):
             axes.axvline(0.0, color=GREY, linewidth=0.8)
             for place, test in enumerate(own):
-                _draw(axes, test, -place)
+                _draw(axes, test, float(-place))
             axes.set_yticks([-place for place in range(len(own))], [test.says for test in own])
             axes.tick_params(axis="y", labelsize=7.5, length=0)
             axes.set_ylim(0.6 - len(own), 0.6)
             axes.set_xlabel(unit, fontsize=8)
-    words = "; ".join(f"{test.says}: {said(test)}" for test in known)
+    words = "; ".join(f"{test.says}: {number_in_words(test)}" for test in known)
     alt = f"{one.says} {one.judgement.words}. Each test with its 95 % interval. {words}."
     return picture(figure, alt=alt.replace("<", "below"))
 

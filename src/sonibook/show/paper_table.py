@@ -24,8 +24,9 @@ def paper_table(content: Mapping[str, Any]) -> Grid:
     Returns
     -------
     Grid
-        Means with half their 95 % intervals, over what and over how many seeds; rows that were
-        not measured yet say so. The paper's data are others: what compares is the order.
+        Means with half their 95 % intervals and over what these are, over how many seeds and
+        parts (folds, speakers); rows that were not measured yet say so. The paper's data are
+        others: what compares is the order.
     """
     rows = [Row.model_validate(one) for one in content["rows"]]
     reported = [Reported.model_validate(one) for one in content["reported"]]
@@ -40,6 +41,7 @@ def paper_table(content: Mapping[str, Any]) -> Grid:
                 for name in names
             },
             "seeds": str(len(row.seeds)),
+            "parts": str(row.parts),
             "paper": _of_paper(row.row, row.training, reported),
         }
         for row in rows
@@ -51,6 +53,7 @@ def paper_table(content: Mapping[str, Any]) -> Grid:
             "training": training,
             **{_METRICS[name]: "not measured yet" if name == names[0] else "" for name in names},
             "seeds": "0",
+            "parts": "0",
             "paper": _of_paper(start, training, reported),
         }
         for question, start, training in content["not_measured_yet"]

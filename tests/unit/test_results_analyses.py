@@ -1,0 +1,167 @@
+"""Shifts, favourites and stimulation, against definitions written out."""
+
+from __future__ import annotations
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+
+from sonibook import sonify
+from sonibook.analysis.activations import top_activations
+from sonibook.analysis.controls import matched, partners, random_phase
+from sonibook.analysis.favourites import FavouritesResult, chosen_filter, favourite_clips
+from sonibook.analysis.shifts import ShiftResult, shift_law
+from sonibook.analysis.stimulation import STIMULI, StimulationResult, stimulation
+from sonibook.analysis.stream import seeded
+from sonibook.datasets import Dataset, open_dataset
+from sonibook.encoder import CNN12
+from sonibook.errors import AnalysisError
+from sonibook.forward import FeatureMaps
+from sonibook.show.favourites import favourites_figure
+from sonibook.show.shifts import shifts_figure
+from sonibook.show.stimulation import stimulation_figure
+
+
+@pytest.fixture(scope="module")
+def network() -> CNN12:
+    return CNN12(width=1 / 16, seed=1).eval()
+
+
+@pytest.fixture(scope="module")
+def scenes() -> Dataset:
+    return open_dataset("soundscapes", size=6, duration=1.5, seed=4, task="single-label")
+
+
+@pytest.fixture(scope="module")
+def law(network: CNN12, scenes: Dataset) -> ShiftResult:
+    return shift_law({"tiny": network}, scenes, shifts=(1, 16, 256, 1024), limit=3)
+
+
+def test_shifts_by_multiples_of_the_stride_are_exact_and_others_are_not(law: ShiftResult) -> None:
+    for row in law.shifts[0].rows:
+        assert row.stride == 2 ** min(row.layer, 8)
+        assert row.exact == (row.shift % row.stride == 0)
+        assert row.cosine.mean is not None
+        if row.exact:
+            assert row.cosine.mean > 0.9999
+        elif row.shift == 1:
+            assert row.cosine.mean < 0.95
+
+
+def test_a_shifts_cosine_is_that_of_the_definition(
+    law: ShiftResult, network: CNN12, scenes: Dataset
+) -> None:
+    cosines = []
+    for index in (0, 2, 4):  # three of six, evenly spaced
+        x = scenes[index].waveform
+        chosen = FeatureMaps(network, x).most_active(4)[0]
+        first, later = (
+            sonify(network, sound, layer=4, filters=[chosen], rescale=False)[0].numpy()
+            for sound in (x, x[1:])
+        )
+        margin = 1 + 6 + 2 * 6 + 4 * 4 + 8 * 4 + (1 + 2 + 4 + 8)  # kernels 7 7 5 5, pools of 2
+        a, b = later[margin:].astype(float), first[1 + margin :].astype(float)
+        cosines.append(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
+    (row,) = (one for one in law.shifts[0].rows if (one.layer, one.shift) == (4, 1))
+    assert row.cosine.mean == pytest.approx(np.mean(cosines), abs=1e-6)
+
+
+def test_a_shift_longer_than_the_clip_is_counted_as_not_measured(
+    network: CNN12, scenes: Dataset
+) -> None:
+    found = shift_law({"tiny": network}, scenes, shifts=(99_999,), limit=2)
+    assert {row.cosine.clips for row in found.shifts[0].rows} == {0}
+    with pytest.raises(AnalysisError, match="one sample or more"):
+        shift_law({"tiny": network}, scenes, shifts=(0,))
+
+
+@pytest.fixture(scope="module")
+def liked(network: CNN12, scenes: Dataset) -> FavouritesResult:
+    return favourite_clips({"tiny": network}, scenes)
+
+
+def test_agreement_is_the_share_of_pairs_that_share_a_class(
+    liked: FavouritesResult, network: CNN12, scenes: Dataset
+) -> None:
+    tops = top_activations({"tiny": network}, scenes, k=3).activations[0]
+    own, by_random = liked.favourites
+    assert by_random.baseline
+    assert not by_random.pairs
+    for layer, found in zip(tops.layers, own.layers, strict=True):
+        shares = []
+        for one in layer.filters:
+            labels = [scenes.labels(top.index)[0] for top in one.top]
+            if len(labels) == 3:
+                shares.append(np.mean([a == b for a, b in combinations(labels, 2)]))
+        assert found.agreement.mean == pytest.approx(np.mean(shares))
+        assert found.filters == len(shares)
+    labels = [scenes.labels(index)[0] for index in range(len(scenes))]
+    assert liked.chance == pytest.approx(np.mean([a == b for a, b in combinations(labels, 2)]))
+
+
+def test_the_rule_chooses_the_pair(
+    liked: FavouritesResult, network: CNN12, scenes: Dataset
+) -> None:
+    tops = top_activations({"tiny": network}, scenes, k=3).activations[0]
+    for layer, pair in zip(tops.layers, liked.favourites[0].pairs, strict=True):
+        chosen = chosen_filter(layer, scenes)
+        assert chosen is not None
+        assert (pair.filter, pair.clip) == (chosen.filter, chosen.top[0])
+        for one in layer.filters:
+            labels = {scenes.labels(top.index)[0] for top in one.top}
+            assert not (len(one.top) == 3 and len(labels) == 1) or pair.agreement == 1
+        assert pair.label == scenes.classes[scenes.labels(pair.clip.index)[0]]
+        assert 0 < pair.coherence <= 1
+
+
+def test_favourites_need_one_label(network: CNN12) -> None:
+    many = open_dataset("soundscapes", size=4, duration=0.6)
+    with pytest.raises(AnalysisError, match="compared by one label"):
+        favourite_clips({"tiny": network}, many)
+
+
+@pytest.fixture(scope="module")
+def stimulated(network: CNN12, scenes: Dataset) -> StimulationResult:
+    return stimulation({"tiny": network}, scenes, limit=3)
+
+
+def test_levels_are_those_of_the_definition(
+    stimulated: StimulationResult, network: CNN12, scenes: Dataset
+) -> None:
+    clips = [scenes[index] for index in (0, 2, 4)]
+    layer, heard, left = 5, [], []
+    for clip in clips:
+        x = torch.from_numpy(clip.waveform)
+        before = FeatureMaps(network, x).energy(layer)[0]
+        chosen = int(before.argmax())
+        s = sonify(network, x, layer=layer, filters=[chosen])[0]
+        turned = random_phase(s, generator=seeded(0, "stimulation", clip.clip_id, str(layer)))
+        levels = []
+        for sound in (matched(s, x), matched(turned, x), x - s):
+            energy = FeatureMaps(network, sound).energy(layer)[0, chosen]
+            levels.append(10 * float(torch.log10(energy / before[chosen])))
+        heard.append(levels[:2])
+        left.append(levels[2])
+    row = stimulated.stimulation[0].layers[layer - 1]
+    assert row.heard["sonification"].mean == pytest.approx(np.mean(heard, axis=0)[0], abs=1e-3)
+    assert row.above["random phase"].mean == pytest.approx(
+        -np.mean(np.diff(heard, axis=1)), abs=1e-3
+    )
+    assert row.left["sonification"].mean == pytest.approx(np.mean(left), abs=1e-3)
+    assert set(row.heard) == set(STIMULI)
+    assert partners(clips) != [None] * 3
+
+
+def test_results_come_back_from_json_and_are_drawn(
+    tmp_path, law: ShiftResult, liked: FavouritesResult, stimulated: StimulationResult
+) -> None:
+    for result in (law, liked, stimulated):
+        result.write(tmp_path / "result.json")
+        assert type(result).read(tmp_path / "result.json") == result
+    assert "3 clips" in shifts_figure(law).alt
+    assert "layer 8, filter" in favourites_figure(liked.favourites[0], layers=(8, 11)).alt
+    with pytest.raises(ValueError, match="has no pair"):
+        favourites_figure(liked.favourites[1], layers=(8,))
+    assert "Sonification: tiny, heard:" in stimulation_figure(stimulated).alt

@@ -1,0 +1,222 @@
+"""The rule of the claims, the arithmetic of intervals, and claims on made-up results."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from sonibook.analysis.layer_coherence import CoherenceResult, LayerCoherence, NetworkCoherence
+from sonibook.analysis.result import Estimate, Measured
+from sonibook.paper.judge import CLAIMS, claims_content, judge_claims, write_claims
+from sonibook.paper.measures import (
+    Measure,
+    less,
+    minus,
+    negative,
+    of,
+    of_regime,
+    over_layers,
+    over_seeds,
+    size,
+)
+from sonibook.paper.verdict import Test, judge
+from sonibook.show.claims import claim_figure, claims_table, measured_in_words
+
+
+def measure(mean: float, half: float = 0.1, **changes) -> Measure:
+    given = {"mean": mean, "low": mean - half, "high": mean + half, "clips": 40}
+    return Measure.model_validate(given | changes)
+
+
+def one(mean: float | None, kind: str = "effect", **changes) -> Test:
+    found = None if mean is None else measure(mean, **changes)
+    return Test(says=f"{kind} {mean}", kind=kind, unit="Hz", file="figure-1", measure=found)
+
+
+@pytest.mark.parametrize(
+    ("tests", "verdict"),
+    [
+        ([one(1.0)], "holds"),
+        ([one(1.0), one(1.0, "control")], "holds"),
+        ([one(1.0), one(0.05, "control")], "holds in part"),
+        ([one(1.0), one(-1.0)], "holds in part"),
+        ([one(1.0), one(None, "control")], "holds in part"),
+        ([one(0.05), one(1.0, "control")], "does not hold here"),
+        ([one(-1.0)], "does not hold here"),
+        ([one(0.05), one(None, "control")], "does not hold here"),
+        ([one(0.05), one(None)], "not measured yet"),
+        ([one(None)], "not measured yet"),
+    ],
+)
+def test_the_rule_reaches_each_verdict(tests: list[Test], verdict: str) -> None:
+    assert judge(tests).verdict == verdict
+
+
+def test_what_cannot_be_tested_says_why() -> None:
+    found = judge([], untestable="It takes listeners.")
+    assert (found.verdict, found.why) == ("cannot be tested here", "It takes listeners.")
+    with pytest.raises(ValueError, match="controls alone prove nothing"):
+        judge([one(1.0, "control")])
+
+
+def test_one_seed_is_said_and_several_are_not() -> None:
+    assert judge([one(1.0)]).words == "holds (one seed)"
+    assert judge([one(1.0, seeds=3)]).words == "holds"
+    assert judge([one(1.0, seeds=3), one(1.0)]).words == "holds (one seed)"
+    assert judge([one(None)]).words == "not measured yet"
+
+
+def test_the_reason_tells_open_from_opposite() -> None:
+    why = judge([one(1.0), one(0.05), one(-1.0), one(None)]).why
+    assert why == (
+        "Shown: effect 1.0; not shown: effect 0.05; the opposite is shown of: effect -1.0; "
+        "not measured yet: effect None."
+    )
+
+
+def test_the_mean_over_layers_is_cautious() -> None:
+    rows = [measure(1.0, 0.1), measure(2.0, 0.3)]
+    found = over_layers(rows)
+    assert found is not None
+    assert (found.mean, found.low, found.high) == pytest.approx((1.5, 1.3, 1.7))
+    assert over_layers([measure(1.0), None]) is None
+    assert over_layers([]) is None
+
+
+def test_several_seeds_give_students_interval() -> None:
+    values = [0.4, 0.5, 0.7]
+    found = over_seeds([measure(value) for value in values])
+    assert found is not None
+    interval = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
+    assert (found.low, found.high) == pytest.approx(interval)
+    assert (found.seeds, found.values) == (3, tuple(values))
+    alone = over_seeds([measure(0.4, 0.2), None])
+    assert alone is not None
+    assert (alone.low, alone.high, alone.seeds) == pytest.approx((0.2, 0.6, 1))
+
+
+def test_differences_of_one_seed_square_and_add_of_several_are_welchs() -> None:
+    a, b = measure(1.0, 0.3), measure(0.2, 0.4)
+    found = minus(a, b)
+    assert found is not None
+    assert (found.mean, found.low, found.high) == pytest.approx((0.8, 0.3, 1.3))
+    first, second = [0.9, 1.0, 1.2], [0.1, 0.4]
+    found = minus(*(over_seeds([measure(value) for value in side]) for side in (first, second)))
+    assert found is not None
+    gap = np.mean(first) - np.mean(second)
+    var = [np.var(side, ddof=1) / len(side) for side in (first, second)]
+    freedom = sum(var) ** 2 / sum(
+        v**2 / (len(s) - 1) for v, s in zip(var, (first, second), strict=True)
+    )
+    half = stats.t.ppf(0.975, freedom) * np.sqrt(sum(var))
+    assert (found.mean, found.low, found.high) == pytest.approx((gap, gap - half, gap + half))
+    assert found.seeds == 2
+    assert minus(a, None) is None
+
+
+def test_signs_and_sizes() -> None:
+    a = measure(-1.0, 0.3)
+    assert negative(a) == measure(1.0, 0.3)
+    assert size(a) == measure(1.0, 0.3)
+    across = size(measure(-0.1, 0.3))
+    assert across is not None
+    assert (across.low, across.high) == pytest.approx((0.0, 0.4))
+    lower = less(measure(1.0), 0.99)
+    assert lower is not None
+    assert lower.mean == pytest.approx(0.01)
+    assert of(Estimate(mean=0.3, low=None, high=None, clips=1)) is None
+
+
+def test_regimes_are_told_by_name() -> None:
+    networks = {
+        "contrastive": measure(1.0), "contrastive-1": measure(3.0), "contrastive-plain": measure(9),
+        "esc40-supervised": measure(5.0), "supervised": measure(9.0), "random weights": measure(7),
+    }  # fmt: skip
+    means = [of_regime(name, networks).mean for name in ("contrastive", "supervised", "random")]
+    assert means == [2.0, 5.0, 7.0]
+    assert of_regime("centred random", networks) is None
+
+
+def coherence(path: Path, **deep: float) -> None:
+    """Figure 7, made up: coherence falls from 0.9 to a network's own value at the top."""
+
+    def layers(value: float) -> tuple[LayerCoherence, ...]:
+        means = np.linspace(0.9, value, 11)
+        return tuple(
+            LayerCoherence(
+                layer=layer,
+                coherence=Estimate(mean=mean, low=mean - 0.01, high=mean + 0.01, clips=40),
+                other_clip=Estimate(mean=0.1, low=0.0, high=0.2, clips=40),
+                dead=0,
+            )
+            for layer, mean in enumerate(means.tolist(), start=1)
+        )
+
+    CoherenceResult(
+        data=Measured(dataset="made up", split="all", size=40, clips=40, skipped={}),
+        networks={},
+        settings={"k": 5},
+        curves=tuple(
+            NetworkCoherence(network=name, baseline=False, layers=layers(value))
+            for name, value in deep.items()
+        ),
+        noise=Estimate(mean=0.2, low=0.1, high=0.3, clips=40),
+    ).write(path / "figure-7.json")
+
+
+NAMES = ("esc40-supervised", "contrastive", "random weights")
+
+
+@pytest.mark.parametrize(
+    ("deep", "verdict"),
+    [
+        ((0.3, 0.7, 0.5), "holds"),
+        ((0.3, 0.7, 0.8), "holds in part"),
+        ((0.7, 0.3, 0.5), "does not hold here"),
+    ],
+)
+def test_a_claim_follows_its_results(tmp_path: Path, deep: tuple[float, ...], verdict: str) -> None:
+    coherence(tmp_path, **dict(zip(NAMES, deep, strict=True)))
+    found = {claim.name: claim for claim in judge_claims(tmp_path)}
+    assert found["coherence-decay"].judgement.verdict == verdict
+    assert found["coherence-decay"].judgement.words == f"{verdict} (one seed)"
+    assert found["strided"].judgement.verdict == "cannot be tested here"
+    assert found["shift"].judgement.verdict == "not measured yet"
+    words = measured_in_words(found["coherence-decay"])
+    assert words.endswith("of 3 tests pass")
+    alt = claim_figure(found["coherence-decay"]).alt
+    assert words.split(" [")[0] in alt
+    with pytest.raises(ValueError, match="Nothing was measured"):
+        claim_figure(found["shift"])
+
+
+def test_a_missing_network_is_not_measured_yet(tmp_path: Path) -> None:
+    coherence(tmp_path, contrastive=0.5, **{"random weights": 0.4})
+    found = {claim.name: claim for claim in judge_claims(tmp_path)}
+    assert found["coherence-decay"].judgement.verdict == "not measured yet"
+    falls = found["coherence-falls"]
+    assert falls.judgement.verdict == "holds in part"
+    assert "not measured yet: supervised" in falls.judgement.why
+
+
+def test_claims_are_written_as_they_are_judged(tmp_path: Path) -> None:
+    write_claims(tmp_path, command="a test")
+    content = json.loads((tmp_path / "claims.json").read_text(encoding="utf-8"))
+    assert content.pop("provenance")["command"] == "a test"
+    assert content == json.loads(json.dumps(claims_content(tmp_path)))
+    verdicts = content["verdicts"]
+    assert verdicts["cannot be tested here"] == sum(bool(claim.untestable) for claim in CLAIMS)
+    assert sum(verdicts.values()) == len(CLAIMS) >= 20
+
+
+def test_every_claim_has_a_chapter_and_its_own_name() -> None:
+    book = Path(__file__).parents[2] / "book"
+    assert len({claim.name for claim in CLAIMS}) == len(CLAIMS)
+    for claim in CLAIMS:
+        assert (book / f"{claim.chapter}.ipynb").exists(), claim.name
+    html = claims_table(judge_claims(book))._repr_html_()
+    assert all(f'href="{claim.chapter}.html"' in html for claim in CLAIMS)

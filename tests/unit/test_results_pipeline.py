@@ -1,0 +1,185 @@
+"""The pipeline: which networks it takes, what a cell is, and that nothing is measured twice."""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from sonibook import open_dataset
+from sonibook.audio import write_wav
+from sonibook.checkpoint import load_classifier, save_checkpoint
+from sonibook.encoder import CNN12
+from sonibook.paper import transfer
+from sonibook.paper.encoders import Pretrained, pretrained
+from sonibook.paper.questions import folds_of, speakers_of, split_of
+from sonibook.paper.transfer import probe_cells, run_cells
+from sonibook.training.config import load_config
+from sonibook.training.evaluate import predict
+from sonibook.training.probe import groups_of, linear_probe, mean_features
+
+ROOT = Path(__file__).parents[2]
+ESC10 = (0, 1, 10, 11, 12, 20, 21, 38, 40, 41)
+TINY = Pretrained("random:3", "random", 3, "none", 1 / 16)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """ESC-10 and FSDD in small: noisy tones, a pitch for each class."""
+    folder = tmp_path_factory.mktemp("recordings")
+    rng = np.random.default_rng(0)
+
+    def sound(place: int) -> np.ndarray:
+        tone = np.sin(2 * np.pi * 200 * 1.3 ** (place / 2) * np.arange(2400) / 8000)
+        return 0.4 * tone + 0.1 * rng.standard_normal(2400).clip(-3, 3)
+
+    rows = []
+    for fold in range(1, 6):
+        for place, target in enumerate(ESC10):
+            name = f"{fold}-{100 * fold + place}-A-{target}.wav"
+            write_wav(folder / "ESC-50" / "audio" / name, sound(place))
+            rows.append((name, fold, target, f"class{target}", True, 0, "A"))
+    meta = folder / "ESC-50" / "meta" / "esc50.csv"
+    meta.parent.mkdir()
+    with meta.open("w", newline="", encoding="utf-8") as file:
+        names = ["filename", "fold", "target", "category", "esc10", "src_file", "take"]
+        csv.writer(file).writerows([names, *rows])
+    for digit in range(10):
+        for speaker in ("ada", "bo"):
+            name = f"{digit}_{speaker}_{6 - digit % 2}.wav"
+            write_wav(folder / "FSDD" / "recordings" / name, sound(digit))
+    return folder
+
+
+def published(folder: Path, name: str, **config) -> None:
+    card = {"name": name, "config": config} if config else {"name": name}
+    save_checkpoint(folder / f"{name}.safetensors", CNN12(width=1 / 16, seed=0), card)
+
+
+def test_networks_are_chosen_by_what_their_cards_say(tmp_path: Path) -> None:
+    forty, plain = {"name": "esc40"}, {"norm": "none", "start": None}
+    weight = {"norm": "weight"}
+    published(tmp_path, "b", objective="nt_xent", seed=1, data=forty, encoder=weight)
+    published(tmp_path, "a", objective="nt_xent", seed=0, data=forty, encoder=plain)
+    published(tmp_path, "c", objective="cross_entropy", seed=0, data=forty, encoder=weight)
+    # Told the classes of ESC-10; fine-tuned from another; no word of how it was made.
+    published(tmp_path, "d", objective="cross_entropy", seed=0, data={"name": "esc50"},
+              encoder=weight)  # fmt: skip
+    published(tmp_path, "e", objective="cross_entropy", seed=0, data=forty,
+              encoder={"norm": "none", "start": "a"})  # fmt: skip
+    published(tmp_path, "f")
+    found = pretrained({path.stem: path for path in tmp_path.iterdir()}, width=1 / 16)
+    assert [one.name for one in found] == ["random:0", "random:1", "random:2", "c", "a", "b"]
+    assert [one.row for one in found[3:]] == [
+        "supervised, width 0.0625",
+        "contrastive, not normalised, width 0.0625",
+        "contrastive, width 0.0625",
+    ]
+    whole = replace(found[5], width=0.25)
+    assert (whole.row, whole.main) == ("contrastive", True)
+    assert not replace(found[4], width=0.25).main
+
+
+def test_questions_leave_no_clip_out_and_test_none_twice(root: Path) -> None:
+    for question in (folds_of("esc10", root), speakers_of("fsdd", root)):
+        whole = open_dataset(question.dataset, root=root, split="all")
+        tested = []
+        for part in question.parts:
+            train, test = (
+                {entry.clip_id for entry in question.open(options).entries}
+                for options in (part.train, part.test)
+            )
+            assert not train & test
+            assert len(train | test) == len(whole)
+            tested += sorted(test)
+        assert sorted(tested) == sorted(entry.clip_id for entry in whole.entries)
+    assert folds_of("esc10", root).recordings()["fold 2"][:3] == ["200", "201", "202"]
+    assert set(speakers_of("fsdd", root).recordings()["speaker bo"]) == {"speaker bo"}
+    assert len(split_of("fsdd", root).parts) == 1
+
+
+def test_a_probes_cells_are_those_of_the_probe(root: Path) -> None:
+    question = folds_of("esc10", root)
+    cells = list(probe_cells(TINY, question, known=(), made=0))
+    assert [cell.tested for cell in cells] == [f"fold {fold}" for fold in range(1, 6)]
+    network = CNN12(width=1 / 16, seed=3).eval()
+    training = open_dataset("esc10", root=root, folds=(1, 3, 4, 5))
+    features, labels = mean_features(network, training)
+    asked, truth = mean_features(network, open_dataset("esc10", root=root, folds=(2,)))
+    probe = linear_probe(features, labels, asked, groups=groups_of(training), seed=3)
+    right = "".join("1" if one else "0" for one in probe.predicted == truth)
+    assert cells[1].right == right
+    assert cells[1].metrics["accuracy"] == right.count("1") / 10
+    assert cells[1].settings == {"strength": probe.strength}
+    known = [cell.key for cell in cells]
+    assert len(set(known)) == 5
+    assert not list(probe_cells(TINY, question, known=known, made=0))
+    (again,) = probe_cells(TINY, question, known=known[:2] + known[3:], made=0)
+    assert again == cells[2]
+    other = replace(TINY, seed=4)
+    assert not {cell.key for cell in probe_cells(other, question, known=(), made=0)} & set(known)
+
+
+def test_a_runs_cell_is_what_the_trained_network_says(root: Path, tmp_path: Path) -> None:
+    whole = folds_of("esc10", root)
+    question = replace(whole, parts=whole.parts[4:])
+    config = ROOT / "configs" / "mini" / "a4-cnn12-contrastive-fc.yaml"
+    few = ("optimiser.epochs=2", "optimiser.warmup_epochs=0", "optimiser.batch_size=8")
+    options = {"runs": tmp_path, "changes": few, "made": 0}
+    (cell,) = run_cells(TINY, question, config, known=(), **options)
+    assert (cell.row, cell.training, cell.seed, cell.tested) == (
+        TINY.row, "fc-only", 3, "fold 5",
+    )  # fmt: skip
+    (path,) = tmp_path.glob("a4*/encoder.safetensors")
+    network = load_classifier(path)
+    scores, targets = predict(
+        network, open_dataset("esc10", root=root, folds=(5,)),
+        least_length=network.encoder.least_length,
+    )  # fmt: skip
+    right = scores.argmax(axis=1) == targets.argmax(axis=1)
+    assert cell.right == "".join("1" if one else "0" for one in right)
+    assert 0 <= cell.metrics["mAP"] <= 1
+    assert not list(run_cells(TINY, question, config, known=[cell.key], **options))
+    more = {**options, "changes": (*few, "optimiser.learning_rate=0.1")}
+    assert not list(run_cells(TINY, question, config, known=(), may_train=False, **more))
+
+
+def test_a_shipped_network_that_is_the_run_is_not_trained_again(root: Path) -> None:
+    parts = ('data.train={"folds": [1, 2, 3, 4]}', 'data.test={"folds": [5]}')
+    config = ROOT / "configs" / "esc50-supervised.yaml"
+    assert transfer._shipped_run(load_config(config, changes=parts)) == "supervised"
+    for change in ("seed=1", "optimiser.epochs=10", 'data.test={"folds": [4]}'):
+        assert transfer._shipped_run(load_config(config, changes=(*parts, change))) is None
+    assert transfer._shipped_run(load_config(config, changes=(*parts, "threads=1"))) is not None
+
+
+def test_the_command_makes_what_is_missing_and_says_what_is_not(
+    root: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(ROOT)
+    monkeypatch.syspath_prepend(str(ROOT / "tools"))
+    import results
+
+    def make(*targets: str) -> str:
+        options = ("--folder", str(tmp_path), "--runs", str(tmp_path / "runs"))
+        arguments = [*targets, *options, "--profile", "quick", "--data-root", str(root)]
+        monkeypatch.setattr("sys.argv", ["results.py", *arguments])
+        assert results.main() == 0
+        return capsys.readouterr().out
+
+    said = make("table-a4", "figure-5", "figure-6-full", "claims")
+    assert "table-a4: linear probe, random:0, fold 5: accuracy" in said
+    assert "figure-5: the networks are not there: not measured yet." in said
+    assert {path.name for path in tmp_path.glob("*.json")} == {"table-a4.json", "claims.json"}
+    before = (tmp_path / "table-a4.json").read_bytes()
+    assert "is up to date" in make("table-a4")
+    assert (tmp_path / "table-a4.json").read_bytes() == before
+    with pytest.raises(SystemExit):
+        make("table-a9")
+    assert "there is no table-a9" in capsys.readouterr().err

@@ -1,0 +1,225 @@
+"""Tables: rows, intervals and differences, against naive formulas."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from sonibook.errors import AnalysisError
+from sonibook.metrics import wilson_interval
+from sonibook.paper.cells import Cell, CellFile
+from sonibook.paper.reported import REPORTED
+from sonibook.paper.table import crossed_interval, difference, table_rows
+from sonibook.paper.tables import TABLES, assemble
+from sonibook.show.paper_table import differences_table, paper_table
+
+QUESTION = "esc10, five folds"
+
+
+def bits(seed: int, share: float, count: int = 20) -> str:
+    rng = np.random.default_rng(seed)
+    return "".join("1" if one else "0" for one in rng.uniform(size=count) < share)
+
+
+def cell(row: str, seed: int, fold: int, right: str, **changes) -> Cell:
+    given = {
+        "key": f"{row}-{seed}-{fold}-{changes.get('training', '')}",
+        "row": row,
+        "network": f"{row}-{seed}",
+        "seed": seed,
+        "question": QUESTION,
+        "training": "linear probe",
+        "tested": f"fold {fold}",
+        "clips": len(right),
+        "metrics": {"accuracy": right.count("1") / len(right)},
+        "right": right,
+        "settings": {},
+        "made": 0,
+    }
+    return Cell.model_validate(given | changes)
+
+
+def cells_of(row: str, seeds: tuple[int, ...], share: float, folds: int = 5) -> list[Cell]:
+    return [
+        cell(row, seed, fold, bits(100 * seed + fold + hash_of(row), share, 20 + fold))
+        for seed in seeds
+        for fold in range(1, folds + 1)
+    ]
+
+
+def hash_of(row: str) -> int:
+    return sum(map(ord, row))
+
+
+def test_a_rows_mean_is_over_all_clips_and_its_interval_over_seeds() -> None:
+    cells = cells_of("contrastive", (0, 1, 2), 0.7)
+    (row,) = table_rows(cells)
+    shares = [
+        np.mean([float(bit) for one in cells if one.seed == seed for bit in one.right])
+        for seed in (0, 1, 2)
+    ]
+    half = stats.t.ppf(0.975, 2) * np.std(shares, ddof=1) / np.sqrt(3)
+    found = row.metrics["accuracy"]
+    assert found.mean == pytest.approx(np.mean(shares))
+    assert (found.low, found.high) == pytest.approx(
+        (np.mean(shares) - half, np.mean(shares) + half)
+    )
+    assert (found.over, row.seeds, row.parts, row.clips) == ("seeds", (0, 1, 2), 5, 115)
+    assert list(found.values.values()) == pytest.approx(shares)
+
+
+def test_one_seeds_interval_is_over_folds_and_one_parts_over_clips() -> None:
+    cells = cells_of("contrastive", (0,), 0.7)
+    found = table_rows(cells)[0].metrics["accuracy"]
+    values = [one.metrics["accuracy"] for one in cells]
+    half = stats.t.ppf(0.975, 4) * np.std(values, ddof=1) / np.sqrt(5)
+    assert found.over == "folds"
+    assert found.high - found.low == pytest.approx(2 * half)
+
+    (alone,) = table_rows([cell("random", 0, 5, "1" * 15 + "0" * 5)])
+    found = alone.metrics["accuracy"]
+    assert found.over == "clips"
+    assert (found.low, found.high) == pytest.approx(wilson_interval(15, 20))
+
+
+def test_a_seed_that_lacks_a_fold_is_left_out() -> None:
+    cells = [*cells_of("contrastive", (0, 1), 0.7), *cells_of("contrastive", (2,), 0.7, folds=3)]
+    assert table_rows(cells)[0].seeds == (0, 1)
+
+
+def test_rows_of_two_questions_or_trainings_are_apart() -> None:
+    cells = [
+        cell("random", 0, 1, "1100"),
+        cell("random", 0, 1, "1111", training="full"),
+        cell("random", 0, 1, "0000", question="fsdd, its own split"),
+    ]
+    assert [row.metrics["accuracy"].mean for row in table_rows(cells)] == [0.5, 1.0, 0.0]
+
+
+def recordings(folds: int = 5) -> dict[str, list[str]]:
+    """Two clips of each recording."""
+    return {
+        f"fold {fold}": [f"{fold}-{number // 2}" for number in range(20 + fold)]
+        for fold in range(1, folds + 1)
+    }
+
+
+def test_a_difference_is_paired_and_its_interval_drawn_over_recordings_and_seeds() -> None:
+    cells = [*cells_of("contrastive", (0, 1), 0.8), *cells_of("random", (0, 1, 2), 0.5)]
+    found = difference(
+        cells, ("contrastive", "linear probe"), ("random", "linear probe"),
+        question=QUESTION, recordings=recordings(), seed=0,
+    )  # fmt: skip
+    assert found is not None
+    right = {
+        row: np.array(
+            [
+                [float(bit) for one in cells if (one.row, one.seed) == (row, seed)
+                 for bit in one.right]
+                for seed in seeds
+            ]
+        )
+        for row, seeds in (("contrastive", (0, 1)), ("random", (0, 1, 2)))
+    }  # fmt: skip
+    assert found.mean == pytest.approx(right["contrastive"].mean() - right["random"].mean())
+    names = np.array([name for own in recordings().values() for name in own])
+    rng, drawn = np.random.default_rng(1), []
+    for _ in range(2000):  # the naive way: lists of clips
+        chosen = rng.choice(np.unique(names), len(np.unique(names)))
+        clips = np.concatenate([np.flatnonzero(names == one) for one in chosen])
+        sides = [right[row][rng.integers(len(right[row]), size=len(right[row]))][:, clips].mean()
+                 for row in ("contrastive", "random")]  # fmt: skip
+        drawn.append(sides[0] - sides[1])
+    low, high = np.quantile(drawn, [0.025, 0.975])
+    assert (found.low, found.high) == pytest.approx((low, high), abs=0.02)
+    assert (found.clips, found.recordings) == (115, len(set(names)))
+    assert (found.seeds, found.minus_seeds) == ((0, 1), (0, 1, 2))
+
+
+def test_what_belongs_together_gives_a_wider_interval() -> None:
+    rng = np.random.default_rng(0)
+    first = np.repeat(rng.uniform(size=(1, 40)) < 0.5, 5, axis=1).astype(float)
+    second = np.full_like(first, 0.5)
+    together = crossed_interval(first, second, [f"{number // 5}" for number in range(200)])
+    apart = crossed_interval(first, second, [f"{number}" for number in range(200)])
+    assert np.ptp(together) > 1.7 * np.ptp(apart)
+
+
+def test_no_difference_without_both_rows() -> None:
+    cells = cells_of("contrastive", (0,), 0.7)
+    nothing = ("contrastive", "linear probe"), ("random", "linear probe")
+    assert difference(cells, *nothing, question=QUESTION, recordings=recordings()) is None
+
+
+def made(kept: CellFile) -> CellFile:
+    kept.maker({"command": "made up", "created": "then", "commit": "0"})
+    kept.parts = {f"{QUESTION}: {name}": own for name, own in recordings().items()}
+    for one in (*cells_of("contrastive", (0,), 0.9), *cells_of("random", (0, 1), 0.4)):
+        kept.add(one)
+    return kept
+
+
+def test_a_tables_file_is_its_own_memory(tmp_path: Path) -> None:
+    path = tmp_path / "table-a4.json"
+    kept = made(CellFile(path))
+    kept.write(assemble(TABLES["table-a4"], kept))
+    again = CellFile(path)
+    assert len(again.cells) == len(kept.cells)
+    assert all(again.has(one.key) for one in kept.cells)
+    assert not again.has("another")
+    assert again.content() == kept.content()
+    # The same place, measured with another network: the old cell gives way.
+    again.add(cell("random", 0, 1, "1" * 21, key="new"))
+    assert len(again.cells) == len(kept.cells)
+    assert again.has("new")
+
+
+def test_a_table_says_what_it_lacks_and_shows_the_papers_numbers(tmp_path: Path) -> None:
+    kept = made(CellFile(tmp_path / "table-a4.json"))
+    content = json.loads(json.dumps(assemble(TABLES["table-a4"], kept)))
+    assert [QUESTION, "supervised", "linear probe"] in content["not_measured_yet"]
+    assert [QUESTION, "contrastive", "linear probe"] not in content["not_measured_yet"]
+    (one,) = content["differences"]
+    assert (one["row"], one["minus"]) == ("contrastive", "random")
+    assert one["low"] > 0
+    text = str(paper_table(content))
+    assert "0.424 ± 0.004" in text  # table A.4, contrastive, full
+    assert text.count("not measured yet") == len(content["not_measured_yet"])
+    assert "yes" in str(differences_table(content))
+
+
+def test_a_file_without_cells_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.json").write_text("{}")
+    with pytest.raises(AnalysisError, match="holds no table of cells"):
+        CellFile(tmp_path / "x.json")
+
+
+def test_every_row_of_the_paper_has_a_place() -> None:
+    """Whatever the paper reports and is measured here stands in the same row."""
+    for name in ("table-a1", "table-a2", "table-a4", "table-a6"):
+        spec = TABLES[name]
+        wanted = {(row, training) for _, row, training in spec.wanted}
+        for one in REPORTED[spec.table]:
+            if "x2" not in one.row or name == "table-a1":
+                assert (one.row, one.training) in wanted, (name, one.row, one.training)
+
+
+def test_the_papers_numbers_are_those_of_the_configurations() -> None:
+    """The first lines of configs/paper say them, too: two transcripts, held against each other."""
+    folder = Path(__file__).parents[2] / "configs" / "paper"
+    for stem, (table, row, training) in {
+        "a1-cnn12-noise-fc": ("A.1", "+ noise", "fc-only"),
+        "a1-cnn12-tau03-full": ("A.1", "all, tau 0.3", "full"),
+        "a2-cnn12-contrastive-full": ("A.2", "contrastive", "full"),
+        "a4-cnn12-scratch": ("A.4", "none", "full"),
+        "a4-cnn12-supervised-fc": ("A.4", "supervised", "fc-only"),
+        "a4-cnn12x2-contrastive-fc": ("A.4", "contrastive, CNN12_x2", "fc-only"),
+    }.items():
+        head = (folder / f"{stem}.yaml").read_text(encoding="utf-8").split("\nname:")[0]
+        (one,) = (r for r in REPORTED[table] if (r.row, r.training) == (row, training))
+        for mean, half in one.metrics.values():
+            assert f"{mean:.3f} ± {half:.3f}" in head.replace("\n# ", " "), stem
