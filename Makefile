@@ -11,6 +11,8 @@ PROFILE ?= smoke
 DATASET ?=
 DATA_ROOT ?=
 SEED ?=
+## How long `make fuzz` tries each reader, in seconds.
+FUZZ_SECONDS ?= 60
 ## More options for pytest, such as `-k audio`.
 TEST_OPTIONS ?=
 
@@ -36,7 +38,8 @@ MAKEFLAGS += --jobs=2
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup test test-xla lint format typecheck chapters book pdf engine lab bench constraints clean FORCE
+.PHONY: help setup test test-xla lint format typecheck chapters book pdf engine lab bench fuzz faults \
+    constraints clean FORCE
 
 help: ## Show what make can do
 	@echo "sonibook: make TARGET [VARIABLE=value]"
@@ -110,6 +113,14 @@ lab: $(INSTALLED) ## Open the chapters in JupyterLab
 bench: $(INSTALLED) ## Time the library against its peers
 	@test -n '$(BENCHMARKS)' || { echo "There is no benchmark in benchmarks/ yet." >&2; exit 1; }
 	@for script in $(BENCHMARKS); do echo "$$script"; $(PYTHON) "$$script" || exit 1; done
+
+fuzz: $(INSTALLED) ## Fuzz everything that reads files, guided by coverage (FUZZ_SECONDS each)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) \
+	    -c constraints.txt -e '.[fuzz]'
+	$(PYTHON) tests/fuzzing.py --seconds $(FUZZ_SECONDS)
+
+faults: $(INSTALLED) ## Kill, interrupt and starve training, packing and analysis, twenty times each
+	OMP_NUM_THREADS=1 $(PYTHON) tests/faults.py --times 20 --out data/results/faults.json
 
 constraints: $(INSTALLED) ## Write the versions that are installed into constraints.txt
 	$(PYTHON) tools/constraints.py

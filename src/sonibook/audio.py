@@ -8,11 +8,17 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from sonibook.errors import AudioError
+from sonibook.errors import AudioError, MissingAudioError
 from sonibook.files import atomic
 
 SAMPLE_RATE = 8000
 _BLOCK_SECONDS = 10.0
+#: Samples of a block, over all channels: a header may claim a thousand channels.
+_BLOCK_SAMPLES = 1 << 24
+#: Rates, in Hz, that a sound may have: at 1 Hz, a megabyte would become hours.
+_RATES = 100, 10_000_000
+#: A longer sound is not read: a kilobyte of FLAC can hold hours of silence.
+LONGEST_HOURS = 24.0
 
 
 def read_audio(
@@ -39,30 +45,41 @@ def read_audio(
     Raises
     ------
     AudioError
-        If the file is missing, damaged, empty or silent (silence only with `unit_peak`), or
-        holds samples that are not finite.
+        If the file is missing, damaged, empty or silent (silence only with `unit_peak`), lasts
+        more than `LONGEST_HOURS`, or holds samples that are not finite.
     """
     import soundfile
     import soxr
 
     path = Path(path)
     if not path.is_file():
-        raise AudioError(f"{path}: there is no such file.")
+        raise MissingAudioError(f"{path}: there is no such file.")
     pieces: list[ndarray] = []
     count = 0
     try:
         with soundfile.SoundFile(path) as file:
-            resampler = soxr.ResampleStream(file.samplerate, sample_rate, 1, quality="HQ")
-            size = max(int(_BLOCK_SECONDS * file.samplerate), 1)
+            rate = file.samplerate
+            if not _RATES[0] <= rate <= _RATES[1]:
+                raise AudioError(f"{path}: claims a rate of {rate:,} Hz, which no sound has.")
+            resampler = soxr.ResampleStream(rate, sample_rate, 1, quality="HQ")
+            size = max(min(int(_BLOCK_SECONDS * rate), _BLOCK_SAMPLES // file.channels), 1)
             # Not file.blocks(): where a header promises more than there is, as an MP3's may, its
             # last block ends in whatever the memory held.
             while len(block := file.read(size, dtype="float32", always_2d=True)):
                 count += len(block)
-                mono = block.mean(axis=1, dtype=np.float32)
-                if not np.isfinite(mono).all():
-                    raise AudioError(f"{path}: holds samples that are NaN or infinite.")
+                if count > LONGEST_HOURS * 3600 * rate:
+                    raise AudioError(
+                        f"{path}: lasts more than {LONGEST_HOURS:g} hours: cut it into pieces."
+                    )
+                with np.errstate(over="ignore"):
+                    mono = block.mean(axis=1, dtype=np.float32)
+                _check_finite(path, mono)
                 pieces.append(resampler.resample_chunk(mono))
             pieces.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+    except UnicodeEncodeError:
+        raise AudioError(
+            f"{path}: the sound library cannot open a name that is no Unicode text: rename it."
+        ) from None
     except (soundfile.LibsndfileError, TypeError) as error:
         # TypeError: the ending .raw, which soundfile takes to mean that there is no header.
         reason = str(getattr(error, "error_string", error)).rstrip(".")
@@ -76,12 +93,18 @@ def read_audio(
         raise AudioError(
             f"{path}: is too short: its {count} samples make none at {sample_rate} Hz."
         )
+    _check_finite(path, x)  # finite samples may leave the range of float32 between two of them
     if not unit_peak:
         return x
     try:
         return scale_to_peak(x)
     except AudioError as error:
         raise AudioError(f"{path}: {error}") from None
+
+
+def _check_finite(path: Path, x: ndarray) -> None:
+    if not np.isfinite(x).all():
+        raise AudioError(f"{path}: holds samples that are NaN or infinite.")
 
 
 def scale_to_peak(x: Float[ndarray, " time"], *, peak: float = 1.0) -> Float[ndarray, " time"]:

@@ -15,13 +15,14 @@ from typing import Any, TypeVar, cast
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
-from sonibook.encoder import CHANNELS, CNN12, Classifier
+from sonibook.encoder import CHANNELS, CNN12, EMBEDDING, KERNELS, Classifier
 from sonibook.errors import CheckpointError
 from sonibook.files import atomic
 from sonibook.results import DATA_FOLDERS
+from sonibook.untrusted import parse_json
 
 AnyNetwork = TypeVar("AnyNetwork", bound=CNN12 | Classifier)
 
@@ -94,6 +95,8 @@ def save_checkpoint(path: str | Path, network: CNN12 | Classifier, card: dict[st
     ------
     CheckpointError
         If a weight is not finite in float16.
+    OSError
+        If the file cannot be written.
     """
     encoder = network.encoder if isinstance(network, Classifier) else network
     tensors = dict(encoder.fold().state_dict())
@@ -106,7 +109,8 @@ def save_checkpoint(path: str | Path, network: CNN12 | Classifier, card: dict[st
         if not torch.isfinite(value).all():
             raise CheckpointError(f"{path}: {name} has weights that float16 cannot hold.")
     with atomic(path) as temporary:
-        save_file(half, temporary, metadata={"card": json.dumps(card, ensure_ascii=False)})
+        # Not save_file, whose errors do not say that a disk is full.
+        temporary.write_bytes(save(half, metadata={"card": json.dumps(card, ensure_ascii=False)}))
 
 
 def canonical(network: AnyNetwork) -> AnyNetwork:
@@ -219,10 +223,38 @@ def _build(name: str | Path) -> tuple[CNN12, dict[str, Any], dict[str, Tensor]]:
             f"{name}: holds no CNN12 ({first.shape[0]} channels in features.conv1 ask for "
             f"{channels} in features.conv{depth}, not {last.shape[0]})."
         )
+    _check_shapes(name, ours, width=width, depth=depth)
     encoder = CNN12(width=width, depth=depth)
     _check(name, encoder, ours)
     encoder.load_state_dict(ours)
     return encoder.eval(), card, tensors
+
+
+def _check_shapes(
+    name: str | Path, tensors: dict[str, Tensor], *, width: float, depth: int
+) -> None:
+    """See that the file holds all the large tensors of the network that it asks for.
+
+    A file of a megabyte could ask for a network of terabytes, the rest of it being empty.
+    """
+    channels = [1, *(round(count * width) for count in CHANNELS[:depth])]
+    shapes: dict[str, tuple[int, ...]] = {
+        f"features.conv{number}.weight": (channels[number], channels[number - 1], kernel)
+        for number, kernel in enumerate(KERNELS[:depth], start=1)
+    }
+    if depth == len(CHANNELS):
+        shapes["fc1.fc10.weight"] = (EMBEDDING, channels[-1])
+    for key, shape in shapes.items():
+        if key not in tensors:
+            raise CheckpointError(f"{name}: the tensor {key} is missing.")
+        _check_shape(name, key, tensors[key], shape)
+
+
+def _check_shape(name: str | Path, key: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(tensor.shape) != shape:
+        raise CheckpointError(
+            f"{name}: {key} has the shape {tuple(tensor.shape)}, a CNN12 of this width has {shape}."
+        )
 
 
 def _check(name: str | Path, module: nn.Module, tensors: dict[str, Tensor]) -> None:
@@ -233,11 +265,7 @@ def _check(name: str | Path, module: nn.Module, tensors: dict[str, Tensor]) -> N
             raise CheckpointError(f"{name}: the tensor {key} is missing.")
         if key not in expected:
             raise CheckpointError(f"{name}: the tensor {key} is none of a CNN12.")
-        if tensors[key].shape != expected[key].shape:
-            raise CheckpointError(
-                f"{name}: {key} has the shape {tuple(tensors[key].shape)}, a CNN12 of this width "
-                f"has {tuple(expected[key].shape)}."
-            )
+        _check_shape(name, key, tensors[key], tuple(expected[key].shape))
 
 
 def _read(name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -251,7 +279,7 @@ def _read(name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         )
     try:
         with safe_open(path, framework="pt") as file:
-            card = json.loads((file.metadata() or {}).get("card", "{}"))
+            card = parse_json((file.metadata() or {}).get("card", "{}"))
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())

@@ -13,6 +13,10 @@ class AudioError(SonibookError, ValueError):
     """A sound that cannot be read, or samples that are no sound (NaN, infinite, empty)."""
 
 
+class MissingAudioError(AudioError):
+    """A sound whose file is not there, or no longer: a disk that has gone, not a bad file."""
+
+
 class DatasetError(SonibookError, ValueError):
     """A data set that is not where, or not as, its layout says."""
 

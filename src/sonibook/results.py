@@ -36,7 +36,8 @@ def write_result(path: str | Path, content: dict[str, Any], *, command: str | No
     whole = {**content, "provenance": content.get("provenance") or provenance(command)}
     text = json.dumps(whole, indent=2, ensure_ascii=False, allow_nan=False)
     with atomic(path) as temporary:
-        temporary.write_text(text + "\n", encoding="utf-8")
+        # A file's name may be no Unicode: what it holds becomes an escape, which JSON reads back.
+        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
 
 
 def read_result(name: str) -> dict[str, Any]:

@@ -179,8 +179,14 @@ def test_what_cannot_be_measured_is_skipped_and_counted() -> None:
 
 
 def test_a_disk_that_has_gone_is_no_bad_file() -> None:
-    with pytest.raises(AudioError, match="clip 2 is no sound"):
-        gather(stream(Peak(), Sounds([tone(), tone(), None]), key=KEY, chunk=2))
+    data = Sounds([*[tone()] * 4, *[None] * 4])
+    with pytest.raises(AudioError, match="clip 7 is no sound"):
+        gather(stream(Peak(), data, key=KEY, chunk=4))
+
+
+def test_a_bad_file_alone_in_the_last_chunk_is_skipped() -> None:
+    whole = gather(stream(Peak(), Sounds([tone(), tone(), None]), key=KEY, chunk=2))
+    assert whole.skipped == {"unreadable": 1}
 
 
 def test_nothing_to_measure_is_said() -> None:

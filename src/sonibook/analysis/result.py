@@ -7,7 +7,6 @@ when it is made and when it is read: no NaN, nothing missing, nothing unknown.
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -22,6 +21,7 @@ from sonibook.datasets.base import Dataset
 from sonibook.errors import AnalysisError
 from sonibook.provenance import provenance as provenance_of_now
 from sonibook.results import write_result
+from sonibook.untrusted import parse_json
 
 _REPEATS = 2000
 #: Clips that the bootstrap draws at once: eight megabytes of indices.
@@ -179,7 +179,7 @@ class Result(Record):
             If there is no such file, it is no JSON, or it is not such a result; it says where.
         """
         try:
-            return cls.model_validate(json.loads(Path(path).read_text(encoding="utf-8")))
+            return cls.model_validate(parse_json(Path(path).read_text(encoding="utf-8")))
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))

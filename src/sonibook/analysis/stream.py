@@ -40,13 +40,15 @@ from numpy import ndarray
 from sonibook.analysis.parts import Chunk, Parts, Tally
 from sonibook.analysis.workers import in_order
 from sonibook.datasets.base import Clip, Dataset
-from sonibook.errors import AnalysisError, AudioError, SonibookWarning
+from sonibook.errors import AnalysisError, AudioError, MissingAudioError, SonibookWarning
 
 #: Measures some clips. Every array has a row for each clip, in their order.
 Work = Callable[[Sequence[Clip]], dict[str, ndarray]]
 
 #: Clips of fewer samples are not measured, unless an analysis asks for more.
 LEAST_SAMPLES = 256
+#: A chunk of so many clips of which none can be read is no run of bad files but a bad disk.
+_BAD_TOGETHER = 4
 
 
 class Streaming(TypedDict, total=False):
@@ -109,7 +111,8 @@ def stream(
     AnalysisError
         If an argument is out of range, or a process dies; what was measured is kept in `parts`.
     AudioError
-        If no clip of a chunk can be read: then a disk has gone rather than a file.
+        If a clip's file has vanished, or no clip of a chunk can be read, of four or more: then a
+        disk has gone rather than a file.
     """
     from tqdm.auto import tqdm
 
@@ -196,9 +199,11 @@ class _Job:
         for place in places:
             try:
                 clip = self.data[place]
+            except MissingAudioError:
+                raise  # a chunk without it would be kept, and never measured again
             except AudioError:
                 skipped["unreadable"] += 1
-                if skipped["unreadable"] == len(places):
+                if skipped["unreadable"] == len(places) >= _BAD_TOGETHER:
                     raise
                 continue
             if len(clip.waveform) < self.least_samples:

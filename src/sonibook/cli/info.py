@@ -7,13 +7,17 @@ from typing import Annotated, Any
 
 import typer
 
-from sonibook.cli.output import examples, table
+from sonibook.cli.output import examples, shown, table
 
 INFO_EXAMPLES = examples(
     "sonibook info",
     "sonibook info supervised",
     "sonibook info runs/mine/encoder.safetensors --json",
 )
+
+
+#: Levels of a card that are shown one below the other.
+_DEEPEST = 8
 
 
 def info(
@@ -49,13 +53,13 @@ def info(
             "blocks": blocks,
             "card": card,
         }
-        typer.echo(json.dumps(content, indent=2, ensure_ascii=False))
+        typer.echo(json.dumps(content, indent=2, ensure_ascii=True))
         return
     typer.echo(f"CNN12, width {encoder.width:g}, {parameters:,} parameters")
     typer.echo(f"takes clips of {encoder.least_length} samples or more, at 8 kHz\n")
     typer.echo(table(list(blocks[0]), [list(row.values()) for row in blocks]))
     typer.echo("\nCard")
-    typer.echo("\n".join(_indented(card)))
+    typer.echo(shown("\n".join(_indented(card))))
 
 
 def block_rows(network: Any) -> list[dict[str, object]]:
@@ -90,7 +94,7 @@ def _indented(value: dict[str, Any], depth: int = 1) -> list[str]:
     """A nested dict, a line an entry."""
     lines = []
     for key, entry in value.items():
-        if isinstance(entry, dict):
+        if isinstance(entry, dict) and depth < _DEEPEST:
             lines += ["  " * depth + f"{key}:", *_indented(entry, depth + 1)]
         else:
             text = ", ".join(map(str, entry)) if isinstance(entry, list) else str(entry)

@@ -113,14 +113,14 @@ def parse_options(pairs: Sequence[str] | None) -> dict[str, Any]:
     >>> parse_options(["size=200", "task=single-label", "events=[1, 2]"])
     {'size': 200, 'task': 'single-label', 'events': [1, 2]}
     """
-    import yaml
+    from sonibook.untrusted import parse_yaml
 
     options: dict[str, Any] = {}
     for pair in pairs or ():
         key, equals, value = pair.partition("=")
         try:
-            options[key] = yaml.safe_load(value)
-        except yaml.YAMLError:
+            options[key] = parse_yaml(value)
+        except ValueError:
             equals = ""
         if not (key and equals):
             raise typer.BadParameter(f"{pair!r} is no KEY=VALUE.", param_hint="--option")

@@ -6,6 +6,19 @@ from collections.abc import Sequence
 
 import typer
 
+#: Control characters, but for tab and new line, and those that reverse the direction of writing.
+_CONTROLS = {
+    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    for code in (
+        *range(9),
+        *range(11, 32),
+        *range(127, 160),
+        *range(0x202A, 0x202F),
+        0x2066,
+        0x2067,
+    )
+}
+
 
 def examples(*lines: str) -> str:
     """The end of a command's help, kept line by line."""
@@ -13,8 +26,12 @@ def examples(*lines: str) -> str:
 
 
 def shown(text: object) -> str:
-    """`text` with what is no Unicode (a file name may hold any bytes) written as escapes."""
-    return str(text).encode("utf-8", "backslashreplace").decode("utf-8")
+    """`text` with what is no Unicode (a file name may hold any bytes) written as escapes.
+
+    So are control characters, which a card or a name could command the terminal with.
+    """
+    printable = str(text).translate(_CONTROLS)
+    return printable.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -38,6 +38,10 @@ _PLACES = ("", "audio", "audios", "wav", "wavs")
 _SUFFIXES = tuple(f(suffix) for suffix in EXTENSIONS for f in (str.lower, str.upper))
 _NOWHERE = np.iinfo(np.int64).max
 _BATCH = 65536
+#: What 16 bits hold, as which labels are kept.
+_MOST_CLASSES = 1 << 15
+#: The longest name of a file. All ids are kept as long as the longest.
+_LONGEST_ID = 255
 
 
 class AudioSet(Dataset):
@@ -173,8 +177,8 @@ def _read_classes(path: Path) -> tuple[list[str], dict[str, int]]:
             )
         numbers[row[1]] = len(names)
         names.append(row[2])
-    if not names:
-        raise DatasetError(f"{path}: holds no class.")
+    if not 0 < len(names) <= _MOST_CLASSES:
+        raise DatasetError(f"{path}: holds {len(names)} classes: expected 1 to {_MOST_CLASSES}.")
     return names, numbers
 
 
@@ -191,7 +195,11 @@ def _read_segments(
         for line, row in read_rows(table):
             if len(row) > 1 and not _is_number(row[1]) and row[0].upper() in ("YTID", "ID"):
                 continue  # the header of a copy that was saved again
-            if len(row) < 4 or not (_is_number(row[1]) and _is_number(row[2])):
+            if (
+                len(row) < 4
+                or not (_is_number(row[1]) and _is_number(row[2]))
+                or len(row[0]) > _LONGEST_ID
+            ):
                 raise DatasetError(
                     f"{table}, line {line}: expected an id, start, end and labels, not "
                     f"{','.join(row)[:60]!r}."

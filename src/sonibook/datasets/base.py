@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
 from sonibook.audio import read_audio
+from sonibook.errors import AudioError
 
 Task = Literal["single-label", "multi-label"]
 
@@ -28,11 +30,21 @@ class Clip:
         Indices into the data set's `classes`: one for a single-label task, any number otherwise.
     clip_id : str
         Stable over machines, runs and the order of files.
+
+    Raises
+    ------
+    AudioError
+        If a sample is NaN or infinite: here such a clip still has its name.
     """
 
     waveform: Float[ndarray, " time"]
     labels: tuple[int, ...]
     clip_id: str
+
+    def __post_init__(self) -> None:
+        if not np.isfinite(self.waveform).all():
+            first = int(np.flatnonzero(~np.isfinite(self.waveform))[0])
+            raise AudioError(f"{self.clip_id}: sample {first} is NaN or infinite.")
 
 
 class Dataset(ABC):

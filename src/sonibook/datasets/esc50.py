@@ -7,12 +7,12 @@ recordings gave clips to two classes, and there each class lies in a fold of its
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from sonibook.datasets.base import Entry, FileDataset
+from sonibook.datasets.listed import read_rows
 from sonibook.errors import DatasetError
 
 Subset = Literal["all", "esc10", "esc40"]
@@ -111,8 +111,19 @@ def find_root(root: str | Path, folder: str, landmark: str) -> Path:
 
 
 def _read_meta(path: Path) -> list[dict[str, str]]:
-    with path.open(newline="", encoding="utf-8") as file:
-        rows = list(csv.DictReader(file))
-    if not rows or not set(rows[0]) >= _COLUMNS:
+    rows = read_rows(path)
+    _, header = next(rows, (0, []))
+    if not set(header) >= _COLUMNS:
         raise DatasetError(f"{path}: expected the columns {', '.join(sorted(_COLUMNS))}.")
-    return rows
+    found = []
+    for line, row in rows:
+        fields = dict(zip(header, row, strict=False))
+        if len(row) != len(header) or not (fields["fold"] + fields["target"]).isdecimal():
+            raise DatasetError(f"{path}, line {line}: expected {','.join(header)}.")
+        name = fields["filename"]
+        if Path(name).name != name or "\\" in name:
+            raise DatasetError(f"{path}, line {line}: {name!r} is no name of a file in audio/.")
+        found.append(fields)
+    if not found:
+        raise DatasetError(f"{path}: lists no clip.")
+    return found

@@ -35,6 +35,7 @@ from sonibook.datasets.read_ahead import Outcome, Unreadable, read_ahead
 from sonibook.errors import DatasetError
 from sonibook.files import atomic
 from sonibook.provenance import provenance
+from sonibook.untrusted import parse_json
 
 SHARD_BYTES = 1 << 30
 
@@ -128,7 +129,7 @@ class _Shard:
     def read(cls, folder: Path, number: int) -> _Shard:
         table = read_shard_table(shard_path(folder, number).with_suffix(".npz"))
         ends = table["ends"]
-        bad = json.loads(table["bad"].tobytes())
+        bad = parse_json(table["bad"].tobytes())
         return cls(len(ends), int(ends[-1]) if len(ends) else 0, int(table["stop"]), tuple(bad))
 
 
@@ -176,7 +177,7 @@ def _begin(folder: Path, plan: dict[str, Any]) -> bool:
         if not path.exists():
             continue
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
+            found = parse_json(path.read_text(encoding="utf-8"))
             other = [key for key in plan if found[key] != plan[key]]
         except (ValueError, KeyError, TypeError) as error:
             raise DatasetError(f"{path}: is damaged ({error}): delete the folder.") from None

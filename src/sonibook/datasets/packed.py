@@ -23,9 +23,7 @@ scale exactly.
 
 from __future__ import annotations
 
-import json
 import operator
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +33,7 @@ from numpy import ndarray
 
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.errors import AudioError, DatasetError
+from sonibook.untrusted import parse_json, read_arrays
 
 FORMAT, VERSION = "sonibook-pack", 1
 FULL_SCALE = 32767
@@ -70,7 +69,10 @@ class PackedDataset(Dataset):
         self.source, self.split, self.task = index["source"], index["split"], index["task"]
         self.classes, self.licence = tuple(index["classes"]), index["licence"]
         self.bad = tuple(index["bad"])
-        shards = [_load_shard(folder, number, row) for number, row in enumerate(index["shards"])]
+        shards = [
+            _load_shard(folder, number, row, len(self.classes))
+            for number, row in enumerate(index["shards"])
+        ]
         self._first_clips = np.cumsum([0] + [len(shard["ends"]) for shard in shards])
         self._ends = _joined([shard["ends"] for shard in shards])
         self._label_ends = _joined_ends([shard["label_ends"] for shard in shards])
@@ -142,14 +144,16 @@ def open_packed(root: str | Path, *, split: str = "all") -> PackedDataset:
         raise DatasetError(f"{base}: the pack has no split {split!r}: choose {', '.join(there)}.")
     path = base / split / INDEX
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        index = parse_json(path.read_text(encoding="utf-8"))
         if (index["format"], index["version"]) != (FORMAT, VERSION):
             raise DatasetError(
                 f"{path}: is of format {index['format']} {index['version']}, and this reads "
                 f"{FORMAT} {VERSION}: pack the data set again."
             )
         return PackedDataset(base / split, index)
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
+    except DatasetError:
+        raise
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
         raise DatasetError(f"{path}: is damaged ({error}): pack the data set again.") from None
 
 
@@ -186,13 +190,12 @@ def read_shard_table(path: Path) -> dict[str, ndarray]:
         If it is missing or damaged.
     """
     try:
-        with path.open("rb") as opened, np.load(opened) as file:
-            return {name: file[name] for name in TABLE}
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        return read_arrays(path, TABLE)
+    except (OSError, ValueError) as error:
         raise DatasetError(f"{path}: cannot be read ({error}): pack the data set again.") from None
 
 
-def _load_shard(folder: Path, number: int, row: dict[str, int]) -> dict[str, ndarray]:
+def _load_shard(folder: Path, number: int, row: dict[str, int], classes: int) -> dict[str, ndarray]:
     path = shard_path(folder, number)
     table = read_shard_table(path.with_suffix(".npz"))
     samples = int(table["ends"][-1]) if len(table["ends"]) else 0
@@ -201,7 +204,26 @@ def _load_shard(folder: Path, number: int, row: dict[str, int]) -> dict[str, nda
         size != HEADER + 2 * samples
     ):
         raise DatasetError(f"{path}: is not as {INDEX} says: copy or pack the data set again.")
+    if not _is_sound(table, classes):
+        raise DatasetError(f"{path.with_suffix('.npz')}: is damaged: pack the data set again.")
     return table
+
+
+def _is_sound(table: dict[str, ndarray], classes: int) -> bool:
+    """Whether the rows of a shard's table lie one after the other, and its labels are classes."""
+    clips, labels = len(table["ends"]), table["labels"]
+    rows = (("label_ends", len(labels)), ("id_ends", len(table["ids"])))
+    return (
+        all(array.ndim == 1 and array.dtype.kind in "iu" for array in table.values() if array.ndim)
+        and bool((np.diff(table["ends"], prepend=0) >= 0).all())
+        and all(
+            len(table[name]) == clips
+            and bool((np.diff(table[name], prepend=0) >= 0).all())
+            and (int(table[name][-1]) if clips else 0) == length
+            for name, length in rows
+        )
+        and bool(((labels >= 0) & (labels < classes)).all())
+    )
 
 
 def _joined(arrays: list[ndarray]) -> ndarray:

@@ -14,7 +14,7 @@ from numpy import ndarray
 
 from sonibook.datasets.base import Dataset
 from sonibook.datasets.packed import quantise
-from sonibook.errors import AudioError, DatasetError
+from sonibook.errors import AudioError, DatasetError, MissingAudioError
 
 #: So many bad clips in a row are no bad clips but a disk that has gone.
 BAD_IN_A_ROW = 100
@@ -101,5 +101,10 @@ def _read(data: Dataset, index: int) -> Outcome:
     try:
         clip = data[index]
         return Readable(index, quantise(clip.waveform), clip.labels, clip.clip_id)
+    except MissingAudioError as error:
+        raise DatasetError(
+            f"{error} It was there when the data set was opened: is the disk still there? Nothing "
+            "is lost: pack again to go on."
+        ) from None
     except AudioError as error:
         return Unreadable(index, str(error))

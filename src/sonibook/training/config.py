@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sonibook.errors import ConfigError
+from sonibook.untrusted import parse_yaml
 
 Objective = Literal["cross_entropy", "binary_cross_entropy", "nt_xent"]
 
@@ -202,19 +202,21 @@ def load_config(path: str | Path, *, changes: tuple[str, ...] = ()) -> TrainConf
     """
     path = Path(path)
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise ConfigError(f"{path}: there is no such file.") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())
-        raise ConfigError(f"{path}: is not YAML ({reason}).") from None
+    except ValueError as error:
+        raise ConfigError(f"{path}: is not YAML ({error}).") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path}: expected keys and values, as in configs/esc50-supervised.yaml.")
     for change in changes:
         _change(content, change)
     encoder = content.get("encoder")
     if isinstance(encoder, dict) and str(encoder.get("start")).endswith(".yaml"):
-        start = (path.parent / encoder["start"]).resolve()
+        try:
+            start = (path.parent / encoder["start"]).resolve()
+        except ValueError:
+            raise ConfigError(f"{path}: encoder.start is no name of a file.") from None
         content["encoder"] = {**encoder, "start": str(start)}
     try:
         return TrainConfig.model_validate(content)
@@ -234,8 +236,8 @@ def _change(content: dict[str, Any], change: str) -> None:
         content[section] = dict(inner)
         content = content[section]
     try:
-        content[last] = yaml.safe_load(value)
-    except yaml.YAMLError:
+        content[last] = parse_yaml(value)
+    except ValueError:
         raise ConfigError(f"{change!r}: its value is not YAML.") from None
 
 

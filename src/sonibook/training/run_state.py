@@ -12,11 +12,14 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from sonibook.errors import CheckpointError
 from sonibook.files import atomic
+
+#: What a position says at least.
+POSITION = ("step", "seconds", "losses", "log")
 
 
 def save_run(
@@ -32,17 +35,23 @@ def save_run(
     optimiser : torch.optim.Optimizer
         Adam or AdamW over ``network.parameters()``, in that order.
     position : dict
-        Whatever else says where the run stands; must be JSON.
+        Where the run stands: `POSITION`, as JSON.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written.
     """
     tensors = {f"model/{name}": value for name, value in network.state_dict().items()}
     for index, state in optimiser.state_dict()["state"].items():
         tensors |= {f"optimiser/{index}/{name}": value for name, value in state.items()}
     with atomic(path) as temporary:
-        save_file(
+        # Not save_file, whose errors do not say that a disk is full.
+        content = save(
             {name: value.detach().cpu().contiguous() for name, value in tensors.items()},
-            temporary,
             metadata={"position": json.dumps(position)},
         )
+        temporary.write_bytes(content)
 
 
 def load_run(
@@ -68,14 +77,29 @@ def load_run(
         network.load_state_dict(
             {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
         )
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError, RuntimeError) as error:
+        state: dict[int, dict[str, torch.Tensor]] = {}
+        for name, tensor in tensors.items():
+            if name.startswith("optimiser/"):
+                _, index, field = name.split("/")
+                state.setdefault(int(index), {})[field] = tensor
+        _check_moments(state, optimiser)
+        groups = optimiser.state_dict()["param_groups"]
+        optimiser.load_state_dict({"state": state, "param_groups": groups})
+        return {name: position[name] for name in POSITION}
+    except (SafetensorError, OSError, LookupError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: is no checkpoint of this run ({reason}).") from None
-    state: dict[int, dict[str, torch.Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith("optimiser/"):
-            _, index, field = name.split("/")
-            state.setdefault(int(index), {})[field] = tensor
-    groups = optimiser.state_dict()["param_groups"]
-    optimiser.load_state_dict({"state": state, "param_groups": groups})
-    return position
+
+
+def _check_moments(
+    state: dict[int, dict[str, torch.Tensor]], optimiser: torch.optim.Optimizer
+) -> None:
+    """See that Adam's state is there for all parameters or, where none is trained, for none."""
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    if state and state.keys() != set(range(len(parameters))):
+        raise ValueError("the optimiser's state is of other parameters")
+    for index, moments in state.items():
+        shape = parameters[index].shape
+        found = {name: moments[name].shape for name in ("exp_avg", "exp_avg_sq", "step")}
+        if found != {"exp_avg": shape, "exp_avg_sq": shape, "step": torch.Size([])}:
+            raise ValueError(f"the optimiser's state of parameter {index} has other shapes")

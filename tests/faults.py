@@ -1,0 +1,379 @@
+"""Faults at random moments of training, packing and analysis: ``python tests/faults.py``.
+
+Each trial forks a process that does a job and meets a fault at a moment that the seed decides: at
+one of the times it opens, renames or removes a file, or after an amount of processor time. Then
+
+- no file that has its final name is less than whole;
+- the process has ended in one sentence (exit code 2, or 130 for Ctrl-C), if it could still speak;
+- the same job, done again, ends in the same bits as one that met no fault.
+
+Faults: ``kill`` (no handler runs), ``interrupt`` (Ctrl-C, and again a moment later), ``full`` (a
+disk of random size), ``gone`` (the folder of recordings vanishes), ``readonly`` (from the start).
+Full and read-only disks are mounted, for which Linux wants root; without, they are left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from clips import settings_of, write_tones
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from sonibook.audio import read_audio
+from sonibook.cli import main as command_line
+from sonibook.results import write_result
+from sonibook.training import loop
+
+FAULTS = ("kill", "interrupt", "full", "gone", "readonly")
+EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "tempfile.mkstemp")
+PLAN = {"optimiser": {"epochs": 2, "warmup_epochs": 0, "batch_size": 12}}
+
+
+# --- jobs: what is done in `out`, from the recordings in `sounds` --------------------------------
+
+
+def train(out: Path, sounds: Path) -> int:
+    config = sounds.parent / "tiny.yaml"
+    return command_line(["train", str(config), "--out", str(out), "--data-root", str(sounds)])
+
+
+def pack_folder(out: Path, sounds: Path) -> int:
+    options = ["--data-root", str(sounds), "--out", str(out), "--workers", "1"]
+    return command_line(["data", "pack", "folder", *options])
+
+
+def analyse(out: Path, sounds: Path) -> int:
+    options = ["--dataset", "folder", "--split", "all", "--width", str(1 / 64), "--processes", "1"]
+    where = ["--data-root", str(sounds), "--out", str(out / "result.json")]
+    return command_line(["analyse", "coherence", "random", *options, *where])
+
+
+JOBS: dict[str, Callable[[Path, Path], int]] = {
+    "training": train,
+    "packing": pack_folder,
+    "analysis": analyse,
+}
+
+
+# --- one process with a fault --------------------------------------------------------------------
+
+
+@dataclass
+class Ended:
+    """How a forked process ended.
+
+    Attributes
+    ----------
+    code : int
+        Its exit code; negative for a signal.
+    said : str
+        What it wrote.
+    events : int
+        File events that it counted.
+    seconds : float
+        Of processor time.
+    """
+
+    code: int
+    said: str
+    events: int
+    seconds: float
+
+
+def forked(job: Callable[[], int], watch: Callable[[int], None] | None, timer: Any) -> Ended:
+    """Run a job in a fork; `watch` is told the number of each file event, `timer` sets a clock."""
+    with tempfile.NamedTemporaryFile() as counts, tempfile.NamedTemporaryFile() as said:
+        return _forked(job, watch, timer, counts, said)
+
+
+def _forked(job: Any, watch: Any, timer: Any, counts: Any, said: Any) -> Ended:
+    child = os.fork()
+    if child == 0:
+        code = 70
+        try:
+            os.dup2(said.fileno(), 1)
+            os.dup2(said.fileno(), 2)
+            number = 0
+
+            def hook(event: str, _: tuple[Any, ...]) -> None:
+                nonlocal number
+                if event in EVENTS:
+                    number += 1
+                    if watch is not None:
+                        watch(number)
+
+            sys.addaudithook(hook)
+            if timer is not None:
+                timer()
+            try:
+                code = job()
+            except KeyboardInterrupt:
+                code = 130  # as Python and click end where an interrupt meets no handler of ours
+            os.pwrite(counts.fileno(), str(number).encode(), 0)
+        except BaseException:
+            import traceback
+
+            traceback.print_exc()
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code)
+    _, status, usage = os.wait4(child, 0)
+    return Ended(
+        os.waitstatus_to_exitcode(status),
+        Path(said.name).read_text("utf-8", "replace"),
+        int(counts.read() or b"0"),
+        usage.ru_utime + usage.ru_stime,
+    )
+
+
+def faulty(
+    fault: str, straight: Ended, random: np.random.Generator, sounds: Path
+) -> tuple[Callable[[int], None] | None, Callable[[], None] | None]:
+    """What a process meets: a watcher of its file events, or a clock."""
+    at = int(random.integers(1, straight.events + 1))
+    then = at + int(random.integers(1, 4))
+    seconds = float(random.uniform(0.02, 1.0)) * straight.seconds
+    by_time = bool(random.random() < 0.5)
+    if fault == "kill" and by_time:
+        return None, lambda: signal.setitimer(signal.ITIMER_PROF, seconds)  # kills: no handler
+    if fault == "kill":
+        return _at((at,), lambda: os.kill(os.getpid(), signal.SIGKILL)), None
+    if fault == "interrupt" and by_time:
+        return None, lambda: _interrupt_twice(seconds)
+    if fault == "interrupt":
+        return _at((at, then), lambda: os.kill(os.getpid(), signal.SIGINT)), None
+    if fault == "gone":
+        return _at((at,), lambda: sounds.rename(sounds.with_name("gone"))), None
+    return None, None
+
+
+def _at(numbers: tuple[int, ...], act: Callable[[], None]) -> Callable[[int], None]:
+    def watch(number: int) -> None:
+        if number in numbers:
+            act()
+
+    return watch
+
+
+def _interrupt_twice(seconds: float) -> None:
+    left = [2]
+
+    def interrupt(number: int, frame: Any) -> None:
+        left[0] -= 1
+        if left[0] == 0:
+            signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.default_int_handler(number, frame)
+
+    signal.signal(signal.SIGPROF, interrupt)
+    signal.setitimer(signal.ITIMER_PROF, seconds, 0.005)
+
+
+# --- what must hold ------------------------------------------------------------------------------
+
+
+def _read_tensors(path: Path) -> Any:
+    with safe_open(path, framework="pt") as file:
+        card = {key: json.loads(text) for key, text in (file.metadata() or {}).items()}
+    for part in card.values():
+        for entry in (part, *part.get("log", ())):
+            for varies in ("provenance", "seconds"):
+                entry.pop(varies, None)
+    return {name: tensor.numpy().tobytes() for name, tensor in load_file(path).items()}, card
+
+
+def _read_json(path: Path) -> Any:
+    content = json.loads(path.read_text("utf-8"))
+    content.pop("provenance", None)
+    return content if path.name != "provenance.json" else sorted(content)
+
+
+def _read_table(path: Path) -> Any:
+    rows = list(csv.DictReader(io.StringIO(path.read_text("utf-8"))))
+    return [{key: row[key] for key in row if key != "seconds"} for row in rows]
+
+
+def _read_arrays(path: Path) -> Any:
+    with np.load(path) as file:
+        return {name: file[name].tobytes() for name in file.files}
+
+
+READ: dict[str, Callable[[Path], Any]] = {
+    ".safetensors": _read_tensors,
+    ".json": _read_json,
+    ".csv": _read_table,
+    ".yaml": lambda path: yaml.safe_load(path.read_text("utf-8")),
+    ".npz": _read_arrays,
+    ".npy": lambda path: np.load(path).tobytes(),
+    ".wav": lambda path: read_audio(path, unit_peak=False).tobytes(),
+}
+
+
+def contents(folder: Path) -> dict[str, Any]:
+    """All files with final names, read whole: what cannot be read raises."""
+    return {
+        path.relative_to(folder).as_posix(): READ[path.suffix](path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+@dataclass
+class Report:
+    """What came of the trials of one fault in one job."""
+
+    trials: int = 0
+    met: int = 0
+    resumed_identical: int = 0
+    leftovers: int = 0
+    defects: list[str] = field(default_factory=list)
+
+
+class Trials:
+    """Every fault in every job, below one folder."""
+
+    def __init__(self, root: Path, seed: int) -> None:
+        self.root, self.seed, self.sounds = root, seed, root / "recordings" / "sounds"
+        write_tones(self.sounds)
+        shutil.rmtree(self.sounds / "noise")  # sixteen clips are enough
+        plan = settings_of(**PLAN, keep_every=1, evaluate_every=1)
+        (self.sounds.parent / "tiny.yaml").write_text(yaml.safe_dump(plan), "utf-8")
+        self.disk = root / "disk"
+
+    def out(self, name: str) -> Path:
+        return self.root / "out" / name
+
+    def straight(self, job: str) -> tuple[Ended, dict[str, Any], int]:
+        """The job without a fault: how it ended, what it left, and the bytes of that."""
+        self.spoil(job)
+        out = self.out(f"{job}-straight")
+        ended = forked(lambda: JOBS[job](out, self.sounds), None, None)
+        assert ended.code == (2 if job == "packing" else 0), ended.said
+        size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
+        return ended, contents(out), size
+
+    def spoil(self, job: str) -> None:
+        """Put a file that is no sound among the recordings; training would end there."""
+        letter = self.sounds / "low" / "letter.wav"
+        letter.unlink(missing_ok=True)
+        if job != "training":
+            letter.write_text("I am a letter.")
+
+    def run(self, job: str, fault: str, times: int, straight: Any) -> Report:
+        ended, expected, size = straight
+        self.spoil(job)
+        report = Report()
+        for trial in range(times):
+            random = np.random.default_rng([self.seed, *f"{job} {fault} {trial}".encode()])
+            out = self.out(f"{job}-{fault}-{trial}")
+            mounted = fault in ("full", "readonly")
+            if mounted:
+                self.mount(int(random.uniform(0.02, 1.2) * size) if fault == "full" else 4 * size)
+                out = self.disk / "out"
+            if fault == "readonly":
+                subprocess.run(["mount", "-o", "remount,ro", self.disk], check=True)
+            try:
+                self._trial(job, fault, out, random, (ended, expected), report)
+            except Exception as problem:
+                report.defects.append(f"trial {trial}: {type(problem).__name__}: {problem}"[:2000])
+            finally:
+                gone = self.sounds.with_name("gone")
+                if gone.exists():
+                    gone.rename(self.sounds)
+                if mounted:
+                    subprocess.run(["umount", self.disk], check=True)
+                shutil.rmtree(out, ignore_errors=True)
+        return report
+
+    def _trial(
+        self, job: str, fault: str, out: Path, random: Any, straight: Any, report: Report
+    ) -> None:
+        reference, expected = straight
+        report.trials += 1
+        watch, timer = faulty(fault, reference, random, self.sounds)
+        met = forked(lambda: JOBS[job](out, self.sounds), watch, timer)
+        fine = reference.code
+        assert "Traceback" not in met.said, met.said
+        allowed = {
+            "kill": (-signal.SIGKILL, -signal.SIGPROF, fine),
+            "interrupt": (130, 1, fine),
+        }.get(fault, (2, fine))
+        assert met.code in allowed, f"exit code {met.code}: {met.said}"
+        report.met += met.code != fine or (fine == 2 and "clips in" not in met.said)
+        found = contents(out) if out.exists() else {}
+        report.leftovers += sum(path.name.startswith(".") for path in out.rglob("*.*"))
+        gone = self.sounds.with_name("gone")
+        if gone.exists():
+            gone.rename(self.sounds)
+        if fault == "readonly":
+            assert not found
+            return
+        if fault == "full":
+            subprocess.run(["mount", "-o", "remount,size=64m", self.disk], check=True)
+        again = forked(lambda: JOBS[job](out, self.sounds), None, None)
+        assert again.code == fine, f"again: exit code {again.code}: {again.said}"
+        assert contents(out) == expected, "the end is another"
+        report.resumed_identical += 1
+
+    def mount(self, size: int) -> None:
+        self.disk.mkdir(exist_ok=True)
+        options = ["-t", "tmpfs", "-o", f"size={max(size, 4096)}", "tmpfs", self.disk]
+        subprocess.run(["mount", *options], check=True)
+
+
+def can_mount(folder: Path) -> bool:
+    """Whether disks can be mounted here."""
+    if sys.platform != "linux" or os.geteuid() != 0 or shutil.which("mount") is None:
+        return False
+    done = subprocess.run(["mount", "-t", "tmpfs", "tmpfs", folder], capture_output=True)
+    return done.returncode == 0 and subprocess.run(["umount", folder]).returncode == 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--times", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", nargs="*", default=list(JOBS))
+    parser.add_argument("--faults", nargs="*", default=list(FAULTS))
+    parser.add_argument("--out", type=Path, help="where to write the counts, as JSON")
+    chosen = parser.parse_args()
+    loop._SAVE_EVERY = 1
+    counts: dict[str, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        trials = Trials(Path(folder), chosen.seed)
+        mounting = can_mount(Path(folder))
+        straight = {job: trials.straight(job) for job in chosen.jobs}
+        for fault in chosen.faults:
+            for job in chosen.jobs:
+                if fault in ("full", "readonly") and not mounting:
+                    counts.setdefault(job, {})[fault] = "left out: disks cannot be mounted here"
+                    continue
+                times = min(chosen.times, 1) if fault == "readonly" else chosen.times
+                report = trials.run(job, fault, times, straight[job])
+                counts.setdefault(job, {})[fault] = vars(report)
+                sys.stdout.write(f"{job}, {fault}: {vars(report)}\n")
+                sys.stdout.flush()
+                if chosen.out is not None:
+                    write_result(chosen.out, {"seed": chosen.seed, "jobs": counts})
+    reports = [one for job in counts.values() for one in job.values() if isinstance(one, dict)]
+    return 1 if any(one["defects"] for one in reports) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
