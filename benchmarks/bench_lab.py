@@ -39,7 +39,8 @@ def main() -> None:
     """Measure, print and write."""
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     if chromium is None or not PAGE.is_file():
-        raise SystemExit("Needs Chromium, and the book: install it, and run `make book`.")
+        print("Left out: it needs Chromium, and the book (`make book`).")
+        return
     with sync_playwright() as playwright:
         switches = ["--no-sandbox", "--disable-gpu"]
         browser = playwright.chromium.launch(executable_path=chromium, args=switches)

@@ -14,6 +14,9 @@ from sonibook.errors import AudioError, SonibookWarning
 from sonibook.layers import CACHED_FLOATS, channels_last
 from sonibook.stack import Block, blocks_of, check_layer, least_length
 
+#: Floats that convolutions give at once.
+_AT_ONCE = 2 * CACHED_FLOATS
+
 Map = Float[Tensor, "batch channel time"]
 Pooled = Float[Tensor, "batch channel steps"]
 Switches = Bool[Tensor, "batch channel steps"] | UInt8[Tensor, "batch channel steps"]
@@ -52,8 +55,8 @@ def max_pool(
 def forward_block(block: Block, x: Tensor) -> tuple[Tensor, Tensor | None]:
     """The map of one block, after its pool, and its switches.
 
-    A long map is computed in tiles of time: what is larger than the map, the convolution's
-    output, then never leaves the processor's cache.
+    Many clips are computed one after the other and a long map in tiles of time: what is larger
+    than the map, the convolution's output, then never leaves the processor's cache.
 
     Parameters
     ----------
@@ -67,22 +70,32 @@ def forward_block(block: Block, x: Tensor) -> tuple[Tensor, Tensor | None]:
     switches : Tensor, the shape of `map`, or None
         None where the block has no pool.
     """
-    steps, channels = block.out_length(x.shape[2]), block.conv.out_channels
-    tile = CACHED_FLOATS // (block.pool * channels)
-    if block.pool == 1 or block.padding or steps <= tile or x.device.type != "cpu":
+    clips, steps, channels = len(x), block.out_length(x.shape[2]), block.conv.out_channels
+    if block.pool == 1 or block.padding or x.device.type != "cpu":
         y = F.relu(channels_last(block.conv(x)), inplace=True)
         return max_pool(y, block.pool) if block.pool > 1 else (y, None)
-    pooled = x.new_empty(x.shape[0], steps, channels).transpose(1, 2)
+    pooled = x.new_empty(clips, steps, channels).transpose(1, 2)
     kind = torch.bool if block.pool == 2 else torch.uint8
     switches = torch.empty_like(pooled, dtype=kind)
-    for clip in range(x.shape[0]):
+    together = max(1, _AT_ONCE // (steps * block.pool * channels))
+    tile = max(1, _AT_ONCE // (block.pool * channels))
+    for clip in range(0, clips, together):
         for start in range(0, steps, tile):
             stop = min(start + tile, steps)
             seen = slice(start * block.pool, stop * block.pool + block.extent - 1)
-            y = F.relu(block.conv(x[clip : clip + 1, :, seen]), inplace=True)
-            here = (slice(clip, clip + 1), slice(None), slice(start, stop))
-            max_pool(y, block.pool, out=(pooled[here], switches[here]))
+            y = block.conv(x[clip : clip + together, :, seen])
+            here = (slice(clip, clip + together), slice(None), slice(start, stop))
+            _rectify_and_pool(y, block.pool, out=(pooled[here], switches[here]))
     return pooled, switches
+
+
+def _rectify_and_pool(y: Map, pool: int, *, out: tuple[Pooled, Switches]) -> None:
+    """ReLU, then `max_pool`; of every two steps only the first needs the ReLU."""
+    if pool == 2:
+        y[:, :, ::2].relu_()
+    else:
+        y.relu_()
+    max_pool(y, pool, out=out)
 
 
 def prepared(x: Tensor, least: int) -> tuple[Tensor, int]:

@@ -95,7 +95,7 @@ class Conv1d(nn.Conv1d):
         """Convolve with weights of this layer's shape, the way that is quick for them."""
         # The two short cuts are a CPU's alone: XLA has no windows that overlap in memory.
         simple = input.is_cpu and self.padding == (0,) and self.dilation == (1,)
-        if simple and self.in_channels == 1:
+        if simple and self.in_channels == 1 and torch.is_grad_enabled():
             # One channel leaves a convolution nothing to vectorise over: multiply windows instead.
             windows = input[:, 0].unfold(1, self.kernel_size[0], 1)
             return F.linear(windows, weight[:, 0], bias).transpose(1, 2)

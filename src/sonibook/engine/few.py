@@ -16,14 +16,14 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from sonibook.engine.clip import Clip
+from sonibook.engine.clip import Clip, Gates
 from sonibook.engine.steps import single
 from sonibook.engine.weights import Weights, context, reach
 from sonibook.engine.windows import Window
 from sonibook.layers import CACHED_FLOATS
 
 #: Floats after unpooling that are computed at once; more where the weights are more.
-_PART = CACHED_FLOATS // 4
+_PART = CACHED_FLOATS
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ def sonify_few(entries: Mapping[int, Sequence[Entry]], weights: Sequence[Weights
 
 def _fitting(layer: int, pieces: list[Piece], weights: Sequence[Weights]) -> list[Piece]:
     """Pieces that can wait for others; once they outgrow the cache, they are taken to the sound."""
-    if layer and sum(len(piece.y) for piece in pieces) <= _most(weights[layer - 1]):
+    if layer and sum(piece.y.shape[0] for piece in pieces) <= _most(weights[layer - 1]):
         return pieces
     _down(layer, pieces, weights)
     return []
@@ -95,7 +95,7 @@ def _down(layer: int, pieces: Sequence[Piece], weights: Sequence[Weights]) -> No
 
 def _most(weights: Weights) -> int:
     """Steps of a block's maps that are computed at once."""
-    return max(1, max(_PART, weights.weight.numel()) // (weights.pool * len(weights.weight)))
+    return max(1, max(_PART, weights.weight.numel()) // (weights.pool * weights.filters))
 
 
 def _batches(
@@ -107,18 +107,18 @@ def _batches(
     steps = 0
     for piece in pieces:
         for part in _parts(piece, most, weights[:layer]):
-            if batch and steps + len(part.y) > most:
+            if batch and steps + part.y.shape[0] > most:
                 yield batch
                 batch, steps = [], 0
             batch.append(part)
-            steps += len(part.y)
+            steps += part.y.shape[0]
     if batch:
         yield batch
 
 
 def _parts(piece: Piece, size: int, weights: Sequence[Weights]) -> Iterator[Piece]:
     """A piece, cut in time; a part begins early by the steps that its first sample depends on."""
-    steps = len(piece.y)
+    steps = piece.y.shape[0]
     if steps <= size:
         yield piece
         return
@@ -146,56 +146,64 @@ def _entered(layer: int, entry: Entry, weights: Sequence[Weights]) -> Piece:
 
 def block(layer: int, pieces: Sequence[Piece], weights: Weights) -> list[Piece]:
     """Take pieces at a layer down one block: rectify, unpool, deconvolve."""
-    if weights.weight.shape[1] == 1:
-        return [replace(p, first=p.first * weights.pool, y=_last(p, weights)) for p in pieces]
-    pool, pad = weights.pool, weights.taps - 1
-    sizes = [pool * len(piece.y) + pad for piece in pieces]
-    z = pieces[0].y.new_empty(pad + sum(sizes), len(weights.weight))
-    z[:pad] = 0
-    for piece, rows in zip(pieces, z[pad:].split(sizes), strict=True):
-        gates = piece.clip.gates(layer)[:, weights.steps - 1 + piece.first :]
-        _unpool(piece.y.relu_(), gates[:, : len(piece.y)], rows[: len(rows) - pad])
-        rows[len(rows) - pad :] = 0
-    out = F.conv2d(z.t()[None, :, None], weights.convolution)[0, :, 0].t()
+    gates = [_gates(layer, piece, weights) for piece in pieces]
+    rows = [piece.y for piece in pieces]
+    if weights.channels == 1:
+        below = [_last(y, gate, weights) for y, gate in zip(rows, gates, strict=True)]
+    else:
+        below = _convolve(rows, gates, weights)
+    first = [piece.first * weights.pool for piece in pieces]
     return [
-        replace(piece, first=piece.first * pool, y=y)
-        for piece, y in zip(pieces, out.split(sizes), strict=True)
+        replace(piece, first=begin, y=y)
+        for piece, begin, y in zip(pieces, first, below, strict=True)
     ]
 
 
+def _gates(layer: int, piece: Piece, weights: Weights) -> Gates:
+    begin = weights.steps - 1 + piece.first
+    return piece.clip.gates(layer)[:, begin : begin + piece.y.shape[0]]
+
+
+def _convolve(pieces: list[Tensor], gates: list[Tensor], weights: Weights) -> list[Tensor]:
+    """Unpool into rows with zeros between the pieces, and convolve them all."""
+    pool, pad = weights.pool, weights.taps - 1
+    sizes = [pool * y.shape[0] + pad for y in pieces]
+    z = pieces[0].new_empty(pad + sum(sizes), weights.filters)
+    z[:pad] = 0
+    for y, gate, rows in zip(pieces, gates, z[pad:].split(sizes), strict=True):
+        _unpool(y.relu_(), gate, rows[: rows.shape[0] - pad])
+        rows[rows.shape[0] - pad :] = 0
+    out = F.conv2d(z.t()[None, :, None], weights.convolution)[0, :, 0].t()
+    return list(out.split(sizes))
+
+
 def _unpool(
-    y: Float[Tensor, "steps channel"],
-    gates: Float[Tensor, "phase steps channel"],
-    out: Float[Tensor, "time channel"],
+    y: Float[Tensor, "steps channel"], gates: Gates, out: Float[Tensor, "time channel"]
 ) -> None:
     """Each value where its maximum was: one gate for each phase after the first, 1 or 0."""
-    z = out.unflatten(0, (len(y), 1 + len(gates)))
-    if not len(gates):
+    z = out.unflatten(0, (y.shape[0], 1 + gates.shape[0]))
+    if not gates.shape[0]:
         z[:, 0] = y
     rest = y
     for phase, gate in enumerate(gates, start=1):
         torch.mul(y, gate, out=z[:, phase])
-        rest = torch.sub(rest, z[:, phase], out=z[:, 0] if phase == len(gates) else None)
+        rest = torch.sub(rest, z[:, phase], out=z[:, 0] if phase == gates.shape[0] else None)
 
 
-def _last(piece: Piece, weights: Weights) -> Float[Tensor, "time 1"]:
-    """The last block, whose one channel leaves an ordinary convolution little to do.
+def _last(
+    y: Float[Tensor, "steps channel"], gates: Gates, weights: Weights
+) -> Float[Tensor, "time 1"]:
+    """The last block, whose one channel leaves a convolution little to do.
 
-    `Weights.SPAN` samples are computed at once, as if they were channels. A value goes to phase 0,
-    or to the phase of its gate: it times the weights at phase 0, plus it times its gate times what
-    the weights at that phase have more.
+    A value goes to phase 0, or to the phase of its gate: it times the weights at phase 0, plus it
+    times its gate times what the weights at that phase have more.
     """
-    steps, channels = piece.y.shape
-    early, span = weights.steps - 1, weights.span
-    rows = -(-(steps + early) // span) * span + early
-    y = piece.y.new_zeros(rows, channels)
-    inside = y[early : early + steps]
-    torch.clamp_min(piece.y, 0, out=inside)
+    steps, pool = y.shape[0], weights.pool
     base, *surplus = weights.last
-    sound = F.conv2d(y.t()[None, :, None], base, stride=(1, span))
-    whole = inside.clone() if len(surplus) > 1 else inside
-    gates = piece.clip.gates(1)[:, early + piece.first : early + piece.first + steps]
+    spread = base @ y.relu_().t()
     for gate, more in zip(gates, surplus, strict=True):
-        torch.mul(whole, gate, out=inside)
-        sound += F.conv2d(y.t()[None, :, None], more, stride=(1, span))
-    return sound[0, :, 0].t().reshape(-1, 1)
+        spread.addmm_(more, (y * gate).t())
+    sound = y.new_zeros(pool, steps + weights.steps - 1)
+    for ago, samples in enumerate(spread.split(pool)):
+        sound[:, ago : ago + steps] += samples
+    return sound.t().reshape(-1, 1)

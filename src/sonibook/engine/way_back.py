@@ -24,7 +24,7 @@ from copy import copy
 from functools import partial
 from itertools import pairwise
 from threading import Lock
-from typing import Any
+from typing import TypeVar
 
 import torch
 from jaxtyping import Float, Int
@@ -38,6 +38,7 @@ from sonibook.engine.weights import context, prepared
 from sonibook.engine.windows import Lane, Window, cut, least_gap, pack
 from sonibook.forward import FeatureMaps
 
+Member = TypeVar("Member")
 #: Sounds at once from which on a matrix for every step is worth making.
 MANY = 16
 #: Lanes that share a matrix: more would not fit the cache.
@@ -87,15 +88,16 @@ class Engine:
         """
         clips, _, samples = self.passed.x.shape
         result = self.passed.x.new_zeros(clips, len(filters), samples)
+        known = self._clips()
         jobs: list[Callable[[], None]] = []
         rest: list[Entry] = []
         for clip, sounds in enumerate(result):
             for lanes in self.lanes(layer, clip, filters):
                 if len(lanes) >= MANY:
-                    jobs += self._many(layer, clip, lanes, sounds)
+                    jobs += self._many(layer, known[clip], lanes, sounds)
                 else:
                     windows = [window for lane in lanes for window in lane]
-                    rest += [(self._clip(clip), window, sounds[window.row]) for window in windows]
+                    rest += [(known[clip], window, sounds[window.row]) for window in windows]
         parts = _divided(rest, max(len(rest) // MANY, min(len(rest), torch.get_num_threads())))
         jobs += [partial(sonify_few, {layer: part}, self._weights) for part in parts]
         self._work(jobs)
@@ -117,13 +119,14 @@ class Engine:
         """
         clips, _, samples = self.passed.x.shape
         result = self.passed.x.new_zeros(clips, len(layers), samples)
+        known = self._clips()
         jobs = []
         for members in _divided(range(clips), max(clips // _CLIPS, torch.get_num_threads())):
             entries: dict[int, list[Entry]] = {layer: [] for layer in layers}
             for clip in members:
                 for row, layer in enumerate(layers):
                     for window in self._windows(layer, clip, [int(filters[clip, row])]):
-                        entries[layer].append((self._clip(clip), window, result[clip, row]))
+                        entries[layer].append((known[clip], window, result[clip, row]))
             jobs.append(partial(sonify_few, entries, self._weights))
         self._work(jobs)
         return result
@@ -153,7 +156,7 @@ class Engine:
         return list(pack(self._windows(layer, clip, filters), gap))
 
     def _many(
-        self, layer: int, clip: int, lanes: Sequence[Lane], result: Float[Tensor, "row time"]
+        self, layer: int, clip: Clip, lanes: Sequence[Lane], result: Float[Tensor, "row time"]
     ) -> list[Callable[[], None]]:
         """Lanes of one clip in groups that share matrices, and every core as many of them."""
         threads, weights = torch.get_num_threads(), self._weights[:layer]
@@ -165,19 +168,25 @@ class Engine:
         last = max(window.last for lane in lanes for window in lane)
         # Where the groups cannot be shared out evenly, the time of each is.
         even = len(groups) % threads == 0 or last - first < 4 * threads * context(weights)
-        stretches = _divided(range(first, last), 1 if even else threads)
+        bounds = _bounds(last - first, 1 if even else threads)
+        stretches = [range(first + begin, first + end) for begin, end in bounds]
         return [
-            partial(sonify_many, self._clip(clip), weights, group, steps, result)
+            partial(sonify_many, clip, weights, group, steps, result)
             for group in groups
             for steps in stretches
         ]
 
-    def _clip(self, clip: int) -> Clip:
-        return Clip(
-            [maps[clip] for maps in self.passed.maps],
-            [None if s is None else s[clip] for s in self.passed.switches],
-            partial(self._gate, clip),
-        )
+    def _clips(self) -> list[Clip]:
+        """Every clip of the pass; made for each call, since they hold the engine by its gates."""
+        passed = self.passed
+        return [
+            Clip(
+                [maps[clip] for maps in passed.maps],
+                [None if switches is None else switches[clip] for switches in passed.switches],
+                partial(self._gate, clip),
+            )
+            for clip in range(len(passed.x))
+        ]
 
     def _gate(self, clip: int, layer: int) -> Gates:
         """As `sonibook.engine.clip.Clip.gates`; kept within `memory`."""
@@ -204,7 +213,11 @@ def _run(job: Callable[[], None]) -> None:
     job()
 
 
-def _divided(members: Sequence[Any], count: int) -> list[Sequence[Any]]:
-    """Into `count` parts of about one size, in order."""
-    bounds = [round(part * len(members) / max(count, 1)) for part in range(count + 1)]
-    return [members[begin:end] for begin, end in pairwise(bounds)]
+def _bounds(size: int, count: int) -> list[tuple[int, int]]:
+    """Where `count` parts of about one size begin and end."""
+    return list(pairwise(round(part * size / max(count, 1)) for part in range(count + 1)))
+
+
+def _divided(members: Sequence[Member], count: int) -> list[Sequence[Member]]:
+    """In `count` parts of about one size, in order."""
+    return [members[begin:end] for begin, end in _bounds(len(members), count)]

@@ -7,14 +7,12 @@ from functools import cached_property
 from weakref import WeakKeyDictionary
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from sonibook.layers import effective_weight
 from sonibook.stack import Block
-
-#: Samples that the last block computes at once: about what a processor's vector holds.
-_SAMPLES = 16
 
 
 class Weights:
@@ -30,15 +28,12 @@ class Weights:
     ----------
     steps : int
         Pooled steps that one pooled step of what comes out depends on: itself and those before.
-    span : int
-        Pooled steps whose samples the last block computes at once.
     """
 
     def __init__(self, weight: Float[Tensor, "filter channel tap"], pool: int) -> None:
         self.weight, self.pool = weight, pool
-        self.taps = weight.shape[2]
+        self.filters, self.channels, self.taps = weight.shape
         self.steps = -(-(self.taps + pool - 1) // pool)
-        self.span = max(1, _SAMPLES // pool)
 
     @cached_property
     def single(self) -> Float[Tensor, "filter tap channel"]:
@@ -69,20 +64,15 @@ class Weights:
         return torch.cat((matrices[:1], matrices[1:] - matrices[0])).contiguous()
 
     @cached_property
-    def last(self) -> tuple[Float[Tensor, "sample filter 1 steps"], ...]:
-        """The last block for a few sounds: convolutions that give some samples as channels.
+    def last(self) -> Float[Tensor, "phase reach filter"]:
+        """The last block for a few sounds: from one pooled step to all the samples it reaches.
 
-        They take `span` pooled steps, and those before on which these depend, to their samples.
-        The first is for values at phase 0, the others what those for their phase have more.
+        The first for a value at phase 0, the others what those for their phase have more.
         """
-        early = self.steps - 1
-        sample, ago = torch.arange(self.span * self.pool), torch.arange(self.span + early) - early
-        tap = sample[:, None] - self.pool * ago - torch.arange(self.pool)[:, None, None]
-        reached = (tap >= 0) & (tap < self.taps)
-        entries = self.weight[:, 0, tap.clamp(0, self.taps - 1)] * reached
-        phases = entries.permute(1, 2, 0, 3).unsqueeze(3)
-        each = (phases[0], *(phases[1:] - phases[0]))
-        return tuple(kernel.contiguous(memory_format=torch.channels_last) for kernel in each)
+        kernel, reach = self.weight[:, 0], self.steps * self.pool
+        ends = [reach - self.taps - phase for phase in range(self.pool)]
+        phases = [F.pad(kernel, (phase, end)).t() for phase, end in enumerate(ends)]
+        return torch.stack([phases[0], *(other - phases[0] for other in phases[1:])])
 
 
 def reach(weights: Sequence[Weights]) -> tuple[int, int]:
