@@ -14,6 +14,8 @@ from sonibook.analysis.result import Estimate
 from sonibook.show.picture import Picture, picture
 from sonibook.show.style import BLUE, CYCLE, look, new_figure
 
+#: Panels in a row: more are too small to read on a phone.
+_COLUMNS = 3
 _STYLES = ("--", ":", "-.", (0, (5, 1, 1, 1, 1, 1)))
 
 
@@ -51,8 +53,13 @@ def growth_figure(
             raise ValueError(f"{title}: {len(row)} estimates were given for {len(epochs)} epochs.")
     words = []
     with look():
-        figure = new_figure(2.3 * len(curves) + 0.4, 3.1)
-        panels = figure.subplots(1, len(curves), sharex=True, sharey=True, squeeze=False)[0]
+        columns = min(len(curves), _COLUMNS)
+        rows = -(-len(curves) // columns)
+        figure = new_figure(2.6 * columns + 0.4, 2.3 * rows + 0.7)
+        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        panels, unused = grid.flat[: len(curves)], grid.flat[len(curves) :]
+        for axes in unused:
+            axes.set_visible(False)
         for axes, (title, row) in zip(panels, curves.items(), strict=True):
             _draw(axes, row, epochs)
             for number, (name, one) in enumerate(references.get(title, {}).items()):
@@ -60,9 +67,11 @@ def growth_figure(
                     colour, style = CYCLE[1 + number % 5], _STYLES[number % len(_STYLES)]
                     axes.axhline(one.mean, color=colour, linestyle=style, label=name)
             axes.set(title=title, xlabel="epoch")
+            axes.tick_params(labelbottom=True)
             axes.grid(True)
             words.append(_words(title, row, epochs, references.get(title, {})))
-        panels[0].set_ylabel(ylabel)
+        for axes in grid[:, 0]:
+            axes.set_ylabel(ylabel)
         handles = {
             label: handle
             for axes in panels
@@ -71,7 +80,9 @@ def growth_figure(
         figure.legend(
             list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles)
         )
-    return picture(figure, alt=f"{ylabel} over epochs. {' '.join(words)}", caption=caption)
+    return picture(
+        figure, alt=f"{ylabel.capitalize()} over epochs. {' '.join(words)}", caption=caption
+    )
 
 
 def _draw(axes: Axes, row: Sequence[Estimate], epochs: Sequence[int]) -> None:
