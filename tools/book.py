@@ -73,13 +73,18 @@ def configuration(text: str) -> str:
     Returns
     -------
     str
-        The same where ``repository: url:`` is set. Else without what would lead nowhere.
+        The same, with the theme told of the repository: our settings of the theme replace those
+        that jupyter-book would make of it.
     """
     settings = yaml.safe_load(text)
-    if settings["repository"]["url"]:
-        return text
-    settings["launch_buttons"] |= {"binderhub_url": "", "colab_url": ""}
-    return yaml.safe_dump(settings, sort_keys=False)
+    repository = settings["repository"]
+    settings["sphinx"]["config"]["html_theme_options"] |= {
+        "repository_url": repository["url"],
+        "repository_branch": repository["branch"],
+        "path_to_docs": repository["path_to_book"] if repository["url"] else "",
+        "launch_buttons": settings["launch_buttons"] if repository["url"] else {},
+    }
+    return yaml.safe_dump(settings, sort_keys=False, allow_unicode=True)
 
 
 def modules() -> list[str]:

@@ -1,0 +1,90 @@
+"""How the pages are put together: launch buttons, and what is left out on paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[2]
+CONFIGURATION = (ROOT / "book" / "_config.yml").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT / "tools")
+
+
+def launchers(text: str) -> dict[str, Any]:
+    """What jupyter-book makes of a configuration: the theme's settings."""
+    from jupyter_book.config import get_final_config
+
+    config, _ = get_final_config(
+        user_yaml=yaml.safe_load(text), cli_config={"latex_individualpages": False}
+    )
+    options: dict[str, Any] = config["html_theme_options"]
+    return options
+
+
+@pytest.mark.usefixtures("tools")
+def test_without_an_address_there_are_no_launch_buttons() -> None:
+    from book import configuration
+
+    assert yaml.safe_load(CONFIGURATION)["repository"]["url"] == ""
+    options = launchers(configuration(CONFIGURATION))
+    assert options["repository_url"] == ""
+    assert options["launch_buttons"] == {}
+
+
+@pytest.mark.usefixtures("tools")
+def test_with_an_address_chapters_offer_binder_and_colab() -> None:
+    from sphinx_book_theme.header_buttons.launch import add_launch_buttons
+
+    from book import configuration
+
+    address = "https://github.com/someone/sonibook"
+    text = CONFIGURATION.replace('url: ""', f"url: {address}", 1)
+    options = launchers(configuration(text))
+    assert options["repository_url"] == address
+
+    class App:
+        """As much of Sphinx as the theme asks here; a whole build takes half a minute."""
+
+        class config:  # noqa: N801
+            html_theme_options = options
+
+            def __class_getitem__(cls, name: str) -> Any:
+                return getattr(cls, name)
+
+        class env:  # noqa: N801
+            metadata = {"06_sonification": {"kernelspec": "python3"}}  # noqa: RUF012
+
+            @staticmethod
+            def doc2path(name: str) -> str:
+                return f"book/{name}.ipynb"
+
+    context: dict[str, Any] = {
+        "header_buttons": [], "pagename": "06_sonification", "sourcename": "06_sonification.ipynb",
+        "github_url": "https://github.com", "github_user": "someone", "github_repo": "sonibook",
+    }  # fmt: skip
+    add_launch_buttons(App, "06_sonification", "", context, None)
+    links = [button["url"] for button in context["header_buttons"][0]["buttons"]]
+    chapter = "book/06_sonification.ipynb"
+    assert links == [
+        f"https://mybinder.org/v2/gh/someone/sonibook/main?urlpath=lab/tree/{chapter}",
+        f"https://colab.research.google.com/github/someone/sonibook/blob/main/{chapter}",
+    ]
+    assert (ROOT / chapter).is_file()
+
+
+@pytest.mark.usefixtures("tools")
+def test_paper_has_the_chapters_and_no_lab() -> None:
+    from pdf import on_paper
+
+    contents = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
+    kept = [one for part in on_paper(contents)["parts"] for one in part["chapters"]]
+    assert {"glob": "[0-9]*"} in kept
+    assert {"file": "glossary"} in kept
+    assert not {"lab", "reference/index"} & {one.get("file") for one in kept}
