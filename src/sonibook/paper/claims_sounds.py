@@ -277,7 +277,8 @@ SOUND_CLAIMS = (
           "answer to a wider variety of clips.", _coupling, "05_contrastive", "figures-2-3"),
     Claim("evolution", "3.4, figure 5", "Followed through training, sonifications change smoothly, "
           "from a full spectrogram to what the filter selects.", _evolves, "05_contrastive",
-          "figure-5"),
+          "figure-5", would_change="More filters than one a layer, and a control: whatever moves "
+          "steadily comes ever nearer to where it ends, learning or not."),
     Claim("removal", "4.1, figure 6", "Sonifications hold what recognition needs: subtracting them "
           "costs performance drastically.", _removal, "10_ablation", "figure-6"),
     Claim("coherence-falls", "4.2, figure 7", "Coherence with the input falls with depth in both "
