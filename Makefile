@@ -102,7 +102,7 @@ $(PAGES): $(EXECUTED) $(FURNITURE) $(LIBRARY) tools/book.py tools/lab.py CHANGEL
 	@touch $@
 
 pdf: $(EXECUTED) $(FURNITURE) $(INSTALLED) ## Print the book, without its reference, to one PDF file (needs Chromium)
-	$(PYTHON) tools/pdf.py $(BUILD)/chapters $(BUILD)/pdf $(BUILD)/sonibook.pdf
+	$(PYTHON) -m tools.pdf $(BUILD)/chapters $(BUILD)/pdf $(BUILD)/sonibook.pdf
 
 engine: $(INSTALLED) ## Compile the engine of the lab in the page, book/lab/engine.c, anew
 	$(PYTHON) tools/lab.py engine

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import yaml
 
-from book import assemble, build
+from tools.book import assemble, build
 
 #: What is of no use on paper.
 LEFT_OUT = ("lab", "reference/index")

@@ -14,7 +14,7 @@ CONFIGURATION = (ROOT / "book" / "_config.yml").read_text(encoding="utf-8")
 
 @pytest.fixture
 def tools(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(ROOT / "tools")
+    monkeypatch.syspath_prepend(ROOT)
 
 
 def launchers(text: str) -> dict[str, Any]:
@@ -30,7 +30,7 @@ def launchers(text: str) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("tools")
 def test_without_an_address_there_are_no_launch_buttons() -> None:
-    from book import configuration
+    from tools.book import configuration
 
     assert yaml.safe_load(CONFIGURATION)["repository"]["url"] == ""
     options = launchers(configuration(CONFIGURATION))
@@ -42,7 +42,7 @@ def test_without_an_address_there_are_no_launch_buttons() -> None:
 def test_with_an_address_chapters_offer_binder_and_colab() -> None:
     from sphinx_book_theme.header_buttons.launch import add_launch_buttons
 
-    from book import configuration
+    from tools.book import configuration
 
     address = "https://github.com/someone/sonibook"
     text = CONFIGURATION.replace('url: ""', f"url: {address}", 1)
@@ -81,7 +81,7 @@ def test_with_an_address_chapters_offer_binder_and_colab() -> None:
 
 @pytest.mark.usefixtures("tools")
 def test_paper_has_the_chapters_and_no_lab() -> None:
-    from pdf import on_paper
+    from tools.pdf import on_paper
 
     contents = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
     kept = [one for part in on_paper(contents)["parts"] for one in part["chapters"]]
