@@ -22,12 +22,12 @@ RESULT_OPTIONS = --profile '$(RESULTS)' --processes '$(PROCESSES)' \
 .PHONY: results $(RESULT_NAMES:%=results/%) results/claims
 
 results: $(INSTALLED) ## Make the paper's tables and figures anew, on recordings (RESULTS=quick)
-	$(PYTHON) tools/results.py $(RESULT_NAMES) claims $(RESULT_OPTIONS) \
+	$(PYTHON) -m tools.results $(RESULT_NAMES) claims $(RESULT_OPTIONS) \
 	    $(if $(RETRAIN),--retrain)
 
 # One table or figure each, such as `make results/table-a4`; and by the name of its file.
 $(RESULT_NAMES:%=results/%) results/claims: results/%: $(INSTALLED)
-	$(PYTHON) tools/results.py $* $(RESULT_OPTIONS)
+	$(PYTHON) -m tools.results $* $(RESULT_OPTIONS)
 
 $(RESULT_NAMES:%=data/results/%.json) data/results/claims.json: data/results/%.json: FORCE $(INSTALLED)
-	$(PYTHON) tools/results.py $* $(RESULT_OPTIONS)
+	$(PYTHON) -m tools.results $* $(RESULT_OPTIONS)

@@ -1,4 +1,4 @@
-"""Makes the results files of the paper's tables and figures: ``python tools/results.py table-a4``.
+"""Makes the results files of the paper's tables and figures: ``python -m tools.results table-a4``.
 
 `make results` calls this for one file after the other. What is in a file already, made by the
 same networks with the same settings, is not measured again; what was interrupted goes on.
@@ -11,14 +11,12 @@ import os
 import sys
 from pathlib import Path
 
-import results_figures
-import results_tables
-from results_settings import PROFILES, Settings
-
 from sonibook.errors import SonibookError
 from sonibook.paper.judge import write_claims
 from sonibook.paper.tables import TABLES
 from sonibook.training.allocator import keep_memory
+from tools import results_figures, results_tables
+from tools.results_settings import PROFILES, Settings
 
 RESULTS = Path("data/results")
 TARGETS = (*TABLES, *results_figures.FIGURES, "claims")

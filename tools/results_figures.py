@@ -8,7 +8,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from results_settings import PROFILES, Settings
 from torch import nn
 
 from sonibook.analysis.ablation import ablate
@@ -26,6 +25,7 @@ from sonibook.datasets import Dataset, open_dataset
 from sonibook.encoder import CNN12
 from sonibook.paper.encoders import RANDOM_SEEDS
 from sonibook.training.probe import probed
+from tools.results_settings import PROFILES, Settings
 
 Measure = Callable[[Settings, Streaming], Result]
 #: Clips of spoken digits to fit probes on and to name, of 2,700 and 300: probes are slow on more.

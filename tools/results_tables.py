@@ -6,8 +6,6 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from results_settings import Settings
-
 from sonibook.checkpoint import read_card
 from sonibook.paper.cells import Cell, CellFile
 from sonibook.paper.encoders import RANDOM_SEEDS, Pretrained
@@ -16,6 +14,7 @@ from sonibook.paper.tables import TABLES, TableSpec, assemble
 from sonibook.paper.transfer import probe_cells, run_cells
 from sonibook.training.config import load_config
 from sonibook.training.loop import train
+from tools.results_settings import Settings
 
 MINI, CHECKPOINTS = Path("configs/mini"), Path("data/checkpoints")
 #: Seeds of what is trained from scratch, and of the pretrainings of table A.1.

@@ -163,8 +163,7 @@ def test_the_command_makes_what_is_missing_and_says_what_is_not(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(ROOT)
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    import results
+    from tools import results
 
     def make(*targets: str) -> str:
         options = ("--folder", str(tmp_path), "--runs", str(tmp_path / "runs"))
