@@ -16,18 +16,13 @@ RESULT_NAMES := esc50-folds table-a4 table-a6 table-a2 table-a1 figure-7 figures
 RESULT_OPTIONS = --profile '$(RESULTS)' --processes '$(PROCESSES)' \
     $(if $(DATA_ROOT),--data-root '$(DATA_ROOT)')
 
-# A file that was interrupted holds what was measured so far.
-.PRECIOUS: data/results/%.json
-.PRECIOUS: $(RESULT_NAMES:%=data/results/%.json)
 .PHONY: results $(RESULT_NAMES:%=results/%) results/claims
 
 results: $(INSTALLED) ## Make the paper's tables and figures anew, on recordings (RESULTS=quick)
 	$(PYTHON) -m tools.results $(RESULT_NAMES) claims $(RESULT_OPTIONS) \
 	    $(if $(RETRAIN),--retrain)
 
-# One table or figure each, such as `make results/table-a4`; and by the name of its file.
+# One table or figure each, such as `make results/table-a4`. The files themselves are no targets:
+# chapters are made from them, and `make book` must not measure anything.
 $(RESULT_NAMES:%=results/%) results/claims: results/%: $(INSTALLED)
-	$(PYTHON) -m tools.results $* $(RESULT_OPTIONS)
-
-$(RESULT_NAMES:%=data/results/%.json) data/results/claims.json: data/results/%.json: FORCE $(INSTALLED)
 	$(PYTHON) -m tools.results $* $(RESULT_OPTIONS)
