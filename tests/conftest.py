@@ -25,8 +25,8 @@ def _stay_here(event: str, arguments: tuple[Any, ...]) -> None:
 
 sys.addaudithook(_stay_here)
 
-# What runs in the background may have been told to ignore Ctrl-C, and hands that down: the tests that
-# send it would wait for nothing.
+# What runs in the background may have been told to ignore Ctrl-C, and hands that down: the tests
+# that send it would wait for nothing.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 

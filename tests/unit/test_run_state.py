@@ -22,9 +22,10 @@ def test_state_holds_weights_moments_and_position(tmp_path):
     network, optimiser = made(0)
     step(network, optimiser)
     path = tmp_path / "state.safetensors"
-    save_run(path, network, optimiser, {"log": [1, "двa"]})
+    position = {"step": 1, "seconds": 0.5, "losses": [2.0], "log": [1, "двa"]}
+    save_run(path, network, optimiser, position)
     other, other_optimiser = made(1)
-    assert load_run(path, other, other_optimiser) == {"log": [1, "двa"]}
+    assert load_run(path, other, other_optimiser) == position
     step(network, optimiser)
     step(other, other_optimiser)
     for (name, first), second in zip(network.named_parameters(), other.parameters(), strict=True):

@@ -54,12 +54,7 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     """Import `Explorer`, and ipywidgets with it, when it is first asked for."""
     if name == "Explorer":
-        try:
-            from sonibook.show.explorer import Explorer
-        except ModuleNotFoundError as error:
-            raise ImportError(
-                f"The explorer needs {error.name}, which is not installed: "
-                "pip install 'sonibook[lab]'."
-            ) from None
+        from sonibook.show.explorer import Explorer
+
         return Explorer
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

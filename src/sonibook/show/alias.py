@@ -8,10 +8,10 @@ from __future__ import annotations
 import html
 from typing import Any
 
-import ipywidgets as widgets
 import numpy as np
 
 from sonibook.audio import SAMPLE_RATE
+from sonibook.show.kernel import widgets
 from sonibook.show.picture import picture
 from sonibook.show.players import player
 from sonibook.show.sampling import alias_figure, alias_of

@@ -9,10 +9,9 @@ import html
 from collections.abc import Mapping
 from typing import Any
 
-import ipywidgets as widgets
-
 from sonibook.audio import SAMPLE_RATE
 from sonibook.show.excerpts import Sound, peak_of
+from sonibook.show.kernel import widgets
 from sonibook.show.painter import thumbnail
 from sonibook.show.picture import image_tag
 from sonibook.show.players import player

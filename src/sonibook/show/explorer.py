@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import ipywidgets as widgets
 from jaxtyping import Float
 from numpy import ndarray
 from torch import nn
@@ -20,6 +19,7 @@ from sonibook.datasets.base import Dataset
 from sonibook.errors import AudioError, SonibookError
 from sonibook.show.choices import Choices
 from sonibook.show.excerpts import Sound
+from sonibook.show.kernel import widgets
 from sonibook.show.microphone import Microphone
 from sonibook.show.panel import panel
 from sonibook.show.row import Row

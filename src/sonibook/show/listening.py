@@ -9,11 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import anywidget
-import traitlets
-
 from sonibook.audio import SAMPLE_RATE
 from sonibook.show.excerpts import Sound, as_waveform, peak_of
+from sonibook.show.kernel import anywidget, traitlets
 from sonibook.show.players import player
 
 #: What is subtracted from the input may double its peak, hence half of full scale for all three.

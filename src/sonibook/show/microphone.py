@@ -10,9 +10,9 @@ import io
 from pathlib import Path
 from typing import Any
 
-import anywidget
 import numpy as np
-import traitlets
+
+from sonibook.show.kernel import anywidget, traitlets
 
 
 def _received(value: memoryview, widget: Any) -> bytes:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import html
 
-import ipywidgets as widgets
 from torch import nn
 
 from sonibook.show.excerpts import Sound
 from sonibook.show.exploration import Exploration, Heard
+from sonibook.show.kernel import widgets
 from sonibook.show.listening import Listening
 from sonibook.show.painter import Painter
 from sonibook.show.picture import image_tag

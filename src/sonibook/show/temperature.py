@@ -8,14 +8,8 @@ from __future__ import annotations
 import html
 from typing import Any
 
-try:
-    import ipywidgets as widgets
-except ModuleNotFoundError:
-    raise ImportError(
-        "The slider needs ipywidgets, which is not installed: pip install 'sonibook[lab]'."
-    ) from None
-
 from sonibook.show.contrast import Similarity, temperature_picture, temperature_words
+from sonibook.show.kernel import widgets
 from sonibook.show.picture import picture
 
 #: What the static form shows.
