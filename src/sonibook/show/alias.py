@@ -86,12 +86,13 @@ class AliasSlider(widgets.VBox):
         """The live view, and the static form for where there is no kernel."""
         bundle = super()._repr_mimebundle_(**kwargs) or {}
         parts = [
-            f"<details{' open' if value == FREQUENCIES[2] else ''}>"
+            f'<details data-stop="{value}"{" open" if value == FREQUENCIES[2] else ""}>'
             f"<summary>A tone of {value} Hz</summary>{''.join(self._shown(value))}</details>"
             for value in FREQUENCIES
         ]
         static = (
-            f'<section class="explorer" aria-label="Aliasing">{"".join(parts)}'
+            f'<section class="explorer" aria-label="Aliasing">'
+            f'<div data-slider="Frequency in Hz">{"".join(parts)}</div>'
             "<p>In JupyterLab this is a slider.</p></section>"
         )
         return {**bundle, "text/plain": "AliasSlider", "text/html": static}

@@ -99,14 +99,15 @@ class EpochSlider(widgets.VBox):
         bundle = super()._repr_mimebundle_(**kwargs) or {}
         last = list(self._sounds)[-1]
         parts = [
-            f"<details{' open' if epoch == last else ''}>"
+            f'<details data-stop="{epoch}"{" open" if epoch == last else ""}>'
             f"<summary>Epoch {epoch}</summary>{''.join(self._shown(epoch))}</details>"
             for epoch in self._sounds
         ]
         title = html.escape(self._title, quote=True)
         static = (
             f'<section class="explorer" aria-label="{title} through training">'
-            f"<p>{html.escape(self._title)}</p>{''.join(parts)}"
+            f"<p>{html.escape(self._title)}</p>"
+            f'<div data-slider="Epoch">{"".join(parts)}</div>'
             "<p>In JupyterLab this is a slider.</p></section>"
         )
         return {**bundle, "text/plain": "EpochSlider", "text/html": static}
