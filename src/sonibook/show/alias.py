@@ -15,6 +15,7 @@ from sonibook.show.kernel import widgets
 from sonibook.show.picture import picture
 from sonibook.show.players import player
 from sonibook.show.sampling import alias_figure, alias_of
+from sonibook.show.stops import static_slider
 
 #: What the static form shows.
 FREQUENCIES = (1000, 3000, 5000, 7000)
@@ -85,15 +86,12 @@ class AliasSlider(widgets.VBox):
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """The live view, and the static form for where there is no kernel."""
         bundle = super()._repr_mimebundle_(**kwargs) or {}
-        parts = [
-            f'<details data-stop="{value}"{" open" if value == FREQUENCIES[2] else ""}>'
-            f"<summary>A tone of {value} Hz</summary>{''.join(self._shown(value))}</details>"
-            for value in FREQUENCIES
-        ]
-        static = (
-            f'<section class="explorer" aria-label="Aliasing">'
-            f'<div data-slider="Frequency in Hz">{"".join(parts)}</div>'
-            "<p>In JupyterLab this is a slider.</p></section>"
+        static = static_slider(
+            {str(f): (f"A tone of {f} Hz", "".join(self._shown(f))) for f in FREQUENCIES},
+            name="Frequency in Hz",
+            title="Aliasing",
+            opened=str(FREQUENCIES[2]),
+            end="In JupyterLab this is a slider.",
         )
         return {**bundle, "text/plain": "AliasSlider", "text/html": static}
 

@@ -15,6 +15,7 @@ from sonibook.show.kernel import widgets
 from sonibook.show.painter import thumbnail
 from sonibook.show.picture import image_tag
 from sonibook.show.players import player
+from sonibook.show.stops import static_slider
 from sonibook.show.words import describe
 
 
@@ -97,17 +98,12 @@ class EpochSlider(widgets.VBox):
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """The live view, and the static form for where there is no kernel."""
         bundle = super()._repr_mimebundle_(**kwargs) or {}
-        last = list(self._sounds)[-1]
-        parts = [
-            f'<details data-stop="{epoch}"{" open" if epoch == last else ""}>'
-            f"<summary>Epoch {epoch}</summary>{''.join(self._shown(epoch))}</details>"
-            for epoch in self._sounds
-        ]
-        title = html.escape(self._title, quote=True)
-        static = (
-            f'<section class="explorer" aria-label="{title} through training">'
-            f"<p>{html.escape(self._title)}</p>"
-            f'<div data-slider="Epoch">{"".join(parts)}</div>'
-            "<p>In JupyterLab this is a slider.</p></section>"
+        slider = static_slider(
+            {str(n): (f"Epoch {n}", "".join(self._shown(n))) for n in self._sounds},
+            name="Epoch",
+            title=f"{self._title} through training",
+            opened=str(list(self._sounds)[-1]),
+            end="In JupyterLab this is a slider.",
         )
+        static = f"<p>{html.escape(self._title)}</p>{slider}"
         return {**bundle, "text/plain": "EpochSlider", "text/html": static}

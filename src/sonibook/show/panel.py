@@ -22,6 +22,7 @@ from sonibook.show.painter import thumbnail
 from sonibook.show.picture import image_tag
 from sonibook.show.players import player
 from sonibook.show.plots import power_spectrogram
+from sonibook.show.stops import one_stop
 from sonibook.show.words import describe
 
 _GRID = (
@@ -81,7 +82,7 @@ def panel(
         body = _layers(exploration, chosen, top, draw)
         if several:
             summary = f"Network: {title}"
-            body = _stop(title, summary, body, is_open=number == 0, lab=title in shipped())
+            body = one_stop(title, summary, body, is_open=number == 0, lab=title in shipped())
         elif title in shipped():
             body = f'<div data-lab="{html.escape(title, quote=True)}">{body}</div>'
         parts.append(body)
@@ -138,14 +139,5 @@ def _layers(exploration: Exploration, layers: Sequence[int], top: int, draw: _Dr
             )
         summary = f"Layer {layer}: the {len(filters)} filters with the most energy"
         body = f'<div data-slider="Filter rank">{"".join(filters)}</div>'
-        parts.append(_stop(str(layer), summary, body, is_open=number == 0))
+        parts.append(one_stop(str(layer), summary, body, is_open=number == 0))
     return f'<div data-slider="Layer">{"".join(parts)}</div>'
-
-
-def _stop(value: str, summary: str, body: str, *, is_open: bool, lab: bool = False) -> str:
-    quoted = html.escape(value, quote=True)
-    known = f' data-lab="{quoted}"' if lab else ""
-    return (
-        f'<details data-stop="{quoted}"{known}{" open" if is_open else ""}>'
-        f"<summary>{html.escape(summary)}</summary>{body}</details>"
-    )

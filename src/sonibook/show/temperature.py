@@ -11,6 +11,7 @@ from typing import Any
 from sonibook.show.contrast import Similarity, temperature_picture, temperature_words
 from sonibook.show.kernel import widgets
 from sonibook.show.picture import picture
+from sonibook.show.stops import static_slider
 
 #: What the static form shows.
 TEMPERATURES = (0.02, 0.1, 0.5, 2.0)
@@ -80,14 +81,11 @@ class TemperatureSlider(widgets.VBox):
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """The live view, and the static form for where there is no kernel."""
         bundle = super()._repr_mimebundle_(**kwargs) or {}
-        parts = [
-            f'<details data-stop="{value:g}"{" open" if value == TEMPERATURES[1] else ""}>'
-            f"<summary>Temperature {value:g}</summary>{''.join(self._shown(value))}</details>"
-            for value in TEMPERATURES
-        ]
-        static = (
-            f'<section class="explorer" aria-label="Temperature">'
-            f'<div data-slider="Temperature">{"".join(parts)}</div>'
-            "<p>In JupyterLab any temperature can be chosen.</p></section>"
+        static = static_slider(
+            {f"{t:g}": (f"Temperature {t:g}", "".join(self._shown(t))) for t in TEMPERATURES},
+            name="Temperature",
+            title="Temperature",
+            opened=f"{TEMPERATURES[1]:g}",
+            end="In JupyterLab any temperature can be chosen.",
         )
         return {**bundle, "text/plain": "TemperatureSlider", "text/html": static}
