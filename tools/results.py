@@ -15,11 +15,11 @@ from sonibook.errors import SonibookError
 from sonibook.paper.judge import write_claims
 from sonibook.paper.tables import TABLES
 from sonibook.training.allocator import keep_memory
-from tools import results_figures, results_tables
+from tools import results_figures, results_search, results_tables
 from tools.results_settings import PROFILES, Settings
 
 RESULTS = Path("data/results")
-TARGETS = (*TABLES, *results_figures.FIGURES, "claims")
+TARGETS = (*TABLES, *results_figures.FIGURES, "search", "claims")
 
 
 def make(target: str, settings: Settings) -> None:
@@ -28,6 +28,8 @@ def make(target: str, settings: Settings) -> None:
     if target == "claims":
         write_claims(settings.folder, command=settings.command(target))
         print(f"{path} is written.")
+    elif target == "search":
+        results_search.make(path, settings)
     elif target in TABLES:
         results_tables.make(target, path, settings)
     else:

@@ -8,13 +8,11 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
+from built import KINDS, PAGES, made_alike, page_names
 from firefox import Firefox, installed
 
-ROOT = Path(__file__).parents[2]
-PAGES = ROOT / "build" / "book" / "_build" / "html"
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _SWITCHES = (
     "--no-sandbox",
@@ -36,14 +34,11 @@ def missing(reason: str) -> None:
     pytest.skip(reason)
 
 
-def page_names() -> list[str]:
-    """Every page that was built, relative to the book's first."""
-    return sorted(path.relative_to(PAGES).as_posix() for path in PAGES.rglob("*.html"))
-
-
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "page_name" in metafunc.fixturenames:
-        names = [name for name in page_names() if not name.startswith("_static/")]
+        names = page_names()
+        if metafunc.definition.get_closest_marker("one_of_a_kind"):
+            names = [name for name in names if not made_alike(name) or name in KINDS]
         # One visit a page: all its tests look at the same one.
         metafunc.parametrize("page_name", names or ["index.html"], scope="module")
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+from built import PAGES
 from firefox import Firefox
 from heard import HEARD, READY, assert_sonifies, unpacked
 
-PAGES = Path(__file__).parents[2] / "build" / "book" / "_build" / "html"
 RATE = 8000
 
 

@@ -13,6 +13,7 @@ from urllib.parse import urljoin, urlsplit
 
 import nbformat
 import pytest
+from built import made_alike
 
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 DESKTOP = {"width": 1280, "height": 900}
@@ -62,7 +63,8 @@ def visit(browser: Any, site: str, page_name: str) -> Iterator[Visit]:
         ),
     )
     page.on("pageerror", lambda error: seen.console.append(str(error)))
-    reply = page.goto(f"{site}/{page_name}", wait_until="networkidle")
+    settled = "load" if made_alike(page_name) else "networkidle"  # half a second more, each
+    reply = page.goto(f"{site}/{page_name}", wait_until=settled)
     seen.document_bytes = len(reply.body()) if page_name != "index.html" else 0
     yield seen
     context.close()
@@ -138,24 +140,33 @@ def test_formulas_are_drawn_by_the_browser_itself(visit: Visit) -> None:
         assert height > 0, f"{source} is invisible"
 
 
-def test_reads_on_a_phone_and_in_the_dark(visit: Visit, page_name: str) -> None:
+def test_reads_on_a_phone_and_in_the_dark(visit: Visit) -> None:
     page = visit.page
-    stem = page_name.removesuffix(".html").replace("/", "-")
-    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
-    page.screenshot(path=str(SCREENSHOTS / f"{stem}.png"), animations="disabled")
     page.evaluate("document.documentElement.dataset.theme = 'dark'")
-    page.screenshot(path=str(SCREENSHOTS / f"{stem}-dark.png"), animations="disabled")
     background, text = page.evaluate(
         """() => [getComputedStyle(document.body).backgroundColor,
                   getComputedStyle(document.body).color]"""
     )
-    assert brightness(background) < 0.3 < 0.6 < brightness(text)
     page.evaluate("document.documentElement.dataset.theme = 'light'")
     page.set_viewport_size(PHONE)
-    page.screenshot(path=str(SCREENSHOTS / f"{stem}-phone.png"), animations="disabled")
     wide = page.evaluate("document.documentElement.scrollWidth")
     page.set_viewport_size(DESKTOP)
+    assert brightness(background) < 0.3 < 0.6 < brightness(text)
     assert wide <= PHONE["width"] + 1, f"scrolls sideways on a phone: {wide} px"
+
+
+@pytest.mark.one_of_a_kind
+def test_screenshots_are_taken_for_people_to_look_at(visit: Visit, page_name: str) -> None:
+    page = visit.page
+    stem = page_name.removesuffix(".html").replace("/", "-")
+    SCREENSHOTS.mkdir(parents=True, exist_ok=True)
+    for view, theme in {"": "light", "-dark": "dark", "-phone": "light"}.items():
+        page.set_viewport_size(PHONE if view == "-phone" else DESKTOP)
+        page.evaluate(f"document.documentElement.dataset.theme = '{theme}'")
+        taken = page.screenshot(path=str(SCREENSHOTS / f"{stem}{view}.png"), animations="disabled")
+        assert len(taken) > 5_000, "an empty page"
+    page.evaluate("document.documentElement.dataset.theme = 'light'")
+    page.set_viewport_size(DESKTOP)
 
 
 THEMES = {"desktop": "light", "dark": "dark", "phone": "dark"}
@@ -177,13 +188,11 @@ BREACHES = """async (rules) => {
 }"""
 
 
+@pytest.mark.one_of_a_kind
 @pytest.mark.parametrize("view", ["desktop", "dark", "phone"])
 def test_axe_finds_nothing_serious(visit: Visit, page_name: str, view: str) -> None:
     if page_name == "index.html":
         pytest.skip("It leads on at once.")
-    generated = page_name.startswith("reference/sonibook.") or page_name in GENERATED
-    if generated and view != "desktop" and page_name != "reference/sonibook.deconvnet.html":
-        return  # one stands for them: they are made alike, and looking takes seconds
     page = visit.page
     page.add_style_tag(
         content="* { transition: none !important; }"
