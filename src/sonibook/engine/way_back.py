@@ -198,8 +198,11 @@ class Engine:
         early, maps = made.steps - 1, self.passed.maps[layer - 1][clip]
         gate = maps.new_zeros(made.pool - 1, maps.shape[1] + 2 * early, len(maps))
         if switches is not None:
+            where = switches[clip].t()
             for phase in range(1, made.pool):
-                gate[phase - 1, early : early + maps.shape[1]] = switches[clip].t() == phase
+                # Of two phases the switch itself says which.
+                is_here = where if where.dtype is torch.bool else where == phase
+                gate[phase - 1, early : early + maps.shape[1]] = is_here
         with self._lock:
             kept = sum(other.numel() for other in self._gates.values())
             while self._gates and 4 * (kept + gate.numel()) > self.memory:
