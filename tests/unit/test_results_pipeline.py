@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -182,3 +183,31 @@ def test_the_command_makes_what_is_missing_and_says_what_is_not(
     with pytest.raises(SystemExit):
         make("table-a9")
     assert "there is no table-a9" in capsys.readouterr().err
+
+
+def test_the_search_goes_on_where_it_stood(
+    data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tools import results_search
+    from tools.results_settings import Settings
+
+    short = ("optimiser.epochs=1", "optimiser.warmup_epochs=0", "data.crop_seconds=0.4")
+    tiny = ("encoder.width=0.0625", "data.train={folds: [1]}", "data.test={folds: [2]}", *short)
+    monkeypatch.setattr(results_search, "TRAIN", {"folds": [1]})
+    monkeypatch.setattr(results_search, "RANDOM_SEEDS", (0,))
+    monkeypatch.setattr(results_search, "SHORT", (*results_search.SHORT, *tiny))
+    monkeypatch.setattr(results_search, "CHANGES", {"supervised": {"as configured": ()}})
+    path = tmp_path / "search.json"
+    settings = Settings("full", data_root, tmp_path, tmp_path / "runs", 1)
+    results_search.make(path, settings)
+    first = json.loads(path.read_text(encoding="utf-8"))
+    assert [row["changed"] for row in first["rows"]] == ["as configured"]
+    assert [row["seed"] for row in first["random"]] == [0]
+    more = {"as configured": (), "slower": ("optimiser.learning_rate=1.0e-4",)}
+    monkeypatch.setattr(results_search, "CHANGES", {"supervised": more})
+    results_search.make(path, settings)
+    second = json.loads(path.read_text(encoding="utf-8"))
+    assert second["rows"][0] == first["rows"][0]
+    assert second["random"] == first["random"]
+    assert second["rows"][1]["changes"] == ["optimiser.learning_rate=1.0e-4"]
+    assert all(0 <= row["value"] <= 1 and row["clips"] == 320 for row in second["rows"])

@@ -94,6 +94,51 @@ def differences_table(content: Mapping[str, Any]) -> Grid | None:
     )
 
 
+def search_table(content: Mapping[str, Any]) -> Grid:
+    """The short pretrainings by which the settings of the long ones were chosen.
+
+    Parameters
+    ----------
+    content : mapping
+        What ``search.json`` holds.
+
+    Returns
+    -------
+    Grid
+        Scores with what a share of so many clips is uncertain by (95 %, normal approximation),
+        beside the configuration's own.
+    """
+    rows = content["rows"]
+    usual = {row["regime"]: row["value"] for row in rows if not row["changes"]}
+    lines: list[dict[str, Value]] = [
+        {
+            "pretraining": row["regime"],
+            "changed": row["changed"],
+            "scored by": row["score"],
+            "on fold 4": f"{row['value']:.3f} ± {_uncertain(row['value'], row['clips']):.3f}",
+            "beside the configuration": f"{row['value'] - usual[row['regime']]:+.3f}"
+            if row["changes"] and row["regime"] in usual
+            else "",
+        }
+        for row in rows
+    ]
+    lines += [
+        {
+            "pretraining": "none",
+            "changed": f"random weights, seed {row['seed']}",
+            "scored by": "linear probe",
+            "on fold 4": f"{row['value']:.3f} ± {_uncertain(row['value'], row['clips']):.3f}",
+            "beside the configuration": "",
+        }
+        for row in content["random"]
+    ]
+    return grid(lines, caption=f"{content['data']}; {content['epochs']} epochs each, one seed.")
+
+
+def _uncertain(share: float, clips: int) -> float:
+    return 1.96 * (share * (1 - share) / clips) ** 0.5
+
+
 def _said(one: Figure) -> str:
     if one.low is None or one.high is None:
         return f"{one.mean:.3f}"
