@@ -13,7 +13,8 @@ DATA_ROOT ?=
 SEED ?=
 ## How long `make fuzz` tries each reader, in seconds.
 FUZZ_SECONDS ?= 60
-## More options for pytest, such as `-k audio`.
+## How many test files run at the same time; more options for pytest, such as `-k audio`.
+TEST_PROCESSES ?= 2
 TEST_OPTIONS ?=
 
 PYTHON := $(VENV)/bin/python
@@ -57,7 +58,7 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 test: $(PAGES) ## Run all tests (builds the book first: its pages are tested, too)
-	$(PYTHON) -m pytest $(TEST_OPTIONS)
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(TEST_OPTIONS)
 
 $(XLA_INSTALLED): pyproject.toml constraints-xla.txt
 	@VENV='$(XLA_VENV)' BASE_PYTHON='$(BASE_PYTHON)' sh tools/environment.sh

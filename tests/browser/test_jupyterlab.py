@@ -165,19 +165,27 @@ class Seen:
         found: dict[str, Any] = self.explorer.evaluate(STATE)
         return found
 
+    def settled(self, *, until: float) -> dict[str, Any]:
+        """What is shown once it stays: messages for the other widgets follow the first."""
+        state: dict[str, Any] = {}
+        while state != (now := self.look()):
+            assert time.monotonic() < until, "what is shown goes on changing"
+            state = now
+            self.page.wait_for_timeout(400)
+        return state
+
     def after(
         self, action: Callable[[], object], name: str, *, changed: str = "text"
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """The states before and after an action; `changed` tells when it is answered."""
         before = self.state
         action()
-        end = time.monotonic() + 20
+        end = time.monotonic() + 40
         while self.look()[changed] == before[changed]:
             notice = self.look()["notice"]
             assert time.monotonic() < end, f"{name}: nothing happened. {notice}"
             self.page.wait_for_timeout(100)
-        self.page.wait_for_timeout(300)  # messages for the other widgets follow
-        self.state = self.look()
+        self.state = self.settled(until=end)
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=str(SCREENSHOTS / f"jupyterlab-{name}.png"))
         return before, self.state
