@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its name when the block ends well.
+
+    It is on the disk before it takes the name, and the name before this returns: a power cut
+    neither halves a file nor takes back one that was written.
 
     Parameters
     ----------
@@ -34,6 +37,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     os.close(handle)
     try:
         yield Path(name)
+        _reach_disk(name, os.O_RDWR)  # Windows flushes only what is open for writing
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)
@@ -41,3 +45,15 @@ def atomic(path: str | Path) -> Iterator[Path]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        with suppress(OSError):  # some file systems flush no folders: the file is there, and whole
+            _reach_disk(path.parent, os.O_RDONLY)
+
+
+def _reach_disk(path: str | Path, mode: int) -> None:
+    """Wait until the disk holds a file, or the names in a folder."""
+    handle = os.open(path, mode)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

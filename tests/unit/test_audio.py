@@ -404,6 +404,21 @@ def test_an_atomic_file_appears_whole_with_ordinary_rights(tmp_path):
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
 
 
+@pytest.mark.skipif(os.name != "posix", reason="flushes a folder")
+def test_an_atomic_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    path = tmp_path / "table.csv"
+    flushed = []
+
+    def fsync(handle: int) -> None:
+        kind = "folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else os.fstat(handle).st_size
+        flushed.append((kind, path.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with atomic(path) as temporary:
+        temporary.write_text("new")
+    assert flushed == [(3, False), ("folder", True)]
+
+
 def test_a_folder_that_is_a_file(tmp_path):
     (tmp_path / "taken").write_text("I am a file.")
     with pytest.raises(OSError, match="taken"):

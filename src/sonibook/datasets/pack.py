@@ -236,8 +236,6 @@ def _write_shard(
             )
         file.seek(0)
         _write_header(file, table.samples)
-        file.flush()
-        os.fsync(file.fileno())
     table.write(path.with_suffix(".npz"))
     return following
 
