@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import importlib
 import io
 import json
 import os
@@ -31,6 +32,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -308,11 +310,26 @@ class Trials:
     def straight(self, job: str) -> tuple[Ended, dict[str, Any], int]:
         """The job without a fault: how it ended, what it left, and the bytes of that."""
         self.spoil(job)
+        self.import_what(job)
         out = self.out(f"{job}-straight")
         ended = forked(lambda: JOBS[job](out, self.sounds), None, None)
         assert ended.code == (2 if job == "packing" else 0), ended.said
         size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
         return ended, contents(out), size
+
+    def import_what(self, job: str) -> None:
+        """Import here what a job imports, or most of its moments would be those of importing."""
+        needed = self.root / "modules.json"
+
+        def work() -> int:
+            code = JOBS[job](self.out(f"{job}-first"), self.sounds)
+            needed.write_text(json.dumps(sorted(sys.modules)))
+            return code
+
+        forked(work, None, None)
+        for name in json.loads(needed.read_text()):
+            with suppress(ImportError):  # modules that others make as they run
+                importlib.import_module(name)
 
     def spoil(self, job: str) -> None:
         """Put a file that is no sound among the recordings; training would end there."""
