@@ -387,7 +387,6 @@ class Trials:
         assert met.code in allowed, f"exit code {met.code}: {met.said}"
         report.met += met.code != fine or (fine == 2 and "clips in" not in met.said)
         found = contents(out) if out.exists() else {}
-        report.leftovers += sum(path.name.startswith(".") for path in out.rglob("*.*"))
         gone = self.sounds.with_name("gone")
         if gone.exists():
             gone.rename(self.sounds)
@@ -400,6 +399,7 @@ class Trials:
         assert again.code == fine, f"again: exit code {again.code}: {again.said}"
         assert contents(out) == expected, "the end is another"
         report.resumed_identical += 1
+        report.leftovers += sum(path.name.startswith(".") for path in out.rglob("*.*"))
 
     def mount(self, size: int) -> None:
         self.disk.mkdir(exist_ok=True)

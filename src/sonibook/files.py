@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -48,6 +49,21 @@ def atomic(path: str | Path) -> Iterator[Path]:
     if os.name == "posix":  # elsewhere a folder cannot be opened
         with suppress(OSError):  # some file systems flush no folders: the file is there, and whole
             _reach_disk(path.parent, os.O_RDONLY)
+
+
+def remove_leftovers(path: str | Path) -> None:
+    """Remove what was left behind where `atomic` was killed.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file that nobody else is writing now.
+    """
+    path = Path(path)
+    name = re.compile(rf"\.{re.escape(path.stem)}-[a-z0-9_]{{8}}{re.escape(path.suffix)}")
+    for beside in path.parent.iterdir():
+        if name.fullmatch(beside.name):
+            beside.unlink(missing_ok=True)
 
 
 def _reach_disk(path: str | Path, mode: int) -> None:
