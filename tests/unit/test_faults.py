@@ -29,6 +29,6 @@ def test_nothing_is_lost_by_a_fault_at_a_random_moment(tmp_path):
             if isinstance(counts, str):
                 assert "cannot be mounted" in counts
             else:
-                assert counts["trials"] == 1
+                assert counts["met"] == 1
                 assert counts["defects"] == []
-                assert counts["resumed_identical"] == 1
+                assert counts["resumed_identical"] == counts["trials"]
