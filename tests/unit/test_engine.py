@@ -229,7 +229,7 @@ def test_every_way_down_a_block_is_unpooling_and_a_transposed_convolution(pool, 
     torch.testing.assert_close(out, whole[:, pool * early : pool * steps])
 
     padded = torch.nn.functional.pad(gates, (0, 0, early, early))
-    clip = Clip([], [], lambda layer: padded)
+    clip = Clip([], [], lambda layer, stretch: padded[:, stretch])
     pieces = [Piece(clip, y[0, :, 0], 0, 0, row, sound[row:]) for row, sound in enumerate(y)]
     below = block(1, pieces, weights)
     for row, piece in enumerate(below):
