@@ -1,13 +1,22 @@
-"""Memory and time against the amount of data: clips through two analyses, an hour of sound."""
+"""Memory and time against the amount of data: clips through two analyses, an hour of sound.
+
+``python benchmarks/bench_memory.py activations`` measures one of the parts anew, and leaves what
+stands in the results file of the others.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import resource
 import subprocess
 import sys
 import tempfile
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soundfile
@@ -17,94 +26,167 @@ from timing import write
 from sonibook import CNN12, open_dataset
 from sonibook.analysis.activations import top_activations
 from sonibook.analysis.layer_coherence import coherence_by_layer
+from sonibook.results import read_result
 
-CLIPS = (500, 2_000, 8_000)
+CLIPS = 100_000
+#: The shortest scenes, the smallest network: what is measured is the stream.
 SECONDS = 0.5
-NETWORK = {"width": 1 / 64, "depth": 3}
+NETWORK = {"width": 1 / 64, "depth": 1}
 PROCESSES = 2
+CHUNK = 100
+#: An analysis is looked at so many times, evenly.
+LOOKS = 20
 ANALYSES = {"activations": top_activations, "coherence": coherence_by_layer}
 MINUTES = (1, 10, 60)
+RECORDINGS: dict[str, list[str]] = {"sonify": [], "sonify_whole": ["--seconds", "3600"]}
+SETTINGS = {
+    "clip_seconds": SECONDS,
+    "clips_are": "scenes, synthesised as they are read",
+    "network": f"CNN12, width 1/{round(1 / NETWORK['width'])}, depth {NETWORK['depth']}",
+    "processes": PROCESSES,
+    "clips_per_chunk": CHUNK,
+}
 
 
-def used() -> dict[str, float]:
-    """Seconds of processor time, and the largest process, of what ran in this process."""
-    own = resource.getrusage(resource.RUSAGE_SELF)
-    children = resource.getrusage(resource.RUSAGE_CHILDREN)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return {
-        "cpu_seconds": sum(one.ru_utime + one.ru_stime for one in (own, children)),
-        "peak_bytes": _peak(own.ru_maxrss * unit),
-        "peak_bytes_of_a_worker": children.ru_maxrss * unit,
-    }
-
-
-def _peak(otherwise: int) -> int:
-    """The largest this process was; Linux's rusage counts its parent's memory before it began."""
-    status = Path("/proc/self/status")
-    if not status.exists():
-        return otherwise
-    line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
+def peak_of(process: int | str) -> int:
+    """The most memory a process ever had; rusage would count that of its parent before it began."""
+    status = Path(f"/proc/{process}/status").read_text()
+    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024
 
 
+def seconds_of(process: int | str) -> float:
+    """Processor time of a process."""
+    times = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
+    return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+
+
+def workers() -> list[str]:
+    """The processes of this one that compute."""
+    children = [
+        child
+        for file in Path("/proc/self/task").glob("*/children")
+        for child in file.read_text().split()
+    ]
+    return [one for one in children if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
+
+
+def look(folder: Path, begun: float) -> dict[str, float]:
+    """What an analysis that is under way has done and used."""
+    clips = CHUNK * sum(1 for _ in folder.rglob("[0-9]*.npz"))
+    running = workers()
+    return {
+        "clips": clips,
+        "cpu_seconds": round(seconds_of("self") + sum(map(seconds_of, running)), 2),
+        "seconds": round(time.monotonic() - begun, 2),
+        "peak_bytes": peak_of("self"),
+        "peak_bytes_of_a_worker": max(map(peak_of, running)),
+    }
+
+
 def analyse(name: str, count: int) -> None:
-    """Run an analysis of `count` soundscapes, and print what it used."""
+    """Run an analysis of `count` scenes; print what it has used after each of `LOOKS` parts."""
     torch.set_num_threads(1)
     network = CNN12(seed=0, **NETWORK).eval()
     data = open_dataset("soundscapes", size=count, duration=SECONDS, seed=0)
-    result = ANALYSES[name]({"tiny": network}, data, processes=PROCESSES, chunk=64)
-    print(json.dumps({"clips": count, "measured": result.data.clips, **used()}))
-
-
-def hour(folder: Path, minutes: int, arguments: list[str]) -> dict[str, float]:
-    """What ``sonibook sonify`` uses for a recording of so many minutes, 44.1 kHz, stereo."""
-    path = folder / f"{minutes}.flac"
-    random = np.random.default_rng(0)
-    with soundfile.SoundFile(path, "w", 44100, 2, "PCM_16") as file:
-        for _ in range(minutes):
-            file.write(0.1 * random.standard_normal((60 * 44100, 2)).clip(-5, 5))
-    command = ["sonify", str(path), "--layer", "8", "--top", "1", "--out", str(folder / "out")]
-    code = f"import json; from bench_memory import used; from sonibook.cli import main; \
-assert main({command + arguments!r}) == 0; print(json.dumps(used()))"
-    found = {"minutes": minutes, **last_line(["-c", code])}
-    path.unlink()
-    return found
-
-
-def last_line(arguments: list[str]) -> dict[str, float]:
-    """The JSON that a process of its own prints last."""
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        check=True,
-        stdout=subprocess.PIPE,
-        text=True,
-        cwd=Path(__file__).parent,
-    )
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-def main() -> None:
-    """Measure, print and write."""
-    found: dict[str, list[dict[str, float]]] = {}
-    network = f"CNN12, width 1/{round(1 / NETWORK['width'])}, depth {NETWORK['depth']}"
-    settings = {"clip_seconds": SECONDS, "network": network, "processes": PROCESSES}
-
-    def note(name: str, row: dict[str, float]) -> None:
-        found.setdefault(name, []).append(row)
-        print(name, row, flush=True)
-        write("bench-memory", {**settings, **found})  # after each: the whole takes long
-
+    begun = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        for name, arguments in (("sonify", []), ("sonify_whole", ["--seconds", "3600"])):
-            for minutes in MINUTES:
-                note(name, hour(Path(folder), minutes, [*arguments, "--no-pictures"]))
-    for count in CLIPS:
-        for name in ANALYSES:
-            note(name, last_line([str(Path(__file__).resolve()), name, str(count)]))
+
+        def watch() -> None:
+            following = count // LOOKS
+            while following < count:
+                time.sleep(0.2)
+                if CHUNK * sum(1 for _ in Path(folder).rglob("[0-9]*.npz")) >= following:
+                    row = look(Path(folder), begun)
+                    following += count // LOOKS
+                    print(json.dumps(row), flush=True)
+
+        threading.Thread(target=watch, daemon=True).start()
+        result = ANALYSES[name](
+            {"tiny": network}, data, processes=PROCESSES, chunk=CHUNK, parts=folder
+        )
+        own, children = (
+            resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        )
+        used = sum(one.ru_utime + one.ru_stime for one in (own, children))
+    last = {
+        "clips": result.data.clips,
+        "cpu_seconds": round(used, 2),
+        "seconds": round(time.monotonic() - begun, 2),
+        "peak_bytes": peak_of("self"),
+        "peak_bytes_of_a_worker": children.ru_maxrss * 1024,
+    }
+    print(json.dumps(last), flush=True)
+
+
+def line_through(rows: list[dict[str, float]]) -> dict[str, float]:
+    """The straight line through processor time against clips, and how much of it that explains."""
+    clips = np.array([row["clips"] for row in rows], dtype=float)
+    seconds = np.array([row["cpu_seconds"] for row in rows])
+    slope, start = np.polyfit(clips, seconds, 1)
+    off = seconds - start - slope * clips
+    return {
+        "milliseconds_a_clip": round(1000 * slope, 4),
+        "seconds_to_start": round(start, 3),
+        "r_squared": round(1 - float(off @ off / (len(rows) * seconds.var())), 6),
+        "bytes_a_clip": round(np.polyfit(clips, [row["peak_bytes"] for row in rows], 1)[0], 1),
+    }
+
+
+def recordings(arguments: list[str]) -> Iterator[dict[str, float]]:
+    """What ``sonibook sonify`` uses for longer and longer recordings, 44.1 kHz, stereo."""
+    for minutes in MINUTES:
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, f"{minutes}.flac")
+            random = np.random.default_rng(0)
+            with soundfile.SoundFile(path, "w", 44100, 2, "PCM_16") as file:
+                for _ in range(minutes):
+                    file.write(0.1 * random.standard_normal((60 * 44100, 2)).clip(-5, 5))
+            command = ["sonify", str(path), "--layer", "8", "--top", "1", "--no-pictures"]
+            command += ["--out", str(Path(folder, "out")), *arguments]
+            code = f"""
+import json
+from bench_memory import peak_of, seconds_of
+from sonibook.cli import main
+assert main({command!r}) == 0
+print(json.dumps({{"cpu_seconds": seconds_of("self"), "peak_bytes": peak_of("self")}}))
+"""
+            yield {"minutes": minutes, **list(printed(["-c", code]))[-1]}
+
+
+def printed(arguments: list[str]) -> Iterator[dict[str, float]]:
+    """What a process of its own prints in JSON, as it prints it."""
+    command = [sys.executable, *arguments]
+    here = Path(__file__).parent
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=here) as running:
+        for line in running.stdout or ():
+            if line.startswith("{"):
+                yield json.loads(line)
+    if running.returncode:
+        raise SystemExit(f"{command} ended with {running.returncode}.")
+
+
+def main(names: list[str]) -> None:
+    """Measure, print and write, after each look: the whole takes half an hour."""
+    before = read_result("bench-memory") if set(names) < {*RECORDINGS, *ANALYSES} else {}
+    found: dict[str, Any] = {
+        name: before[name] for name in (*RECORDINGS, *ANALYSES) if name in before
+    }
+    found["lines"] = before.get("lines", {})
+    for name in names:
+        found[name] = []
+        found["lines"].pop(name, None)
+        script = [str(Path(__file__).resolve()), "run", name, str(CLIPS)]
+        for row in recordings(RECORDINGS[name]) if name in RECORDINGS else printed(script):
+            found[name].append(row)
+            if name in ANALYSES and len(found[name]) > 2:
+                found["lines"][name] = line_through(found[name])
+            print(name, row, flush=True)
+            write("bench-memory", {**SETTINGS, **found})
 
 
 if __name__ == "__main__":
-    if sys.argv[1:]:
-        analyse(sys.argv[1], int(sys.argv[2]))
+    if sys.argv[1:2] == ["run"]:
+        analyse(sys.argv[2], int(sys.argv[3]))
     else:
-        main()
+        main(sys.argv[1:] or [*RECORDINGS, *ANALYSES])

@@ -31,6 +31,14 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_power_cuts():
+    """Wait for no disk: thousands of little files would take minutes to reach it."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda handle: None)
+        yield
+
+
 @pytest.fixture(scope="session")
 def data_root() -> Path:
     """The folder with real recordings that SONIBOOK_DATA names; the test is skipped without."""

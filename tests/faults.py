@@ -8,14 +8,19 @@ one of the times it opens, renames or removes a file, or after an amount of proc
 - the same job, done again, ends in the same bits as one that met no fault.
 
 Faults: ``kill`` (no handler runs), ``interrupt`` (Ctrl-C, and again a moment later), ``full`` (a
-disk of random size), ``gone`` (the folder of recordings vanishes), ``readonly`` (from the start).
+disk of random size), ``gone`` (the folder of recordings vanishes), ``readonly`` (the disk, when a
+job that was killed is taken up again), ``worker`` (one of two processes of an analysis is killed).
 Full and read-only disks are mounted, for which Linux wants root; without, they are left out.
+
+Counts are merged into ``--out`` after each fault of each job, each with the commit it is of, so
+that ``--jobs packing --faults full`` renews one of them.
 """
 
 from __future__ import annotations
 
 import argparse
 import csv
+import importlib
 import io
 import json
 import os
@@ -24,7 +29,10 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -37,11 +45,14 @@ from safetensors.torch import load_file
 
 from sonibook.audio import read_audio
 from sonibook.cli import main as command_line
+from sonibook.provenance import provenance
 from sonibook.results import write_result
 from sonibook.training import loop
 
-FAULTS = ("kill", "interrupt", "full", "gone", "readonly")
+FAULTS = ("kill", "interrupt", "full", "gone", "readonly", "worker")
 EVENTS = ("open", "os.rename", "os.remove", "os.mkdir", "tempfile.mkstemp")
+#: How often a trial is drawn anew whose moment came after the end of the job.
+DRAWS = 20
 PLAN = {"optimiser": {"epochs": 2, "warmup_epochs": 0, "batch_size": 12}}
 
 
@@ -58,8 +69,9 @@ def pack_folder(out: Path, sounds: Path) -> int:
     return command_line(["data", "pack", "folder", *options])
 
 
-def analyse(out: Path, sounds: Path) -> int:
-    options = ["--dataset", "folder", "--split", "all", "--width", str(1 / 64), "--processes", "1"]
+def analyse(out: Path, sounds: Path, processes: int = 1) -> int:
+    options = ["--dataset", "folder", "--split", "all", "--width", str(1 / 64)]
+    options += ["--processes", str(processes)]
     where = ["--data-root", str(sounds), "--out", str(out / "result.json")]
     return command_line(["analyse", "coherence", "random", *options, *where])
 
@@ -69,6 +81,10 @@ JOBS: dict[str, Callable[[Path, Path], int]] = {
     "packing": pack_folder,
     "analysis": analyse,
 }
+
+
+def analyse_in_two(out: Path, sounds: Path) -> int:
+    return analyse(out, sounds, processes=2)
 
 
 # --- one process with a fault --------------------------------------------------------------------
@@ -151,14 +167,19 @@ def faulty(
     then = at + int(random.integers(1, 4))
     seconds = float(random.uniform(0.02, 1.0)) * straight.seconds
     by_time = bool(random.random() < 0.5)
-    if fault == "kill" and by_time:
+    if fault == "worker":
+        seconds /= 2  # each of the two has done half
+        return None, lambda: _kill_a_worker(int(by_time), seconds)
+    if fault in ("kill", "readonly") and by_time:
         return None, lambda: signal.setitimer(signal.ITIMER_PROF, seconds)  # kills: no handler
-    if fault == "kill":
+    if fault in ("kill", "readonly"):
         return _at((at,), lambda: os.kill(os.getpid(), signal.SIGKILL)), None
     if fault == "interrupt" and by_time:
         return None, lambda: _interrupt_twice(seconds)
     if fault == "interrupt":
         return _at((at, then), lambda: os.kill(os.getpid(), signal.SIGINT)), None
+    if fault == "gone" and by_time:
+        return None, lambda: _rename(sounds, seconds)
     if fault == "gone":
         return _at((at,), lambda: sounds.rename(sounds.with_name("gone"))), None
     return None, None
@@ -172,6 +193,14 @@ def _at(numbers: tuple[int, ...], act: Callable[[], None]) -> Callable[[int], No
     return watch
 
 
+def _rename(sounds: Path, seconds: float) -> None:
+    def rename(number: int, frame: Any) -> None:
+        sounds.rename(sounds.with_name("gone"))
+
+    signal.signal(signal.SIGPROF, rename)
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
 def _interrupt_twice(seconds: float) -> None:
     left = [2]
 
@@ -183,6 +212,36 @@ def _interrupt_twice(seconds: float) -> None:
 
     signal.signal(signal.SIGPROF, interrupt)
     signal.setitimer(signal.ITIMER_PROF, seconds, 0.005)
+
+
+def _kill_a_worker(which: int, seconds: float) -> None:
+    """Kill one of the processes that this one starts, when it has worked for so long."""
+
+    def wait() -> None:
+        while True:
+            time.sleep(0.005)
+            try:
+                worker = workers_of(os.getpid())[which]
+                times = Path(f"/proc/{worker}/stat").read_text().rpartition(")")[2].split()[11:13]
+                if sum(map(int, times)) >= seconds * os.sysconf("SC_CLK_TCK"):
+                    os.kill(worker, signal.SIGKILL)
+                    return
+            except (IndexError, OSError):
+                continue  # not there yet, or gone between two looks
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
+def workers_of(process: int) -> list[int]:
+    """The processes that a process has started to compute for it, the oldest first."""
+    found = [
+        int(child)
+        for children in Path(f"/proc/{process}/task").glob("*/children")
+        for child in children.read_text().split()
+    ]
+    return [
+        one for one in sorted(found) if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()
+    ]
 
 
 # --- what must hold ------------------------------------------------------------------------------
@@ -236,8 +295,12 @@ def contents(folder: Path) -> dict[str, Any]:
 
 @dataclass
 class Report:
-    """What came of the trials of one fault in one job."""
+    """What came of the trials of one fault in one job.
 
+    A trial whose fault came too late is drawn again: `met` are those that it struck.
+    """
+
+    commit: Any
     trials: int = 0
     met: int = 0
     resumed_identical: int = 0
@@ -268,6 +331,21 @@ class Trials:
         size = sum(path.stat().st_size for path in out.rglob("*") if path.is_file())
         return ended, contents(out), size
 
+    def import_what(self, job: str) -> None:
+        """Import here what a job imports, or most of its moments would be those of importing."""
+        self.spoil(job)
+        needed = self.root / "modules.json"
+
+        def work() -> int:
+            code = JOBS[job](self.out(f"{job}-first"), self.sounds)
+            needed.write_text(json.dumps(sorted(sys.modules)))
+            return code
+
+        forked(work, None, None)
+        for name in json.loads(needed.read_text()):
+            with suppress(ImportError):  # modules that others make as they run
+                importlib.import_module(name)
+
     def spoil(self, job: str) -> None:
         """Put a file that is no sound among the recordings; training would end there."""
         letter = self.sounds / "low" / "letter.wav"
@@ -278,37 +356,58 @@ class Trials:
     def run(self, job: str, fault: str, times: int, straight: Any) -> Report:
         ended, expected, size = straight
         self.spoil(job)
-        report = Report()
+        if fault == "worker":
+            ended = forked(lambda: analyse_in_two(self.out("two"), self.sounds), None, None)
+            assert contents(self.out("two")) == expected, ended.said
+        report = Report(provenance()["commit"])
         for trial in range(times):
-            random = np.random.default_rng([self.seed, *f"{job} {fault} {trial}".encode()])
-            out = self.out(f"{job}-{fault}-{trial}")
-            mounted = fault in ("full", "readonly")
-            if mounted:
-                self.mount(int(random.uniform(0.02, 1.2) * size) if fault == "full" else 4 * size)
-                out = self.disk / "out"
-            if fault == "readonly":
-                subprocess.run(["mount", "-o", "remount,ro", self.disk], check=True)
-            try:
-                self._trial(job, fault, out, random, (ended, expected), report)
-            except Exception as problem:
-                report.defects.append(f"trial {trial}: {type(problem).__name__}: {problem}"[:2000])
-            finally:
-                gone = self.sounds.with_name("gone")
-                if gone.exists():
-                    gone.rename(self.sounds)
-                if mounted:
-                    subprocess.run(["umount", self.disk], check=True)
-                shutil.rmtree(out, ignore_errors=True)
+            for draw in range(DRAWS):
+                random = np.random.default_rng(
+                    [self.seed, *f"{job} {fault} {trial} {draw}".encode()]
+                )
+                report.trials += 1
+                met = report.met
+                try:
+                    self._on_a_disk(job, fault, random, (ended, expected, size), report)
+                except Exception as problem:
+                    text = f"trial {trial}, draw {draw}: {type(problem).__name__}: {problem}"
+                    report.defects.append(text[:2000])
+                    break
+                if report.met > met:
+                    break
         return report
+
+    def _on_a_disk(self, job: str, fault: str, random: Any, straight: Any, report: Report) -> None:
+        """One trial, with what it needs before and what has to go after it."""
+        ended, expected, size = straight
+        out = self.out(f"{job}-{fault}")
+        mounted = fault in ("full", "readonly")
+        if mounted:
+            self.mount(int(random.uniform(0.02, 1.2) * size) if fault == "full" else 4 * size)
+            out = self.disk / "out"
+        try:
+            self._trial(job, fault, out, random, (ended, expected), report)
+        finally:
+            gone = self.sounds.with_name("gone")
+            if gone.exists():
+                gone.rename(self.sounds)
+            if mounted:
+                subprocess.run(["umount", self.disk], check=True)
+            shutil.rmtree(out, ignore_errors=True)
 
     def _trial(
         self, job: str, fault: str, out: Path, random: Any, straight: Any, report: Report
     ) -> None:
         reference, expected = straight
-        report.trials += 1
         watch, timer = faulty(fault, reference, random, self.sounds)
-        met = forked(lambda: JOBS[job](out, self.sounds), watch, timer)
+        work = analyse_in_two if fault == "worker" else JOBS[job]
+        met = forked(lambda: work(out, self.sounds), watch, timer)
         fine = reference.code
+        before = None
+        if fault == "readonly":
+            before = contents(out) if out.exists() else {}
+            self.remount("ro")
+            met = forked(lambda: work(out, self.sounds), None, None)
         assert "Traceback" not in met.said, met.said
         allowed = {
             "kill": (-signal.SIGKILL, -signal.SIGPROF, fine),
@@ -317,24 +416,27 @@ class Trials:
         assert met.code in allowed, f"exit code {met.code}: {met.said}"
         report.met += met.code != fine or (fine == 2 and "clips in" not in met.said)
         found = contents(out) if out.exists() else {}
-        report.leftovers += sum(path.name.startswith(".") for path in out.rglob("*.*"))
         gone = self.sounds.with_name("gone")
         if gone.exists():
             gone.rename(self.sounds)
         if fault == "readonly":
-            assert not found
-            return
+            assert found == before, "a disk that is read-only holds something else"
+            self.remount("rw")
         if fault == "full":
-            subprocess.run(["mount", "-o", "remount,size=64m", self.disk], check=True)
+            self.remount("size=64m")
         again = forked(lambda: JOBS[job](out, self.sounds), None, None)
         assert again.code == fine, f"again: exit code {again.code}: {again.said}"
         assert contents(out) == expected, "the end is another"
         report.resumed_identical += 1
+        report.leftovers += sum(path.name.startswith(".") for path in out.rglob("*.*"))
 
     def mount(self, size: int) -> None:
         self.disk.mkdir(exist_ok=True)
         options = ["-t", "tmpfs", "-o", f"size={max(size, 4096)}", "tmpfs", self.disk]
         subprocess.run(["mount", *options], check=True)
+
+    def remount(self, option: str) -> None:
+        subprocess.run(["mount", "-o", f"remount,{option}", self.disk], check=True)
 
 
 def can_mount(folder: Path) -> bool:
@@ -354,25 +456,39 @@ def main() -> int:
     parser.add_argument("--out", type=Path, help="where to write the counts, as JSON")
     chosen = parser.parse_args()
     loop._SAVE_EVERY = 1
-    counts: dict[str, dict[str, Any]] = {}
+    # What runs in the background may have been told to ignore Ctrl-C, and hands that down.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sound = True
     with tempfile.TemporaryDirectory() as folder:
         trials = Trials(Path(folder), chosen.seed)
         mounting = can_mount(Path(folder))
+        for job in chosen.jobs:
+            trials.import_what(job)
         straight = {job: trials.straight(job) for job in chosen.jobs}
         for fault in chosen.faults:
             for job in chosen.jobs:
+                found: str | dict[str, Any]
+                if fault == "worker" and (job != "analysis" or sys.platform != "linux"):
+                    continue  # the others compute in threads; elsewhere there is no /proc
                 if fault in ("full", "readonly") and not mounting:
-                    counts.setdefault(job, {})[fault] = "left out: disks cannot be mounted here"
-                    continue
-                times = min(chosen.times, 1) if fault == "readonly" else chosen.times
-                report = trials.run(job, fault, times, straight[job])
-                counts.setdefault(job, {})[fault] = vars(report)
-                sys.stdout.write(f"{job}, {fault}: {vars(report)}\n")
+                    found = "left out: disks cannot be mounted here"
+                else:
+                    report = trials.run(job, fault, chosen.times, straight[job])
+                    sound &= not report.defects
+                    found = vars(report)
+                sys.stdout.write(f"{job}, {fault}: {found}\n")
                 sys.stdout.flush()
                 if chosen.out is not None:
-                    write_result(chosen.out, {"seed": chosen.seed, "jobs": counts})
-    reports = [one for job in counts.values() for one in job.values() if isinstance(one, dict)]
-    return 1 if any(one["defects"] for one in reports) else 0
+                    note(chosen.out, chosen.seed, job, fault, found)
+    return 0 if sound else 1
+
+
+def note(path: Path, seed: int, job: str, fault: str, found: str | dict[str, Any]) -> None:
+    """Put what was found into the file, beside what stands there of the same seed."""
+    before = json.loads(path.read_text("utf-8")) if path.exists() else {}
+    jobs: dict[str, dict[str, Any]] = before["jobs"] if before.get("seed") == seed else {}
+    jobs.setdefault(job, {})[fault] = found
+    write_result(path, {"seed": seed, "jobs": jobs})
 
 
 if __name__ == "__main__":

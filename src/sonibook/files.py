@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 
 @contextmanager
 def atomic(path: str | Path) -> Iterator[Path]:
     """A temporary path beside `path` that takes its name when the block ends well.
+
+    It is on the disk before it takes the name, and the name before this returns: a power cut
+    neither halves a file nor takes back one that was written.
 
     Parameters
     ----------
@@ -34,6 +38,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     os.close(handle)
     try:
         yield Path(name)
+        _reach_disk(name, os.O_RDWR)  # Windows flushes only what is open for writing
         umask = os.umask(0)
         os.umask(umask)
         os.chmod(name, 0o666 & ~umask)
@@ -41,3 +46,30 @@ def atomic(path: str | Path) -> Iterator[Path]:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    if os.name == "posix":  # elsewhere a folder cannot be opened
+        with suppress(OSError):  # some file systems flush no folders: the file is there, and whole
+            _reach_disk(path.parent, os.O_RDONLY)
+
+
+def remove_leftovers(path: str | Path) -> None:
+    """Remove what was left behind where `atomic` was killed.
+
+    Parameters
+    ----------
+    path : str or Path
+        A file that nobody else is writing now.
+    """
+    path = Path(path)
+    name = re.compile(rf"\.{re.escape(path.stem)}-[a-z0-9_]{{8}}{re.escape(path.suffix)}")
+    for beside in path.parent.iterdir():
+        if name.fullmatch(beside.name):
+            beside.unlink(missing_ok=True)
+
+
+def _reach_disk(path: str | Path, mode: int) -> None:
+    """Wait until the disk holds a file, or the names in a folder."""
+    handle = os.open(path, mode)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

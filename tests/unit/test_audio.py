@@ -23,7 +23,7 @@ from sonibook.audio import (
     write_wav,
 )
 from sonibook.errors import AudioError
-from sonibook.files import atomic
+from sonibook.files import atomic, remove_leftovers
 
 INNER = slice(400, -400)  # away from the ends, where a resampler has less to go by
 
@@ -402,6 +402,35 @@ def test_an_atomic_file_appears_whole_with_ordinary_rights(tmp_path):
     umask = os.umask(0)
     os.umask(umask)
     assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~umask
+
+
+def test_what_a_kill_left_is_removed_and_nothing_else(tmp_path):
+    path = tmp_path / "state.safetensors"
+    others = (
+        path.name,
+        ".state-new.safetensors",
+        ".state-abcdefgh.yaml",
+        "state-abcdefgh.safetensors",
+    )
+    for name in (".state-ab_d3fgh.safetensors", *others):
+        (tmp_path / name).touch()
+    remove_leftovers(path)
+    assert sorted(one.name for one in tmp_path.iterdir()) == sorted(others)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="flushes a folder")
+def test_an_atomic_file_is_on_the_disk_before_it_has_its_name(tmp_path, monkeypatch):
+    path = tmp_path / "table.csv"
+    flushed = []
+
+    def fsync(handle: int) -> None:
+        kind = "folder" if stat.S_ISDIR(os.fstat(handle).st_mode) else os.fstat(handle).st_size
+        flushed.append((kind, path.exists()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    with atomic(path) as temporary:
+        temporary.write_text("new")
+    assert flushed == [(3, False), ("folder", True)]
 
 
 def test_a_folder_that_is_a_file(tmp_path):

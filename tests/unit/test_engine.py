@@ -72,7 +72,7 @@ def test_threads_and_memory_change_nothing(threads):
         torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("filters", [1, 40])
+@pytest.mark.parametrize("filters", [1, 24])
 def test_long_sounds_are_cut_where_they_outgrow_the_cache(filters, monkeypatch):
     """In time, for a few sounds, and between two cores, for many: nothing is missing at a seam."""
     monkeypatch.setattr("sonibook.engine.few._PART", 2**12)
@@ -101,6 +101,29 @@ def test_the_most_active_filters_of_several_clips_are_each_what_they_are_alone()
             torch.testing.assert_close(sounds[clip, row], plain, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.parametrize("filters", [1, 24])
+def test_gates_that_find_no_room_are_made_once_a_filter_and_a_stretch_at_a_time(
+    filters, monkeypatch
+):
+    """Of an hour, they would else be made anew, from end to end, for every stretch."""
+    passed = ForwardPass(CNN12(width=1 / 16, seed=0), sparse_clip(400_000, seed=0, bursts=200))
+    made = []
+    make = Engine._made_gate
+
+    def counted(*arguments):
+        gate = make(*arguments)
+        made.append(gate.numel())
+        return gate
+
+    monkeypatch.setattr(Engine, "_made_gate", counted)
+    ample = Engine(passed).sonify(8, range(filters))
+    at_once = sum(made)
+    made.clear()
+    scarce = Engine(passed, memory=2**20).sonify(8, range(filters))
+    torch.testing.assert_close(scarce, ample, rtol=1e-5, atol=1e-5)
+    assert 0 < sum(made) <= filters * at_once
+
+
 @pytest.mark.parametrize("filters", [4, 64])
 def test_what_is_kept_beside_the_result_stays_within_what_was_allowed(filters):
     """Gates stay in bounds, and lanes come in groups of as many as there is room for."""
@@ -108,7 +131,7 @@ def test_what_is_kept_beside_the_result_stays_within_what_was_allowed(filters):
     memory = 8 * 2**20
     engine = Engine(passed, memory=memory)
     engine.sonify(9, range(filters))
-    largest = max(gate.numel() for gate in engine._gates.values())
+    largest = max((gate.numel() for gate in engine._gates.values()), default=0)
     assert sum(4 * gate.numel() for gate in engine._gates.values()) <= max(memory, 4 * largest)
     (lanes,) = [max(engine.lanes(9, 0, range(64)), key=len)]
     jobs = engine._many(9, engine._clips()[0], lanes, torch.zeros(64, 40_000))
@@ -206,7 +229,7 @@ def test_every_way_down_a_block_is_unpooling_and_a_transposed_convolution(pool, 
     torch.testing.assert_close(out, whole[:, pool * early : pool * steps])
 
     padded = torch.nn.functional.pad(gates, (0, 0, early, early))
-    clip = Clip([], [], lambda layer: padded)
+    clip = Clip([], [], lambda layer, stretch: padded[:, stretch])
     pieces = [Piece(clip, y[0, :, 0], 0, 0, row, sound[row:]) for row, sound in enumerate(y)]
     below = block(1, pieces, weights)
     for row, piece in enumerate(below):

@@ -254,6 +254,14 @@ def test_killed_and_resumed_the_bytes_are_the_same(tmp_path):
     assert not list(target.glob(".*"))
 
 
+def test_killed_in_its_last_moment_it_ends_the_same(tmp_path):
+    pack(Noises(), tmp_path)
+    whole = files_of(tmp_path)
+    (tmp_path / "train" / "plan.json").write_bytes(whole["train/index.json"])
+    pack(Noises(), tmp_path)
+    assert files_of(tmp_path) == whole
+
+
 def test_packing_again_does_nothing(tmp_path):
     pack(Noises(), tmp_path)
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}

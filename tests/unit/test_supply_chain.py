@@ -90,6 +90,9 @@ EXCEPTIONS = {
     "docutils": "of all its files one is under the GPL: a mode for the editor Emacs",
 }
 
+#: NVIDIA's, under a licence of its own: pip takes them with PyTorch's CUDA build, never for us.
+OF_CUDA = ("cuda-", "nvidia-")
+
 
 def licences(metadata: Mapping[str, str], classifiers: list[str]) -> list[str]:
     """The licences that all hold for a package; of several to choose from, one that is free."""
@@ -107,7 +110,9 @@ def licences(metadata: Mapping[str, str], classifiers: list[str]) -> list[str]:
 def unfree(package: Distribution) -> list[str]:
     """The licences of a package that are not among the free ones."""
     metadata = package.metadata
-    given = {key: str(metadata[key]) for key in ("License", "License-Expression") if metadata[key]}
+    given = {
+        key: str(metadata[key]) for key in ("License", "License-Expression") if key in metadata
+    }
     found = licences(given, metadata.get_all("Classifier") or [])
     return [one or "none told" for one in found if one not in FREE]
 
@@ -116,7 +121,7 @@ def test_every_package_that_is_installed_has_a_free_licence() -> None:
     offenders = []
     for package in distributions():
         name = canonicalize_name(package.metadata["Name"])
-        if name not in EXCEPTIONS and name != "sonibook":
+        if name not in EXCEPTIONS and name != "sonibook" and not name.startswith(OF_CUDA):
             offenders += [f"{name} {package.version}: {one}" for one in unfree(package)]
     assert not offenders, "\n".join(offenders)
 

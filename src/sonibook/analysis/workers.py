@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import pickle
 import signal
 import tempfile
@@ -9,8 +10,9 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from contextlib import contextmanager
-from multiprocessing import get_context, resource_tracker
+from multiprocessing import get_context, parent_process, resource_tracker
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 #: Calls that are begun ahead of the one that is waited for, for each process.
@@ -92,7 +94,16 @@ _function: Callable[..., Any]
 def _start(file: Path) -> None:
     """Make a new process ready."""
     global _function
+    Thread(target=_end_with_parent, daemon=True).start()
     _function = pickle.loads(file.read_bytes())  # noqa: S301 - from our own parent
+
+
+def _end_with_parent() -> None:
+    """End when the process that started this one was killed: it would wait for calls for good."""
+    parent = parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _call(call: tuple) -> Any:

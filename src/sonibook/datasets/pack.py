@@ -11,6 +11,7 @@ import json
 import os
 from array import array
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from io import BufferedWriter
 from pathlib import Path
@@ -187,6 +188,9 @@ def _begin(folder: Path, plan: dict[str, Any]) -> bool:
                 "another folder, or delete this one."
             )
         if name == INDEX:
+            if (folder / PLAN).exists():  # killed in its last moment
+                with suppress(OSError):  # a disk may be read-only, and its packs serve all the same
+                    (folder / PLAN).unlink()
             return False
     for leftover in folder.glob(".shard-*"):
         leftover.unlink()
@@ -236,8 +240,6 @@ def _write_shard(
             )
         file.seek(0)
         _write_header(file, table.samples)
-        file.flush()
-        os.fsync(file.fileno())
     table.write(path.with_suffix(".npz"))
     return following
 

@@ -23,13 +23,14 @@ class Clip:
     maps : sequence of Tensor, shapes (filter, steps)
     switches : sequence of Tensor or None, the shapes of `maps`
     gates : callable
-        For a layer, shape (phase, steps + 2 * early, filter): 1 where the maximum was at phase 1,
-        2 …, else 0; `early` steps are added at both ends, one less than `Weights.steps`.
+        For a layer and a stretch of its steps, shape (phase, stretch, filter): 1 where the maximum
+        was at phase 1, 2 …, else 0. Steps are counted from `early` steps before the first, one less
+        than `Weights.steps`; as many are added at the end.
     """
 
     maps: Sequence[Float[Tensor, "_ _"]]
     switches: Sequence[Bool[Tensor, "_ _"] | UInt8[Tensor, "_ _"] | None]
-    gates: Callable[[int], Gates]
+    gates: Callable[[int, slice], Gates]
 
     def unpooled(self, layer: int, window: Window, pool: int) -> Float[Tensor, " time"]:
         """The one live map of a window, each value where its maximum was."""

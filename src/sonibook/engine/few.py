@@ -161,7 +161,7 @@ def block(layer: int, pieces: Sequence[Piece], weights: Weights) -> list[Piece]:
 
 def _gates(layer: int, piece: Piece, weights: Weights) -> Gates:
     begin = weights.steps - 1 + piece.first
-    return piece.clip.gates(layer)[:, begin : begin + piece.y.shape[0]]
+    return piece.clip.gates(layer, slice(begin, begin + piece.y.shape[0]))
 
 
 def _convolve(pieces: list[Tensor], gates: list[Tensor], weights: Weights) -> list[Tensor]:

@@ -135,7 +135,7 @@ class _Descent:
                 out[:] = self._enter(begin, begin + rows)
             else:
                 seen = slice(start - first, stop - first + made.steps - 1)
-                gates = self.clip.gates(layer)[:, start : stop + made.steps - 1]
+                gates = self.clip.gates(layer, slice(start, stop + made.steps - 1))
                 step(y[:, seen], gates, made, out)
             if layer > 1:
                 self._pass_on(layer - 1, below, begin, begin + rows, stop == end)

@@ -188,27 +188,47 @@ class Engine:
             for clip in range(len(passed.x))
         ]
 
-    def _gate(self, clip: int, layer: int) -> Gates:
-        """As `sonibook.engine.clip.Clip.gates`; kept within `memory`."""
+    def _gate(self, clip: int, layer: int, steps: slice) -> Gates:
+        """As `sonibook.engine.clip.Clip.gates`; kept within `memory`, all of them or none.
+
+        Of a long clip each stretch gets its own: what has no room for every layer would be made
+        anew, from end to end, for every stretch.
+        """
+        if 4 * self._gates_of_a_clip() > self.memory:
+            return self._made_gate(clip, layer, steps)
         key = (clip, layer)
         with self._lock:
             if key in self._gates:
-                return self._gates[key]
-        made, switches = self._weights[layer - 1], self.passed.switches[layer - 1]
-        early, maps = made.steps - 1, self.passed.maps[layer - 1][clip]
-        gate = maps.new_zeros(made.pool - 1, maps.shape[1] + 2 * early, len(maps))
-        if switches is not None:
-            where = switches[clip].t()
-            for phase in range(1, made.pool):
-                # Of two phases the switch itself says which.
-                is_here = where if where.dtype is torch.bool else where == phase
-                gate[phase - 1, early : early + maps.shape[1]] = is_here
+                return self._gates[key][:, steps]
+        whole = self.passed.maps[layer - 1].shape[2] + 2 * (self._weights[layer - 1].steps - 1)
+        gate = self._made_gate(clip, layer, slice(0, whole))
         with self._lock:
             kept = sum(other.numel() for other in self._gates.values())
             while self._gates and 4 * (kept + gate.numel()) > self.memory:
                 kept -= self._gates.pop(next(iter(self._gates))).numel()
             self._gates[key] = gate
+        return gate[:, steps]
+
+    def _made_gate(self, clip: int, layer: int, steps: slice) -> Gates:
+        made, switches = self._weights[layer - 1], self.passed.switches[layer - 1]
+        maps = self.passed.maps[layer - 1][clip]
+        gate = maps.new_zeros(made.pool - 1, steps.stop - steps.start, len(maps))
+        first = steps.start - (made.steps - 1)
+        begin, end = max(first, 0), min(steps.stop - (made.steps - 1), maps.shape[1])
+        if switches is not None and begin < end:
+            here = switches[clip, :, begin:end].t()
+            for phase in range(1, made.pool):
+                # Of two phases the switch itself says which.
+                is_here = here if here.dtype is torch.bool else here == phase
+                gate[phase - 1, begin - first : end - first] = is_here
         return gate
+
+    def _gates_of_a_clip(self) -> int:
+        """Floats of the gates of all layers."""
+        return sum(
+            (made.pool - 1) * maps.shape[1] * maps.shape[2]
+            for made, maps in zip(self._weights, self.passed.maps, strict=True)
+        )
 
 
 @torch.inference_mode()

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 
 from sonibook.checkpoint import canonical, save_checkpoint
 from sonibook.errors import ConfigError
-from sonibook.files import atomic
+from sonibook.files import atomic, remove_leftovers
 from sonibook.provenance import provenance
 from sonibook.results import write_result
 from sonibook.training.allocator import keep_memory
@@ -112,6 +112,7 @@ class _Run:
         if runtime.is_main:
             with atomic(self.out / "config.yaml") as temporary:
                 temporary.write_text(_as_text(self.config), encoding="utf-8")
+            remove_leftovers(self.state)  # as large as three networks
         runtime.wait()
         if self.state.exists():
             self._load()
