@@ -106,7 +106,8 @@ def progress(
             axes.axhline(height, color=GREY, linestyle=style, label=name)
         axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if log_x else "linear")
         if not log_x and all(float(x).is_integer() for at, _ in curves.values() for x in at):
-            axes.xaxis.set_major_locator(MaxNLocator(integer=True))  # there is no epoch 1.5
+            whole = MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10])  # no epoch 1.5
+            axes.xaxis.set_major_locator(whole)
         axes.grid(True)
         axes.legend()
     return figure
