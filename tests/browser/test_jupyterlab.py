@@ -168,15 +168,14 @@ class Seen:
         return found
 
     def after(
-        self, action: Callable[[], object], name: str, *, changed: str = "text"
+        self, action: Callable[[], object], name: str, *, changed: str = "text", clip: str = ""
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The states before and after an action; `changed` tells when it is answered."""
+        """The states before and after an action; `changed` and `clip` tell when it is answered."""
         before = self.state
         action()
         end = time.monotonic() + 20
-        while self.look()[changed] == before[changed]:
-            notice = self.look()["notice"]
-            assert time.monotonic() < end, f"{name}: nothing happened. {notice}"
+        while (now := self.look())[changed] == before[changed] or clip not in now["clip"]:
+            assert time.monotonic() < end, f"{name}: nothing happened. {now['notice']}"
             self.page.wait_for_timeout(100)
         self.page.wait_for_timeout(300)  # messages for the other widgets follow
         self.state = self.look()
@@ -330,7 +329,9 @@ def test_another_network_is_heard_and_both_are_shown_together(seen: Seen) -> Non
 
 def test_the_microphone_is_heard(seen: Seen) -> None:
     record = seen.explorer.get_by_role("button", name="Record 1 s")
-    before, after = seen.after(lambda: record.click(), "microphone", changed="clip")
+    before, after = seen.after(
+        lambda: record.click(), "microphone", changed="sounds", clip="recording 1"
+    )
     plays(after)
     assert after["clip"] == "recording 1"
     assert after["durations"][0] == pytest.approx(1.0, abs=1e-3)
@@ -340,8 +341,9 @@ def test_the_microphone_is_heard(seen: Seen) -> None:
 
 def test_an_uploaded_file_is_heard_and_what_is_no_sound_is_refused(seen: Seen) -> None:
     before, after = seen.after(
-        lambda: choose_file(seen.page, "my tone.wav", wav(1.5, 440.0)), "upload", changed="sounds"
-    )
+        lambda: choose_file(seen.page, "my tone.wav", wav(1.5, 440.0)),
+        "upload", changed="sounds", clip="my tone.wav",
+    )  # fmt: skip
     plays(after)
     assert after["durations"][0] == pytest.approx(1.5, abs=1e-3)
     assert "my tone.wav" in after["clip"]
