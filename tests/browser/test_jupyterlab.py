@@ -337,6 +337,9 @@ def test_the_microphone_is_heard(seen: Seen) -> None:
     assert after["durations"][0] == pytest.approx(1.0, abs=1e-3)
     assert after["sounds"][1] != before["sounds"][1]
     assert after["notice"].strip() == ""
+    record.wait_for()  # it can be pressed again, and says so
+    seen.page.wait_for_timeout(500)
+    assert record.is_enabled()
 
 
 def test_an_uploaded_file_is_heard_and_what_is_no_sound_is_refused(seen: Seen) -> None:
