@@ -1,4 +1,4 @@
-"""The explorer as a learner uses it: in JupyterLab, with a mouse, a keyboard and a file."""
+"""The book's widgets as a learner uses them: in JupyterLab, with a mouse, a keyboard and a file."""
 
 from __future__ import annotations
 
@@ -23,12 +23,14 @@ SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 DESKTOP = {"width": 1280, "height": 1000}
 NOTEBOOK = """\
 from sonibook import CNN12, load_encoder, open_dataset, show
+from sonibook.show.alias import AliasSlider
 
 networks = {"supervised": load_encoder("supervised"), "random": CNN12(width=0.25, seed=0).eval()}
 data = open_dataset("soundscapes", split="test", size=6, seed=0)
 explorer = show.Explorer(networks, data)
 explorer.microphone.seconds = 1.0
-explorer
+display(explorer)
+AliasSlider(frequency=3900)
 """
 #: Whether the notebook's kernel is there.
 CONNECTED = """() => {
@@ -175,15 +177,14 @@ class Seen:
         return state
 
     def after(
-        self, action: Callable[[], object], name: str, *, changed: str = "text"
+        self, action: Callable[[], object], name: str, *, changed: str = "text", clip: str = ""
     ) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The states before and after an action; `changed` tells when it is answered."""
+        """The states before and after an action; `changed` and `clip` tell when it is answered."""
         before = self.state
         action()
         end = time.monotonic() + 40
-        while self.look()[changed] == before[changed]:
-            notice = self.look()["notice"]
-            assert time.monotonic() < end, f"{name}: nothing happened. {notice}"
+        while (now := self.look())[changed] == before[changed] or clip not in now["clip"]:
+            assert time.monotonic() < end, f"{name}: nothing happened. {now['notice']}"
             self.page.wait_for_timeout(100)
         self.state = self.settled(until=end)
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
@@ -336,18 +337,24 @@ def test_another_network_is_heard_and_both_are_shown_together(seen: Seen) -> Non
 
 def test_the_microphone_is_heard(seen: Seen) -> None:
     record = seen.explorer.get_by_role("button", name="Record 1 s")
-    before, after = seen.after(lambda: record.click(), "microphone", changed="clip")
+    before, after = seen.after(
+        lambda: record.click(), "microphone", changed="sounds", clip="recording 1"
+    )
     plays(after)
     assert after["clip"] == "recording 1"
     assert after["durations"][0] == pytest.approx(1.0, abs=1e-3)
     assert after["sounds"][1] != before["sounds"][1]
     assert after["notice"].strip() == ""
+    record.wait_for()  # it can be pressed again, and says so
+    seen.page.wait_for_timeout(500)
+    assert record.is_enabled()
 
 
 def test_an_uploaded_file_is_heard_and_what_is_no_sound_is_refused(seen: Seen) -> None:
     before, after = seen.after(
-        lambda: choose_file(seen.page, "my tone.wav", wav(1.5, 440.0)), "upload", changed="sounds"
-    )
+        lambda: choose_file(seen.page, "my tone.wav", wav(1.5, 440.0)),
+        "upload", changed="sounds", clip="my tone.wav",
+    )  # fmt: skip
     plays(after)
     assert after["durations"][0] == pytest.approx(1.5, abs=1e-3)
     assert "my tone.wav" in after["clip"]
@@ -371,3 +378,20 @@ def test_an_uploaded_file_is_heard_and_what_is_no_sound_is_refused(seen: Seen) -
     plays(after)
     assert after["sounds"][1] != before["sounds"][1]
     assert after["notice"].strip() == ""
+
+
+def test_the_slider_of_a_chapter_moves_sound_picture_and_words(page: Any) -> None:
+    aliases = page.locator(".widget-vbox", has=page.get_by_text("Tone / Hz"))
+    sound, image = aliases.locator("audio"), aliases.locator("img")
+    aliases.get_by_text("a tone of 3900 Hz is kept").wait_for()
+    before = sound.get_attribute("src"), image.get_attribute("src")
+    handle = aliases.locator(".noUi-handle")
+    handle.focus()
+    for _ in range(3):
+        handle.press("ArrowRight")
+    aliases.get_by_text("a tone of 4200 Hz comes back as one of 3800 Hz").wait_for()
+    page.wait_for_timeout(300)  # sound and picture follow
+    after = sound.get_attribute("src"), image.get_attribute("src")
+    assert after[0] != before[0]
+    assert after[1] != before[1]
+    aliases.screenshot(path=str(SCREENSHOTS / "jupyterlab-aliasing.png"))

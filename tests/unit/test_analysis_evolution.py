@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import base64
+import zlib
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +13,9 @@ from scipy import signal
 from sonibook.analysis.evolution import (
     EvolutionResult,
     feature_evolution,
+    packed,
     sonify_through_training,
+    unpacked,
 )
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.deconvnet import ForwardPass, sonify
@@ -96,6 +101,15 @@ def test_a_small_spectrogram_has_its_energy_where_the_sound_has(run, scenes, res
     loudest = frequency[power.mean(axis=1).argmax()]
     shown = 10 ** (row.steps[-1].levels.astype(float) / 10)
     assert (shown.mean(axis=1).argmax() + 0.5) * 4000 / 64 == pytest.approx(loudest, abs=100)
+
+
+def test_small_spectrograms_come_back_from_results_compressed_or_not() -> None:
+    levels = np.arange(64 * 80, dtype=np.uint8).reshape(64, 80) % 81
+    assert (unpacked(packed(levels)) == levels).all()
+    assert len(packed(levels)) < len(base64.b64encode(levels.tobytes())) / 4
+    assert (unpacked(base64.b64encode(levels.tobytes()).decode()) == levels).all()
+    endless = base64.b64encode(zlib.compress(bytes(10_000_000))).decode()
+    assert unpacked(endless).shape == (64, 80)
 
 
 def test_filters_are_drawn_among_the_live_one_a_layer(run, scenes) -> None:

@@ -385,6 +385,13 @@ def test_a_grid_is_a_table_with_heads() -> None:
     assert "C &amp; D" in page
 
 
+def test_a_grid_shows_numbers_as_one_reads_them() -> None:
+    values = (0.0012345, 0.5, 999.4, 999.6, -1234.5, 2.5e7, float("nan"), 10**17 + 1)
+    lines = str(show.grid([{"value": value} for value in values])).split()
+    shown = ["0.00123", "0.5", "999", "1,000", "-1,234", "2.5e+07", "nan"]
+    assert lines[-8:] == [*shown, "100,000,000,000,000,001"]
+
+
 def test_a_grid_aligns_a_column_as_one_and_its_head_with_it() -> None:
     rows = [
         {"number": 3, "or": 7, "unit": "12 ms", "text": "4 in a row", "name": "x"},

@@ -8,6 +8,7 @@ sonifies that clip, and is compared with what came out in the end.
 from __future__ import annotations
 
 import base64
+import zlib
 from collections.abc import Mapping, Sequence
 from typing import Literal, Unpack
 
@@ -47,7 +48,7 @@ class EvolutionStep(Record):
         bands, in [-1, 1]; mean top-5 coherence, in [0, 1]; cosine of the waveforms, in [-1, 1].
         None where the filter is dead, or (coherence) the clip holds one segment only.
     spectrogram : str
-        `levels` in base64.
+        `levels` as `packed` writes them.
     """
 
     epoch: int
@@ -63,8 +64,7 @@ class EvolutionStep(Record):
 
         64 bands from 0 Hz to half the sampling rate, 80 frames over the clip.
         """
-        raw = np.frombuffer(base64.b64decode(self.spectrogram), np.uint8)
-        return raw.reshape(BANDS, FRAMES)
+        return unpacked(self.spectrogram)
 
 
 class FilterEvolution(Record):
@@ -228,7 +228,7 @@ def _follow(
         EvolutionStep(
             epoch=epoch,
             energy=float(energies[place]),
-            spectrogram=base64.b64encode(small_spectrogram(sounds[place]).tobytes()).decode(),
+            spectrogram=packed(small_spectrogram(sounds[place])),
             **{name: _or_none(values[place]) for name, values in likeness.items()},
         )
         for place, epoch in enumerate(epochs)
@@ -257,3 +257,16 @@ def small_spectrogram(x: Float[Tensor, " time"]) -> UInt8[ndarray, "64 80"]:
     relative = power / power.max().clamp_min(torch.finfo(x.dtype).tiny)
     levels = 10 * relative.clamp_min(10 ** (-RANGE_DB / 10)).log10() + RANGE_DB
     return levels.round().to(torch.uint8).numpy()
+
+
+def packed(levels: UInt8[ndarray, "64 80"]) -> str:
+    """A small spectrogram as text: compressed, in base64."""
+    return base64.b64encode(zlib.compress(levels.tobytes(), 9)).decode()
+
+
+def unpacked(text: str) -> UInt8[ndarray, "64 80"]:
+    """What `packed` was given. What decompresses to more than a spectrogram is cut off there."""
+    raw = base64.b64decode(text)
+    if len(raw) != BANDS * FRAMES:  # results were not compressed at first
+        raw = zlib.decompressobj().decompress(raw, BANDS * FRAMES)
+    return np.frombuffer(raw, np.uint8).reshape(BANDS, FRAMES)

@@ -8,7 +8,6 @@ how often two favourites of a filter share a class.
 
 from __future__ import annotations
 
-import base64
 from collections import Counter
 from collections.abc import Mapping
 from itertools import combinations
@@ -16,7 +15,7 @@ from typing import Literal, Unpack
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from sonibook.analysis.activations import (
     FilterActivations,
@@ -26,7 +25,7 @@ from sonibook.analysis.activations import (
 )
 from sonibook.analysis.baselines import with_random_weights
 from sonibook.analysis.coherence import mean_top_coherence
-from sonibook.analysis.evolution import small_spectrogram
+from sonibook.analysis.evolution import packed, small_spectrogram
 from sonibook.analysis.result import Estimate, Record, Result, estimate, key_of
 from sonibook.analysis.stream import Streaming, quietly_on_one_thread
 from sonibook.datasets.base import Dataset
@@ -51,7 +50,7 @@ class SelectedPair(Record):
     coherence : float in [0, 1]
         Mean top-5 coherence of the two.
     input, sonification : str
-        Spectrograms in base64, as in `EvolutionStep`.
+        Spectrograms, as in `EvolutionStep`.
     """
 
     layer: int
@@ -213,10 +212,6 @@ def _pair(network: nn.Module, layer: int, chosen: FilterActivations, data: Datas
         label=data.classes[data.labels(top.index)[0]],
         agreement=agreement(chosen, data),
         coherence=float(mean_top_coherence(both[0][None], both[1][None])[0]),
-        input=_encoded(both[0]),
-        sonification=_encoded(both[1]),
+        input=packed(small_spectrogram(both[0])),
+        sonification=packed(small_spectrogram(both[1])),
     )
-
-
-def _encoded(x: Tensor) -> str:
-    return base64.b64encode(small_spectrogram(x).tobytes()).decode()

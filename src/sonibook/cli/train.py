@@ -142,7 +142,7 @@ def _print_plan(config: TrainConfig, out: Path, data_root: Path | None) -> None:
         ["crop", f"{config.data.crop_seconds:g} s"],
         ["batch", f"{config.optimiser.batch_size} clips, {size.batches} an epoch"],
         ["steps", f"{size.steps} in {config.optimiser.epochs} epochs"],
-        ["estimated here", f"{size.hours:.2g} hours"],
+        ["estimated here", f"{size.hours:{',.0f' if size.hours >= 10 else '.2g'}} hours"],
         ["seed", config.seed],
     ]
     if (out / "state.safetensors").exists():

@@ -253,30 +253,30 @@ SOUND_CLAIMS = (
           untestable="No network with strided convolutions was trained.",
           would_change="Training one, with everything else alike."),
     Claim("early-bands", "3.3.1", "Both regimes learn simple band-selective filters in the first "
-          "layers.", _early_bands, "04_supervised", "figure-1"),
+          "layers.", _early_bands, "07_tour", "figure-1"),
     Claim("alike-at-first", "3.3.1, figure 1", "At layer 1 the two regimes are alike; they part in "
-          "the deep layers.", _alike_at_first, "05_contrastive", "figure-1"),
+          "the deep layers.", _alike_at_first, "07_tour", "figure-1"),
     Claim("deep-bands", "3.3.1", "Deep supervised layers are more band-selective than contrastive "
-          "ones.", _deep_bands, "05_contrastive", "figure-1"),
+          "ones.", _deep_bands, "07_tour", "figure-1"),
     Claim("deep-activity", "3.3.1, figure 1", "Deep supervised maps are less active than "
-          "contrastive ones.", _activity, "05_contrastive", "figure-1"),
+          "contrastive ones.", _activity, "07_tour", "figure-1"),
     Claim("high-bins", "figure 1", "Contrastive sonifications of layers 8 and 9 have more in the "
-          "high frequencies.", _high_bins, "05_contrastive", "figure-1"),
+          "high frequencies.", _high_bins, "07_tour", "figure-1"),
     Claim("middle-layers", "3.3.2, figure 2", "The most remarkable supervised sonifications are "
           "those of layers 3 to 7.", nothing, "07_tour", "figures-2-3",
           untestable=f"{_LISTEN}; the pairs here were chosen by a rule.",
           would_change="A listening test, blind to the layer."),
     Claim("deep-noise", "3.3.2", "Supervised sonifications of layers 8 to 11 are mostly "
-          "high-frequency noise.", _deep_noise, "04_supervised", "figure-1"),
+          "high-frequency noise.", _deep_noise, "07_tour", "figure-1"),
     Claim("discernible", "abstract, 3.3.2, figure 3", "Deep contrastive sonifications are more "
-          "acoustically discernible than supervised ones.", nothing, "05_contrastive",
+          "acoustically discernible than supervised ones.", nothing, "13_separation",
           "figures-2-3",
           untestable=f"{_LISTEN}; what of it can be measured, likeness to the clip, is judged "
           "below.", would_change="A listening test, blind to the regime."),
     Claim("coupling", "3.3.2", "Deep contrastive filters are tied to content; supervised ones "
-          "answer to a wider variety of clips.", _coupling, "05_contrastive", "figures-2-3"),
+          "answer to a wider variety of clips.", _coupling, "07_tour", "figures-2-3"),
     Claim("evolution", "3.4, figure 5", "Followed through training, sonifications change smoothly, "
-          "from a full spectrogram to what the filter selects.", _evolves, "05_contrastive",
+          "from a full spectrogram to what the filter selects.", _evolves, "08_growth",
           "figure-5", would_change="More filters than one a layer, and a control: whatever moves "
           "steadily comes ever nearer to where it ends, learning or not."),
     Claim("removal", "4.1, figure 6", "Sonifications hold what recognition needs: subtracting them "

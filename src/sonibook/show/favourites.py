@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Sequence
 
-import numpy as np
-from jaxtyping import UInt8
-from numpy import ndarray
-
-from sonibook.analysis.evolution import BANDS, FRAMES, RANGE_DB
+from sonibook.analysis.evolution import BANDS, RANGE_DB, unpacked
 from sonibook.analysis.favourites import NetworkFavourites
 from sonibook.show.picture import Picture, picture
 from sonibook.show.style import LEVELS, look, new_figure
@@ -40,7 +35,7 @@ def favourites_figure(found: NetworkFavourites, *, layers: Sequence[int]) -> Pic
         grid = figure.subplots(2, len(pairs), squeeze=False)
         for column, one in enumerate(pairs):
             for axes, text in zip(grid[:, column], (one.input, one.sonification), strict=True):
-                axes.imshow(_levels(text), cmap=LEVELS, vmin=0, vmax=RANGE_DB)
+                axes.imshow(unpacked(text), cmap=LEVELS, vmin=0, vmax=RANGE_DB)
                 axes.set(xticks=[], yticks=[])
             title = f"layer {one.layer}, filter {one.filter}\n{one.label.replace('_', ' ')}"
             grid[0, column].set_title(title, fontsize=8.5, fontweight="normal")
@@ -54,7 +49,3 @@ def favourites_figure(found: NetworkFavourites, *, layers: Sequence[int]) -> Pic
     )
     return picture(figure, alt=f"{found.network}: spectrograms of clips and, below each, of the "
                    f"sonification of the filter that likes it most. {words}.")  # fmt: skip
-
-
-def _levels(text: str) -> UInt8[ndarray, "bands frames"]:
-    return np.frombuffer(base64.b64decode(text), np.uint8).reshape(BANDS, FRAMES)

@@ -58,7 +58,7 @@ def grid(rows: Sequence[Mapping[str, Value]], *, caption: str = "") -> Grid:
     ----------
     rows : sequence of mapping from str to str, int or float
         Values by name of column; all rows have the same columns, in the same order. Floats are
-        shown with three digits.
+        shown with three digits, from a thousand on as whole numbers.
     caption : str
 
     Returns
@@ -90,7 +90,9 @@ def grid(rows: Sequence[Mapping[str, Value]], *, caption: str = "") -> Grid:
 def _text(value: Value) -> str:
     if isinstance(value, str):
         return value
-    return f"{value:,}" if isinstance(value, int) else f"{value:.3g}"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.0f}" if 999.5 <= abs(value) < 1e6 else f"{value:.3g}"
 
 
 def _alignment(column: tuple[Value, ...]) -> str:

@@ -34,8 +34,12 @@ async function record(seconds, tell) {
         samples.set(data.subarray(0, samples.length - filled), filled);
         filled = Math.min(filled + data.length, samples.length);
         tell(Math.ceil((samples.length - filled) / context.sampleRate));
-        if (filled === samples.length) done();
-        else patience = setTimeout(nothing, PATIENCE);
+        if (filled < samples.length) {
+          patience = setTimeout(nothing, PATIENCE);
+        } else {
+          tap.port.onmessage = null; // what is still on its way would count down at 0 s
+          done();
+        }
       };
       context.createMediaStreamSource(stream).connect(tap);
     });

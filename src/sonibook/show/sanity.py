@@ -46,7 +46,8 @@ def sanity_figure(result: SanityResult) -> Picture:
                 axes.set_xlabel(xlabel)
                 axes.invert_xaxis()
             _draw_baselines(grid[2, column], result, measure)
-            over_layers(grid[2, column], layers[::2], ylabel=_UNITS.get(measure, measure))
+            ticks = layers if len(layers) < 7 else layers[::2]
+            over_layers(grid[2, column], ticks, ylabel=_UNITS.get(measure, measure))
             grid[2, column].set_xlabel("layer of the filter")
         titles = [title for title, _ in _ROWS.values()] + ["All random, and baselines"]
         for axes, title in zip(grid[:, 0], titles, strict=True):

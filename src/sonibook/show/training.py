@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 
 from sonibook.audio import SAMPLE_RATE
@@ -104,6 +105,9 @@ def progress(
             style = ("--", ":", "-.")[number % 3]
             axes.axhline(height, color=GREY, linestyle=style, label=name)
         axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if log_x else "linear")
+        if not log_x and all(float(x).is_integer() for at, _ in curves.values() for x in at):
+            whole = MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10])  # no epoch 1.5
+            axes.xaxis.set_major_locator(whole)
         axes.grid(True)
         axes.legend()
     return figure
