@@ -24,8 +24,9 @@ def provenance(command: str | None = None) -> dict[str, object]:
     Returns
     -------
     dict
-        ``command``, ``created`` (UTC), ``commit`` (with ``+changes`` where the source tree
-        differs from it; None outside a checkout), ``python`` and ``versions``.
+        ``command`` (of an absolute path its last name: what is published shall not tell how
+        somebody's machine is laid out), ``created`` (UTC), ``commit`` (with ``+changes`` where the
+        source tree differs from it; None outside a checkout), ``python`` and ``versions``.
     """
     versions = {}
     for package in _PACKAGES:
@@ -35,12 +36,19 @@ def provenance(command: str | None = None) -> dict[str, object]:
             continue
     name = Path(sys.argv[0]).name.replace("__main__.py", "sonibook")
     return {
-        "command": command or shlex.join([name, *sys.argv[1:]]),
+        "command": command or shlex.join([name, *map(_last_name, sys.argv[1:])]),
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "python": platform.python_version(),
         "versions": versions,
     }
+
+
+def _last_name(argument: str) -> str:
+    """An argument; if it is an absolute path, or ``--option=`` one, with the last name of it."""
+    option, equals, value = argument.rpartition("=") if argument.startswith("--") else ("", "", "")
+    path = Path(value if equals else argument)
+    return option + equals + path.name if path.is_absolute() and path.name else argument
 
 
 def _commit() -> str | None:

@@ -19,6 +19,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import sonibook
+from sonibook.checkpoint import read_card
 
 ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / "src" / "sonibook"
@@ -70,6 +71,8 @@ def texts() -> list[Path]:
         ]  # fmt: skip
         for name in names:
             path = Path(folder, name)
+            if name == ".git":  # of a second work tree: it names the first
+                continue
             try:
                 path.read_text(encoding="utf-8")
             except UnicodeDecodeError:
@@ -240,6 +243,11 @@ def test_texts_speak_of_the_project_alone() -> None:
             if UNWANTED.search(line) and path != Path(__file__):
                 found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}")
     assert not found, "\n".join(found)
+
+
+def test_cards_speak_of_the_project_alone() -> None:
+    for path in (ROOT / "data" / "checkpoints").rglob("*.safetensors"):
+        assert not UNWANTED.search(json.dumps(read_card(path))), path
 
 
 @pytest.mark.parametrize(
