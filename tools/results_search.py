@@ -63,10 +63,6 @@ CHANGES: dict[str, dict[str, tuple[str, ...]]] = {
         "crops of 4 s": ("data.crop_seconds=4.0",),
     },
 }
-CONFIGS = {
-    "contrastive": Path("configs/esc40-contrastive.yaml"),
-    "supervised": Path("configs/esc40-supervised.yaml"),
-}
 
 
 @dataclass(frozen=True)
@@ -88,7 +84,7 @@ class Candidate:
 
     def measure(self, settings: Settings) -> dict[str, Any]:
         """Train it, or go on with it, and score it."""
-        config = load_config(CONFIGS[self.regime], changes=(*SHORT, *self.changes))
+        config = load_config(f"configs/esc40-{self.regime}.yaml", changes=(*SHORT, *self.changes))
         out = settings.runs / "search" / f"{self.regime}-{self.name}".replace(" ", "-")
         card = train(config, out=out, data_root=settings.root)
         row = {
@@ -107,8 +103,7 @@ def _probe(network: CNN12, settings: Settings) -> dict[str, Any]:
     parts = [open_dataset("esc40", root=settings.root, **part) for part in (TRAIN, TEST)]
     (known, labels), (asked, truth) = (mean_features(network, part) for part in parts)
     probe = linear_probe(known, labels, asked, groups=groups_of(parts[0]), seed=0)
-    named = (asked @ probe.weight.T + probe.bias).argmax(axis=1)
-    return {"value": float((named == truth).mean()), "clips": len(truth)}
+    return {"value": float((probe.predicted == truth).mean()), "clips": len(truth)}
 
 
 def _beside(settings: Settings) -> list[dict[str, Any]]:
@@ -122,23 +117,24 @@ def _beside(settings: Settings) -> list[dict[str, Any]]:
 def make(path: Path, settings: Settings) -> None:
     """Measure the candidates that the file lacks, writing it after each."""
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"rows": []}
-    rows = {(row["regime"], row["changed"], tuple(row["changes"])): row for row in kept["rows"]}
+    rows = {
+        Candidate(row["regime"], row["changed"], tuple(row["changes"])): row for row in kept["rows"]
+    }
+    random = kept.get("random") or _beside(settings)
     wanted = [
         Candidate(regime, name, changes)
         for regime, candidates in CHANGES.items()
         for name, changes in candidates.items()
     ]
-    random = kept.get("random") or _beside(settings)
-    places = [(one.regime, one.name, one.changes) for one in wanted]
-    for candidate, place in zip(wanted, places, strict=True):
-        if place in rows:
+    for candidate in wanted:
+        if candidate in rows:
             continue
-        row = rows[place] = candidate.measure(settings)
+        row = rows[candidate] = candidate.measure(settings)
         found = {
             "data": "ESC-50 without the classes of ESC-10, trained on folds 1 to 3, tested on 4",
             "epochs": EPOCHS,
             "random": random,
-            "rows": [rows[one] for one in places if one in rows],
+            "rows": [rows[one] for one in wanted if one in rows],
             "provenance": settings.provenance("search"),
         }
         write_result(path, found)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from sonibook.metrics.intervals import wilson_interval
 from sonibook.paper.reported import Reported
 from sonibook.paper.table import Difference, Figure, Row
 from sonibook.show.grid import Grid, Value, grid
@@ -105,8 +106,7 @@ def search_table(content: Mapping[str, Any]) -> Grid:
     Returns
     -------
     Grid
-        Scores with what a share of so many clips is uncertain by (95 %, normal approximation),
-        beside the configuration's own.
+        Scores with half of Wilson's 95 % interval, beside the configuration's own.
     """
     rows = content["rows"]
     usual = {row["regime"]: row["value"] for row in rows if not row["changes"]}
@@ -115,7 +115,7 @@ def search_table(content: Mapping[str, Any]) -> Grid:
             "pretraining": row["regime"],
             "changed": row["changed"],
             "scored by": row["score"],
-            "on fold 4": f"{row['value']:.3f} ± {_uncertain(row['value'], row['clips']):.3f}",
+            "on fold 4": _counted(row["value"], row["clips"]),
             "beside the configuration": f"{row['value'] - usual[row['regime']]:+.3f}"
             if row["changes"] and row["regime"] in usual
             else "",
@@ -127,7 +127,7 @@ def search_table(content: Mapping[str, Any]) -> Grid:
             "pretraining": "none",
             "changed": f"random weights, seed {row['seed']}",
             "scored by": "linear probe",
-            "on fold 4": f"{row['value']:.3f} ± {_uncertain(row['value'], row['clips']):.3f}",
+            "on fold 4": _counted(row["value"], row["clips"]),
             "beside the configuration": "",
         }
         for row in content["random"]
@@ -135,8 +135,9 @@ def search_table(content: Mapping[str, Any]) -> Grid:
     return grid(lines, caption=f"{content['data']}; {content['epochs']} epochs each, one seed.")
 
 
-def _uncertain(share: float, clips: int) -> float:
-    return 1.96 * (share * (1 - share) / clips) ** 0.5
+def _counted(share: float, clips: int) -> str:
+    low, high = wilson_interval(round(share * clips), clips)
+    return f"{share:.3f} ± {(high - low) / 2:.3f}"
 
 
 def _said(one: Figure) -> str:
