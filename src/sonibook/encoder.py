@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sonibook.layers import Conv1d, MaxPool1d, he_normal
+from sonibook.layers import Blocks, Conv1d, MaxPool1d, he_normal
 from sonibook.norms import BatchNormConv1d, FoldableConv1d, StandardisedConv1d
 from sonibook.stack import blocks_of, check_layer, least_length
 
@@ -49,8 +49,9 @@ class CNN12(nn.Module):
 
     Attributes
     ----------
-    features : torch.nn.Sequential
-        ``conv1, act1, mp1, …, conv11, act11``, named as in the paper's listing.
+    features : Blocks
+        A `torch.nn.Sequential` of ``conv1, act1, mp1, …, conv11, act11``, named as in the
+        paper's listing.
     fc1 : torch.nn.Sequential
         ``drop10, fc10``; empty for a truncated network.
     channels : int
@@ -88,7 +89,7 @@ class CNN12(nn.Module):
             if number <= POOLED_BLOCKS:
                 modules[f"mp{number}"] = MaxPool1d(2)
             previous = channels
-        self.features = nn.Sequential(modules)
+        self.features = Blocks(modules)
         self.fc1 = nn.Sequential()
         self.channels = self.dim = previous
         if depth == len(CHANNELS):

@@ -8,19 +8,19 @@ that; everything else in this file follows from it.
 
 from __future__ import annotations
 
+from typing import cast
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sonibook.gradients import LongConvolution, PoolOfTwo
+from sonibook.gradients import LongConvolution, PooledBlock, PoolOfTwo, is_long
 
 #: Floats that one step's largest array should hold: four megabytes, about what a core's caches do.
 CACHED_FLOATS = 2**20
 #: Weights that outgrow a usual core's cache.
 _MANY_WEIGHTS = 2**20
-#: From so many on, products for the weight gradient fill a core.
-_SOME_CHANNELS = 64
 
 
 def channels_last(x: Tensor) -> Tensor:
@@ -79,6 +79,9 @@ class Conv1d(nn.Conv1d):
         super().__init__(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation)
         self.weight = nn.Parameter(channels_last(self.weight.detach()))
 
+    #: Whether in training a clip's map depends on the other clips.
+    sees_batch = False
+
     def effective_weight(self) -> Float[Tensor, "filter channel tap"]:
         """The weights of the convolution that is really computed."""
         return self.weight
@@ -104,7 +107,7 @@ class Conv1d(nn.Conv1d):
             windows = input.transpose(1, 2).unfold(1, self.kernel_size[0], 1).transpose(2, 3)
             flat = weight.transpose(1, 2).flatten(1)
             return F.linear(windows.flatten(2), flat, bias).transpose(1, 2)
-        if simple and self.in_channels >= _SOME_CHANNELS and input.shape[2] > 8 * self.in_channels:
+        if simple and is_long(input, self.in_channels):
             return LongConvolution.apply(input, weight, bias)
         return F.conv2d(
             input.unsqueeze(2),
@@ -123,3 +126,33 @@ class MaxPool1d(nn.MaxPool1d):
         if size == 2 and input.is_cpu:
             return PoolOfTwo.apply(input)
         return F.max_pool2d(input.unsqueeze(2), (1, size)).squeeze(2)
+
+
+class Blocks(nn.Sequential):
+    """Conv-relu-[pool] blocks one after the other; in training, each pooled one is a single step.
+
+    The numbers are those of the modules, one by one. Hooks on them are called in evaluation mode
+    and under `torch.no_grad`, and not while a CPU trains.
+    """
+
+    def forward(self, input: Float[Tensor, "batch channel time"]) -> Tensor:
+        if not (self.training and input.is_cpu and torch.is_grad_enabled()):
+            return super().forward(input)
+        y, modules = input, list(self)
+        while modules:
+            if _is_one_step(*modules[:3]):
+                conv = cast(Conv1d, modules[0])
+                y = PooledBlock.apply(y, conv.effective_weight(), conv.bias)
+                del modules[:3]
+            else:
+                y = modules.pop(0)(y)
+        return y
+
+
+def _is_one_step(conv: nn.Module, *others: nn.Module) -> bool:
+    """Whether `PooledBlock` computes these three modules."""
+    match others:
+        case nn.ReLU(), MaxPool1d(kernel_size=2) if isinstance(conv, Conv1d):
+            simple = conv.padding == (0,) and conv.dilation == (1,)
+            return simple and conv.bias is not None and not conv.sees_batch
+    return False

@@ -97,6 +97,7 @@ class BatchNormConv1d(FoldableConv1d):
 
     running_mean: Tensor
     running_var: Tensor
+    sees_batch = True
 
     def __init__(
         self,

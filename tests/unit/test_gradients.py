@@ -6,7 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from sonibook.layers import Conv1d, MaxPool1d
+from sonibook.encoder import CNN12
+from sonibook.layers import Blocks, Conv1d, MaxPool1d
+from sonibook.norms import BatchNormConv1d, StandardisedConv1d
 
 
 def gradients_of(module: nn.Module, x: torch.Tensor, seed: int) -> list[torch.Tensor]:
@@ -49,3 +51,77 @@ def test_a_pool_of_two_has_pytorchs_gradients_also_where_steps_are_equal(length)
     ours, plain = gradients_of(MaxPool1d(2), x, 2), gradients_of(nn.MaxPool1d(2), x, 2)
     for mine, theirs in zip(ours, plain, strict=True):
         assert torch.equal(mine, theirs)
+
+
+@pytest.mark.parametrize("kind", [Conv1d, StandardisedConv1d])
+@pytest.mark.parametrize(
+    ("clips", "channels", "length"), [(1, 1, 9), (5, 3, 30), (3, 64, 700), (3, 2, 200_001)]
+)
+def test_a_pooled_block_in_one_step_has_pytorchs_gradients(kind, clips, channels, length) -> None:
+    generator = torch.Generator().manual_seed(length)
+    x = torch.randn(clips, channels, length, generator=generator, dtype=torch.float64)
+    blocks = Blocks(kind(channels, 4, 5), nn.ReLU(), MaxPool1d(2)).double()
+    assert "PooledBlock" in type(blocks(x).grad_fn).__name__
+    ours = gradients_of(blocks, x, 1)
+    blocks.zero_grad()
+    plain = nn.Sequential(*blocks)
+    for mine, theirs in zip(ours, gradients_of(plain, x, 1), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-10, atol=1e-10)
+
+
+def test_of_equal_steps_in_a_block_the_first_passes_its_gradient_on_and_silence_none() -> None:
+    x = torch.tensor([[[2.0, 2.0, 0.0, 0.0, -1.0, -2.0, -1.0, 3.0, -0.0, 0.0]]], requires_grad=True)
+    conv = Conv1d(1, 1, 1)
+    nn.init.ones_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    y = Blocks(conv, nn.ReLU(), MaxPool1d(2))(x)
+    y.sum().backward()
+    assert y.tolist() == [[[2.0, 0.0, 0.0, 3.0, 0.0]]]
+    assert x.grad.tolist() == [[[1.0, 0, 0, 0, 0, 0, 0, 1.0, 0, 0]]]
+
+
+def test_a_network_trains_as_its_modules_one_by_one_do() -> None:
+    x = torch.randn(4, 1, 8000, generator=torch.Generator().manual_seed(0))
+    network = CNN12(width=0.25, norm="weight", seed=0)
+    ours = gradients_of(network.features, x, 3)
+    network.zero_grad()
+    plain = nn.Sequential(*network.features)
+    for mine, theirs in zip(ours, gradients_of(plain, x, 3), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-3, atol=1e-4 * float(theirs.abs().max()))
+
+
+def test_blocks_that_see_the_batch_or_pool_otherwise_go_module_by_module() -> None:
+    x = torch.randn(2, 1, 50, generator=torch.Generator().manual_seed(0))
+    for blocks in (
+        Blocks(BatchNormConv1d(1, 3, 5), nn.ReLU(), MaxPool1d(2)),
+        Blocks(Conv1d(1, 3, 5), nn.ReLU(), MaxPool1d(3)),
+        Blocks(Conv1d(1, 3, 5, padding=2), nn.ReLU(), MaxPool1d(2)),
+        Blocks(Conv1d(1, 3, 5), nn.ReLU()),
+    ):
+        assert "PooledBlock" not in type(blocks(x).grad_fn).__name__
+        torch.testing.assert_close(blocks(x), nn.Sequential(*blocks)(x))
+
+
+def test_hooks_are_called_where_nothing_is_trained() -> None:
+    blocks = Blocks(Conv1d(1, 3, 5), nn.ReLU(), MaxPool1d(2)).eval()
+    called: list[str] = []
+    blocks[1].register_forward_hook(lambda *_: called.append("relu"))
+    blocks(torch.ones(1, 1, 20)).sum().backward()
+    assert called == ["relu"]
+
+
+def test_bfloat16_gives_float32_gradients_near_those_of_float32() -> None:
+    x = torch.randn(4, 1, 8000, generator=torch.Generator().manual_seed(0))
+    features = CNN12(width=0.25, norm="weight", seed=0).features
+    exact = features(x)
+    exact.square().mean().backward()
+    wanted = [p.grad for p in features.parameters()]
+    features.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        rough = features(x)
+    rough.float().square().mean().backward()
+    assert rough.dtype == torch.bfloat16
+    for parameter, gradient in zip(features.parameters(), wanted, strict=True):
+        assert parameter.grad.dtype == torch.float32
+        near = torch.cosine_similarity(parameter.grad.flatten(), gradient.flatten(), dim=0)
+        assert 0.95 < near < 1

@@ -98,7 +98,8 @@ class OptimiserConfig(_Section):
     decoupled : bool
         Decay the weights (AdamW), not the gradients (L2).
     precision : {"float32", "bfloat16"}
-        Of the products on CUDA and XLA. Weights and moments are float32 throughout.
+        Of convolutions and products. Weights and moments are float32 throughout. On a CPU
+        without instructions for bfloat16 it is slower.
     """
 
     learning_rate: float = Field(default=1e-3, gt=0)

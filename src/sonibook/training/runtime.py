@@ -31,7 +31,8 @@ class Runtime:
     device : torch.device or None
         None takes the first GPU if there is one, else the CPU.
     precision : {"float32", "bfloat16"}
-        Of matrix products on a GPU; a CPU always computes in float32.
+        Of convolutions and matrix products. bfloat16 pays on a GPU, and on a CPU that has
+        instructions for it (``avx512_bf16`` or AMX); other CPUs are slower with it.
 
     Attributes
     ----------
@@ -62,7 +63,7 @@ class Runtime:
 
     def autocast(self) -> AbstractContextManager:
         """The context to compute a loss in."""
-        if self.precision == "bfloat16" and self.device.type != "cpu":
+        if self.precision == "bfloat16":
             return torch.autocast(self.device.type, torch.bfloat16)
         return nullcontext()
 
