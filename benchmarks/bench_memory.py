@@ -7,7 +7,6 @@ stands in the results file of the others.
 from __future__ import annotations
 
 import json
-import os
 import resource
 import subprocess
 import sys
@@ -15,10 +14,12 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import soundfile
 import torch
 from timing import write
@@ -55,20 +56,19 @@ def peak_of(process: int | str) -> int:
     return int(line.split()[1]) * 1024
 
 
-def seconds_of(process: int | str) -> float:
+def seconds_of(process: psutil.Process) -> float:
     """Processor time of a process."""
-    times = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[11:13]
-    return sum(map(int, times)) / os.sysconf("SC_CLK_TCK")
+    times = process.cpu_times()
+    return times.user + times.system
 
 
-def workers() -> list[str]:
+def workers() -> list[psutil.Process]:
     """The processes of this one that compute."""
-    children = [
-        child
-        for file in Path("/proc/self/task").glob("*/children")
-        for child in file.read_text().split()
-    ]
-    return [one for one in children if b"spawn_main" in Path(f"/proc/{one}/cmdline").read_bytes()]
+    found = []
+    for child in psutil.Process().children():
+        with suppress(psutil.ZombieProcess):  # it has just ended
+            found += [child] if "spawn_main" in str(child.cmdline()) else []
+    return found
 
 
 def look(folder: Path, begun: float) -> dict[str, float]:
@@ -77,10 +77,10 @@ def look(folder: Path, begun: float) -> dict[str, float]:
     running = workers()
     return {
         "clips": clips,
-        "cpu_seconds": round(seconds_of("self") + sum(map(seconds_of, running)), 2),
+        "cpu_seconds": round(seconds_of(psutil.Process()) + sum(map(seconds_of, running)), 2),
         "seconds": round(time.monotonic() - begun, 2),
         "peak_bytes": peak_of("self"),
-        "peak_bytes_of_a_worker": max(map(peak_of, running)),
+        "peak_bytes_of_a_worker": max(peak_of(one.pid) for one in running),
     }
 
 
@@ -146,10 +146,11 @@ def recordings(arguments: list[str]) -> Iterator[dict[str, float]]:
             command += ["--out", str(Path(folder, "out")), *arguments]
             code = f"""
 import json
+import psutil
 from bench_memory import peak_of, seconds_of
 from sonibook.cli import main
 assert main({command!r}) == 0
-print(json.dumps({{"cpu_seconds": seconds_of("self"), "peak_bytes": peak_of("self")}}))
+print(json.dumps({{"cpu_seconds": seconds_of(psutil.Process()), "peak_bytes": peak_of("self")}}))
 """
             yield {"minutes": minutes, **list(printed(["-c", code]))[-1]}
 
