@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sonibook.analysis.layer_coherence import CoherenceResult
-from sonibook.show.curves import course, draw_estimates, over_layers
+from sonibook.show.curves import course, draw_estimates, kinds, over_layers
 from sonibook.show.picture import Picture, picture
 from sonibook.show.style import look, new_figure
 
@@ -23,11 +23,19 @@ def coherence_figure(result: CoherenceResult) -> Picture:
     with look():
         figure = new_figure(7.0, 3.4)
         axes = figure.subplots()
-        for number, curve in enumerate(result.curves):
+        looks = kinds([curve.network for curve in result.curves])
+        for (number, variant), curve in zip(looks, result.curves, strict=True):
             own = [row.layer for row in curve.layers]
             means = [row.coherence for row in curve.layers]
-            label, baseline = curve.network, curve.baseline
-            draw_estimates(axes, own, means, label=label, number=number, baseline=baseline)
+            draw_estimates(
+                axes,
+                own,
+                means,
+                label=curve.network,
+                number=number,
+                baseline=curve.baseline,
+                variant=variant,
+            )
         first = result.curves[0]
         draw_estimates(
             axes,

@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from sonibook.analysis.result import Estimate
+from sonibook.checkpoint import main_networks
 from sonibook.show.style import CYCLE, GREY
 
 _MARKERS = "os^Dv*"
@@ -22,6 +23,7 @@ def draw_estimates(
     label: str,
     number: int,
     baseline: bool = False,
+    variant: bool = False,
 ) -> None:
     """Draw one curve: the means, and a band from low to high where there is an interval.
 
@@ -37,6 +39,9 @@ def draw_estimates(
         Which curve it is: gives it a colour and a marker of its own.
     baseline : bool
         Whether it is what others are to be read against: dashed and grey.
+    variant : bool
+        Whether it is one more of a kind that has a curve already, such as another seed: thin, with
+        neither markers nor a band.
     """
     colour = GREY if baseline else CYCLE[number % len(CYCLE)]
     mean, low, high = (
@@ -48,11 +53,40 @@ def draw_estimates(
         mean,
         color=colour,
         linestyle="--" if baseline else "-",
-        marker=_MARKERS[number % len(_MARKERS)],
+        marker=None if variant else _MARKERS[number % len(_MARKERS)],
         markersize=4.5,
+        linewidth=0.8 if variant else 1.4,
         label=label,
     )
+    if variant:
+        return
     axes.fill_between(layers, low, high, color=colour, alpha=0.18, linewidth=0)
+
+
+def kinds(names: Sequence[str]) -> list[tuple[int, bool]]:
+    """Which colour each network's curve has, and whether it is a variant's.
+
+    Parameters
+    ----------
+    names : sequence of str
+
+    Returns
+    -------
+    list of (int, bool)
+        ``number`` and ``variant`` for `draw_estimates`: ``contrastive-1`` has the colour of
+        ``contrastive``, where both are there.
+
+    Examples
+    --------
+    >>> kinds(["supervised", "supervised-1", "contrastive"])
+    [(0, False), (0, True), (1, False)]
+    """
+    mains = main_networks(names)
+    found = []
+    for name in names:
+        kind = next(one for one in mains if name == one or name.startswith(f"{one}-"))
+        found.append((mains.index(kind), name != kind))
+    return found
 
 
 def over_layers(axes: Axes, layers: Sequence[int], **labels: Any) -> None:

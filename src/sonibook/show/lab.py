@@ -11,7 +11,7 @@ import base64
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -125,28 +125,6 @@ def export_lab(
     }
     _write_script(out / "manifest.js", "manifest", manifest)
     return manifest
-
-
-def main_networks(names: Iterable[str]) -> list[str]:
-    """The networks among `names` that are no variant of another.
-
-    Parameters
-    ----------
-    names : iterable of str
-        ``supervised-1`` is a variant of ``supervised`` (another seed, say), where both are there.
-
-    Returns
-    -------
-    list of str
-        In the order of `names`.
-
-    Examples
-    --------
-    >>> main_networks(["supervised", "supervised-1", "contrastive"])
-    ['supervised', 'contrastive']
-    """
-    known = list(names)
-    return [name for name in known if not any(name.startswith(f"{other}-") for other in known)]
 
 
 def facts(network: LabNetwork) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 
 from sonibook.analysis.layers import LayerResult
-from sonibook.show.curves import course, draw_estimates, over_layers
+from sonibook.show.curves import course, draw_estimates, kinds, over_layers
 from sonibook.show.picture import Picture, picture
 from sonibook.show.style import GREY, look, new_figure
 
@@ -32,7 +32,8 @@ def layers_figure(*results: LayerResult) -> Picture:
 
 
 def _draw(axes: Axes, result: LayerResult) -> None:
-    for number, curve in enumerate(result.curves):
+    looks = kinds([curve.network for curve in result.curves])
+    for (number, variant), curve in zip(looks, result.curves, strict=True):
         draw_estimates(
             axes,
             [one.layer for one in curve.layers],
@@ -40,6 +41,7 @@ def _draw(axes: Axes, result: LayerResult) -> None:
             label=f"{curve.network}, probe",
             number=number,
             baseline=curve.baseline,
+            variant=variant,
         )
     for number, name in enumerate(_starts(result), start=len(result.curves)):
         runs = sorted(

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 
 from sonibook.analysis.result import Estimate
 from sonibook.analysis.selectivity import LayerSelectivity, SelectivityResult, Spectrum
-from sonibook.show.curves import course, draw_estimates, over_layers
+from sonibook.show.curves import course, draw_estimates, kinds, over_layers
 from sonibook.show.picture import Picture, picture
 from sonibook.show.style import look, new_figure
 
@@ -95,9 +95,16 @@ def _draw(
     axes: Axes, result: SelectivityResult, curves: Sequence[Sequence[Estimate]], label: str
 ) -> None:
     """One panel: a curve for every network."""
-    for number, (one, estimates) in enumerate(zip(result.selectivity, curves, strict=True)):
+    looks = kinds([one.network for one in result.selectivity])
+    for (number, variant), one, estimates in zip(looks, result.selectivity, curves, strict=True):
         layers = [row.layer for row in one.layers]
         draw_estimates(
-            axes, layers, estimates, label=one.network, number=number, baseline=one.baseline
+            axes,
+            layers,
+            estimates,
+            label=one.network,
+            number=number,
+            baseline=one.baseline,
+            variant=variant,
         )
     over_layers(axes, _layers(result), ylabel=label)
