@@ -7,6 +7,8 @@
 RESULTS ?= frozen
 ## Anything but empty trains the networks from nothing first, into runs/, and publishes them.
 RETRAIN ?=
+## Of what is trained for the tables: bfloat16 takes half the time where a processor can.
+PRECISION ?= float32
 ## Processes of the figures' analyses.
 PROCESSES ?= 1
 
@@ -14,6 +16,7 @@ RESULT_NAMES := esc50-folds table-a4 table-a6 table-a2 table-a1 figure-7 figures
     figure-6 figure-6-full figure-1 figure-b3 stimulation figure-4-in-domain \
     figure-4-out-of-domain
 RESULT_OPTIONS = --profile '$(RESULTS)' --processes '$(PROCESSES)' \
+    --precision '$(PRECISION)' \
     $(if $(DATA_ROOT),--data-root '$(DATA_ROOT)')
 
 .PHONY: results $(RESULT_NAMES:%=results/%) results/search results/claims

@@ -45,6 +45,9 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=RESULTS, help="where results files go")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where training runs go")
     parser.add_argument("--processes", type=int, default=1, help="of the figures' analyses")
+    parser.add_argument(
+        "--precision", choices=("float32", "bfloat16"), default="float32", help="of training"
+    )
     parser.add_argument("--retrain", action="store_true", help="train the networks first")
     chosen = parser.parse_args()
     strangers = [one for one in chosen.targets if one not in TARGETS]
@@ -58,6 +61,7 @@ def main() -> int:
         folder=chosen.folder,
         runs=chosen.runs,
         processes=chosen.processes,
+        precision=chosen.precision,
     )
     keep_memory()
     try:

@@ -60,6 +60,8 @@ class Settings:
     runs : Path
         Where training runs are, and go.
     processes : int
+    precision : {"float32", "bfloat16"}
+        Of what is trained for the tables, but for classifiers on frozen encoders.
     """
 
     profile: str
@@ -67,6 +69,7 @@ class Settings:
     folder: Path
     runs: Path
     processes: int
+    precision: str = "float32"
 
     @property
     def how_much(self) -> Profile:
@@ -88,7 +91,16 @@ class Settings:
 
     def command(self, target: str) -> str:
         """The command that makes a results file."""
-        return f"make results/{target} RESULTS={self.profile}"
+        usual = self.precision == "float32"
+        return f"make results/{target} RESULTS={self.profile}" + (
+            "" if usual else f" PRECISION={self.precision}"
+        )
+
+    @property
+    def changes(self) -> tuple[str, ...]:
+        """What is changed of the configuration of a run that trains an encoder."""
+        usual = self.precision == "float32"
+        return () if usual else (f"optimiser.precision={self.precision}",)
 
     def provenance(self, target: str) -> dict[str, Any]:
         """What made a results file, the profile among it."""

@@ -136,6 +136,7 @@ def _runs(
     seed: int | None = None,
 ) -> Iterator[Cell]:
     known = [cell.key for cell in kept.cells]
+    fc_only = load_config(config).encoder.fc_only
     yield from run_cells(
         encoder,
         question,
@@ -143,9 +144,10 @@ def _runs(
         runs=settings.runs / "results",
         row=row,
         seed=seed,
+        changes=() if fc_only else settings.changes,
         known=known,
         made=made,
-        may_train=load_config(config).encoder.fc_only or "full" in settings.how_much.trainings,
+        may_train=fc_only or "full" in settings.how_much.trainings,
     )
 
 
@@ -163,7 +165,9 @@ def _augmentations(kept: CellFile, settings: Settings, made: int) -> Iterator[Ce
         return
     for seed in SEEDS:
         for row, stem in AUGMENTED.items():
-            first = load_config(MINI / f"{stem}-pretrain.yaml", changes=(f"seed={seed}",))
+            first = load_config(
+                MINI / f"{stem}-pretrain.yaml", changes=(f"seed={seed}", *settings.changes)
+            )
             out = settings.runs / "results" / f"{stem}-pretrain-{seed}"
             train(first, out=out, data_root=settings.root)
             path = (out / "encoder.safetensors").as_posix()

@@ -182,7 +182,11 @@ def run_cells(
             clips=len(data),
             metrics=_metrics(scores, targets, single),
             right=_bits(scores.argmax(axis=1) == targets.argmax(axis=1)) if single else None,
-            settings={"config": config.as_posix(), "epochs": experiment.optimiser.epochs},
+            settings={
+                "config": config.as_posix(),
+                "epochs": experiment.optimiser.epochs,
+                "precision": experiment.optimiser.precision,
+            },
             made=made,
         )
 
