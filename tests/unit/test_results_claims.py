@@ -118,6 +118,16 @@ def test_differences_of_one_seed_square_and_add_of_several_are_welchs() -> None:
     assert minus(a, None) is None
 
 
+def test_a_difference_of_differences_over_seeds_keeps_its_intervals() -> None:
+    first = over_seeds([measure(0.9), measure(0.92), measure(0.91)])
+    then = over_seeds([measure(0.6), measure(0.64), measure(0.61)])
+    fall = minus(first, then)
+    both = minus(fall, fall)
+    reach = np.hypot(fall.mean - fall.low, fall.high - fall.mean)
+    assert both.seeds == 3
+    assert (both.low, both.mean, both.high) == pytest.approx((-reach, 0.0, reach))
+
+
 def test_signs_and_sizes() -> None:
     a = measure(-1.0, 0.3)
     assert negative(a) == measure(1.0, 0.3)

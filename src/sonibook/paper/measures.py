@@ -87,7 +87,8 @@ def over_seeds(networks: Sequence[Measure | None]) -> Measure | None:
 def minus(a: Measure | None, b: Measure | None) -> Measure | None:
     """The difference of two measures.
 
-    Of several networks each, Welch's t interval over networks. Else each side's distance to its
+    Of several networks each, Welch's t interval over networks. Else, as where one is a difference
+    itself and has an interval but no networks, each side's distance to its
     end is squared and added (Newcombe 1998, method 10), as if they had no clips in common: on the
     same clips that is cautious.
 
@@ -99,7 +100,7 @@ def minus(a: Measure | None, b: Measure | None) -> Measure | None:
     if a is None or b is None:
         return None
     mean, clips, seeds = a.mean - b.mean, min(a.clips, b.clips), min(a.seeds, b.seeds)
-    if seeds > 1 and np.ptp([*a.values]) + np.ptp([*b.values]) > 0:
+    if seeds > 1 and a.values and b.values and np.ptp(a.values) + np.ptp(b.values) > 0:
         interval = stats.ttest_ind(a.values, b.values, equal_var=False).confidence_interval(0.95)
         low, high = float(interval.low), float(interval.high)
     else:
