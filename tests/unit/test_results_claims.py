@@ -11,6 +11,7 @@ from scipy import stats
 
 from sonibook.analysis.layer_coherence import CoherenceResult, LayerCoherence, NetworkCoherence
 from sonibook.analysis.result import Estimate, Measured
+from sonibook.paper.evidence import by_regime
 from sonibook.paper.judge import CLAIMS, claims_content, judge_claims, write_claims
 from sonibook.paper.measures import (
     Measure,
@@ -128,6 +129,19 @@ def test_a_difference_of_differences_over_seeds_keeps_its_intervals() -> None:
     assert (both.low, both.mean, both.high) == pytest.approx((-reach, 0.0, reach))
 
 
+def test_between_its_layers_each_seed_is_compared_with_itself() -> None:
+    levels = {"contrastive": 0.5, "contrastive-1": 0.7, "contrastive-2": 0.9}
+    falls = [0.20, 0.21, 0.22]
+    curves = {
+        name: [one_layer(1, level), one_layer(2, level - fall)]
+        for (name, level), fall in zip(levels.items(), falls, strict=True)
+    }
+    found = by_regime(curves, "contrastive", (1,), lambda row: row.coherence, less=(2,))
+    half = stats.t.ppf(0.975, 2) * np.std(falls, ddof=1) / np.sqrt(3)
+    assert (found.low, found.high) == pytest.approx((0.21 - half, 0.21 + half))
+    assert found.values == pytest.approx(tuple(falls))
+
+
 def test_signs_and_sizes() -> None:
     a = measure(-1.0, 0.3)
     assert negative(a) == measure(1.0, 0.3)
@@ -151,20 +165,22 @@ def test_regimes_are_told_by_name() -> None:
     assert of_regime("centred random", networks) is None
 
 
+def one_layer(layer: int, mean: float) -> LayerCoherence:
+    """A layer of figure 7, made up."""
+    return LayerCoherence(
+        layer=layer,
+        coherence=Estimate(mean=mean, low=mean - 0.01, high=mean + 0.01, clips=40),
+        other_clip=Estimate(mean=0.1, low=0.0, high=0.2, clips=40),
+        dead=0,
+    )
+
+
 def coherence(path: Path, **deep: float) -> None:
     """Figure 7, made up: coherence falls from 0.9 to a network's own value at the top."""
 
     def layers(value: float) -> tuple[LayerCoherence, ...]:
         means = np.linspace(0.9, value, 11)
-        return tuple(
-            LayerCoherence(
-                layer=layer,
-                coherence=Estimate(mean=mean, low=mean - 0.01, high=mean + 0.01, clips=40),
-                other_clip=Estimate(mean=0.1, low=0.0, high=0.2, clips=40),
-                dead=0,
-            )
-            for layer, mean in enumerate(means.tolist(), start=1)
-        )
+        return tuple(one_layer(*pair) for pair in enumerate(means.tolist(), start=1))
 
     CoherenceResult(
         data=Measured(dataset="made up", split="all", size=40, clips=40, skipped={}),

@@ -20,8 +20,11 @@ def _test(
     return Test(says=says, kind=kind, unit=unit, file=file, measure=measure)
 
 
-def _layers(evidence: Evidence, domain: str, regime: str, layers: range) -> Measure | None:
-    return by_regime(evidence.importances[domain], regime, layers, lambda row: row.accuracy)
+def _layers(
+    evidence: Evidence, domain: str, regime: str, layers: range, less: range = range(0)
+) -> Measure | None:
+    curves = evidence.importances[domain]
+    return by_regime(curves, regime, layers, lambda row: row.accuracy, less=less)
 
 
 def _above(evidence: Evidence, domain: str, regime: str, layers: range) -> Measure | None:
@@ -36,7 +39,7 @@ def _steady(evidence: Evidence) -> Iterator[Test]:
                 yield _test(
                     f"{domain}, {regime}: layers {then[0]} to {then[-1]} tell more than "
                     f"{first[0]} to {first[-1]}",
-                    minus(*(_layers(evidence, domain, regime, some) for some in (then, first))),
+                    _layers(evidence, domain, regime, then, first),
                     file,
                 )
             yield _test(f"{domain}, {regime}: the top layer tells more than with random weights",
@@ -79,9 +82,7 @@ def _all_but_two(evidence: Evidence) -> Iterator[Test]:
 def _middle(evidence: Evidence) -> Iterator[Test]:
     file = "figure-4-out-of-domain"
     found = {
-        regime: minus(
-            *(_layers(evidence, _OUT, regime, layers) for layers in (range(5, 8), range(11, 12)))
-        )
+        regime: _layers(evidence, _OUT, regime, range(5, 8), range(11, 12))
         for regime in (*REGIMES, "random")
     }
     for regime in REGIMES:

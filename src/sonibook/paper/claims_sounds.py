@@ -156,12 +156,9 @@ def _deep_noise(evidence: Evidence) -> Iterator[Test]:
     curves = selectivity_curves(evidence.selectivity)
     for what, unit in (("centroid", "Hz"), ("entropy", "of 1")):
         rises = {
-            regime: minus(
-                *(by_regime(curves, regime, layers, _field(f"top.{what}"))
-                  for layers in (_DEEP, _MIDDLE))
-            )
+            regime: by_regime(curves, regime, _DEEP, _field(f"top.{what}"), less=_MIDDLE)
             for regime in ("supervised", "random")
-        }  # fmt: skip
+        }
         yield _test(f"supervised: the {what} is higher in layers 8 to 11 than in 3 to 7",
                     rises["supervised"], unit, "figure-1")  # fmt: skip
         yield _test(f"and rises more than with random weights ({what})",
@@ -229,13 +226,11 @@ def _decays_faster(evidence: Evidence) -> Iterator[Test]:
 
 
 def _coherence_falls(evidence: Evidence) -> dict[str, Measure | None]:
+    curves = evidence.coherence_curves
     return {
-        regime: minus(
-            *(by_regime(evidence.coherence_curves, regime, layers, lambda row: row.coherence)
-              for layers in (_FIRST, _DEEP))
-        )
+        regime: by_regime(curves, regime, _FIRST, lambda row: row.coherence, less=_DEEP)
         for regime in (*REGIMES, "random")
-    }  # fmt: skip
+    }
 
 
 _LISTEN = "It was judged by ear, on examples that the authors chose: that takes listeners"

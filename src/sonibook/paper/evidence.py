@@ -19,7 +19,7 @@ from sonibook.analysis.result import Estimate, Result, estimate
 from sonibook.analysis.selectivity import SelectivityResult
 from sonibook.analysis.shifts import ShiftResult
 from sonibook.analysis.stimulation import StimulationResult
-from sonibook.paper.measures import Measure, of, of_regime, over_layers
+from sonibook.paper.measures import Measure, minus, of, of_regime, over_layers
 from sonibook.paper.table import Difference
 
 Kind = TypeVar("Kind", bound=Result)
@@ -115,7 +115,12 @@ class Evidence:
 
 
 def by_regime(
-    curves: Mapping[str, Iterable[Any]], regime: str, layers: Iterable[int], pick: Pick
+    curves: Mapping[str, Iterable[Any]],
+    regime: str,
+    layers: Iterable[int],
+    pick: Pick,
+    *,
+    less: Iterable[int] = (),
 ) -> Measure | None:
     """A regime's mean of some measure over some layers.
 
@@ -128,19 +133,24 @@ def by_regime(
     layers : iterable of int
     pick : callable
         From a row to its estimate.
+    less : iterable of int
+        Layers whose mean is taken away, network by network: seeds differ less in what lies
+        between their layers than in either.
 
     Returns
     -------
     Measure or None
     """
-    wanted = set(layers)
-    return of_regime(
-        regime,
-        {
-            name: over_layers([of(pick(row)) for row in rows if row.layer in wanted])
-            for name, rows in curves.items()
-        },
-    )
+    wanted, others = set(layers), set(less)
+    found = {}
+    for name, rows in curves.items():
+        known = list(rows)
+        there, here = (
+            over_layers([of(pick(row)) for row in known if row.layer in some])
+            for some in (wanted, others)
+        )
+        found[name] = minus(there, here) if others else there
+    return of_regime(regime, found)
 
 
 def selectivity_curves(found: SelectivityResult | None) -> dict[str, list[Any]]:
