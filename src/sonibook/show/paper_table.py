@@ -26,8 +26,8 @@ def paper_table(content: Mapping[str, Any]) -> Grid:
     -------
     Grid
         Means with half their 95 % intervals and over what these are, over how many seeds and
-        parts (folds, speakers); rows that were not measured yet say so. The paper's data are
-        others: what compares is the order.
+        parts (folds, speakers), and the first number of the paper's row; rows that were not
+        measured yet say so. The paper's data are others: what compares is the order.
     """
     rows = [Row.model_validate(one) for one in content["rows"]]
     reported = [Reported.model_validate(one) for one in content["reported"]]
@@ -41,6 +41,7 @@ def paper_table(content: Mapping[str, Any]) -> Grid:
                 _METRICS[name]: _said(row.metrics[name]) if name in row.metrics else ""
                 for name in names
             },
+            "± over": next(iter(row.metrics.values())).over,
             "seeds": str(len(row.seeds)),
             "parts": str(row.parts),
             "paper": _of_paper(row.row, row.training, reported),
@@ -53,12 +54,15 @@ def paper_table(content: Mapping[str, Any]) -> Grid:
             "start": start,
             "training": training,
             **{_METRICS[name]: "not measured yet" if name == names[0] else "" for name in names},
+            "± over": "",
             "seeds": "0",
             "parts": "0",
             "paper": _of_paper(start, training, reported),
         }
         for question, start, training in content["not_measured_yet"]
     ]
+    if len({line["tested on"] for line in lines}) == 1:
+        lines = [{k: value for k, value in line.items() if k != "tested on"} for line in lines]
     caption = f"Table {content['table']} in miniature: {content['title']}. {content['data']}"
     return grid(lines, caption=caption)
 
@@ -143,16 +147,14 @@ def _counted(share: float, clips: int) -> str:
 def _said(one: Figure) -> str:
     if one.low is None or one.high is None:
         return f"{one.mean:.3f}"
-    return f"{one.mean:.3f} ± {(one.high - one.low) / 2:.3f} ({one.over})"
+    return f"{one.mean:.3f} ± {(one.high - one.low) / 2:.3f}"
 
 
 def _of_paper(start: str, training: str, reported: list[Reported]) -> str:
-    """The paper's numbers for a row; its fc-only stands beside our linear probe, too."""
+    """The paper's first number for a row; its fc-only stands beside our linear probe, too."""
     kind = "fc-only" if training == "linear probe" else training
     for one in reported:
         if (one.row, one.training) == (start, kind):
-            return ", ".join(
-                f"{_METRICS[name]} {mean:.3f}" + ("" if half is None else f" ± {half:.3f}")
-                for name, (mean, half) in one.metrics.items()
-            )
+            name, (mean, half) = next(iter(one.metrics.items()))
+            return f"{_METRICS[name]} {mean:.3f}" + ("" if half is None else f" ± {half:.3f}")
     return ""
