@@ -7,7 +7,7 @@
 RESULTS ?= frozen
 ## Anything but empty trains the networks from nothing first, into runs/, and publishes them.
 RETRAIN ?=
-## Of what is trained for the tables: bfloat16 takes half the time where a processor can.
+## Of what is trained for the tables: bfloat16 is quicker where a processor can.
 PRECISION ?= float32
 ## Processes of the figures' analyses.
 PROCESSES ?= 1

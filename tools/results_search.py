@@ -32,7 +32,7 @@ SHORT = (
     f"optimiser.epochs={EPOCHS}",
     "optimiser.warmup_epochs=3",
     "keep_every=null",
-    # Half the time, where the processor can; "float32" below says what it does to a network.
+    # Quicker, where the processor can; "float32" below says what it does to a network.
     "optimiser.precision=bfloat16",
 )
 #: By regime: what is changed from the configuration, and to what.

@@ -91,16 +91,15 @@ class Settings:
 
     def command(self, target: str) -> str:
         """The command that makes a results file."""
-        usual = self.precision == "float32"
-        return f"make results/{target} RESULTS={self.profile}" + (
-            "" if usual else f" PRECISION={self.precision}"
-        )
+        precision = f" PRECISION={self.precision}" if self.changes else ""
+        return f"make results/{target} RESULTS={self.profile}{precision}"
 
     @property
     def changes(self) -> tuple[str, ...]:
         """What is changed of the configuration of a run that trains an encoder."""
-        usual = self.precision == "float32"
-        return () if usual else (f"optimiser.precision={self.precision}",)
+        if self.precision == "float32":  # as configured
+            return ()
+        return (f"optimiser.precision={self.precision}",)
 
     def provenance(self, target: str) -> dict[str, Any]:
         """What made a results file, the profile among it."""

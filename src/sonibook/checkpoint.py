@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -38,28 +37,6 @@ def shipped() -> dict[str, Path]:
         for folder in DATA_FOLDERS
         for path in sorted((folder / "checkpoints").glob("*.safetensors"))
     }
-
-
-def main_networks(names: Iterable[str]) -> list[str]:
-    """The networks among `names` that are no variant of another.
-
-    Parameters
-    ----------
-    names : iterable of str
-        ``supervised-1`` is a variant of ``supervised`` (another seed, say), where both are there.
-
-    Returns
-    -------
-    list of str
-        In the order of `names`.
-
-    Examples
-    --------
-    >>> main_networks(["supervised", "supervised-1", "contrastive"])
-    ['supervised', 'contrastive']
-    """
-    known = list(names)
-    return [name for name in known if not any(name.startswith(f"{other}-") for other in known)]
 
 
 def kept_checkpoints(name: str | Path) -> dict[int, Path]:

@@ -11,7 +11,8 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from sonibook.errors import AudioError, SonibookWarning
-from sonibook.layers import CACHED_FLOATS, channels_last
+from sonibook.gradients import CACHED_FLOATS
+from sonibook.layers import channels_last
 from sonibook.stack import Block, blocks_of, check_layer, least_length
 
 #: Floats that convolutions give at once.

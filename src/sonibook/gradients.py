@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
@@ -22,8 +22,8 @@ Map = Float[Tensor, "batch channel time"]
 #: By the map, the weight and the bias, where they are wanted.
 Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
-#: Numbers that a block's convolution gives at once: about what a core's caches hold.
-_AT_ONCE = 2**20
+#: Floats that one step's largest array should hold: four megabytes, about what a core's caches do.
+CACHED_FLOATS = 2**20
 #: From so many channels on, products for the weight gradient fill a core.
 _SOME_CHANNELS = 64
 #: Whole numbers as wide as floats, by their bytes.
@@ -61,9 +61,7 @@ class LongConvolution(Function):
 class PooledBlock(Function):
     """Convolution, ReLU and max-pool of two: a few clips at a time, so that all stays in cache.
 
-    Which of two steps was the larger is kept as a mask of bits, all of them set or none. A float
-    times nought or one is its bits and such a mask, which a CPU has done in a fraction of the time
-    that a product with a boolean takes, and in bfloat16 too.
+    Switches are masks, as `_unpooled` takes them.
     """
 
     @staticmethod
@@ -87,21 +85,15 @@ class PooledBlock(Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Gradients:
         x, weight, pooled, masks = ctx.saved_tensors
-        filters, steps = gradient.shape[1:]
         length = x.shape[2] - weight.shape[2] + 1
         wanted = ctx.needs_input_grad
         for_x = torch.empty_like(x) if wanted[0] else None
         precise = torch.promote_types(weight.dtype, torch.float32)
         for_weight = torch.zeros_like(weight, dtype=precise)
-        for_bias = weight.new_zeros(filters, dtype=precise)
+        for_bias = weight.new_zeros(len(weight), dtype=precise)
         for some in _few_clips(pooled):
             passed = torch.ops.aten.threshold_backward(gradient[some], pooled[some], 0)
-            whole = passed.new_empty(len(passed), length, filters).transpose(1, 2)
-            whole[:, :, 2 * steps :] = 0
-            bits = passed.view(masks.dtype)
-            both = whole.view(masks.dtype)
-            second = torch.bitwise_and(bits, masks[some], out=both[:, :, 1 : 2 * steps : 2])
-            torch.bitwise_xor(bits, second, out=both[:, :, 0 : 2 * steps : 2])
+            whole = _unpooled(passed, masks[some], length)
             by_x, by_weight, by_bias = _convolution_backward(whole, x[some], weight, wanted)
             if for_x is not None and by_x is not None:
                 for_x[some] = by_x
@@ -115,7 +107,7 @@ class PooledBlock(Function):
 def _few_clips(pooled: Map) -> list[slice]:
     """The batch in parts whose convolutions a core's caches can hold."""
     # oneDNN leaves a single clip of one channel to a slower kernel.
-    few = max(2, _AT_ONCE // max(1, 2 * pooled.shape[1:].numel()))
+    few = max(2, CACHED_FLOATS // max(1, 2 * pooled.shape[1:].numel()))
     return [slice(start, start + few) for start in range(0, len(pooled), few)]
 
 
@@ -153,17 +145,33 @@ class PoolOfTwo(Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         steps = x.shape[2] // 2
         first, second = x[:, :, 0 : 2 * steps : 2], x[:, :, 1 : 2 * steps : 2]
-        ctx.save_for_backward(second > first)
+        masks = torch.empty_like(first, dtype=_BITS[x.element_size()])
+        ctx.save_for_backward(torch.gt(second, first, out=masks).neg_())
         ctx.length = x.shape[2]
         return torch.maximum(first, second)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> Tensor:
-        (switch,) = ctx.saved_tensors
-        batch, channels, steps = gradient.shape
-        whole = gradient.new_empty(batch, ctx.length, channels).transpose(1, 2)
-        whole[:, :, 2 * steps :] = 0
-        second = torch.mul(gradient, switch, out=whole[:, :, 1 : 2 * steps : 2])
-        torch.sub(gradient, second, out=whole[:, :, 0 : 2 * steps : 2])
-        return whole
+        (masks,) = ctx.saved_tensors
+        return _unpooled(gradient, masks, ctx.length)
+
+
+def _unpooled(
+    gradient: Float[Tensor, "batch channel steps"],
+    masks: Int[Tensor, "batch channel steps"],
+    length: int,
+) -> Map:
+    """Each step's gradient at the one of two that was larger, and zero at the other.
+
+    Where the second was, its mask has all bits set, else none. A float times nought or one is its
+    bits and such a mask, which a CPU has done in a fraction of the time that a product with a
+    boolean takes, and in bfloat16 too.
+    """
+    batch, channels, steps = gradient.shape
+    whole = gradient.new_empty(batch, length, channels).transpose(1, 2)
+    whole[:, :, 2 * steps :] = 0
+    bits, both = gradient.view(masks.dtype), whole.view(masks.dtype)
+    second = torch.bitwise_and(bits, masks, out=both[:, :, 1 : 2 * steps : 2])
+    torch.bitwise_xor(bits, second, out=both[:, :, 0 : 2 * steps : 2])
+    return whole

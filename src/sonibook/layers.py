@@ -17,8 +17,6 @@ from torch import Tensor, nn
 
 from sonibook.gradients import LongConvolution, PooledBlock, PoolOfTwo, is_long
 
-#: Floats that one step's largest array should hold: four megabytes, about what a core's caches do.
-CACHED_FLOATS = 2**20
 #: Weights that outgrow a usual core's cache.
 _MANY_WEIGHTS = 2**20
 
@@ -67,6 +65,9 @@ def effective_weight(conv: nn.Conv1d) -> Float[Tensor, "filter channel tap"]:
 class Conv1d(nn.Conv1d):
     """`torch.nn.Conv1d`, the same numbers, computed in channels-last memory."""
 
+    #: Whether in training a clip's map depends on the other clips.
+    sees_batch = False
+
     def __init__(
         self,
         in_channels: int,
@@ -79,8 +80,10 @@ class Conv1d(nn.Conv1d):
         super().__init__(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation)
         self.weight = nn.Parameter(channels_last(self.weight.detach()))
 
-    #: Whether in training a clip's map depends on the other clips.
-    sees_batch = False
+    @property
+    def is_simple(self) -> bool:
+        """Whether it is neither padded nor dilated."""
+        return self.padding == (0,) and self.dilation == (1,)
 
     def effective_weight(self) -> Float[Tensor, "filter channel tap"]:
         """The weights of the convolution that is really computed."""
@@ -97,7 +100,7 @@ class Conv1d(nn.Conv1d):
     ) -> Tensor:
         """Convolve with weights of this layer's shape, the way that is quick for them."""
         # The two short cuts are a CPU's alone: XLA has no windows that overlap in memory.
-        simple = input.is_cpu and self.padding == (0,) and self.dilation == (1,)
+        simple = input.is_cpu and self.is_simple
         if simple and self.in_channels == 1 and torch.is_grad_enabled():
             # One channel leaves a convolution nothing to vectorise over: multiply windows instead.
             windows = input[:, 0].unfold(1, self.kernel_size[0], 1)
@@ -153,6 +156,5 @@ def _is_one_step(conv: nn.Module, *others: nn.Module) -> bool:
     """Whether `PooledBlock` computes these three modules."""
     match others:
         case nn.ReLU(), MaxPool1d(kernel_size=2) if isinstance(conv, Conv1d):
-            simple = conv.padding == (0,) and conv.dilation == (1,)
-            return simple and conv.bias is not None and not conv.sees_batch
+            return conv.is_simple and conv.bias is not None and not conv.sees_batch
     return False

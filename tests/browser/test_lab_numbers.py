@@ -21,11 +21,12 @@ from numpy import ndarray
 
 from sonibook.analysis.coherence import mean_top_coherence
 from sonibook.audio import read_audio
-from sonibook.checkpoint import load_encoder, main_networks, shipped
+from sonibook.checkpoint import load_encoder, shipped
 from sonibook.datasets.soundscapes import Soundscapes
 from sonibook.deconvnet import ForwardPass
 from sonibook.encoder import CNN12
 from sonibook.forward import FeatureMaps
+from sonibook.show.kinds import main_networks
 from sonibook.show.plots import power_spectrogram
 from sonibook.show.words import describe
 

@@ -14,16 +14,11 @@ import numpy as np
 import pytest
 import torch
 
-from sonibook.checkpoint import (
-    load_encoder,
-    main_networks,
-    read_card,
-    save_checkpoint,
-    shipped,
-)
+from sonibook.checkpoint import load_encoder, read_card, save_checkpoint, shipped
 from sonibook.cli import main
 from sonibook.encoder import CNN12, Classifier
 from sonibook.errors import AudioError, CheckpointError
+from sonibook.show.kinds import main_networks
 from sonibook.show.lab import LabClip, LabNetwork, export_lab, facts
 from sonibook.stack import blocks_of, receptive_field
 

@@ -40,7 +40,8 @@ def export_lab(
     Weights go out in half precision, a piece a layer. The clips are soundscapes, which sonibook
     synthesises. The lab itself is part of the book: 'make book' builds both.
     """
-    from sonibook.checkpoint import main_networks, shipped
+    from sonibook.checkpoint import shipped
+    from sonibook.show.kinds import main_networks
     from sonibook.show.lab import export_lab as write
 
     named = checkpoints or [*sorted(main_networks(shipped()), reverse=True), _RANDOM]

@@ -20,7 +20,7 @@ from sonibook.engine.clip import Clip, Gates
 from sonibook.engine.steps import single
 from sonibook.engine.weights import Weights, context, reach
 from sonibook.engine.windows import Window
-from sonibook.layers import CACHED_FLOATS
+from sonibook.gradients import CACHED_FLOATS
 
 #: Floats after unpooling that are computed at once; more where the weights are more.
 _PART = CACHED_FLOATS

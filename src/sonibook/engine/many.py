@@ -21,7 +21,7 @@ from sonibook.engine.clip import Clip
 from sonibook.engine.steps import is_switched, single, step
 from sonibook.engine.weights import Weights, context, reach
 from sonibook.engine.windows import Lane
-from sonibook.layers import CACHED_FLOATS
+from sonibook.gradients import CACHED_FLOATS
 
 #: Maps near the sound are computed in pieces of this size.
 _PIECE = CACHED_FLOATS // 2

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from sonibook.engine.clip import Gates
 from sonibook.engine.weights import Weights
-from sonibook.layers import CACHED_FLOATS
+from sonibook.gradients import CACHED_FLOATS
 
 Maps = Float[Tensor, "lane steps channel"]
 

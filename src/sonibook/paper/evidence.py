@@ -141,15 +141,17 @@ def by_regime(
     -------
     Measure or None
     """
+
+    def mean(rows: list[Any], some: set[int]) -> Measure | None:
+        return over_layers([of(pick(row)) for row in rows if row.layer in some])
+
     wanted, others = set(layers), set(less)
     found = {}
-    for name, rows in curves.items():
-        known = list(rows)
-        there, here = (
-            over_layers([of(pick(row)) for row in known if row.layer in some])
-            for some in (wanted, others)
-        )
-        found[name] = minus(there, here) if others else there
+    for name, curve in curves.items():
+        rows = list(curve)
+        found[name] = mean(rows, wanted)
+        if others:
+            found[name] = minus(found[name], mean(rows, others))
     return of_regime(regime, found)
 
 

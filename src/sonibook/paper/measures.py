@@ -88,9 +88,9 @@ def minus(a: Measure | None, b: Measure | None) -> Measure | None:
     """The difference of two measures.
 
     Of several networks each, Welch's t interval over networks. Else, as where one is a difference
-    itself and has an interval but no networks, each side's distance to its
-    end is squared and added (Newcombe 1998, method 10), as if they had no clips in common: on the
-    same clips that is cautious.
+    itself and has an interval but no networks, each side's distance to its end is squared and
+    added (Newcombe 1998, method 10), as if they had no clips in common: on the same clips that is
+    cautious.
 
     References
     ----------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sonibook.analysis.layer_coherence import CoherenceResult
-from sonibook.show.curves import course, draw_estimates, kinds, over_layers
+from sonibook.show.curves import course, draw_estimates, draw_networks, over_layers
 from sonibook.show.picture import Picture, picture
 from sonibook.show.style import look, new_figure
 
@@ -23,19 +23,7 @@ def coherence_figure(result: CoherenceResult) -> Picture:
     with look():
         figure = new_figure(7.0, 3.4)
         axes = figure.subplots()
-        looks = kinds([curve.network for curve in result.curves])
-        for (number, variant), curve in zip(looks, result.curves, strict=True):
-            own = [row.layer for row in curve.layers]
-            means = [row.coherence for row in curve.layers]
-            draw_estimates(
-                axes,
-                own,
-                means,
-                label=curve.network,
-                number=number,
-                baseline=curve.baseline,
-                variant=variant,
-            )
+        draw_networks(axes, result.curves, lambda row: row.coherence)
         first = result.curves[0]
         draw_estimates(
             axes,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from sonibook.analysis.result import Estimate
-from sonibook.checkpoint import main_networks
+from sonibook.show.kinds import kind_of, main_networks
 from sonibook.show.style import CYCLE, GREY
 
 _MARKERS = "os^Dv*"
@@ -55,38 +55,62 @@ def draw_estimates(
         linestyle="--" if baseline else "-",
         marker=None if variant else _MARKERS[number % len(_MARKERS)],
         markersize=4.5,
-        linewidth=0.8 if variant else 1.4,
+        linewidth=0.8 if variant else None,
         label=label,
     )
-    if variant:
-        return
-    axes.fill_between(layers, low, high, color=colour, alpha=0.18, linewidth=0)
+    if not variant:
+        axes.fill_between(layers, low, high, color=colour, alpha=0.18, linewidth=0)
 
 
-def kinds(names: Sequence[str]) -> list[tuple[int, bool]]:
-    """Which colour each network's curve has, and whether it is a variant's.
+@runtime_checkable
+class NetworkCurve(Protocol):
+    """What an analysis found of one network, layer by layer."""
+
+    @property
+    def network(self) -> str:
+        """Its name."""
+
+    @property
+    def baseline(self) -> bool:
+        """Whether others are to be read against it."""
+
+    @property
+    def layers(self) -> Sequence[Any]:
+        """Rows, each with its number as ``layer``."""
+
+
+def draw_networks(
+    axes: Axes,
+    networks: Sequence[NetworkCurve],
+    pick: Callable[[Any], Estimate],
+    *,
+    label: str = "{}",
+) -> None:
+    """Draw a curve for each network; those that differ in their seed alone share a colour.
 
     Parameters
     ----------
-    names : sequence of str
-
-    Returns
-    -------
-    list of (int, bool)
-        ``number`` and ``variant`` for `draw_estimates`: ``contrastive-1`` has the colour of
-        ``contrastive``, where both are there.
-
-    Examples
-    --------
-    >>> kinds(["supervised", "supervised-1", "contrastive"])
-    [(0, False), (0, True), (1, False)]
+    axes : matplotlib.axes.Axes
+    networks : sequence of NetworkCurve
+        ``contrastive-1`` is drawn thinly in the colour of ``contrastive``, where both are there.
+    pick : callable
+        From a layer's row to its estimate.
+    label : str
+        In the legend, with ``{}`` where the network's name goes.
     """
+    names = [one.network for one in networks]
     mains = main_networks(names)
-    found = []
-    for name in names:
-        kind = next(one for one in mains if name == one or name.startswith(f"{one}-"))
-        found.append((mains.index(kind), name != kind))
-    return found
+    for one in networks:
+        kind = kind_of(one.network, names)
+        draw_estimates(
+            axes,
+            [row.layer for row in one.layers],
+            [pick(row) for row in one.layers],
+            label=label.format(one.network),
+            number=mains.index(kind),
+            baseline=one.baseline,
+            variant=one.network != kind,
+        )
 
 
 def over_layers(axes: Axes, layers: Sequence[int], **labels: Any) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 
 from sonibook.analysis.layers import LayerResult
-from sonibook.show.curves import course, draw_estimates, kinds, over_layers
+from sonibook.show.curves import course, draw_estimates, draw_networks, over_layers
 from sonibook.show.picture import Picture, picture
 from sonibook.show.style import GREY, look, new_figure
 
@@ -32,17 +32,7 @@ def layers_figure(*results: LayerResult) -> Picture:
 
 
 def _draw(axes: Axes, result: LayerResult) -> None:
-    looks = kinds([curve.network for curve in result.curves])
-    for (number, variant), curve in zip(looks, result.curves, strict=True):
-        draw_estimates(
-            axes,
-            [one.layer for one in curve.layers],
-            [one.accuracy for one in curve.layers],
-            label=f"{curve.network}, probe",
-            number=number,
-            baseline=curve.baseline,
-            variant=variant,
-        )
+    draw_networks(axes, result.curves, lambda row: row.accuracy, label="{}, probe")
     for number, name in enumerate(_starts(result), start=len(result.curves)):
         runs = sorted(
             (one for one in result.trained if one.curve == name), key=lambda one: one.layer

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
-from matplotlib.axes import Axes
+from collections.abc import Callable
+from operator import attrgetter
 
 from sonibook.analysis.result import Estimate
 from sonibook.analysis.selectivity import LayerSelectivity, SelectivityResult, Spectrum
-from sonibook.show.curves import course, draw_estimates, kinds, over_layers
+from sonibook.show.curves import course, draw_estimates, draw_networks, over_layers
 from sonibook.show.picture import Picture, picture
 from sonibook.show.style import look, new_figure
 
@@ -44,15 +43,16 @@ def selectivity_figure(result: SelectivityResult, *, drawn: bool = False) -> Pic
     def spectrum(row: LayerSelectivity) -> Spectrum:
         return row.drawn if drawn and row.drawn is not None else row.top
 
+    def spectral(name: str) -> Callable[[LayerSelectivity], Estimate]:
+        return lambda row: getattr(spectrum(row), name)
+
     with look():
         figure = new_figure(10.0, 5.0)
         panels = figure.subplots(2, 3).ravel()
         for axes, (name, label) in zip(panels, _SPECTRAL.items(), strict=False):
-            curves = [
-                [getattr(spectrum(row), name) for row in one.layers] for one in result.selectivity
-            ]
-            _draw(axes, result, curves, label)
+            draw_networks(axes, result.selectivity, spectral(name))
             layers = _layers(result)
+            over_layers(axes, layers, ylabel=label)
             inputs = [getattr(result.inputs, name)] * len(layers)
             draw_estimates(
                 axes,
@@ -63,8 +63,8 @@ def selectivity_figure(result: SelectivityResult, *, drawn: bool = False) -> Pic
                 baseline=True,
             )
         for axes, (name, label) in zip(panels[3:], _LIVE.items(), strict=False):
-            curves = [[getattr(row, name) for row in one.layers] for one in result.selectivity]
-            _draw(axes, result, curves, label)
+            draw_networks(axes, result.selectivity, attrgetter(name))
+            over_layers(axes, _layers(result), ylabel=label)
             axes.set_ylim(-0.02, 1.02)
         panels[5].set_axis_off()
         handles, labels = panels[0].get_legend_handles_labels()
@@ -89,22 +89,3 @@ def selectivity_figure(result: SelectivityResult, *, drawn: bool = False) -> Pic
 
 def _layers(result: SelectivityResult) -> list[int]:
     return [row.layer for row in max((one.layers for one in result.selectivity), key=len)]
-
-
-def _draw(
-    axes: Axes, result: SelectivityResult, curves: Sequence[Sequence[Estimate]], label: str
-) -> None:
-    """One panel: a curve for every network."""
-    looks = kinds([one.network for one in result.selectivity])
-    for (number, variant), one, estimates in zip(looks, result.selectivity, curves, strict=True):
-        layers = [row.layer for row in one.layers]
-        draw_estimates(
-            axes,
-            layers,
-            estimates,
-            label=one.network,
-            number=number,
-            baseline=one.baseline,
-            variant=variant,
-        )
-    over_layers(axes, _layers(result), ylabel=label)
