@@ -23,7 +23,7 @@ from sonibook.analysis.stream import Streaming
 from sonibook.checkpoint import load_classifier, load_encoder, read_card
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.encoder import CNN12
-from sonibook.paper.encoders import RANDOM_SEEDS
+from sonibook.paper.encoders import RANDOM_SEEDS, Pretrained
 from sonibook.training.probe import probed
 from tools.results_settings import PROFILES, Settings
 
@@ -37,7 +37,7 @@ _STRIPS = 11
 def make(target: str, path: Path, settings: Settings) -> None:
     """Measure one figure, unless the same networks were measured alike, or by a fuller profile."""
     wanted = NETWORKS_OF[target](settings)
-    if wanted is None:
+    if not wanted or not _trained(settings):
         print(f"{target}: the networks are not there: not measured yet.")
         return
     prints = {name: fingerprint(network) for name, network in wanted.items()}
@@ -71,64 +71,75 @@ def _unseen(settings: Settings) -> Dataset:
 
 
 def _trained(settings: Settings) -> dict[str, nn.Module]:
-    """The pretrained encoders by name, without the random ones, of which analyses add their own."""
+    """The pretrained encoders by name."""
     return {one.name: one.load() for one in settings.encoders() if one.regime != "random"}
+
+
+def _compared(settings: Settings) -> dict[str, nn.Module]:
+    """The pretrained encoders, and random ones of the seeds that analyses do not add themselves."""
+    random = {f"random weights-{one.seed}": one.load() for one in _random(settings) if one.seed}
+    return {**_trained(settings), **random}
 
 
 def _centred(settings: Settings) -> dict[str, nn.Module]:
     """Random encoders whose filters are centred and scaled, as weight standardisation does."""
     return {
-        f"centred random:{seed}": CNN12(width=0.25, norm="weight", seed=seed).fold().eval()
+        "centred random" + (f"-{seed}" if seed else ""): CNN12(width=0.25, norm="weight", seed=seed)
+        .fold()
+        .eval()
         for seed in RANDOM_SEEDS[: settings.how_much.seeds]
     }
 
 
-def _random(settings: Settings) -> dict[str, nn.Module]:
-    """The random encoders."""
-    return {one.name: one.load() for one in settings.encoders() if one.regime == "random"}
+def _random(settings: Settings) -> list[Pretrained]:
+    return [one for one in settings.encoders() if one.regime == "random"]
 
 
-def _kept(settings: Settings) -> dict[str, nn.Module] | None:
+def _beside_one(settings: Settings) -> dict[str, nn.Module]:
+    """The pretrained encoders and one random one, for analyses that add none."""
+    first = _random(settings)[0]
+    return {**_trained(settings), first.name: first.load()}
+
+
+def _kept(settings: Settings) -> dict[str, nn.Module]:
     """What the contrastive run of seed 0 has kept, the last epoch among it."""
     paths = sorted((settings.runs / "contrastive" / "kept").glob("*.safetensors"))
     if len(paths) < 2:
-        return None
+        return {}
     step = max(1, -(-(len(paths) - 1) // (_STRIPS - 1)))
     chosen = sorted({*paths[::step], paths[-1]})
     return {f"epoch {read_card(path)['epoch']}": load_encoder(path) for path in chosen}
 
 
 def _evolution(settings: Settings, streaming: Streaming) -> Result:
-    kept = _kept(settings) or {}
-    run = {int(name.removeprefix("epoch ")): network for name, network in kept.items()}
+    run = {int(name.removeprefix("epoch ")): one for name, one in _kept(settings).items()}
     return feature_evolution(run, _unseen(settings), **streaming)
 
 
 def _coherence(settings: Settings, streaming: Streaming) -> Result:
-    return coherence_by_layer(_trained(settings), _unseen(settings), **streaming)
+    return coherence_by_layer(_compared(settings), _unseen(settings), **streaming)
 
 
 def _selectivity(settings: Settings, streaming: Streaming) -> Result:
-    networks = {**_trained(settings), **_centred(settings)}
+    networks = {**_compared(settings), **_centred(settings)}
     return selectivity_by_layer(networks, _unseen(settings), **streaming)
 
 
 def _favourites(settings: Settings, streaming: Streaming) -> Result:
     # The favourites of a few clips are none: all, whatever the profile.
-    return favourite_clips(_trained(settings), _unseen(settings), **_of_all(streaming))
+    return favourite_clips(_compared(settings), _unseen(settings), **_of_all(streaming))
 
 
 def _stimulation(settings: Settings, streaming: Streaming) -> Result:
-    return stimulation(_trained(settings), _fold(settings, (5,)), **streaming)
+    return stimulation(_compared(settings), _fold(settings, (5,)), **streaming)
 
 
 def _shifts(settings: Settings, streaming: Streaming) -> Result:
-    networks = {**_trained(settings), **dict(list(_random(settings).items())[:1])}
-    return shift_law(networks, _fold(settings, (5,)), **streaming)
+    return shift_law(_beside_one(settings), _fold(settings, (5,)), **streaming)
 
 
 def _in_domain(settings: Settings, streaming: Streaming) -> Result:
-    return layer_importances(_trained(settings), _unseen(settings), **_of_all(streaming))
+    return layer_importances(_compared(settings), _unseen(settings), **_of_all(streaming))
 
 
 def _out_of_domain(settings: Settings, streaming: Streaming) -> Result:
@@ -136,10 +147,10 @@ def _out_of_domain(settings: Settings, streaming: Streaming) -> Result:
         open_dataset("fsdd", root=settings.root, split=split) for split in ("test", "train")
     )
     few: Streaming = {**streaming, "limit": _DIGITS}
-    return layer_importances(_trained(settings), test, training=training, **few)
+    return layer_importances(_compared(settings), test, training=training, **few)
 
 
-def _fine_tuned(settings: Settings) -> dict[str, nn.Module] | None:
+def _fine_tuned(settings: Settings) -> dict[str, nn.Module]:
     """The encoders that table A.4 trained whole, fold 5 left out, as classifiers."""
     found: dict[str, nn.Module] = {}
     for one in settings.encoders():
@@ -147,20 +158,19 @@ def _fine_tuned(settings: Settings) -> dict[str, nn.Module] | None:
         path = settings.runs / "results" / run / "encoder.safetensors"
         if path.exists():
             found[one.name] = load_classifier(path)
-    return found or None
+    return found
 
 
 def _ablation_of_fine_tuned(settings: Settings, streaming: Streaming) -> Result:
-    return ablate(_fine_tuned(settings) or {}, _fold(settings, (5,)), **streaming)
+    return ablate(_fine_tuned(settings), _fold(settings, (5,)), **streaming)
 
 
 def _ablation(settings: Settings, streaming: Streaming) -> Result:
     """Linear probes on the frozen encoders: the paper's fc-only."""
     training = _fold(settings, (1, 2, 3, 4))
-    encoders = {**_trained(settings), **dict(list(_random(settings).items())[:1])}
     classifiers: dict[str, Any] = {
         name: probed(encoder, training, progress=True)  # type: ignore[arg-type]
-        for name, encoder in encoders.items()
+        for name, encoder in _beside_one(settings).items()
     }
     return ablate(classifiers, _fold(settings, (5,)), **streaming)
 
@@ -188,9 +198,11 @@ FIGURES: dict[str, Measure] = {
 }
 
 #: The networks that each is measured on, which tell whether it is up to date.
-NETWORKS_OF: dict[str, Callable[[Settings], dict[str, nn.Module] | None]] = {
-    **dict.fromkeys(FIGURES, lambda settings: _trained(settings) or None),
-    "figure-1": lambda settings: {**_trained(settings), **_centred(settings)},
+NETWORKS_OF: dict[str, Callable[[Settings], dict[str, nn.Module]]] = {
+    **dict.fromkeys(FIGURES, _compared),
+    "figure-1": lambda settings: {**_compared(settings), **_centred(settings)},
+    "figure-6": _trained,
+    "figure-b3": _trained,
     "figure-5": _kept,
     "figure-6-full": _fine_tuned,
 }

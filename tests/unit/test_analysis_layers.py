@@ -84,6 +84,16 @@ def test_coherence_is_the_mean_over_clips_of_scipys(network, scenes, coherences)
         assert row.coherence.clips == 0
 
 
+def test_another_seed_of_random_weights_is_a_baseline_too(network, scenes) -> None:
+    networks = {"mine": network, "random weights-1": CNN12(width=1 / 16, seed=1).eval()}
+    found = coherence_by_layer(networks, scenes, limit=2)
+    assert [(one.network, one.baseline) for one in found.curves] == [
+        ("mine", False),
+        ("random weights-1", True),
+        ("random weights", True),
+    ]
+
+
 def test_baselines_stand_beside_the_network(network, coherences) -> None:
     assert [(one.network, one.baseline) for one in coherences.curves] == [
         ("tiny", False),

@@ -162,6 +162,9 @@ def test_regimes_are_told_by_name() -> None:
     }  # fmt: skip
     means = [of_regime(name, networks).mean for name in ("contrastive", "supervised", "random")]
     assert means == [2.0, 5.0, 7.0]
+    more = of_regime("random", {**networks, "random weights-1": measure(9.0)})
+    assert more is not None
+    assert (more.mean, more.seeds) == (8.0, 2)
     assert of_regime("centred random", networks) is None
 
 

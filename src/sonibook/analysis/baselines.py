@@ -10,6 +10,24 @@ from sonibook.analysis.randomise import mixed, untrained
 from sonibook.errors import AnalysisError
 from sonibook.stack import blocks_of
 
+_TITLE = "random weights"
+
+
+def is_baseline(name: str) -> bool:
+    """Whether a network is one that others are to be read against, by its name.
+
+    Parameters
+    ----------
+    name : str
+        ``random weights`` and what begins so: those that `with_random_weights` adds, and those
+        that whoever analyses gives beside them, such as another seed as ``random weights-1``.
+
+    Returns
+    -------
+    bool
+    """
+    return name.startswith(_TITLE)
+
 
 def with_random_weights(networks: Mapping[str, nn.Module], *, seed: int) -> dict[str, nn.Module]:
     """Networks, and after them one with He weights for each shape that there is among them.
@@ -38,7 +56,7 @@ def with_random_weights(networks: Mapping[str, nn.Module], *, seed: int) -> dict
         shapes.setdefault(repr(blocks_of(network)), []).append(name)
     found = dict(networks)
     for names in shapes.values():
-        title = "random weights" if len(shapes) == 1 else f"random weights ({', '.join(names)})"
+        title = _TITLE if len(shapes) == 1 else f"{_TITLE} ({', '.join(names)})"
         if title in networks:
             raise AnalysisError(f"{title!r} is what the baseline is called: name yours otherwise.")
         fresh = untrained(blocks_of(networks[names[0]]), seed=seed)

@@ -23,7 +23,7 @@ from sonibook.analysis.activations import (
     TopClip,
     top_activations,
 )
-from sonibook.analysis.baselines import with_random_weights
+from sonibook.analysis.baselines import is_baseline, with_random_weights
 from sonibook.analysis.coherence import mean_top_coherence
 from sonibook.analysis.evolution import packed, small_spectrogram
 from sonibook.analysis.result import Estimate, Record, Result, estimate, key_of
@@ -158,10 +158,10 @@ def favourite_clips(
         favourites=tuple(
             NetworkFavourites(
                 network=one.network,
-                baseline=one.network not in networks,
+                baseline=is_baseline(one.network),
                 layers=tuple(_layer(layer, data, seed) for layer in one.layers),
                 pairs=()
-                if one.network not in networks
+                if is_baseline(one.network)
                 else tuple(
                     _pair(everything[one.network], layer.layer, chosen, data)
                     for layer in one.layers

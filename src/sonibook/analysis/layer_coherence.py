@@ -17,7 +17,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
-from sonibook.analysis.baselines import with_random_weights
+from sonibook.analysis.baselines import is_baseline, with_random_weights
 from sonibook.analysis.coherence import mean_top_coherence
 from sonibook.analysis.controls import partners
 from sonibook.analysis.result import Estimate, Measured, Record, Result, estimate, key_of
@@ -184,7 +184,7 @@ def coherence_by_layer(
     curves = tuple(
         NetworkCoherence(
             network=name,
-            baseline=name not in networks,
+            baseline=is_baseline(name),
             layers=_layers(whole.arrays[f"own {name}"], whole.arrays[f"other {name}"], seed),
         )
         for name in everything

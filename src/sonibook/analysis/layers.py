@@ -18,7 +18,7 @@ from numpy import ndarray
 from torch import nn
 from tqdm.auto import tqdm
 
-from sonibook.analysis.baselines import with_random_weights
+from sonibook.analysis.baselines import is_baseline, with_random_weights
 from sonibook.analysis.parts import Chunk
 from sonibook.analysis.result import Estimate, Measured, Record, Result, estimate, key_of
 from sonibook.analysis.stream import Streaming, gather, stream
@@ -178,13 +178,13 @@ def layer_importances(
     curves = tuple(
         NetworkImportances(
             network=name,
-            baseline=name not in networks,
+            baseline=is_baseline(name),
             layers=tuple(
                 LayerImportance(
                     layer=layer,
                     accuracy=_accuracy(right[name, layer]),
                     above_random=None
-                    if name not in networks
+                    if is_baseline(name)
                     else _above(right[name, layer], right[_twin(name, everything), layer], seed),
                 )
                 for layer in range(1, depth + 1)

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import nn
 
-from sonibook.analysis.baselines import with_random_weights
+from sonibook.analysis.baselines import is_baseline, with_random_weights
 from sonibook.analysis.result import Estimate, Measured, Record, Result, estimate, key_of
 from sonibook.analysis.spectra import spectral_shape
 from sonibook.analysis.stream import Streaming, gather, seeded, stream
@@ -201,7 +201,7 @@ def selectivity_by_layer(
         selectivity=tuple(
             NetworkSelectivity(
                 network=name,
-                baseline=name not in networks,
+                baseline=is_baseline(name),
                 layers=tuple(
                     layer_of(name, layer)
                     for layer in range(1, measured[f"top {name}"].shape[1] + 1)

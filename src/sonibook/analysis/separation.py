@@ -23,7 +23,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
-from sonibook.analysis.baselines import with_random_weights
+from sonibook.analysis.baselines import is_baseline, with_random_weights
 from sonibook.analysis.detectors import Chosen, choose
 from sonibook.analysis.estimates import estimates
 from sonibook.analysis.explanations import Method, explain
@@ -228,7 +228,7 @@ def separation(
             layers.append(
                 LayerSeparation(
                     network=name,
-                    baseline=name not in networks,
+                    baseline=is_baseline(name),
                     layer=row + 1,
                     held=estimates(HOLDINGS, held[:, row]),
                     lead_of_first=_lead(reference, held, row),

@@ -17,7 +17,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
-from sonibook.analysis.baselines import with_random_weights
+from sonibook.analysis.baselines import is_baseline, with_random_weights
 from sonibook.analysis.controls import (
     as_long_as,
     matched,
@@ -181,7 +181,7 @@ def stimulation(
         stimulation=tuple(
             NetworkStimulation(
                 network=name,
-                baseline=name not in networks,
+                baseline=is_baseline(name),
                 layers=tuple(
                     _layer(layer, whole.arrays[name][:, layer - 1], seed)
                     for layer in range(1, len(blocks_of(network)) + 1)

@@ -15,8 +15,8 @@ from sonibook.metrics import runs_interval
 _NAMES = {
     "contrastive": re.compile(r"contrastive(-\d+)?"),
     "supervised": re.compile(r"esc40-supervised(-\d+)?"),
-    "random": re.compile(r"random weights|random(:\d+)?"),
-    "centred random": re.compile(r"centred random:\d+"),
+    "random": re.compile(r"random weights(-\d+)?|random(:\d+)?"),
+    "centred random": re.compile(r"centred random([:-]\d+)?"),
 }
 
 
