@@ -16,7 +16,7 @@ _NAMES = {
     "contrastive": re.compile(r"contrastive(-\d+)?"),
     "supervised": re.compile(r"esc40-supervised(-\d+)?"),
     "random": re.compile(r"random weights(-\d+)?|random(:\d+)?"),
-    "centred random": re.compile(r"centred random([:-]\d+)?"),
+    "centred random": re.compile(r"centred random(-\d+)?"),
 }
 
 
