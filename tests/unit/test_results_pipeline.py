@@ -12,13 +12,13 @@ import pytest
 
 from sonibook import open_dataset
 from sonibook.audio import write_wav
-from sonibook.checkpoint import load_classifier, save_checkpoint
+from sonibook.checkpoint import load_classifier, read_card, save_checkpoint, shipped
 from sonibook.encoder import CNN12
 from sonibook.paper import transfer
 from sonibook.paper.encoders import Pretrained, pretrained
 from sonibook.paper.questions import folds_of, speakers_of, split_of
 from sonibook.paper.transfer import probe_cells, run_cells
-from sonibook.training.config import load_config
+from sonibook.training.config import TrainConfig, load_config
 from sonibook.training.evaluate import predict
 from sonibook.training.probe import groups_of, linear_probe, mean_features
 
@@ -78,6 +78,11 @@ def test_networks_are_chosen_by_what_their_cards_say(tmp_path: Path) -> None:
         "supervised, width 0.0625",
         "contrastive, not normalised, width 0.0625",
         "contrastive, width 0.0625",
+    ]
+    wide = pretrained({path.stem: path for path in tmp_path.iterdir()}, width=1 / 4)
+    beside = [one for one in wide if one.row == "random, width 0.0625"]  # their own random weights
+    assert [(one.seed, one.load().width, one.main) for one in beside] == [
+        (seed, 1 / 16, False) for seed in (0, 1, 2)
     ]
     whole = replace(found[5], width=0.25)
     assert (whole.row, whole.main) == ("contrastive", True)
@@ -155,6 +160,20 @@ def test_a_shipped_network_that_is_the_run_is_not_trained_again(root: Path) -> N
     for change in ("seed=1", "optimiser.epochs=10", 'data.test={"folds": [4]}'):
         assert transfer._shipped_run(load_config(config, changes=(*parts, change))) is None
     assert transfer._shipped_run(load_config(config, changes=(*parts, "threads=1"))) is not None
+
+
+@pytest.mark.parametrize("name", shipped())
+def test_retraining_makes_what_is_shipped(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    from tools.results_tables import NETWORKS
+
+    stem, _, seed = name.rpartition("-")
+    stem, seed = (stem, seed) if seed.isdigit() else (name, "0")
+    network = NETWORKS[stem]
+    assert int(seed) in network.seeds
+    again = load_config(network.config, changes=(f"seed={seed}", *network.changes))
+    made = TrainConfig.model_validate(read_card(name)["config"])
+    assert transfer._what_matters(again) == transfer._what_matters(made)
 
 
 def test_the_command_makes_what_is_missing_and_says_what_is_not(

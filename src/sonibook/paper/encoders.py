@@ -69,12 +69,12 @@ def pretrained(checkpoints: Mapping[str, Path], *, width: float = 0.25) -> list[
     checkpoints : mapping from str to Path
         By name, such as `sonibook.checkpoint.shipped` gives.
     width : float > 0
-        Of the random encoders.
+        Of the random encoders. Pretrained ones of another width bring random ones of theirs.
 
     Returns
     -------
     list of Pretrained
-        Random first, then supervised, then contrastive; by seed.
+        Random first, then supervised, then contrastive; the usual ones before others; by seed.
     """
     found = [Pretrained(f"random:{seed}", "random", seed, "none", width) for seed in RANDOM_SEEDS]
     regimes: dict[str, Regime] = {"cross_entropy": "supervised", "nt_xent": "contrastive"}
@@ -89,5 +89,10 @@ def pretrained(checkpoints: Mapping[str, Path], *, width: float = 0.25) -> list[
         if regime is not None:
             norm, size = config["encoder"]["norm"], float(card["width"])
             found.append(Pretrained(name, regime, int(config["seed"]), norm, size))
+    found += [
+        Pretrained(f"random:{seed}", "random", seed, "none", other)
+        for other in sorted({one.width for one in found} - {width})
+        for seed in RANDOM_SEEDS
+    ]
     order = ("random", "supervised", "contrastive")
     return sorted(found, key=lambda one: (order.index(one.regime), not one.main, one.seed))

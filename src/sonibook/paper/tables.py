@@ -68,6 +68,30 @@ def _pairs(
     return tuple(pairs)
 
 
+def _variants(question: str) -> tuple[tuple[str, str, Training], ...]:
+    """One seed of either regime without normalisation, and one at full width, by linear probes."""
+    return tuple(
+        (question, row, _PROBE)
+        for row in (
+            "supervised, not normalised",
+            "contrastive, not normalised",
+            "random, width 1",
+            "supervised, width 1",
+            "contrastive, width 1",
+        )
+    )
+
+
+def _variant_pairs(question: str) -> tuple[tuple[str, str, Training, str, Training], ...]:
+    """Each of them against random weights of its width, and against the usual networks."""
+    return tuple(
+        (question, f"{start}{variant}", _PROBE, minus, _PROBE)
+        for start in ("supervised", "contrastive")
+        for variant, nothing in ((", not normalised", "random"), (", width 1", "random, width 1"))
+        for minus in (nothing, start)
+    )
+
+
 _FOLDS, _OWN, _SPEAKERS = "esc10, five folds", "fsdd, its own split", "fsdd, a speaker left out"
 _SCENES, _FORTY = "soundscapes, several labels", "esc40, trained on folds 1 to 4"
 _ONE = "esc40, trained on fold 1"
@@ -116,9 +140,10 @@ TABLES: dict[str, TableSpec] = {
         table="A.4",
         title="In-domain transfer",
         data="ESC-10's 10 classes, which no pretraining saw; five folds, each tested once.",
-        wanted=_rows(_FOLDS, _PROBE, _FC, _FULL),
+        wanted=(*_rows(_FOLDS, _PROBE, _FC, _FULL), *_variants(_FOLDS)),
         compared=(
             *_pairs(_FOLDS, _PROBE, _FC, _FULL),
+            *_variant_pairs(_FOLDS),
             (_FOLDS, "supervised", _FULL, "supervised", _FC),
             (_FOLDS, "contrastive", _FULL, "contrastive", _FC),
         ),
@@ -128,17 +153,27 @@ TABLES: dict[str, TableSpec] = {
         title="Out-of-domain transfer",
         data="Spoken digits (FSDD): its own split, in which the speakers are the same; and each of "
         "6 speakers left out in turn.",
-        wanted=(*_rows(_OWN, _PROBE, _FC, _FULL), *_rows(_SPEAKERS, _PROBE, _FC, _FULL)),
+        wanted=tuple(
+            row
+            for one in (_OWN, _SPEAKERS)
+            for row in (*_rows(one, _PROBE, _FC, _FULL), *_variants(one))
+        ),
         compared=tuple(
-            pair for one in (_OWN, _SPEAKERS) for pair in _pairs(one, _PROBE, _FC, _FULL)
+            pair
+            for one in (_OWN, _SPEAKERS)
+            for pair in (*_pairs(one, _PROBE, _FC, _FULL), *_variant_pairs(one))
         ),
     ),
     "esc50-folds": TableSpec(
         table="ESC-50",
         title="All 50 classes from scratch",
-        data="ESC-50, five folds, each tested once by a network trained on the others.",
-        wanted=(("esc50, five folds", "none", _FULL),),
-        compared=(),
+        data="ESC-50, five folds, each tested once by a network trained on the others; at full "
+        "width one fold, the fifth.",
+        wanted=(
+            ("esc50, five folds", "none", _FULL),
+            ("esc50, five folds", "none, width 1", _FULL),
+        ),
+        compared=(("esc50, five folds", "none, width 1", _FULL, "none", _FULL),),
     ),
 }  # fmt: skip
 
