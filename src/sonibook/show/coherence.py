@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sonibook.analysis.layer_coherence import CoherenceResult
-from sonibook.show.curves import course, draw_estimates, draw_networks, over_layers
+from sonibook.show.curves import course, draw_estimates, draw_networks, main_curves, over_layers
 from sonibook.show.picture import Picture, picture
 from sonibook.show.style import look, new_figure
 
@@ -44,7 +44,7 @@ def coherence_figure(result: CoherenceResult) -> Picture:
     curves = "; ".join(
         course(curve.network, [row.layer for row in curve.layers],
                [row.coherence for row in curve.layers])
-        for curve in result.curves
+        for curve in main_curves(result.curves)
     )  # fmt: skip
     alt = (
         f"Coherence of clips with their sonifications, layer by layer, over {result.data.clips} "

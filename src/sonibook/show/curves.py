@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,6 +14,8 @@ from sonibook.show.kinds import kind_of, main_networks
 from sonibook.show.style import CYCLE, GREY
 
 _MARKERS = "os^Dv*"
+#: A label that legends leave out.
+_UNLISTED = "_"
 
 
 def draw_estimates(
@@ -79,6 +82,15 @@ class NetworkCurve(Protocol):
         """Rows, each with its number as ``layer``."""
 
 
+AnyCurve = TypeVar("AnyCurve", bound=NetworkCurve)
+
+
+def main_curves(networks: Sequence[AnyCurve]) -> list[AnyCurve]:
+    """The curves that are drawn boldly: one of each kind, of those that differ in their seed."""
+    mains = main_networks([one.network for one in networks])
+    return [one for one in networks if one.network in mains]
+
+
 def draw_networks(
     axes: Axes,
     networks: Sequence[NetworkCurve],
@@ -96,20 +108,23 @@ def draw_networks(
     pick : callable
         From a layer's row to its estimate.
     label : str
-        In the legend, with ``{}`` where the network's name goes.
+        In the legend, with ``{}`` where the network's name goes; it counts the thin curves.
     """
     names = [one.network for one in networks]
     mains = main_networks(names)
+    kinds = Counter(kind_of(name, names) for name in names)
     for one in networks:
         kind = kind_of(one.network, names)
+        variant = one.network != kind
+        more = f" (thin: {kinds[kind] - 1} more)" if kinds[kind] > 1 else ""
         draw_estimates(
             axes,
             [row.layer for row in one.layers],
             [pick(row) for row in one.layers],
-            label=label.format(one.network),
+            label=_UNLISTED if variant else label.format(one.network) + more,
             number=mains.index(kind),
             baseline=one.baseline,
-            variant=one.network != kind,
+            variant=variant,
         )
 
 

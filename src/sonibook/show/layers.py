@@ -5,7 +5,7 @@ from __future__ import annotations
 from matplotlib.axes import Axes
 
 from sonibook.analysis.layers import LayerResult
-from sonibook.show.curves import course, draw_estimates, draw_networks, over_layers
+from sonibook.show.curves import course, draw_estimates, draw_networks, main_curves, over_layers
 from sonibook.show.picture import Picture, picture
 from sonibook.show.style import GREY, look, new_figure
 
@@ -66,7 +66,7 @@ def _words(result: LayerResult) -> str:
             [one.layer for one in curve.layers],
             [one.accuracy for one in curve.layers],
         )
-        for curve in result.curves
+        for curve in main_curves(result.curves)
     )
     return (
         f"Accuracy of linear probes on each layer, over {result.data.clips} clips of "

@@ -7,7 +7,7 @@ from operator import attrgetter
 
 from sonibook.analysis.result import Estimate
 from sonibook.analysis.selectivity import LayerSelectivity, SelectivityResult, Spectrum
-from sonibook.show.curves import course, draw_estimates, draw_networks, over_layers
+from sonibook.show.curves import course, draw_estimates, draw_networks, main_curves, over_layers
 from sonibook.show.picture import Picture, picture
 from sonibook.show.style import look, new_figure
 
@@ -72,7 +72,7 @@ def selectivity_figure(result: SelectivityResult, *, drawn: bool = False) -> Pic
     which = "filters drawn at random" if drawn else "most active filters"
     words = "; ".join(
         course(f"{one.network}, {label}", [row.layer for row in one.layers], values)
-        for one in result.selectivity
+        for one in main_curves(result.selectivity)
         for label, values in (
             ("entropy", [spectrum(row).entropy for row in one.layers]),
             ("live maps", [row.live_maps for row in one.layers]),
