@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +191,13 @@ def test_a_table_says_what_it_lacks_and_shows_the_papers_numbers(tmp_path: Path)
     assert "0.424 ± 0.004" in text  # table A.4, contrastive, full
     assert text.count("not measured yet") == len(content["not_measured_yet"])
     assert "yes" in str(differences_table(content))
+
+
+def test_another_publications_figure_stands_in_a_row_of_its_own(tmp_path: Path) -> None:
+    kept = CellFile(tmp_path / "esc50-folds.json")
+    kept.add(cell("none", 0, 5, bits(0, 0.5), question="esc50, five folds", training="full"))
+    text = str(paper_table(json.loads(json.dumps(assemble(TABLES["esc50-folds"], kept)))))
+    assert re.search(r"EnvNet[^\n]* 44\.1 kHz .*0\.640 .*Tokozume and Harada 2017", text)
 
 
 def test_a_file_without_cells_is_refused(tmp_path: Path) -> None:

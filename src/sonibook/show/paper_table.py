@@ -27,7 +27,8 @@ def paper_table(content: Mapping[str, Any]) -> Grid:
     Grid
         Means with half their 95 % intervals and over what these are, over how many seeds and
         parts (folds, speakers), and the first number of the paper's row; rows that were not
-        measured yet say so. The paper's data are others: what compares is the order.
+        measured yet say so. The paper's data are others: what compares is the order. Figures of
+        other publications follow, each with its source.
     """
     rows = [Row.model_validate(one) for one in content["rows"]]
     reported = [Reported.model_validate(one) for one in content["reported"]]
@@ -60,6 +61,20 @@ def paper_table(content: Mapping[str, Any]) -> Grid:
             "paper": _of_paper(start, training, reported),
         }
         for question, start, training in content["not_measured_yet"]
+    ]
+    lines += [
+        {
+            "tested on": lines[0]["tested on"] if lines else "",
+            "start": one.row,
+            "training": one.training,
+            **{_METRICS[name]: _written(one.metrics.get(name)) for name in names},
+            "± over": "",
+            "seeds": "",
+            "parts": "",
+            "paper": one.source,
+        }
+        for one in reported
+        if one.source
     ]
     if len({line["tested on"] for line in lines}) == 1:
         lines = [{k: value for k, value in line.items() if k != "tested on"} for line in lines]
@@ -155,6 +170,13 @@ def _of_paper(start: str, training: str, reported: list[Reported]) -> str:
     kind = "fc-only" if training == "linear probe" else training
     for one in reported:
         if (one.row, one.training) == (start, kind):
-            name, (mean, half) = next(iter(one.metrics.items()))
-            return f"{_METRICS[name]} {mean:.3f}" + ("" if half is None else f" ± {half:.3f}")
+            name, value = next(iter(one.metrics.items()))
+            return f"{_METRICS[name]} {_written(value)}"
     return ""
+
+
+def _written(value: tuple[float, float | None] | None) -> str:
+    if value is None:
+        return ""
+    mean, half = value
+    return f"{mean:.3f}" + ("" if half is None else f" ± {half:.3f}")
