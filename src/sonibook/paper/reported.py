@@ -1,7 +1,7 @@
 """What the paper reports in its tables A.1, A.2, A.4 and A.6: its CNN12 and CNN12_x2 rows.
 
-Each row has the names that the miniature's rows have here, so that the two stand side by side. All of
-ESC-50, which the paper does not use, has figures of other publications.
+Each row has the names that the miniature's rows have here, so that the two stand side by side. Of
+ESC-50, which the paper does not use, it holds another publication's figure.
 """
 
 from __future__ import annotations
