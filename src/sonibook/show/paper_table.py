@@ -115,7 +115,7 @@ def differences_table(content: Mapping[str, Any]) -> Grid | None:
 
 
 def search_table(content: Mapping[str, Any]) -> Grid:
-    """The short pretrainings by which the settings of the long ones were chosen.
+    """Short pretrainings that change the settings of the long ones, one at a time.
 
     Parameters
     ----------
