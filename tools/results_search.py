@@ -1,4 +1,4 @@
-"""The small search behind the pretrainings: one thing changed at a time, on folds 1 to 4 alone.
+"""A small search around the settings: one thing changed at a time, on folds 1 to 4 alone.
 
 Every candidate is trained on folds 1 to 3 of ESC-50's 40 classes for a fifth of the final epochs
 or less, in bfloat16, and scored on fold 4: supervised by its accuracy, contrastive by a linear

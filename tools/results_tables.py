@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from sonibook.checkpoint import read_card
 from sonibook.paper.cells import Cell, CellFile
@@ -85,15 +83,11 @@ def make(target: str, path: Path, settings: Settings) -> None:
     if not count and not path.exists():
         print(f"{target}: nothing to measure at this profile: not measured yet.")
         return
-    if not count and _as_written(assemble(spec, kept)).items() <= kept.before.items():
+    if not count and assemble(spec, kept).items() <= kept.before.items():
         print(f"{path} is up to date.")
     elif not count:
         _write(spec, kept, target, settings)
         print(f"{path}: what was measured before is put together anew.")
-
-
-def _as_written(content: dict[str, Any]) -> dict[str, Any]:
-    return json.loads(json.dumps(content))
 
 
 def _write(spec: TableSpec, kept: CellFile, target: str, settings: Settings) -> None:
