@@ -11,7 +11,8 @@ from scipy import stats
 
 from sonibook.analysis.layer_coherence import CoherenceResult, LayerCoherence, NetworkCoherence
 from sonibook.analysis.result import Estimate, Measured
-from sonibook.paper.evidence import by_regime
+from sonibook.paper.claims_scores import SCORE_CLAIMS
+from sonibook.paper.evidence import Evidence, by_regime
 from sonibook.paper.judge import CLAIMS, claims_content, judge_claims, write_claims
 from sonibook.paper.measures import (
     Measure,
@@ -24,6 +25,7 @@ from sonibook.paper.measures import (
     over_seeds,
     size,
 )
+from sonibook.paper.tables import TABLES
 from sonibook.paper.verdict import Test, judge
 from sonibook.show.claims import claim_figure, claims_table, measured_in_words
 
@@ -55,6 +57,24 @@ def one(mean: float | None, kind: str = "effect", **changes) -> Test:
 )
 def test_the_rule_reaches_each_verdict(tests: list[Test], verdict: str) -> None:
     assert judge(tests).verdict == verdict
+
+
+def test_every_difference_that_a_claim_asks_for_is_one_that_its_table_makes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    asked = []
+
+    def difference(
+        _: Evidence, table: str, question: str, row: str, training: str, minus: str, other: str = ""
+    ) -> None:
+        asked.append((table, (question, row, training, minus, other or training)))
+
+    monkeypatch.setattr(Evidence, "difference", difference)
+    for claim in SCORE_CLAIMS:
+        list(claim.tests(Evidence(tmp_path)))
+    assert len(asked) > 20
+    for table, wanted in asked:
+        assert wanted in TABLES[table].compared
 
 
 def test_what_cannot_be_tested_says_why() -> None:

@@ -15,6 +15,7 @@ from sonibook.audio import write_wav
 from sonibook.checkpoint import load_classifier, read_card, save_checkpoint, shipped
 from sonibook.encoder import CNN12
 from sonibook.paper import transfer
+from sonibook.paper.cells import CellFile
 from sonibook.paper.encoders import Pretrained, pretrained
 from sonibook.paper.questions import folds_of, speakers_of, split_of
 from sonibook.paper.transfer import probe_cells, run_cells
@@ -174,6 +175,32 @@ def test_retraining_makes_what_is_shipped(name: str, monkeypatch: pytest.MonkeyP
     again = load_config(network.config, changes=(f"seed={seed}", *network.changes))
     made = TrainConfig.model_validate(read_card(name)["config"])
     assert transfer._what_matters(again) == transfer._what_matters(made)
+
+
+def test_what_is_interrupted_has_every_row_of_fewer_seeds(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    from tools import results_tables
+    from tools.results_settings import Settings
+
+    asked = []
+
+    def record(encoder, question, config, *_, seed=None) -> list[None]:
+        asked.append(("none", seed) if encoder is None else (encoder.regime, encoder.seed))
+        return []
+
+    monkeypatch.setattr(results_tables, "_runs", record)
+    settings = Settings("full", root, tmp_path, tmp_path / "runs", 1)
+    for training, starts in (
+        ("fc-only", ("random", "supervised", "contrastive")),
+        ("full", ("supervised", "contrastive", "none")),
+    ):
+        asked.clear()
+        question = folds_of("esc10", root)
+        kept = CellFile(tmp_path / "table.json")
+        list(results_tables._transfer(question, "a4-cnn12", training, kept, settings, 0))
+        assert asked == [(start, seed) for seed in range(3) for start in starts]
 
 
 def test_the_command_makes_what_is_missing_and_says_what_is_not(

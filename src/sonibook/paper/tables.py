@@ -68,6 +68,11 @@ def _pairs(
     return tuple(pairs)
 
 
+def _finetuned(question: str) -> tuple[tuple[str, str, Training, str, Training], ...]:
+    """Each pretrained start trained whole against a classifier on it."""
+    return tuple((question, row, _FULL, row, _FC) for row in ("supervised", "contrastive"))
+
+
 def _variants(question: str) -> tuple[tuple[str, str, Training], ...]:
     """One seed of either regime without normalisation, and one at full width, by linear probes."""
     return tuple(
@@ -144,8 +149,7 @@ TABLES: dict[str, TableSpec] = {
         compared=(
             *_pairs(_FOLDS, _PROBE, _FC, _FULL),
             *_variant_pairs(_FOLDS),
-            (_FOLDS, "supervised", _FULL, "supervised", _FC),
-            (_FOLDS, "contrastive", _FULL, "contrastive", _FC),
+            *_finetuned(_FOLDS),
         ),
     ),
     "table-a6": TableSpec(
@@ -161,7 +165,7 @@ TABLES: dict[str, TableSpec] = {
         compared=tuple(
             pair
             for one in (_OWN, _SPEAKERS)
-            for pair in (*_pairs(one, _PROBE, _FC, _FULL), *_variant_pairs(one))
+            for pair in (*_pairs(one, _PROBE, _FC, _FULL), *_finetuned(one), *_variant_pairs(one))
         ),
     ),
     "esc50-folds": TableSpec(
