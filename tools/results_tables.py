@@ -157,9 +157,9 @@ def _transfer(
         scratch = MINI / f"{stem}-supervised.yaml"
     for seed in SEEDS:  # what is interrupted has every row, of fewer seeds
         for encoder in settings.encoders():
-            seen = question.dataset == "esc40" and encoder.regime == "supervised"
-            if encoder.seed != seed or seen or (training == "full" and encoder.regime == "random"):
-                continue  # it was told these classes; or the row from scratch stands for it
+            told = question.dataset == "esc40" and encoder.regime == "supervised"
+            if encoder.seed != seed or told:  # it was told these classes
+                continue
             config = MINI / f"{stem}-contrastive-{suffix}.yaml"
             yield from _runs(encoder, question, config, kept, settings, made)
         if training == "full":

@@ -192,15 +192,13 @@ def test_what_is_interrupted_has_every_row_of_fewer_seeds(
 
     monkeypatch.setattr(results_tables, "_runs", record)
     settings = Settings("full", root, tmp_path, tmp_path / "runs", 1)
-    for training, starts in (
-        ("fc-only", ("random", "supervised", "contrastive")),
-        ("full", ("supervised", "contrastive", "none")),
-    ):
+    starts = ("random", "supervised", "contrastive")
+    for training, expected in (("fc-only", starts), ("full", (*starts, "none"))):
         asked.clear()
         question = folds_of("esc10", root)
         kept = CellFile(tmp_path / "table.json")
         list(results_tables._transfer(question, "a4-cnn12", training, kept, settings, 0))
-        assert asked == [(start, seed) for seed in range(3) for start in starts]
+        assert asked == [(start, seed) for seed in range(3) for start in expected]
 
 
 def test_the_command_makes_what_is_missing_and_says_what_is_not(
