@@ -56,6 +56,7 @@ NETWORKS = {
     "supervised": Network(FIFTY),
     "contrastive-plain": Network(CONTRASTIVE, changes=PLAIN),
     "esc40-supervised-plain": Network(FORTY, changes=PLAIN),
+    "contrastive-wide": Network(CONTRASTIVE, changes=(*WIDE, "optimiser.epochs=50")),
     "esc40-supervised-wide": Network(FORTY, changes=(*WIDE, "optimiser.epochs=70")),
 }
 #: ESC-50 at full width, for one fold: as WIDE, for as long as two hours on one core.
@@ -133,7 +134,7 @@ def _questions(target: str, settings: Settings) -> list[tuple[Question, str]]:
 
 
 def _remember(question: Question, kept: CellFile) -> None:
-    """Which recordings the clips of each part are cut from: the bootstrap asks."""
+    """Which recordings the clips of each part are cut from: intervals ask."""
     if not all(f"{question.name}: {part.name}" in kept.parts for part in question.parts):
         if question.dataset == "soundscapes":
             return

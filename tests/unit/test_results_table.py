@@ -109,44 +109,68 @@ def recordings(folds: int = 5) -> dict[str, list[str]]:
     }
 
 
-def test_a_difference_is_paired_and_its_interval_drawn_over_recordings_and_seeds() -> None:
-    cells = [*cells_of("contrastive", (0, 1), 0.8), *cells_of("random", (0, 1, 2), 0.5)]
+@pytest.mark.parametrize("others", [(0, 1), (0, 1, 2)])
+def test_a_difference_is_over_recordings_and_seeds(others: tuple[int, ...]) -> None:
+    cells = [*cells_of("contrastive", (0, 1), 0.8), *cells_of("random", others, 0.5)]
     found = difference(
         cells, ("contrastive", "linear probe"), ("random", "linear probe"),
-        question=QUESTION, recordings=recordings(), seed=0,
+        question=QUESTION, recordings=recordings(),
     )  # fmt: skip
     assert found is not None
-    right = {
-        row: np.array(
+    first, second = (
+        np.array(
             [
                 [float(bit) for one in cells if (one.row, one.seed) == (row, seed)
                  for bit in one.right]
                 for seed in seeds
             ]
         )
-        for row, seeds in (("contrastive", (0, 1)), ("random", (0, 1, 2)))
-    }  # fmt: skip
-    assert found.mean == pytest.approx(right["contrastive"].mean() - right["random"].mean())
-    names = np.array([name for own in recordings().values() for name in own])
-    rng, drawn = np.random.default_rng(1), []
-    for _ in range(2000):  # the naive way: lists of clips
-        chosen = rng.choice(np.unique(names), len(np.unique(names)))
-        clips = np.concatenate([np.flatnonzero(names == one) for one in chosen])
-        sides = [right[row][rng.integers(len(right[row]), size=len(right[row]))][:, clips].mean()
-                 for row in ("contrastive", "random")]  # fmt: skip
-        drawn.append(sides[0] - sides[1])
-    low, high = np.quantile(drawn, [0.025, 0.975])
-    assert (found.low, found.high) == pytest.approx((low, high), abs=0.02)
+        for row, seeds in (("contrastive", (0, 1)), ("random", others))
+    )  # fmt: skip
+    assert found.mean == pytest.approx(first.mean() - second.mean())
+    names = [name for own in recordings().values() for name in own]
+    expected = crossed_interval(first, second, names, paired=len(others) == 2)
+    assert (found.low, found.high) == expected
     assert (found.clips, found.recordings) == (115, len(set(names)))
-    assert (found.seeds, found.minus_seeds) == ((0, 1), (0, 1, 2))
+    assert (found.seeds, found.minus_seeds) == ((0, 1), others)
+
+
+def test_over_one_factor_the_interval_is_students() -> None:
+    rng = np.random.default_rng(0)
+    first, second = rng.normal(size=(2, 1, 30))
+    names = [f"{number}" for number in range(30)]
+    clips = stats.ttest_rel(first[0], second[0]).confidence_interval(0.95)
+    assert crossed_interval(first, second, names, paired=True) == pytest.approx(clips)
+    seeds, others = rng.normal(size=(3, 1)), rng.normal(size=(3, 1))
+    sides = [side.repeat(30, axis=1) for side in (seeds, others)]  # clips do not matter
+    paired = stats.ttest_rel(seeds[:, 0], others[:, 0]).confidence_interval(0.95)
+    assert crossed_interval(*sides, names, paired=True) == pytest.approx(paired)
+    welch = stats.ttest_ind(seeds[:, 0], others[:, 0], equal_var=False).confidence_interval(0.95)
+    assert crossed_interval(*sides, names, paired=False) == pytest.approx(welch)
+
+
+@pytest.mark.parametrize(("groups", "seeds"), [(100, 3), (6, 3), (100, 1)])
+def test_the_interval_covers_what_it_says(groups: int, seeds: int) -> None:
+    rng, covered, trials = np.random.default_rng(1), 0, 400
+    names = [f"{number // 4}" for number in range(4 * groups)]
+    for _ in range(trials):
+        of_seeds = 0.05 * (seeds > 1) * rng.normal(size=(2, seeds, 1))
+        of_recordings = 0.3 * rng.normal(size=groups).repeat(4)
+        first, second = of_seeds + 0.3 * rng.normal(size=(2, seeds, 4 * groups))
+        low, high = crossed_interval(first + of_recordings, second, names, paired=True)
+        covered += low < 0 < high
+    # Four standard errors of 400 trials below 95 %. Above it the interval is only cautious.
+    assert covered / trials > 0.95 - 4 * np.sqrt(0.95 * 0.05 / trials)
 
 
 def test_what_belongs_together_gives_a_wider_interval() -> None:
     rng = np.random.default_rng(0)
     first = np.repeat(rng.uniform(size=(1, 40)) < 0.5, 5, axis=1).astype(float)
     second = np.full_like(first, 0.5)
-    together = crossed_interval(first, second, [f"{number // 5}" for number in range(200)])
-    apart = crossed_interval(first, second, [f"{number}" for number in range(200)])
+    together = crossed_interval(
+        first, second, [f"{number // 5}" for number in range(200)], paired=True
+    )
+    apart = crossed_interval(first, second, [f"{number}" for number in range(200)], paired=True)
     assert np.ptp(together) > 1.7 * np.ptp(apart)
 
 

@@ -19,7 +19,7 @@ from sonibook.analysis.result import Estimate, Result, estimate
 from sonibook.analysis.selectivity import SelectivityResult
 from sonibook.analysis.shifts import ShiftResult
 from sonibook.analysis.stimulation import StimulationResult
-from sonibook.paper.measures import Measure, minus, of, of_regime, over_layers
+from sonibook.paper.measures import Measure, less, minus, negative, of, of_regime, over_layers
 from sonibook.paper.table import Difference
 
 Kind = TypeVar("Kind", bound=Result)
@@ -103,13 +103,12 @@ class Evidence:
             found = Difference.model_validate(one)
             names = (found.question, found.row, found.training, found.minus, found.minus_training)
             if names == wanted:
-                # Random encoders cost nothing: what counts are the seeds of those pretrained.
                 return Measure(
                     mean=found.mean,
                     low=found.low,
                     high=found.high,
                     clips=found.clips,
-                    seeds=len(found.seeds),
+                    seeds=min(len(found.seeds), len(found.minus_seeds)),
                 )
         return None
 
@@ -163,17 +162,25 @@ def selectivity_curves(found: SelectivityResult | None) -> dict[str, list[Any]]:
 def ablation_score(
     networks: Mapping[str, NetworkAblation], regime: str, control: str | None = None
 ) -> Measure | None:
-    """How much log-probability a regime loses when its sonifications are subtracted, in nats.
+    """How much accuracy a regime loses when its sonifications are subtracted: of 1.
 
-    Over all layers; with a `control`, how much more than when the control is.
+    Over all layers; with a `control`, how much more than when the control is. It is accuracy, as
+    the paper counts scores, and not log-probability, which depends on how sure of itself a
+    classifier is, right or wrong.
     """
     found: dict[str, Measure | None] = {}
     for name, one in networks.items():
-        if control is None:
-            estimates = [row.drop for row in one.remainders if row.control == "sonification"]
-        else:
-            estimates = [row.difference for row in one.comparisons if row.control == control]
-        found[name] = over_layers([of(row) for row in estimates])
+        lost = {
+            (row.layer, row.control): negative(less(of(row.score), row.baseline))
+            for row in one.remainders
+        }
+        layers = [layer for layer, kind in lost if kind == "sonification"]
+        found[name] = over_layers(
+            lost[layer, "sonification"]
+            if control is None
+            else minus(lost[layer, "sonification"], lost.get((layer, control)))
+            for layer in layers
+        )
     return of_regime(regime, found)
 
 
@@ -200,16 +207,6 @@ def over_filters(
         return None
     values = np.array([value(one) for one in found.filters])
     return of(estimate(values))
-
-
-def rise(one: FilterEvolution) -> float:
-    """Rank correlation of epochs with likeness to the end, the last epoch left out."""
-    from scipy.stats import spearmanr
-
-    pairs = [(s.epoch, s.correlation) for s in one.steps[:-1] if s.correlation is not None]
-    if len(pairs) < 3 or len({value for _, value in pairs}) < 2:
-        return float("nan")
-    return float(spearmanr(*zip(*pairs, strict=True)).statistic)
 
 
 def fullness(one: FilterEvolution, place: int) -> float:

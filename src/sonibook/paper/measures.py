@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 
 import numpy as np
+from pydantic import Field
 from scipy import stats
 
 from sonibook.analysis.result import Estimate, Record
@@ -30,8 +31,8 @@ class Measure(Record):
         Or filters, where these are what is counted.
     seeds : int
         Networks of the regime that has fewest.
-    values : tuple of float
-        By network, where it is the mean over several; else empty.
+    values : dict of int to float
+        By seed, where it is a mean over networks that differ in theirs; else empty.
     """
 
     mean: float
@@ -39,7 +40,7 @@ class Measure(Record):
     high: float
     clips: int
     seeds: int = 1
-    values: tuple[float, ...] = ()
+    values: dict[int, float] = Field(default_factory=dict)
 
 
 def of(one: Estimate | None) -> Measure | None:
@@ -66,31 +67,37 @@ def over_layers(rows: Iterable[Measure | None]) -> Measure | None:
     )
 
 
-def over_seeds(networks: Sequence[Measure | None]) -> Measure | None:
-    """The mean over networks that differ in their seed alone.
+def over_seeds(networks: Mapping[int, Measure | None]) -> Measure | None:
+    """The mean over networks that differ in their seed alone, which are given by seed.
 
-    One network's interval is that over clips; of several it is Student's t over networks.
+    One network's interval is that over clips; of several it is Student's t over networks, the clips
+    being taken as they are.
     """
-    known = [one for one in networks if one is not None]
+    known = {seed: one for seed, one in networks.items() if one is not None}
     if not known:
         return None
+    clips = min(one.clips for one in known.values())
     if len(known) == 1:
-        return known[0].model_copy(update={"values": (known[0].mean,)})
-    values = tuple(one.mean for one in known)
-    low, high = runs_interval(values)
-    clips, count = min(one.clips for one in known), len(known)
-    return Measure(
-        mean=float(np.mean(values)), low=low, high=high, clips=clips, seeds=count, values=values
-    )
+        ((seed, one),) = known.items()
+        return one.model_copy(update={"values": {seed: one.mean}})
+    return _over({seed: one.mean for seed, one in known.items()}, clips)
+
+
+def _over(values: dict[int, float], clips: int) -> Measure:
+    """Of several seeds."""
+    low, high = runs_interval([*values.values()])
+    mean = float(np.mean([*values.values()]))
+    return Measure(mean=mean, low=low, high=high, clips=clips, seeds=len(values), values=values)
 
 
 def minus(a: Measure | None, b: Measure | None) -> Measure | None:
     """The difference of two measures.
 
-    Of several networks each, Welch's t interval over networks. Else, as where one is a difference
-    itself and has an interval but no networks, each side's distance to its end is squared and
-    added (Newcombe 1998, method 10), as if they had no clips in common: on the same clips that is
-    cautious.
+    Of the same seeds on either side: Student's t over their differences. A seed names the weights
+    that a network started from, whatever it was trained for, so that networks of one seed belong
+    together. Of several networks each, but of other seeds, Welch's t interval. Else, as of single
+    networks, each side's distance to its end is squared and added (Newcombe 1998, method 10), as if
+    they had no clips in common: on the same clips that is cautious.
 
     References
     ----------
@@ -100,8 +107,11 @@ def minus(a: Measure | None, b: Measure | None) -> Measure | None:
     if a is None or b is None:
         return None
     mean, clips, seeds = a.mean - b.mean, min(a.clips, b.clips), min(a.seeds, b.seeds)
-    if seeds > 1 and a.values and b.values and np.ptp(a.values) + np.ptp(b.values) > 0:
-        interval = stats.ttest_ind(a.values, b.values, equal_var=False).confidence_interval(0.95)
+    if seeds > 1 and a.values.keys() == b.values.keys():
+        return _over({seed: a.values[seed] - b.values[seed] for seed in a.values}, clips)
+    ours, theirs = [*a.values.values()], [*b.values.values()]
+    if seeds > 1 and ours and theirs and np.ptp(ours) + np.ptp(theirs) > 0:
+        interval = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(0.95)
         low, high = float(interval.low), float(interval.high)
     else:
         low = mean - float(np.hypot(a.mean - a.low, b.high - b.mean))
@@ -114,7 +124,8 @@ def less(a: Measure | None, number: float) -> Measure | None:
     if a is None:
         return None
     shifted = {"mean": a.mean - number, "low": a.low - number, "high": a.high - number}
-    return a.model_copy(update={**shifted, "values": tuple(one - number for one in a.values)})
+    values = {seed: one - number for seed, one in a.values.items()}
+    return a.model_copy(update={**shifted, "values": values})
 
 
 def negative(a: Measure | None) -> Measure | None:
@@ -122,16 +133,18 @@ def negative(a: Measure | None) -> Measure | None:
     if a is None:
         return None
     turned = {"mean": -a.mean, "low": -a.high, "high": -a.low}
-    return a.model_copy(update={**turned, "values": tuple(-one for one in a.values)})
+    return a.model_copy(update={**turned, "values": {k: -one for k, one in a.values.items()}})
 
 
 def size(a: Measure | None) -> Measure | None:
-    """A measure without its sign."""
+    """A measure without its sign: of several networks, the mean of each one's size."""
     if a is None:
         return None
+    if len(a.values) > 1:
+        return _over({seed: abs(one) for seed, one in a.values.items()}, a.clips)
     least = 0.0 if a.low <= 0 <= a.high else min(abs(a.low), abs(a.high))
     ends = {"mean": abs(a.mean), "low": least, "high": max(abs(a.low), abs(a.high))}
-    return a.model_copy(update={**ends, "values": tuple(map(abs, a.values))})
+    return a.model_copy(update={**ends, "values": {k: abs(one) for k, one in a.values.items()}})
 
 
 def of_regime(regime: str, networks: Mapping[str, Measure | None]) -> Measure | None:
@@ -147,4 +160,12 @@ def of_regime(regime: str, networks: Mapping[str, Measure | None]) -> Measure | 
     Measure or None
         None where there is no network of that regime.
     """
-    return over_seeds([one for name, one in networks.items() if _NAMES[regime].fullmatch(name)])
+    return over_seeds(
+        {_seed(name): one for name, one in networks.items() if _NAMES[regime].fullmatch(name)}
+    )
+
+
+def _seed(name: str) -> int:
+    """As a network's name ends; the first has no number."""
+    found = re.search(r"\d+$", name)
+    return 0 if found is None else int(found[0])

@@ -12,8 +12,8 @@ from sonibook.paper.table import difference, table_rows
 #: What the intervals in a table are, in words.
 INTERVALS = (
     "95 %. A row's: Student's t over seeds where there are several, else over folds (or speakers), "
-    "else Wilson's over clips, as 'over' says. A difference's: bootstrap over recordings and seeds "
-    "of paired accuracies."
+    "else Wilson's over clips, as 'over' says. A difference's, of accuracies paired by clip and "
+    "by seed: Student's t, over recordings and seeds at once."
 )
 _PROBE: Training = "linear probe"
 _FC: Training = "fc-only"
@@ -78,8 +78,11 @@ def _pairs(
 
 
 def _finetuned(question: str) -> tuple[tuple[str, str, Training, str, Training], ...]:
-    """Each pretrained start trained whole against a classifier on it."""
-    return tuple((question, row, _FULL, row, _FC) for row in ("supervised", "contrastive"))
+    """Each pretrained start trained whole against a classifier on it; and that against scratch."""
+    return (
+        *((question, row, _FULL, row, _FC) for row in ("supervised", "contrastive")),
+        (question, "random", _FULL, "contrastive", _FC),
+    )
 
 
 def _variants(question: str) -> tuple[tuple[str, str, Training], ...]:
@@ -130,6 +133,7 @@ TABLES: dict[str, TableSpec] = {
                 ("+ random SNR (all)", "+ time mask"),
                 ("+ random SNR (all)", "all, tau 0.2"),
                 ("+ random SNR (all)", "all, tau 0.3"),
+                ("+ random SNR (all)", "gain"),
                 ("all, CNN12_x2", "+ random SNR (all)"),
             )
             for training in (_FC, _FULL)
@@ -150,6 +154,7 @@ TABLES: dict[str, TableSpec] = {
             (_FORTY, "contrastive", _FC, "random", _FC),
             (_FORTY, "contrastive", _FULL, "random", _FULL),
             (_FORTY, "contrastive", _FULL, "none", _FULL),
+            (_FORTY, "random", _FULL, "contrastive", _FC),
         ),
     ),
     "table-a4": TableSpec(
@@ -193,7 +198,7 @@ TABLES: dict[str, TableSpec] = {
 }  # fmt: skip
 
 
-def assemble(spec: TableSpec, kept: CellFile, *, seed: int = 0) -> dict[str, Any]:
+def assemble(spec: TableSpec, kept: CellFile) -> dict[str, Any]:
     """A table as it is written, from its cells.
 
     Parameters
@@ -201,8 +206,6 @@ def assemble(spec: TableSpec, kept: CellFile, *, seed: int = 0) -> dict[str, Any
     spec : TableSpec
     kept : CellFile
         The cells, and in ``parts`` the recordings of each tested part.
-    seed : int >= 0
-        Of the bootstraps.
 
     Returns
     -------
@@ -226,7 +229,6 @@ def assemble(spec: TableSpec, kept: CellFile, *, seed: int = 0) -> dict[str, Any
             (minus, minus_training),
             question=question,
             recordings=recordings,
-            seed=seed,
         )
         if found is not None:
             differences.append(found.model_dump(mode="json"))
@@ -235,7 +237,6 @@ def assemble(spec: TableSpec, kept: CellFile, *, seed: int = 0) -> dict[str, Any
         "title": spec.title,
         "data": spec.data,
         "interval": INTERVALS,
-        "seed": seed,
         "rows": [one.model_dump(mode="json") for one in sorted(rows, key=_order(spec))],
         "differences": differences,
         "reported": [one.model_dump(mode="json") for one in REPORTED.get(spec.table, ())],

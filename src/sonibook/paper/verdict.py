@@ -3,14 +3,15 @@
 A claim is several tests, each a number that the claim says is above zero. An *effect* is what the
 paper says; a *control* is how far the effect goes beyond what would be there anyway: in random
 weights, with signals of the same energy, with another clip. A test passes if its whole 95 %
-interval lies above zero.
+interval lies above zero; the opposite is shown if the whole interval lies below.
 
 ==================== =============================================================================
 verdict              if
 ==================== =============================================================================
 holds                every test passes, and none is missing
 holds in part        an effect passes, but another test does not, or was not measured yet
-does not hold here   no effect passes, and all were measured
+does not hold here   no effect passes, and of one at least the opposite is shown
+not shown here       no effect passes, and none is shown to be the other way round
 not measured yet     no effect passes, and at least one was not measured
 cannot be tested     what it takes is not here; the claim says what
 ==================== =============================================================================
@@ -28,6 +29,7 @@ Verdict = Literal[
     "holds",
     "holds in part",
     "does not hold here",
+    "not shown here",
     "cannot be tested here",
     "not measured yet",
 ]
@@ -62,6 +64,11 @@ class Test(Record):
     def passes(self) -> bool:
         """Whether the whole interval lies above zero."""
         return self.measure is not None and self.measure.low > 0
+
+    @property
+    def reversed(self) -> bool:
+        """Whether the whole interval lies below zero: the opposite is shown."""
+        return self.measure is not None and self.measure.high < 0
 
 
 class Judgement(Record):
@@ -114,11 +121,11 @@ def judge(tests: Sequence[Test], *, untestable: str = "") -> Judgement:
     failed = [one for one in tests if one.measure is not None and not one.passes]
     if any(one.passes for one in effects):
         verdict = "holds in part" if missing or failed else "holds"
+    elif any(one.measure is None for one in effects):
+        verdict = "not measured yet"
     else:
-        verdict = (
-            "not measured yet" if any(one.measure is None for one in effects)
-            else "does not hold here"
-        )  # fmt: skip
+        against = any(one.reversed for one in effects)
+        verdict = "does not hold here" if against else "not shown here"
     seeds = min((one.measure.seeds for one in tests if one.measure is not None), default=0)
     note = " (one seed)" if seeds == 1 and verdict != "not measured yet" else ""
     return Judgement(
@@ -133,8 +140,8 @@ def _why(passed: Sequence[Test], failed: Sequence[Test], missing: Sequence[Test]
     parts = []
     if passed:
         parts.append("shown: " + _listed(passed))
-    against = [one for one in failed if one.measure is not None and one.measure.high < 0]
-    open_ones = [one for one in failed if one not in against]
+    against = [one for one in failed if one.reversed]
+    open_ones = [one for one in failed if not one.reversed]
     if open_ones:
         parts.append("not shown: " + _listed(open_ones))
     if against:

@@ -18,6 +18,7 @@ SIGNS: dict[Verdict, str] = {
     "holds": "✓",
     "holds in part": "◐",
     "does not hold here": "✗",
+    "not shown here": "○",
     "cannot be tested here": "–",
     "not measured yet": "…",
 }
@@ -159,7 +160,7 @@ def _draw(axes: Axes, test: Test, height: float) -> None:
     found = test.measure
     if found is None:
         return
-    colour = BLUE if test.passes else VERMILLION if found.high < 0 else GREY
+    colour = BLUE if test.passes else VERMILLION if test.reversed else GREY
     marker = "o" if test.kind == "effect" else "s"
     axes.plot([found.low, found.high], [height] * 2, color=colour, linewidth=1.6)
     axes.plot([found.mean], [height], color=colour, marker=marker, markersize=5)
