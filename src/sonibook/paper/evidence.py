@@ -170,7 +170,7 @@ def ablation_score(
     """
     found: dict[str, Measure | None] = {}
     for name, one in networks.items():
-        lost = {
+        lost: dict[tuple[int, str], Measure | None] = {
             (row.layer, row.control): negative(less(of(row.score), row.baseline))
             for row in one.remainders
         }
