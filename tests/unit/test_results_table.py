@@ -178,6 +178,9 @@ def test_no_difference_without_both_rows() -> None:
     cells = cells_of("contrastive", (0,), 0.7)
     nothing = ("contrastive", "linear probe"), ("random", "linear probe")
     assert difference(cells, *nothing, question=QUESTION, recordings=recordings()) is None
+    both = [cell("contrastive", 0, 1, "1101"), cell("random", 0, 1, "1001")]
+    one = {"fold 1": ["the same recording"] * 4}
+    assert difference(both, *nothing, question=QUESTION, recordings=one) is None
 
 
 def made(kept: CellFile) -> CellFile:

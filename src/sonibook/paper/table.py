@@ -187,7 +187,8 @@ def difference(
     Returns
     -------
     Difference or None
-        None where either row has no cells, or no clips in common with the other.
+        None where either row has no cells, or the clips that they have in common are of fewer than
+        two recordings, as while a table is being measured.
     """
     asked = [cell for cell in cells if cell.question == question]
     ours, theirs = _rights(asked, row), _rights(asked, minus)
@@ -196,13 +197,13 @@ def difference(
         if ours and theirs
         else ()
     )
-    if not parts:
+    names = [name for part in parts for name in recordings[part]]
+    if len(set(names)) < 2:
         return None
     first, second = (
         np.stack([np.concatenate([own[part] for part in parts]) for own in seeds.values()])
         for seeds in (ours, theirs)
     )
-    names = [f"{name}" for part in parts for name in recordings[part]]
     low, high = crossed_interval(first, second, names, paired=[*ours] == [*theirs])
     return Difference(
         question=question,
