@@ -152,7 +152,7 @@ def _transfer(
             known = [cell.key for cell in kept.cells]
             yield from probe_cells(encoder, question, known=known, made=made)
         return
-    suffix = "fc" if training == "fc-only" else "full"
+    config = MINI / f"{stem}-contrastive-{'fc' if training == 'fc-only' else 'full'}.yaml"
     scratch = MINI / f"{stem}-scratch.yaml"
     if not scratch.exists():
         scratch = MINI / f"{stem}-supervised.yaml"
@@ -161,7 +161,6 @@ def _transfer(
             told = question.dataset == "esc40" and encoder.regime == "supervised"
             if encoder.seed != seed or told:  # it was told these classes
                 continue
-            config = MINI / f"{stem}-contrastive-{suffix}.yaml"
             yield from _runs(encoder, question, config, kept, settings, made)
         if training == "full":
             yield from _runs(None, question, scratch, kept, settings, made, seed=seed)

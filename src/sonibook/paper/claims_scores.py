@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from sonibook.paper.claims import REGIMES, Claim
 from sonibook.paper.evidence import Evidence, ablation_score, by_regime, spread_over_layers
-from sonibook.paper.measures import Measure, minus
+from sonibook.paper.measures import Measure, minus, negative
 from sonibook.paper.verdict import Kind, Test
 
 _FOLDS, _OWN, _SPEAKERS = "esc10, five folds", "fsdd, its own split", "fsdd, a speaker left out"
@@ -29,7 +29,8 @@ def _layers(
 
 
 def _above(evidence: Evidence, domain: str, regime: str, layers: range) -> Measure | None:
-    return minus(*(_layers(evidence, domain, one, layers) for one in (regime, "random")))
+    own, by_random = (_layers(evidence, domain, one, layers) for one in (regime, "random"))
+    return minus(own, by_random)
 
 
 def _steady(evidence: Evidence) -> Iterator[Test]:
@@ -101,11 +102,15 @@ def _frozen(evidence: Evidence) -> Iterator[Test]:
                             file)  # fmt: skip
 
 
+def _supervised_above(evidence: Evidence, file: str, question: str, training: str) -> Test:
+    found = evidence.difference(file, question, "contrastive", training, "supervised")
+    return _test(f"{training}: supervised is above contrastive", negative(found), file)
+
+
 def _supervised_best(evidence: Evidence) -> Iterator[Test]:
     file = "table-a4"
     for training in ("linear probe", "fc-only"):
-        found = evidence.difference(file, _FOLDS, "contrastive", training, "supervised")
-        yield _test(f"{training}: supervised is above contrastive", _turned(found), file)
+        yield _supervised_above(evidence, file, _FOLDS, training)
         yield _test(f"{training}: and above the random encoder",
                     evidence.difference(file, _FOLDS, "supervised", training, "random"), file,
                     "control")  # fmt: skip
@@ -136,16 +141,14 @@ def _same_domain(evidence: Evidence) -> Iterator[Test]:
 
 
 def _supervised_digits(evidence: Evidence) -> Iterator[Test]:
-    file = "table-a6"
     for training in ("linear probe", "fc-only"):
-        found = evidence.difference(file, _OWN, "contrastive", training, "supervised")
-        yield _test(f"{training}: supervised is above contrastive", _turned(found), file)
+        yield _supervised_above(evidence, "table-a6", _OWN, training)
 
 
 def _frozen_best(evidence: Evidence) -> Iterator[Test]:
     file = "table-a4"
     found = evidence.difference(file, _FOLDS, "supervised", "full", "supervised", "fc-only")
-    yield _test("supervised: fc-only is above fine-tuned", _turned(found), file)
+    yield _test("supervised: fc-only is above fine-tuned", negative(found), file)
 
 
 def _frozen_below(evidence: Evidence) -> Iterator[Test]:
@@ -161,7 +164,7 @@ def _too_specific(evidence: Evidence) -> Iterator[Test]:
         for row in REGIMES:
             found = evidence.difference(file, question, row, "linear probe", "random")
             yield _test(f"{question}: {row} does worse than the random encoder, linear probe",
-                        _turned(found), file)  # fmt: skip
+                        negative(found), file)  # fmt: skip
             yield _test(f"{question}: {row}, fine-tuned, is above {row}, fc-only",
                         evidence.difference(file, question, row, "full", row, "fc-only"), file,
                         "control")  # fmt: skip
@@ -186,13 +189,6 @@ def _robust(evidence: Evidence) -> Iterator[Test]:
     varies = minus(*(spread_over_layers(some, "contrastive") for some in (whole, probed)))
     yield _test("and varies less over layers", varies, "figure-6-full",
                 unit="variance of accuracy")  # fmt: skip
-
-
-def _turned(found: Measure | None) -> Measure | None:
-    if found is None:
-        return None
-    ends = {"mean": -found.mean, "low": -found.high, "high": -found.low}
-    return found.model_copy(update=ends)
 
 
 #: In the paper's order.

@@ -6,6 +6,7 @@ from typing import Any
 
 from sonibook.analysis.result import Record
 from sonibook.paper.cells import CellFile
+from sonibook.paper.claims import REGIMES
 from sonibook.paper.reported import REPORTED, Training
 from sonibook.paper.table import difference, table_rows
 
@@ -43,21 +44,21 @@ class TableSpec(Record):
     compared: tuple[tuple[str, str, Training, str, Training], ...]
 
 
-def _rows(question: str, *trainings: Training) -> tuple[tuple[str, str, Training], ...]:
-    """Every start; with "full", the row from scratch, too, whose weights are standardised.
+def _untaught(training: Training) -> tuple[str, ...]:
+    """Rows that learned nothing before: random weights, and with "full" those from scratch, too.
 
-    Random weights trained whole are the paper's row from scratch, without normalisation. They are
-    trained just as those pretrained are.
+    Random weights trained whole are the paper's row from scratch, without normalisation, and are
+    trained just as those pretrained are. The row "none", from scratch, has standardised weights.
     """
+    return ("none", "random") if training == _FULL else ("random",)
+
+
+def _rows(question: str, *trainings: Training) -> tuple[tuple[str, str, Training], ...]:
+    """Every start."""
     return tuple(
         (question, start, training)
         for training in trainings
-        for start in (
-            *(["none"] * (training == _FULL)),
-            "random",
-            "supervised",
-            "contrastive",
-        )
+        for start in (*_untaught(training), *REGIMES)
     )
 
 
@@ -69,9 +70,7 @@ def _pairs(
         (question, row, training, minus, training)
         for training in trainings
         for row, minus in (
-            ("supervised", "random"),
-            ("contrastive", "random"),
-            *([("supervised", "none"), ("contrastive", "none")] if training == _FULL else ()),
+            *((row, nothing) for nothing in _untaught(training) for row in REGIMES),
             ("contrastive", "supervised"),
         )
     )
@@ -80,7 +79,7 @@ def _pairs(
 def _finetuned(question: str) -> tuple[tuple[str, str, Training, str, Training], ...]:
     """Each pretrained start trained whole against a classifier on it; and that against scratch."""
     return (
-        *((question, row, _FULL, row, _FC) for row in ("supervised", "contrastive")),
+        *((question, row, _FULL, row, _FC) for row in REGIMES),
         (question, "random", _FULL, "contrastive", _FC),
     )
 
@@ -103,7 +102,7 @@ def _variant_pairs(question: str) -> tuple[tuple[str, str, Training, str, Traini
     """Each of them against random weights of its width, and against the usual networks."""
     return tuple(
         (question, f"{start}{variant}", _PROBE, minus, _PROBE)
-        for start in ("supervised", "contrastive")
+        for start in REGIMES
         for variant, nothing in ((", not normalised", "random"), (", width 1", "random, width 1"))
         for minus in (nothing, start)
     )
