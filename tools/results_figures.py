@@ -20,7 +20,7 @@ from sonibook.analysis.selectivity import selectivity_by_layer
 from sonibook.analysis.shifts import shift_law
 from sonibook.analysis.stimulation import stimulation
 from sonibook.analysis.stream import Streaming
-from sonibook.checkpoint import load_classifier, load_encoder, read_card
+from sonibook.checkpoint import kept_checkpoints, load_classifier, load_encoder
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.encoder import CNN12
 from sonibook.paper.encoders import RANDOM_SEEDS, Pretrained
@@ -30,8 +30,6 @@ from tools.results_settings import PROFILES, Settings
 Measure = Callable[[Settings, Streaming], Result]
 #: Clips of spoken digits to fit probes on and to name, of 2,700 and 300: probes are slow on more.
 _DIGITS = 600
-#: Epochs of a run that figure 5 looks at, at most.
-_STRIPS = 11
 
 
 def make(target: str, path: Path, settings: Settings) -> None:
@@ -101,14 +99,12 @@ def _beside_one(settings: Settings) -> dict[str, nn.Module]:
     return {**_trained(settings), first.name: first.load()}
 
 
-def _kept(settings: Settings) -> dict[str, nn.Module]:
-    """What the contrastive run of seed 0 has kept, the last epoch among it."""
-    paths = sorted((settings.runs / "contrastive" / "kept").glob("*.safetensors"))
-    if len(paths) < 2:
-        return {}
-    step = max(1, -(-(len(paths) - 1) // (_STRIPS - 1)))
-    chosen = sorted({*paths[::step], paths[-1]})
-    return {f"epoch {read_card(path)['epoch']}": load_encoder(path) for path in chosen}
+def _kept(_: Settings) -> dict[str, nn.Module]:
+    """What the published contrastive run has kept, its last epoch among it."""
+    return {
+        f"epoch {epoch}": load_encoder(path)
+        for epoch, path in kept_checkpoints("contrastive").items()
+    }
 
 
 def _evolution(settings: Settings, streaming: Streaming) -> Result:

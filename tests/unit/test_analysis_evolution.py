@@ -8,12 +8,13 @@ import zlib
 import numpy as np
 import pytest
 import torch
-from scipy import signal
+from scipy import signal, stats
 
 from sonibook.analysis.evolution import (
     EvolutionResult,
     feature_evolution,
     packed,
+    small_spectrogram,
     sonify_through_training,
     unpacked,
 )
@@ -91,6 +92,45 @@ def test_every_step_is_what_its_checkpoint_says(run, scenes, result) -> None:
             assert step.levels.max() == 80
         last = row.steps[-1]
         assert (last.correlation, last.coherence, last.cosine) == pytest.approx((1.0, 1.0, 1.0))
+
+
+def test_each_checkpoints_own_favourite_and_how_much_the_spectrograms_change(
+    run, scenes, result
+) -> None:
+    for row in result.filters:
+        own, fixed = [], []
+        for step in row.steps:
+            network = run[step.epoch]
+            energies = [
+                float(ForwardPass(network, clip.waveform).energy(row.layer)[0, row.filter])
+                for clip in scenes
+            ]
+            if max(energies) == 0:
+                assert step.favourite is None
+                own.append(None)
+            else:
+                assert step.favourite.index == int(np.argmax(energies))
+                x = scenes[step.favourite.index].waveform
+                s = sonify(network, x, layer=row.layer, filters=[row.filter])[0]
+                own.append(small_spectrogram(s))
+            fixed.append(step.levels if step.energy > 0 else None)
+        for found, levels in (("steadiness", fixed), ("favourite_steadiness", own)):
+            for step, before, now in zip(row.steps, [None, *levels], levels, strict=False):
+                value = getattr(step, found)
+                if before is None or now is None:
+                    assert value is None
+                else:
+                    correlation = stats.pearsonr(*(one.ravel() * 1.0 for one in (before, now)))
+                    assert value == pytest.approx(correlation.statistic, abs=1e-3)
+        assert row.steps[-1].favourite == row.clip
+
+
+def test_where_the_favourite_stays_the_same_both_change_alike(run, scenes) -> None:
+    found = feature_evolution(run, scenes, limit=1)
+    for row in found.filters:
+        for step in row.steps:
+            if None not in (step.steadiness, step.favourite_steadiness):
+                assert step.steadiness == pytest.approx(step.favourite_steadiness, abs=1e-6)
 
 
 def test_a_small_spectrogram_has_its_energy_where_the_sound_has(run, scenes, result) -> None:

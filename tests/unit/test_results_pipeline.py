@@ -12,7 +12,13 @@ import pytest
 
 from sonibook import open_dataset
 from sonibook.audio import write_wav
-from sonibook.checkpoint import load_classifier, read_card, save_checkpoint, shipped
+from sonibook.checkpoint import (
+    kept_checkpoints,
+    load_classifier,
+    read_card,
+    save_checkpoint,
+    shipped,
+)
 from sonibook.encoder import CNN12
 from sonibook.paper import transfer
 from sonibook.paper.cells import CellFile
@@ -219,14 +225,42 @@ def test_the_command_makes_what_is_missing_and_says_what_is_not(
 
     said = make("table-a4", "figure-5", "figure-6-full", "claims")
     assert "table-a4: linear probe, random:0, fold 5: accuracy" in said
-    assert "figure-5: the networks are not there: not measured yet." in said
-    assert {path.name for path in tmp_path.glob("*.json")} == {"table-a4.json", "claims.json"}
+    assert "figure-6-full: the networks are not there: not measured yet." in said
+    made = {"table-a4.json", "figure-5.json", "claims.json"}
+    assert {path.name for path in tmp_path.glob("*.json")} == made
+    evolved = json.loads((tmp_path / "figure-5.json").read_text(encoding="utf-8"))
+    assert list(evolved["networks"]) == [f"epoch {n}" for n in kept_checkpoints("contrastive")]
     before = (tmp_path / "table-a4.json").read_bytes()
     assert "is up to date" in make("table-a4")
     assert (tmp_path / "table-a4.json").read_bytes() == before
     with pytest.raises(SystemExit):
         make("table-a9")
     assert "there is no table-a9" in capsys.readouterr().err
+
+
+def test_what_is_trained_anew_is_published_with_the_epochs_that_figure_5_shows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    from tools import results_tables
+    from tools.results_settings import Settings
+
+    def train(config: TrainConfig, *, out: Path, data_root: Path) -> None:
+        """Keeps as many epochs as a run does, without training."""
+        (out / "kept").mkdir(parents=True)
+        (out / "encoder.safetensors").write_text(f"{config.name} {config.seed}")
+        for epoch in range(0, config.optimiser.epochs + 1, config.keep_every or 10_000):
+            (out / "kept" / f"epoch-{epoch:04d}.safetensors").write_text(f"{epoch}")
+
+    monkeypatch.setattr(results_tables, "train", train)
+    monkeypatch.setattr(results_tables, "CHECKPOINTS", tmp_path / "checkpoints")
+    results_tables.retrain(Settings("full", tmp_path, tmp_path, tmp_path / "runs", 1))
+    published = ROOT / "data" / "checkpoints"
+    found = {
+        path.relative_to(tmp_path / "checkpoints")
+        for path in (tmp_path / "checkpoints").rglob("*.safetensors")
+    }
+    assert found == {path.relative_to(published) for path in published.rglob("*.safetensors")}
 
 
 def test_the_search_goes_on_where_it_stood(

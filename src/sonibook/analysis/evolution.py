@@ -2,7 +2,9 @@
 
 The paper's section 3.4 and figure 5. The clip is fixed by the last checkpoint, where it activates
 the filter most, so that nothing jumps when another clip takes the lead; each earlier checkpoint
-sonifies that clip, and is compared with what came out in the end.
+sonifies that clip, and is compared with what came out in the end. How much would have jumped is
+measured beside it, with the clip that is each checkpoint's own favourite (Zeiler and Fergus,
+"Visualizing and understanding convolutional networks", ECCV 2014, section 4.1).
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Literal, Unpack
 
 import numpy as np
@@ -19,7 +22,7 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
-from sonibook.analysis.activations import TopClip, top_activations
+from sonibook.analysis.activations import NetworkActivations, TopClip, top_activations
 from sonibook.analysis.coherence import mean_top_coherence
 from sonibook.analysis.likeness import spectrogram_correlation
 from sonibook.analysis.result import Record, Result, key_of
@@ -49,6 +52,12 @@ class EvolutionStep(Record):
         None where the filter is dead, or (coherence) the clip holds one segment only.
     spectrogram : str
         `levels` as `packed` writes them.
+    favourite : TopClip or None
+        The clip that activates the filter most at this very checkpoint; None where it is dead.
+    steadiness, favourite_steadiness : float in [-1, 1], or None
+        Correlation of the spectrogram's levels with those of the checkpoint before: on the clip
+        that stays the same, and on each one's own favourite. None at the first checkpoint, and
+        where one of the two is silent.
     """
 
     epoch: int
@@ -57,6 +66,9 @@ class EvolutionStep(Record):
     coherence: float | None
     cosine: float | None
     spectrogram: str
+    favourite: TopClip | None = None
+    steadiness: float | None = None
+    favourite_steadiness: float | None = None
 
     @property
     def levels(self) -> UInt8[ndarray, "64 80"]:
@@ -144,14 +156,10 @@ def feature_evolution(
     blocks = blocks_of(checkpoints[epochs[-1]])
     for layer, index in filters or ():
         check_filters(blocks, layer, [index])
-    last = {f"epoch {epochs[-1]}": checkpoints[epochs[-1]]}
-    found = top_activations(last, data, k=1, **streaming)
-    tops = {
-        (row.layer, one.filter): one.top[0]
-        for row in found.activations[0].layers
-        for one in row.filters
-        if one.top
-    }
+    networks = {f"epoch {epoch}": checkpoints[epoch] for epoch in epochs}
+    found = top_activations(networks, data, k=1, **streaming)
+    favourites = [_favourites(one) for one in found.activations]
+    tops = favourites[-1]
     chosen = _draw(list(tops), seed) if filters is None else list(dict.fromkeys(filters))
     for layer, index in chosen:
         if (layer, index) not in tops:
@@ -160,13 +168,10 @@ def feature_evolution(
                 "choose another, or more clips."
             )
     settings = {"filters": None if filters is None else [list(pair) for pair in chosen]}
-    networks = {f"epoch {epoch}": checkpoints[epoch] for epoch in epochs}
     return EvolutionResult(
         **key_of("evolution", networks, {**settings, "seed": seed}),
         data=found.data,
-        filters=tuple(
-            _follow(checkpoints, epochs, data, pair, tops[pair]) for pair in sorted(chosen)
-        ),
+        filters=tuple(_follow(checkpoints, data, pair, favourites) for pair in sorted(chosen)),
     )
 
 
@@ -207,14 +212,26 @@ def _draw(live: list[tuple[int, int]], seed: int) -> list[tuple[int, int]]:
     return chosen
 
 
+def _favourites(found: NetworkActivations) -> dict[tuple[int, int], TopClip]:
+    """Of each live filter, by layer and filter, the clip that activates it most."""
+    return {
+        (row.layer, one.filter): one.top[0]
+        for row in found.layers
+        for one in row.filters
+        if one.top
+    }
+
+
 def _follow(
     checkpoints: Mapping[int, nn.Module],
-    epochs: Sequence[int],
     data: Dataset,
     pair: tuple[int, int],
-    top: TopClip,
+    favourites: Sequence[Mapping[tuple[int, int], TopClip]],
 ) -> FilterEvolution:
+    """One filter, by the favourites of each checkpoint's filters."""
     layer, index = pair
+    own = [one.get(pair) for one in favourites]
+    top = favourites[-1][pair]
     x = data[top.index].waveform
     sounds, energies = sonify_through_training(checkpoints, x, layer=layer, filter=index)
     sounds = sounds.double()
@@ -224,18 +241,45 @@ def _follow(
         "coherence": _coherence(sounds, final),
         "cosine": (sounds * final).sum(dim=1) / (sounds.norm(dim=1) * final.norm(dim=1)),
     }
+    levels = [small_spectrogram(sound) for sound in sounds]
+    jumping = [
+        None if one is None else _levels(checkpoints[epoch], data[one.index].waveform, layer, index)
+        for epoch, one in zip(sorted(checkpoints), own, strict=True)
+    ]
+    steadiness, favourite_steadiness = _steadiness(levels), _steadiness(jumping)
     steps = tuple(
         EvolutionStep(
             epoch=epoch,
             energy=float(energies[place]),
-            spectrogram=packed(small_spectrogram(sounds[place])),
+            spectrogram=packed(levels[place]),
+            favourite=own[place],
+            steadiness=steadiness[place],
+            favourite_steadiness=favourite_steadiness[place],
             **{name: _or_none(values[place]) for name, values in likeness.items()},
         )
-        for place, epoch in enumerate(epochs)
+        for place, epoch in enumerate(sorted(checkpoints))
     )
     return FilterEvolution(
         layer=layer, filter=index, clip=top, seconds=len(x) / SAMPLE_RATE, steps=steps
     )
+
+
+def _levels(
+    network: nn.Module, x: Float[ndarray, " time"], layer: int, index: int
+) -> UInt8[ndarray, "64 80"]:
+    with quietly_on_one_thread():
+        return small_spectrogram(ForwardPass(network, x, depth=layer).sonify(layer, [index])[0])
+
+
+def _steadiness(levels: Sequence[UInt8[ndarray, "64 80"] | None]) -> list[float | None]:
+    """The correlation of each with the one before; None where one of the two is flat."""
+    found: list[float | None] = [None]
+    for before, now in pairwise(levels):
+        if before is None or now is None or not (np.ptp(before) and np.ptp(now)):
+            found.append(None)
+        else:
+            found.append(float(np.corrcoef(before.ravel(), now.ravel())[0, 1]))
+    return found
 
 
 def _coherence(x: Float[Tensor, "epochs time"], y: Tensor) -> Float[Tensor, " epochs"]:

@@ -17,6 +17,7 @@ from sonibook.paper.evidence import (
     fullness,
     over_filters,
     selectivity_curves,
+    steadier,
 )
 from sonibook.paper.measures import (
     Measure,
@@ -198,10 +199,10 @@ def _evolves(evidence: Evidence) -> Iterator[Test]:
                 "share of points", "figure-5")  # fmt: skip
 
 
-def _smoother(_: Evidence) -> Iterator[Test]:
+def _smoother(evidence: Evidence) -> Iterator[Test]:
     yield _test("from checkpoint to checkpoint the sonification of a fixed clip changes less than "
-                "that of the clip which is the favourite then", None, "correlation",
-                "figure-5")  # fmt: skip
+                "that of the clip which is the favourite then",
+                over_filters(evidence.evolution, steadier), "correlation", "figure-5")  # fmt: skip
 
 
 def _removal(evidence: Evidence) -> Iterator[Test]:
@@ -294,8 +295,8 @@ SOUND_CLAIMS = (
           "spectrogram, which changes over training.", _evolves, "08_growth", "figure-5",
           would_change="More filters than one a layer, dead ones among them."),
     Claim("smoother", "3.4", "A clip that stays the same shows a filter grow more smoothly than "
-          "the favourite of each checkpoint does.", _smoother, "08_growth",
-          would_change="An analysis that asks every checkpoint for its own favourite."),
+          "the favourite of each checkpoint does.", _smoother, "08_growth", "figure-5",
+          would_change="More filters than one a layer."),
     Claim("removal", "4.1, figure 6", "Sonifications hold what recognition needs: subtracting them "
           "costs performance drastically.", _removal, "10_ablation", "figure-6"),
     Claim("coherence-falls", "4.2, figure 7", "Coherence with the input falls with depth in both "

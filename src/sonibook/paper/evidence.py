@@ -212,3 +212,16 @@ def over_filters(
 def fullness(one: FilterEvolution, place: int) -> float:
     """The share of a spectrogram's points that are within 40 dB of its loudest."""
     return float((one.steps[place].levels > 40).mean())
+
+
+def steadier(one: FilterEvolution) -> float:
+    """How much more alike neighbouring checkpoints are on a fixed clip than each on its favourite.
+
+    A difference of correlations; NaN for a filter that is silent too often to tell.
+    """
+    pairs = [
+        step.steadiness - step.favourite_steadiness
+        for step in one.steps
+        if step.steadiness is not None and step.favourite_steadiness is not None
+    ]
+    return float(np.mean(pairs)) if pairs else float("nan")
