@@ -109,7 +109,7 @@ def _kept(_: Settings) -> dict[str, nn.Module]:
 
 def _evolution(settings: Settings, streaming: Streaming) -> Result:
     run = {int(name.removeprefix("epoch ")): one for name, one in _kept(settings).items()}
-    return feature_evolution(run, _unseen(settings), **streaming)
+    return feature_evolution(run, _unseen(settings), per_layer=3, **streaming)
 
 
 def _coherence(settings: Settings, streaming: Streaming) -> Result:

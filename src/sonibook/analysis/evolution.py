@@ -118,6 +118,7 @@ def feature_evolution(
     data: Dataset,
     *,
     filters: Sequence[tuple[int, int]] | None = None,
+    per_layer: int = 1,
     seed: int = 0,
     **streaming: Unpack[Streaming],
 ) -> EvolutionResult:
@@ -130,7 +131,9 @@ def feature_evolution(
     data : Dataset
         Where the clips are taken from.
     filters : sequence of (layer, filter), or None
-        None draws one filter of each layer among those that are live at the last checkpoint.
+        None draws some of each layer among those that are live at the last checkpoint.
+    per_layer : int >= 1
+        How many are drawn, where as many are live.
     seed : int >= 0
         Of that draw.
     **streaming
@@ -143,8 +146,8 @@ def feature_evolution(
     Raises
     ------
     AnalysisError
-        If there are fewer than two checkpoints, a filter is live on no clip at the last one, or
-        as `stream`.
+        If there are fewer than two checkpoints, none is to be drawn, a filter is live on no clip
+        at the last one, or as `stream`.
     LayerError
         If there is no such filter.
     StackError
@@ -153,6 +156,8 @@ def feature_evolution(
     epochs = sorted(checkpoints)
     if len(epochs) < 2:
         raise AnalysisError("Evolution needs two checkpoints of a run at least.")
+    if per_layer < 1:
+        raise AnalysisError(f"{per_layer} filters of each layer cannot be drawn: at least one can.")
     blocks = blocks_of(checkpoints[epochs[-1]])
     for layer, index in filters or ():
         check_filters(blocks, layer, [index])
@@ -160,16 +165,17 @@ def feature_evolution(
     found = top_activations(networks, data, k=1, **streaming)
     favourites = [_favourites(one) for one in found.activations]
     tops = favourites[-1]
-    chosen = _draw(list(tops), seed) if filters is None else list(dict.fromkeys(filters))
+    chosen = _draw(list(tops), per_layer, seed) if filters is None else list(dict.fromkeys(filters))
     for layer, index in chosen:
         if (layer, index) not in tops:
             raise AnalysisError(
                 f"Filter {index} of layer {layer} is live on no clip at epoch {epochs[-1]}: "
                 "choose another, or more clips."
             )
-    settings = {"filters": None if filters is None else [list(pair) for pair in chosen]}
+    drawn = [list(pair) for pair in chosen] if filters is not None else None
+    settings = {"filters": drawn, "per_layer": per_layer, "seed": seed}
     return EvolutionResult(
-        **key_of("evolution", networks, {**settings, "seed": seed}),
+        **key_of("evolution", networks, settings),
         data=found.data,
         filters=tuple(_follow(checkpoints, data, pair, favourites) for pair in sorted(chosen)),
     )
@@ -203,12 +209,13 @@ def sonify_through_training(
     return torch.stack(sounds), torch.stack(energies)
 
 
-def _draw(live: list[tuple[int, int]], seed: int) -> list[tuple[int, int]]:
-    """One filter of each layer."""
+def _draw(live: list[tuple[int, int]], count: int, seed: int) -> list[tuple[int, int]]:
+    """Some filters of each layer."""
     chosen = []
     for layer in sorted({layer for layer, _ in live}):
         own = [index for number, index in live if number == layer]
-        chosen.append((layer, int(seeded(seed, f"layer {layer}").choice(own))))
+        drawn = seeded(seed, f"layer {layer}").permutation(own)[:count]
+        chosen += [(layer, int(index)) for index in drawn]
     return chosen
 
 

@@ -15,6 +15,8 @@ from sonibook.show.style import ACTIVITY, GREY, LEVELS, look, new_figure
 
 #: More checkpoints than this are too small to see.
 _MOST_SHOWN = 8
+#: With more filters than this, there is a strip of each layer's first only.
+_MOST_STRIPS = 12
 _MEASURES = {
     "correlation": "correlation of spectrograms",
     "coherence": "mean top-5 coherence",
@@ -32,18 +34,25 @@ def evolution_figure(result: EvolutionResult) -> Picture:
     Returns
     -------
     Picture
-        Above: a row a filter, a column a checkpoint (at most eight, evenly spread), each
-        spectrogram relative to its own loudest point; grey where the filter is dead. Below: three
-        measures of likeness, a line a filter, dark where its layer is early.
+        Above: a row a filter (of more than twelve, each layer's first), a column a checkpoint (at
+        most eight, evenly spread), each spectrogram relative to its own loudest point; grey where
+        the filter is dead. Below: three measures of likeness, a line a filter, dark where its
+        layer is early.
     """
     rows = result.filters
+    strips = rows if len(rows) <= _MOST_STRIPS else _first_of_each_layer(rows)
     with look():
-        figure = new_figure(10.0, 0.6 + 0.62 * len(rows) + 2.6)
-        heights = [0.6 + 0.62 * len(rows), 2.6]
+        figure = new_figure(10.0, 0.6 + 0.62 * len(strips) + 2.6)
+        heights = [0.6 + 0.62 * len(strips), 2.6]
         above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
-        _draw_strips(above, rows)
+        _draw_strips(above, strips)
         _draw_likeness(below, rows)
     return picture(figure, alt=_words(result))
+
+
+def _first_of_each_layer(rows: tuple[FilterEvolution, ...]) -> tuple[FilterEvolution, ...]:
+    by_layer = {row.layer: row for row in reversed(rows)}
+    return tuple(by_layer[layer] for layer in sorted(by_layer))
 
 
 def _draw_strips(figure: SubFigure, rows: tuple[FilterEvolution, ...]) -> None:

@@ -54,9 +54,12 @@ def evolution(
             "--filter",
             "-f",
             metavar="LAYER:FILTER",
-            help="Filter to follow; may be repeated. By default one of each layer is drawn.",
+            help="Filter to follow; may be repeated. By default some of each layer are drawn.",
         ),
     ] = None,
+    per_layer: Annotated[
+        int, typer.Option(min=1, help="How many are drawn of each layer, where none is named.")
+    ] = 1,
     seed: Seed = 0,
     limit: Limit = None,
     processes: Processes = None,
@@ -78,7 +81,9 @@ def evolution(
     data = open_part(dataset, split=split, folds=folds, root=data_root, pairs=options)
     run = _open_run(checkpoints)
     with streamed(out, figure, processes=processes, limit=limit) as streaming:
-        result = feature_evolution(run, data, filters=_pairs(filters), seed=seed, **streaming)
+        result = feature_evolution(
+            run, data, filters=_pairs(filters), per_layer=per_layer, seed=seed, **streaming
+        )
         header = ["layer", "filter", "clip", "epoch", "energy"]
         typer.echo(table([*header, "correlation", "coherence", "cosine"], _rows(result)))
         if sounds is not None:
