@@ -99,11 +99,15 @@ def _values(row: FilterEvolution, name: str) -> list[float]:
 
 def _words(result: EvolutionResult) -> str:
     epochs = [step.epoch for step in result.filters[0].steps]
+    if len(result.filters) > _MOST_STRIPS:
+        layers = sorted({row.layer for row in result.filters})
+        each = {f"layer {n}": [r for r in result.filters if r.layer == n] for n in layers}
+    else:
+        each = {f"layer {row.layer}, filter {row.filter}": [row] for row in result.filters}
     parts = []
-    for row in result.filters:
-        first = row.steps[0].correlation
-        state = "dead" if first is None else f"{first:.2f}"
-        parts.append(f"layer {row.layer}, filter {row.filter}: {state}")
+    for name, rows in each.items():
+        known = [first for row in rows if (first := row.steps[0].correlation) is not None]
+        parts.append(f"{name}: {np.mean(known):.2f}" if known else f"{name}: dead")
     return (
         f"Spectrograms of {len(result.filters)} filters' sonifications at {len(epochs)} "
         f"checkpoints, epoch {epochs[0]} to {epochs[-1]}, and their likeness to the last. "
