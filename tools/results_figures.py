@@ -28,8 +28,6 @@ from sonibook.training.probe import probed
 from tools.results_settings import PROFILES, Settings
 
 Measure = Callable[[Settings, Streaming], Result]
-#: Clips of spoken digits to fit probes on and to name, of 2,700 and 300: probes are slow on more.
-_DIGITS = 600
 
 
 def make(target: str, path: Path, settings: Settings) -> None:
@@ -142,8 +140,7 @@ def _out_of_domain(settings: Settings, streaming: Streaming) -> Result:
     test, training = (
         open_dataset("fsdd", root=settings.root, split=split) for split in ("test", "train")
     )
-    few: Streaming = {**streaming, "limit": _DIGITS}
-    return layer_importances(_compared(settings), test, training=training, **few)
+    return layer_importances(_compared(settings), test, training=training, **streaming)
 
 
 def _fine_tuned(settings: Settings) -> dict[str, nn.Module]:

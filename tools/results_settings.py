@@ -35,7 +35,7 @@ class Profile:
 
 
 #: Clips to a figure where they are limited, and to those that take longer to measure a clip.
-FEW = {"figure-7": 100, "figure-b3": 16, "stimulation": 16}
+FEW = {"figure-7": 100, "figure-b3": 16, "stimulation": 16, "figure-4-out-of-domain": 600}
 _FEW = 40
 
 #: "quick" is a look in half an hour, "frozen" all that needs no training, "full" everything.

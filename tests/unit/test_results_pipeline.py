@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -134,6 +135,27 @@ def test_a_probes_cells_are_those_of_the_probe(root: Path) -> None:
     assert again == cells[2]
     other = replace(TINY, seed=4)
     assert not {cell.key for cell in probe_cells(other, question, known=(), made=0)} & set(known)
+
+
+def test_a_probe_of_known_speakers_is_not_chosen_for_strangers(tmp_path: Path) -> None:
+    root, rng = tmp_path, np.random.default_rng(0)
+    for digit, speaker, take in product(range(10), ("ada", "bo"), (0, 5, 6)):
+        tone = np.sin(2 * np.pi * 200 * 1.3**digit * np.arange(2400) / 8000)
+        x = 0.4 * tone + 0.1 * rng.standard_normal(2400).clip(-3, 3)
+        write_wav(root / "FSDD" / "recordings" / f"{digit}_{speaker}_{take}.wav", x)
+    (own,) = probe_cells(TINY, split_of("fsdd", root), known=(), made=0)
+    network = CNN12(width=1 / 16, seed=3).eval()
+    training, tested = (open_dataset("fsdd", root=root, split=one) for one in ("train", "test"))
+    assert groups_of(training)
+    assert groups_of(training, tested=tested) is None
+    features, labels = mean_features(network, training)
+    asked, truth = mean_features(network, tested)
+    probe = linear_probe(features, labels, asked, groups=None, seed=3)
+    assert own.settings == {"strength": probe.strength}
+    assert own.right == "".join("1" if one else "0" for one in probe.predicted == truth)
+    left_out = speakers_of("fsdd", root).parts[0]
+    parts = [open_dataset("fsdd", root=root, **side) for side in (left_out.train, left_out.test)]
+    assert groups_of(parts[0], tested=parts[1]) == groups_of(parts[0])
 
 
 def test_a_runs_cell_is_what_the_trained_network_says(root: Path, tmp_path: Path) -> None:

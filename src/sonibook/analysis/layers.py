@@ -206,8 +206,8 @@ def _labels(data: Dataset, measured: Chunk) -> Int[ndarray, " clips"]:
     return np.array([data.labels(int(place))[0] for place in measured.index])
 
 
-def _groups(data: Dataset, measured: Chunk) -> list[str] | None:
-    groups = groups_of(data)
+def _groups(data: Dataset, measured: Chunk, *, tested: Dataset | None = None) -> list[str] | None:
+    groups = groups_of(data, tested=tested)
     if groups is None:
         return None
     chosen = [groups[int(place)] for place in measured.index]
@@ -218,7 +218,8 @@ def _fitted_to(
     training: Dataset, seen: Chunk, data: Dataset, tested: Chunk, *, seed: int
 ) -> Callable[[str], Bool[ndarray, " clips"]]:
     """From the features' name to which clips a probe fitted to a training part names rightly."""
-    labels, truth, groups = _labels(training, seen), _labels(data, tested), _groups(training, seen)
+    labels, truth = _labels(training, seen), _labels(data, tested)
+    groups = _groups(training, seen, tested=data)
 
     def right(name: str) -> Bool[ndarray, " clips"]:
         probe = linear_probe(

@@ -163,9 +163,8 @@ class _Measure:
             )
             for part in (training, self.data)
         )
-        probe = linear_probe(
-            features, labels, test_features, groups=groups_of(training), seed=self.seed
-        )
+        groups = groups_of(training, tested=self.data)
+        probe = linear_probe(features, labels, test_features, groups=groups, seed=self.seed)
         return {
             **_counted(probe.predicted, truth),
             "layer": self.layer,

@@ -54,10 +54,12 @@ def probe_cells(
     """
     network = encoder.load()
     print_of = fingerprint(network)
-    keys = {
-        part.name: _digest(print_of, "linear probe", question.dataset, part.train, part.test)
-        for part in question.parts
-    }
+    keys, together = {}, {}
+    for part in question.parts:
+        training = question.open(part.train)
+        together[part.name] = groups_of(training, tested=question.open(part.test))
+        how = "linear probe" if together[part.name] else "linear probe, nothing kept together"
+        keys[part.name] = _digest(print_of, how, question.dataset, part.train, part.test)
     if set(keys.values()) <= set(known):
         return
     # Every clip once, whatever parts it belongs to.
@@ -82,9 +84,8 @@ def probe_cells(
                     features[entry.clip_id] = (row, int(label))
             own = [features[entry.clip_id] for entry in data.entries]
             sides.append((np.stack([row for row, _ in own]), np.array([one for _, one in own])))
-            if options is part.train:
-                groups = groups_of(data)
         (fitted, labels), (asked, truth) = sides
+        groups = together[part.name]
         probe = linear_probe(fitted, labels, asked, groups=groups, seed=encoder.seed)
         scores = asked @ probe.weight.T + probe.bias
         yield Cell(

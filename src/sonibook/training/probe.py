@@ -103,18 +103,29 @@ def mean_features(
     return features, targets.argmax(axis=1)
 
 
-def groups_of(data: Dataset) -> list[str] | None:
+def groups_of(data: Dataset, *, tested: Dataset | None = None) -> list[str] | None:
     """What a cross-validation must keep together: for ESC-50 the fold, for FSDD the speaker.
+
+    Parameters
+    ----------
+    data : Dataset
+    tested : Dataset or None
+        What will be named in the end. A cross-validation shall be as hard as that is: where all its
+        groups are in `data`, too, such as the same speakers, nothing is kept together.
 
     Returns
     -------
     list of str, or None
-        One for each clip; None where the data set tells fewer than two groups.
+        One for each clip; None where the data set tells fewer than two groups, or `tested` has no
+        group of its own.
     """
     if not isinstance(data, FileDataset):
         return None
     groups = [entry.group for entry in data.entries]
-    return groups if len(set(groups)) > 1 else None
+    known = set(groups)
+    if isinstance(tested, FileDataset) and {entry.group for entry in tested.entries} <= known:
+        return None
+    return groups if len(known) > 1 else None
 
 
 def linear_probe(
