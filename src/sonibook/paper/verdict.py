@@ -135,6 +135,8 @@ def judge(tests: Sequence[Test], *, untestable: str = "") -> Judgement:
 
 def _why(passed: Sequence[Test], failed: Sequence[Test], missing: Sequence[Test]) -> str:
     """What passed, what did not, and what is missing, in one sentence."""
+    if not failed and not missing and len(passed) == 1:
+        return "Its one test passes."
     if not failed and not missing:
         return f"All {len(passed)} tests pass, controls among them where there are any."
     parts = []
