@@ -95,6 +95,9 @@ def test_networks_are_chosen_by_what_their_cards_say(tmp_path: Path) -> None:
     whole = replace(found[5], width=0.25)
     assert (whole.row, whole.main) == ("contrastive", True)
     assert not replace(found[4], width=0.25).main
+    assert [one.label for one in found] == [one.name for one in found]
+    own = Pretrained("/somewhere/a1-gain-0/encoder.safetensors", "contrastive", 0, "weight", 0.25)
+    assert own.label == "a1-gain-0"
 
 
 def test_questions_leave_no_clip_out_and_test_none_twice(root: Path) -> None:

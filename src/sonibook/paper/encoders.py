@@ -25,7 +25,8 @@ class Pretrained:
     Attributes
     ----------
     name : str
-        As `sonibook.load_encoder` knows it, or such as "random:1".
+        As `sonibook.load_encoder` knows it (of one that is not shipped, its file in a run's
+        folder), or such as "random:1".
     regime : {"random", "supervised", "contrastive"}
     seed : int
     norm : str
@@ -38,6 +39,12 @@ class Pretrained:
     seed: int
     norm: str
     width: float
+
+    @property
+    def label(self) -> str:
+        """How results name it: one that is not shipped after its run, wherever that lies."""
+        file = Path(self.name)
+        return file.parent.name if file.suffix == ".safetensors" else self.name
 
     @property
     def row(self) -> str:

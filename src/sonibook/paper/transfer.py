@@ -91,7 +91,7 @@ def probe_cells(
         yield Cell(
             key=keys[part.name],
             row=encoder.row,
-            network=encoder.name,
+            network=encoder.label,
             seed=encoder.seed,
             question=question.name,
             training="linear probe",
@@ -147,7 +147,7 @@ def run_cells(
     """
     own_seed = seed if seed is not None else 0 if encoder is None else encoder.seed
     label = row if row is not None else "none" if encoder is None else encoder.row
-    name = "none" if encoder is None else encoder.name
+    name = "none" if encoder is None else encoder.label
     training: Training = "fc-only" if load_config(config).encoder.fc_only else "full"
     start, print_of = None, "none"
     if encoder is not None:
