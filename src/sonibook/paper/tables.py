@@ -124,9 +124,9 @@ TABLES: dict[str, TableSpec] = {
             (_ONE, "random", _FC),
             *((_ONE, row, training) for row in _AUGMENTED for training in (_FC, _FULL)),
         ),
-        compared=tuple(
-            (_ONE, row, training, minus, training)
-            for row, minus in (
+        compared=(
+            *((_ONE, row, _FC, "random", _FC) for row in _AUGMENTED),
+            *((_ONE, row, training, minus, training) for row, minus in (
                 ("+ noise", "gain"),
                 ("+ time mask", "+ noise"),
                 ("+ random SNR (all)", "+ time mask"),
@@ -134,8 +134,7 @@ TABLES: dict[str, TableSpec] = {
                 ("+ random SNR (all)", "all, tau 0.3"),
                 ("+ random SNR (all)", "gain"),
                 ("all, CNN12_x2", "+ random SNR (all)"),
-            )
-            for training in (_FC, _FULL)
+            ) for training in (_FC, _FULL)),
         ),
     ),
     "table-a2": TableSpec(
