@@ -293,10 +293,10 @@ SOUND_CLAIMS = (
           "answer to a wider variety of clips.", _coupling, "07_tour", "figures-2-3"),
     Claim("evolution", "3.4, figure 5", "Sonifications of the first checkpoint have a full "
           "spectrogram, which changes over training.", _evolves, "08_growth", "figure-5",
-          would_change="More filters than one a layer, dead ones among them."),
+          would_change="Other runs, and filters that are dead in the end, too."),
     Claim("smoother", "3.4", "A clip that stays the same shows a filter grow more smoothly than "
           "the favourite of each checkpoint does.", _smoother, "08_growth", "figure-5",
-          would_change="More filters than one a layer."),
+          would_change="Other runs than this one."),
     Claim("removal", "4.1, figure 6", "Sonifications hold what recognition needs: subtracting them "
           "costs performance drastically.", _removal, "10_ablation", "figure-6"),
     Claim("coherence-falls", "4.2, figure 7", "Coherence with the input falls with depth in both "
