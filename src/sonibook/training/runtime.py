@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import warnings
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
@@ -18,6 +19,7 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sonibook.errors import SonibookWarning
 from sonibook.processes import rows_of_all
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
@@ -141,7 +143,8 @@ def find_runtime(*, precision: str = "float32") -> Runtime:
     """The runtime of the machine and of the way this process was started.
 
     Several processes where ``torchrun`` started them; XLA where torch-xla is asked for by its own
-    variable ``PJRT_DEVICE``; else one process on a GPU or the CPU.
+    variable ``PJRT_DEVICE``; else one process on a GPU or the CPU. A `SonibookWarning` tells when
+    bfloat16 is asked of a CPU that has no instructions for it.
 
     Parameters
     ----------
@@ -161,5 +164,21 @@ def find_runtime(*, precision: str = "float32") -> Runtime:
 
         return Xla(precision=precision)
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return Distributed(precision=precision)
-    return Runtime(precision=precision)
+        return _told(Distributed(precision=precision))
+    return _told(Runtime(precision=precision))
+
+
+def _told(runtime: Runtime) -> Runtime:
+    """Warn of a precision that costs time here instead of saving it."""
+    asked = runtime.device.type == "cpu" and runtime.precision == "bfloat16" and runtime.is_main
+    if asked and hasattr(torch.cpu, "get_capabilities"):  # newer than the oldest torch allowed
+        able = torch.cpu.get_capabilities()
+        if not any(has for name, has in able.items() if "bf16" in name):
+            warnings.warn(
+                f"This processor ({able.get('cpu_name', able.get('architecture'))}) has no "
+                "instructions for bfloat16: training takes several times as long as with "
+                "optimiser.precision=float32.",
+                SonibookWarning,
+                stacklevel=3,
+            )
+    return runtime
