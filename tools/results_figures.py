@@ -77,14 +77,15 @@ def _compared(settings: Settings) -> dict[str, nn.Module]:
     return {**_trained(settings), **random}
 
 
-def _centred(settings: Settings) -> dict[str, nn.Module]:
-    """Random encoders whose filters are centred and scaled, as weight standardisation does."""
-    return {
+def _beside_centred(settings: Settings) -> dict[str, nn.Module]:
+    """And random encoders with centred and scaled filters, as weight standardisation makes them."""
+    centred = {
         "centred random" + (f"-{seed}" if seed else ""): CNN12(width=0.25, norm="weight", seed=seed)
         .fold()
         .eval()
         for seed in RANDOM_SEEDS[: settings.how_much.seeds]
     }
+    return {**_compared(settings), **centred}
 
 
 def _random(settings: Settings) -> list[Pretrained]:
@@ -115,8 +116,7 @@ def _coherence(settings: Settings, streaming: Streaming) -> Result:
 
 
 def _selectivity(settings: Settings, streaming: Streaming) -> Result:
-    networks = {**_compared(settings), **_centred(settings)}
-    return selectivity_by_layer(networks, _unseen(settings), **streaming)
+    return selectivity_by_layer(_beside_centred(settings), _unseen(settings), **streaming)
 
 
 def _favourites(settings: Settings, streaming: Streaming) -> Result:
@@ -125,7 +125,7 @@ def _favourites(settings: Settings, streaming: Streaming) -> Result:
 
 
 def _stimulation(settings: Settings, streaming: Streaming) -> Result:
-    return stimulation(_compared(settings), _fold(settings, (5,)), **streaming)
+    return stimulation(_beside_centred(settings), _fold(settings, (5,)), **streaming)
 
 
 def _shifts(settings: Settings, streaming: Streaming) -> Result:
@@ -193,7 +193,7 @@ FIGURES: dict[str, Measure] = {
 #: The networks that each is measured on, which tell whether it is up to date.
 NETWORKS_OF: dict[str, Callable[[Settings], dict[str, nn.Module]]] = {
     **dict.fromkeys(FIGURES, _compared),
-    "figure-1": lambda settings: {**_compared(settings), **_centred(settings)},
+    **dict.fromkeys(("figure-1", "stimulation"), _beside_centred),
     "figure-6": _trained,
     "figure-b3": _trained,
     "figure-5": _kept,

@@ -13,7 +13,7 @@ from sonibook.analysis.activations import top_activations
 from sonibook.analysis.controls import matched, partners, random_phase
 from sonibook.analysis.favourites import FavouritesResult, chosen_filter, favourite_clips
 from sonibook.analysis.shifts import ShiftResult, shift_law
-from sonibook.analysis.stimulation import STIMULI, StimulationResult, stimulation
+from sonibook.analysis.stimulation import STIMULI, TAKEN, StimulationResult, stimulation
 from sonibook.analysis.stream import seeded
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.encoder import CNN12
@@ -139,18 +139,21 @@ def test_levels_are_those_of_the_definition(
         s = sonify(network, x, layer=layer, filters=[chosen])[0]
         turned = random_phase(s, generator=seeded(0, "stimulation", clip.clip_id, str(layer)))
         levels = []
-        for sound in (matched(s, x), matched(turned, x), x - s):
+        gain = float((x - s).square().mean().sqrt() / x.square().mean().sqrt())
+        for sound in (matched(s, x), matched(turned, x), x - s, gain * x):
             energy = FeatureMaps(network, sound).energy(layer)[0, chosen]
             levels.append(10 * float(torch.log10(energy / before[chosen])))
         heard.append(levels[:2])
-        left.append(levels[2])
+        left.append(levels[2:])
     row = stimulated.stimulation[0].layers[layer - 1]
     assert row.heard["sonification"].mean == pytest.approx(np.mean(heard, axis=0)[0], abs=1e-3)
     assert row.above["random phase"].mean == pytest.approx(
         -np.mean(np.diff(heard, axis=1)), abs=1e-3
     )
-    assert row.left["sonification"].mean == pytest.approx(np.mean(left), abs=1e-3)
-    assert set(row.heard) == set(STIMULI)
+    without, quieter = np.mean(left, axis=0)
+    assert row.left["sonification"].mean == pytest.approx(without, abs=1e-3)
+    assert row.below["the clip itself"].mean == pytest.approx(quieter - without, abs=1e-3)
+    assert (set(row.heard), set(row.left)) == (set(STIMULI), set(TAKEN))
     assert partners(clips) != [None] * 3
 
 

@@ -36,6 +36,9 @@ from sonibook.stack import blocks_of
 
 #: What stands in the sonification's place; see `sonibook.analysis.controls`.
 STIMULI = ("sonification", "random phase", "another clip", "white noise")
+#: What is subtracted from the clip. The last is the clip itself, so much of it that what is left is
+#: as loud as what the sonification leaves: whatever resembles the clip makes it quieter.
+TAKEN = (*STIMULI, "the clip itself")
 #: A map of less energy than this below its energy on the clip counts as this low.
 FLOOR_DB = -60.0
 
@@ -49,7 +52,8 @@ class LayerStimulation(Record):
     heard : dict of str to Estimate, in dB
         Energy of the filter's map on each of `STIMULI`, at the clip's RMS, re that on the clip.
     left : dict of str to Estimate, in dB
-        On what is left of the clip when each, at the sonification's RMS, is subtracted.
+        On what is left of the clip when each of `TAKEN` is subtracted: at the sonification's RMS,
+        but for the clip itself.
     above : dict of str to Estimate, in dB
         How far ``heard`` of the sonification is above that of each other, clip by clip.
     below : dict of str to Estimate, in dB
@@ -119,9 +123,10 @@ class _Energies:
         sounds: Float[Tensor, "layers time"],
         filters: ndarray,
         of_another: Float[Tensor, "layers samples"] | None,
-    ) -> Float[ndarray, "layers 2 stimuli"]:
+    ) -> Float[ndarray, "layers levels"]:
+        """Of each layer the levels on `STIMULI`, and then without each of `TAKEN`."""
         x = torch.from_numpy(clip.waveform)
-        levels = np.full((len(sounds), 2, len(STIMULI)), np.nan)
+        levels = np.full((len(sounds), len(STIMULI) + len(TAKEN)), np.nan)
         for row, (s, index) in enumerate(zip(sounds[:, : len(x)], filters, strict=True)):
             layer, own = row + 1, float(passed.energy(row + 1)[0, int(index)])
             if own <= 0 or not s.any():
@@ -132,10 +137,12 @@ class _Energies:
                        white_noise(s, generator=generator)]  # fmt: skip
             there = [place for place, one in enumerate(stimuli) if one is not None and one.any()]
             those = torch.stack([matched(stimuli[place], s) for place in there])
-            asked = torch.cat([matched(those, x.expand_as(those)), x - those]).unsqueeze(1)
+            quieter = matched(x.expand(1, -1), x - those[:1])
+            asked = torch.cat([matched(those, x.expand_as(those)), x - those, quieter]).unsqueeze(1)
             energy = FeatureMaps(network, asked, depth=layer).energy(layer)[:, int(index)].double()
             in_db = (10 * (energy / own).clamp_min(10 ** (FLOOR_DB / 10)).log10()).numpy()
-            levels[row][:, there] = in_db.reshape(2, -1)
+            places = [*there, *(len(STIMULI) + place for place in (*there, len(STIMULI)))]
+            levels[row, places] = in_db
         return levels
 
 
@@ -192,13 +199,12 @@ def stimulation(
     )
 
 
-def _layer(layer: int, levels: Float[ndarray, "clips 2 stimuli"], seed: int) -> LayerStimulation:
-    heard, left = levels[:, 0], levels[:, 1]
-    others = STIMULI[1:]
+def _layer(layer: int, levels: Float[ndarray, "clips levels"], seed: int) -> LayerStimulation:
+    heard, left = np.split(levels, [len(STIMULI)], axis=1)
     return LayerStimulation(
         layer=layer,
         heard=estimates(STIMULI, heard, seed=seed),
-        left=estimates(STIMULI, left, seed=seed),
-        above=estimates(others, heard[:, :1] - heard[:, 1:], seed=seed),
-        below=estimates(others, left[:, 1:] - left[:, :1], seed=seed),
+        left=estimates(TAKEN, left, seed=seed),
+        above=estimates(STIMULI[1:], heard[:, :1] - heard[:, 1:], seed=seed),
+        below=estimates(TAKEN[1:], left[:, 1:] - left[:, :1], seed=seed),
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sonibook.analysis.stimulation import STIMULI, StimulationResult
+from sonibook.analysis.stimulation import TAKEN, StimulationResult
 from sonibook.show.curves import course, draw_estimates, over_layers
 from sonibook.show.picture import Picture, picture
 from sonibook.show.style import look, new_figure
@@ -32,12 +32,14 @@ def stimulation_figure(result: StimulationResult) -> Picture:
         for line, (field, title) in zip(grid, _PANELS.items(), strict=True):
             for axes, one in zip(line, networks, strict=True):
                 layers = [row.layer for row in one.layers]
-                for number, stimulus in enumerate(STIMULI):
+                for number, stimulus in enumerate(TAKEN):
+                    if stimulus not in getattr(one.layers[0], field):  # the clip itself is 0 dB
+                        continue
                     values = [getattr(row, field)[stimulus] for row in one.layers]
                     draw_estimates(axes, layers, values, label=stimulus, number=number)
                 over_layers(axes, layers, title=one.network)
             line[0].set_ylabel(f"map's energy / dB re the clip,\n{title}")
-        grid[0, -1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
+        grid[1, -1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5))
     words = "; ".join(
         course(f"{one.network}, {field}", [row.layer for row in one.layers],
                [getattr(row, field)["sonification"] for row in one.layers])
