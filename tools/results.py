@@ -15,6 +15,7 @@ from sonibook.errors import SonibookError
 from sonibook.paper.judge import write_claims
 from sonibook.paper.tables import TABLES
 from sonibook.training.allocator import keep_memory
+from sonibook.training.config import PRECISIONS
 from tools import results_figures, results_search, results_tables
 from tools.results_settings import PROFILES, Settings
 
@@ -46,7 +47,7 @@ def main() -> int:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where training runs go")
     parser.add_argument("--processes", type=int, default=1, help="of the figures' analyses")
     parser.add_argument(
-        "--precision", choices=("float32", "bfloat16"), default="float32", help="of training"
+        "--precision", choices=PRECISIONS, default=PRECISIONS[0], help="of training"
     )
     parser.add_argument("--retrain", action="store_true", help="train the networks first")
     chosen = parser.parse_args()

@@ -181,6 +181,8 @@ def test_a_runs_cell_is_what_the_trained_network_says(root: Path, tmp_path: Path
     assert cell.right == "".join("1" if one else "0" for one in right)
     assert 0 <= cell.metrics["mAP"] <= 1
     assert not list(run_cells(TINY, question, config, known=[cell.key], **options))
+    rough = {**options, "changes": (*few, "optimiser.precision=bfloat16")}
+    assert not list(run_cells(TINY, question, config, known=[cell.key], **rough))
     more = {**options, "changes": (*few, "optimiser.learning_rate=0.1")}
     assert not list(run_cells(TINY, question, config, known=(), may_train=False, **more))
 
@@ -288,6 +290,7 @@ def test_what_is_trained_anew_is_published_with_the_epochs_that_figure_5_shows(
     assert found == {path.relative_to(published) for path in published.rglob("*.safetensors")}
 
 
+@pytest.mark.filterwarnings("ignore:This processor")  # the search trains in bfloat16
 def test_the_search_goes_on_where_it_stood(
     data_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

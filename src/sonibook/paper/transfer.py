@@ -27,7 +27,7 @@ from sonibook.paper.cells import Cell
 from sonibook.paper.encoders import Pretrained
 from sonibook.paper.questions import Question
 from sonibook.paper.reported import Training
-from sonibook.training.config import TrainConfig, load_config
+from sonibook.training.config import PRECISIONS, TrainConfig, load_config
 from sonibook.training.evaluate import predict
 from sonibook.training.loop import train as train_run
 from sonibook.training.probe import groups_of, linear_probe, mean_features
@@ -137,7 +137,7 @@ def run_cells(
     changes : sequence of str
         Further changes, as for `load_config`.
     known, made
-        As for `probe_cells`.
+        As for `probe_cells`. A run that is known in either precision is not made.
     may_train : bool
         False leaves out what would have to be trained.
 
@@ -153,14 +153,16 @@ def run_cells(
     if encoder is not None:
         print_of = fingerprint(encoder.load())
         start = _startable(encoder, runs)
+    known_keys = set(known)
     for part in question.parts:
         parts = [f"data.train={json.dumps(part.train)}", f"data.test={json.dumps(part.test)}"]
         whole = (f"seed={own_seed}", *parts, *changes)
         if start is not None:
             whole = (*whole, f"encoder.start={start}", f"encoder.width={_width(encoder)}")
         experiment = load_config(config, changes=whole)
-        key = _digest(print_of, {**experiment.described(), "name": ""})
-        if key in known:
+        # What was trained in one precision is not trained again in the other.
+        keys = {precision: _run_key(print_of, experiment, precision) for precision in PRECISIONS}
+        if not known_keys.isdisjoint(keys.values()):
             continue
         folder = f"{config.stem}-{label}-{own_seed}-{part.name}".replace(" ", "-").replace(",", "")
         ready = _shipped_run(experiment)
@@ -173,7 +175,7 @@ def run_cells(
         scores, targets = predict(network, data, least_length=network.encoder.least_length)
         single = data.task == "single-label"
         yield Cell(
-            key=key,
+            key=keys[experiment.optimiser.precision],
             row=label,
             network=name,
             seed=own_seed,
@@ -190,6 +192,12 @@ def run_cells(
             },
             made=made,
         )
+
+
+def _run_key(print_of: str, experiment: TrainConfig, precision: str) -> str:
+    described = {**experiment.described(), "name": ""}
+    described["optimiser"]["precision"] = precision
+    return _digest(print_of, described)
 
 
 def _shipped_run(experiment: TrainConfig) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -11,6 +11,9 @@ from sonibook.errors import ConfigError
 from sonibook.untrusted import parse_yaml
 
 Objective = Literal["cross_entropy", "binary_cross_entropy", "nt_xent"]
+Precision = Literal["float32", "bfloat16"]
+#: That training may compute in.
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 class _Section(BaseModel):
@@ -108,7 +111,7 @@ class OptimiserConfig(_Section):
     epochs: int = Field(default=100, ge=1)
     warmup_epochs: float = Field(default=10, ge=0)
     batch_size: int = Field(default=64, ge=1)
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Precision = "float32"
 
 
 class LogConfig(_Section):
