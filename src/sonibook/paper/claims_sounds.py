@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any
 
 from sonibook.analysis.result import Estimate
-from sonibook.analysis.stimulation import STIMULI
+from sonibook.analysis.stimulation import STIMULI, TAKEN
 from sonibook.paper.claims import REGIMES, Claim, nothing
 from sonibook.paper.evidence import (
     Evidence,
@@ -34,6 +34,8 @@ from sonibook.paper.verdict import Kind, Test
 _ALL, _FIRST, _MIDDLE, _DEEP, _FIG1 = (
     range(1, 12), range(1, 4), range(3, 8), range(8, 12), (8, 9)
 )  # fmt: skip
+#: Regimes of weights that have learned nothing, as tests name them.
+_UNTRAINED = {"random": "random weights", "centred random": "centred random filters"}
 #: A cosine above this is called equal.
 _EQUAL = 0.99
 
@@ -59,7 +61,7 @@ def _item(field: str, key: str) -> Pick:
 def _stimulate(evidence: Evidence) -> Iterator[Test]:
     file, curves = "stimulation", evidence.stimuli
     heard, left = (
-        {regime: by_regime(curves, regime, _ALL, pick) for regime in (*REGIMES, "random")}
+        {regime: by_regime(curves, regime, _ALL, pick) for regime in (*REGIMES, *_UNTRAINED)}
         for pick in (_item("above", "white noise"), _item("left", "sonification"))
     )
     for regime in REGIMES:
@@ -70,15 +72,20 @@ def _stimulate(evidence: Evidence) -> Iterator[Test]:
                 by_regime(curves, regime, _ALL, _item("above", control)),
                 "dB", file, kind,
             )  # fmt: skip
-        yield _test(f"{regime}: than on white noise, and by more than with random weights",
-                    minus(heard[regime], heard["random"]), "dB", file, "control")  # fmt: skip
+        for weights, named in _UNTRAINED.items():
+            yield _test(f"{regime}: than on white noise, and by more than with {named}",
+                        minus(heard[regime], heard[weights]), "dB", file, "control")  # fmt: skip
         yield _test(f"{regime}: a filter is less active on what is left of the clip",
                     negative(left[regime]), "dB", file)  # fmt: skip
-        yield _test(f"{regime}: and loses more than with random weights",
-                    minus(left["random"], left[regime]), "dB", file, "control")  # fmt: skip
-        for control in STIMULI[1:]:
+        for weights, named in _UNTRAINED.items():
+            yield _test(f"{regime}: and loses more than with {named}",
+                        minus(left[weights], left[regime]), "dB", file, "control")  # fmt: skip
+        for control in TAKEN[1:]:
+            instead = f"{control} is subtracted"
+            if control not in STIMULI:
+                instead = "the clip itself is turned down to that level"
             yield _test(
-                f"{regime}: and less than when {control} is subtracted",
+                f"{regime}: and less than when {instead}",
                 by_regime(curves, regime, _ALL, _item("below", control)),
                 "dB", file, "control",
             )  # fmt: skip
