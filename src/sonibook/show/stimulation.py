@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from sonibook.analysis.stimulation import TAKEN, StimulationResult
+from sonibook.analysis.stimulation import STIMULI, TAKEN, StimulationResult
 from sonibook.show.curves import course, draw_estimates, over_layers
 from sonibook.show.picture import Picture, picture
 from sonibook.show.style import look, new_figure
 
+#: The title of each panel and its curves; of what is heard, the clip itself would be 0 dB.
 _PANELS = {
-    "heard": "heard instead of the clip",
-    "left": "subtracted from the clip",
+    "heard": ("heard instead of the clip", STIMULI),
+    "left": ("subtracted from the clip", TAKEN),
 }
 
 
@@ -29,12 +30,10 @@ def stimulation_figure(result: StimulationResult) -> Picture:
     with look():
         figure = new_figure(1.6 + 2.9 * len(networks), 5.0)
         grid = figure.subplots(2, len(networks), sharey="row", squeeze=False)
-        for line, (field, title) in zip(grid, _PANELS.items(), strict=True):
+        for line, (field, (title, stimuli)) in zip(grid, _PANELS.items(), strict=True):
             for axes, one in zip(line, networks, strict=True):
                 layers = [row.layer for row in one.layers]
-                for number, stimulus in enumerate(TAKEN):
-                    if stimulus not in getattr(one.layers[0], field):  # the clip itself is 0 dB
-                        continue
+                for number, stimulus in enumerate(stimuli):
                     values = [getattr(row, field)[stimulus] for row in one.layers]
                     draw_estimates(axes, layers, values, label=stimulus, number=number)
                 over_layers(axes, layers, title=one.network)
