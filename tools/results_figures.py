@@ -98,17 +98,20 @@ def _beside_one(settings: Settings) -> dict[str, nn.Module]:
     return {**_trained(settings), first.name: first.load()}
 
 
-def _kept(_: Settings) -> dict[str, nn.Module]:
-    """What the published contrastive run has kept, its last epoch among it."""
-    return {
-        f"epoch {epoch}": load_encoder(path)
-        for epoch, path in kept_checkpoints("contrastive").items()
-    }
+def _kept(run: str) -> dict[int, nn.Module]:
+    """What a published run has kept, by epoch, its last one among it."""
+    return {epoch: load_encoder(path) for epoch, path in kept_checkpoints(run).items()}
 
 
-def _evolution(settings: Settings, streaming: Streaming) -> Result:
-    run = {int(name.removeprefix("epoch ")): one for name, one in _kept(settings).items()}
-    return feature_evolution(run, _unseen(settings), per_layer=3, **streaming)
+def _kept_of(run: str) -> Callable[[Settings], dict[str, nn.Module]]:
+    return lambda _: {f"epoch {epoch}": network for epoch, network in _kept(run).items()}
+
+
+def _evolution_of(run: str) -> Measure:
+    def measure(settings: Settings, streaming: Streaming) -> Result:
+        return feature_evolution(_kept(run), _unseen(settings), per_layer=3, **streaming)
+
+    return measure
 
 
 def _coherence(settings: Settings, streaming: Streaming) -> Result:
@@ -183,7 +186,8 @@ FIGURES: dict[str, Measure] = {
     "figures-2-3": _favourites,
     "figure-4-in-domain": _in_domain,
     "figure-4-out-of-domain": _out_of_domain,
-    "figure-5": _evolution,
+    "figure-5": _evolution_of("contrastive"),
+    "figure-5-supervised": _evolution_of("esc40-supervised"),
     "figure-6": _ablation,
     "figure-6-full": _ablation_of_fine_tuned,
     "figure-b3": _shifts,
@@ -196,6 +200,7 @@ NETWORKS_OF: dict[str, Callable[[Settings], dict[str, nn.Module]]] = {
     **dict.fromkeys(("figure-1", "stimulation"), _beside_centred),
     "figure-6": _trained,
     "figure-b3": _trained,
-    "figure-5": _kept,
+    "figure-5": _kept_of("contrastive"),
+    "figure-5-supervised": _kept_of("esc40-supervised"),
     "figure-6-full": _fine_tuned,
 }

@@ -52,7 +52,7 @@ CONTRASTIVE = Path("configs/esc40-contrastive.yaml")
 #: What `make results RETRAIN=1` trains.
 NETWORKS = {
     "contrastive": Network(CONTRASTIVE, SEEDS, kept=(0, 5, 10, 20, 50, 100, 250)),
-    "esc40-supervised": Network(FORTY, SEEDS),
+    "esc40-supervised": Network(FORTY, SEEDS, kept=(0, 5, 20, 50, 150)),
     "supervised": Network(FIFTY),
     "contrastive-plain": Network(CONTRASTIVE, changes=PLAIN),
     "esc40-supervised-plain": Network(FORTY, changes=PLAIN),

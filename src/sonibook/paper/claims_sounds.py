@@ -10,6 +10,7 @@ from sonibook.analysis.result import Estimate
 from sonibook.analysis.stimulation import STIMULI, TAKEN
 from sonibook.paper.claims import REGIMES, Claim, nothing
 from sonibook.paper.evidence import (
+    EVOLUTIONS,
     Evidence,
     Pick,
     ablation_score,
@@ -201,15 +202,18 @@ def _coupling(evidence: Evidence) -> Iterator[Test]:
 
 
 def _evolves(evidence: Evidence) -> Iterator[Test]:
-    yield _test("the first checkpoint's spectrogram is fuller than the last one's",
-                over_filters(evidence.evolution, lambda one: fullness(one, 0) - fullness(one, -1)),
-                "share of points", "figure-5")  # fmt: skip
+    for regime, found in evidence.evolutions.items():
+        yield _test(f"{regime}: the first checkpoint's spectrogram is fuller than the last one's",
+                    over_filters(found, lambda one: fullness(one, 0) - fullness(one, -1)),
+                    "share of points", EVOLUTIONS[regime])  # fmt: skip
 
 
 def _smoother(evidence: Evidence) -> Iterator[Test]:
-    yield _test("from checkpoint to checkpoint the sonification of a fixed clip changes less than "
-                "that of the clip which is the favourite then",
-                over_filters(evidence.evolution, steadier), "correlation", "figure-5")  # fmt: skip
+    for regime, found in evidence.evolutions.items():
+        yield _test(f"{regime}: from checkpoint to checkpoint the sonification of a fixed clip "
+                    "changes less than that of the clip which is the favourite then",
+                    over_filters(found, steadier), "correlation",
+                    EVOLUTIONS[regime])  # fmt: skip
 
 
 def _removal(evidence: Evidence) -> Iterator[Test]:

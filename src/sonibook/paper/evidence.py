@@ -23,6 +23,8 @@ from sonibook.paper.measures import Measure, less, minus, negative, of, of_regim
 from sonibook.paper.table import Difference
 
 Kind = TypeVar("Kind", bound=Result)
+#: The results file of each regime's figure 5.
+EVOLUTIONS = {"contrastive": "figure-5", "supervised": "figure-5-supervised"}
 #: Of a layer of one network, the estimate in question.
 Pick = Callable[[Any], Estimate | None]
 
@@ -72,9 +74,9 @@ class Evidence:
         return self._read(ShiftResult, "figure-b3")
 
     @cached_property
-    def evolution(self) -> EvolutionResult | None:
-        """Figure 5."""
-        return self._read(EvolutionResult, "figure-5")
+    def evolutions(self) -> dict[str, EvolutionResult | None]:
+        """Figure 5, by the regime of the run."""
+        return {regime: self._read(EvolutionResult, name) for regime, name in EVOLUTIONS.items()}
 
     @cached_property
     def importances(self) -> dict[str, dict[str, list[Any]]]:
