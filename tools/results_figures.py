@@ -72,18 +72,20 @@ def _trained(settings: Settings) -> dict[str, nn.Module]:
 
 
 def _compared(settings: Settings) -> dict[str, nn.Module]:
-    """The pretrained encoders, and random ones of the seeds that analyses do not add themselves.
-
-    Those called centred have centred and scaled filters, as weight standardisation makes them.
-    """
+    """The pretrained encoders, and random ones of the seeds that analyses do not add themselves."""
     random = {f"random weights-{one.seed}": one.load() for one in _random(settings) if one.seed}
+    return {**_trained(settings), **random}
+
+
+def _beside_centred(settings: Settings) -> dict[str, nn.Module]:
+    """And random encoders with centred and scaled filters, as weight standardisation makes them."""
     centred = {
         "centred random" + (f"-{seed}" if seed else ""): CNN12(width=0.25, norm="weight", seed=seed)
         .fold()
         .eval()
         for seed in RANDOM_SEEDS[: settings.how_much.seeds]
     }
-    return {**_trained(settings), **random, **centred}
+    return {**_compared(settings), **centred}
 
 
 def _random(settings: Settings) -> list[Pretrained]:
@@ -113,20 +115,20 @@ def _evolution_of(run: str) -> Measure:
 
 
 def _coherence(settings: Settings, streaming: Streaming) -> Result:
-    return coherence_by_layer(_compared(settings), _unseen(settings), **streaming)
+    return coherence_by_layer(_beside_centred(settings), _unseen(settings), **streaming)
 
 
 def _selectivity(settings: Settings, streaming: Streaming) -> Result:
-    return selectivity_by_layer(_compared(settings), _unseen(settings), **streaming)
+    return selectivity_by_layer(_beside_centred(settings), _unseen(settings), **streaming)
 
 
 def _favourites(settings: Settings, streaming: Streaming) -> Result:
     # The favourites of a few clips are none: all, whatever the profile.
-    return favourite_clips(_compared(settings), _unseen(settings), **_of_all(streaming))
+    return favourite_clips(_beside_centred(settings), _unseen(settings), **_of_all(streaming))
 
 
 def _stimulation(settings: Settings, streaming: Streaming) -> Result:
-    return stimulation(_compared(settings), _fold(settings, (5,)), **streaming)
+    return stimulation(_beside_centred(settings), _fold(settings, (5,)), **streaming)
 
 
 def _shifts(settings: Settings, streaming: Streaming) -> Result:
@@ -194,7 +196,8 @@ FIGURES: dict[str, Measure] = {
 
 #: The networks that each is measured on, which tell whether it is up to date.
 NETWORKS_OF: dict[str, Callable[[Settings], dict[str, nn.Module]]] = {
-    **dict.fromkeys(FIGURES, _compared),
+    **dict.fromkeys(FIGURES, _beside_centred),
+    **dict.fromkeys(("figure-4-in-domain", "figure-4-out-of-domain"), _compared),
     "figure-6": _trained,
     "figure-b3": _trained,
     "figure-5": _kept_of("contrastive"),

@@ -235,15 +235,16 @@ def coherence(path: Path, **deep: float) -> None:
     ).write(path / "figure-7.json")
 
 
-NAMES = ("esc40-supervised", "contrastive", "random weights")
+NAMES = ("esc40-supervised", "contrastive", "random weights", "centred random")
 
 
 @pytest.mark.parametrize(
     ("deep", "verdict"),
     [
-        ((0.3, 0.7, 0.5), "holds"),
-        ((0.6, 0.7, 0.5), "holds in part"),
-        ((0.7, 0.3, 0.5), "does not hold here"),
+        ((0.3, 0.7, 0.5, 0.5), "holds"),
+        ((0.6, 0.7, 0.5, 0.7), "holds in part"),
+        ((0.4, 0.7, 0.5, 0.3), "holds in part"),
+        ((0.7, 0.3, 0.5, 0.5), "does not hold here"),
     ],
 )
 def test_a_claim_follows_its_results(tmp_path: Path, deep: tuple[float, ...], verdict: str) -> None:
@@ -254,7 +255,7 @@ def test_a_claim_follows_its_results(tmp_path: Path, deep: tuple[float, ...], ve
     assert found["strided"].judgement.verdict == "cannot be tested here"
     assert found["shift"].judgement.verdict == "not measured yet"
     words = measured_in_words(found["coherence-decay"])
-    assert words.endswith("of 3 tests pass")
+    assert words.endswith("of 4 tests pass")
     alt = claim_figure(found["coherence-decay"]).alt
     assert words.split(" [")[0] in alt
     with pytest.raises(ValueError, match="Nothing was measured"):
@@ -262,7 +263,7 @@ def test_a_claim_follows_its_results(tmp_path: Path, deep: tuple[float, ...], ve
 
 
 def test_a_missing_network_is_not_measured_yet(tmp_path: Path) -> None:
-    coherence(tmp_path, contrastive=0.5, **{"random weights": 0.4})
+    coherence(tmp_path, contrastive=0.5, **{"random weights": 0.4, "centred random": 0.4})
     found = {claim.name: claim for claim in judge_claims(tmp_path)}
     assert found["coherence-decay"].judgement.verdict == "not measured yet"
     falls = found["coherence-falls"]

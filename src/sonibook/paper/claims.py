@@ -56,3 +56,5 @@ class Claim:
 
 #: The two regimes that the paper compares.
 REGIMES = ("supervised", "contrastive")
+#: Regimes of weights that have learned nothing, as tests name them.
+UNTRAINED = {"random": "random weights", "centred random": "centred random filters"}

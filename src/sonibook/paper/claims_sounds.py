@@ -8,7 +8,7 @@ from typing import Any
 
 from sonibook.analysis.result import Estimate
 from sonibook.analysis.stimulation import STIMULI, TAKEN
-from sonibook.paper.claims import REGIMES, Claim, nothing
+from sonibook.paper.claims import REGIMES, UNTRAINED, Claim, nothing
 from sonibook.paper.evidence import (
     EVOLUTIONS,
     Evidence,
@@ -35,8 +35,6 @@ from sonibook.paper.verdict import Kind, Test
 _ALL, _FIRST, _MIDDLE, _DEEP, _FIG1 = (
     range(1, 12), range(1, 4), range(3, 8), range(8, 12), (8, 9)
 )  # fmt: skip
-#: Regimes of weights that have learned nothing, as tests name them.
-_UNTRAINED = {"random": "random weights", "centred random": "centred random filters"}
 #: A cosine above this is called equal.
 _EQUAL = 0.99
 
@@ -62,7 +60,7 @@ def _item(field: str, key: str) -> Pick:
 def _stimulate(evidence: Evidence) -> Iterator[Test]:
     file, curves = "stimulation", evidence.stimuli
     heard, left = (
-        {regime: by_regime(curves, regime, _ALL, pick) for regime in (*REGIMES, *_UNTRAINED)}
+        {regime: by_regime(curves, regime, _ALL, pick) for regime in (*REGIMES, *UNTRAINED)}
         for pick in (_item("above", "white noise"), _item("left", "sonification"))
     )
     for regime in REGIMES:
@@ -73,12 +71,12 @@ def _stimulate(evidence: Evidence) -> Iterator[Test]:
                 by_regime(curves, regime, _ALL, _item("above", control)),
                 "dB", file, kind,
             )  # fmt: skip
-        for weights, named in _UNTRAINED.items():
+        for weights, named in UNTRAINED.items():
             yield _test(f"{regime}: than on white noise, and by more than with {named}",
                         minus(heard[regime], heard[weights]), "dB", file, "control")  # fmt: skip
         yield _test(f"{regime}: a filter is less active on what is left of the clip",
                     negative(left[regime]), "dB", file)  # fmt: skip
-        for weights, named in _UNTRAINED.items():
+        for weights, named in UNTRAINED.items():
             yield _test(f"{regime}: and loses more than with {named}",
                         minus(left[weights], left[regime]), "dB", file, "control")  # fmt: skip
         for control in TAKEN[1:]:
@@ -175,30 +173,35 @@ def _high_bins(evidence: Evidence) -> Iterator[Test]:
 def _deep_noise(evidence: Evidence) -> Iterator[Test]:
     curves = selectivity_curves(evidence.selectivity)
     for what, unit in (("centroid", "Hz"), ("entropy", "of 1")):
-        supervised, contrastive, by_random = (
-            by_regime(curves, regime, _DEEP, _field(f"top.{what}"), less=_MIDDLE)
-            for regime in (*REGIMES, "random")
-        )
+        rises = {
+            regime: by_regime(curves, regime, _DEEP, _field(f"top.{what}"), less=_MIDDLE)
+            for regime in (*REGIMES, *UNTRAINED)
+        }
         yield _test(f"supervised: the {what} is higher in layers 8 to 11 than in 3 to 7",
-                    supervised, unit, "figure-1")  # fmt: skip
+                    rises["supervised"], unit, "figure-1")  # fmt: skip
         yield _test(f"and rises more than that of contrastive ({what})",
-                    minus(supervised, contrastive), unit, "figure-1")  # fmt: skip
-        yield _test(f"and more than with random weights ({what})",
-                    minus(supervised, by_random), unit, "figure-1", "control")  # fmt: skip
+                    minus(rises["supervised"], rises["contrastive"]), unit,
+                    "figure-1")  # fmt: skip
+        for weights, named in UNTRAINED.items():
+            yield _test(f"and more than with {named} ({what})",
+                        minus(rises["supervised"], rises[weights]), unit, "figure-1",
+                        "control")  # fmt: skip
 
 
 def _coupling(evidence: Evidence) -> Iterator[Test]:
     found = evidence.favourites
     curves = {} if found is None else {one.network: [*one.layers] for one in found.favourites}
-    supervised, contrastive, by_random = (
-        by_regime(curves, regime, (11,), lambda row: row.agreement)
-        for regime in (*REGIMES, "random")
-    )
+    agree = {
+        regime: by_regime(curves, regime, (11,), lambda row: row.agreement)
+        for regime in (*REGIMES, *UNTRAINED)
+    }
     yield _test("layer 11: favourites of a contrastive filter share a class more often than those "
-                "of a supervised one", minus(contrastive, supervised), "share",
+                "of a supervised one", minus(agree["contrastive"], agree["supervised"]), "share",
                 "figures-2-3")  # fmt: skip
-    yield _test("and more often than with random weights", minus(contrastive, by_random),
-                "share", "figures-2-3", "control")  # fmt: skip
+    for weights, named in UNTRAINED.items():
+        yield _test(f"and more often than with {named}",
+                    minus(agree["contrastive"], agree[weights]), "share", "figures-2-3",
+                    "control")  # fmt: skip
 
 
 def _evolves(evidence: Evidence) -> Iterator[Test]:
@@ -236,9 +239,10 @@ def _falls(evidence: Evidence) -> Iterator[Test]:
     for regime in REGIMES:
         yield _test(f"{regime}: coherence is lower in layers 8 to 11 than in 1 to 3",
                     falls[regime], "coherence", "figure-7")  # fmt: skip
-        yield _test(f"{regime}: and falls more than with random weights",
-                    minus(falls[regime], falls["random"]), "coherence", "figure-7",
-                    "control")  # fmt: skip
+        for weights, named in UNTRAINED.items():
+            yield _test(f"{regime}: and falls more than with {named}",
+                        minus(falls[regime], falls[weights]), "coherence", "figure-7",
+                        "control")  # fmt: skip
 
 
 def _decays_faster(evidence: Evidence) -> Iterator[Test]:
@@ -252,16 +256,17 @@ def _decays_faster(evidence: Evidence) -> Iterator[Test]:
                 "figure-7")  # fmt: skip
     yield _test("contrastive is above supervised, layers 8 to 11",
                 minus(contrastive, supervised), "coherence", "figure-7")  # fmt: skip
-    yield _test("supervised falls more than with random weights",
-                minus(falls["supervised"], falls["random"]), "coherence", "figure-7",
-                "control")  # fmt: skip
+    for weights, named in UNTRAINED.items():
+        yield _test(f"supervised falls more than with {named}",
+                    minus(falls["supervised"], falls[weights]), "coherence", "figure-7",
+                    "control")  # fmt: skip
 
 
 def _coherence_falls(evidence: Evidence) -> dict[str, Measure | None]:
     curves = evidence.coherence_curves
     return {
         regime: by_regime(curves, regime, _FIRST, lambda row: row.coherence, less=_DEEP)
-        for regime in (*REGIMES, "random")
+        for regime in (*REGIMES, *UNTRAINED)
     }
 
 
