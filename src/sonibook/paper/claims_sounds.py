@@ -213,8 +213,7 @@ def _evolves(evidence: Evidence) -> Iterator[Test]:
 
 def _smoother(evidence: Evidence) -> Iterator[Test]:
     for regime, found in evidence.evolutions.items():
-        yield _test(f"{regime}: from checkpoint to checkpoint the sonification of a fixed clip "
-                    "changes less than that of the clip which is the favourite then",
+        yield _test(f"{regime}: a fixed clip changes less between checkpoints than favourites do",
                     over_filters(found, steadier), "correlation",
                     EVOLUTIONS[regime])  # fmt: skip
 
