@@ -20,8 +20,8 @@ from timing import clips, gemm_peak, interleaved, write
 from torch import Tensor, nn
 
 from sonibook import CNN12
-from sonibook.encoder import Classifier
-from sonibook.stack import blocks_of
+from sonibook.model.encoder import Classifier
+from sonibook.model.stack import blocks_of
 from sonibook.training.runtime import Runtime
 
 MALLOC = {

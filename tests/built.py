@@ -6,7 +6,7 @@ from pathlib import Path
 
 PAGES = Path(__file__).parents[1] / "build" / "book" / "_build" / "html"
 #: Pages that stand for all that are made alike.
-KINDS = ("reference/sonibook.deconvnet.html", "reference/sonibook.training.config.html")
+KINDS = ("reference/sonibook.deconvnet.backward.html", "reference/sonibook.training.config.html")
 
 
 def page_names() -> list[str]:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from sonibook.analysis.coherence import mean_top_coherence
-from sonibook.checkpoint import load_encoder
-from sonibook.deconvnet import ForwardPass
+from sonibook.deconvnet.backward import ForwardPass
+from sonibook.model.checkpoint import load_encoder
 
 #: What is heard, and what the page says; sounds as base64 of float32.
 HEARD = """() => {

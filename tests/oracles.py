@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sonibook.deconvnet import ForwardPass
-from sonibook.layers import effective_weight
+from sonibook.deconvnet.backward import ForwardPass
+from sonibook.model.layers import effective_weight
 
 
 def plain_stack(network: nn.Module, *, padded: bool = False) -> nn.Sequential:

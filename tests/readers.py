@@ -25,13 +25,13 @@ import typer
 from sonibook.analysis.activations import ActivationsResult, top_activations
 from sonibook.analysis.parts import Chunk, Parts
 from sonibook.audio import read_audio
-from sonibook.checkpoint import load_classifier, load_encoder, read_card, save_checkpoint
 from sonibook.cli.inputs import parse_options
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.datasets.pack import pack
 from sonibook.datasets.unpack import unpack
-from sonibook.encoder import CNN12, Classifier
 from sonibook.errors import SonibookError, SonibookWarning
+from sonibook.model.checkpoint import load_classifier, load_encoder, read_card, save_checkpoint
+from sonibook.model.encoder import CNN12, Classifier
 from sonibook.training.config import load_config
 from sonibook.training.run_state import load_run, save_run
 

@@ -82,7 +82,7 @@ def page_script() -> str:
     import matplotlib as mpl
     import numpy as np
 
-    from sonibook.show.style import LEVELS
+    from sonibook.plots.style import LEVELS
 
     colours = mpl.colormaps[LEVELS](np.arange(256), bytes=True).tobytes()
     constants = {

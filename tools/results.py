@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 from sonibook.errors import SonibookError
-from sonibook.paper.judge import write_claims
-from sonibook.paper.tables import TABLES
+from sonibook.replication.judge import write_claims
+from sonibook.replication.tables import TABLES
 from sonibook.training.allocator import keep_memory
 from sonibook.training.config import PRECISIONS
 from tools import results_figures, results_search, results_tables

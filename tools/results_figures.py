@@ -20,10 +20,10 @@ from sonibook.analysis.selectivity import selectivity_by_layer
 from sonibook.analysis.shifts import shift_law
 from sonibook.analysis.stimulation import stimulation
 from sonibook.analysis.stream import Streaming
-from sonibook.checkpoint import kept_checkpoints, load_classifier, load_encoder
 from sonibook.datasets import Dataset, open_dataset
-from sonibook.encoder import CNN12
-from sonibook.paper.encoders import RANDOM_SEEDS, Pretrained
+from sonibook.model.checkpoint import kept_checkpoints, load_classifier, load_encoder
+from sonibook.model.encoder import CNN12
+from sonibook.replication.encoders import RANDOM_SEEDS, Pretrained
 from sonibook.training.probe import probed
 from tools.results_settings import PROFILES, Settings
 

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sonibook.checkpoint import load_encoder
 from sonibook.datasets import open_dataset
-from sonibook.encoder import CNN12
-from sonibook.paper.encoders import RANDOM_SEEDS
+from sonibook.model.checkpoint import load_encoder
+from sonibook.model.encoder import CNN12
+from sonibook.replication.encoders import RANDOM_SEEDS
 from sonibook.results import write_result
 from sonibook.training.config import load_config
 from sonibook.training.loop import train

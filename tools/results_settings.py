@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sonibook.checkpoint import shipped
-from sonibook.paper.encoders import Pretrained, pretrained
-from sonibook.paper.reported import Training
+from sonibook.model.checkpoint import shipped
 from sonibook.provenance import provenance
+from sonibook.replication.encoders import Pretrained, pretrained
+from sonibook.replication.reported import Training
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from sonibook.checkpoint import read_card
-from sonibook.paper.cells import Cell, CellFile
-from sonibook.paper.encoders import RANDOM_SEEDS, Pretrained
-from sonibook.paper.questions import Question, folds_of, speakers_of, split_of
-from sonibook.paper.tables import TABLES, TableSpec, assemble
-from sonibook.paper.transfer import probe_cells, run_cells
+from sonibook.model.checkpoint import read_card
+from sonibook.replication.cells import Cell, CellFile
+from sonibook.replication.encoders import RANDOM_SEEDS, Pretrained
+from sonibook.replication.questions import Question, folds_of, speakers_of, split_of
+from sonibook.replication.tables import TABLES, TableSpec, assemble
+from sonibook.replication.transfer import probe_cells, run_cells
 from sonibook.training.config import load_config
 from sonibook.training.loop import train
 from tools.results_settings import Settings

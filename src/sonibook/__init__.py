@@ -7,22 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from sonibook.audio import read_audio
-    from sonibook.checkpoint import load_encoder
     from sonibook.datasets import open_dataset
-    from sonibook.deconvnet import ForwardPass, sonify
-    from sonibook.encoder import CNN12
+    from sonibook.deconvnet.backward import ForwardPass, sonify
+    from sonibook.model.checkpoint import load_encoder
+    from sonibook.model.encoder import CNN12
 
 __version__ = "0.1.0"
 
 __all__ = ["CNN12", "ForwardPass", "load_encoder", "open_dataset", "read_audio", "sonify"]
 
 _HOME = {
-    "CNN12": "sonibook.encoder",
-    "ForwardPass": "sonibook.deconvnet",
-    "load_encoder": "sonibook.checkpoint",
+    "CNN12": "sonibook.model.encoder",
+    "ForwardPass": "sonibook.deconvnet.backward",
+    "load_encoder": "sonibook.model.checkpoint",
     "open_dataset": "sonibook.datasets",
     "read_audio": "sonibook.audio",
-    "sonify": "sonibook.deconvnet",
+    "sonify": "sonibook.deconvnet.backward",
 }
 
 

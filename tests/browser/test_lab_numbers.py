@@ -21,14 +21,14 @@ from numpy import ndarray
 
 from sonibook.analysis.coherence import mean_top_coherence
 from sonibook.audio import read_audio
-from sonibook.checkpoint import load_encoder, shipped
 from sonibook.datasets.soundscapes import Soundscapes
-from sonibook.deconvnet import ForwardPass
-from sonibook.encoder import CNN12
-from sonibook.forward import FeatureMaps
-from sonibook.show.kinds import main_networks
-from sonibook.show.plots import power_spectrogram
-from sonibook.show.words import describe
+from sonibook.deconvnet.backward import ForwardPass
+from sonibook.deconvnet.forward import FeatureMaps
+from sonibook.model.checkpoint import load_encoder, shipped
+from sonibook.model.encoder import CNN12
+from sonibook.plots.kinds import main_networks
+from sonibook.plots.plots import power_spectrogram
+from sonibook.plots.words import describe
 
 TOOL = Path(__file__).parents[2] / "tools" / "lab.py"
 RATE = 8000

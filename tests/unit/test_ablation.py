@@ -34,11 +34,11 @@ from sonibook.analysis.subtraction import Subtraction, log_probability
 from sonibook.cli import main
 from sonibook.datasets import open_dataset
 from sonibook.datasets.base import Clip, Dataset
-from sonibook.deconvnet import ForwardPass
-from sonibook.encoder import CNN12, Classifier
+from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError, LayerError
 from sonibook.metrics import mean_average_precision
-from sonibook.show.ablation import ablation_figure
+from sonibook.model.encoder import CNN12, Classifier
+from sonibook.plots.ablation import ablation_figure
 
 
 class Held(Dataset):

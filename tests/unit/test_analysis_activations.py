@@ -13,9 +13,9 @@ from torch import nn
 
 from sonibook.analysis.activations import ActivationsResult, _Best, top_activations
 from sonibook.datasets import Clip, Dataset, open_dataset
-from sonibook.encoder import CNN12
 from sonibook.errors import AnalysisError
-from sonibook.show.activations import activations_figure
+from sonibook.model.encoder import CNN12
+from sonibook.plots.activations import activations_figure
 
 DEAD = 3
 

@@ -20,11 +20,11 @@ from sonibook.analysis.activations import ActivationsResult, top_activations
 from sonibook.analysis.evolution import EvolutionResult
 from sonibook.analysis.layer_coherence import CoherenceResult
 from sonibook.analysis.selectivity import SelectivityResult
-from sonibook.checkpoint import load_encoder, save_checkpoint
 from sonibook.cli import main
 from sonibook.cli.analyse.options import open_networks
 from sonibook.datasets import Soundscapes, open_dataset
-from sonibook.encoder import CNN12
+from sonibook.model.checkpoint import load_encoder, save_checkpoint
+from sonibook.model.encoder import CNN12
 
 SOURCE = Path(__file__).parents[2] / "src"
 #: Five short scenes, an untrained network of four channels, one process.

@@ -19,10 +19,10 @@ from sonibook.analysis.evolution import (
     unpacked,
 )
 from sonibook.datasets import Dataset, open_dataset
-from sonibook.deconvnet import ForwardPass, sonify
-from sonibook.encoder import CNN12
+from sonibook.deconvnet.backward import ForwardPass, sonify
 from sonibook.errors import AnalysisError, LayerError
-from sonibook.show.evolution import evolution_figure
+from sonibook.model.encoder import CNN12
+from sonibook.plots.evolution import evolution_figure
 
 #: (layer, filter) that is dead at epoch 0, and one that is dead in the end.
 BORN, DIED = (3, 2), (2, 1)

@@ -16,11 +16,11 @@ from sonibook.analysis.result import fingerprint
 from sonibook.analysis.selectivity import SelectivityResult, selectivity_by_layer
 from sonibook.analysis.spectra import spectral_shape
 from sonibook.datasets import Clip, Dataset, open_dataset
-from sonibook.deconvnet import ForwardPass
-from sonibook.encoder import CNN12
+from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
-from sonibook.show.coherence import coherence_figure
-from sonibook.show.selectivity import selectivity_figure
+from sonibook.model.encoder import CNN12
+from sonibook.plots.coherence import coherence_figure
+from sonibook.plots.selectivity import selectivity_figure
 
 
 @pytest.fixture(scope="module")

@@ -18,10 +18,10 @@ from torch import nn
 from sonibook.analysis.result import Estimate, Measured, Result, estimate, fingerprint, key_of
 from sonibook.analysis.stream import Chunk, gather, seeded, stream
 from sonibook.datasets import Clip, Dataset, open_dataset
-from sonibook.deconvnet import ForwardPass
-from sonibook.encoder import CNN12
+from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError, AudioError
 from sonibook.metrics import bootstrap_interval
+from sonibook.model.encoder import CNN12
 
 KEY = {"analysis": "test"}
 

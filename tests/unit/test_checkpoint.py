@@ -13,7 +13,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from sonibook.checkpoint import (
+from sonibook.deconvnet.backward import sonify
+from sonibook.errors import CheckpointError, LayerError, SonibookWarning
+from sonibook.model.checkpoint import (
     canonical,
     kept_checkpoints,
     load_classifier,
@@ -22,9 +24,7 @@ from sonibook.checkpoint import (
     save_checkpoint,
     shipped,
 )
-from sonibook.deconvnet import sonify
-from sonibook.encoder import CNN12, Classifier
-from sonibook.errors import CheckpointError, LayerError, SonibookWarning
+from sonibook.model.encoder import CNN12, Classifier
 
 WIDTH = 1 / 16
 CLASSES = ("dog", "чайка", "rain")
@@ -360,7 +360,9 @@ def test_a_shipped_run_is_found_by_its_name(run_folder, tmp_path, monkeypatch):
     shipped_run = tmp_path / "data" / "checkpoints" / "kept" / "tiny"
     shipped_run.parent.mkdir(parents=True)
     (run_folder / "kept").rename(shipped_run)
-    monkeypatch.setattr("sonibook.checkpoint.DATA_FOLDERS", (tmp_path / "none", tmp_path / "data"))
+    monkeypatch.setattr(
+        "sonibook.model.checkpoint.DATA_FOLDERS", (tmp_path / "none", tmp_path / "data")
+    )
     try:
         assert kept_checkpoints("tiny")[5] == shipped_run / "epoch-0005.safetensors"
         with pytest.raises(CheckpointError, match=r"huge: no checkpoints .* shipped run \(tiny\)"):

@@ -21,13 +21,13 @@ import yaml
 from safetensors.torch import load_file, save_file
 
 from sonibook.audio import read_audio, write_wav
-from sonibook.checkpoint import load_encoder, save_checkpoint
 from sonibook.cli import main
 from sonibook.cli.inputs import find_sounds, parse_folds, parse_options
 from sonibook.cli.output import explain, shown, table
 from sonibook.datasets import open_dataset
-from sonibook.deconvnet import ForwardPass, sonify
-from sonibook.encoder import CNN12, Classifier
+from sonibook.deconvnet.backward import ForwardPass, sonify
+from sonibook.model.checkpoint import load_encoder, save_checkpoint
+from sonibook.model.encoder import CNN12, Classifier
 
 REPOSITORY = Path(__file__).parents[2]
 #: A 16-bit sample is half a step off where the writer rounds, a whole one where it cuts off.
@@ -839,7 +839,7 @@ def test_info_tells_the_blocks_and_the_card(run, checkpoint):
 
 
 def test_info_without_a_name_lists_what_is_shipped(run, monkeypatch, checkpoint):
-    monkeypatch.setattr("sonibook.checkpoint.shipped", lambda: {"tiny": checkpoint})
+    monkeypatch.setattr("sonibook.model.checkpoint.shipped", lambda: {"tiny": checkpoint})
     told = run("info")
     assert told.code == 0
     assert told.out.splitlines()[1].split() == ["tiny", "0.0625", "nothing", "yet"]

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from sonibook.checkpoint import save_checkpoint
-from sonibook.encoder import CNN12
+from sonibook.model.checkpoint import save_checkpoint
+from sonibook.model.encoder import CNN12
 from sonibook.training.config import AugmentConfig, TrainConfig, load_config
 from sonibook.training.experiment import prepare
 

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import matplotlib.pyplot as plt
 
 from sonibook.analysis.result import Estimate
-from sonibook.show.curves import draw_networks, main_curves
+from sonibook.plots.curves import draw_networks, main_curves
 
 
 def test_a_legend_lists_one_network_of_a_kind_and_counts_the_rest() -> None:

@@ -17,10 +17,10 @@ from safetensors.torch import load_file
 from steps import ALONE, TORCHRUN, disagreement, environment, record, run, settings
 from torch import Tensor
 
-from sonibook.checkpoint import load_encoder, read_card
 from sonibook.datasets import open_dataset
-from sonibook.encoder import DROPOUT
 from sonibook.errors import ConfigError
+from sonibook.model.checkpoint import load_encoder, read_card
+from sonibook.model.encoder import DROPOUT
 from sonibook.training.batches import DROPPING, CropBatches
 from sonibook.training.config import AugmentConfig
 from sonibook.training.draws import PARTNERS, Draws

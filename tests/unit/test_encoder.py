@@ -7,10 +7,10 @@ import torch
 from oracles import plain_stack
 from torch import nn
 
-from sonibook.encoder import CNN12, Classifier
 from sonibook.errors import LayerError
-from sonibook.layers import Conv1d, MaxPool1d
-from sonibook.norms import StandardisedConv1d
+from sonibook.model.encoder import CNN12, Classifier
+from sonibook.model.layers import Conv1d, MaxPool1d
+from sonibook.model.norms import StandardisedConv1d
 
 
 def count(module: nn.Module) -> int:

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 from torch import nn
 
 from sonibook import CNN12, ForwardPass
-from sonibook.engine import Engine, supports
-from sonibook.engine.clip import Clip
-from sonibook.engine.few import Piece, block
-from sonibook.engine.steps import convolve, multiply
-from sonibook.engine.weights import Weights
-from sonibook.engine.windows import Window, pack
+from sonibook.deconvnet.cpu import Engine, supports
+from sonibook.deconvnet.cpu.clip import Clip
+from sonibook.deconvnet.cpu.few import Piece, block
+from sonibook.deconvnet.cpu.steps import convolve, multiply
+from sonibook.deconvnet.cpu.weights import Weights
+from sonibook.deconvnet.cpu.windows import Window, pack
 
 
 def sparse_clip(length: int, *, seed: int, bursts: int) -> torch.Tensor:
@@ -75,7 +75,7 @@ def test_threads_and_memory_change_nothing(threads):
 @pytest.mark.parametrize("filters", [1, 24])
 def test_long_sounds_are_cut_where_they_outgrow_the_cache(filters, monkeypatch):
     """In time, for a few sounds, and between two cores, for many: nothing is missing at a seam."""
-    monkeypatch.setattr("sonibook.engine.few._PART", 2**12)
+    monkeypatch.setattr("sonibook.deconvnet.cpu.few._PART", 2**12)
     network = CNN12(width=1 / 8, seed=0).double().eval()
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(40_000, generator=generator, dtype=torch.float64)

@@ -5,7 +5,7 @@ import torch
 from clips import Held, noise
 
 from sonibook.datasets.base import Clip
-from sonibook.encoder import CNN12
+from sonibook.model.encoder import CNN12
 from sonibook.training.evaluate import predict
 
 

@@ -8,9 +8,9 @@ import torch
 from clips import noise, settings_of, tiny, write_tones
 
 from sonibook.audio import write_wav
-from sonibook.checkpoint import load_encoder, save_checkpoint
-from sonibook.encoder import CNN12
 from sonibook.errors import CheckpointError, ConfigError, DatasetError
+from sonibook.model.checkpoint import load_encoder, save_checkpoint
+from sonibook.model.encoder import CNN12
 from sonibook.training.config import TrainConfig
 from sonibook.training.experiment import prepare, starting_encoder
 from sonibook.training.loop import train

@@ -20,13 +20,13 @@ from sonibook.analysis.explanation_comparison import (
     ExplanationResult,
     compare_explanations,
 )
-from sonibook.analysis.explanations import METHODS, explain, most_active_sounds
 from sonibook.cli import main
 from sonibook.datasets import open_dataset
 from sonibook.datasets.base import Clip, Dataset
-from sonibook.encoder import CNN12, Classifier
+from sonibook.deconvnet.attributions import METHODS, explain, most_active_sounds
 from sonibook.errors import AnalysisError, LayerError, SonibookWarning
-from sonibook.show.explanations import explanations_figure
+from sonibook.model.encoder import CNN12, Classifier
+from sonibook.plots.explanations import explanations_figure
 
 GRADIENTS = METHODS[1:]
 
@@ -275,7 +275,7 @@ def test_the_level_is_open(result):
 
 
 def test_the_command_runs_on_a_published_network(tmp_path):
-    from sonibook.checkpoint import save_checkpoint
+    from sonibook.model.checkpoint import save_checkpoint
 
     data = open_dataset("soundscapes", split="test", size=2, duration=1.0, task="single-label")
     small = Classifier(CNN12(width=1 / 16, seed=0), data.classes, seed=0)

@@ -19,10 +19,10 @@ from PIL import Image
 
 from sonibook import CNN12, ForwardPass, open_dataset, sonify
 from sonibook.errors import AudioError, LayerError, SonibookWarning, StackError
+from sonibook.plots.painter import Painter, thumbnail
 from sonibook.show import Explorer
-from sonibook.show.exploration import Exploration
-from sonibook.show.painter import Painter, thumbnail
-from sonibook.show.panel import panel
+from sonibook.widgets.exploration import Exploration
+from sonibook.widgets.panel import panel
 
 RATE = 8000
 

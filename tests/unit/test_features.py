@@ -9,9 +9,9 @@ from clips import Held, noise, tiny, write_tones
 from safetensors.torch import load_file
 from sklearn.preprocessing import StandardScaler
 
-from sonibook.checkpoint import load_classifier, load_encoder, read_card, save_checkpoint
-from sonibook.encoder import CNN12
 from sonibook.errors import ConfigError
+from sonibook.model.checkpoint import load_classifier, load_encoder, read_card, save_checkpoint
+from sonibook.model.encoder import CNN12
 from sonibook.training import experiment
 from sonibook.training.experiment import Experiment
 from sonibook.training.features import FeatureBatches

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from sonibook.encoder import CNN12
-from sonibook.layers import Blocks, Conv1d, MaxPool1d
-from sonibook.norms import BatchNormConv1d, StandardisedConv1d
+from sonibook.model.encoder import CNN12
+from sonibook.model.layers import Blocks, Conv1d, MaxPool1d
+from sonibook.model.norms import BatchNormConv1d, StandardisedConv1d
 
 
 def gradients_of(module: nn.Module, x: torch.Tensor, seed: int) -> list[torch.Tensor]:

@@ -14,13 +14,13 @@ import numpy as np
 import pytest
 import torch
 
-from sonibook.checkpoint import load_encoder, read_card, save_checkpoint, shipped
 from sonibook.cli import main
-from sonibook.encoder import CNN12, Classifier
 from sonibook.errors import AudioError, CheckpointError
-from sonibook.show.kinds import main_networks
-from sonibook.show.lab import LabClip, LabNetwork, export_lab, facts
-from sonibook.stack import blocks_of, receptive_field
+from sonibook.model.checkpoint import load_encoder, read_card, save_checkpoint, shipped
+from sonibook.model.encoder import CNN12, Classifier
+from sonibook.model.stack import blocks_of, receptive_field
+from sonibook.plots.kinds import main_networks
+from sonibook.widgets.lab import LabClip, LabNetwork, export_lab, facts
 
 LAB = Path(__file__).parents[2] / "book" / "lab"
 _SCRIPT = re.compile(r'sonibookLab\.receive\("([^"]+)", (.*)\);\n', re.DOTALL)

@@ -17,16 +17,16 @@ from sonibook.analysis.ablation import ablate
 from sonibook.analysis.layers import LayerResult, layer_importances
 from sonibook.analysis.trained_depth import read_trained
 from sonibook.audio import write_wav
-from sonibook.checkpoint import save_checkpoint
 from sonibook.cli import main
 from sonibook.datasets import open_dataset
 from sonibook.datasets.base import Clip, Dataset, Entry, FileDataset
-from sonibook.encoder import CNN12
+from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError, DatasetError
-from sonibook.forward import FeatureMaps
 from sonibook.metrics import runs_interval, wilson_interval
+from sonibook.model.checkpoint import save_checkpoint
+from sonibook.model.encoder import CNN12
+from sonibook.plots.layers import layers_figure
 from sonibook.results import write_result
-from sonibook.show.layers import layers_figure
 from sonibook.training.probe import STRENGTHS, linear_probe, mean_features, probed
 
 CLASSES = ("low", "middle", "high")

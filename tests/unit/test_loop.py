@@ -24,11 +24,11 @@ from safetensors.torch import load_file
 from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from sonibook.checkpoint import load_classifier, load_encoder, read_card
-from sonibook.encoder import CNN12, Classifier
 from sonibook.errors import CheckpointError, ConfigError
 from sonibook.files import atomic
 from sonibook.metrics import accuracy
+from sonibook.model.checkpoint import load_classifier, load_encoder, read_card
+from sonibook.model.encoder import CNN12, Classifier
 from sonibook.training import loop
 from sonibook.training.config import TrainConfig, load_config
 from sonibook.training.evaluate import predict

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from sonibook.checkpoint import canonical
-from sonibook.deconvnet import sonify
-from sonibook.encoder import CNN12, Classifier
+from sonibook.deconvnet.backward import sonify
 from sonibook.errors import SonibookWarning
-from sonibook.layers import Conv1d
-from sonibook.norms import BatchNormConv1d, FoldableConv1d, StandardisedConv1d
+from sonibook.model.checkpoint import canonical
+from sonibook.model.encoder import CNN12, Classifier
+from sonibook.model.layers import Conv1d
+from sonibook.model.norms import BatchNormConv1d, FoldableConv1d, StandardisedConv1d
 
 NORMS = ["none", "weight", "batch"]
 

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 from clips import tiny
 
-from sonibook.encoder import CHANNELS, CNN12, EMBEDDING, KERNELS
+from sonibook.model.encoder import CHANNELS, CNN12, EMBEDDING, KERNELS
 from sonibook.training import plan as plan_module
 from sonibook.training.plan import Plan, plan
 from sonibook.training.runtime import Runtime

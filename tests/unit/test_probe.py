@@ -5,8 +5,8 @@ import pytest
 import torch
 from clips import Held, noise
 
-from sonibook.encoder import CNN12
 from sonibook.errors import DatasetError
+from sonibook.model.encoder import CNN12
 from sonibook.training.probe import groups_of, linear_probe, mean_features, probed
 
 

@@ -19,7 +19,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import Version
 
 import sonibook
-from sonibook.checkpoint import read_card
+from sonibook.model.checkpoint import read_card
 
 ROOT = Path(__file__).parents[2]
 LIBRARY = ROOT / "src" / "sonibook"

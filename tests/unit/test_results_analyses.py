@@ -16,12 +16,12 @@ from sonibook.analysis.shifts import ShiftResult, shift_law
 from sonibook.analysis.stimulation import STIMULI, TAKEN, StimulationResult, stimulation
 from sonibook.analysis.stream import seeded
 from sonibook.datasets import Dataset, open_dataset
-from sonibook.encoder import CNN12
+from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError
-from sonibook.forward import FeatureMaps
-from sonibook.show.favourites import favourites_figure
-from sonibook.show.shifts import shifts_figure
-from sonibook.show.stimulation import stimulation_figure
+from sonibook.model.encoder import CNN12
+from sonibook.plots.favourites import favourites_figure
+from sonibook.plots.shifts import shifts_figure
+from sonibook.plots.stimulation import stimulation_figure
 
 
 @pytest.fixture(scope="module")

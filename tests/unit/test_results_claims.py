@@ -11,10 +11,11 @@ from scipy import stats
 
 from sonibook.analysis.layer_coherence import CoherenceResult, LayerCoherence, NetworkCoherence
 from sonibook.analysis.result import Estimate, Measured
-from sonibook.paper.claims_scores import SCORE_CLAIMS
-from sonibook.paper.evidence import Evidence, by_regime
-from sonibook.paper.judge import CLAIMS, claims_content, judge_claims, write_claims
-from sonibook.paper.measures import (
+from sonibook.plots.claims import claim_figure, claims_table, measured_in_words
+from sonibook.replication.claims_scores import SCORE_CLAIMS
+from sonibook.replication.evidence import Evidence, by_regime
+from sonibook.replication.judge import CLAIMS, claims_content, judge_claims, write_claims
+from sonibook.replication.measures import (
     Measure,
     less,
     minus,
@@ -25,9 +26,8 @@ from sonibook.paper.measures import (
     over_seeds,
     size,
 )
-from sonibook.paper.tables import TABLES
-from sonibook.paper.verdict import Test, judge
-from sonibook.show.claims import claim_figure, claims_table, measured_in_words
+from sonibook.replication.tables import TABLES
+from sonibook.replication.verdict import Test, judge
 
 
 def measure(mean: float, half: float = 0.1, **changes) -> Measure:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sonibook.paper.cells import CellFile
-from sonibook.paper.judge import claims_content
-from sonibook.paper.tables import TABLES, assemble
+from sonibook.replication.cells import CellFile
+from sonibook.replication.judge import claims_content
+from sonibook.replication.tables import TABLES, assemble
 
 RESULTS = Path(__file__).parents[2] / "data" / "results"
 FILES = sorted(RESULTS.glob("*.json"))

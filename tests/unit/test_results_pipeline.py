@@ -13,19 +13,19 @@ import pytest
 
 from sonibook import open_dataset
 from sonibook.audio import write_wav
-from sonibook.checkpoint import (
+from sonibook.model.checkpoint import (
     kept_checkpoints,
     load_classifier,
     read_card,
     save_checkpoint,
     shipped,
 )
-from sonibook.encoder import CNN12
-from sonibook.paper import transfer
-from sonibook.paper.cells import CellFile
-from sonibook.paper.encoders import Pretrained, pretrained
-from sonibook.paper.questions import folds_of, speakers_of, split_of
-from sonibook.paper.transfer import probe_cells, run_cells
+from sonibook.model.encoder import CNN12
+from sonibook.replication import transfer
+from sonibook.replication.cells import CellFile
+from sonibook.replication.encoders import Pretrained, pretrained
+from sonibook.replication.questions import folds_of, speakers_of, split_of
+from sonibook.replication.transfer import probe_cells, run_cells
 from sonibook.training.config import TrainConfig, load_config
 from sonibook.training.evaluate import predict
 from sonibook.training.probe import groups_of, linear_probe, mean_features

@@ -12,11 +12,11 @@ from scipy import stats
 
 from sonibook.errors import AnalysisError
 from sonibook.metrics import wilson_interval
-from sonibook.paper.cells import Cell, CellFile
-from sonibook.paper.reported import REPORTED
-from sonibook.paper.table import crossed_interval, difference, table_rows
-from sonibook.paper.tables import TABLES, assemble
-from sonibook.show.paper_table import differences_table, paper_table, search_table
+from sonibook.plots.paper_table import differences_table, paper_table, search_table
+from sonibook.replication.cells import Cell, CellFile
+from sonibook.replication.reported import REPORTED
+from sonibook.replication.table import crossed_interval, difference, table_rows
+from sonibook.replication.tables import TABLES, assemble
 
 QUESTION = "esc10, five folds"
 

@@ -12,8 +12,8 @@ import yaml
 from clips import settings_of, write_tones
 from scipy import stats
 
-from sonibook.checkpoint import load_classifier, load_encoder
 from sonibook.errors import ConfigError
+from sonibook.model.checkpoint import load_classifier, load_encoder
 from sonibook.training import rows
 from sonibook.training.config import TrainConfig, load_config
 from sonibook.training.rows import from_scratch, start_of, train_row, train_seeds

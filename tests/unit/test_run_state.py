@@ -4,8 +4,8 @@ import pytest
 import torch
 from clips import batch
 
-from sonibook.encoder import CNN12
 from sonibook.errors import CheckpointError
+from sonibook.model.encoder import CNN12
 from sonibook.training.run_state import load_run, save_run
 
 

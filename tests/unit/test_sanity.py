@@ -27,8 +27,8 @@ from sonibook.analysis.stream import seeded
 from sonibook.cli import main
 from sonibook.datasets import Clip, Dataset
 from sonibook.errors import AnalysisError, LayerError
-from sonibook.norms import StandardisedConv1d
-from sonibook.stack import blocks_of
+from sonibook.model.norms import StandardisedConv1d
+from sonibook.model.stack import blocks_of
 
 #: Random weights make dead maps, of which a caller of `Sanity` is told.
 pytestmark = pytest.mark.filterwarnings("ignore::sonibook.errors.SonibookWarning")

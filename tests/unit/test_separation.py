@@ -12,7 +12,6 @@ from torch import nn
 
 from sonibook import CNN12, open_dataset
 from sonibook.analysis.detectors import areas, choose
-from sonibook.analysis.explanations import explain
 from sonibook.analysis.onsets import map_onsets, onsets
 from sonibook.analysis.scenes import SceneClips
 from sonibook.analysis.separation import Separation, separation
@@ -27,9 +26,10 @@ from sonibook.analysis.stems import (
 from sonibook.cli import main
 from sonibook.datasets import Clip, Dataset
 from sonibook.datasets.soundscapes import Soundscapes, compose
+from sonibook.deconvnet.attributions import explain
+from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError
-from sonibook.forward import FeatureMaps
-from sonibook.stack import blocks_of, receptive_field
+from sonibook.model.stack import blocks_of, receptive_field
 
 
 def noise(*shape, seed=0):

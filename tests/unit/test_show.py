@@ -18,9 +18,9 @@ from PIL import Image
 
 from sonibook import CNN12, ForwardPass, show
 from sonibook.errors import AudioError
-from sonibook.show.network import shortened
-from sonibook.show.plots import HOP, decibels, power_spectrogram
-from sonibook.stack import receptive_field
+from sonibook.model.stack import receptive_field
+from sonibook.plots.network import shortened
+from sonibook.plots.plots import HOP, decibels, power_spectrogram
 
 RATE = 8000
 

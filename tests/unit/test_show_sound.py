@@ -12,11 +12,11 @@ import soundfile
 from sonibook.analysis.result import Estimate
 from sonibook.datasets import open_dataset
 from sonibook.errors import AudioError
-from sonibook.show.alias import FREQUENCIES, AliasSlider
-from sonibook.show.epochs import EpochSlider
-from sonibook.show.growth import growth_figure
-from sonibook.show.sampling import alias_figure, alias_of, resolutions, sample_stems
-from sonibook.show.timeline import timeline
+from sonibook.plots.growth import growth_figure
+from sonibook.plots.sampling import alias_figure, alias_of, resolutions, sample_stems
+from sonibook.plots.timeline import timeline
+from sonibook.widgets.alias import FREQUENCIES, AliasSlider
+from sonibook.widgets.epochs import EpochSlider
 
 
 @pytest.mark.parametrize("rate", [8000, 11025])

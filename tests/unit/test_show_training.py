@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from sonibook.show.contrast import (
+from sonibook.plots.contrast import (
     loss,
     probabilities,
     shares,
@@ -20,9 +20,9 @@ from sonibook.show.contrast import (
     temperature_picture,
     temperature_words,
 )
-from sonibook.show.temperature import TEMPERATURES, TemperatureSlider
-from sonibook.show.training import crops, intervals, progress
+from sonibook.plots.training import crops, intervals, progress
 from sonibook.training.objectives import nt_xent
+from sonibook.widgets.temperature import TEMPERATURES, TemperatureSlider
 
 RATE = 8000
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from torch import nn
 
-from sonibook.encoder import CNN12
 from sonibook.errors import LayerError, StackError
-from sonibook.stack import (
+from sonibook.model.encoder import CNN12
+from sonibook.model.stack import (
     blocks_of,
     check_filters,
     least_length,

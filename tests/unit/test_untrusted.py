@@ -17,7 +17,6 @@ from readers import tiny_network
 from safetensors.torch import load_file, save_file
 
 from sonibook.audio import read_audio
-from sonibook.checkpoint import load_encoder, read_card, save_checkpoint
 from sonibook.cli import main
 from sonibook.datasets import Clip, open_dataset, unpack
 from sonibook.datasets.esc50 import open_esc50
@@ -29,6 +28,7 @@ from sonibook.errors import (
     DatasetError,
     MissingAudioError,
 )
+from sonibook.model.checkpoint import load_encoder, read_card, save_checkpoint
 from sonibook.results import write_result
 from sonibook.training.config import load_config
 from sonibook.training.run_state import load_run, save_run

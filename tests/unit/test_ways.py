@@ -13,14 +13,14 @@ from sonibook import CNN12, ForwardPass
 from sonibook.analysis import mean_top_coherence
 from sonibook.analysis.likeness import spectrogram_correlation
 from sonibook.analysis.stems import HOLDINGS
-from sonibook.analysis.unpooling import UNPOOLING, insert_zeros, interpolate, repeat
 from sonibook.analysis.ways import MEASURES, WaysResult, ways
 from sonibook.cli import main
 from sonibook.datasets import Clip, Dataset
 from sonibook.datasets.soundscapes import Soundscapes
-from sonibook.deconvnet import max_unpool
+from sonibook.deconvnet.backward import max_unpool
+from sonibook.deconvnet.forward import max_pool
+from sonibook.deconvnet.unpooling import UNPOOLING, insert_zeros, interpolate, repeat
 from sonibook.errors import AnalysisError, LayerError
-from sonibook.forward import max_pool
 
 #: A map may be silent; `ways` counts it, and `sonify_together` says so.
 pytestmark = pytest.mark.filterwarnings("ignore::sonibook.errors.SonibookWarning")

@@ -19,8 +19,8 @@ from safetensors.torch import load_file
 from steps import ALONE, disagreement, environment, record, run, settings
 from torch import Tensor
 
-from sonibook.checkpoint import canonical, load_encoder
-from sonibook.encoder import CNN12
+from sonibook.model.checkpoint import canonical, load_encoder
+from sonibook.model.encoder import CNN12
 
 # Not imported: that would set PJRT_DEVICE for every process that is started from here.
 if find_spec("torch_xla") is None:
@@ -122,7 +122,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(runs):
 
 EMBED = """
 import sys, torch
-from sonibook.checkpoint import load_encoder
+from sonibook.model.checkpoint import load_encoder
 from sonibook.training.runtime import find_runtime
 from safetensors.torch import save_file
 runtime = find_runtime()

@@ -2,7 +2,7 @@
 
 Each analysis takes networks and a data set, runs on `sonibook.analysis.stream`, and gives a typed
 result (`sonibook.analysis.result`) that writes and reads JSON and has its figure in
-`sonibook.show`.
+`sonibook.plots`.
 """
 
 from sonibook.analysis.activations import top_activations

@@ -19,11 +19,11 @@ from torch import nn
 
 from sonibook.analysis.ablation_result import AblationResult, over_runs, summarised
 from sonibook.analysis.controls import CONTROLS, LEVELS, RESIDUALS, Control, Level, Residual
-from sonibook.analysis.explanations import METHODS, Method
 from sonibook.analysis.result import Measured, fingerprint, key_of
 from sonibook.analysis.stream import Streaming, gather, stream
 from sonibook.analysis.subtraction import Subtraction, layers_of
 from sonibook.datasets.base import Dataset
+from sonibook.deconvnet.attributions import METHODS, Method
 from sonibook.errors import AnalysisError
 
 
@@ -56,7 +56,7 @@ def ablate(
     controls : sequence of str
         Of `CONTROLS`; the sonification itself is always among them.
     method : str
-        What to subtract in the sonification's place; see `sonibook.analysis.explanations.METHODS`.
+        What to subtract in the sonification's place; see `sonibook.deconvnet.attributions.METHODS`.
     level : {"peak", "least squares"}
         At which level the sonification is subtracted; see `sonibook.analysis.controls.levelled`.
     residual : {"as is", "unit peak"}

@@ -19,9 +19,9 @@ from sonibook.analysis.parts import Tally
 from sonibook.analysis.result import Measured, Record, Result, key_of
 from sonibook.analysis.stream import Streaming, stream
 from sonibook.datasets.base import Clip, Dataset
+from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError
-from sonibook.forward import FeatureMaps
-from sonibook.stack import blocks_of
+from sonibook.model.stack import blocks_of
 
 
 class TopClip(Record):
@@ -189,7 +189,7 @@ def top_activations(
     Parameters
     ----------
     networks : mapping from str to torch.nn.Module
-        By name; each as `sonibook.stack.blocks_of` takes it.
+        By name; each as `sonibook.model.stack.blocks_of` takes it.
     data : Dataset
     k : int >= 1
     **streaming

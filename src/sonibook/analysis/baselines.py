@@ -8,7 +8,7 @@ from torch import nn
 
 from sonibook.analysis.randomise import mixed, untrained
 from sonibook.errors import AnalysisError
-from sonibook.stack import blocks_of
+from sonibook.model.stack import blocks_of
 
 _TITLE = "random weights"
 

@@ -29,9 +29,9 @@ from sonibook.analysis.result import Record, Result, key_of
 from sonibook.analysis.stream import Streaming, quietly_on_one_thread, seeded
 from sonibook.audio import SAMPLE_RATE
 from sonibook.datasets.base import Dataset
-from sonibook.deconvnet import ForwardPass
+from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
-from sonibook.stack import blocks_of, check_filters
+from sonibook.model.stack import blocks_of, check_filters
 
 #: Bands and frames of the small spectrograms that a result holds, and their range in dB.
 BANDS, FRAMES, RANGE_DB = 64, 80, 80

@@ -1,7 +1,7 @@
 """Sonifications and gradients on one scale: what is heard in them, and what is missed without.
 
 Each clip's most active filter of a layer is explained by every method
-(`sonibook.analysis.explanations`). Each explanation is put through the same measures: coherence
+(`sonibook.deconvnet.attributions`). Each explanation is put through the same measures: coherence
 with the clip (paper, section 4.2), and ablation by subtraction with its controls (section 4.1).
 """
 
@@ -19,12 +19,12 @@ from torch import nn
 from sonibook.analysis.ablation_result import NetworkAblation, summarised
 from sonibook.analysis.coherence import mean_top_coherence
 from sonibook.analysis.controls import LEVELS, RESIDUALS, Control, Level, Residual
-from sonibook.analysis.explanations import METHODS, STEPS, Method, most_active_sounds
 from sonibook.analysis.paired import holm, sign_flip_test
 from sonibook.analysis.result import Estimate, Measured, Record, Result, estimate, key_of
 from sonibook.analysis.stream import Streaming, gather, stream
 from sonibook.analysis.subtraction import Subtraction, layers_of, listened_to, log_probability
 from sonibook.datasets.base import Clip, Dataset
+from sonibook.deconvnet.attributions import METHODS, STEPS, Method, most_active_sounds
 from sonibook.errors import AnalysisError
 
 #: What each explanation is read against; the first stands for the explanation itself.

@@ -29,7 +29,7 @@ from sonibook.analysis.evolution import packed, small_spectrogram
 from sonibook.analysis.result import Estimate, Record, Result, estimate, key_of
 from sonibook.analysis.stream import Streaming, quietly_on_one_thread
 from sonibook.datasets.base import Dataset
-from sonibook.deconvnet import ForwardPass
+from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
 
 #: Clips of each filter that are compared.
@@ -126,7 +126,7 @@ def favourite_clips(
     Parameters
     ----------
     networks : mapping from str to torch.nn.Module
-        By name; each as `sonibook.stack.blocks_of` takes it.
+        By name; each as `sonibook.model.stack.blocks_of` takes it.
     data : Dataset
         Single-label.
     seed : int >= 0

@@ -23,7 +23,7 @@ from sonibook.analysis.controls import partners
 from sonibook.analysis.result import Estimate, Measured, Record, Result, estimate, key_of
 from sonibook.analysis.stream import Streaming, gather, seeded, stream
 from sonibook.datasets.base import Clip, Dataset
-from sonibook.deconvnet import ForwardPass
+from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
 
 
@@ -139,7 +139,7 @@ def coherence_by_layer(
     Parameters
     ----------
     networks : mapping from str to torch.nn.Module
-        By name; each as `sonibook.stack.blocks_of` takes it.
+        By name; each as `sonibook.model.stack.blocks_of` takes it.
     data : Dataset
         Clips of fewer than two segments are skipped and counted, since their coherence is 1
         whatever is compared.

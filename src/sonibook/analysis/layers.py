@@ -24,10 +24,10 @@ from sonibook.analysis.result import Estimate, Measured, Record, Result, estimat
 from sonibook.analysis.stream import Streaming, gather, stream
 from sonibook.analysis.trained_depth import TrainedDepth
 from sonibook.datasets.base import Clip, Dataset
+from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError
-from sonibook.forward import FeatureMaps
 from sonibook.metrics import wilson_interval
-from sonibook.stack import blocks_of
+from sonibook.model.stack import blocks_of
 from sonibook.training.probe import groups_of, linear_probe
 
 _LEFT_OUT = "each group left out in turn"
@@ -119,7 +119,7 @@ def layer_importances(
     Parameters
     ----------
     networks : mapping from str to torch.nn.Module
-        By name; each as `sonibook.stack.blocks_of` takes it, in `eval` mode.
+        By name; each as `sonibook.model.stack.blocks_of` takes it, in `eval` mode.
     data : Dataset
         Single-label: the clips to name.
     training : Dataset or None

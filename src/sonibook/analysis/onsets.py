@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sonibook.stack import Block, receptive_field, stride
+from sonibook.model.stack import Block, receptive_field, stride
 
 #: A sound has begun when it first reaches this level, re its peak: -20 dB.
 _THRESHOLD = 0.1

@@ -8,9 +8,9 @@ from copy import deepcopy
 import torch
 from torch import nn
 
-from sonibook.layers import he_normal
-from sonibook.norms import FoldableConv1d
-from sonibook.stack import Block
+from sonibook.model.layers import he_normal
+from sonibook.model.norms import FoldableConv1d
+from sonibook.model.stack import Block
 
 
 def untrained(blocks: Sequence[Block], *, seed: int) -> tuple[Block, ...]:

@@ -38,9 +38,9 @@ from sonibook.analysis.randomise import mixed, untrained
 from sonibook.analysis.result import Estimate, Measured, Record, Result, key_of
 from sonibook.analysis.stream import Streaming, gather, seeded, stream
 from sonibook.datasets.base import Clip, Dataset
-from sonibook.deconvnet import ForwardPass
+from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
-from sonibook.stack import Block, blocks_of, check_layer
+from sonibook.model.stack import Block, blocks_of, check_layer
 
 #: How alike two sounds are: the higher the more alike, but for the distance.
 MEASURES = {

@@ -23,7 +23,7 @@ from sonibook.analysis.result import Estimate, Measured, Record, Result, estimat
 from sonibook.analysis.spectra import spectral_shape
 from sonibook.analysis.stream import Streaming, gather, seeded, stream
 from sonibook.datasets.base import Clip, Dataset
-from sonibook.deconvnet import ForwardPass
+from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
 
 
@@ -154,7 +154,7 @@ def selectivity_by_layer(
     Parameters
     ----------
     networks : mapping from str to torch.nn.Module
-        By name; each as `sonibook.stack.blocks_of` takes it.
+        By name; each as `sonibook.model.stack.blocks_of` takes it.
     data : Dataset
     filters : int >= 0
         Filters drawn for each clip and layer, besides the most active one.

@@ -26,7 +26,6 @@ from torch import Tensor, nn
 from sonibook.analysis.baselines import is_baseline, with_random_weights
 from sonibook.analysis.detectors import Chosen, choose
 from sonibook.analysis.estimates import estimates
-from sonibook.analysis.explanations import Method, explain
 from sonibook.analysis.onsets import map_onsets, onsets
 from sonibook.analysis.result import Estimate, Measured, estimate, key_of
 from sonibook.analysis.scenes import SceneClip, SceneClips
@@ -41,10 +40,11 @@ from sonibook.analysis.stems import HOLDINGS, holdings
 from sonibook.analysis.stream import Streaming, gather, stream
 from sonibook.audio import SAMPLE_RATE
 from sonibook.datasets.base import Clip, Dataset
-from sonibook.deconvnet import ForwardPass
+from sonibook.deconvnet.attributions import Method, explain
+from sonibook.deconvnet.backward import ForwardPass
+from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError
-from sonibook.forward import FeatureMaps
-from sonibook.stack import blocks_of, least_length, out_length, receptive_field
+from sonibook.model.stack import blocks_of, least_length, out_length, receptive_field
 
 #: For this long the first event must be alone, in s.
 _ALONE = 0.5
@@ -62,7 +62,7 @@ class Separation:
     classes : int
         Of the data set.
     method : str
-        Of `sonibook.analysis.explanations`.
+        Of `sonibook.deconvnet.attributions`.
     """
 
     networks: dict[str, nn.Module]
@@ -179,7 +179,7 @@ def separation(
         How many of a layer's most active filters to sonify.
     method : str
         What else to make a filter's sound with, to put it to the same test: one of
-        `sonibook.analysis.explanations.METHODS`.
+        `sonibook.deconvnet.attributions.METHODS`.
     seed : int >= 0
         Of the random weights, and of the intervals of areas.
     **streaming

@@ -18,9 +18,9 @@ from torch import Tensor, nn
 from sonibook.analysis.result import Estimate, Measured, Record, Result, estimate, key_of
 from sonibook.analysis.stream import Streaming, gather, stream
 from sonibook.datasets.base import Clip, Dataset
-from sonibook.deconvnet import ForwardPass
+from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
-from sonibook.stack import blocks_of, receptive_field
+from sonibook.model.stack import blocks_of, receptive_field
 
 #: One sample, some that are no multiple of the deepest stride, some that are, and the paper's 8645.
 SHIFTS = (1, 2, 16, 128, 256, 1000, 1024, 8645, 8704)
@@ -130,7 +130,7 @@ def shift_law(
     Parameters
     ----------
     networks : mapping from str to torch.nn.Module
-        By name; each as `sonibook.stack.blocks_of` takes it.
+        By name; each as `sonibook.model.stack.blocks_of` takes it.
     data : Dataset
     shifts : sequence of int >= 1, in samples
     seed : int >= 0

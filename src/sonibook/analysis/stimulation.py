@@ -29,10 +29,10 @@ from sonibook.analysis.estimates import estimates
 from sonibook.analysis.result import Estimate, Measured, Record, Result, key_of
 from sonibook.analysis.stream import Streaming, gather, seeded, stream
 from sonibook.datasets.base import Clip, Dataset
-from sonibook.deconvnet import ForwardPass
+from sonibook.deconvnet.backward import ForwardPass
+from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError
-from sonibook.forward import FeatureMaps
-from sonibook.stack import blocks_of
+from sonibook.model.stack import blocks_of
 
 #: What stands in the sonification's place; see `sonibook.analysis.controls`.
 STIMULI = ("sonification", "random phase", "another clip", "white noise")
@@ -158,7 +158,7 @@ def stimulation(
     Parameters
     ----------
     networks : mapping from str to torch.nn.Module
-        By name; each as `sonibook.stack.blocks_of` takes it.
+        By name; each as `sonibook.model.stack.blocks_of` takes it.
     data : Dataset
     seed : int >= 0
         Of the random weights, the controls and the intervals.

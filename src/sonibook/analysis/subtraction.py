@@ -23,12 +23,12 @@ from sonibook.analysis.controls import (
     partners,
     removals,
 )
-from sonibook.analysis.explanations import Method, most_active_sounds
 from sonibook.analysis.randomise import mixed, untrained
 from sonibook.analysis.stream import seeded
 from sonibook.datasets.base import Clip, Dataset, Task
+from sonibook.deconvnet.attributions import Method, most_active_sounds
 from sonibook.errors import AnalysisError
-from sonibook.stack import blocks_of, check_layer, least_length
+from sonibook.model.stack import blocks_of, check_layer, least_length
 
 #: Samples that the network hears at once, residuals times their length.
 _AT_ONCE = 2**19

@@ -1,7 +1,7 @@
 """Ways back beyond the paper, by the measures that its own is judged by.
 
 Two things are varied: what the way back starts from (the most active filter's map, or all maps of
-the layer at once) and how a max-pool is undone (`sonibook.analysis.unpooling`). Each sound is
+the layer at once) and how a max-pool is undone (`sonibook.deconvnet.unpooling`). Each sound is
 measured by its coherence with the clip, by its likeness to the paper's way from the same start,
 and, where the clip is a scene with known stems, by what it holds of them.
 """
@@ -24,12 +24,12 @@ from sonibook.analysis.result import Estimate, Measured, Record, Result, key_of
 from sonibook.analysis.scenes import SceneClip, SceneClips
 from sonibook.analysis.stems import HOLDINGS, holdings
 from sonibook.analysis.stream import Streaming, gather, stream
-from sonibook.analysis.unpooling import UNPOOLING
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.datasets.soundscapes.scenes import SceneDataset
-from sonibook.deconvnet import ForwardPass
+from sonibook.deconvnet.backward import ForwardPass
+from sonibook.deconvnet.unpooling import UNPOOLING
 from sonibook.errors import AnalysisError
-from sonibook.stack import blocks_of, check_layer
+from sonibook.model.stack import blocks_of, check_layer
 
 Start = Literal["most active filter", "whole layer"]
 STARTS: tuple[Start, ...] = get_args(Start)
@@ -47,7 +47,7 @@ class Way(Record):
     layer : int
     start : {"most active filter", "whole layer"}
     unpooling : str
-        By `sonibook.analysis.unpooling.UNPOOLING`; ``"switches"`` is the paper's.
+        By `sonibook.deconvnet.unpooling.UNPOOLING`; ``"switches"`` is the paper's.
     measures : dict of str to Estimate
     beyond_paper : dict of str to Estimate
         By how much each measure exceeds that of the paper's unpooling, clip by clip.

@@ -15,7 +15,7 @@ from sonibook.cli.inputs import Sound
 from sonibook.cli.output import explain, shown
 
 if TYPE_CHECKING:
-    from sonibook.encoder import CNN12
+    from sonibook.model.encoder import CNN12
 
 #: Of the table that a batch leaves.
 COLUMNS = (
@@ -114,7 +114,7 @@ class Batch:
     def _rows(self, sound: Sound, bar: Any) -> list[dict[str, object]] | None:
         """Sonify one sound and write what comes of it; None, and a reason kept, if it cannot be."""
         from sonibook.audio import SAMPLE_RATE, read_audio, scale_to_peak
-        from sonibook.deconvnet import ForwardPass
+        from sonibook.deconvnet.backward import ForwardPass
         from sonibook.errors import AudioError, SonibookWarning
 
         with warnings.catch_warnings(record=True) as notices:
@@ -198,8 +198,8 @@ class Batch:
 
     def write_provenance(self, checkpoint: str) -> None:
         """Write beside the table how it came about, and what is not in it."""
-        from sonibook.checkpoint import read_card
         from sonibook.files import atomic
+        from sonibook.model.checkpoint import read_card
         from sonibook.provenance import provenance
 
         content = {
@@ -224,7 +224,7 @@ def _title(name: str) -> str:
 
 def _draw(path: Path, x: Any, s: Any, titles: tuple[str, str]) -> None:
     from sonibook.files import atomic
-    from sonibook.show.plots import compare
+    from sonibook.plots.plots import compare
 
     figure = compare(x, s, titles=titles)
     with atomic(path) as temporary:

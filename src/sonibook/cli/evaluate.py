@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from numpy import ndarray
 
     from sonibook.datasets import Dataset
-    from sonibook.encoder import CNN12
+    from sonibook.model.encoder import CNN12
 
 EVALUATE_EXAMPLES = examples(
     "sonibook evaluate supervised --dataset esc50 --folds 5",
@@ -105,9 +105,9 @@ def _open(
     name: str, data: Dataset, *, width: float, seed: int
 ) -> tuple[CNN12, Callable[[Any], Any] | None]:
     """An encoder by name, and its classifier where it has one that fits the data set."""
-    from sonibook.checkpoint import load_classifier, load_encoder, read_card
-    from sonibook.encoder import CNN12
     from sonibook.errors import CheckpointError
+    from sonibook.model.checkpoint import load_classifier, load_encoder, read_card
+    from sonibook.model.encoder import CNN12
 
     if name == _RANDOM:
         return CNN12(width=width, seed=seed).eval(), None

@@ -10,7 +10,7 @@ import typer
 from sonibook.cli.output import examples, shown, table
 
 if TYPE_CHECKING:
-    from sonibook.show.lab import LabClip, LabNetwork
+    from sonibook.widgets.lab import LabClip, LabNetwork
 
 EXPORT_LAB_EXAMPLES = examples(
     "sonibook export-lab --out build/lab",
@@ -40,9 +40,9 @@ def export_lab(
     Weights go out in half precision, a piece a layer. The clips are soundscapes, which sonibook
     synthesises. The lab itself is part of the book: 'make book' builds both.
     """
-    from sonibook.checkpoint import shipped
-    from sonibook.show.kinds import main_networks
-    from sonibook.show.lab import export_lab as write
+    from sonibook.model.checkpoint import shipped
+    from sonibook.plots.kinds import main_networks
+    from sonibook.widgets.lab import export_lab as write
 
     named = checkpoints or [*sorted(main_networks(shipped()), reverse=True), _RANDOM]
     named = list(dict.fromkeys(named))
@@ -57,9 +57,9 @@ def export_lab(
 
 
 def _network(name: str, *, width: float, seed: int) -> LabNetwork:
-    from sonibook.checkpoint import load_encoder, read_card, shipped
-    from sonibook.encoder import CNN12
-    from sonibook.show.lab import LabNetwork
+    from sonibook.model.checkpoint import load_encoder, read_card, shipped
+    from sonibook.model.encoder import CNN12
+    from sonibook.widgets.lab import LabNetwork
 
     if name == _RANDOM:
         card = {"task": f"never trained: random weights (He, seed {seed}), to compare with"}
@@ -71,7 +71,7 @@ def _network(name: str, *, width: float, seed: int) -> LabNetwork:
 
 def _clips() -> list[LabClip]:
     from sonibook.datasets.soundscapes import Soundscapes
-    from sonibook.show.lab import LabClip
+    from sonibook.widgets.lab import LabClip
 
     data = Soundscapes(seed=0, size=max(_SCENES) + 1, split="test")
     clips = []

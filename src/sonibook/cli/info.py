@@ -28,7 +28,7 @@ def info(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Describe a checkpoint: its blocks and its card. Without one, list those that are shipped."""
-    from sonibook.checkpoint import load_encoder, read_card, shipped
+    from sonibook.model.checkpoint import load_encoder, read_card, shipped
 
     if checkpoint is None:
         names = {name: read_card(path) for name, path in shipped().items()}
@@ -72,7 +72,7 @@ def block_rows(network: Any) -> list[dict[str, object]]:
         ``receptive_field`` (both in samples), ``receptive_field_ms`` (at 8 kHz).
     """
     from sonibook.audio import SAMPLE_RATE
-    from sonibook.stack import blocks_of, receptive_field, stride
+    from sonibook.model.stack import blocks_of, receptive_field, stride
 
     blocks = blocks_of(network)
     return [

@@ -91,9 +91,9 @@ def sonify(
     if (filters is None) == (top is None):
         raise typer.BadParameter("give either --filter or --top.", param_hint="--filter / --top")
 
-    from sonibook.checkpoint import load_encoder
     from sonibook.errors import LayerError
-    from sonibook.stack import blocks_of, check_filters, check_layer
+    from sonibook.model.checkpoint import load_encoder
+    from sonibook.model.stack import blocks_of, check_filters, check_layer
 
     encoder = load_encoder(checkpoint)
     blocks = blocks_of(encoder)

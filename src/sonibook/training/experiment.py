@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from sonibook.audio import SAMPLE_RATE
-from sonibook.checkpoint import load_encoder
 from sonibook.datasets import Dataset, open_dataset
-from sonibook.encoder import CHANNELS, CNN12, Classifier
 from sonibook.errors import ConfigError
+from sonibook.model.checkpoint import load_encoder
+from sonibook.model.encoder import CHANNELS, CNN12, Classifier
 from sonibook.training.batches import CropBatches
 from sonibook.training.config import EncoderConfig, TrainConfig
 from sonibook.training.features import FeatureBatches

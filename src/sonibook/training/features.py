@@ -9,7 +9,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sonibook.datasets.base import Dataset
-from sonibook.encoder import CNN12, Classifier
+from sonibook.model.encoder import CNN12, Classifier
 from sonibook.training.batches import Batch, Shares
 from sonibook.training.evaluate import predict
 from sonibook.training.runtime import Runtime

@@ -8,9 +8,9 @@ import numpy as np
 
 from sonibook.audio import pad
 from sonibook.datasets.base import Dataset
-from sonibook.deconvnet import ForwardPass
-from sonibook.encoder import CNN12, Classifier
+from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import SonibookWarning
+from sonibook.model.encoder import CNN12, Classifier
 from sonibook.training.loggers import Sounds
 
 #: Layers to listen to: shallow, where the last pool is, the last.

@@ -19,9 +19,9 @@ import yaml
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from sonibook.checkpoint import canonical, save_checkpoint
 from sonibook.errors import ConfigError
 from sonibook.files import atomic, remove_leftovers
+from sonibook.model.checkpoint import canonical, save_checkpoint
 from sonibook.provenance import provenance
 from sonibook.results import write_result
 from sonibook.training.allocator import keep_memory

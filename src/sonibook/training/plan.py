@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from sonibook.audio import SAMPLE_RATE
-from sonibook.encoder import CNN12, Classifier
+from sonibook.model.encoder import CNN12, Classifier
 from sonibook.training.config import TrainConfig
 from sonibook.training.runtime import Runtime
 

@@ -17,8 +17,8 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from sonibook.datasets.base import Dataset, FileDataset
-from sonibook.encoder import CNN12
 from sonibook.errors import DatasetError
+from sonibook.model.encoder import CNN12
 from sonibook.training.evaluate import predict
 
 #: Inverse strengths of regularisation to choose from (scikit-learn's C).

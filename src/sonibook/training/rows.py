@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sonibook.checkpoint import load_encoder
 from sonibook.errors import ConfigError
 from sonibook.metrics import runs_interval
+from sonibook.model.checkpoint import load_encoder
 from sonibook.results import write_result
 from sonibook.training.config import TrainConfig, load_config
 from sonibook.training.experiment import check_size, starting_encoder

@@ -15,9 +15,9 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from sonibook.datasets.base import Dataset
-from sonibook.encoder import CNN12, DROPOUT, Classifier
-from sonibook.layers import he_normal
 from sonibook.metrics import multilabel_metrics, single_label_metrics
+from sonibook.model.encoder import CNN12, DROPOUT, Classifier
+from sonibook.model.layers import he_normal
 from sonibook.training.batches import DROPPING, Batch, CropBatches
 from sonibook.training.config import TrainConfig
 from sonibook.training.draws import Draws

@@ -78,7 +78,7 @@ def ablation(
     the sonification added, and least-squares removal. Tests are paired, clip by clip.
     """
     from sonibook.analysis.ablation import ablate
-    from sonibook.show.ablation import ablation_figure
+    from sonibook.plots.ablation import ablation_figure
 
     wanted = parse_layers(layers)
     part: dict[str, Any] = {"split": split, "folds": folds, "root": data_root, "pairs": options}

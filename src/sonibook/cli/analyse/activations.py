@@ -57,7 +57,7 @@ def activations(
     the clip that most filters like best.
     """
     from sonibook.analysis.activations import top_activations
-    from sonibook.show.activations import activations_figure
+    from sonibook.plots.activations import activations_figure
 
     data = open_part(dataset, split=split, folds=folds, root=data_root, pairs=options)
     encoders = open_networks(networks, width=width, seed=seed)

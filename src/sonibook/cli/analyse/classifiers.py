@@ -56,8 +56,8 @@ def open_classifiers(names: Sequence[str], data: Dataset) -> dict[str, nn.Module
     typer.BadParameter
         If a network is named twice, or ``random``, which names no classes.
     """
-    from sonibook.checkpoint import load_classifier
     from sonibook.errors import CheckpointError
+    from sonibook.model.checkpoint import load_classifier
 
     for name in names:
         if name.partition(":")[0] == "random":

@@ -61,7 +61,7 @@ def coherence(
     clip's sonification and white noise.
     """
     from sonibook.analysis.layer_coherence import coherence_by_layer
-    from sonibook.show.coherence import coherence_figure
+    from sonibook.plots.coherence import coherence_figure
 
     data = open_part(dataset, split=split, folds=folds, root=data_root, pairs=options)
     encoders = open_networks(networks, width=width, seed=seed)

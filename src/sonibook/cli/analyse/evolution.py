@@ -27,7 +27,7 @@ from sonibook.cli.output import examples, shown, table
 if TYPE_CHECKING:
     from sonibook.analysis.evolution import EvolutionResult
     from sonibook.datasets import Dataset
-    from sonibook.encoder import CNN12
+    from sonibook.model.encoder import CNN12
 
 EVOLUTION_EXAMPLES = examples(
     "sonibook analyse evolution runs/mine/kept/*.safetensors --dataset esc10 --figure strips.png",
@@ -76,7 +76,7 @@ def evolution(
     sonifies it, and is compared with what came out in the end.
     """
     from sonibook.analysis.evolution import feature_evolution
-    from sonibook.show.evolution import evolution_figure
+    from sonibook.plots.evolution import evolution_figure
 
     data = open_part(dataset, split=split, folds=folds, root=data_root, pairs=options)
     run = _open_run(checkpoints)
@@ -94,8 +94,8 @@ def evolution(
 
 def _open_run(names: Sequence[str]) -> dict[int, CNN12]:
     """The networks by epoch, as their cards say."""
-    from sonibook.checkpoint import load_encoder, read_card
     from sonibook.errors import CheckpointError
+    from sonibook.model.checkpoint import load_encoder, read_card
 
     run: dict[int, CNN12] = {}
     for name in names:

@@ -76,7 +76,7 @@ def explanations(
     subtracted. Needs Captum: pip install 'sonibook[explain]'.
     """
     from sonibook.analysis.explanation_comparison import compare_explanations
-    from sonibook.show.explanations import explanations_figure
+    from sonibook.plots.explanations import explanations_figure
 
     wanted = parse_layers(layers)
     part: dict[str, Any] = {"split": split, "folds": folds, "root": data_root, "pairs": options}

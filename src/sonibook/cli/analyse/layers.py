@@ -77,7 +77,7 @@ def layers(
     """
     from sonibook.analysis.layers import LayerResult, layer_importances
     from sonibook.analysis.trained_depth import read_trained
-    from sonibook.show.layers import layers_figure
+    from sonibook.plots.layers import layers_figure
 
     if leave_one_out and (split is not None or folds is not None):
         raise typer.BadParameter(

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from sonibook.analysis.result import Result
     from sonibook.analysis.stream import Streaming
     from sonibook.datasets import Dataset
-    from sonibook.encoder import CNN12
-    from sonibook.show.picture import Picture
+    from sonibook.model.encoder import CNN12
+    from sonibook.plots.picture import Picture
 
 Networks = Annotated[
     list[str],
@@ -90,8 +90,8 @@ def open_networks(names: Sequence[str], *, width: float, seed: int) -> dict[str,
     typer.BadParameter
         If a network is named twice, or the seed is no number.
     """
-    from sonibook.checkpoint import load_encoder
-    from sonibook.encoder import CNN12
+    from sonibook.model.checkpoint import load_encoder
+    from sonibook.model.encoder import CNN12
 
     short = Counter(Path(name).stem for name in names)
     found: dict[str, CNN12] = {}

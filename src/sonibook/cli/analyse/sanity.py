@@ -60,7 +60,7 @@ def sanity(
     random networks.
     """
     from sonibook.analysis.sanity import sanity as measure
-    from sonibook.show.sanity import sanity_figure
+    from sonibook.plots.sanity import sanity_figure
 
     data = open_part(dataset, split=split, folds=folds, root=data_root, pairs=options)
     opened = open_networks(networks, width=width, seed=seed)

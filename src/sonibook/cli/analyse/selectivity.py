@@ -58,7 +58,7 @@ def selectivity(
     network with random weights; and the share of maps and of steps that are live.
     """
     from sonibook.analysis.selectivity import selectivity_by_layer
-    from sonibook.show.selectivity import selectivity_figure
+    from sonibook.plots.selectivity import selectivity_figure
 
     data = open_part(dataset, split=split, folds=folds, root=data_root, pairs=options)
     encoders = open_networks(networks, width=width, seed=seed)

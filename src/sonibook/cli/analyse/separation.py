@@ -62,9 +62,9 @@ def separation(
     The data set must be one of scenes: soundscapes, or mixtures of recordings (--option
     mixture_of=esc10). Beside each network stands the same with random weights.
     """
-    from sonibook.analysis.explanations import METHODS
     from sonibook.analysis.separation import separation as measure
-    from sonibook.show.separation import separation_figure
+    from sonibook.deconvnet.attributions import METHODS
+    from sonibook.plots.separation import separation_figure
 
     data = open_part(dataset, split=split, folds=None, root=data_root, pairs=options)
     named = next((one for one in METHODS if one == method), None)

@@ -57,7 +57,7 @@ def ways(
     known sources, by separation, too.
     """
     from sonibook.analysis.ways import ways as measure
-    from sonibook.show.ways import ways_figure
+    from sonibook.plots.ways import ways_figure
 
     data = open_part(dataset, split=split, folds=folds, root=data_root, pairs=options)
     opened = open_networks(networks, width=width, seed=seed)

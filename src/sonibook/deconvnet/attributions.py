@@ -1,0 +1,185 @@
+"""Other explanations of the same thing as sounds, on the same scale as sonifications.
+
+A sonification is one answer to "what in this clip does that filter respond to?"; gradients give
+others. All methods here are asked about one target, the energy of the filter's map,
+E(x) = 1/2 sum over time of a(x)^2, of which a sonification is the deconvolution: with ReLU's
+backward rule replaced, its gradient is the sonification exactly.
+
+- *Guided backpropagation*: the gradient, rectified at each ReLU on its way back, which also lets
+  through only what the forward pass did (Springenberg et al. 2015).
+- *Gradient x input*: the gradient times the clip, sample by sample (Shrikumar et al. 2016).
+- *Integrated gradients*: the gradient averaged along the straight line from silence to the clip,
+  times the clip; its sum is E(x) - E(silence) (Sundararajan et al. 2017).
+
+Captum computes them (``pip install 'sonibook[explain]'``); it is imported when first needed.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy import ndarray
+from torch import Tensor, nn
+
+from sonibook.deconvnet.backward import ForwardPass, sonify
+from sonibook.deconvnet.forward import FeatureMaps, prepared
+from sonibook.errors import AnalysisError
+from sonibook.model.layers import MaxPool1d
+from sonibook.model.stack import Block, blocks_of, check_filters, least_length
+
+Method = Literal[
+    "sonification", "guided backpropagation", "gradient x input", "integrated gradients"
+]
+METHODS: tuple[Method, ...] = get_args(Method)
+#: Points along the line that integrated gradients average over.
+STEPS = 32
+
+
+def explain(
+    method: Method,
+    network: nn.Module,
+    x: Float[Tensor, " time"],
+    *,
+    layer: int,
+    filter: int,
+    steps: int = STEPS,
+    rescale: bool = True,
+) -> Float[Tensor, " time"]:
+    """What one filter responds to in a clip, as a sound, by one of several methods.
+
+    Parameters
+    ----------
+    method : str
+        One of `METHODS`.
+    network : torch.nn.Module
+        As for `sonibook.sonify`.
+    x : Tensor, shape (time,)
+        The clip.
+    layer : int
+        Counted from 1. The map is taken after the layer's ReLU and pool.
+    filter : int
+        Counted from 0.
+    steps : int >= 1
+        Of integrated gradients.
+    rescale : bool
+        Scale to the peak of the clip, as a sonification. False leaves attributions as they are,
+        in units of E; sonifications in those of the way back.
+
+    Returns
+    -------
+    Tensor, shape (time,)
+        A filter whose map is zero all along gives silence.
+
+    Raises
+    ------
+    AnalysisError
+        If there is no such method, or Captum is not installed.
+    StackError, LayerError, AudioError
+        As `sonibook.sonify`.
+    """
+    if method not in METHODS:
+        raise AnalysisError(f"There is no method {method!r}: choose one of {', '.join(METHODS)}.")
+    if method == "sonification":
+        return sonify(network, x, layer=layer, filters=[filter], rescale=rescale)[0]
+    blocks = blocks_of(network)
+    check_filters(blocks, layer, [filter])
+    batch, samples = prepared(x, least_length(blocks, layer))
+    sound = _attribute(method, MapEnergy(blocks[:layer], filter), batch, steps)[0, 0, :samples]
+    peak = sound.abs().max()
+    if not rescale or peak == 0:
+        return sound
+    return sound / peak * x.abs().max()
+
+
+def most_active_sounds(
+    method: Method,
+    network: nn.Module,
+    x: Float[Tensor, " time"],
+    layers: Sequence[int],
+    *,
+    steps: int = STEPS,
+) -> tuple[Float[Tensor, "layers time"], Int[ndarray, " layers"]]:
+    """The clip's most active filter of each layer, explained by one method.
+
+    Parameters
+    ----------
+    method, network, x, steps
+        As for `explain`.
+    layers : sequence of int
+
+    Returns
+    -------
+    sounds : Tensor, shape (layers, time)
+        At the peak of `x`; silent where a whole layer is.
+    filters : ndarray of int, shape (layers,)
+    """
+    depth = max(layers)
+    if method == "sonification":
+        return ForwardPass(network, x, depth=depth).sonify_most_active(layers)
+    passed = FeatureMaps(network, x, depth=depth)
+    filters = [passed.most_active(layer)[0] for layer in layers]
+    sounds = [
+        explain(method, network, x, layer=layer, filter=one, steps=steps)
+        for layer, one in zip(layers, filters, strict=True)
+    ]
+    return torch.stack(sounds), np.array(filters)
+
+
+class MapEnergy(nn.Module):
+    """Half the summed square of one filter's map, as a network that gradients can be asked of.
+
+    Every ReLU is a module of its own, and none is in place: Captum hooks modules, and passes
+    silently over what is called as a function.
+
+    Parameters
+    ----------
+    blocks : sequence of Block
+        Up to the filter's layer.
+    filter : int
+    """
+
+    def __init__(self, blocks: Sequence[Block], filter: int) -> None:
+        super().__init__()
+        modules: list[nn.Module] = []
+        for block in blocks:
+            modules += [block.conv, nn.ReLU()]
+            if block.pool > 1:
+                modules.append(MaxPool1d(block.pool))
+        self.stack = nn.Sequential(*modules)
+        self.filter = filter
+
+    def forward(self, x: Float[Tensor, "batch 1 time"]) -> Float[Tensor, " batch"]:
+        """The energy of each clip, shape (batch,)."""
+        return 0.5 * self.stack(x)[:, self.filter].square().sum(dim=1)
+
+
+def _attribute(method: Method, energy: MapEnergy, x: Tensor, steps: int) -> Tensor:
+    captum = _captum()
+    x = x.clone().requires_grad_()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it announces its hooks at each call
+        if method == "guided backpropagation":
+            sound = captum.GuidedBackprop(energy).attribute(x)
+        elif method == "gradient x input":
+            sound = captum.InputXGradient(energy).attribute(x)
+        else:
+            sound = captum.IntegratedGradients(energy).attribute(
+                x, n_steps=steps, internal_batch_size=4
+            )
+    return sound.detach()
+
+
+def _captum() -> Any:
+    try:
+        import captum.attr
+    except ImportError:
+        raise AnalysisError(
+            "This explanation is computed by Captum, which is not installed: "
+            "pip install 'sonibook[explain]'."
+        ) from None
+    return captum.attr

@@ -1,0 +1,246 @@
+"""The way back on a CPU, at the speed of its matrix multiplication.
+
+The numbers of `ForwardPass.way_back`, with the work that cannot matter left out:
+
+- The forward pass and its switches are shared by all filters and layers.
+- At the top one channel is alive: its step is a product with that filter's weights alone.
+- There is no bias on the way back and ReLU(0) = 0. What lies outside the receptive fields of a
+  map's non-zero steps is therefore exactly zero and is not computed: each map is cut into
+  *windows* whose sounds do not touch (`windows`).
+- A few sounds share the weights: one convolution takes all of them down a block, whatever their
+  clips and layers (`few`).
+- Many sounds of one clip share its switches, too: unpooling and deconvolution together are one
+  small matrix for each step, without the zeros that unpooling makes (`many`). Windows then lie
+  behind each other in *lanes* where there is room.
+
+Threads share the sounds or the time, not the matrices: each core works on its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from copy import copy
+from functools import partial
+from itertools import pairwise
+from threading import Lock
+from typing import TypeVar
+
+import torch
+from jaxtyping import Float, Int
+from numpy import ndarray
+from torch import Tensor
+
+from sonibook.deconvnet.cpu.clip import Clip, Gates
+from sonibook.deconvnet.cpu.few import Entry, sonify_few
+from sonibook.deconvnet.cpu.many import sonify_many
+from sonibook.deconvnet.cpu.weights import context, prepared
+from sonibook.deconvnet.cpu.windows import Lane, Window, cut, least_gap, pack
+from sonibook.deconvnet.forward import FeatureMaps
+
+Member = TypeVar("Member")
+#: Sounds at once from which on a matrix for every step is worth making.
+MANY = 16
+#: Lanes that share a matrix: more would not fit the cache.
+_LANES = 128
+#: Clips whose most active filters go down together, and share the reading of weights.
+_CLIPS = 4
+
+
+def supports(passed: FeatureMaps) -> bool:
+    """Whether the engine can compute this network here: on a CPU, unpadded, undilated."""
+    return passed.x.device.type == "cpu" and all(
+        block.padding == 0 and block.conv.dilation == (1,) for block in passed.blocks
+    )
+
+
+class Engine:
+    """The way back for one `FeatureMaps`.
+
+    Parameters
+    ----------
+    passed : FeatureMaps
+        For which `supports` is true.
+    memory : int, in bytes
+        What the engine may keep beside the maps and the result (at least one sound's worth).
+    """
+
+    def __init__(self, passed: FeatureMaps, *, memory: int = 2**30) -> None:
+        # A copy, which shares the tensors: a pass and its engine that held each other would keep
+        # them until the garbage collector comes by, which for a folder of clips is too late.
+        self.passed, self.memory = copy(passed), memory
+        self._weights = [prepared(block) for block in passed.blocks]
+        self._gates: dict[tuple[int, int], Tensor] = {}
+        self._lock = Lock()
+
+    def sonify(self, layer: int, filters: Sequence[int]) -> Float[Tensor, "batch filters time"]:
+        """The raw sonifications of some filters of a layer, for every clip.
+
+        Parameters
+        ----------
+        layer : int
+        filters : sequence of int
+            Both checked by the caller.
+
+        Returns
+        -------
+        Tensor, shape (batch, filters, time)
+        """
+        clips, _, samples = self.passed.x.shape
+        result = self.passed.x.new_zeros(clips, len(filters), samples)
+        known = self._clips()
+        jobs: list[Callable[[], None]] = []
+        rest: list[Entry] = []
+        for clip, sounds in enumerate(result):
+            for lanes in self.lanes(layer, clip, filters):
+                if len(lanes) >= MANY:
+                    jobs += self._many(layer, known[clip], lanes, sounds)
+                else:
+                    windows = [window for lane in lanes for window in lane]
+                    rest += [(known[clip], window, sounds[window.row]) for window in windows]
+        parts = _divided(rest, max(len(rest) // MANY, min(len(rest), torch.get_num_threads())))
+        jobs += [partial(sonify_few, {layer: part}, self._weights) for part in parts]
+        self._work(jobs)
+        return result
+
+    def sonify_one_each(
+        self, layers: Sequence[int], filters: Int[ndarray, "batch layers"]
+    ) -> Float[Tensor, "batch layers time"]:
+        """The raw sonification of one filter of each layer, another for every clip.
+
+        Parameters
+        ----------
+        layers : sequence of int
+        filters : ndarray of int, shape (batch, layers)
+
+        Returns
+        -------
+        Tensor, shape (batch, layers, time)
+        """
+        clips, _, samples = self.passed.x.shape
+        result = self.passed.x.new_zeros(clips, len(layers), samples)
+        known = self._clips()
+        jobs = []
+        for members in _divided(range(clips), max(clips // _CLIPS, torch.get_num_threads())):
+            entries: dict[int, list[Entry]] = {layer: [] for layer in layers}
+            for clip in members:
+                for row, layer in enumerate(layers):
+                    for window in self._windows(layer, clip, [int(filters[clip, row])]):
+                        entries[layer].append((known[clip], window, result[clip, row]))
+            jobs.append(partial(sonify_few, entries, self._weights))
+        self._work(jobs)
+        return result
+
+    def _work(self, jobs: Sequence[Callable[[], None]]) -> None:
+        """Do what is to be done, each core a job of its own."""
+        threads = torch.get_num_threads()
+        if threads == 1 or len(jobs) == 1:
+            for job in jobs:
+                _run(job)
+            return
+        try:
+            with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as p:
+                for future in [p.submit(_run, job) for job in jobs]:
+                    future.result()
+        finally:
+            torch.set_num_threads(threads)
+
+    def _windows(self, layer: int, clip: int, filters: Sequence[int]) -> Iterator[Window]:
+        """What has to be computed of some maps of a clip."""
+        maps = self.passed.maps[layer - 1][clip, list(filters)].numpy()
+        return cut(maps, self.passed.blocks[:layer], filters)
+
+    def lanes(self, layer: int, clip: int, filters: Sequence[int]) -> list[list[Lane]]:
+        """The windows of some maps of a clip, packed; see `sonibook.deconvnet.cpu.windows`."""
+        gap = least_gap(self.passed.blocks[:layer])
+        return list(pack(self._windows(layer, clip, filters), gap))
+
+    def _many(
+        self, layer: int, clip: Clip, lanes: Sequence[Lane], result: Float[Tensor, "row time"]
+    ) -> list[Callable[[], None]]:
+        """Lanes of one clip in groups that share matrices, and every core as many of them."""
+        threads, weights = torch.get_num_threads(), self._weights[:layer]
+        # Its sound, its signal, and what is near the sound of it.
+        lane = 4 * 4 * self.passed.x.shape[2]
+        size = max(1, min(_LANES, self.memory // (lane * threads)))
+        groups = _divided(lanes, -(-len(lanes) // size))
+        first = min(window.first for lane in lanes for window in lane)
+        last = max(window.last for lane in lanes for window in lane)
+        # Where the groups cannot be shared out evenly, the time of each is.
+        even = len(groups) % threads == 0 or last - first < 4 * threads * context(weights)
+        bounds = _bounds(last - first, 1 if even else threads)
+        stretches = [range(first + begin, first + end) for begin, end in bounds]
+        return [
+            partial(sonify_many, clip, weights, group, steps, result)
+            for group in groups
+            for steps in stretches
+        ]
+
+    def _clips(self) -> list[Clip]:
+        """Every clip of the pass; made for each call, since they hold the engine by its gates."""
+        passed = self.passed
+        return [
+            Clip(
+                [maps[clip] for maps in passed.maps],
+                [None if switches is None else switches[clip] for switches in passed.switches],
+                partial(self._gate, clip),
+            )
+            for clip in range(len(passed.x))
+        ]
+
+    def _gate(self, clip: int, layer: int, steps: slice) -> Gates:
+        """As `sonibook.deconvnet.cpu.clip.Clip.gates`; kept within `memory`, all of them or none.
+
+        Of a long clip each stretch gets its own: what has no room for every layer would be made
+        anew, from end to end, for every stretch.
+        """
+        if 4 * self._gates_of_a_clip() > self.memory:
+            return self._made_gate(clip, layer, steps)
+        key = (clip, layer)
+        with self._lock:
+            if key in self._gates:
+                return self._gates[key][:, steps]
+        whole = self.passed.maps[layer - 1].shape[2] + 2 * (self._weights[layer - 1].steps - 1)
+        gate = self._made_gate(clip, layer, slice(0, whole))
+        with self._lock:
+            kept = sum(other.numel() for other in self._gates.values())
+            while self._gates and 4 * (kept + gate.numel()) > self.memory:
+                kept -= self._gates.pop(next(iter(self._gates))).numel()
+            self._gates[key] = gate
+        return gate[:, steps]
+
+    def _made_gate(self, clip: int, layer: int, steps: slice) -> Gates:
+        made, switches = self._weights[layer - 1], self.passed.switches[layer - 1]
+        maps = self.passed.maps[layer - 1][clip]
+        gate = maps.new_zeros(made.pool - 1, steps.stop - steps.start, len(maps))
+        first = steps.start - (made.steps - 1)
+        begin, end = max(first, 0), min(steps.stop - (made.steps - 1), maps.shape[1])
+        if switches is not None and begin < end:
+            here = switches[clip, :, begin:end].t()
+            for phase in range(1, made.pool):
+                # Of two phases the switch itself says which.
+                is_here = here if here.dtype is torch.bool else here == phase
+                gate[phase - 1, begin - first : end - first] = is_here
+        return gate
+
+    def _gates_of_a_clip(self) -> int:
+        """Floats of the gates of all layers."""
+        return sum(
+            (made.pool - 1) * maps.shape[1] * maps.shape[2]
+            for made, maps in zip(self._weights, self.passed.maps, strict=True)
+        )
+
+
+@torch.inference_mode()
+def _run(job: Callable[[], None]) -> None:
+    job()
+
+
+def _bounds(size: int, count: int) -> list[tuple[int, int]]:
+    """Where `count` parts of about one size begin and end."""
+    return list(pairwise(round(part * size / max(count, 1)) for part in range(count + 1)))
+
+
+def _divided(members: Sequence[Member], count: int) -> list[Sequence[Member]]:
+    """In `count` parts of about one size, in order."""
+    return [members[begin:end] for begin, end in _bounds(len(members), count)]

@@ -1,5 +1,0 @@
-"""The way back on a CPU, at the speed of its matrix multiplication."""
-
-from sonibook.engine.way_back import Engine, supports
-
-__all__ = ["Engine", "supports"]

@@ -1,0 +1,295 @@
+"""Published networks: safetensors in half precision, with the card inside.
+
+A published weight is rounded to float16 once and that value is used everywhere
+(``w.half().float()``): rounding flips max-pool switches, so two precisions of "the same" network
+do not sonify alike. The card (what made the network, its classes, its accuracy) is JSON in the
+file's header, so that the two cannot be separated. No pickle is ever read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from sonibook.errors import CheckpointError
+from sonibook.files import atomic
+from sonibook.model.encoder import CHANNELS, CNN12, EMBEDDING, KERNELS, Classifier
+from sonibook.results import DATA_FOLDERS
+from sonibook.untrusted import parse_json
+
+AnyNetwork = TypeVar("AnyNetwork", bound=CNN12 | Classifier)
+
+#: How a training run names what it keeps of an epoch.
+_EPOCH = re.compile(r"epoch-(\d+)\.safetensors")
+
+
+def shipped() -> dict[str, Path]:
+    """The checkpoints that come with sonibook, by name."""
+    return {
+        path.stem: path
+        for folder in DATA_FOLDERS
+        for path in sorted((folder / "checkpoints").glob("*.safetensors"))
+    }
+
+
+def kept_checkpoints(name: str | Path) -> dict[int, Path]:
+    """The checkpoints that were kept of one training run, to watch its features grow.
+
+    Parameters
+    ----------
+    name : str or Path
+        Of a shipped run, such as ``"contrastive"`` (those in ``data/checkpoints/kept``); or the
+        folder of a run of your own that was trained with ``keep_every``.
+
+    Returns
+    -------
+    dict from int to Path
+        By epoch, first epoch first; 0 is the network before its first step. Give a path to
+        `load_encoder`.
+
+    Raises
+    ------
+    CheckpointError
+        If nothing was kept there.
+    """
+    runs = {
+        folder.name: folder
+        for data in DATA_FOLDERS
+        for folder in sorted((data / "checkpoints" / "kept").glob("*"))
+    }
+    for folder in (runs.get(str(name)), Path(name) / "kept", Path(name)):
+        if folder is not None and (found := _epochs_in(folder)):
+            return found
+    known = ", ".join(run for run in runs if _epochs_in(runs[run])) or "none"
+    raise CheckpointError(
+        f"{name}: no checkpoints were kept there (epoch-0000.safetensors and so on), nor is it a "
+        f"shipped run ({known})."
+    )
+
+
+def _epochs_in(folder: Path) -> dict[int, Path]:
+    paths = folder.glob("epoch-*.safetensors")
+    found = {int(match[1]): path for path in paths if (match := _EPOCH.fullmatch(path.name))}
+    return dict(sorted(found.items()))
+
+
+def save_checkpoint(path: str | Path, network: CNN12 | Classifier, card: dict[str, Any]) -> None:
+    """Publish a network: folded to plain convolutions, rounded to float16, card in the header.
+
+    Parameters
+    ----------
+    path : str or Path
+        Ends in ``.safetensors``; written whole or not at all.
+    network : CNN12 or Classifier
+    card : dict
+        Must be JSON. ``width``, ``depth`` and ``classes`` are added.
+
+    Raises
+    ------
+    CheckpointError
+        If a weight is not finite in float16.
+    OSError
+        If the file cannot be written.
+    """
+    encoder = network.encoder if isinstance(network, Classifier) else network
+    tensors = dict(encoder.fold().state_dict())
+    card = {**card, "width": encoder.width, "depth": encoder.depth}
+    if isinstance(network, Classifier):
+        tensors |= {f"head.{name}": value for name, value in network.head.state_dict().items()}
+        card["classes"] = list(network.classes)
+    half = {name: value.detach().cpu().half().contiguous() for name, value in tensors.items()}
+    for name, value in half.items():
+        if not torch.isfinite(value).all():
+            raise CheckpointError(f"{path}: {name} has weights that float16 cannot hold.")
+    with atomic(path) as temporary:
+        # Not save_file, whose errors do not say that a disk is full.
+        temporary.write_bytes(save(half, metadata={"card": json.dumps(card, ensure_ascii=False)}))
+
+
+def canonical(network: AnyNetwork) -> AnyNetwork:
+    """The network as it is published: folded, every weight rounded to float16, in `eval` mode.
+
+    Parameters
+    ----------
+    network : CNN12 or Classifier
+
+    Returns
+    -------
+    CNN12 or Classifier
+        A copy, in float32.
+    """
+    copy: CNN12 | Classifier
+    if isinstance(network, Classifier):
+        copy = Classifier(network.encoder.fold(), network.classes)
+        copy.head.load_state_dict(network.head.state_dict())
+    else:
+        copy = network.fold()
+    copy.load_state_dict({key: value.half().float() for key, value in copy.state_dict().items()})
+    return cast(AnyNetwork, copy.eval())
+
+
+def read_card(name: str | Path) -> dict[str, Any]:
+    """The card of a checkpoint.
+
+    Parameters
+    ----------
+    name : str or Path
+        A shipped name (`shipped`) or a path to a ``.safetensors`` file.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such checkpoint, or it is damaged.
+    """
+    return _read(name)[0]
+
+
+def load_encoder(name: str | Path) -> CNN12:
+    """A trained encoder, in evaluation mode.
+
+    Parameters
+    ----------
+    name : str or Path
+        A shipped name (`shipped`), such as ``"supervised"``, or a path to a ``.safetensors`` file.
+
+    Returns
+    -------
+    CNN12
+        Plain (``norm="none"``), float32 weights with float16 values.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no such checkpoint, it is damaged, or of another network.
+    """
+    return _build(name)[0]
+
+
+def load_classifier(name: str | Path) -> Classifier:
+    """A trained encoder with the linear layer that names classes, in evaluation mode.
+
+    Parameters
+    ----------
+    name : str or Path
+        As for `load_encoder`.
+
+    Returns
+    -------
+    Classifier
+
+    Raises
+    ------
+    CheckpointError
+        As `load_encoder`, and if the checkpoint has no classes.
+    """
+    encoder, card, tensors = _build(name)
+    if "head.weight" not in tensors or "classes" not in card:
+        raise CheckpointError(f"{name}: holds an encoder without classes; use load_encoder.")
+    classes = card["classes"]
+    if not isinstance(classes, list) or not all(isinstance(entry, str) for entry in classes):
+        raise CheckpointError(f"{name}: the classes in its card are no list of names.")
+    classifier = Classifier(encoder, tuple(classes))
+    head = {key.removeprefix("head."): t for key, t in tensors.items() if key.startswith("head.")}
+    _check(name, classifier.head, head)
+    classifier.head.load_state_dict(head)
+    return classifier.eval()
+
+
+def _build(name: str | Path) -> tuple[CNN12, dict[str, Any], dict[str, Tensor]]:
+    card, tensors = _read(name)
+    first = tensors.get("features.conv1.weight")
+    if first is None or first.ndim != 3:
+        raise CheckpointError(f"{name}: holds no CNN12 (features.conv1.weight is missing).")
+    ours = {key: tensor for key, tensor in tensors.items() if not key.startswith("head.")}
+    width = max(first.shape[0], 1) / CHANNELS[0]
+    depth = 1
+    while depth < len(CHANNELS) and f"features.conv{depth + 1}.weight" in ours:
+        depth += 1
+    # Before one is built: the CNN12 that another network's first layer suggests may be huge.
+    last, channels = ours[f"features.conv{depth}.weight"], round(CHANNELS[depth - 1] * width)
+    if last.shape[0] != channels:
+        raise CheckpointError(
+            f"{name}: holds no CNN12 ({first.shape[0]} channels in features.conv1 ask for "
+            f"{channels} in features.conv{depth}, not {last.shape[0]})."
+        )
+    _check_shapes(name, ours, width=width, depth=depth)
+    encoder = CNN12(width=width, depth=depth)
+    _check(name, encoder, ours)
+    encoder.load_state_dict(ours)
+    return encoder.eval(), card, tensors
+
+
+def _check_shapes(
+    name: str | Path, tensors: dict[str, Tensor], *, width: float, depth: int
+) -> None:
+    """See that the file holds all the large tensors of the network that it asks for.
+
+    A file of a megabyte could ask for a network of terabytes, the rest of it being empty.
+    """
+    channels = [1, *(round(count * width) for count in CHANNELS[:depth])]
+    shapes: dict[str, tuple[int, ...]] = {
+        f"features.conv{number}.weight": (channels[number], channels[number - 1], kernel)
+        for number, kernel in enumerate(KERNELS[:depth], start=1)
+    }
+    if depth == len(CHANNELS):
+        shapes["fc1.fc10.weight"] = (EMBEDDING, channels[-1])
+    for key, shape in shapes.items():
+        if key not in tensors:
+            raise CheckpointError(f"{name}: the tensor {key} is missing.")
+        _check_shape(name, key, tensors[key], shape)
+
+
+def _check_shape(name: str | Path, key: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
+    if tuple(tensor.shape) != shape:
+        raise CheckpointError(
+            f"{name}: {key} has the shape {tuple(tensor.shape)}, a CNN12 of this width has {shape}."
+        )
+
+
+def _check(name: str | Path, module: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """See that `tensors` are those of `module`, or say which one does not fit."""
+    expected = module.state_dict()
+    for key in sorted(expected.keys() | tensors.keys()):
+        if key not in tensors:
+            raise CheckpointError(f"{name}: the tensor {key} is missing.")
+        if key not in expected:
+            raise CheckpointError(f"{name}: the tensor {key} is none of a CNN12.")
+        _check_shape(name, key, tensors[key], tuple(expected[key].shape))
+
+
+def _read(name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    path = shipped().get(str(name), Path(name))
+    if not path.is_file():
+        known = ", ".join(shipped()) or "none"
+        raise CheckpointError(f"{name}: there is no such file, nor a shipped checkpoint ({known}).")
+    if path.suffix != ".safetensors":
+        raise CheckpointError(
+            f"{path}: only .safetensors files are read (a pickle could run any code)."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            card = parse_json((file.metadata() or {}).get("card", "{}"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: is no safetensors file ({reason}).") from None
+    if not isinstance(card, dict):
+        raise CheckpointError(f"{path}: its card is no JSON object.")
+    for key, tensor in tensors.items():
+        if tensor.dtype not in (torch.float16, torch.float32):
+            raise CheckpointError(f"{path}: {key} is {tensor.dtype}, not float16 or float32.")
+        if not torch.isfinite(tensor).all():
+            raise CheckpointError(f"{path}: {key} holds NaN or infinite weights.")
+    # Rounding once more leaves canonical weights as they are, and makes any others canonical.
+    return card, {key: tensor.half().float() for key, tensor in tensors.items()}

@@ -1,0 +1,160 @@
+"""The layers CNN12 is made of, laid out in memory so that a CPU is quick at them.
+
+Shapes are PyTorch's: ``(batch, channel, time)``. Memory is ``(batch, time, channel)``: the
+channels of one time step lie side by side, so that a convolution is one long matrix product.
+A two-dimensional convolution over a height of one, in the channels-last format, does exactly
+that; everything else in this file follows from it.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sonibook.model.gradients import LongConvolution, PooledBlock, PoolOfTwo, is_long
+
+#: Weights that outgrow a usual core's cache.
+_MANY_WEIGHTS = 2**20
+
+
+def channels_last(x: Tensor) -> Tensor:
+    """Lay the channels of each time step side by side in memory; values and shape stay.
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, channel, time) or (out, in, kernel)
+        A feature map, or the weights of a convolution.
+
+    Returns
+    -------
+    Tensor, the shape of `x`
+    """
+    return x.transpose(1, 2).contiguous().transpose(1, 2)
+
+
+def he_normal(module: nn.Conv1d | nn.Linear, generator: torch.Generator | None) -> None:
+    """Give a layer He (Kaiming) normal weights and zero biases, in place.
+
+    With PyTorch's default the signal dies on its way up an un-normalised stack, and the network
+    never leaves chance.
+
+    Parameters
+    ----------
+    module : torch.nn.Conv1d or torch.nn.Linear
+    generator : torch.Generator or None
+        None draws from PyTorch's own.
+    """
+    # Drawn in the order of the shape, however the weights lie in memory.
+    fresh = torch.empty(module.weight.shape)
+    nn.init.kaiming_normal_(fresh, nonlinearity="relu", generator=generator)
+    with torch.no_grad():
+        module.weight.copy_(fresh)
+        if module.bias is not None:
+            module.bias.zero_()
+
+
+def effective_weight(conv: nn.Conv1d) -> Float[Tensor, "filter channel tap"]:
+    """The weights that a convolution really multiplies by, standardised or plain."""
+    return conv.effective_weight() if isinstance(conv, Conv1d) else conv.weight
+
+
+class Conv1d(nn.Conv1d):
+    """`torch.nn.Conv1d`, the same numbers, computed in channels-last memory."""
+
+    #: Whether in training a clip's map depends on the other clips.
+    sees_batch = False
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        padding: int = 0,
+        dilation: int = 1,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation)
+        self.weight = nn.Parameter(channels_last(self.weight.detach()))
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether it is neither padded nor dilated."""
+        return self.padding == (0,) and self.dilation == (1,)
+
+    def effective_weight(self) -> Float[Tensor, "filter channel tap"]:
+        """The weights of the convolution that is really computed."""
+        return self.weight
+
+    def forward(self, input: Float[Tensor, "batch channel time"]) -> Tensor:
+        return self.convolve(input, self.effective_weight(), self.bias)
+
+    def convolve(
+        self,
+        input: Float[Tensor, "batch channel time"],
+        weight: Float[Tensor, "filter channel tap"],
+        bias: Float[Tensor, " filter"] | None,
+    ) -> Tensor:
+        """Convolve with weights of this layer's shape, the way that is quick for them."""
+        # The two short cuts are a CPU's alone: XLA has no windows that overlap in memory.
+        simple = input.is_cpu and self.is_simple
+        if simple and self.in_channels == 1 and torch.is_grad_enabled():
+            # One channel leaves a convolution nothing to vectorise over: multiply windows instead.
+            windows = input[:, 0].unfold(1, self.kernel_size[0], 1)
+            return F.linear(windows, weight[:, 0], bias).transpose(1, 2)
+        if simple and weight.numel() > _MANY_WEIGHTS and input.numel() < weight.numel() // 8:
+            # Few steps, many weights: one product reads them once, as they lie.
+            windows = input.transpose(1, 2).unfold(1, self.kernel_size[0], 1).transpose(2, 3)
+            flat = weight.transpose(1, 2).flatten(1)
+            return F.linear(windows.flatten(2), flat, bias).transpose(1, 2)
+        if simple and is_long(input, self.in_channels):
+            return LongConvolution.apply(input, weight, bias)
+        return F.conv2d(
+            input.unsqueeze(2),
+            weight.unsqueeze(2),
+            bias,
+            padding=(0, int(self.padding[0])),
+            dilation=(1, self.dilation[0]),
+        ).squeeze(2)
+
+
+class MaxPool1d(nn.MaxPool1d):
+    """`torch.nn.MaxPool1d`, the same numbers, computed in channels-last memory."""
+
+    def forward(self, input: Float[Tensor, "batch channel time"]) -> Tensor:
+        size, *_ = self.kernel_size if isinstance(self.kernel_size, tuple) else (self.kernel_size,)
+        if size == 2 and input.is_cpu:
+            return PoolOfTwo.apply(input)
+        return F.max_pool2d(input.unsqueeze(2), (1, size)).squeeze(2)
+
+
+class Blocks(nn.Sequential):
+    """Conv-relu-[pool] blocks one after the other; in training, each pooled one is a single step.
+
+    The numbers are those of the modules, one by one. Hooks on them are called in evaluation mode
+    and under `torch.no_grad`, and not while a CPU trains.
+    """
+
+    def forward(self, input: Float[Tensor, "batch channel time"]) -> Tensor:
+        if not (self.training and input.is_cpu and torch.is_grad_enabled()):
+            return super().forward(input)
+        y, modules = input, list(self)
+        while modules:
+            if _is_one_step(*modules[:3]):
+                conv = cast(Conv1d, modules[0])
+                y = PooledBlock.apply(y, conv.effective_weight(), conv.bias)
+                del modules[:3]
+            else:
+                y = modules.pop(0)(y)
+        return y
+
+
+def _is_one_step(conv: nn.Module, *others: nn.Module) -> bool:
+    """Whether `PooledBlock` computes these three modules."""
+    match others:
+        case nn.ReLU(), MaxPool1d(kernel_size=2) if isinstance(conv, Conv1d):
+            return conv.is_simple and conv.bias is not None and not conv.sees_batch
+    return False

@@ -1,0 +1,150 @@
+"""Normalisation that folds away: it helps a network to train, and leaves plain convolutions.
+
+The paper trains without any. A normalised convolution here can always say which plain weights it
+multiplies by (`effective_weight`), and `fold` gives the plain convolution itself.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from sonibook.model.layers import Conv1d
+from sonibook.processes import process_count, sum_of_all
+
+#: ReLU halves the second moment of a centred Gaussian and leaves this share of it as variance.
+#: Dividing by its square root gives unit variance after ReLU (Brock et al. 2021, section 2).
+RELU_GAIN = math.sqrt(2.0 / (1.0 - 1.0 / math.pi))
+
+
+class FoldableConv1d(Conv1d):
+    """A convolution with a normalisation that a plain one can stand in for.
+
+    Parameters
+    ----------
+    in_channels, out_channels, kernel_size : int
+        As for `torch.nn.Conv1d`.
+    """
+
+    bias: nn.Parameter
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size)
+
+    def effective_bias(self) -> Float[Tensor, " filter"]:
+        """The bias that is really added."""
+        return self.bias
+
+    def fold(self) -> Conv1d:
+        """The plain convolution with the same effective weights.
+
+        Returns
+        -------
+        Conv1d
+            Equal, up to rounding, to this layer in evaluation mode.
+        """
+        plain = Conv1d(self.in_channels, self.out_channels, self.kernel_size[0])
+        folded = {"weight": self.effective_weight(), "bias": self.effective_bias()}
+        plain.load_state_dict(folded)
+        return plain
+
+
+class StandardisedConv1d(FoldableConv1d):
+    """A convolution whose filters are centred and scaled to unit gain at every step.
+
+    Scaled weight standardisation (Brock, De & Smith 2021, "Characterizing signal propagation to
+    close the performance gap in unnormalized ResNets", equation 1): each filter has its mean
+    taken away, is divided by its standard deviation times the square root of its fan-in, and is
+    multiplied by the gain of ReLU and by one learned number. No batch statistics: clips of a
+    batch know nothing of each other, and no process needs another's.
+
+    Parameters
+    ----------
+    in_channels, out_channels, kernel_size : int
+        As for `torch.nn.Conv1d`.
+    """
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
+        super().__init__(in_channels, out_channels, kernel_size)
+        self.gain = nn.Parameter(torch.ones(out_channels))
+
+    def effective_weight(self) -> Float[Tensor, "filter channel tap"]:
+        var, mean = torch.var_mean(self.weight, dim=(1, 2), keepdim=True, correction=0)
+        fan_in = self.in_channels * self.kernel_size[0]
+        scale = torch.rsqrt(var * fan_in + 1e-8) * (RELU_GAIN * self.gain[:, None, None])
+        return (self.weight - mean) * scale
+
+
+class BatchNormConv1d(FoldableConv1d):
+    """A convolution followed by batch normalisation (Ioffe & Szegedy 2015).
+
+    For comparison: clips of a batch see each other's statistics, and where several processes train
+    together the statistics are those of the whole batch, so that no process can tell its own clips
+    from the others' (a leak that contrastive training would exploit; Chen et al. 2020).
+
+    Parameters
+    ----------
+    in_channels, out_channels, kernel_size : int
+        As for `torch.nn.Conv1d`.
+    momentum : float in (0, 1]
+        Share of the newest batch in the running statistics, which evaluation uses.
+    eps : float > 0
+        Added to variances.
+    """
+
+    running_mean: Tensor
+    running_var: Tensor
+    sees_batch = True
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        momentum: float = 0.1,
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size)
+        self.gain = nn.Parameter(torch.ones(out_channels))
+        self.momentum, self.eps = momentum, eps
+        self.register_buffer("running_mean", torch.zeros(out_channels))
+        self.register_buffer("running_var", torch.ones(out_channels))
+
+    def _scale(self) -> Float[Tensor, " filter"]:
+        return self.gain * torch.rsqrt(self.running_var + self.eps)
+
+    def effective_weight(self) -> Float[Tensor, "filter channel tap"]:
+        return self.weight * self._scale()[:, None, None]
+
+    def effective_bias(self) -> Float[Tensor, " filter"]:
+        return super().effective_bias() - self.running_mean * self._scale()
+
+    def forward(self, input: Float[Tensor, "batch channel time"]) -> Tensor:
+        if not self.training:
+            return self.convolve(input, self.effective_weight(), self.effective_bias())
+        y = self.convolve(input, self.weight, None)
+        mean, var = _moments(y)
+        with torch.no_grad():
+            count = y.shape[0] * y.shape[2] * process_count()
+            self.running_mean.lerp_(mean, self.momentum)
+            self.running_var.lerp_(var * (count / max(count - 1, 1)), self.momentum)
+        scale = self.gain * torch.rsqrt(var + self.eps)
+        shift = super().effective_bias() - mean * scale
+        return y * scale[:, None] + shift[:, None]
+
+
+def _moments(
+    y: Float[Tensor, "batch channel time"],
+) -> tuple[Float[Tensor, " channel"], Float[Tensor, " channel"]]:
+    """Mean and variance of each channel over the whole batch, all processes together."""
+    var, mean = torch.var_mean(y, dim=(0, 2), correction=0)
+    if process_count() == 1:
+        return mean, var
+    # Every process has as many clips: the moments are means of moments.
+    both = torch.stack((mean, var + mean.square())) / process_count()
+    mean, square = sum_of_all(both)
+    return mean, square - mean.square()

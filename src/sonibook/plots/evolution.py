@@ -1,0 +1,115 @@
+"""Filters through training: a strip of spectrograms each, and how alike they are to the last one
+(paper, figure 5).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from matplotlib import colormaps
+from matplotlib.figure import SubFigure
+
+from sonibook.analysis.evolution import RANGE_DB, EvolutionResult, FilterEvolution
+from sonibook.audio import SAMPLE_RATE
+from sonibook.plots.picture import Picture, picture
+from sonibook.plots.style import ACTIVITY, GREY, LEVELS, look, new_figure
+
+#: More checkpoints than this are too small to see.
+_MOST_SHOWN = 8
+#: With more filters than this, there is a strip of each layer's first only.
+_MOST_STRIPS = 12
+_MEASURES = {
+    "correlation": "correlation of spectrograms",
+    "coherence": "mean top-5 coherence",
+    "cosine": "cosine of waveforms",
+}
+
+
+def evolution_figure(result: EvolutionResult) -> Picture:
+    """Draw each filter's sonifications checkpoint by checkpoint, and their likeness to the last.
+
+    Parameters
+    ----------
+    result : EvolutionResult
+
+    Returns
+    -------
+    Picture
+        Above: a row a filter (of more than twelve, each layer's first), a column a checkpoint (at
+        most eight, evenly spread), each spectrogram relative to its own loudest point; grey where
+        the filter is dead. Below: three measures of likeness, a line a filter, dark where its
+        layer is early.
+    """
+    rows = result.filters
+    strips = rows if len(rows) <= _MOST_STRIPS else _first_of_each_layer(rows)
+    with look():
+        figure = new_figure(10.0, 0.6 + 0.62 * len(strips) + 2.6)
+        heights = [0.6 + 0.62 * len(strips), 2.6]
+        above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
+        _draw_strips(above, strips)
+        _draw_likeness(below, rows)
+    return picture(figure, alt=_words(result))
+
+
+def _first_of_each_layer(rows: tuple[FilterEvolution, ...]) -> tuple[FilterEvolution, ...]:
+    by_layer = {row.layer: row for row in reversed(rows)}
+    return tuple(by_layer[layer] for layer in sorted(by_layer))
+
+
+def _draw_strips(figure: SubFigure, rows: tuple[FilterEvolution, ...]) -> None:
+    count = len(rows[0].steps)
+    columns = np.unique(np.linspace(0, count - 1, min(count, _MOST_SHOWN)).round().astype(int))
+    grid = figure.subplots(len(rows), len(columns), squeeze=False)
+    for row, line in zip(rows, grid, strict=True):
+        for axes, place in zip(line, columns, strict=True):
+            step = row.steps[place]
+            if step.energy > 0:
+                extent = (0.0, row.seconds, 0.0, SAMPLE_RATE / 2000)
+                axes.imshow(step.levels, cmap=LEVELS, vmin=0, vmax=RANGE_DB, extent=extent)
+            else:
+                axes.set_facecolor("#D1D5DB")
+                axes.text(0.5, 0.5, "dead", ha="center", va="center", transform=axes.transAxes)
+            axes.set(xticks=[], yticks=[])
+        line[0].set_yticks([0, 4], ["0", "4 kHz"])
+        title = f"layer {row.layer}\nfilter {row.filter}"
+        line[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=8.5)
+    for axes, place in zip(grid[0], columns, strict=True):
+        axes.set_title(f"epoch {rows[0].steps[place].epoch}", fontweight="normal", fontsize=9)
+
+
+def _draw_likeness(figure: SubFigure, rows: tuple[FilterEvolution, ...]) -> None:
+    deepest = max(row.layer for row in rows)
+    for axes, (name, label) in zip(figure.subplots(1, 3), _MEASURES.items(), strict=True):
+        for row in rows:
+            epochs = [step.epoch for step in row.steps]
+            colour = colormaps[ACTIVITY](0.9 * (row.layer - 1) / max(deepest - 1, 1))
+            axes.plot(epochs, _values(row, name), color=colour, linewidth=1.0)
+        table = np.array([_values(row, name) for row in rows])
+        known = ~np.isnan(table).all(axis=0)
+        mean = np.nanmean(table[:, known], axis=0)
+        axes.plot(np.array(epochs)[known], mean, color=GREY, linewidth=3.0, label="mean")
+        axes.set(xlabel="epoch", ylabel=label)
+        axes.grid(True)
+    axes.legend()
+
+
+def _values(row: FilterEvolution, name: str) -> list[float]:
+    values = [getattr(step, name) for step in row.steps]
+    return [np.nan if value is None else value for value in values]
+
+
+def _words(result: EvolutionResult) -> str:
+    epochs = [step.epoch for step in result.filters[0].steps]
+    if len(result.filters) > _MOST_STRIPS:
+        layers = sorted({row.layer for row in result.filters})
+        each = {f"layer {n}": [r for r in result.filters if r.layer == n] for n in layers}
+    else:
+        each = {f"layer {row.layer}, filter {row.filter}": [row] for row in result.filters}
+    parts = []
+    for name, rows in each.items():
+        known = [first for row in rows if (first := row.steps[0].correlation) is not None]
+        parts.append(f"{name}: {np.mean(known):.2f}" if known else f"{name}: dead")
+    return (
+        f"Spectrograms of {len(result.filters)} filters' sonifications at {len(epochs)} "
+        f"checkpoints, epoch {epochs[0]} to {epochs[-1]}, and their likeness to the last. "
+        f"Correlation of the first with the last spectrogram: {'; '.join(parts)}."
+    )

@@ -1,0 +1,280 @@
+"""Sounds as pictures: waveforms and log spectrograms, pairs of them on shared scales."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
+from numpy import ndarray
+
+from sonibook.audio import SAMPLE_RATE
+from sonibook.plots.excerpts import Sound, as_waveform, peak_of
+from sonibook.plots.style import CYCLE, FLOOR_DB, INPUT, LEVELS, SONIFICATION, look, new_figure
+
+#: Samples in a frame of a spectrogram (32 ms at 8 kHz), and from one frame to the next (8 ms).
+FRAME, HOP = 256, 64
+
+
+def power_spectrogram(x: Sound, *, frame: int = FRAME, hop: int = HOP) -> Float[ndarray, "freq t"]:
+    """Power in short overlapping frames (Hann window).
+
+    Parameters
+    ----------
+    x : ndarray or Tensor, shape (time,)
+    frame, hop : int > 0, in samples
+        Length of a frame, and from one to the next.
+
+    Returns
+    -------
+    ndarray, shape (frame // 2 + 1, time // hop + 1), >= 0
+        Frame t is centred at sample ``t * hop``; beyond its ends the sound is taken as silent.
+    """
+    frames = torch.stft(
+        torch.from_numpy(as_waveform(x)),
+        frame,
+        hop_length=hop,
+        window=torch.hann_window(frame),
+        center=True,
+        pad_mode="constant",
+        return_complex=True,
+    )
+    return frames.abs().square().numpy()
+
+
+def decibels(
+    power: Float[ndarray, "freq t"], *, reference: float, floor_db: float = FLOOR_DB
+) -> Float[ndarray, "freq t"]:
+    """Power as a level in dB re `reference`, no lower than `floor_db` (everywhere, if it is 0)."""
+    least = 10 ** (floor_db / 10)
+    return 10 * np.log10(np.maximum(power / reference if reference > 0 else 0 * power, least))
+
+
+def waveform(
+    x: Sound, *, sample_rate: int = SAMPLE_RATE, title: str = "", peak: float | None = None
+) -> Figure:
+    """A waveform over time.
+
+    Parameters
+    ----------
+    x : ndarray or Tensor, shape (time,)
+    sample_rate : int > 0, in Hz
+    title : str
+    peak : float or None
+        End of the amplitude axis; None takes the sound's own peak.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    AudioError
+        If `x` is no waveform.
+    """
+    with look():
+        figure = new_figure(8.0, 1.8)
+        axes = figure.subplots()
+        draw_waveform(axes, x, sample_rate=sample_rate, peak=peak or peak_of(x), colour=INPUT)
+        axes.set(xlabel="time / s", ylabel="amplitude", title=title)
+    return figure
+
+
+def log_spectrogram(
+    x: Sound,
+    *,
+    sample_rate: int = SAMPLE_RATE,
+    title: str = "",
+    reference: float | None = None,
+    floor_db: float = FLOOR_DB,
+) -> Figure:
+    """A spectrogram in dB.
+
+    Parameters
+    ----------
+    x : ndarray or Tensor, shape (time,)
+    sample_rate : int > 0, in Hz
+    title : str
+    reference : float > 0, or None
+        Power at 0 dB, as `power_spectrogram` gives it; None takes the sound's own maximum. Give
+        the same to all figures that are to be compared.
+    floor_db : float < 0
+        What is softer is drawn as this.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    AudioError
+        If `x` is no waveform.
+    """
+    power = power_spectrogram(x)
+    loudest = float(power.max()) if reference is None else reference
+    with look():
+        figure = new_figure(8.0, 2.6)
+        axes = figure.subplots()
+        levels = decibels(power, reference=loudest, floor_db=floor_db)
+        image = draw_levels(axes, levels, sample_rate=sample_rate, floor_db=floor_db)
+        axes.set(xlabel="time / s", ylabel="frequency / kHz", title=title)
+        figure.colorbar(image, ax=axes, label="level / dB", pad=0.01)
+    return figure
+
+
+def compare(
+    x: Sound,
+    s: Sound,
+    *,
+    sample_rate: int = SAMPLE_RATE,
+    titles: tuple[str, str] = ("Input", "Sonification"),
+    floor_db: float = FLOOR_DB,
+) -> Figure:
+    """Waveform and log spectrogram of an input and a sonification, side by side.
+
+    Parameters
+    ----------
+    x, s : ndarray or Tensor, shapes (time,)
+    sample_rate : int > 0, in Hz
+    titles : (str, str)
+    floor_db : float < 0, in dB re the louder of the two
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Both share all scales.
+
+    Raises
+    ------
+    AudioError
+        If one of the two is no waveform.
+    """
+    return side_by_side([x, s], titles=titles, sample_rate=sample_rate, floor_db=floor_db)
+
+
+def side_by_side(
+    sounds: Sequence[Sound],
+    *,
+    titles: Sequence[str],
+    sample_rate: int = SAMPLE_RATE,
+    floor_db: float = FLOOR_DB,
+    first_is_input: bool = True,
+) -> Figure:
+    """Waveforms above, log spectrograms below, one column a sound, all on the same scales.
+
+    Parameters
+    ----------
+    sounds : sequence of ndarray or Tensor, shapes (time,)
+    titles : sequence of str
+        One for each.
+    sample_rate : int > 0, in Hz
+    floor_db : float < 0, in dB re the loudest point of all
+    first_is_input : bool
+        Whether to draw the first in the input's colour; the others are sonifications.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+
+    Raises
+    ------
+    AudioError
+        If one of them is no waveform.
+    ValueError
+        If there are not as many titles as sounds, or none.
+    """
+    if len(sounds) != len(titles) or not sounds:
+        raise ValueError(f"Give one title for each sound: {len(titles)} for {len(sounds)}.")
+    powers = [power_spectrogram(x) for x in sounds]
+    reference = max(float(power.max()) for power in powers)
+    peak = peak_of(*sounds)
+    with look():
+        figure = new_figure(max(2.3 * len(sounds), 8.0), 3.7)
+        grid = figure.subplots(
+            2, len(sounds), sharex=True, sharey="row", height_ratios=[1, 2], squeeze=False
+        )
+        for column, (x, power, title) in enumerate(zip(sounds, powers, titles, strict=True)):
+            above, below = grid[:, column]
+            colour = INPUT if first_is_input and column == 0 else SONIFICATION
+            draw_waveform(above, x, sample_rate=sample_rate, peak=peak, colour=colour)
+            above.set_title(title)
+            levels = decibels(power, reference=reference, floor_db=floor_db)
+            image = draw_levels(below, levels, sample_rate=sample_rate, floor_db=floor_db)
+            below.set_xlabel("time / s")
+        grid[0, 0].set_ylabel("amplitude")
+        grid[1, 0].set_ylabel("frequency / kHz")
+        grid[0, 0].set_xlim(0, max(len(x) for x in sounds) / sample_rate)
+        figure.colorbar(image, ax=grid[1].tolist(), label="level / dB", pad=0.01)
+    return figure
+
+
+def lines(
+    curves: Mapping[str, Sequence[float] | ndarray],
+    at: Sequence[int] | Sequence[float] | ndarray,
+    *,
+    xlabel: str,
+    ylabel: str,
+    log_y: bool = False,
+) -> Figure:
+    """A few measured curves over a common axis, each with a marker of its own.
+
+    Parameters
+    ----------
+    curves : mapping from str to sequence of float, shapes (points,)
+        By name, which the legend shows.
+    at : sequence of float, shape (points,)
+    xlabel, ylabel : str
+    log_y : bool
+        Whether the upright axis is logarithmic.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+    """
+    with look():
+        figure = new_figure(7.0, 2.8)
+        axes = figure.subplots()
+        for (name, values), marker, colour in zip(
+            curves.items(), "os^Dv*"[: len(curves)], CYCLE[: len(curves)], strict=True
+        ):
+            axes.plot(at, values, marker=marker, color=colour, label=name, markersize=4.5)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        if log_y:
+            axes.set_yscale("log")
+        axes.grid(True)
+        axes.legend()
+    return figure
+
+
+def draw_waveform(axes: Axes, x: Sound, *, sample_rate: int, peak: float, colour: str) -> None:
+    """Draw a waveform: as a line, or where there are many samples as the range of each stretch."""
+    array = as_waveform(x)
+    seconds = len(array) / sample_rate
+    stretches = 1200
+    if len(array) <= 2 * stretches:
+        axes.plot(np.arange(len(array)) / sample_rate, array, color=colour, linewidth=0.8)
+    else:
+        edges = np.linspace(0, len(array), stretches, endpoint=False).astype(int)
+        low, high = np.minimum.reduceat(array, edges), np.maximum.reduceat(array, edges)
+        axes.fill_between(edges / sample_rate, low, high, color=colour, linewidth=0.4)
+    limit = 1.05 * peak if peak > 0 else 1.0
+    axes.set(xlim=(0, seconds), ylim=(-limit, limit))
+
+
+def draw_levels(
+    axes: Axes, levels: Float[ndarray, "freq t"], *, sample_rate: int, floor_db: float
+) -> AxesImage:
+    """Draw a spectrogram that is already in dB."""
+    seconds = (levels.shape[1] - 1) * HOP / sample_rate
+    return axes.imshow(
+        levels,
+        cmap=LEVELS,
+        vmin=floor_db,
+        vmax=0.0,
+        extent=(0.0, max(seconds, HOP / sample_rate), 0.0, sample_rate / 2000),
+        interpolation="nearest",
+    )

@@ -1,0 +1,229 @@
+"""Reads the results files that claims are judged by; what is missing gives None."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+
+from sonibook.analysis.ablation_result import AblationResult, NetworkAblation
+from sonibook.analysis.evolution import EvolutionResult, FilterEvolution
+from sonibook.analysis.favourites import FavouritesResult
+from sonibook.analysis.layer_coherence import CoherenceResult
+from sonibook.analysis.layers import LayerResult
+from sonibook.analysis.result import Estimate, Result, estimate
+from sonibook.analysis.selectivity import SelectivityResult
+from sonibook.analysis.shifts import ShiftResult
+from sonibook.analysis.stimulation import StimulationResult
+from sonibook.replication.measures import Measure, less, minus, negative, of, of_regime, over_layers
+from sonibook.replication.table import Difference
+
+Kind = TypeVar("Kind", bound=Result)
+#: The results file of each regime's figure 5.
+EVOLUTIONS = {"contrastive": "figure-5", "supervised": "figure-5-supervised"}
+#: Of a layer of one network, the estimate in question.
+Pick = Callable[[Any], Estimate | None]
+
+
+class Evidence:
+    """The results files of one folder.
+
+    Every method gives None where the file, or a network in it, is missing.
+
+    Parameters
+    ----------
+    folder : str or Path
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+
+    def _read(self, kind: type[Kind], name: str) -> Kind | None:
+        path = self.folder / f"{name}.json"
+        return kind.read(path) if path.exists() else None
+
+    @cached_property
+    def coherence_curves(self) -> dict[str, list[Any]]:
+        """Layers by network, of figure 7."""
+        found = self._read(CoherenceResult, "figure-7")
+        return {} if found is None else {one.network: [*one.layers] for one in found.curves}
+
+    @cached_property
+    def selectivity(self) -> SelectivityResult | None:
+        """Figure 1."""
+        return self._read(SelectivityResult, "figure-1")
+
+    @cached_property
+    def favourites(self) -> FavouritesResult | None:
+        """Figures 2 and 3."""
+        return self._read(FavouritesResult, "figures-2-3")
+
+    @cached_property
+    def stimuli(self) -> dict[str, list[Any]]:
+        """Layers by network."""
+        found = self._read(StimulationResult, "stimulation")
+        return {} if found is None else {one.network: [*one.layers] for one in found.stimulation}
+
+    @cached_property
+    def shifts(self) -> ShiftResult | None:
+        """Figure B.3."""
+        return self._read(ShiftResult, "figure-b3")
+
+    @cached_property
+    def evolutions(self) -> dict[str, EvolutionResult | None]:
+        """Figure 5, by the regime of the run."""
+        return {regime: self._read(EvolutionResult, name) for regime, name in EVOLUTIONS.items()}
+
+    @cached_property
+    def importances(self) -> dict[str, dict[str, list[Any]]]:
+        """Layers by network, of figure 4, in-domain and out-of-domain."""
+        found = {}
+        for domain in ("in-domain", "out-of-domain"):
+            result = self._read(LayerResult, f"figure-4-{domain}")
+            curves = () if result is None else result.curves
+            found[domain] = {one.network: [*one.layers] for one in curves}
+        return found
+
+    def ablations(self, name: str = "figure-6") -> dict[str, NetworkAblation]:
+        """Networks of figure 6, probed ("figure-6") or trained whole ("figure-6-full")."""
+        found = self._read(AblationResult, name)
+        return {} if found is None else {one.network: one for one in found.ablations}
+
+    def difference(
+        self, table: str, question: str, row: str, training: str, minus: str, other: str = ""
+    ) -> Measure | None:
+        """A difference of a table; `other` is the training of `minus`, the same if empty."""
+        path = self.folder / f"{table}.json"
+        if not path.exists():
+            return None
+        wanted = (question, row, training, minus, other or training)
+        for one in json.loads(path.read_text(encoding="utf-8"))["differences"]:
+            found = Difference.model_validate(one)
+            names = (found.question, found.row, found.training, found.minus, found.minus_training)
+            if names == wanted:
+                return Measure(
+                    mean=found.mean,
+                    low=found.low,
+                    high=found.high,
+                    clips=found.clips,
+                    seeds=min(len(found.seeds), len(found.minus_seeds)),
+                )
+        return None
+
+
+def by_regime(
+    curves: Mapping[str, Iterable[Any]],
+    regime: str,
+    layers: Iterable[int],
+    pick: Pick,
+    *,
+    less: Iterable[int] = (),
+) -> Measure | None:
+    """A regime's mean of some measure over some layers.
+
+    Parameters
+    ----------
+    curves : mapping from str to rows
+        By network; each row has its ``layer``.
+    regime : str
+        As for `of_regime`.
+    layers : iterable of int
+    pick : callable
+        From a row to its estimate.
+    less : iterable of int
+        Layers whose mean is taken away, network by network: seeds differ less in what lies
+        between their layers than in either.
+
+    Returns
+    -------
+    Measure or None
+    """
+
+    def mean(rows: list[Any], some: set[int]) -> Measure | None:
+        return over_layers([of(pick(row)) for row in rows if row.layer in some])
+
+    wanted, others = set(layers), set(less)
+    found = {}
+    for name, curve in curves.items():
+        rows = list(curve)
+        found[name] = mean(rows, wanted)
+        if others:
+            found[name] = minus(found[name], mean(rows, others))
+    return of_regime(regime, found)
+
+
+def selectivity_curves(found: SelectivityResult | None) -> dict[str, list[Any]]:
+    """Layers by network, of figure 1."""
+    return {} if found is None else {one.network: [*one.layers] for one in found.selectivity}
+
+
+def ablation_score(
+    networks: Mapping[str, NetworkAblation], regime: str, control: str | None = None
+) -> Measure | None:
+    """How much accuracy a regime loses when its sonifications are subtracted: of 1.
+
+    Over all layers; with a `control`, how much more than when the control is. It is accuracy, as
+    the paper counts scores, and not log-probability, which depends on how sure of itself a
+    classifier is, right or wrong.
+    """
+    found: dict[str, Measure | None] = {}
+    for name, one in networks.items():
+        lost: dict[tuple[int, str], Measure | None] = {
+            (row.layer, row.control): negative(less(of(row.score), row.baseline))
+            for row in one.remainders
+        }
+        layers = [layer for layer, kind in lost if kind == "sonification"]
+        found[name] = over_layers(
+            lost[layer, "sonification"]
+            if control is None
+            else minus(lost[layer, "sonification"], lost.get((layer, control)))
+            for layer in layers
+        )
+    return of_regime(regime, found)
+
+
+def spread_over_layers(networks: Mapping[str, NetworkAblation], regime: str) -> Measure | None:
+    """The variance over layers of the score that is left when sonifications are subtracted.
+
+    None for one network: only several give an interval.
+    """
+    found = {}
+    for name, one in networks.items():
+        rows = [row.score for row in one.remainders if row.control == "sonification"]
+        spread = float(np.var([row.mean for row in rows if row.mean is not None]))
+        clips = min((row.clips for row in rows), default=0)
+        found[name] = Measure(mean=spread, low=spread, high=spread, clips=clips)
+    whole = of_regime(regime, found)
+    return whole if whole is not None and whole.seeds > 1 else None
+
+
+def over_filters(
+    found: EvolutionResult | None, value: Callable[[FilterEvolution], float]
+) -> Measure | None:
+    """A number of each filter that was followed through training, over filters."""
+    if found is None:
+        return None
+    values = np.array([value(one) for one in found.filters])
+    return of(estimate(values))
+
+
+def fullness(one: FilterEvolution, place: int) -> float:
+    """The share of a spectrogram's points that are within 40 dB of its loudest."""
+    return float((one.steps[place].levels > 40).mean())
+
+
+def steadier(one: FilterEvolution) -> float:
+    """How much more alike neighbouring checkpoints are on a fixed clip than each on its favourite.
+
+    A difference of correlations; NaN for a filter that is silent too often to tell.
+    """
+    pairs = [
+        step.steadiness - step.favourite_steadiness
+        for step in one.steps
+        if step.steadiness is not None and step.favourite_steadiness is not None
+    ]
+    return float(np.mean(pairs)) if pairs else float("nan")

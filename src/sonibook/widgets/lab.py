@@ -1,0 +1,219 @@
+"""Networks and clips as the lab in the page takes them: small scripts, loaded when wanted.
+
+A page that was opened from disk may load scripts and nothing else. So each piece (the weights of
+one layer, one clip) is a script that hands its bytes over as base64. A piece's name ends in a
+digest of its bytes, so that a browser never takes an old one from its cache for a new one.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+
+from sonibook.audio import SAMPLE_RATE, check_samples
+from sonibook.errors import CheckpointError
+from sonibook.files import atomic
+from sonibook.model.encoder import CNN12
+from sonibook.model.stack import blocks_of, receptive_field, stride
+
+#: What the name of a network may be: it stands in file names and in links.
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+#: What networks were trained to do, by the objective that their cards name.
+_TRAINED = {
+    "cross_entropy": "Trained with labels: to name the class of a recording",
+    "binary_cross_entropy": "Trained with labels: to name all that is heard in a recording",
+    "nt_xent": "Trained without labels: to tell which two excerpts are of the same recording",
+}
+
+
+@dataclass(frozen=True, eq=False)
+class LabNetwork:
+    """A network to listen to.
+
+    Attributes
+    ----------
+    name : str
+        Short, of letters, digits, ``.``, ``_`` and ``-``: it stands in links that readers share.
+    encoder : CNN12
+    card : mapping from str to Any
+        As `sonibook.model.checkpoint.read_card` gives it.
+    """
+
+    name: str
+    encoder: CNN12
+    card: Mapping[str, Any]
+
+
+@dataclass(frozen=True, eq=False)
+class LabClip:
+    """A clip to listen to.
+
+    Attributes
+    ----------
+    name : str
+        As of a `LabNetwork`.
+    title : str
+        What is heard in it.
+    waveform : ndarray, shape (time,), in [-1, 1]
+        At 8 kHz; 16 bits of it are kept.
+    """
+
+    name: str
+    title: str
+    waveform: Float[ndarray, " time"]
+
+
+def export_lab(
+    networks: Sequence[LabNetwork], clips: Sequence[LabClip], out: str | Path
+) -> dict[str, Any]:
+    """Write the pieces, and a manifest that lists them.
+
+    The manifest is written last: a page never sees a list of pieces that are not there.
+
+    Parameters
+    ----------
+    networks : sequence of LabNetwork
+        The first is heard first. Weights are rounded to float16, which changes no published
+        checkpoint.
+    clips : sequence of LabClip
+    out : str or Path
+        A folder; what else is in it stays as it is.
+
+    Returns
+    -------
+    dict
+        The manifest, as ``manifest.js`` in `out` holds it.
+
+    Raises
+    ------
+    CheckpointError
+        If there is no network, a name is impossible or taken twice, or a weight is not finite in
+        float16.
+    AudioError
+        If a clip is no waveform.
+    ValueError
+        If there is no clip.
+    OSError
+        If a file cannot be written.
+    """
+    if not networks or not clips:
+        raise ValueError("The lab needs a network and a clip at least.")
+    names = [network.name for network in networks] + [clip.name for clip in clips]
+    for name in names:
+        if not _NAME.fullmatch(name) or names.count(name) > 1:
+            raise CheckpointError(
+                f"{name!r} cannot be a name in the lab: names differ, and are of letters, digits, "
+                "'.', '_' and '-'."
+            )
+    out = Path(out)
+    manifest = {
+        "sampleRate": SAMPLE_RATE,
+        "networks": [_write_network(network, out) for network in networks],
+        "clips": [_write_clip(clip, out) for clip in clips],
+    }
+    _write_script(out / "manifest.js", "manifest", manifest)
+    return manifest
+
+
+def facts(network: LabNetwork) -> list[str]:
+    """What a reader should know of a network, in a few plain sentences.
+
+    Parameters
+    ----------
+    network : LabNetwork
+
+    Returns
+    -------
+    list of str
+        How it was trained, as far as its card tells; how well it does; its size.
+    """
+    card, encoder = network.card, network.encoder
+    task = str(card.get("task") or "")
+    settings = card.get("config") or {}
+    trained = _TRAINED.get(str(settings.get("objective") or task.replace(" ", "_")))
+    if trained and card.get("classes"):
+        trained += f" ({len(card['classes'])} classes)"
+    trained = trained or (task and _sentence(task)) or "Its card does not tell how it was trained"
+    data, licence = card.get("data"), card.get("licence_of_data")
+    found = [trained, data and f"Its data: {data}"]
+    accuracy = card.get("test", {}).get("accuracy", card.get("test_accuracy"))
+    if accuracy is not None:
+        chance = f" (chance: {100 * card['chance']:.3g} %)" if card.get("chance") else ""
+        found.append(f"It names {100 * accuracy:.1f} % of unseen clips right{chance}")
+    weights = sum(p.numel() for p in encoder.parameters())
+    found.append(f"CNN12 at width {encoder.width:g}, {weights:,} weights")
+    found.append(licence and f"Licence of the data: {licence}")
+    return [f"{sentence}." for sentence in found if sentence]
+
+
+def _sentence(text: str) -> str:
+    return text[0].upper() + text[1:].rstrip(".")
+
+
+def _write_network(network: LabNetwork, out: Path) -> dict[str, Any]:
+    """Write a piece for each layer: the biases, then the weights (filter, channel, tap)."""
+    plain = network.encoder.fold()
+    blocks, weights = blocks_of(plain), plain.state_dict()
+    layers = []
+    for layer, block in enumerate(blocks, start=1):
+        parts = (weights[f"features.conv{layer}.{part}"] for part in ("bias", "weight"))
+        half = torch.cat([part.cpu().half().flatten() for part in parts])
+        if not torch.isfinite(half).all():
+            raise CheckpointError(
+                f"{network.name}: layer {layer} has weights that float16 cannot hold."
+            )
+        content = half.numpy().astype("<f2").tobytes()
+        layers.append(
+            {
+                "channels": block.conv.out_channels,
+                "taps": int(block.conv.kernel_size[0]),
+                "pool": block.pool,
+                "stride": stride(blocks, layer),
+                "receptiveField": receptive_field(blocks, layer),
+                **_write_piece(out, f"{network.name}-{layer:02d}", content),
+            }
+        )
+    return {
+        "name": network.name,
+        "title": network.name.replace("_", " ").replace("-", " ").capitalize(),
+        "facts": facts(network),
+        "leastLength": network.encoder.least_length,
+        "layers": layers,
+    }
+
+
+def _write_clip(clip: LabClip, out: Path) -> dict[str, Any]:
+    x = check_samples(clip.waveform)
+    samples = np.clip(np.rint(x * 32768), -32768, 32767).astype("<i2")
+    return {
+        "name": clip.name,
+        "title": clip.title,
+        **_write_piece(out, clip.name, samples.tobytes()),
+    }
+
+
+def _write_piece(out: Path, stem: str, content: bytes) -> dict[str, Any]:
+    """Write bytes as a script; what the manifest says of them."""
+    digest = hashlib.sha256(content).hexdigest()
+    piece = f"{stem}-{digest[:8]}"
+    _write_script(out / f"{piece}.js", piece, base64.b64encode(content).decode())
+    return {"piece": piece, "bytes": len(content), "sha256": digest}
+
+
+def _write_script(path: Path, name: str, content: object) -> None:
+    """Write a script that hands `content` over under a name."""
+    arguments = ", ".join(json.dumps(value, ensure_ascii=False) for value in (name, content))
+    with atomic(path) as temporary:
+        temporary.write_text(f"sonibookLab.receive({arguments});\n", encoding="utf-8")

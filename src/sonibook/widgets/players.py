@@ -1,0 +1,207 @@
+"""Players for sounds, as they are: no normalising behind the listener's back.
+
+What is to be compared is played at one gain. A player holds its sound (16-bit WAV), so a page
+with players needs nothing else: two seconds at 8 kHz are 43 kB.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from sonibook.audio import SAMPLE_RATE
+from sonibook.errors import AudioError
+from sonibook.plots.excerpts import Sound, as_waveform, peak_of
+
+
+@dataclass(frozen=True, eq=False)
+class Player:
+    """One sound with its player; make it with `player`.
+
+    Attributes
+    ----------
+    wav : bytes
+        The sound as a 16-bit WAV file.
+    label : str
+        What a screen reader calls it; shown above it where it stands alone.
+    """
+
+    # Not in its repr, which notebooks keep beside the player.
+    wav: bytes = field(repr=False)
+    label: str
+
+    @property
+    def audio_tag(self) -> str:
+        """The bare ``<audio>``, which holds its sound."""
+        data = base64.b64encode(self.wav).decode()
+        name = html.escape(self.label, quote=True)
+        return (
+            f'<audio controls preload="metadata" aria-label="{name}" '
+            f'src="data:audio/wav;base64,{data}"></audio>'
+        )
+
+    def _repr_html_(self) -> str:
+        label = html.escape(self.label)
+        return f"<figure><figcaption>{label}</figcaption>{self.audio_tag}</figure>"
+
+
+@dataclass(frozen=True, eq=False)
+class Table:
+    """Players in rows and columns, all at one gain; make it with `pair` or `table`.
+
+    Attributes
+    ----------
+    rows : dict from str to tuple of Player
+        Players by name of row.
+    columns : tuple of str
+    gain : float
+        What every sound was multiplied by.
+    caption : str
+    """
+
+    rows: dict[str, tuple[Player, ...]] = field(repr=False)
+    columns: tuple[str, ...]
+    gain: float
+    caption: str
+
+    def _repr_html_(self) -> str:
+        named = any(self.rows)
+        head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in self.columns)
+        lines = [f"<tr>{'<td></td>' if named else ''}{head}</tr>"]
+        # Narrower than 16rem a player has no room for its time line; a phone has no room for more.
+        widest = 16 if len(self.columns) <= 2 else 10
+        for name, players in self.rows.items():
+            start = f'<th scope="row">{html.escape(name)}</th>' if named else ""
+            cells = "".join(
+                f'<td style="min-width: clamp(10rem, 42vw, {widest}rem);">{each.audio_tag}</td>'
+                for each in players
+            )
+            lines.append(f"<tr>{start}{cells}</tr>")
+        caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
+        return f'<table class="players">{caption}{"".join(lines)}</table>'
+
+
+def player(x: Sound, *, label: str, gain: float = 1.0, sample_rate: int = SAMPLE_RATE) -> Player:
+    """A player for a sound.
+
+    Parameters
+    ----------
+    x : ndarray or Tensor, shape (time,)
+    label : str
+        What it is; read out by screen readers.
+    gain : float
+        Factor on the samples before they are rounded to 16 bits.
+    sample_rate : int > 0, in Hz
+
+    Returns
+    -------
+    Player
+        Displays itself in a notebook.
+
+    Raises
+    ------
+    AudioError
+        If `x` is no waveform, or leaves [-1, 1] after the gain (it would be clipped).
+    ValueError
+        If the label is empty.
+    """
+    import soundfile
+
+    if not label.strip():
+        raise ValueError("A player needs a label: say what is heard.")
+    samples = as_waveform(x) * np.float32(gain)
+    loudest = float(np.abs(samples).max())
+    if not loudest <= 1.0 + 1e-6:
+        raise AudioError(
+            f"{label}: the sound peaks at {loudest:.3g} after a gain of {gain:.3g} and would "
+            "clip: lower the gain, or use pair or table, which choose one."
+        )
+    file = io.BytesIO()
+    soundfile.write(file, np.clip(samples, -1.0, 1.0), sample_rate, "PCM_16", format="WAV")
+    return Player(file.getvalue(), label)
+
+
+def table(
+    rows: Mapping[str, Sequence[Sound]],
+    *,
+    columns: Sequence[str],
+    caption: str = "",
+    sample_rate: int = SAMPLE_RATE,
+) -> Table:
+    """Players in rows and columns, at the one gain that brings the loudest of them to 1.
+
+    Parameters
+    ----------
+    rows : mapping from str to sequence of ndarray or Tensor, shapes (time,)
+        Sounds by name of row, one for each column.
+    columns : sequence of str
+        Names of the columns.
+    caption : str
+    sample_rate : int > 0, in Hz
+
+    Returns
+    -------
+    Table
+        Displays itself in a notebook.
+
+    Raises
+    ------
+    AudioError
+        If one of the sounds is no waveform.
+    ValueError
+        If there is no sound, or a row has not one for each column.
+    """
+    for name, sounds in rows.items():
+        if len(sounds) != len(columns):
+            raise ValueError(f"Row {name!r} has {len(sounds)} sounds for {len(columns)} columns.")
+    if not rows or not columns:
+        raise ValueError("A table of players needs at least one sound.")
+    loudest = peak_of(*(x for sounds in rows.values() for x in sounds))
+    gain = 1.0 / loudest if loudest > 0 else 1.0
+    players = {
+        name: tuple(
+            player(
+                x,
+                label=": ".join(filter(None, (name, column))) or "Sound",
+                gain=gain,
+                sample_rate=sample_rate,
+            )
+            for column, x in zip(columns, sounds, strict=True)
+        )
+        for name, sounds in rows.items()
+    }
+    return Table(players, tuple(columns), gain, caption)
+
+
+def pair(
+    x: Sound,
+    s: Sound,
+    *,
+    labels: tuple[str, str] = ("Input", "Sonification"),
+    caption: str = "",
+    sample_rate: int = SAMPLE_RATE,
+) -> Table:
+    """Two sounds side by side, at one gain; as `table` with one row.
+
+    Parameters
+    ----------
+    x, s : ndarray or Tensor, shapes (time,)
+    labels : (str, str)
+    caption : str
+    sample_rate : int > 0, in Hz
+
+    Returns
+    -------
+    Table
+
+    Raises
+    ------
+    AudioError
+        If one of the sounds is no waveform.
+    """
+    return table({"": (x, s)}, columns=labels, caption=caption, sample_rate=sample_rate)
