@@ -26,7 +26,7 @@ import torch.distributed as dist
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from sonibook.datasets.soundscapes.scenes import SceneDataset
+from sonibook.datasets.soundscapes import SceneDataset
 from sonibook.training import loop
 from sonibook.training.config import TrainConfig
 from sonibook.training.runtime import Runtime, find_runtime

@@ -185,7 +185,7 @@ def test_one_version_everywhere() -> None:
 def test_files_hold_one_idea() -> None:
     for path in sorted(LIBRARY.rglob("*.py")):
         lines = len(path.read_text(encoding="utf-8").splitlines())
-        assert lines <= 330, f"{path.relative_to(ROOT)} has {lines} lines"
+        assert lines <= 400, f"{path.relative_to(ROOT)} has {lines} lines"
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)

@@ -20,7 +20,7 @@ from sonibook.datasets.soundscapes import (
     render_event,
     synth,
 )
-from sonibook.datasets.soundscapes.scene import loudest_rms
+from sonibook.datasets.soundscapes.scenes import loudest_rms
 from sonibook.errors import AudioError, DatasetError
 
 NAMES = list(EVENT_CLASSES)
@@ -174,7 +174,7 @@ def test_grains_are_placed_as_one_would_by_hand(starts, length, n):
         for offset in range(length):
             if start >= 0 and start + offset < n:
                 expected[start + offset] += gain * grain[offset]
-    np.testing.assert_allclose(synth.place(n, np.array(starts), grains, gains), expected)
+    np.testing.assert_allclose(synth.overlap_add(n, np.array(starts), grains, gains), expected)
 
 
 # The events.
@@ -345,9 +345,9 @@ def test_events_overlap_in_time():
         ({"seed": 2**32}, "is impossible: choose 0 to"),
         ({"duration": 0.1}, "cannot last 0.1 s"),
         ({"duration": math.nan}, "cannot last nan s"),
-        ({"events": (0, 2)}, r"events \(0, 2\) is no range"),
-        ({"events": (3, 2)}, r"events \(3, 2\) is no range"),
-        ({"gains": (0.0, -6.0)}, r"gains \(0.0, -6.0\) is no range"),
+        ({"events": (0, 2)}, r"events \(0, 2\) is not a range"),
+        ({"events": (3, 2)}, r"events \(3, 2\) is not a range"),
+        ({"gains": (0.0, -6.0)}, r"gains \(0.0, -6.0\) is not a range"),
         ({"split": "dev"}, "soundscapes has no split 'dev': choose all, train, test"),
     ],
 )

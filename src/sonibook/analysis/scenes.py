@@ -9,8 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sonibook.datasets.base import Clip, Dataset
-from sonibook.datasets.soundscapes.scene import Event
-from sonibook.datasets.soundscapes.scenes import SceneDataset
+from sonibook.datasets.soundscapes import Event, SceneDataset
 from sonibook.errors import AnalysisError
 
 

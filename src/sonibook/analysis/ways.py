@@ -25,7 +25,7 @@ from sonibook.analysis.scenes import SceneClip, SceneClips
 from sonibook.analysis.stems import HOLDINGS, holdings
 from sonibook.analysis.stream import Streaming, gather, stream
 from sonibook.datasets.base import Clip, Dataset
-from sonibook.datasets.soundscapes.scenes import SceneDataset
+from sonibook.datasets.soundscapes import SceneDataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.deconvnet.unpooling import UNPOOLING
 from sonibook.errors import AnalysisError

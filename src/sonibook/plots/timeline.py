@@ -6,7 +6,7 @@ Chapter: Sound and data.
 from __future__ import annotations
 
 from sonibook.audio import SAMPLE_RATE
-from sonibook.datasets.soundscapes.scene import Scene
+from sonibook.datasets.soundscapes import Scene
 from sonibook.plots.picture import Picture, picture
 from sonibook.plots.plots import decibels, draw_levels, power_spectrogram
 from sonibook.plots.style import CYCLE, FLOOR_DB, look, new_figure

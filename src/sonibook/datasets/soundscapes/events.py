@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
@@ -11,26 +11,16 @@ from numpy import ndarray
 from numpy.random import PCG64, Generator, SeedSequence
 
 from sonibook.audio import SAMPLE_RATE, scale_to_peak
-from sonibook.datasets.soundscapes import animals, machines, music, nature, people, signals
+from sonibook.datasets.soundscapes import living, nature, objects
 from sonibook.errors import DatasetError
 
 _EDGE = 0.004
 #: Of the high-pass that takes away what no loudspeaker plays: 3 dB down at 25 Hz.
 _DC_POLE = 0.98
-_FLOOR = 10.0 ** (-60.0 / 20.0)
 
 
-@dataclass(frozen=True)
-class EventClass:
-    """A kind of sound.
-
-    Attributes
-    ----------
-    render : callable
-        Takes a random generator and a number of samples; returns a waveform of that many.
-    shortest, longest : float, in s
-        How long such an event lasts in a scene.
-    """
+class EventClass(NamedTuple):
+    """How a kind of sound is made, and how long, in s, such an event lasts in a scene."""
 
     render: Callable[[Generator, int], Float[ndarray, " time"]]
     shortest: float
@@ -38,31 +28,31 @@ class EventClass:
 
 
 EVENT_CLASSES: dict[str, EventClass] = {
-    "alarm_beep": EventClass(signals.alarm_beep, 1.0, 3.0),
-    "applause": EventClass(people.applause, 2.0, 4.0),
-    "bird_chirp": EventClass(animals.bird_chirp, 1.0, 3.0),
-    "car_horn": EventClass(signals.car_horn, 0.5, 2.0),
-    "cat_meow": EventClass(animals.cat_meow, 0.6, 2.0),
-    "church_bell": EventClass(signals.church_bell, 2.0, 5.0),
-    "clock_tick": EventClass(machines.clock_tick, 2.0, 5.0),
+    "alarm_beep": EventClass(objects.alarm_beep, 1.0, 3.0),
+    "applause": EventClass(living.applause, 2.0, 4.0),
+    "bird_chirp": EventClass(living.bird_chirp, 1.0, 3.0),
+    "car_horn": EventClass(objects.car_horn, 0.5, 2.0),
+    "cat_meow": EventClass(living.cat_meow, 0.6, 2.0),
+    "church_bell": EventClass(objects.church_bell, 2.0, 5.0),
+    "clock_tick": EventClass(objects.clock_tick, 2.0, 5.0),
     "crackling_fire": EventClass(nature.crackling_fire, 2.0, 5.0),
-    "cricket": EventClass(animals.cricket, 1.0, 4.0),
-    "dog_bark": EventClass(animals.dog_bark, 0.5, 2.5),
-    "door_knock": EventClass(people.door_knock, 0.8, 2.0),
-    "drum_hit": EventClass(music.drum_hit, 1.0, 3.0),
-    "engine": EventClass(machines.engine, 2.0, 5.0),
-    "footsteps": EventClass(people.footsteps, 1.5, 4.0),
-    "frog": EventClass(animals.frog, 0.6, 2.5),
-    "helicopter": EventClass(machines.helicopter, 2.0, 5.0),
-    "plucked_string": EventClass(music.plucked_string, 1.0, 4.0),
+    "cricket": EventClass(living.cricket, 1.0, 4.0),
+    "dog_bark": EventClass(living.dog_bark, 0.5, 2.5),
+    "door_knock": EventClass(living.door_knock, 0.8, 2.0),
+    "drum_hit": EventClass(objects.drum_hit, 1.0, 3.0),
+    "engine": EventClass(objects.engine, 2.0, 5.0),
+    "footsteps": EventClass(living.footsteps, 1.5, 4.0),
+    "frog": EventClass(living.frog, 0.6, 2.5),
+    "helicopter": EventClass(objects.helicopter, 2.0, 5.0),
+    "plucked_string": EventClass(objects.plucked_string, 1.0, 4.0),
     "rain": EventClass(nature.rain, 2.0, 5.0),
     "sea_waves": EventClass(nature.sea_waves, 2.5, 5.0),
-    "siren": EventClass(signals.siren, 1.5, 4.0),
-    "telephone": EventClass(signals.telephone, 1.0, 4.0),
+    "siren": EventClass(objects.siren, 1.5, 4.0),
+    "telephone": EventClass(objects.telephone, 1.0, 4.0),
     "thunder": EventClass(nature.thunder, 2.0, 4.5),
-    "vowels": EventClass(people.vowels, 0.8, 2.5),
+    "vowels": EventClass(living.vowels, 0.8, 2.5),
     "water_drops": EventClass(nature.water_drops, 1.0, 4.0),
-    "whistle": EventClass(people.whistle, 0.8, 2.5),
+    "whistle": EventClass(living.whistle, 0.8, 2.5),
     "wind": EventClass(nature.wind, 2.0, 5.0),
 }
 
@@ -107,28 +97,10 @@ def render_event(
 
 
 def render_samples(name: str, rng: Generator, length: int) -> Float[ndarray, " time"]:
-    """An event of `length` samples at its natural level, without a click at either end.
-
-    Parameters
-    ----------
-    name : str
-        One of `EVENT_CLASSES`.
-    rng : Generator
-    length : int > 0, in samples
-
-    Returns
-    -------
-    ndarray, shape (length,)
-    """
+    """An event of `length` samples at its natural level, without a click at either end."""
     from scipy.signal import lfilter  # a second's import, for those who render
 
     x = lfilter([1.0, -1.0], [1.0, -_DC_POLE], EVENT_CLASSES[name].render(rng, length))
     edge = min(round(_EDGE * SAMPLE_RATE), length)
     x[length - edge :] *= np.linspace(1.0, 0.0, edge)
     return x
-
-
-def trim(x: Float[ndarray, " time"]) -> tuple[int, int]:
-    """The first sounding sample and the one after the last, -60 dB re the peak being silence."""
-    loud = np.flatnonzero(np.abs(x) > _FLOOR * np.abs(x).max())
-    return (int(loud[0]), int(loud[-1]) + 1) if loud.size else (0, 0)

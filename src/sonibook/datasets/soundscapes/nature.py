@@ -1,4 +1,4 @@
-"""Weather, water and fire: crackling fire, rain, sea waves, thunder, water drops, wind."""
+"""Weather, water and fire."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from sonibook.datasets.soundscapes.synth import (
     log_uniform,
     modes,
     noise,
-    place,
+    overlap_add,
     resonances,
     samples,
     scattered,
@@ -33,7 +33,7 @@ def crackling_fire(rng: Generator, n: int) -> Float[ndarray, " n"]:
     starts = scattered(rng, n, rate=rng.uniform(12.0, 30.0))
     # A heavy tail: most cracks are faint, a few are not.
     force = np.minimum(0.12 * rng.random(len(starts)) ** -0.6, 1.5)
-    x = place(n, starts, kinds[rng.integers(0, len(kinds), len(starts))], force)
+    x = overlap_add(n, starts, kinds[rng.integers(0, len(kinds), len(starts))], force)
     roar = noise(rng, n, lambda f, t: band(f, 40.0, 300.0) + 0.08 * band(f, 300.0, 3000.0))
     flicker = 1.0 + 0.5 * wander(rng, n, rate=6.0)
     return x + rng.uniform(0.02, 0.06) * roar * flicker * gate(n, attack=0.2, release=0.2)
@@ -56,7 +56,7 @@ def rain(rng: Generator, n: int) -> Float[ndarray, " n"]:
     )
     starts = scattered(rng, n, rate=log_uniform(rng, 80.0, 300.0))
     force = 0.2 * (1.0 / np.maximum(rng.random(len(starts)), 0.01)) ** 0.5
-    x = place(n, starts, kinds[rng.integers(0, len(kinds), len(starts))], force)
+    x = overlap_add(n, starts, kinds[rng.integers(0, len(kinds), len(starts))], force)
     dark = rng.uniform(500.0, 1000.0)
     hiss = noise(rng, n, lambda f, t: band(f, dark, 3700.0, order=1))
     shower = 1.0 + 0.25 * wander(rng, n, rate=1.0)
@@ -117,12 +117,12 @@ def water_drops(rng: Generator, n: int) -> Float[ndarray, " n"]:
         rise = 1.0 + rng.uniform(0.3, 0.9) * np.linspace(0.0, 1.0, length) ** 0.7
         bubble = tone(note * rise) * decay(length, rng.uniform(0.08, 0.16))
         bubble *= gate(length, attack=0.003, release=0.03)
-        x += place(n, np.array([start]), bubble, rng.uniform(0.5, 1.0))
+        x += overlap_add(n, np.array([start]), bubble, rng.uniform(0.5, 1.0))
         splash = 0.05 * noise(rng, samples(0.008), lambda f, t: band(f, 800.0, 3600.0))
-        x += place(n, np.array([start]), splash * decay(len(splash), 0.006))
+        x += overlap_add(n, np.array([start]), splash * decay(len(splash), 0.006))
         # Every second drop or so throws up a droplet that falls back.
         back = start + samples(rng.uniform(0.06, 0.14))
-        x += place(n, np.array([back]), bubble, rng.choice([0.0, 0.35]))
+        x += overlap_add(n, np.array([back]), bubble, rng.choice([0.0, 0.35]))
     return x
 
 

@@ -1,4 +1,4 @@
-"""Scenes as data sets, and `Soundscapes`, which synthesises what is heard in them.
+"""Scenes: events that overlap, synthesised (`Soundscapes`) or clips of a data set (`compose`).
 
 Clip n of seed s is made alone, from ``SeedSequence([s, split, n])`` and nothing else. The random
 numbers, and with them classes, times and gains, are the same bit for bit on every machine; the
@@ -12,29 +12,114 @@ from __future__ import annotations
 import operator
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
 from numpy.random import PCG64, Generator, SeedSequence
 
 from sonibook.audio import SAMPLE_RATE
 from sonibook.datasets.base import Clip, Dataset, Task
 from sonibook.datasets.soundscapes.events import EVENT_CLASSES, render_samples
-from sonibook.datasets.soundscapes.scene import Scene, Source, mix
 from sonibook.errors import DatasetError
 
 SPLITS = ("all", "train", "test")
+#: Stems are rounded to multiples of this (-132 dB): float32 then adds them without rounding, in
+#: any order, and what two machines' sines differ by is gone.
+_STEP = 2.0**-22
+_LOUDNESS_WINDOW = 400
 _LEAST_DURATION = 0.5
+_FLOOR = 10.0 ** (-60.0 / 20.0)
+#: A composed event lasts a second or longer, and holds some of what is this loud in its clip.
+_SHORTEST = 1.0
+_LOUD = 10.0 ** (-30.0 / 20.0)
+
+
+@dataclass(frozen=True, eq=False)
+class Event:
+    """One source in a scene.
+
+    Attributes
+    ----------
+    labels : tuple of int
+        Indices into the data set's `classes`; one, unless the scene is composed of clips that
+        have several or none.
+    name : str
+        Its class; several are joined by commas.
+    source : str
+        Where it comes from: the id of the clip, or "" if it was synthesised.
+    onset, offset : float, in s
+        First sounding sample, and the one after the last: the stem is zero outside.
+    gain : float, in dB
+        Level drawn for the event. At 0 dB all events are equally loud in their loudest 50 ms.
+    stem : ndarray, shape (time,), float32
+        The event alone, as it sounds in the mixture.
+    """
+
+    labels: tuple[int, ...]
+    name: str
+    source: str
+    onset: float
+    offset: float
+    gain: float
+    stem: Float[ndarray, " time"]
+
+    @property
+    def label(self) -> int:
+        """The first of `labels`: the class, where there is just one."""
+        return self.labels[0]
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """A mixture and the events it is the sum of.
+
+    Attributes
+    ----------
+    mixture : ndarray, shape (time,), float32
+        Exactly the sum of the stems, with unit peak (to 1e-6).
+    events : tuple of Event
+        In the order of their onsets.
+    clip_id : str
+    """
+
+    mixture: Float[ndarray, " time"]
+    events: tuple[Event, ...]
+    clip_id: str
+
+    @property
+    def labels(self) -> tuple[int, ...]:
+        """Every class that is heard, once, in rising order."""
+        return tuple(sorted({label for event in self.events for label in event.labels}))
+
+    @property
+    def stems(self) -> Float[ndarray, "events time"]:
+        """The stems as one array."""
+        return np.stack([event.stem for event in self.events])
+
+
+#: A waveform, its labels, its name, and the id of the clip it comes from.
+_Sound = tuple[Float[ndarray, " time"], tuple[int, ...], str, str]
 
 
 @dataclass(frozen=True)
-class Part:
-    """What is decided of an event before it is heard."""
+class _Plan:
+    """What is decided of an event before it is heard; `choice` is a class, or a source's clip."""
 
-    choice: int  # a class, or a clip of the source
+    choice: int
     start: int
     length: int
     gain: float
     rng: Generator
+
+
+def loudest_rms(x: Float[ndarray, " time"]) -> float:
+    """Root mean square of the loudest 50 ms (of all of it, where it is shorter)."""
+    window = min(_LOUDNESS_WINDOW, len(x))
+    energy = np.concatenate([[0.0], np.cumsum(np.square(x, dtype=float))])
+    return float(np.sqrt((energy[window:] - energy[:-window]).max() / window))
 
 
 class SceneDataset(Dataset):
@@ -85,13 +170,15 @@ class SceneDataset(Dataset):
             raise DatasetError(
                 f"A scene cannot last {duration} s: choose at least {_LEAST_DURATION}."
             )
-        few, many = events or ((1, 5) if task == "multi-label" else (1, 1))
-        if not 1 <= few <= many:
-            raise DatasetError(f"events ({few}, {many}) is no range: fewest, most, at least 1.")
+        fewest, most = events or ((1, 5) if task == "multi-label" else (1, 1))
+        if not 1 <= fewest <= most:
+            raise DatasetError(
+                f"events ({fewest}, {most}) is not a range: give fewest, most, at least 1."
+            )
         if not gains[0] <= gains[1]:
-            raise DatasetError(f"gains {gains} is no range: give softest, loudest in dB.")
+            raise DatasetError(f"gains {gains} is not a range: give softest, loudest in dB.")
         self.task, self.split = task, split
-        self.seed, self.size, self.events, self.gains = seed, size, (few, many), gains
+        self.seed, self.size, self.events, self.gains = seed, size, (fewest, most), gains
         self.duration, self.length = duration, round(duration * SAMPLE_RATE)
 
     def __len__(self) -> int:
@@ -103,6 +190,10 @@ class SceneDataset(Dataset):
 
     def scene(self, index: int) -> Scene:
         """Scene `index` with its events and stems; its mixture is the waveform of clip `index`.
+
+        Each event is brought to the same loudness, then to its gain; one common factor brings the
+        mixture to unit peak. What is quieter than -60 dB re an event's own peak, before its first
+        and after its last sounding sample, is cut off. A silent event stays silent.
 
         Parameters
         ----------
@@ -118,9 +209,23 @@ class SceneDataset(Dataset):
         IndexError
             If there is no such scene.
         """
-        index = self._checked(index)
-        sources = [self._source(part) for part in self._plan(index)]
-        return mix(sources, self.length, self.clip_id(index))
+        plans = self._plan(index)
+        stems = np.zeros((len(plans), self.length))
+        known = []
+        for stem, plan in zip(stems, plans, strict=True):
+            x, labels, name, source = self._sound(plan)
+            sounding = np.flatnonzero(np.abs(x) > _FLOOR * np.abs(x).max())
+            first, last = (int(sounding[0]), int(sounding[-1]) + 1) if sounding.size else (0, 0)
+            if last > first:
+                level = 10.0 ** (plan.gain / 20.0) / loudest_rms(x)
+                stem[plan.start + first : plan.start + last] = level * x[first:last]
+            span = (plan.start + first) / SAMPLE_RATE, (plan.start + last) / SAMPLE_RATE
+            known.append((labels, name, source, *span, plan.gain))
+        peak = np.abs(stems.sum(axis=0)).max()
+        stems = (np.rint(stems / (peak or 1.0) / _STEP) * _STEP).astype(np.float32)
+        events = [Event(*facts, stem) for facts, stem in zip(known, stems, strict=True)]
+        events.sort(key=lambda event: event.onset)
+        return Scene(stems.sum(axis=0), tuple(events), self.clip_id(index))
 
     def clip_id(self, index: int) -> str:
         """The id of scene `index`, such as ``soundscapes-0-train-17``."""
@@ -128,12 +233,7 @@ class SceneDataset(Dataset):
 
     def labels(self, index: int) -> tuple[int, ...]:
         """The labels of scene `index`, without making its sound."""
-        found = {
-            label
-            for part in self._plan(self._checked(index))
-            for label in self._labels(part.choice)
-        }
-        return tuple(sorted(found))
+        return tuple(sorted({x for plan in self._plan(index) for x in self._labels(plan.choice)}))
 
     def _checked(self, index: int) -> int:
         number = operator.index(index)
@@ -142,19 +242,19 @@ class SceneDataset(Dataset):
             raise IndexError(f"scene {index} of {self.size} does not exist.")
         return number
 
-    def _plan(self, index: int) -> list[Part]:
+    def _plan(self, index: int) -> list[_Plan]:
         """Which events there are, where and how loud. Each gets a generator of its own."""
-        entropy = [self.seed, SPLITS.index(self.split), index]
+        entropy = [self.seed, SPLITS.index(self.split), self._checked(index)]
         rng = Generator(PCG64(SeedSequence(entropy)))
-        few, many = self.events
-        choices = self._choose(rng, int(rng.integers(few, many + 1)))
-        parts = []
-        for choice, own in zip(choices, rng.spawn(len(choices)), strict=True):
-            shortest, longest = self._lengths(choice)
-            length = int(rng.integers(min(shortest, self.length), min(longest, self.length) + 1))
+        fewest, most = self.events
+        choices = self._choose(rng, int(rng.integers(fewest, most + 1)))
+        plans = []
+        for choice, generator in zip(choices, rng.spawn(len(choices)), strict=True):
+            shortest, longest = (min(limit, self.length) for limit in self._lengths(choice))
+            length = int(rng.integers(shortest, longest + 1))
             start = int(rng.integers(0, self.length - length + 1))
-            parts.append(Part(choice, start, length, rng.uniform(*self.gains), own))
-        return parts
+            plans.append(_Plan(choice, start, length, rng.uniform(*self.gains), generator))
+        return plans
 
     @abstractmethod
     def _choose(self, rng: Generator, count: int) -> list[int]:
@@ -169,7 +269,7 @@ class SceneDataset(Dataset):
         """The labels of such an event."""
 
     @abstractmethod
-    def _source(self, part: Part) -> Source:
+    def _sound(self, plan: _Plan) -> _Sound:
         """The sound of an event."""
 
 
@@ -202,13 +302,89 @@ class Soundscapes(SceneDataset):
         return [int(choice) for choice in rng.permutation(len(self.classes))[:count]]
 
     def _lengths(self, choice: int) -> tuple[int, int]:
-        kind = EVENT_CLASSES[self.classes[choice]]
-        return round(kind.shortest * SAMPLE_RATE), round(kind.longest * SAMPLE_RATE)
+        _, shortest, longest = EVENT_CLASSES[self.classes[choice]]
+        return round(shortest * SAMPLE_RATE), round(longest * SAMPLE_RATE)
 
     def _labels(self, choice: int) -> tuple[int, ...]:
         return (choice,)
 
-    def _source(self, part: Part) -> Source:
-        name = self.classes[part.choice]
-        waveform = render_samples(name, part.rng, part.length)
-        return Source(waveform, part.start, part.gain, (part.choice,), name)
+    def _sound(self, plan: _Plan) -> _Sound:
+        name = self.classes[plan.choice]
+        waveform = render_samples(name, plan.rng, plan.length)
+        return waveform, (plan.choice,), name, ""
+
+
+class ComposedScenes(SceneDataset):
+    """Scenes whose events are clips of another data set, `sources`. Made by `compose`."""
+
+    def __init__(self, sources: Dataset, **options: Any) -> None:
+        self.name, self.classes = f"scenes-of-{sources.name}", sources.classes
+        super().__init__(**options)
+        if len(sources) == 0:
+            raise DatasetError(f"{sources.name} holds no clips to compose scenes of.")
+        if self.task == "single-label" and (sources.task != self.task or not sources.classes):
+            raise DatasetError(
+                f"{sources.name} has no single labels: compose its scenes as multi-label."
+            )
+        self.sources = sources
+
+    def _choose(self, rng: Generator, count: int) -> list[int]:
+        pool = np.arange(len(self.sources))
+        if self.task == "single-label":
+            # A clip drawn first makes classes as frequent as their clips.
+            pool = self._clips_by_labels[self.sources.labels(int(rng.choice(pool)))]
+        return rng.choice(pool, min(count, len(pool)), replace=False).tolist()
+
+    @cached_property
+    def _clips_by_labels(self) -> dict[tuple[int, ...], ndarray]:
+        clips: dict[tuple[int, ...], list[int]] = {}
+        for number in range(len(self.sources)):
+            clips.setdefault(self.sources.labels(number), []).append(number)
+        return {labels: np.array(numbers) for labels, numbers in clips.items()}
+
+    def _lengths(self, choice: int) -> tuple[int, int]:
+        return round(_SHORTEST * SAMPLE_RATE), self.length
+
+    def _labels(self, choice: int) -> tuple[int, ...]:
+        return self.sources.labels(choice)
+
+    def _sound(self, plan: _Plan) -> _Sound:
+        clip = self.sources[plan.choice]
+        x = clip.waveform
+        loud = np.flatnonzero(np.abs(x) >= _LOUD * np.abs(x).max())
+        inside = int(loud[int(plan.rng.random() * len(loud))])
+        start = max(min(inside, len(x) - plan.length), 0)
+        piece = x[start : start + plan.length]
+        name = ", ".join(self.classes[label] for label in clip.labels) or clip.clip_id
+        return piece, clip.labels, name, clip.clip_id
+
+
+def compose(sources: Dataset, *, split: str | None = None, **options: Any) -> ComposedScenes:
+    """Compose scenes of the clips of another data set.
+
+    Each event is a piece of one clip, a second or longer where the clip is, that holds some of
+    the clip's loud part. The clips of a scene differ; their classes may be the same.
+
+    Parameters
+    ----------
+    sources : Dataset
+        Hand in a training split for training scenes: clips are never taken from elsewhere.
+    split : {"all", "train", "test"} or None
+        None: that of `sources`, or "all" where that is another.
+    **options
+        `seed`, `size`, `duration`, `events`, `task` and `gains`, as in `Soundscapes`.
+
+    Returns
+    -------
+    ComposedScenes
+        Scenes made alone and the same every time, as those of `Soundscapes`.
+
+    Raises
+    ------
+    DatasetError
+        If `sources` is empty, or without single labels when `task` asks for one, or a parameter
+        is out of range. Reading a scene raises AudioError where one of its clips cannot be read.
+    """
+    if split is None:
+        split = sources.split if sources.split in SPLITS else "all"
+    return ComposedScenes(sources, split=split, **options)

@@ -46,19 +46,7 @@ def below_nyquist(frequency: Numbers) -> ndarray:
 
 
 def contour(n: int, values: Numbers, *, at: Numbers | None = None) -> Float[ndarray, " n"]:
-    """A smooth curve through `values`, level at each of them.
-
-    Parameters
-    ----------
-    n : int > 0, in samples
-    values : array_like, shape (points,)
-    at : array_like, shape (points,), rising, in [0, 1]
-        Where the values lie, as shares of the length; evenly spread if None.
-
-    Returns
-    -------
-    ndarray, shape (n,)
-    """
+    """A smooth curve through `values`, level at each; `at` are their places in [0, 1]."""
     heights = np.asarray(values, dtype=float)
     places = np.linspace(0.0, 1.0, len(heights)) if at is None else np.asarray(at, dtype=float)
     position = np.interp(np.linspace(0.0, 1.0, n), places, np.arange(len(heights)))
@@ -73,18 +61,7 @@ def wander(rng: Generator, n: int, *, rate: float) -> Float[ndarray, " n"]:
 
 
 def gate(n: int, *, attack: float, release: float) -> Float[ndarray, " n"]:
-    """An envelope that rises to 1, holds, and falls to 0 at the end.
-
-    Parameters
-    ----------
-    n : int > 0, in samples
-    attack, release : float > 0, in s
-        Shortened together where `n` is too short for both.
-
-    Returns
-    -------
-    ndarray, shape (n,), in [0, 1]
-    """
+    """An envelope that rises to 1 in `attack` s, holds, and falls to 0 in the last `release` s."""
     length = n / SAMPLE_RATE
     squeeze = min(1.0, length / (attack + release))
     rise, fall = attack * squeeze / length, release * squeeze / length
@@ -103,20 +80,7 @@ def tone(frequency: Float[ndarray, " n"]) -> Float[ndarray, " n"]:
 
 
 def harmonics(f0: Float[ndarray, " n"], spectrum: Spectrum) -> Float[ndarray, " n"]:
-    """A pitched sound: every harmonic of `f0` that fits below half the rate, added up.
-
-    Parameters
-    ----------
-    f0 : ndarray, shape (n,), in Hz, > 0
-        Contour of the fundamental.
-    spectrum : Spectrum
-        Amplitude of a harmonic by its frequency and time.
-
-    Returns
-    -------
-    ndarray, shape (n,)
-        The harmonics are in cosine phase, as those of a pulse train are.
-    """
+    """A pitched sound: every harmonic of `f0` (Hz) below half the rate, in cosine phase."""
     n = len(f0)
     frames = n // _HOP + 2
     time = np.arange(frames) * _HOP / SAMPLE_RATE
@@ -141,21 +105,7 @@ def harmonics(f0: Float[ndarray, " n"], spectrum: Spectrum) -> Float[ndarray, " 
 
 
 def modes(n: int, frequencies: Numbers, t60: Numbers, gains: Numbers = 1.0) -> Float[ndarray, " n"]:
-    """Something struck: sines that start together and die away, each at its own pace.
-
-    Parameters
-    ----------
-    n : int > 0, in samples
-    frequencies : array_like, shape (modes,), in Hz
-        Those that near half the rate are left out.
-    t60 : array_like, shape (modes,) or (), in s
-        How long each takes to fall by 60 dB.
-    gains : array_like, shape (modes,) or ()
-
-    Returns
-    -------
-    ndarray, shape (n,)
-    """
+    """Something struck: sines that start together and each fall by 60 dB in their `t60` (s)."""
     f, pace, gain = np.broadcast_arrays(np.atleast_1d(frequencies), t60, gains)
     rate = (-np.log(1000.0) / pace + 2j * np.pi * f) / SAMPLE_RATE
     # exp(rate (a + b)) = exp(rate a) exp(rate b): all modes over all samples as one product.
@@ -165,22 +115,7 @@ def modes(n: int, frequencies: Numbers, t60: Numbers, gains: Numbers = 1.0) -> F
 
 
 def noise(rng: Generator, n: int, spectrum: Spectrum) -> Float[ndarray, " n"]:
-    """Noise with the given spectrum, which may change over time.
-
-    White noise is cut into half-overlapping frames of 32 ms, each is shaped in frequency, and
-    the frames are added up again.
-
-    Parameters
-    ----------
-    rng : Generator
-    n : int > 0, in samples
-    spectrum : Spectrum
-        Amplitude by frequency and time; where it is 1 the noise keeps unit variance.
-
-    Returns
-    -------
-    ndarray, shape (n,)
-    """
+    """Noise of unit variance where `spectrum` is 1, shaped in half-overlapping frames of 32 ms."""
     blocks = n // _HOP + 3
     white = (rng.random((blocks, _HOP)) - 0.5) * np.sqrt(12.0)
     frames = np.hstack([white[:-1], white[1:]]) * _WINDOW
@@ -205,45 +140,20 @@ def band(frequency: ndarray, low: Numbers, high: Numbers, *, order: int = 2) -> 
 
 
 def resonances(frequency: ndarray, *peaks: tuple[Numbers, float, float]) -> ndarray:
-    """Amplitude of resonances added up, by frequency.
-
-    Parameters
-    ----------
-    frequency : ndarray, in Hz
-    *peaks : (centre, width, gain)
-        Centre in Hz, a number or one for each frame; width in Hz at half power; peak amplitude.
-
-    Returns
-    -------
-    ndarray, the shape of `frequency`, broadcast with the centres
-    """
+    """Amplitude of added resonances (centre in Hz, width at half power, gain), by frequency."""
     total = np.zeros(np.broadcast_shapes(frequency.shape, *(np.shape(peak[0]) for peak in peaks)))
     for centre, width, gain in peaks:
         total += gain / np.sqrt(1.0 + ((frequency - np.asarray(centre)) / (width / 2.0)) ** 2)
     return total
 
 
-def place(
+def overlap_add(
     n: int,
     starts: Int[ndarray, " grains"],
     grains: Float[ndarray, "grains length"] | Float[ndarray, " length"],
     gains: Numbers = 1.0,
 ) -> Float[ndarray, " n"]:
-    """Short sounds added up at their starts; what runs past the end is cut off.
-
-    Parameters
-    ----------
-    n : int > 0, in samples
-    starts : ndarray of int, shape (grains,), in samples
-        Those outside [0, n) are left out.
-    grains : ndarray, shape (grains, length) or (length,)
-        One for each start, or one for all.
-    gains : array_like, shape (grains,) or ()
-
-    Returns
-    -------
-    ndarray, shape (n,)
-    """
+    """Short sounds, one for each start or one for all, added up; what runs past `n` is cut."""
     length = grains.shape[-1]
     grains = np.broadcast_to(grains, (len(starts), length))
     gains = np.broadcast_to(gains, len(starts))
@@ -261,22 +171,7 @@ def place(
 def beats(
     rng: Generator, n: int, *, period: float, jitter: float = 0.0, first: float = 0.0
 ) -> Int[ndarray, " beats"]:
-    """Starts of something that happens again and again.
-
-    Parameters
-    ----------
-    rng : Generator
-    n : int > 0, in samples
-    period : float > 0, in s
-    jitter : float in [0, 1)
-        Largest shift of a beat, as a share of half the period.
-    first : float >= 0, in s
-        Where the first beat lies (it is never shifted).
-
-    Returns
-    -------
-    ndarray of int, shape (beats,), in samples, at least one, each in [0, n)
-    """
+    """Starts every `period` s from `first` on, each shifted by up to `jitter` half periods."""
     step = samples(period)
     start = min(samples(first) if first > 0 else 0, n - 1)
     starts = np.arange(start, n, step)
@@ -285,15 +180,11 @@ def beats(
     return np.clip(starts + shift.astype(int), 0, n - 1)
 
 
-def whole(starts: Int[ndarray, " starts"], length: int, n: int) -> Int[ndarray, " kept"]:
+def fitting(starts: Int[ndarray, " starts"], length: int, n: int) -> Int[ndarray, " kept"]:
     """The starts from which a sound of `length` samples ends before `n`, and always the first."""
     return starts[(starts + length <= n) | (starts == starts[0])]
 
 
 def scattered(rng: Generator, n: int, *, rate: float) -> Int[ndarray, " points"]:
-    """Starts of something that happens at random, `rate` times a second, in rising order.
-
-    Given their number, the points of a Poisson process are independent and uniform; the number
-    is fixed here so that the count of draws is too.
-    """
+    """Starts at random, `rate` a second on average, rising: a Poisson process, its count fixed."""
     return np.sort(rng.integers(0, n, max(round(rate * n / SAMPLE_RATE), 1)))
