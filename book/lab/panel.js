@@ -96,7 +96,7 @@ export class Panel {
 }
 
 /**
- * What a spectrogram shows, in words measured as sonibook.plots.words does.
+ * What a spectrogram shows, in words measured as sonibook.plots.sound.describe does.
  * @param {Float32Array} power @param {number} rate in Hz @returns {string}
  */
 export function described(power, rate) {

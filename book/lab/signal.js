@@ -54,7 +54,7 @@ export function fourier(re, im) {
 }
 
 /**
- * Power in short overlapping frames, as sonibook.plots.plots.power_spectrogram.
+ * Power in short overlapping frames, as sonibook.plots.sound.power_spectrogram.
  * @param {Float32Array} x
  * @returns {Float32Array} shape (frame, BINS); frame t is centred at sample t * HOP
  */

@@ -124,7 +124,7 @@ def scale_to_peak(x: Float[ndarray, " time"], *, peak: float = 1.0) -> Float[nda
     AudioError
         If `x` is empty, silent, or holds samples that are not finite.
     """
-    x = check_samples(x)
+    x = as_waveform(x)
     loudest = float(np.abs(x).max())
     if loudest == 0.0:
         raise AudioError("the sound is silent: every sample is zero, so there is nothing to scale.")
@@ -132,12 +132,12 @@ def scale_to_peak(x: Float[ndarray, " time"], *, peak: float = 1.0) -> Float[nda
     return (x / np.float32(loudest)) * np.float32(peak)
 
 
-def check_samples(x: object) -> Float[ndarray, " time"]:
+def as_waveform(x: object) -> Float[ndarray, " time"]:
     """`x` as one float32 waveform, if it is one.
 
     Parameters
     ----------
-    x : array_like, shape (time,)
+    x : array_like or Tensor on any device, shape (time,)
 
     Returns
     -------
@@ -146,9 +146,12 @@ def check_samples(x: object) -> Float[ndarray, " time"]:
     Raises
     ------
     AudioError
-        If `x` is empty, not one-dimensional, or holds samples that are not finite.
+        If `x` is empty, complex, not one-dimensional, or holds samples that are not finite.
     """
-    array = np.asarray(x, dtype=np.float32)
+    array = np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)
+    if np.iscomplexobj(array):
+        raise AudioError("a waveform is real, this is complex: take its real part.")
+    array = array.astype(np.float32, copy=False)
     if array.ndim != 1:
         raise AudioError(f"a waveform has shape (time,), this has {array.shape}.")
     if array.size == 0:
@@ -157,6 +160,36 @@ def check_samples(x: object) -> Float[ndarray, " time"]:
         first = int(np.flatnonzero(~np.isfinite(array))[0])
         raise AudioError(f"sample {first} is NaN or infinite.")
     return array
+
+
+def excerpt(
+    x: object, *, seconds: float = 2.0, sample_rate: int = SAMPLE_RATE
+) -> Float[ndarray, " excerpt"]:
+    """The loudest `seconds` of a clip, so that a player is small and not mostly silence.
+
+    Parameters
+    ----------
+    x : ndarray or Tensor, shape (time,)
+    seconds : float > 0
+    sample_rate : int > 0, in Hz
+
+    Returns
+    -------
+    ndarray, shape (min(time, seconds * sample_rate),)
+        The stretch with the most energy; of equal ones the first. All of `x` if it is shorter.
+
+    Raises
+    ------
+    AudioError
+        If `x` is not a waveform.
+    """
+    array = as_waveform(x)
+    length = max(round(seconds * sample_rate), 1)
+    if len(array) <= length:
+        return array
+    total = np.concatenate([[0.0], np.cumsum(np.square(array, dtype=np.float64))])
+    start = int(np.argmax(total[length:] - total[:-length]))
+    return array[start : start + length]
 
 
 def pad(x: Float[ndarray, " time"], length: int) -> Float[ndarray, " length"]:
@@ -233,7 +266,7 @@ def write_wav(
     """
     import soundfile
 
-    x = check_samples(x)
+    x = as_waveform(x)
     loudest = float(np.abs(x).max())
     if loudest > 1.0 + 1e-6:
         raise AudioError(f"the sound peaks at {loudest:.3g} and would clip: scale it to 1 at most.")

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from sonibook.plots.excerpts import excerpt
-from sonibook.plots.filters import centre_frequencies, frequency_responses
-from sonibook.plots.grid import Grid, grid
-from sonibook.plots.network import feature_maps, receptive_fields, signal_levels
-from sonibook.plots.picture import Picture, picture
-from sonibook.plots.plots import compare, lines, log_spectrogram, side_by_side, waveform
-from sonibook.plots.steps import Stage, held, steps
-from sonibook.plots.words import describe
+from sonibook.audio import excerpt
+from sonibook.plots.basics import (
+    centre_frequencies,
+    frequency_responses,
+    receptive_fields,
+    signal_levels,
+)
+from sonibook.plots.sonification import Stage, feature_maps, held, steps
+from sonibook.plots.sound import compare, describe, log_spectrogram, side_by_side, waveform
+from sonibook.plots.style import Grid, Picture, grid, lines, picture
 from sonibook.widgets.players import Player, Table, pair, player, table
 
 if TYPE_CHECKING:

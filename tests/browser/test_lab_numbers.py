@@ -27,8 +27,7 @@ from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.model.checkpoint import load_encoder, shipped
 from sonibook.model.encoder import CNN12
 from sonibook.plots.kinds import main_networks
-from sonibook.plots.plots import power_spectrogram
-from sonibook.plots.words import describe
+from sonibook.plots.sound import describe, power_spectrogram
 
 TOOL = Path(__file__).parents[2] / "tools" / "lab.py"
 RATE = 8000

@@ -14,7 +14,7 @@ from scipy.signal import resample_poly
 
 from sonibook.audio import (
     SAMPLE_RATE,
-    check_samples,
+    as_waveform,
     cut,
     pad,
     read_audio,
@@ -308,11 +308,12 @@ def test_peak_scaling_changes_size_and_nothing_else(x, peak):
         (np.zeros(0), "no samples"),
         ([0.0, 1.0, np.nan], "sample 2 is NaN"),
         ([np.inf, 1.0], "sample 0 is NaN or infinite"),
+        (np.ones(4, complex), "real"),
     ],
 )
 def test_what_is_no_waveform(x, reason):
     with pytest.raises(AudioError, match=reason):
-        check_samples(x)
+        as_waveform(x)
 
 
 @given(x=waveforms, start=st.integers(0, 400), length=st.integers(0, 400))

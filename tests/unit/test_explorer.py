@@ -19,7 +19,7 @@ from PIL import Image
 
 from sonibook import CNN12, ForwardPass, open_dataset, sonify
 from sonibook.errors import AudioError, LayerError, SonibookWarning, StackError
-from sonibook.plots.painter import Painter, thumbnail
+from sonibook.plots.sound import Painter, power_spectrogram, thumbnail
 from sonibook.show import Explorer
 from sonibook.widgets.exploration import Exploration
 from sonibook.widgets.panel import panel
@@ -321,7 +321,7 @@ def test_the_static_form_of_silence_can_be_made(encoder: CNN12) -> None:
 
 
 def test_the_painter_paints_what_a_fresh_one_paints() -> None:
-    x, first, second = noise(0), noise(1), noise(2, peak=0.2)
+    x, first, second = map(power_spectrogram, (noise(0), noise(1), noise(2, peak=0.2)))
     used = Painter(x, sample_rate=RATE)
     used.paint(first, second)
     painted = used.paint(second, first)
@@ -331,7 +331,9 @@ def test_the_painter_paints_what_a_fresh_one_paints() -> None:
 
 def test_a_thumbnail_has_the_high_frequencies_on_top() -> None:
     high = np.sin(np.pi * 0.9 * np.arange(RATE)).astype("f4")
-    pixels = np.asarray(Image.open(io.BytesIO(thumbnail(high))).convert("L"), dtype=float)
+    pixels = np.asarray(
+        Image.open(io.BytesIO(thumbnail(power_spectrogram(high)))).convert("L"), dtype=float
+    )
     assert pixels.shape == (129, RATE // 64 + 1)
     assert pixels[:30].mean() > 2 * pixels[60:].mean()
 

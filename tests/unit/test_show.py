@@ -19,8 +19,8 @@ from PIL import Image
 from sonibook import CNN12, ForwardPass, show
 from sonibook.errors import AudioError
 from sonibook.model.stack import receptive_field
-from sonibook.plots.network import shortened
-from sonibook.plots.plots import HOP, decibels, power_spectrogram
+from sonibook.plots.sonification import shortened
+from sonibook.plots.sound import HOP, decibels, power_spectrogram
 
 RATE = 8000
 
@@ -235,6 +235,15 @@ def test_silence_can_be_compared() -> None:
 def test_side_by_side_wants_a_title_each() -> None:
     with pytest.raises(ValueError, match="2 for 1"):
         show.side_by_side([tone(100)], titles=["a", "b"])
+
+
+@pytest.mark.parametrize("count", [1, 6, 7, 13])
+def test_any_number_of_curves_can_be_told_apart(count: int) -> None:
+    curves = {f"curve {n}": [0.0, float(n)] for n in range(count)}
+    drawn = show.lines(curves, [1, 2], xlabel="x", ylabel="y").axes[0].lines
+    assert [line.get_ydata()[1] for line in drawn] == list(range(count))
+    looks = {(line.get_color(), line.get_marker(), line.get_linestyle()) for line in drawn}
+    assert len(looks) == count
 
 
 def test_a_waveform_keeps_its_shortest_click() -> None:

@@ -12,9 +12,8 @@ import soundfile
 from sonibook.analysis.result import Estimate
 from sonibook.datasets import open_dataset
 from sonibook.errors import AudioError
+from sonibook.plots.basics import alias_figure, alias_of, resolutions, sample_stems, timeline
 from sonibook.plots.growth import growth_figure
-from sonibook.plots.sampling import alias_figure, alias_of, resolutions, sample_stems
-from sonibook.plots.timeline import timeline
 from sonibook.widgets.alias import FREQUENCIES, AliasSlider
 from sonibook.widgets.epochs import EpochSlider
 

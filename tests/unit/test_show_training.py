@@ -12,15 +12,17 @@ import torch.nn.functional as F
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
-from sonibook.plots.contrast import (
+from sonibook.plots.training import (
+    crops,
+    intervals,
     loss,
     probabilities,
+    progress,
     shares,
     similarity_matrix,
     temperature_picture,
     temperature_words,
 )
-from sonibook.plots.training import crops, intervals, progress
 from sonibook.training.objectives import nt_xent
 from sonibook.widgets.temperature import TEMPERATURES, TemperatureSlider
 

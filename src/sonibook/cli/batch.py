@@ -224,7 +224,7 @@ def _title(name: str) -> str:
 
 def _draw(path: Path, x: Any, s: Any, titles: tuple[str, str]) -> None:
     from sonibook.files import atomic
-    from sonibook.plots.plots import compare
+    from sonibook.plots.sound import compare
 
     figure = compare(x, s, titles=titles)
     with atomic(path) as temporary:

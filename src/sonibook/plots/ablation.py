@@ -8,7 +8,6 @@ from sonibook.analysis.ablation_result import AblationResult, NetworkAblation
 from sonibook.analysis.controls import CONTROLS, Control
 from sonibook.analysis.result import Estimate
 from sonibook.plots.curves import course, over_layers
-from sonibook.plots.picture import Picture, picture
 from sonibook.plots.style import (
     BLUE,
     GREEN,
@@ -17,8 +16,10 @@ from sonibook.plots.style import (
     PURPLE,
     SKY,
     SONIFICATION,
+    Picture,
     look,
     new_figure,
+    picture,
 )
 
 #: Colour and marker of each curve; noise, which no one mistakes for an explanation, is grey.

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from sonibook.analysis.activations import ActivationsResult, LayerActivations
 from sonibook.plots.curves import over_layers
-from sonibook.plots.picture import Picture, picture
-from sonibook.plots.style import CYCLE, look, new_figure
+from sonibook.plots.style import CYCLE, Picture, look, new_figure, picture
 
 
 def activations_figure(result: ActivationsResult) -> Picture:

@@ -8,8 +8,7 @@ from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 
-from sonibook.plots.picture import Picture, picture
-from sonibook.plots.style import BLUE, GREY, VERMILLION, look, new_figure
+from sonibook.plots.style import BLUE, GREY, VERMILLION, Picture, look, new_figure, picture
 from sonibook.replication.judge import Judged
 from sonibook.replication.verdict import Test, Verdict
 

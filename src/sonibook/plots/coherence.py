@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from sonibook.analysis.layer_coherence import CoherenceResult
 from sonibook.plots.curves import course, draw_estimates, draw_networks, main_curves, over_layers
-from sonibook.plots.picture import Picture, picture
-from sonibook.plots.style import look, new_figure
+from sonibook.plots.style import Picture, look, new_figure, picture
 
 
 def coherence_figure(result: CoherenceResult) -> Picture:

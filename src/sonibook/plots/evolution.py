@@ -10,8 +10,7 @@ from matplotlib.figure import SubFigure
 
 from sonibook.analysis.evolution import RANGE_DB, EvolutionResult, FilterEvolution
 from sonibook.audio import SAMPLE_RATE
-from sonibook.plots.picture import Picture, picture
-from sonibook.plots.style import ACTIVITY, GREY, LEVELS, look, new_figure
+from sonibook.plots.style import ACTIVITY, GREY, LEVELS, Picture, look, new_figure, picture
 
 #: More checkpoints than this are too small to see.
 _MOST_SHOWN = 8

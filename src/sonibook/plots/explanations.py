@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from sonibook.analysis.explanation_comparison import ExplanationResult
 from sonibook.plots.curves import course, draw_estimates, over_layers
-from sonibook.plots.picture import Picture, picture
-from sonibook.plots.style import GREY, look, new_figure
+from sonibook.plots.style import GREY, Picture, look, new_figure, picture
 
 
 def explanations_figure(result: ExplanationResult) -> Picture:

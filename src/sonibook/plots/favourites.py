@@ -6,8 +6,7 @@ from collections.abc import Sequence
 
 from sonibook.analysis.evolution import BANDS, RANGE_DB, unpacked
 from sonibook.analysis.favourites import NetworkFavourites
-from sonibook.plots.picture import Picture, picture
-from sonibook.plots.style import LEVELS, look, new_figure
+from sonibook.plots.style import LEVELS, Picture, look, new_figure, picture
 
 
 def favourites_figure(found: NetworkFavourites, *, layers: Sequence[int]) -> Picture:

@@ -11,8 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from sonibook.analysis.result import Estimate
-from sonibook.plots.picture import Picture, picture
-from sonibook.plots.style import BLUE, CYCLE, look, new_figure
+from sonibook.plots.style import BLUE, CYCLE, Picture, look, new_figure, picture
 
 #: Panels in a row: more are too small to read on a phone.
 _COLUMNS = 3

@@ -6,8 +6,7 @@ from matplotlib.axes import Axes
 
 from sonibook.analysis.layers import LayerResult
 from sonibook.plots.curves import course, draw_estimates, draw_networks, main_curves, over_layers
-from sonibook.plots.picture import Picture, picture
-from sonibook.plots.style import GREY, look, new_figure
+from sonibook.plots.style import GREY, Picture, look, new_figure, picture
 
 
 def layers_figure(*results: LayerResult) -> Picture:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sonibook.metrics.intervals import wilson_interval
-from sonibook.plots.grid import Grid, Value, grid
+from sonibook.plots.style import Grid, Value, grid
 from sonibook.replication.reported import Reported
 from sonibook.replication.table import Difference, Figure, Row
 

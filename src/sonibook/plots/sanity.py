@@ -7,8 +7,7 @@ from matplotlib.axes import Axes
 
 from sonibook.analysis.sanity import MEASURES, SanityResult
 from sonibook.plots.curves import draw_estimates, over_layers
-from sonibook.plots.picture import Picture, picture
-from sonibook.plots.style import look, new_figure
+from sonibook.plots.style import Picture, look, new_figure, picture
 
 _UNITS = {"log-spectral distance": "log-spectral distance / dB"}
 _ROWS = {

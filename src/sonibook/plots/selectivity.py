@@ -8,8 +8,7 @@ from operator import attrgetter
 from sonibook.analysis.result import Estimate
 from sonibook.analysis.selectivity import LayerSelectivity, SelectivityResult, Spectrum
 from sonibook.plots.curves import course, draw_estimates, draw_networks, main_curves, over_layers
-from sonibook.plots.picture import Picture, picture
-from sonibook.plots.style import look, new_figure
+from sonibook.plots.style import Picture, look, new_figure, picture
 
 _SPECTRAL = {
     "centroid": "centroid / Hz",

@@ -7,8 +7,7 @@ from matplotlib.axes import Axes
 from sonibook.analysis.result import Estimate
 from sonibook.analysis.separation_result import LayerSeparation, SeparationResult
 from sonibook.plots.curves import course, draw_estimates, over_layers
-from sonibook.plots.picture import Picture, picture
-from sonibook.plots.style import look, new_figure
+from sonibook.plots.style import Picture, look, new_figure, picture
 
 
 def separation_figure(result: SeparationResult) -> Picture:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from sonibook.analysis.shifts import ShiftResult
 from sonibook.plots.curves import draw_estimates, over_layers
-from sonibook.plots.picture import Picture, picture
-from sonibook.plots.style import look, new_figure
+from sonibook.plots.style import Picture, look, new_figure, picture
 
 
 def shifts_figure(result: ShiftResult) -> Picture:

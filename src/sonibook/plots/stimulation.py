@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from sonibook.analysis.stimulation import STIMULI, TAKEN, StimulationResult
 from sonibook.plots.curves import course, draw_estimates, over_layers
-from sonibook.plots.picture import Picture, picture
-from sonibook.plots.style import look, new_figure
+from sonibook.plots.style import Picture, look, new_figure, picture
 
 #: The title of each panel and its curves; of what is heard, the clip itself would be 0 dB.
 _PANELS = {

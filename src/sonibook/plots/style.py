@@ -1,4 +1,4 @@
-"""One look for every figure: colours that everyone can tell apart, sober, ready for print.
+"""One look for every figure: its colours, its alternative text, and tables of results.
 
 The colours are those of M. Okabe and K. Ito, "Color universal design" (2008); the spectrograms'
 colour map is perceptually uniform and keeps its order in grey. Figures have an opaque white
@@ -7,11 +7,18 @@ ground, so that they read alike on a light page, on a dark one and on paper.
 
 from __future__ import annotations
 
+import base64
+import html
+import io
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib as mpl
 from cycler import cycler
 from matplotlib.figure import Figure
+from numpy import ndarray
 
 BLUE, SKY, GREEN, YELLOW = "#0072B2", "#56B4E9", "#009E73", "#F0E442"
 ORANGE, VERMILLION, PURPLE, GREY = "#E69F00", "#D55E00", "#CC79A7", "#6B7280"
@@ -59,21 +66,221 @@ RC: Any = {
     "ytick.labelsize": 8.5,
 }
 
+#: What stands in a table of results.
+Value = str | int | float
+
+_PADDING = "padding: 0.15rem 0.4rem;"
+_NUMBER = re.compile(r"[-−+]?\d[\d,.]*(e[-+]?\d+)?\s*\S*")
+
 
 def new_figure(width: float = 8.0, height: float = 3.0) -> Figure:
-    """An empty figure that no pyplot knows of; make it and fill it within `look`.
-
-    Parameters
-    ----------
-    width, height : float > 0, in inches
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
+    """An empty figure, in inches, that pyplot does not know; make and fill it within `look`."""
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
 
 def look() -> Any:
     """A context in which everything that is drawn has the book's look."""
     return mpl.rc_context(RC)
+
+
+def lines(
+    curves: Mapping[str, Sequence[float] | ndarray],
+    at: Sequence[int] | Sequence[float] | ndarray,
+    *,
+    xlabel: str,
+    ylabel: str,
+    log_y: bool = False,
+) -> Figure:
+    """Measured curves over a common axis, each with its own marker and colour, or dashes.
+
+    Parameters
+    ----------
+    curves : mapping from str to sequence of float, shapes (points,)
+        By name, which the legend shows.
+    at : sequence of float, shape (points,)
+    xlabel, ylabel : str
+    log_y : bool
+        Whether the vertical axis is logarithmic.
+    """
+    with look():
+        figure = new_figure(7.0, 2.8)
+        axes = figure.subplots()
+        for number, (name, values) in enumerate(curves.items()):
+            rounds, place = divmod(number, len(CYCLE))
+            axes.plot(
+                at,
+                values,
+                color=CYCLE[place],
+                marker="os^Dv*"[place],
+                linestyle=("-", "--", "-.", ":")[rounds % 4],
+                label=name,
+                markersize=4.5,
+            )
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        if log_y:
+            axes.set_yscale("log")
+        axes.grid(True)
+        axes.legend()
+    return figure
+
+
+class Picture:
+    """A figure as a notebook or page shows it: an ``<img>`` with alternative text.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    alt : str
+        What is to be seen in it, for those who cannot see it.
+    caption : str
+        Shown below; empty for none.
+    dpi : int > 0
+        Dots per inch.
+
+    Raises
+    ------
+    ValueError
+        If `alt` is empty.
+    """
+
+    def __init__(self, figure: Figure, alt: str, *, caption: str = "", dpi: int = 110) -> None:
+        if not alt.strip():
+            raise ValueError("A figure needs alt text: say in a sentence what it shows.")
+        self.figure, self.alt, self.caption, self.dpi = figure, alt, caption, dpi
+        self._png: bytes | None = None
+
+    @property
+    def png(self) -> bytes:
+        """The figure as a PNG file with a palette, a third of the size of one in full colour."""
+        if self._png is None:
+            from PIL import Image
+
+            file = io.BytesIO()
+            self.figure.savefig(file, format="png", dpi=self.dpi)
+            file.seek(0)
+            self._png = small_png(Image.open(file).convert("RGB"))
+        return self._png
+
+    def _repr_html_(self) -> str:
+        image = image_tag(self.png, self.alt)
+        caption = f"<figcaption>{html.escape(self.caption)}</figcaption>" if self.caption else ""
+        return f"<figure>{image}{caption}</figure>"
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
+        return {
+            "text/plain": self.alt,
+            "text/html": self._repr_html_(),
+            "image/png": base64.b64encode(self.png).decode(),
+        }
+
+
+def picture(figure: Figure, *, alt: str, caption: str = "", dpi: int = 110) -> Picture:
+    """Show a figure in a notebook with alternative text; see `Picture`."""
+    return Picture(figure, alt, caption=caption, dpi=dpi)
+
+
+def small_png(image: Any, *, colours: int = 192) -> bytes:
+    """A `PIL.Image` in RGB as a PNG file with a palette of its own."""
+    file = io.BytesIO()
+    image.quantize(colours, method=0, dither=0).save(file, format="png", optimize=True)
+    return file.getvalue()
+
+
+def image_tag(image: bytes, alt: str, *, width: str = "auto", kind: str = "png") -> str:
+    """An ``<img>`` that holds its picture and its alternative text; `width` is CSS."""
+    data = base64.b64encode(image).decode()
+    return (
+        f'<img src="data:image/{kind};base64,{data}" alt="{html.escape(alt, quote=True)}" '
+        f'style="width: {width}; max-width: 100%; height: auto;">'
+    )
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Rows of results; make it with `grid`."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[Value, ...], ...]
+    caption: str = ""
+
+    def _repr_html_(self) -> str:
+        aligned = [_alignment(column) for column in zip(*self.rows, strict=True)]
+        head = "".join(
+            f'<th scope="col" style="text-align: {align}; {_PADDING}">{html.escape(name)}</th>'
+            for name, align in zip(self.columns, aligned, strict=True)
+        )
+        body = "".join(
+            "<tr>"
+            + "".join(
+                f'<td style="text-align: {align}; {_PADDING}">{html.escape(_text(value))}</td>'
+                for value, align in zip(row, aligned, strict=True)
+            )
+            + "</tr>"
+            for row in self.rows
+        )
+        caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
+        return (
+            f'<table class="results">{caption}<thead><tr>{head}</tr></thead>'
+            f"<tbody>{body}</tbody></table>"
+        )
+
+    def __str__(self) -> str:
+        lines = [self.columns, *(tuple(map(_text, row)) for row in self.rows)]
+        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+        return "\n".join(
+            "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+            for line in lines
+        )
+
+
+def grid(rows: Sequence[Mapping[str, Value]], *, caption: str = "") -> Grid:
+    """A table of results.
+
+    Parameters
+    ----------
+    rows : sequence of mapping from str to str, int or float
+        Values by name of column; all rows have the same columns, in the same order. Floats are
+        shown with three digits, from a thousand on as whole numbers.
+    caption : str
+
+    Returns
+    -------
+    Grid
+        Displays itself in a notebook; `str` gives it as text.
+
+    Raises
+    ------
+    ValueError
+        If there is no row, or two have different columns.
+
+    Examples
+    --------
+    >>> print(grid([{"layer": 1, "share": 0.25}, {"layer": 10, "share": 1 / 3}]))
+    layer  share
+        1   0.25
+       10  0.333
+    """
+    if not rows:
+        raise ValueError("A table of results needs at least one row.")
+    columns = tuple(rows[0])
+    for number, row in enumerate(rows, start=1):
+        if tuple(row) != columns:
+            raise ValueError(f"Row {number} has the columns {list(row)}, not {list(columns)}.")
+    return Grid(columns, tuple(tuple(row.values()) for row in rows), caption)
+
+
+def _text(value: Value) -> str:
+    if isinstance(value, str):
+        return value
+    if isinstance(value, int):
+        return f"{value:,}"
+    return f"{value:,.0f}" if 999.5 <= abs(value) < 1e6 else f"{value:.3g}"
+
+
+def _alignment(column: tuple[Value, ...]) -> str:
+    """Where a column stands: numbers to the right, also those that come as text with a unit."""
+    texts = [value for value in column if isinstance(value, str) and value]
+    numeric = len(texts) < sum(value != "" for value in column) or all(
+        map(_NUMBER.fullmatch, texts)
+    )
+    return "right" if numeric else "left"

@@ -1,22 +1,29 @@
-"""Training as pictures: where crops lie, how a run went, how sure its result is.
+"""Pictures of training: crops, curves, results, and what the temperature makes of a batch.
 
-Chapter: Supervised training.
+Chapters: Supervised training; Contrastive training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import torch
+from jaxtyping import Float
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
+from torch import Tensor
 
 from sonibook.audio import SAMPLE_RATE
-from sonibook.plots.excerpts import Sound, peak_of
-from sonibook.plots.plots import draw_waveform
-from sonibook.plots.style import BLUE, CYCLE, GREY, INPUT, look, new_figure
+from sonibook.plots.sound import Sound, draw_waveform, peak_of
+from sonibook.plots.style import ACTIVITY, BLUE, CYCLE, GREY, INPUT, ORANGE, look, new_figure
 
 Numbers = Sequence[float] | Sequence[int] | ndarray
+
+#: Cosine similarities of all pairs of rows, as `sonibook.training.objectives.nt_xent` orders
+#: them: row i and row i + rows / 2 are two views of one clip.
+Similarity = Float[Tensor, "rows rows"]
 
 
 def crops(
@@ -33,16 +40,12 @@ def crops(
         Of every crop.
     sample_rate : int > 0, in Hz
 
-    Returns
-    -------
-    matplotlib.figure.Figure
-
     Raises
     ------
     AudioError
-        If `x` is no waveform.
+        If `x` is not a waveform.
     ValueError
-        If there is no crop.
+        If `starts` is empty.
     """
     if not starts:
         raise ValueError("There is no crop to draw: give the start of at least one.")
@@ -70,7 +73,7 @@ def progress(
     references: Mapping[str, float] | None = None,
     log_x: bool = False,
 ) -> Figure:
-    """Curves with an axis of their own each, and dashed lines to read them against.
+    """Curves, each over its own points, and dashed reference lines.
 
     Parameters
     ----------
@@ -82,14 +85,10 @@ def progress(
     log_x : bool
         Whether the level axis is logarithmic.
 
-    Returns
-    -------
-    matplotlib.figure.Figure
-
     Raises
     ------
     ValueError
-        If a curve has not one value for each place.
+        If a curve does not have one value for each point.
     """
     for name, (at, values) in curves.items():
         if len(at) != len(values):
@@ -98,7 +97,7 @@ def progress(
         figure = new_figure(7.0, 2.8)
         axes = figure.subplots()
         for (name, (at, values)), colour in zip(curves.items(), _colours(curves), strict=True):
-            # A few points are measurements, many are a course.
+            # A few points are measurements, many are a trend.
             marker = "o" if len(at) <= 30 else ""
             axes.plot(at, values, marker=marker, markersize=4, color=colour, label=name)
         for number, (name, height) in enumerate((references or {}).items()):
@@ -125,10 +124,6 @@ def intervals(
     xlabel : str
     chance : float
 
-    Returns
-    -------
-    matplotlib.figure.Figure
-
     Raises
     ------
     ValueError
@@ -153,6 +148,124 @@ def intervals(
         axes.grid(True, axis="x")
         axes.legend(loc="lower left", bbox_to_anchor=(0.0, 1.0))
     return figure
+
+
+def probabilities(similarity: Similarity, temperature: float) -> Float[Tensor, "rows rows"]:
+    """Each row's softmax over its candidates: every row but itself.
+
+    Parameters
+    ----------
+    similarity : Tensor, shape (rows, rows), in [-1, 1]
+    temperature : float > 0
+
+    Returns
+    -------
+    Tensor of float64, shape (rows, rows)
+        Every row sums to 1; the diagonal is 0.
+
+    Raises
+    ------
+    ValueError
+        If the rows are not pairs, or the temperature is not above 0.
+    """
+    if len(similarity) % 2 or len(similarity) < 4:
+        raise ValueError(f"{len(similarity)} rows are no pairs with rivals: give 4, 6, 8, …")
+    if not temperature > 0:
+        raise ValueError(f"A temperature of {temperature:g} is impossible: choose one above 0.")
+    logits = similarity.detach().double() / temperature
+    return logits.fill_diagonal_(-torch.inf).softmax(dim=1)
+
+
+def loss(similarity: Similarity, temperature: float) -> float:
+    """NT-Xent of a batch whose cosine similarities are given: the mean over rows, in nats."""
+    probability = probabilities(similarity, temperature)
+    return -float(probability.gather(1, _partners(similarity)).log().mean())
+
+
+def shares(similarity: Similarity, temperature: float) -> Float[Tensor, " negatives"]:
+    """How the push away from the negatives is divided among them, hardest first.
+
+    The loss's gradient with respect to a similarity is the candidate's probability over the
+    temperature (minus one over it for the partner), so that negatives share as their
+    probabilities do.
+
+    Parameters
+    ----------
+    similarity : Tensor, shape (rows, rows), in [-1, 1]
+    temperature : float > 0
+
+    Returns
+    -------
+    Tensor of float64, shape (rows - 2,)
+        Mean over the rows; falls, and sums to 1.
+    """
+    probability = probabilities(similarity, temperature)
+    negatives = probability.scatter(1, _partners(similarity), 0.0)
+    ordered = negatives.sort(dim=1, descending=True).values[:, :-2]
+    return (ordered / ordered.sum(dim=1, keepdim=True)).mean(dim=0)
+
+
+def similarity_matrix(similarity: Similarity, *, names: Sequence[str]) -> Figure:
+    """All cosine similarities of a batch as a heat map from the least to 1, partners framed.
+
+    Parameters
+    ----------
+    similarity : Tensor, shape (rows, rows), in [-1, 1]
+    names : sequence of str
+        One for each row.
+
+    Raises
+    ------
+    ValueError
+        If there is not one name for each row.
+    """
+    if len(names) != len(similarity):
+        raise ValueError(f"{len(names)} names were given for {len(similarity)} rows.")
+    with look():
+        figure = new_figure(6.4, 5.2)
+        axes = figure.subplots()
+        image = axes.imshow(
+            similarity.detach().cpu().numpy(), cmap=ACTIVITY, vmax=1, origin="upper"
+        )
+        for row, partner in enumerate(_partners(similarity)[:, 0].tolist()):
+            corner = (partner - 0.5, row - 0.5)
+            axes.add_patch(Rectangle(corner, 1, 1, fill=False, edgecolor=ORANGE, linewidth=1.8))
+        axes.set(aspect="equal", xticks=range(len(names)), yticks=range(len(names)))
+        axes.set_yticklabels(names)
+        axes.set_xticklabels(names, rotation=90)
+        figure.colorbar(image, ax=axes, label="cosine similarity", pad=0.02)
+    return figure
+
+
+def temperature_picture(similarity: Similarity, temperature: float) -> Figure:
+    """Who is taken for the partner at a temperature, and who is pushed away."""
+    probability, divided = probabilities(similarity, temperature), shares(similarity, temperature)
+    with look():
+        figure = new_figure(7.4, 2.9)
+        left, right = figure.subplots(1, 2, width_ratios=[1, 1.3])
+        image = left.imshow(probability.cpu().numpy(), cmap=ACTIVITY, vmin=0, origin="upper")
+        left.set(aspect="equal", xlabel="candidate", ylabel="row", title="Probability")
+        figure.colorbar(image, ax=left, pad=0.02)
+        right.bar(range(1, len(divided) + 1), divided.cpu().numpy(), color=BLUE)
+        right.set(ylim=(0, 1), xlabel="negative, hardest first", title="Share of the push")
+        right.grid(True, axis="y")
+    return figure
+
+
+def temperature_words(similarity: Similarity, temperature: float) -> str:
+    """What `temperature_picture` shows, in words."""
+    probability, divided = probabilities(similarity, temperature), shares(similarity, temperature)
+    partner = float(probability.gather(1, _partners(similarity)).mean())
+    return (
+        f"At temperature {temperature:.3g} the loss is {loss(similarity, temperature):.2f} nats. "
+        f"A row gives its partner a probability of {partner:.0%} on average, and the hardest of "
+        f"its {len(divided)} negatives takes {float(divided[0]):.0%} of the push."
+    )
+
+
+def _partners(rows: Tensor) -> Tensor:
+    """The column of each row's partner, shape (rows, 1)."""
+    return torch.arange(len(rows), device=rows.device).roll(len(rows) // 2)[:, None]
 
 
 def _colours(named: Mapping[str, object]) -> list[str]:

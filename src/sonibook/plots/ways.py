@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from sonibook.analysis.ways import MEASURES, STARTS, WaysResult
 from sonibook.plots.curves import course, draw_estimates, over_layers
-from sonibook.plots.picture import Picture, picture
-from sonibook.plots.style import look, new_figure
+from sonibook.plots.style import Picture, look, new_figure, picture
 
 #: What is drawn of what was measured, where it was.
 _DRAWN = (*MEASURES, "gain in share", "SI-SDR gain")

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from sonibook.audio import SAMPLE_RATE
-from sonibook.plots.picture import picture
-from sonibook.plots.sampling import alias_figure, alias_of
+from sonibook.plots.basics import alias_figure, alias_of
+from sonibook.plots.style import picture
 from sonibook.widgets.kernel import widgets
 from sonibook.widgets.players import player
 from sonibook.widgets.stops import static_slider

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from sonibook.audio import as_waveform
 from sonibook.datasets.base import Clip, Dataset
-from sonibook.plots.excerpts import Sound, as_waveform
+from sonibook.plots.sound import Sound
 
 #: So many clips of a data set can be chosen from.
 MOST_CLIPS = 50

@@ -10,10 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from sonibook.audio import SAMPLE_RATE
-from sonibook.plots.excerpts import Sound, peak_of
-from sonibook.plots.painter import thumbnail
-from sonibook.plots.picture import image_tag
-from sonibook.plots.words import describe
+from sonibook.plots.sound import Sound, describe, peak_of, power_spectrogram, thumbnail
+from sonibook.plots.style import image_tag
 from sonibook.widgets.kernel import widgets
 from sonibook.widgets.players import player
 from sonibook.widgets.stops import static_slider
@@ -93,7 +91,7 @@ class EpochSlider(widgets.VBox):
             sample_rate=self._sample_rate,
         )
         words = f"Spectrogram at epoch {epoch}: {describe(x, sample_rate=self._sample_rate)}"
-        return heard._repr_html_(), image_tag(thumbnail(x), words, width="24rem")
+        return heard._repr_html_(), image_tag(thumbnail(power_spectrogram(x)), words, width="24rem")
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """The live view, and the static form for where there is no kernel."""

@@ -15,9 +15,10 @@ from torch import nn
 
 from sonibook.analysis.coherence import mean_top_coherence
 from sonibook.analysis.stems import si_sdr
+from sonibook.audio import as_waveform, excerpt
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import SonibookWarning
-from sonibook.plots.excerpts import Sound, as_waveform, excerpt
+from sonibook.plots.sound import Sound
 
 #: Longer clips are cut to their loudest stretch of this length: maps take memory.
 MOST_SECONDS = 30.0

@@ -17,7 +17,7 @@ from torch import nn
 from sonibook.audio import SAMPLE_RATE
 from sonibook.datasets.base import Dataset
 from sonibook.errors import AudioError, SonibookError
-from sonibook.plots.excerpts import Sound
+from sonibook.plots.sound import Sound
 from sonibook.plots.style import VERMILLION
 from sonibook.widgets.choices import Choices
 from sonibook.widgets.kernel import widgets

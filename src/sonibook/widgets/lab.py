@@ -21,7 +21,7 @@ import torch
 from jaxtyping import Float
 from numpy import ndarray
 
-from sonibook.audio import SAMPLE_RATE, check_samples
+from sonibook.audio import SAMPLE_RATE, as_waveform
 from sonibook.errors import CheckpointError
 from sonibook.files import atomic
 from sonibook.model.encoder import CNN12
@@ -195,7 +195,7 @@ def _write_network(network: LabNetwork, out: Path) -> dict[str, Any]:
 
 
 def _write_clip(clip: LabClip, out: Path) -> dict[str, Any]:
-    x = check_samples(clip.waveform)
+    x = as_waveform(clip.waveform)
     samples = np.clip(np.rint(x * 32768), -32768, 32767).astype("<i2")
     return {
         "name": clip.name,

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from sonibook.audio import SAMPLE_RATE
-from sonibook.plots.excerpts import Sound, as_waveform, peak_of
+from sonibook.audio import SAMPLE_RATE, as_waveform
+from sonibook.plots.sound import Sound, peak_of
 from sonibook.widgets.kernel import anywidget, traitlets
 from sonibook.widgets.players import player
 

@@ -13,13 +13,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from torch import nn
 
-from sonibook.audio import SAMPLE_RATE
+from sonibook.audio import SAMPLE_RATE, excerpt
 from sonibook.model.checkpoint import shipped
-from sonibook.plots.excerpts import Sound, excerpt
-from sonibook.plots.painter import thumbnail
-from sonibook.plots.picture import image_tag
-from sonibook.plots.plots import power_spectrogram
-from sonibook.plots.words import describe
+from sonibook.plots.sound import Sound, describe, power_spectrogram, thumbnail
+from sonibook.plots.style import image_tag
 from sonibook.widgets.exploration import Exploration
 from sonibook.widgets.listening import shared_gain
 from sonibook.widgets.players import player
@@ -111,7 +108,10 @@ class _Drawing:
         label = title.rstrip(".:")
         heard = player(sound, label=label, gain=self.gain, sample_rate=self.sample_rate)
         picture = image_tag(
-            thumbnail(sound, reference=self.reference), words, width="100%", kind="webp"
+            thumbnail(power_spectrogram(sound), reference=self.reference),
+            words,
+            width="100%",
+            kind="webp",
         )
         return (
             f'<figure data-sound="{kind}" style="margin: 0.5rem 0;">{picture}{heard.audio_tag}'

@@ -14,9 +14,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from sonibook.audio import SAMPLE_RATE
+from sonibook.audio import SAMPLE_RATE, as_waveform
 from sonibook.errors import AudioError
-from sonibook.plots.excerpts import Sound, as_waveform, peak_of
+from sonibook.plots.sound import Sound, peak_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -6,10 +6,8 @@ import html
 
 from torch import nn
 
-from sonibook.plots.excerpts import Sound
-from sonibook.plots.painter import Painter
-from sonibook.plots.picture import image_tag
-from sonibook.plots.words import describe
+from sonibook.plots.sound import Painter, Sound, describe, power_spectrogram
+from sonibook.plots.style import image_tag
 from sonibook.widgets.exploration import Exploration, Heard
 from sonibook.widgets.kernel import widgets
 from sonibook.widgets.listening import Listening
@@ -57,7 +55,7 @@ class Row(widgets.VBox):
             As `Exploration`.
         """
         exploration = Exploration(self.network, x, sample_rate=self.sample_rate)
-        painter = Painter(exploration.x, sample_rate=self.sample_rate)
+        painter = Painter(power_spectrogram(exploration.x), sample_rate=self.sample_rate)
         self.key, self.exploration, self._painter = key, exploration, painter
 
     def show(self, layer: int, rank: int, *, named: bool) -> tuple[str, ...]:
@@ -89,7 +87,9 @@ class Row(widgets.VBox):
         about = f"layer {layer}, filter {heard.filter}"
         with self.info.hold_sync(), self.image.hold_sync():
             self.info.value = f'<p style="margin: 0.4em 0;">{name}{html.escape(said)}</p>'
-            self.image.value = image_tag(self._painter.paint(s, heard.residual), alt)
+            self.image.value = image_tag(
+                self._painter.paint(power_spectrogram(s), power_spectrogram(heard.residual)), alt
+            )
             self.listening.play(
                 x, s, about=f"{self.name}, {about}" if named else about,
                 sample_rate=self.sample_rate,

@@ -8,8 +8,8 @@ from __future__ import annotations
 import html
 from typing import Any
 
-from sonibook.plots.contrast import Similarity, temperature_picture, temperature_words
-from sonibook.plots.picture import picture
+from sonibook.plots.style import picture
+from sonibook.plots.training import Similarity, temperature_picture, temperature_words
 from sonibook.widgets.kernel import widgets
 from sonibook.widgets.stops import static_slider
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from sonibook.analysis.stream import Streaming
     from sonibook.datasets import Dataset
     from sonibook.model.encoder import CNN12
-    from sonibook.plots.picture import Picture
+    from sonibook.plots.style import Picture
 
 Networks = Annotated[
     list[str],

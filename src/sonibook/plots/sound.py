@@ -1,26 +1,46 @@
-"""Sounds as pictures: waveforms and log spectrograms, pairs of them on shared scales."""
+"""Sounds as pictures: waveforms, log spectrograms, and what they show in words for alt text."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import io
+from collections.abc import Sequence
+from typing import Any
 
+import matplotlib as mpl
 import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy import ndarray
+from torch import Tensor
 
-from sonibook.audio import SAMPLE_RATE
-from sonibook.plots.excerpts import Sound, as_waveform, peak_of
-from sonibook.plots.style import CYCLE, FLOOR_DB, INPUT, LEVELS, SONIFICATION, look, new_figure
+from sonibook.audio import SAMPLE_RATE, as_waveform
+from sonibook.plots.style import FLOOR_DB, INPUT, LEVELS, SONIFICATION, look, new_figure
+
+#: A waveform of shape (time,): an array, or a tensor on any device.
+Sound = Float[ndarray, " time"] | Float[Tensor, " time"]
+
+#: Power of a sound by frequency and frame, as `power_spectrogram` gives it.
+Power = Float[ndarray, "freq t"]
 
 #: Samples in a frame of a spectrogram (32 ms at 8 kHz), and from one frame to the next (8 ms).
 FRAME, HOP = 256, 64
 
 
-def power_spectrogram(x: Sound, *, frame: int = FRAME, hop: int = HOP) -> Float[ndarray, "freq t"]:
+def as_array(x: ndarray | Tensor) -> ndarray:
+    """An array, or a tensor on any device, as an array of the same shape."""
+    return x.detach().cpu().numpy() if isinstance(x, Tensor) else np.asarray(x)
+
+
+def peak_of(*sounds: Sound) -> float:
+    """The largest magnitude in any of the sounds."""
+    return max(float(np.abs(as_waveform(x)).max()) for x in sounds)
+
+
+def power_spectrogram(x: Sound, *, frame: int = FRAME, hop: int = HOP) -> Power:
     """Power in short overlapping frames (Hann window).
 
     Parameters
@@ -46,12 +66,43 @@ def power_spectrogram(x: Sound, *, frame: int = FRAME, hop: int = HOP) -> Float[
     return frames.abs().square().numpy()
 
 
-def decibels(
-    power: Float[ndarray, "freq t"], *, reference: float, floor_db: float = FLOOR_DB
-) -> Float[ndarray, "freq t"]:
+def decibels(power: Power, *, reference: float, floor_db: float = FLOOR_DB) -> Power:
     """Power as a level in dB re `reference`, no lower than `floor_db` (everywhere, if it is 0)."""
     least = 10 ** (floor_db / 10)
     return 10 * np.log10(np.maximum(power / reference if reference > 0 else 0 * power, least))
+
+
+def describe(x: Sound, *, sample_rate: int = SAMPLE_RATE) -> str:
+    """When a sound is loudest, and which band holds the middle 80 % of its power.
+
+    Parameters
+    ----------
+    x : ndarray or Tensor, shape (time,)
+    sample_rate : int > 0, in Hz
+
+    Returns
+    -------
+    str
+        Such as "loudest at 0.52 s, most of its power between 0.31 and 1.20 kHz"; "silence" for
+        zeros.
+
+    Raises
+    ------
+    AudioError
+        If `x` is not a waveform.
+    """
+    return describe_power(power_spectrogram(x), sample_rate=sample_rate)
+
+
+def describe_power(power: Power, *, sample_rate: int) -> str:
+    """`describe` of a sound whose spectrogram is known."""
+    total = float(power.sum())
+    if total == 0:
+        return "silence"
+    loudest = int(power.sum(axis=0).argmax()) * HOP / sample_rate
+    share = np.cumsum(power.sum(axis=1)) / total
+    low, high = np.searchsorted(share, [0.1, 0.9]) * (sample_rate / 2000 / (len(share) - 1))
+    return f"loudest at {loudest:.2f} s, most of its power between {low:.2f} and {high:.2f} kHz"
 
 
 def waveform(
@@ -67,14 +118,10 @@ def waveform(
     peak : float or None
         End of the amplitude axis; None takes the sound's own peak.
 
-    Returns
-    -------
-    matplotlib.figure.Figure
-
     Raises
     ------
     AudioError
-        If `x` is no waveform.
+        If `x` is not a waveform.
     """
     with look():
         figure = new_figure(8.0, 1.8)
@@ -105,14 +152,10 @@ def log_spectrogram(
     floor_db : float < 0
         What is softer is drawn as this.
 
-    Returns
-    -------
-    matplotlib.figure.Figure
-
     Raises
     ------
     AudioError
-        If `x` is no waveform.
+        If `x` is not a waveform.
     """
     power = power_spectrogram(x)
     loudest = float(power.max()) if reference is None else reference
@@ -151,7 +194,7 @@ def compare(
     Raises
     ------
     AudioError
-        If one of the two is no waveform.
+        If one of the two is not a waveform.
     """
     return side_by_side([x, s], titles=titles, sample_rate=sample_rate, floor_db=floor_db)
 
@@ -176,14 +219,10 @@ def side_by_side(
     first_is_input : bool
         Whether to draw the first in the input's colour; the others are sonifications.
 
-    Returns
-    -------
-    matplotlib.figure.Figure
-
     Raises
     ------
     AudioError
-        If one of them is no waveform.
+        If one of them is not a waveform.
     ValueError
         If there are not as many titles as sounds, or none.
     """
@@ -212,44 +251,6 @@ def side_by_side(
     return figure
 
 
-def lines(
-    curves: Mapping[str, Sequence[float] | ndarray],
-    at: Sequence[int] | Sequence[float] | ndarray,
-    *,
-    xlabel: str,
-    ylabel: str,
-    log_y: bool = False,
-) -> Figure:
-    """A few measured curves over a common axis, each with a marker of its own.
-
-    Parameters
-    ----------
-    curves : mapping from str to sequence of float, shapes (points,)
-        By name, which the legend shows.
-    at : sequence of float, shape (points,)
-    xlabel, ylabel : str
-    log_y : bool
-        Whether the upright axis is logarithmic.
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-    """
-    with look():
-        figure = new_figure(7.0, 2.8)
-        axes = figure.subplots()
-        for (name, values), marker, colour in zip(
-            curves.items(), "os^Dv*"[: len(curves)], CYCLE[: len(curves)], strict=True
-        ):
-            axes.plot(at, values, marker=marker, color=colour, label=name, markersize=4.5)
-        axes.set(xlabel=xlabel, ylabel=ylabel)
-        if log_y:
-            axes.set_yscale("log")
-        axes.grid(True)
-        axes.legend()
-    return figure
-
-
 def draw_waveform(axes: Axes, x: Sound, *, sample_rate: int, peak: float, colour: str) -> None:
     """Draw a waveform: as a line, or where there are many samples as the range of each stretch."""
     array = as_waveform(x)
@@ -265,9 +266,7 @@ def draw_waveform(axes: Axes, x: Sound, *, sample_rate: int, peak: float, colour
     axes.set(xlim=(0, seconds), ylim=(-limit, limit))
 
 
-def draw_levels(
-    axes: Axes, levels: Float[ndarray, "freq t"], *, sample_rate: int, floor_db: float
-) -> AxesImage:
+def draw_levels(axes: Axes, levels: Power, *, sample_rate: int, floor_db: float) -> AxesImage:
     """Draw a spectrogram that is already in dB."""
     seconds = (levels.shape[1] - 1) * HOP / sample_rate
     return axes.imshow(
@@ -278,3 +277,63 @@ def draw_levels(
         extent=(0.0, max(seconds, HOP / sample_rate), 0.0, sample_rate / 2000),
         interpolation="nearest",
     )
+
+
+class Painter:
+    """The log spectrograms of an input and of what was made of it, repainted at every move.
+
+    Axes, labels and the input are drawn once; `paint` draws only what changes over them.
+    """
+
+    def __init__(
+        self,
+        power: Power,
+        *,
+        sample_rate: int,
+        titles: Sequence[str] = ("Sonification", "Residual"),
+    ) -> None:
+        self.power = power
+        with look():
+            figure = new_figure(9.6, 2.4)
+            self._canvas = FigureCanvasAgg(figure)
+            panels = figure.subplots(1, 1 + len(titles), sharex=True, sharey=True)
+            empty = np.full_like(self.power, FLOOR_DB)
+            self._panels: list[tuple[Axes, AxesImage]] = []
+            for axes, title in zip(panels, ("Input", *titles), strict=True):
+                image = draw_levels(axes, empty, sample_rate=sample_rate, floor_db=FLOOR_DB)
+                image.set_animated(True)
+                axes.set(title=title, xlabel="time / s")
+                self._panels.append((axes, image))
+            panels[0].set_ylabel("frequency / kHz")
+            figure.colorbar(image, ax=panels.tolist(), label="level / dB", pad=0.01)
+            self._canvas.draw()
+        self._ground = self._canvas.copy_from_bbox(figure.bbox)
+
+    def paint(self, *powers: Power) -> bytes:
+        """The input and one spectrogram for each title as a PNG file, in dB re the loudest."""
+        everything = (self.power, *powers)
+        reference = max(float(power.max()) for power in everything)
+        self._canvas.restore_region(self._ground)
+        for (axes, image), power in zip(self._panels, everything, strict=True):
+            image.set_data(decibels(power, reference=reference))
+            axes.draw_artist(image)
+        # A player waits for this: quick rather than small.
+        return _encoded(self._canvas.buffer_rgba(), format="png", compress_level=1)
+
+
+def thumbnail(power: Power, *, reference: float | None = None) -> bytes:
+    """A log spectrogram without axes as a small WebP file, a pixel for each frame and frequency.
+
+    It is in dB re `reference`, or re its own maximum.
+    """
+    loudest = float(power.max()) if reference is None else reference
+    shade = 1 - decibels(power, reference=loudest)[::-1] / FLOOR_DB
+    return _encoded(mpl.colormaps[LEVELS](shade, bytes=True), format="webp", quality=60)
+
+
+def _encoded(rgba: object, **options: Any) -> bytes:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(np.asarray(rgba)[:, :, :3])).save(file, **options)
+    return file.getvalue()

@@ -1,0 +1,340 @@
+"""Pictures of sampling, scenes and the encoder: what is taken in, and what the layers see of it.
+
+Chapters: Sound and data; The encoder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+from matplotlib.figure import Figure
+from numpy import ndarray
+from torch import Tensor, nn
+
+from sonibook.audio import SAMPLE_RATE, as_waveform
+from sonibook.datasets.soundscapes import Scene
+from sonibook.model.stack import blocks_of, receptive_field, stride
+from sonibook.plots.sound import Sound, as_array, decibels, draw_levels, power_spectrogram
+from sonibook.plots.style import (
+    BLUE,
+    CYCLE,
+    FLOOR_DB,
+    GREY,
+    LEVELS,
+    SKY,
+    VERMILLION,
+    Picture,
+    lines,
+    look,
+    new_figure,
+    picture,
+)
+
+#: Weights of a first layer, of shape (filters, 1, kernel).
+Weights = Float[ndarray, "filters 1 kernel"] | Float[Tensor, "filters 1 kernel"]
+
+#: Seconds of a tone that are drawn, enough to tell two frequencies apart.
+_STRETCH = 0.003
+
+
+def sample_stems(
+    x: Sound, *, start: int, count: int = 60, sample_rate: int = SAMPLE_RATE
+) -> Figure:
+    """A few samples of a sound, each as what it is: a number at a time.
+
+    Parameters
+    ----------
+    x : ndarray or Tensor, shape (time,)
+    start, count : int >= 0, in samples
+        Which are drawn, as far as there are any.
+    sample_rate : int > 0, in Hz
+
+    Raises
+    ------
+    AudioError
+        If `x` is not a waveform, or has no sample there.
+    """
+    shown = as_waveform(as_waveform(x)[start : start + count])
+    at = (start + np.arange(len(shown))) / sample_rate * 1000
+    with look():
+        figure = new_figure(8.0, 2.2)
+        axes = figure.subplots()
+        axes.axhline(0, color=GREY, linewidth=0.8)
+        axes.vlines(at, 0, shown, color=BLUE, linewidth=1.0)
+        axes.plot(at, shown, "o", color=BLUE, markersize=3.5)
+        axes.set(xlabel="time / ms", ylabel="amplitude")
+    return figure
+
+
+def alias_of(frequency: int | float, *, sample_rate: int | float) -> float:
+    """The frequency, up to half the rate, whose samples are those of `frequency`.
+
+    Parameters
+    ----------
+    frequency : float >= 0, in Hz
+    sample_rate : float > 0, in Hz
+
+    Returns
+    -------
+    float, in Hz, from 0 to ``sample_rate / 2``
+        `frequency` itself where it is no higher.
+
+    Examples
+    --------
+    >>> alias_of(5000, sample_rate=8000)
+    3000.0
+    """
+    return float(abs(frequency - sample_rate * round(frequency / sample_rate)))
+
+
+def alias_figure(frequency: int | float, *, sample_rate: int | float) -> Figure:
+    """A tone, its samples, and the lowest tone that has the same samples."""
+    fine = np.linspace(0, _STRETCH, 1500)
+    at = np.arange(int(_STRETCH * sample_rate) + 1) / sample_rate
+    lowest = alias_of(frequency, sample_rate=sample_rate)
+    with look():
+        figure = new_figure(8.0, 2.2)
+        axes = figure.subplots()
+        axes.plot(
+            fine * 1000,
+            np.cos(2 * np.pi * frequency * fine),
+            color=BLUE,
+            linewidth=0.9,
+            label=f"the tone, {frequency:.0f} Hz",
+        )
+        if lowest != frequency:
+            axes.plot(
+                fine * 1000,
+                np.cos(2 * np.pi * lowest * fine),
+                color=VERMILLION,
+                linestyle="--",
+                label=f"what comes back, {lowest:.0f} Hz",
+            )
+        values = np.cos(2 * np.pi * frequency * at)
+        axes.plot(at * 1000, values, "o", color="black", markersize=4, label="samples")
+        axes.set(xlabel="time / ms", ylabel="amplitude", xlim=(0, _STRETCH * 1000))
+        figure.legend(loc="outside upper left", ncols=3)
+    return figure
+
+
+def resolutions(
+    x: Sound, *, frames: Sequence[int] = (64, 256, 1024), sample_rate: int = SAMPLE_RATE
+) -> Figure:
+    """One sound as log spectrograms of several frame lengths, each re its own loudest point.
+
+    Parameters
+    ----------
+    x : ndarray or Tensor, shape (time,)
+    frames : sequence of int > 0, in samples
+        Neighbours share three quarters.
+    sample_rate : int > 0, in Hz
+
+    Raises
+    ------
+    AudioError
+        If `x` is not a waveform.
+    """
+    extent = (0.0, len(x) / sample_rate, 0.0, sample_rate / 2000)
+    with look():
+        figure = new_figure(2.8 * len(frames), 2.6)
+        panels = figure.subplots(1, len(frames), sharey=True, squeeze=False)[0]
+        for axes, frame in zip(panels, frames, strict=True):
+            power = power_spectrogram(x, frame=frame, hop=max(frame // 4, 1))
+            levels = decibels(power, reference=float(power.max()))
+            image = axes.imshow(
+                levels, cmap=LEVELS, vmin=FLOOR_DB, vmax=0, extent=extent, interpolation="nearest"
+            )
+            milliseconds, bins = 1000 * frame / sample_rate, sample_rate / frame
+            axes.set_title(f"{milliseconds:.0f} ms, {bins:.0f} Hz")
+            axes.set_xlabel("time / s")
+        panels[0].set_ylabel("frequency / kHz")
+        figure.colorbar(image, ax=list(panels), label="level / dB", pad=0.01)
+    return figure
+
+
+def timeline(scene: Scene, *, caption: str = "") -> Picture:
+    """Draw the mixture's log spectrogram, and a bar from onset to offset for every event.
+
+    Parameters
+    ----------
+    scene : Scene
+    caption : str
+    """
+    power = power_spectrogram(scene.mixture)
+    levels = decibels(power, reference=float(power.max()))
+    with look():
+        count = len(scene.events)
+        figure = new_figure(8.0, 2.7 + 0.28 * count)
+        above, below = figure.subplots(2, 1, sharex=True, height_ratios=[7, max(count, 1)])
+        draw_levels(above, levels, sample_rate=SAMPLE_RATE, floor_db=FLOOR_DB)
+        above.set(ylabel="frequency / kHz")
+        for row, event in enumerate(scene.events):
+            colour = CYCLE[row % len(CYCLE)]
+            below.barh(row, event.offset - event.onset, left=event.onset, color=colour)
+        below.set(xlabel="time / s", xlim=(0, len(scene.mixture) / SAMPLE_RATE))
+        names = [event.name.replace("_", " ") for event in scene.events]
+        below.set(yticks=range(count), yticklabels=names)
+        below.invert_yaxis()
+        below.tick_params(axis="y", length=0)
+    words = "; ".join(
+        f"{name} from {event.onset:.2f} to {event.offset:.2f} s at {event.gain:.0f} dB"
+        for name, event in zip(names, scene.events, strict=True)
+    )
+    alt = f"The log spectrogram of a scene, and under it a bar for each event: {words}."
+    return picture(figure, alt=alt, caption=caption)
+
+
+def _power_responses(weights: Weights) -> Float[ndarray, "filters points"]:
+    """Power of each filter at 257 evenly spaced frequencies, 0 to half the sampling rate."""
+    taps = as_array(weights).astype(np.float64)
+    if taps.ndim != 3 or taps.shape[1] != 1:
+        raise ValueError(
+            f"Weights of shape {taps.shape} have no frequency response: only the first layer's "
+            "filters, of shape (filters, 1, kernel), act on the waveform itself."
+        )
+    return np.square(np.abs(np.fft.rfft(taps[:, 0], n=512, axis=1)))
+
+
+def centre_frequencies(
+    weights: Weights, *, sample_rate: int = SAMPLE_RATE
+) -> Float[ndarray, " filters"]:
+    """Where each filter's response has its centre of mass.
+
+    Parameters
+    ----------
+    weights : ndarray or Tensor, shape (filters, 1, kernel)
+    sample_rate : int > 0, in Hz
+
+    Returns
+    -------
+    ndarray, shape (filters,), in Hz
+        Mean frequency weighted by power; a quarter of the sampling rate for a filter of zeros.
+
+    Raises
+    ------
+    ValueError
+        If the weights are those of a deeper layer.
+    """
+    power = _power_responses(weights)
+    frequencies = np.linspace(0, sample_rate / 2, power.shape[1])
+    total = power.sum(axis=1)
+    flat = np.full(len(power), sample_rate / 4)
+    return np.divide(power @ frequencies, total, out=flat, where=total > 0)
+
+
+def frequency_responses(
+    weights: Weights | Mapping[str, Weights],
+    *,
+    sample_rate: int = SAMPLE_RATE,
+    curves: int = 4,
+    floor_db: float = -40.0,
+) -> Figure:
+    """Frequency responses of first-layer filters, sorted by centre frequency.
+
+    Above, all filters as a heat map; below, a few of them as curves. Each filter is drawn in dB
+    re its own maximum: what counts is which band it keeps, not how strongly.
+
+    Parameters
+    ----------
+    weights : ndarray or Tensor, shape (filters, 1, kernel), or a mapping from str to such
+        Several sets of weights are drawn side by side, under their names.
+    sample_rate : int > 0, in Hz
+    curves : int > 0
+        How many filters to draw as curves, evenly spread over the sorted ones.
+    floor_db : float < 0
+
+    Raises
+    ------
+    ValueError
+        If the weights are those of a deeper layer.
+    """
+    sets = dict(weights) if isinstance(weights, Mapping) else {"": weights}
+    with look():
+        figure = new_figure(8.0, 4.6)
+        grid = figure.subplots(
+            2, len(sets), sharex=True, sharey="row", height_ratios=[1.5, 1], squeeze=False
+        )
+        for (above, below), (name, taps) in zip(grid.T, sets.items(), strict=True):
+            power = _power_responses(taps)
+            order = np.argsort(centre_frequencies(taps), kind="stable")
+            loudest = power.max(axis=1, keepdims=True)
+            relative = np.divide(power, loudest, out=np.zeros_like(power), where=loudest > 0)
+            levels = 10 * np.log10(np.maximum(relative, 10 ** (floor_db / 10)))[order]
+            image = above.imshow(
+                levels,
+                cmap=LEVELS,
+                vmin=floor_db,
+                vmax=0.0,
+                extent=(0.0, sample_rate / 2000, 0.5, len(levels) + 0.5),
+                interpolation="nearest",
+            )
+            above.set_title(name)
+            frequencies = np.linspace(0, sample_rate / 2000, levels.shape[1])
+            chosen = np.unique(np.linspace(0, len(levels) - 1, curves).round().astype(int))
+            for row, colour, line in zip(chosen, CYCLE, ("-", "--", "-.", ":") * 2, strict=False):
+                label = f"filter {order[row]}"
+                below.plot(frequencies, levels[row], color=colour, linestyle=line, label=label)
+            below.set(xlabel="frequency / kHz", ylim=(floor_db, 2))
+            below.grid(True)
+            below.legend(ncols=2, fontsize=7.5, loc="lower center")
+        grid[0, 0].set_ylabel("filters, sorted")
+        grid[1, 0].set_ylabel("|H| / dB")
+        figure.colorbar(image, ax=grid[0].tolist(), label="|H| / dB", pad=0.01)
+    return figure
+
+
+def receptive_fields(network: nn.Module, *, sample_rate: int = SAMPLE_RATE) -> Figure:
+    """The receptive field and the stride of every layer, on a logarithmic axis.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        As `sonibook.model.stack.blocks_of` takes it.
+    sample_rate : int > 0, in Hz
+
+    Raises
+    ------
+    StackError
+        If the network is not a stack of conv-relu-[pool] blocks.
+    """
+    blocks = blocks_of(network)
+    layers = range(1, len(blocks) + 1)
+    fields = [receptive_field(blocks, layer) for layer in layers]
+    strides = [stride(blocks, layer) for layer in layers]
+    with look():
+        figure = new_figure(8.0, 0.8 + 0.27 * len(blocks))
+        axes = figure.subplots()
+        axes.barh(layers, fields, color=SKY, height=0.72, label="receptive field")
+        axes.barh(layers, strides, color=BLUE, height=0.3, label="stride")
+        for layer, field in zip(layers, fields, strict=True):
+            text = f" {field} samples = {1000 * field / sample_rate:.3g} ms"
+            axes.text(field, layer, text, va="center", fontsize=8)
+        axes.set_xscale("log", base=2)
+        axes.set(xlim=(0.8, fields[-1] * 8), xlabel="samples", ylabel="layer", yticks=layers)
+        axes.invert_yaxis()
+        axes.spines["left"].set_visible(False)
+        axes.tick_params(axis="y", length=0)
+        axes.legend(loc="upper right")
+    return figure
+
+
+def signal_levels(curves: Mapping[str, Sequence[float]]) -> Figure:
+    """How strong the signal is after each layer, for several networks.
+
+    Parameters
+    ----------
+    curves : mapping from str to sequence of float, > 0
+        A number for each layer, by name of the network.
+    """
+    count = max(len(values) for values in curves.values())
+    figure = lines(
+        curves,
+        range(1, count + 1),
+        xlabel="layer",
+        ylabel="standard deviation",
+        log_y=True,
+    )
+    figure.axes[0].set_xticks(range(1, count + 1))
+    return figure
