@@ -16,6 +16,7 @@ from sonibook.metrics import (
     accuracy,
     average_precision,
     bootstrap_interval,
+    bootstrap_means,
     d_prime,
     mean_auc,
     mean_average_precision,
@@ -269,6 +270,35 @@ def test_rows_of_several_arrays_are_drawn_together():
     )
 
 
+@pytest.mark.parametrize("clustered", [False, True])
+def test_intervals_of_many_means_are_those_of_each(clustered):
+    """Against the same statistic redrawn row by row, with gaps: a mean of what was measured."""
+    generator = np.random.default_rng(0)
+    values = generator.gamma(2.0, size=(90, 3))
+    values[generator.random((90, 3)) < 0.2] = np.nan
+    clusters = generator.integers(30, size=90) if clustered else None
+    low, high = bootstrap_means(values, clusters, repeats=4000)
+    for column in range(3):
+        expected = bootstrap_interval(
+            values[:, column], statistic=np.nanmean, clusters=clusters, repeats=4000, seed=1
+        )
+        np.testing.assert_allclose((low[column], high[column]), expected, atol=0.03)
+    copies, origin = np.repeat(values, 4, axis=0), np.repeat(np.arange(90), 4)
+    again = bootstrap_means(copies, origin if clusters is None else np.repeat(clusters, 4))
+    np.testing.assert_allclose(again, bootstrap_means(values, clusters))
+
+
+def test_means_that_nothing_or_one_clip_tells_of_have_no_interval():
+    values = np.full((6, 3), np.nan)
+    values[2, 1], values[:, 2] = 0.5, 0.25
+    low, high = bootstrap_means(values)
+    np.testing.assert_array_equal(low, [np.nan, np.nan, 0.25])
+    np.testing.assert_array_equal(high, [np.nan, np.nan, 0.25])
+    assert bootstrap_means(np.zeros((0, 2)))[0].shape == (2,)
+    one = bootstrap_means(np.arange(6.0)[:, None], ["only"] * 6)
+    assert np.isnan(one).all()
+
+
 def test_interval_over_runs_is_that_of_the_t_test():
     runs = [0.42, 0.47, 0.44, 0.45]
     expected = stats.ttest_1samp(runs, 0.0).confidence_interval(0.95)
@@ -284,6 +314,9 @@ def test_interval_over_runs_is_that_of_the_t_test():
         (lambda: runs_interval([0.5, 0.6], confidence=95.0), "confidence 95"),
         (lambda: bootstrap_interval(np.ones(5), confidence=1.0), "confidence 1"),
         (lambda: bootstrap_interval(np.ones(5), repeats=0), "repeats 0"),
+        (lambda: bootstrap_means(np.ones((5, 2)), confidence=0.0), "confidence 0"),
+        (lambda: bootstrap_means(np.ones((5, 2)), repeats=0), "repeats 0"),
+        (lambda: bootstrap_means(np.ones((5, 2)), [1, 2]), "clusters of 2"),
         (lambda: bootstrap_interval(np.ones(0)), "as many rows"),
         (lambda: bootstrap_interval(), "as many rows"),
         (lambda: bootstrap_interval(np.ones(5), clusters=["one"] * 5), "two rows or clusters"),

@@ -1,6 +1,11 @@
 """How good a network is (`scores`), and how sure one can be of that (`intervals`)."""
 
-from sonibook.metrics.intervals import bootstrap_interval, runs_interval, wilson_interval
+from sonibook.metrics.intervals import (
+    bootstrap_interval,
+    bootstrap_means,
+    runs_interval,
+    wilson_interval,
+)
 from sonibook.metrics.scores import (
     accuracy,
     average_precision,
@@ -16,6 +21,7 @@ __all__ = [
     "accuracy",
     "average_precision",
     "bootstrap_interval",
+    "bootstrap_means",
     "d_prime",
     "mean_auc",
     "mean_average_precision",
