@@ -46,8 +46,7 @@ from safetensors.torch import load_file
 
 from sonibook.audio import read_audio
 from sonibook.cli import main as command_line
-from sonibook.provenance import provenance
-from sonibook.results import write_result
+from sonibook.results import provenance, write_result
 from sonibook.training import loop
 
 FAULTS = ("kill", "interrupt", "full", "gone", "readonly", "worker")

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from sonibook.model.checkpoint import shipped
-from sonibook.provenance import provenance
 from sonibook.replication.encoders import Pretrained, pretrained
 from sonibook.replication.reported import Training
+from sonibook.results import provenance
 
 
 @dataclass(frozen=True)

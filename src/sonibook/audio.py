@@ -2,23 +2,46 @@
 
 from __future__ import annotations
 
+import re
+import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from sonibook.errors import AudioError, MissingAudioError
+from sonibook.errors import AudioError, MissingAudioError, SonibookWarning
 from sonibook.files import atomic
 
+if TYPE_CHECKING:
+    import soundfile
+
 SAMPLE_RATE = 8000
+#: Endings of the files that `read_audio` reads.
+EXTENSIONS = (
+    ".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64",
+    ".w64", ".wav",
+)  # fmt: skip
+#: Rates, in Hz, that a sound may have: at 1 Hz, a megabyte would become hours.
+RATES = 100, 10_000_000
+#: A longer sound is not read: a kilobyte of FLAC can hold hours of silence.
+LONGEST_HOURS = 24.0
 _BLOCK_SECONDS = 10.0
 #: Samples of a block, over all channels: a header may claim a thousand channels.
 _BLOCK_SAMPLES = 1 << 24
-#: Rates, in Hz, that a sound may have: at 1 Hz, a megabyte would become hours.
-_RATES = 100, 10_000_000
-#: A longer sound is not read: a kilobyte of FLAC can hold hours of silence.
-LONGEST_HOURS = 24.0
+#: A mean this far below its channels is what their rounding leaves.
+_CANCELLED = 10.0 ** (-50.0 / 20.0)
+#: What libsndfile notes of a header that promises more bytes than there are.
+_CUT_SHORT = re.compile(
+    r"^ *(?:data|riff|data size|riff size|ssnd) *: (\d+) \(should be (\d+)\)$", re.I
+)
+#: What writers that cannot go back to the header put there: near 2**31 or 2**32.
+_UNKNOWN_SIZES = (range(0x7FFF_0000, 0x8001_0000), range(0xFFFF_0000, 0x1_0000_0000))
+#: Of frames, where a header does not count them.
+_UNKNOWN_COUNT = 1 << 40
+#: Whole MP3s hold some frames less than libsndfile counts in them.
+_MP3_SLACK = 16 * 1152
 
 
 def read_audio(
@@ -33,8 +56,9 @@ def read_audio(
     Parameters
     ----------
     path : str or Path
-        WAV (8 to 32 bit, or float), FLAC, OGG or MP3, of any rate and number of channels.
-    sample_rate : int > 0, in Hz
+        WAV (8 to 32 bit, or float), FLAC, OGG, MP3, AIFF, CAF or W64, of any rate and number of
+        channels.
+    sample_rate : int from 100 to 10,000,000, in Hz
     unit_peak : bool
         Whether to scale the largest magnitude to 1.
 
@@ -47,6 +71,11 @@ def read_audio(
     AudioError
         If the file is missing, damaged, empty or silent (silence only with `unit_peak`), lasts
         more than `LONGEST_HOURS`, or holds samples that are not finite.
+
+    Warns
+    -----
+    SonibookWarning
+        If the file is cut short, or its channels cancel each other.
     """
     import soundfile
     import soxr
@@ -55,11 +84,11 @@ def read_audio(
     if not path.is_file():
         raise MissingAudioError(f"{path}: there is no such file.")
     pieces: list[ndarray] = []
-    count = 0
+    count, loudest, loudest_channel = 0, 0.0, 0.0
     try:
         with soundfile.SoundFile(path) as file:
             rate = file.samplerate
-            if not _RATES[0] <= rate <= _RATES[1]:
+            if not RATES[0] <= rate <= RATES[1]:
                 raise AudioError(f"{path}: claims a rate of {rate:,} Hz, which no sound has.")
             resampler = soxr.ResampleStream(rate, sample_rate, 1, quality="HQ")
             size = max(min(int(_BLOCK_SECONDS * rate), _BLOCK_SAMPLES // file.channels), 1)
@@ -74,15 +103,21 @@ def read_audio(
                 with np.errstate(over="ignore"):
                     mono = block.mean(axis=1, dtype=np.float32)
                 _check_finite(path, mono)
+                if file.channels > 1:
+                    loudest = max(loudest, float(np.abs(mono).max()))
+                    loudest_channel = max(loudest_channel, float(np.abs(block).max()))
                 pieces.append(resampler.resample_chunk(mono))
             pieces.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+            share = _share_there(file, count)
     except UnicodeEncodeError:
         raise AudioError(
-            f"{path}: the sound library cannot open a name that is no Unicode text: rename it."
+            f"{path}: the sound library cannot open a name that is not Unicode text: rename it."
         ) from None
     except (soundfile.LibsndfileError, TypeError) as error:
         # TypeError: the ending .raw, which soundfile takes to mean that there is no header.
         reason = str(getattr(error, "error_string", error)).rstrip(".")
+        if reason.startswith("File does not exist"):  # of an MP3 without one whole frame
+            reason = "it is damaged, or something else"
         raise AudioError(
             f"{path}: cannot be read as sound ({reason}): give a WAV, FLAC, OGG or MP3 file."
         ) from None
@@ -94,12 +129,34 @@ def read_audio(
             f"{path}: is too short: its {count} samples make none at {sample_rate} Hz."
         )
     _check_finite(path, x)  # finite samples may leave the range of float32 between two of them
+    if share < 1:
+        _warn(f"{path}: was cut short: it holds {share:.1%} of what its header promises.")
+    if loudest < _CANCELLED * loudest_channel:
+        problem = f"{path}: its channels cancel each other: their mean is "
+        if loudest == 0 and unit_peak:
+            raise AudioError(f"{problem}silent: give one of them.")
+        _warn(f"{problem}next to nothing, and may be rounding noise: give one of them.")
     if not unit_peak:
         return x
     try:
         return scale_to_peak(x)
     except AudioError as error:
         raise AudioError(f"{path}: {error}") from None
+
+
+def _share_there(file: soundfile.SoundFile, count: int) -> float:
+    """Which share there is of what a file's header promises, when `count` samples were read."""
+    slack = _MP3_SLACK if file.format == "MP3" else 0
+    shares = [count / file.frames] if count + slack < file.frames < _UNKNOWN_COUNT else []
+    for line in file.extra_info.splitlines():
+        match = _CUT_SHORT.match(line)
+        if match and not any(int(match[1]) in sizes for sizes in _UNKNOWN_SIZES):
+            shares.append(int(match[2]) / max(int(match[1]), 1))
+    return min(shares, default=1.0)
+
+
+def _warn(sentence: str) -> None:
+    warnings.warn(sentence, SonibookWarning, stacklevel=3)
 
 
 def _check_finite(path: Path, x: ndarray) -> None:
@@ -198,17 +255,7 @@ def pad(x: Float[ndarray, " time"], length: int) -> Float[ndarray, " length"]:
 
 
 def cut(x: Float[ndarray, " time"], start: int, length: int) -> Float[ndarray, " length"]:
-    """`length` samples of `x` from `start`, with zeros where `x` ends before.
-
-    Parameters
-    ----------
-    x : ndarray, shape (time,)
-    start, length : int >= 0, in samples
-
-    Returns
-    -------
-    ndarray, shape (length,)
-    """
+    """`length` samples of `x` from `start` on, with zeros where `x` ends before."""
     return pad(x[start : start + length], length)
 
 
@@ -260,7 +307,7 @@ def write_wav(
     Raises
     ------
     AudioError
-        If `x` is no waveform, or leaves [-1, 1] (it would be clipped).
+        If `x` is not a waveform, or leaves [-1, 1] (it would be clipped).
     OSError
         If the file cannot be written.
     """

@@ -10,7 +10,7 @@ class SonibookError(Exception):
 
 
 class AudioError(SonibookError, ValueError):
-    """A sound that cannot be read, or samples that are no sound (NaN, infinite, empty)."""
+    """A sound that cannot be read, or samples that are not a sound (NaN, infinite, empty)."""
 
 
 class MissingAudioError(AudioError):
@@ -22,7 +22,7 @@ class DatasetError(SonibookError, ValueError):
 
 
 class StackError(SonibookError, TypeError):
-    """A network, or a module in it, that the way back cannot invert."""
+    """A network, or a module in it, that the backward pass cannot invert."""
 
 
 class LayerError(SonibookError, IndexError):
@@ -38,7 +38,7 @@ class ConfigError(SonibookError, ValueError):
 
 
 class MetricError(SonibookError, ValueError):
-    """Scores, targets or runs that give no figure: NaN, or too few to judge by."""
+    """Scores, targets or runs that give no score: NaN, or too few to judge by."""
 
 
 class AnalysisError(SonibookError, ValueError):

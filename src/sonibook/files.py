@@ -20,7 +20,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
     Parameters
     ----------
     path : str or Path
-        Where the file shall be. Missing folders are made.
+        Where the file is to be. Missing folders are made.
 
     Yields
     ------
@@ -52,13 +52,7 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
 
 def remove_leftovers(path: str | Path) -> None:
-    """Remove what was left behind where `atomic` was killed.
-
-    Parameters
-    ----------
-    path : str or Path
-        A file that nobody else is writing now.
-    """
+    """Remove what `atomic` left where it was killed; nobody else may be writing `path` now."""
     path = Path(path)
     name = re.compile(rf"\.{re.escape(path.stem)}-[a-z0-9_]{{8}}{re.escape(path.suffix)}")
     for beside in path.parent.iterdir():

@@ -1,4 +1,4 @@
-"""YAML, JSON and arrays out of files that anybody may have written.
+"""YAML, JSON, CSV and arrays out of files that anybody may have written.
 
 The parsers below these functions let through whatever their insides raise, and a few lines of
 nested brackets or references to references cost them the stack or the memory. Here a text is read,
@@ -7,9 +7,12 @@ or refused with a ValueError that says why.
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 import zipfile
-from collections.abc import Hashable, Sequence
+from collections import Counter
+from collections.abc import Hashable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,13 @@ from numpy import ndarray
 
 #: Characters of the longest YAML that is read: PyYAML takes seconds for each hundred thousand.
 LONGEST_YAML = 100_000
+#: Bytes of the longest JSON that is read. Python needs up to ten for each.
+LONGEST_JSON = 50_000_000
+#: Lists and objects in one JSON, of 64 bytes even where they are empty, and how deep they may nest.
+MOST_IN_JSON, DEEPEST_JSON = 1_000_000, 100
+#: Characters of a row of a table, and of all of its rows.
+LONGEST_ROW, LONGEST_CSV = 100_000, 1_000_000_000
+_JSON_STRUCTURE = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
 class _PlainLoader(yaml.SafeLoader):
@@ -50,8 +60,8 @@ def parse_yaml(text: str) -> Any:
     Raises
     ------
     ValueError
-        If it is none, longer than `LONGEST_YAML`, nested too deeply, gives a key twice or refers
-        to its own parts.
+        If it is not YAML, longer than `LONGEST_YAML`, nested too deeply, gives a key twice or
+        refers to its own parts.
     """
     if len(text) > LONGEST_YAML:
         raise ValueError(f"it is longer than {LONGEST_YAML:,} characters")
@@ -69,7 +79,7 @@ def parse_json(text: str | bytes) -> Any:
 
     Parameters
     ----------
-    text : str or bytes
+    text : str, or bytes in UTF-8
 
     Returns
     -------
@@ -78,12 +88,70 @@ def parse_json(text: str | bytes) -> Any:
     Raises
     ------
     ValueError
-        If it is none, nested too deeply, or gives a key twice.
+        If it is not JSON, gives a key twice, is longer than `LONGEST_JSON`, holds more lists and
+        objects than `MOST_IN_JSON`, or nests them deeper than `DEEPEST_JSON`.
     """
-    try:
-        return json.loads(text, object_pairs_hook=_as_dict)
-    except RecursionError:
-        raise ValueError("it is nested too deeply") from None
+    _check_length(len(text))
+    if isinstance(text, bytes):
+        text = text.decode("utf-8")
+    if text.count("[") + text.count("{") > DEEPEST_JSON:
+        _check_structure(text)
+    return json.loads(text, object_pairs_hook=_as_dict)
+
+
+def read_json(path: str | Path) -> Any:
+    """The content of a JSON file, as `parse_json`; OSError where it cannot be read."""
+    _check_length(Path(path).stat().st_size)
+    return parse_json(Path(path).read_bytes())
+
+
+def _check_length(length: int) -> None:
+    if length > LONGEST_JSON:
+        raise ValueError(f"it is longer than {LONGEST_JSON:,} characters")
+
+
+def _check_structure(text: str) -> None:
+    """Count a JSON's lists and objects, and how deep they nest, without making any."""
+    count = depth = 0
+    for match in _JSON_STRUCTURE.finditer(text):
+        match match[0]:
+            case "[" | "{":
+                count, depth = count + 1, depth + 1
+            case "]" | "}":
+                depth -= 1
+        if depth > DEEPEST_JSON:
+            raise ValueError("it is nested too deeply")
+        if count > MOST_IN_JSON:
+            raise ValueError(f"it holds more than {MOST_IN_JSON:,} lists and objects")
+
+
+def read_csv(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The rows of a comma-separated UTF-8 table, with the number of the line each ends in.
+
+    Spaces after a comma are passed over. Raises OSError where the file cannot be read, and
+    ValueError where it is not such a text, or a row is longer than `LONGEST_ROW` or all than
+    `LONGEST_CSV`.
+    """
+    row_start = position = 0
+
+    def lines() -> Iterator[str]:
+        nonlocal position
+        while line := file.readline(LONGEST_ROW + 1):
+            position += len(line)
+            if position - row_start > LONGEST_ROW:
+                raise ValueError(f"it has a row longer than {LONGEST_ROW:,} characters")
+            if position > LONGEST_CSV:
+                raise ValueError(f"it is longer than {LONGEST_CSV:,} characters")
+            yield line
+
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.reader(lines(), skipinitialspace=True)
+        try:
+            for row in reader:
+                row_start = position
+                yield reader.line_num, row
+        except csv.Error as error:
+            raise ValueError(str(error)) from None
 
 
 def read_arrays(path: Path, names: Sequence[str]) -> dict[str, ndarray]:
@@ -129,5 +197,5 @@ def _as_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _each_once(keys: Sequence[str]) -> None:
     if len(set(keys)) < len(keys):
-        twice = next(key for place, key in enumerate(keys) if key in keys[:place])
+        twice = next(key for key, count in Counter(keys).items() if count > 1)
         raise ValueError(f"it gives {twice!r} twice")

@@ -268,7 +268,7 @@ def test_a_result_that_is_none_is_refused_in_one_sentence(tmp_path, change, reas
 
 def test_files_that_are_no_json_are_refused(tmp_path) -> None:
     (tmp_path / "a.json").write_text("{")
-    with pytest.raises(AnalysisError, match="is no JSON"):
+    with pytest.raises(AnalysisError, match="is not JSON"):
         Loudness.read(tmp_path / "a.json")
     with pytest.raises(AnalysisError, match="cannot be read"):
         Loudness.read(tmp_path / "b.json")

@@ -22,7 +22,7 @@ from sonibook.audio import (
     sounding_starts,
     write_wav,
 )
-from sonibook.errors import AudioError
+from sonibook.errors import AudioError, SonibookWarning
 from sonibook.files import atomic, remove_leftovers
 
 INNER = slice(400, -400)  # away from the ends, where a resampler has less to go by
@@ -45,6 +45,9 @@ FORMATS = {
     "WAV PCM_32": 1e-7,
     "WAV FLOAT": 1e-7,
     "WAV DOUBLE": 1e-7,
+    "AIFF PCM_16": 2**-15,
+    "CAF PCM_16": 2**-15,
+    "W64 PCM_16": 2**-15,
     "FLAC PCM_16": 2**-15,
     "FLAC PCM_24": 2**-23 + 1e-7,
     "OGG VORBIS": 0.05,
@@ -81,8 +84,21 @@ def test_mixes_channels_to_their_mean(tmp_path):
 def test_opposite_channels_cancel_and_that_is_silence(tmp_path):
     path = tmp_path / "opposite.wav"
     soundfile.write(path, np.stack([tune(), -tune()], axis=1), SAMPLE_RATE, "FLOAT")
-    with pytest.raises(AudioError, match="silent"):
+    with pytest.raises(AudioError, match=r"opposite\.wav: its channels cancel .* give one of them"):
         read_audio(path)
+
+
+@pytest.mark.parametrize("kind", ["WAV PCM_16", "FLAC PCM_16", "MP3 MPEG_LAYER_III"])
+def test_opposite_channels_that_leave_rounding_noise_are_noticed(tmp_path, kind):
+    container, subtype = kind.split()
+    path = tmp_path / f"opposite.{container.lower()}"
+    channels = np.stack([tune(), -tune() + 1e-5 * np.sin(np.arange(SAMPLE_RATE))], axis=1)
+    soundfile.write(path, channels, SAMPLE_RATE, subtype, format=container)
+    with pytest.warns(SonibookWarning, match="its channels cancel each other: .*rounding noise"):
+        read_audio(path)
+    quiet = np.stack([tune(), -0.98 * tune()], axis=1)
+    soundfile.write(path, quiet, SAMPLE_RATE, subtype, format=container)
+    assert np.abs(read_audio(path)).max() == 1.0  # -40 dB is a sound
 
 
 def test_reads_six_channels_at_96_khz(tmp_path):
@@ -244,6 +260,7 @@ def test_file_of_no_samples(tmp_path):
         read_audio(path)
 
 
+@pytest.mark.filterwarnings("ignore:.*was cut short")
 @pytest.mark.parametrize("share", [0.002, 0.5, 0.9])
 @pytest.mark.parametrize("ending", ["wav", "flac", "ogg"])
 def test_cut_short(tmp_path, ending, share):
@@ -259,6 +276,37 @@ def test_cut_short(tmp_path, ending, share):
     else:
         assert 0 < len(x) < 5 * SAMPLE_RATE
         np.testing.assert_allclose(x[:1000], tune()[: min(len(x), 1000)], atol=0.05)
+
+
+@pytest.mark.parametrize("kind", ["WAV", "WAVEX", "RF64", "W64", "AIFF", "AU", "MP3"])
+def test_what_is_read_of_a_file_cut_short_is_said(tmp_path, kind):
+    path = tmp_path / f"cut.{'wav' if kind == 'WAVEX' else kind.lower()}"
+    soundfile.write(path, tune(seconds=5.0), SAMPLE_RATE, format=kind)
+    read_audio(path)
+    content = path.read_bytes()
+    path.write_bytes(content[: len(content) // 2])
+    with pytest.warns(SonibookWarning, match=r"cut\..*: was cut short: it holds (4|5)\d\.\d% of"):
+        read_audio(path)
+
+
+@pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFF000])
+def test_a_header_written_before_the_length_was_known(tmp_path, size):
+    """As ffmpeg and sox write into a pipe: nothing is missing."""
+    path = tmp_path / "piped.wav"
+    soundfile.write(path, tune(), SAMPLE_RATE)
+    content = bytearray(path.read_bytes())
+    for at in (4, content.find(b"data") + 4):
+        content[at : at + 4] = size.to_bytes(4, "little")
+    path.write_bytes(content)
+    assert len(read_audio(path)) == SAMPLE_RATE
+
+
+@pytest.mark.parametrize("content", [bytes(3000), b"ID3" + bytes(range(100)), b"\xff\xfb" * 400])
+def test_a_damaged_mp3_is_not_said_to_be_missing(tmp_path, content):
+    path = tmp_path / "there.mp3"
+    path.write_bytes(content)
+    with pytest.raises(AudioError, match=r"there\.mp3: cannot be read as sound \(it is damaged"):
+        read_audio(path)
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])

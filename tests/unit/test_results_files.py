@@ -11,6 +11,7 @@ import pytest
 from sonibook.replication.cells import CellFile
 from sonibook.replication.judge import claims_content
 from sonibook.replication.tables import TABLES, assemble
+from sonibook.results import provenance
 
 RESULTS = Path(__file__).parents[2] / "data" / "results"
 FILES = sorted(RESULTS.glob("*.json"))
@@ -57,3 +58,21 @@ def rounded(value: object) -> object:
     if isinstance(value, dict):
         return {key: rounded(one) for key, one in value.items()}
     return [rounded(one) for one in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize(
+    ("argument", "said"),
+    [
+        ("/somewhere/ann/runs/mine", "mine"),
+        ("--out=/somewhere/ann/runs/mine", "--out=mine"),
+        ("runs/mine", "runs/mine"),
+        ("--out=runs/mine", "--out=runs/mine"),
+        ("seed=1", "seed=1"),
+        ("/", "/"),
+    ],
+)
+def test_a_command_tells_nothing_of_the_machine(
+    monkeypatch: pytest.MonkeyPatch, argument: str, said: str
+) -> None:
+    monkeypatch.setattr("sys.argv", ["/usr/bin/sonibook", "train", argument])
+    assert provenance()["command"] == f"sonibook train {said}"

@@ -5,6 +5,7 @@ import io
 import json
 import struct
 import tarfile
+import tracemalloc
 import zipfile
 from pathlib import Path
 
@@ -16,12 +17,14 @@ import yaml
 from readers import tiny_network
 from safetensors.torch import load_file, save_file
 
+from sonibook.analysis.activations import ActivationsResult
 from sonibook.audio import read_audio
 from sonibook.cli import main
 from sonibook.datasets import Clip, open_dataset, unpack
 from sonibook.datasets.esc50 import open_esc50
 from sonibook.datasets.pack import pack
 from sonibook.errors import (
+    AnalysisError,
     AudioError,
     CheckpointError,
     ConfigError,
@@ -32,7 +35,7 @@ from sonibook.model.checkpoint import load_encoder, read_card, save_checkpoint
 from sonibook.results import write_result
 from sonibook.training.config import load_config
 from sonibook.training.run_state import load_run, save_run
-from sonibook.untrusted import parse_json, parse_yaml, read_arrays
+from sonibook.untrusted import parse_json, parse_yaml, read_arrays, read_csv
 
 # --- text ----------------------------------------------------------------------------------------
 
@@ -73,6 +76,68 @@ def test_depth_length_and_keys_given_twice(parse):
     with pytest.raises(ValueError, match="gives 'a' twice"):
         parse('{"a": 1, "b": {"a": 3}, "a": 2}')
     assert parse('{"a": 1, "b": {"a": 3}}') == {"a": 1, "b": {"a": 3}}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[" * 101 + "]" * 101, "nested too deeply"),
+        ('{"a": ' * 101 + "1" + "}" * 101, "nested too deeply"),
+        ("[" + "[]," * 1_000_000 + "[]]", "more than 1,000,000 lists and objects"),
+        ("[" + "{}," * 1_000_000 + "1]", "more than 1,000,000 lists and objects"),
+        (b" " * 50_000_001, "longer than 50,000,000 characters"),
+    ],
+    ids=["lists", "objects", "shallow lists", "empty objects", "spaces"],
+)
+def test_json_has_bounds(text, reason):
+    with pytest.raises(ValueError, match=reason):
+        parse_json(text)
+
+
+def test_json_counts_no_brackets_in_its_strings():
+    deep = "[" * 98 + "1" + "]" * 98
+    for value in ("[" * 200, '\\"[{' * 200, "\\" * 201, json.loads(deep), "鳥"):
+        text = json.dumps([value, {"a": value}])
+        assert parse_json(text) == parse_json(text.encode()) == json.loads(text)
+
+
+def test_shallow_lists_by_the_million_cost_no_memory(tmp_path):
+    """They took forty times what the file holds."""
+    path = tmp_path / "result.json"
+    path.write_text("[" + "[]," * 2_000_000 + "[]]")
+    tracemalloc.start()
+    try:
+        with pytest.raises(AnalysisError, match=r"is not JSON .*more than 1,000,000 lists"):
+            ActivationsResult.read(path)
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 4 * path.stat().st_size
+    with path.open("ab") as file:
+        file.truncate(300_000_000)
+    with pytest.raises(AnalysisError, match="longer than 50,000,000"):
+        ActivationsResult.read(path)
+
+
+@pytest.mark.parametrize("text", ["a," * 60_000, 'a,"' + "b\n" * 60_000, '"a\n",' * 30_000])
+def test_a_row_of_a_table_has_a_longest_length(tmp_path, text):
+    path = tmp_path / "table.csv"
+    path.write_text("first,row\n" + text)
+    rows = read_csv(path)
+    assert next(rows) == (1, ["first", "row"])
+    with pytest.raises(ValueError, match="has a row longer than 100,000 characters"):
+        next(rows)
+
+
+def test_a_table_has_a_longest_length(tmp_path, monkeypatch):
+    monkeypatch.setattr("sonibook.untrusted.LONGEST_CSV", 10_000)
+    path = tmp_path / "table.csv"
+    path.write_text("a,b\n" * 3000)
+    with pytest.raises(ValueError, match="is longer than 10,000 characters"):
+        list(read_csv(path))
+    path.write_text("a, b\n" * 2000)
+    monkeypatch.undo()
+    assert list(read_csv(path)) == [(n + 1, ["a", "b"]) for n in range(2000)]
 
 
 def test_yaml_has_a_longest_length():
@@ -303,7 +368,7 @@ def test_a_name_that_is_no_unicode(tmp_path):
         odd.touch()
     except OSError:
         pytest.skip("this file system has no such names")
-    with pytest.raises(AudioError, match="a name that is no Unicode text"):
+    with pytest.raises(AudioError, match="a name that is not Unicode text"):
         read_audio(odd)
     write_result(tmp_path / "x.json", {"clip": odd.name})
     assert json.loads((tmp_path / "x.json").read_text("utf-8"))["clip"] == odd.name

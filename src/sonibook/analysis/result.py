@@ -19,9 +19,9 @@ from torch import nn
 
 from sonibook.datasets.base import Dataset
 from sonibook.errors import AnalysisError
-from sonibook.provenance import provenance as provenance_of_now
+from sonibook.results import provenance as provenance_of_now
 from sonibook.results import write_result
-from sonibook.untrusted import parse_json
+from sonibook.untrusted import read_json
 
 _REPEATS = 2000
 #: Clips that the bootstrap draws at once: eight megabytes of indices.
@@ -127,7 +127,7 @@ class Result(Record):
         The `fingerprint` of each network, by name.
     settings : dict of str to JSON
     provenance : dict
-        See `sonibook.provenance`; of when the result was made.
+        See `sonibook.results.provenance`; of when the result was made.
     """
 
     analysis: str
@@ -176,10 +176,10 @@ class Result(Record):
         Raises
         ------
         AnalysisError
-            If there is no such file, it is no JSON, or it is not such a result; it says where.
+            If there is no such file, it is not JSON, or it is not such a result; it says where.
         """
         try:
-            return cls.model_validate(parse_json(Path(path).read_text(encoding="utf-8")))
+            return cls.model_validate(read_json(path))
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
@@ -189,7 +189,7 @@ class Result(Record):
         except OSError as error:
             raise AnalysisError(f"{path}: cannot be read ({error.strerror}).") from None
         except ValueError as error:
-            raise AnalysisError(f"{path}: is no JSON ({error}).") from None
+            raise AnalysisError(f"{path}: is not JSON ({error}).") from None
 
 
 def fingerprint(network: nn.Module) -> str:

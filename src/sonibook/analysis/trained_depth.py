@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from sonibook.analysis.result import Estimate, Record
 from sonibook.errors import AnalysisError
 from sonibook.metrics import runs_interval, wilson_interval
+from sonibook.untrusted import read_json
 
 
 class TrainedDepth(Record):
@@ -46,7 +46,7 @@ def read_trained(path: str | Path) -> TrainedDepth:
         If there is no such file, or it holds no accuracy.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
+        content = read_json(path)
         encoder, clips = content["config"]["encoder"], content["test_clips"]
         start, depth = encoder["start"], encoder["depth"]
         values = (

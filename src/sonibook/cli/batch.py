@@ -200,7 +200,7 @@ class Batch:
         """Write beside the table how it came about, and what is not in it."""
         from sonibook.files import atomic
         from sonibook.model.checkpoint import read_card
-        from sonibook.provenance import provenance
+        from sonibook.results import provenance
 
         content = {
             **provenance(),

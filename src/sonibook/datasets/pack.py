@@ -35,7 +35,7 @@ from sonibook.datasets.packed import (
 from sonibook.datasets.read_ahead import Outcome, Unreadable, read_ahead
 from sonibook.errors import DatasetError
 from sonibook.files import atomic
-from sonibook.provenance import provenance
+from sonibook.results import provenance
 from sonibook.untrusted import parse_json
 
 SHARD_BYTES = 1 << 30

@@ -22,8 +22,7 @@ from tqdm.auto import tqdm
 from sonibook.errors import ConfigError
 from sonibook.files import atomic, remove_leftovers
 from sonibook.model.checkpoint import canonical, save_checkpoint
-from sonibook.provenance import provenance
-from sonibook.results import write_result
+from sonibook.results import provenance, write_result
 from sonibook.training.allocator import keep_memory
 from sonibook.training.config import TrainConfig
 from sonibook.training.experiment import Experiment, prepare
