@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from sonibook import CNN12
 from sonibook.model.encoder import Classifier
 from sonibook.model.stack import blocks_of
-from sonibook.training.runtime import Runtime
+from sonibook.training.distributed import Runtime
 
 MALLOC = {
     "MALLOC_MMAP_THRESHOLD_": "4294967296",

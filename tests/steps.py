@@ -29,7 +29,7 @@ from torch import Tensor
 from sonibook.datasets.soundscapes import SceneDataset
 from sonibook.training import loop
 from sonibook.training.config import TrainConfig
-from sonibook.training.runtime import Runtime, find_runtime
+from sonibook.training.distributed import Runtime, find_runtime
 from sonibook.training.tasks import Contrastive, Supervised
 
 REPOSITORY = Path(__file__).parents[1]

@@ -12,9 +12,9 @@ from sonibook.errors import CheckpointError, ConfigError, DatasetError
 from sonibook.model.checkpoint import load_encoder, save_checkpoint
 from sonibook.model.encoder import CNN12
 from sonibook.training.config import TrainConfig
+from sonibook.training.distributed import Runtime
 from sonibook.training.experiment import prepare, starting_encoder
 from sonibook.training.loop import train
-from sonibook.training.runtime import Runtime
 
 SCENES = {"task": "single-label", "size": 8, "duration": 0.5}
 

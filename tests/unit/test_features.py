@@ -13,10 +13,10 @@ from sonibook.errors import ConfigError
 from sonibook.model.checkpoint import load_classifier, load_encoder, read_card, save_checkpoint
 from sonibook.model.encoder import CNN12
 from sonibook.training import experiment
+from sonibook.training.distributed import Runtime
 from sonibook.training.experiment import Experiment
 from sonibook.training.features import FeatureBatches
 from sonibook.training.loop import train
-from sonibook.training.runtime import Runtime
 from sonibook.training.tasks import FcOnly
 
 WIDTH = 1 / 16

@@ -31,10 +31,10 @@ from sonibook.model.checkpoint import load_classifier, load_encoder, read_card
 from sonibook.model.encoder import CNN12, Classifier
 from sonibook.training import loop
 from sonibook.training.config import TrainConfig, load_config
+from sonibook.training.distributed import Runtime
 from sonibook.training.evaluate import predict
 from sonibook.training.experiment import prepare
 from sonibook.training.loop import train
-from sonibook.training.runtime import Runtime
 from sonibook.training.tasks import ContrastiveNetwork
 
 REPOSITORY = Path(__file__).parents[2]
@@ -292,7 +292,7 @@ KILLED = """
 import os, signal, sys
 from sonibook.training import loop
 from sonibook.training.config import load_config
-from sonibook.training.runtime import Runtime
+from sonibook.training.distributed import Runtime
 
 config, out, root, die_at, save_every, moved = sys.argv[1:]
 loop._SAVE_EVERY = int(save_every)
@@ -402,7 +402,7 @@ def test_a_run_cut_off_before_any_of_its_files_is_written_completes_them(
         with monkeypatch.context() as patched:
             for module in ("files", "checkpoint", "results", "training.run_state"):
                 patched.setattr(f"sonibook.{module}.atomic", cut_before(atomic, left))
-            for module in ("loop", "loggers"):
+            for module in ("loop", "logging"):
                 patched.setattr(f"sonibook.training.{module}.atomic", cut_before(atomic, left))
             try:
                 train(config, out=out, data_root=sounds)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from sonibook.training.distributed import Runtime
 from sonibook.training.objectives import binary_cross_entropy, cross_entropy, nt_xent
-from sonibook.training.runtime import Runtime
 
 
 def naive_nt_xent(z: np.ndarray, temperature: float) -> float:

@@ -8,8 +8,8 @@ from clips import tiny
 
 from sonibook.model.encoder import CHANNELS, CNN12, EMBEDDING, KERNELS
 from sonibook.training import plan as plan_module
+from sonibook.training.distributed import Runtime
 from sonibook.training.plan import Plan, plan
-from sonibook.training.runtime import Runtime
 
 
 def planned(network: CNN12, /, *, clips: int = 100, **changes: object) -> Plan:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sonibook.errors import SonibookWarning
-from sonibook.training.runtime import find_runtime
+from sonibook.training.distributed import find_runtime
 
 
 def processor(monkeypatch: pytest.MonkeyPatch, **able: bool) -> None:

@@ -63,7 +63,7 @@ def test_xla_takes_the_steps_that_a_cpu_takes(reference, tmp_path, devices):
 
 SHARDED = """
 import torch, torch_xla
-from sonibook.training.runtime import find_runtime
+from sonibook.training.distributed import find_runtime
 runtime = find_runtime(precision="bfloat16")
 x = runtime.put(torch.arange(48.0).reshape(4, 1, 12))
 print(torch_xla._XLAC._get_xla_sharding_spec(x))
@@ -123,7 +123,7 @@ def test_a_killed_run_goes_on_to_the_same_weights(runs):
 EMBED = """
 import sys, torch
 from sonibook.model.checkpoint import load_encoder
-from sonibook.training.runtime import find_runtime
+from sonibook.training.distributed import find_runtime
 from safetensors.torch import save_file
 runtime = find_runtime()
 encoder = runtime.place(load_encoder(sys.argv[1])).eval()

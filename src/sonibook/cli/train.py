@@ -94,11 +94,11 @@ def _report(summary: dict[str, Any], out: Path) -> None:
 def _print_plan(config: TrainConfig, out: Path, data_root: Path | None) -> None:
     from sonibook.datasets.published import published_size
     from sonibook.errors import DatasetError
+    from sonibook.training.distributed import Runtime
     from sonibook.training.experiment import prepare, starting_encoder
     from sonibook.training.loop import check_folder
     from sonibook.training.plan import plan
     from sonibook.training.rows import from_scratch, start_of
-    from sonibook.training.runtime import Runtime
 
     check_folder(out, config)
     planned, start = config, start_of(config, out)

@@ -7,13 +7,14 @@ multiplies by (`effective_weight`), and `fold` gives the plain convolution itsel
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
+import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from sonibook.model.layers import Conv1d
-from sonibook.processes import process_count, sum_of_all
 
 #: ReLU halves the second moment of a centred Gaussian and leaves this share of it as variance.
 #: Dividing by its square root gives unit variance after ReLU (Brock et al. 2021, section 2).
@@ -148,3 +149,27 @@ def _moments(
     both = torch.stack((mean, var + mean.square())) / process_count()
     mean, square = sum_of_all(both)
     return mean, square - mean.square()
+
+
+def process_count() -> int:
+    """How many processes train together; 1 if this one is alone."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def sum_of_all(x: Float[Tensor, "*shape"]) -> Float[Tensor, "*shape"]:
+    """The sum of a tensor, of one shape everywhere, over all processes; gradients flow back."""
+    return _Sum.apply(x)
+
+
+class _Sum(torch.autograd.Function):
+    """Every process's loss hangs on every process's summand: gradients are summed, too."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        total = x.clone(memory_format=torch.contiguous_format)
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return _Sum.forward(ctx, gradients[0])

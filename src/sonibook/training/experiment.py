@@ -13,8 +13,8 @@ from sonibook.model.checkpoint import load_encoder
 from sonibook.model.encoder import CHANNELS, CNN12, Classifier
 from sonibook.training.batches import CropBatches
 from sonibook.training.config import EncoderConfig, TrainConfig
+from sonibook.training.distributed import Runtime
 from sonibook.training.features import FeatureBatches
-from sonibook.training.runtime import Runtime
 from sonibook.training.tasks import Contrastive, ContrastiveNetwork, FcOnly, Supervised, Task
 
 #: Of a fresh encoder, unless the configuration says: it suits a laptop.

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from sonibook.datasets.base import Dataset
 from sonibook.model.encoder import CNN12, Classifier
 from sonibook.training.batches import Batch, Shares
+from sonibook.training.distributed import Runtime
 from sonibook.training.evaluate import predict
-from sonibook.training.runtime import Runtime
 
 
 class FeatureBatches:

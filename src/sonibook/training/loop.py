@@ -25,11 +25,10 @@ from sonibook.model.checkpoint import canonical, save_checkpoint
 from sonibook.results import provenance, write_result
 from sonibook.training.allocator import keep_memory
 from sonibook.training.config import TrainConfig
+from sonibook.training.distributed import Runtime, find_runtime
 from sonibook.training.experiment import Experiment, prepare
-from sonibook.training.listening import sounds_of
-from sonibook.training.loggers import Logger, check_loggers, open_loggers
+from sonibook.training.logging import Logger, check_loggers, open_loggers, sample_sounds
 from sonibook.training.run_state import load_run, save_run
-from sonibook.training.runtime import Runtime, find_runtime
 from sonibook.training.schedule import warmup_cosine
 from sonibook.training.tasks import Task
 
@@ -199,10 +198,10 @@ class _Run:
         if config.keep_every is not None and (last or epoch % config.keep_every == 0):
             self._keep(epoch)
         if logger is not None:
-            logger.row(epoch, row)
+            logger.values(epoch, row)
             every = config.log.sounds_every
             if every is not None and (last or epoch % every == 0):
-                for sounds in sounds_of(self.task.published(), self.experiment.test_data):
+                for sounds in sample_sounds(self.task.published(), self.experiment.test_data):
                     logger.sounds(epoch, sounds)
         # Last: a run that is killed before goes through the end of this epoch again.
         self._save()

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from sonibook.training.runtime import Runtime
+from sonibook.training.distributed import Runtime
 
 Logits = Float[Tensor, "batch classes"]
 Targets = Float[Tensor, "batch classes"]

@@ -10,7 +10,7 @@ import torch
 from sonibook.audio import SAMPLE_RATE
 from sonibook.model.encoder import CNN12, Classifier
 from sonibook.training.config import TrainConfig
-from sonibook.training.runtime import Runtime
+from sonibook.training.distributed import Runtime
 
 #: Seconds of sound that the trial step takes in: enough to fill a laptop's cores.
 _TRIAL_SECONDS = 20.0

@@ -20,11 +20,11 @@ from sonibook.model.encoder import CNN12, DROPOUT, Classifier
 from sonibook.model.layers import he_normal
 from sonibook.training.batches import DROPPING, Batch, CropBatches
 from sonibook.training.config import TrainConfig
+from sonibook.training.distributed import Runtime
 from sonibook.training.draws import Draws
 from sonibook.training.evaluate import predict
 from sonibook.training.features import FeatureBatches
 from sonibook.training.objectives import binary_cross_entropy, cross_entropy, nt_xent
-from sonibook.training.runtime import Runtime
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 

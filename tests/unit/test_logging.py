@@ -13,7 +13,7 @@ import soundfile
 
 from sonibook.errors import ConfigError
 from sonibook.training.config import TrainConfig
-from sonibook.training.loggers import FileLogger, Sounds, check_loggers, open_loggers
+from sonibook.training.logging import FileLogger, Sounds, check_loggers, open_loggers
 
 COLUMNS = ("train_loss", "test_mAP")
 #: What a run of six epochs measures; the test part every second epoch.
@@ -38,7 +38,7 @@ def run(folder: Path, *to: str, done: int, until: int) -> None:
     """Epochs after `done`, up to `until`, with sounds where the test part is measured."""
     with open_loggers(folder, config(*to), columns=COLUMNS, before=MEASURED[:done]) as logger:
         for epoch in range(done + 1, until + 1):
-            logger.row(epoch, MEASURED[epoch - 1])
+            logger.values(epoch, MEASURED[epoch - 1])
             if epoch % 2 == 0:
                 logger.sounds(epoch, sounds_of(epoch))
 
@@ -90,7 +90,7 @@ def test_table_is_there_from_the_start_and_epoch_comes_first(tmp_path):
 def test_what_was_not_announced_is_refused(tmp_path):
     logger = FileLogger(tmp_path, COLUMNS, [])
     with pytest.raises(ValueError, match="accuracy"):
-        logger.row(1, {"accuracy": 0.5})
+        logger.values(1, {"accuracy": 0.5})
 
 
 def test_sounds_are_files_as_loud_as_they_are(tmp_path):
@@ -159,7 +159,7 @@ def test_dashboards_are_closed_however_the_run_ends(tmp_path):
 
     def failing_run() -> None:
         with open_loggers(tmp_path, config("tensorboard"), columns=COLUMNS, before=[]) as logger:
-            logger.row(1, MEASURED[0])
+            logger.values(1, MEASURED[0])
             raise ConfigError("the loss is not finite")
 
     with pytest.raises(ConfigError, match="not finite"):
@@ -217,7 +217,7 @@ def test_trackio_goes_on_with_the_same_run(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("name", ["tensorboard", "wandb", "trackio"])
 def test_a_missing_extra_is_named_before_anything_is_written(name, tmp_path, monkeypatch):
-    monkeypatch.setattr("sonibook.training.loggers.find_spec", lambda name: None)
+    monkeypatch.setattr("sonibook.training.logging.find_spec", lambda name: None)
     with pytest.raises(ConfigError, match=rf"pip install 'sonibook\[{name}\]'"):
         check_loggers((name,))
     with (

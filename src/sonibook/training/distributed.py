@@ -1,12 +1,14 @@
 """Where a training runs: the one place that knows of devices, processes and compilers.
 
 The loop asks a `Runtime` for everything that differs between a laptop, a GPU, several processes
-and a TPU. Another kind of machine is another class in this file's likeness.
+and a TPU. Another kind of machine, such as torch-tpu's, is another class here: a device, `put` to
+divide a batch, `step` to end a graph.
 """
 
 from __future__ import annotations
 
 import atexit
+import logging
 import os
 import warnings
 from collections.abc import Iterable
@@ -14,13 +16,15 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from typing import TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sonibook.errors import SonibookWarning
-from sonibook.processes import rows_of_all
+from sonibook.errors import ConfigError, SonibookWarning
+from sonibook.model.norms import process_count, sum_of_all
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
@@ -46,8 +50,8 @@ class Runtime:
     processes = 1
 
     def __init__(self, device: torch.device | None = None, *, precision: str = "float32") -> None:
-        found = "cuda" if torch.cuda.is_available() else "cpu"
-        self.device = torch.device(found) if device is None else device
+        default = "cuda" if torch.cuda.is_available() else "cpu"
+        self.device = torch.device(default) if device is None else device
         self.precision = precision
 
     @property
@@ -89,12 +93,7 @@ class Runtime:
 
 
 class Distributed(Runtime):
-    """One of several processes that ``torchrun`` started: gloo between CPUs, NCCL between GPUs.
-
-    Parameters
-    ----------
-    precision : {"float32", "bfloat16"}
-    """
+    """One of several processes that ``torchrun`` started: gloo between CPUs, NCCL between GPUs."""
 
     def __init__(self, *, precision: str = "float32") -> None:
         local = int(os.environ.get("LOCAL_RANK", "0"))
@@ -139,6 +138,89 @@ class Distributed(Runtime):
         dist.barrier()
 
 
+def rows_of_all(x: Float[Tensor, "rows dim"]) -> Float[Tensor, "all dim"]:
+    """The rows of all processes, in order of rank; gradients flow back to each.
+
+    The plain ``all_gather`` of `torch.distributed` would cut the graph.
+
+    Parameters
+    ----------
+    x : Tensor, shape (rows, dim)
+        Of the same shape in every process.
+
+    Returns
+    -------
+    Tensor, shape (processes * rows, dim)
+    """
+    # Zeros but for the own rows: the sum puts every process's rows in their place, exactly.
+    rows, before = len(x), dist.get_rank() * len(x)
+    return sum_of_all(F.pad(x, (0, 0, before, (process_count() - 1) * rows - before)))
+
+
+class Xla(Runtime):
+    """One process and all XLA devices of its machine, as ``PJRT_DEVICE`` names them.
+
+    The process works on whole batches, as on one CPU; their rows are sharded over the devices,
+    weights are replicated, and the compiler adds what the devices have to tell each other: the
+    loss sees every row, and gradients are those of the whole batch.
+
+    Tested with torch-xla 2.9 on its CPU backend, with one device and with two virtual ones
+    (``CPU_NUM_DEVICES=2``). On TPUs it is meant for one host and all of its chips; that could not
+    be tried. Several hosts would need each to read its own share of a batch, and are refused.
+
+    Parameters
+    ----------
+    precision : {"float32", "bfloat16"}
+        Of matrix products. For float32 a TPU is told not to round them to bfloat16, as it would
+        by default.
+
+    Raises
+    ------
+    ConfigError
+        If torch-xla cannot be imported, or there are several processes.
+    """
+
+    def __init__(self, *, precision: str = "float32") -> None:
+        # Else the compiler prints a line for each graph about a partitioner that is to come, and
+        # torch-xla one whenever the precision of products is set.
+        os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+        logging.getLogger("torch_xla.backends").setLevel(logging.ERROR)
+        try:
+            import torch_xla
+            from torch_xla import runtime
+            from torch_xla.backends import set_mat_mul_precision
+            from torch_xla.distributed import spmd
+        except ImportError:
+            raise ConfigError(
+                "PJRT_DEVICE asks for XLA, but torch-xla cannot be imported: make an environment "
+                "with sonibook[xla], or unset PJRT_DEVICE."
+            ) from None
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError(
+                "On XLA one process drives all devices: start it without torchrun, or unset "
+                "PJRT_DEVICE."
+            )
+        runtime.use_spmd()
+        super().__init__(torch_xla.device(), precision=precision)
+        if runtime.process_count() > 1:
+            raise ConfigError("XLA on several hosts is not supported: use the devices of one.")
+        if precision == "float32":
+            set_mat_mul_precision("highest")
+        devices = runtime.global_runtime_device_count()
+        self._mesh = spmd.Mesh(np.arange(devices), (devices,), ("batch",))
+        self._shard, self._sync = spmd.mark_sharding, torch_xla.sync
+
+    def put(self, x: Tensor) -> Tensor:
+        """Put a whole batch onto the devices, its rows divided among them."""
+        x = x.to(self.device)
+        self._shard(x, self._mesh, ("batch", *[None] * (x.ndim - 1)))
+        return x
+
+    def step(self, optimiser: torch.optim.Optimizer) -> None:
+        optimiser.step()
+        self._sync()
+
+
 def find_runtime(*, precision: str = "float32") -> Runtime:
     """The runtime of the machine and of the way this process was started.
 
@@ -160,17 +242,10 @@ def find_runtime(*, precision: str = "float32") -> Runtime:
         If ``PJRT_DEVICE`` is set and torch-xla cannot be imported.
     """
     if os.environ.get("PJRT_DEVICE"):
-        from sonibook.training.xla import Xla
-
         return Xla(precision=precision)
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        return _told(Distributed(precision=precision))
-    return _told(Runtime(precision=precision))
-
-
-def _told(runtime: Runtime) -> Runtime:
-    """Warn of a precision that costs time here instead of saving it."""
-    asked = runtime.device.type == "cpu" and runtime.precision == "bfloat16" and runtime.is_main
+    several = int(os.environ.get("WORLD_SIZE", "1")) > 1
+    runtime = (Distributed if several else Runtime)(precision=precision)
+    asked = runtime.device.type == "cpu" and precision == "bfloat16" and runtime.is_main
     if asked and hasattr(torch.cpu, "get_capabilities"):  # newer than the oldest torch allowed
         able = torch.cpu.get_capabilities()
         if not any(has for name, has in able.items() if "bf16" in name):
@@ -179,6 +254,6 @@ def _told(runtime: Runtime) -> Runtime:
                 "instructions for bfloat16: training takes several times as long as with "
                 "optimiser.precision=float32.",
                 SonibookWarning,
-                stacklevel=3,
+                stacklevel=2,
             )
     return runtime
