@@ -1,5 +1,6 @@
 /* Static explorers move: whatever has a data-slider is moved between its children that have a
-   data-stop. Without this script they are sections to open, one by one. */
+   data-stop. Without this script they are sections to open, one by one. And one sound plays at a
+   time on a page, whoever started it. */
 
 (() => {
   "use strict";
@@ -48,7 +49,8 @@
         }
       }
       if (playing && !isShown(playing)) {
-        const next = sound(playing.closest("[data-sound]").dataset.sound);
+        const kind = playing.closest("[data-sound]")?.dataset.sound;
+        const next = kind ? sound(kind) : [...section.querySelectorAll("audio")].find(isShown);
         const place = playing.currentTime;
         playing.pause();
         if (next) resume(next, place);
@@ -124,22 +126,25 @@
       };
       end.append(swap, link);
       section.querySelector("[data-slider]").after(end);
-      // One sound at a time: what is started takes over from what plays.
-      section.addEventListener("play", ({ target }) => {
-        for (const other of section.querySelectorAll("audio")) {
-          if (other === target || other.paused) continue;
-          const place = other.currentTime;
-          other.pause();
-          resume(target, place);
-        }
-      }, true);
     }
     for (const details of section.querySelectorAll("details")) details.open = true;
     section.classList.add("explorer-moves");
     show();
   }
 
+  /** What is started silences what plays; within an explorer it takes over, at the same place. */
+  function takeOver({ target }) {
+    const section = target.closest("section.explorer");
+    for (const other of document.querySelectorAll("audio")) {
+      if (other === target || other.paused) continue;
+      const place = other.currentTime;
+      other.pause();
+      if (section && other.closest("section.explorer") === section) resume(target, place);
+    }
+  }
+
   function begin() {
+    document.addEventListener("play", takeOver, true);
     document.querySelectorAll("section.explorer").forEach(enhance);
   }
 

@@ -23,7 +23,7 @@ SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 DESKTOP = {"width": 1280, "height": 1000}
 NOTEBOOK = """\
 from sonibook import CNN12, load_encoder, open_dataset, show
-from sonibook.widgets.alias import AliasSlider
+from sonibook.widgets.sliders import AliasSlider
 
 networks = {"supervised": load_encoder("supervised"), "random": CNN12(width=0.25, seed=0).eval()}
 data = open_dataset("soundscapes", split="test", size=6, seed=0)

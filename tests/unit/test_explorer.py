@@ -21,8 +21,9 @@ from sonibook import CNN12, ForwardPass, open_dataset, sonify
 from sonibook.errors import AudioError, LayerError, SonibookWarning, StackError
 from sonibook.plots.sound import Painter, power_spectrogram, thumbnail
 from sonibook.show import Explorer
-from sonibook.widgets.exploration import Exploration
-from sonibook.widgets.panel import panel
+from sonibook.widgets import view
+from sonibook.widgets.static import static_explorer
+from sonibook.widgets.view import Exploration
 
 RATE = 8000
 
@@ -48,8 +49,8 @@ def explorer(encoder: CNN12) -> Explorer:
 
 
 def players(explorer: Explorer, network: str | None = None) -> list[np.ndarray]:
-    """What the three players of a row play."""
-    listening = (explorer.rows[network] if network else explorer.row).listening
+    """What the three players of a network play."""
+    listening = (explorer.views[network] if network else explorer.view).listening
     wavs = (listening.input, listening.sonification, listening.residual)
     return [soundfile.read(io.BytesIO(wav))[0] for wav in wavs]
 
@@ -76,8 +77,8 @@ def wav(x: np.ndarray, rate: int = RATE) -> bytes:
 def state(explorer: Explorer) -> tuple[Any, ...]:
     """All that a reader sees and hears, but for the notice."""
     return (
-        explorer.clip.value, explorer.layer.value, explorer.rank.value, explorer.row.info.value,
-        explorer.row.listening.sonification, explorer.row.image.value,
+        explorer.clip.value, explorer.layer.value, explorer.rank.value, explorer.view.info.value,
+        explorer.view.listening.sonification, explorer.view.image.value,
     )  # fmt: skip
 
 
@@ -91,8 +92,10 @@ def check(explorer: Explorer, encoder: CNN12, x: np.ndarray) -> None:
     parts = (x, expected.numpy(), x - expected.numpy())
     for heard, part in zip(players(explorer), parts, strict=True):
         np.testing.assert_allclose(heard, gain * part, atol=1.6 / 32768)
-    assert f"layer {explorer.layer.value}, filter {explorer.filter}" in explorer.row.listening.about
-    assert f"filter {explorer.filter}" in explorer.row.info.value
+    assert (
+        f"layer {explorer.layer.value}, filter {explorer.filter}" in explorer.view.listening.about
+    )
+    assert f"filter {explorer.filter}" in explorer.view.info.value
 
 
 def test_it_begins_with_the_loudest_filter_of_the_first_layer(
@@ -127,7 +130,7 @@ def test_ranks_go_down_in_energy_and_silent_filters_are_last(
         filters.append(explorer.filter)
         share = float(energy[explorer.filter] / energy.sum())
         said = f"{share:.1%}" if share else "silent on this clip"
-        assert said in explorer.row.info.value
+        assert said in explorer.view.info.value
     assert sorted(filters) == list(range(16))
     assert (energy[filters].diff() <= 0).all()
     assert filters[-2:] == [3, 5]
@@ -138,8 +141,8 @@ def test_a_silent_filter_is_silent_and_said_to_be(explorer: Explorer, encoder: C
     explorer.rank.value = 16
     assert not explorer.sonification.any()
     assert "silent" in explorer.notice.value
-    assert "as 2 of the layer" in explorer.row.info.value
-    assert "Sonification: silence" in explorer.row.image.value
+    assert "as 2 of the layer" in explorer.view.info.value
+    assert "Sonification: silence" in explorer.view.image.value
     check(explorer, encoder, noise(0))
     explorer.rank.value = 1
     assert "silent" not in explorer.notice.value
@@ -168,6 +171,34 @@ def test_one_forward_pass_a_clip(explorer: Explorer, monkeypatch: pytest.MonkeyP
     assert made == []
     explorer.clip.value = "second"
     assert made == [1]
+
+
+def test_a_move_takes_two_spectrograms_and_one_residual(
+    explorer: Explorer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    transformed, played = [], []
+    stft, play = torch.stft, view.player
+
+    def counted(x: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
+        transformed.append(x)
+        return stft(x, *arguments, **options)
+
+    def played_too(x: np.ndarray, **options: Any) -> Any:
+        played.append(x)
+        return play(x, **options)
+
+    monkeypatch.setattr(torch, "stft", counted)
+    monkeypatch.setattr(view, "player", played_too)
+    explorer.layer.value = 3
+    explorer.rank.value = 2
+    explorer.clip.value = "second"
+    # A move hears a sonification and its residual; another clip is heard itself, first.
+    assert len(transformed) == len(played) == 2 + 2 + 3
+    made = explorer.view.sonification
+    parts = (explorer.x, made.waveform, made.residual)
+    for x, heard, part in zip(transformed[-3:], played[-3:], parts, strict=True):
+        assert heard is part
+        np.testing.assert_array_equal(x, part)
 
 
 def test_a_data_set_can_be_explored(encoder: CNN12) -> None:
@@ -260,9 +291,9 @@ def test_other_warnings_are_not_swallowed(encoder: CNN12) -> None:
         warnings.warn("something else", RuntimeWarning, stacklevel=2)
         return torch.zeros(1, RATE)
 
-    exploration._passed.sonify = speak  # type: ignore[method-assign]
+    exploration._forward.sonify = speak  # type: ignore[method-assign]
     with pytest.warns(RuntimeWarning, match="something else"):
-        exploration.hear(1, 0)
+        exploration.sonify(1, 0)
 
 
 def test_bad_arguments_are_told(encoder: CNN12) -> None:
@@ -289,8 +320,10 @@ def test_it_has_a_live_and_a_static_form(explorer: Explorer) -> None:
 
 def test_the_static_form_plays_what_sonify_gives(encoder: CNN12) -> None:
     x = noise(0, 5.0, peak=0.5)
-    page = panel(encoder, x, name="a <clip>", layers=[1, 8], top=2, seconds=1.0)
+    page = static_explorer(encoder, x, name="a <clip>", layers=[1, 8], top=2, seconds=1.0)
     assert "a &lt;clip&gt;" in page
+    assert "only the loudest second is taken" in page
+    assert "only the loudest" not in static_explorer(encoder, x[:RATE], name="short", top=1)
     assert page.count("<details") == 2
     assert re.findall(r'data-slider="([^"]+)"', page) == ["Layer", *["Filter rank"] * 2]
     images = re.findall(r'<img src="data:image/webp;base64,([^"]+)" alt="([^"]+)"', page)
@@ -313,11 +346,11 @@ def test_the_static_form_plays_what_sonify_gives(encoder: CNN12) -> None:
 
 
 def test_the_static_form_is_small_also_for_noise(encoder: CNN12) -> None:
-    assert len(panel(encoder, noise(0, 5.0), name="noise")) < 800_000
+    assert len(static_explorer(encoder, noise(0, 5.0), name="noise")) < 800_000
 
 
 def test_the_static_form_of_silence_can_be_made(encoder: CNN12) -> None:
-    assert "silence" in panel(encoder, np.zeros(RATE, "f4"), name="nothing")
+    assert "silence" in static_explorer(encoder, np.zeros(RATE, "f4"), name="nothing")
 
 
 def test_the_painter_paints_what_a_fresh_one_paints() -> None:
@@ -343,20 +376,20 @@ def test_networks_are_shown_one_below_the_other(encoder: CNN12) -> None:
     x = noise(0)
     explorer = Explorer({"first": encoder, "other": other}, {"noise": x})
     explorer.layer.value, explorer.rank.value = 8, 3
-    assert list(explorer._below.children) == [explorer.rows["first"]]
+    assert list(explorer._below.children) == [explorer.views["first"]]
     explorer.beside.value = True
-    assert list(explorer._below.children) == list(explorer.rows.values())
+    assert list(explorer._below.children) == list(explorer.views.values())
     for name, network, layer in (("first", encoder, 8), ("other", other, 6)):
-        row = explorer.rows[name]
+        row = explorer.views[name]
         index = ForwardPass(network, x).most_active(layer, 3)[2]
-        assert (row.heard.layer, row.heard.filter) == (layer, index)
+        assert (row.sonification.layer, row.sonification.filter) == (layer, index)
         assert f"<strong>{name}</strong>" in row.info.value
         expected = sonify(network, x, layer=layer, filters=[index])[0].numpy()
         np.testing.assert_allclose(players(explorer, name)[1], 0.5 * expected, atol=1.6 / 32768)
     # The other network has fewer layers: the slider ends there.
     explorer.network.value = "other"
     assert (explorer.layer.value, explorer.layer.max) == (6, 6)
-    assert explorer.row is explorer.rows["other"]
+    assert explorer.view is explorer.views["other"]
     check(explorer, other, x)
 
 
@@ -370,9 +403,9 @@ def test_how_alike_the_sonification_is_to_the_clip_is_shown(
     part = (x @ s) / (x @ x) * x
     ratio = 10 * np.log10((part @ part) / ((s - part) @ (s - part)))
     said = f"Coherence with the input {coherence:.2f}, SI-SDR {ratio:.1f} dB."
-    assert said in explorer.row.info.value
+    assert said in explorer.view.info.value
     explorer.layer.value, explorer.rank.value = 2, 16
-    assert "Coherence" not in explorer.row.info.value
+    assert "Coherence" not in explorer.view.info.value
 
 
 def test_the_clips_that_excite_a_filter_most_are_a_step_away(encoder: CNN12) -> None:
@@ -415,17 +448,17 @@ def test_a_recording_is_heard_at_its_own_rate_and_trouble_is_told(
 
 
 def test_only_what_changed_is_sent_to_the_browser(explorer: Explorer) -> None:
-    before = explorer.row.listening.input
+    before = explorer.view.listening.input
     sent: list[set[str]] = []
-    explorer.row.listening.send_state = lambda key=None: sent.append(set(key))
+    explorer.view.listening.send_state = lambda key=None: sent.append(set(key))
     explorer.layer.value = 5
     assert set().union(*sent) == {"sonification", "residual", "about"}
-    assert explorer.row.listening.input == before
+    assert explorer.view.listening.input == before
 
 
 def test_the_static_form_of_several_networks_has_a_slider_for_them(encoder: CNN12) -> None:
     networks = {"<one>": encoder, "supervised": CNN12(width=0.25, seed=1).eval()}
-    page = panel(networks, noise(0, 5.0), name="noise")
+    page = static_explorer(networks, noise(0, 5.0), name="noise")
     assert page.count('data-slider="Network"') == 1
     assert page.count('data-slider="Layer"') == 2
     assert 'data-stop="&lt;one&gt;"' in page

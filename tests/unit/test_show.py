@@ -138,7 +138,21 @@ def test_a_table_names_rows_and_columns() -> None:
     )
     tags = Tags(made._repr_html_())
     assert [audio["aria-label"] for audio in tags.all("audio")] == ["a: l", "a: r", "b: l", "b: r"]
-    assert [head["scope"] for head in tags.all("th")] == ["col", "col", "row", "row"]
+    assert [head["scope"] for head in tags.all("th")] == ["row", "row"]
+    captions = re.findall(r"<figcaption>(.)</figcaption>", made._repr_html_())
+    assert captions == ["l", "r", "l", "r"]
+
+
+def test_players_of_a_row_wrap_and_keep_their_width() -> None:
+    page = show.table({"a": [tone(100)] * 3}, columns=["l", "m", "r"])._repr_html_()
+    assert "flex-wrap: wrap" in page
+    assert page.count("min-width: min(15rem, 80vw)") == 3  # 240 px, or what a phone has
+
+
+def test_a_sound_shorter_than_a_players_clock_shows_says_its_length() -> None:
+    assert "x (0.6 s)<" in show.player(tone(100, 0.6), label="x")._repr_html_()
+    assert " s)" not in show.player(tone(100, 1.0), label="x")._repr_html_()
+    assert "Input (0.25 s)<" in show.pair(tone(100, 0.25), tone(200, 0.25))._repr_html_()
 
 
 def test_a_table_of_silence_is_silent() -> None:

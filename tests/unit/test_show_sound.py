@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 
 import numpy as np
@@ -14,8 +13,7 @@ from sonibook.datasets import open_dataset
 from sonibook.errors import AudioError
 from sonibook.plots.basics import alias_figure, alias_of, resolutions, sample_stems, timeline
 from sonibook.plots.growth import growth_figure
-from sonibook.widgets.alias import FREQUENCIES, AliasSlider
-from sonibook.widgets.epochs import EpochSlider
+from sonibook.widgets.sliders import FREQUENCIES, AliasSlider, EpochSlider
 
 
 @pytest.mark.parametrize("rate", [8000, 11025])
@@ -68,14 +66,17 @@ def test_longer_frames_tell_frequencies_apart_and_shorter_ones_times():
 
 def test_slider_shows_what_comes_back_live_and_on_a_page():
     slider = AliasSlider(sample_rate=8000)
-    before = slider.sound.value
+    before = slider.listening.sonification
     slider.frequency.value = 6900
     assert "comes back as one of 1100 Hz" in slider.words.value
-    assert slider.sound.value != before
+    assert slider.listening.sonification != before
+    assert "6900 Hz" in slider.listening.titles["sonification"]
     static = slider._repr_mimebundle_()["text/html"]
     assert static.count("<details") == len(FREQUENCIES)
     assert static.count("<audio") == static.count("<img") == len(FREQUENCIES)
     assert static.count(" open>") == 1
+    assert "(0.5 s)" in static
+    assert "is a slider" not in static
 
 
 def test_timeline_has_a_bar_from_onset_to_offset_for_every_event():
@@ -117,10 +118,9 @@ def test_epoch_slider_plays_every_epoch_at_one_gain_and_shows_all_on_a_page():
     heard = {}
     for epoch in slider.epoch.options:
         slider.epoch.value = epoch
-        data = slider.sound.value.split("base64,")[1].split('"')[0]
-        samples, _ = soundfile.read(io.BytesIO(base64.b64decode(data)))
+        samples, _ = soundfile.read(io.BytesIO(slider.listening.sonification))
         heard[epoch] = np.abs(samples).max()
-        assert f"epoch {epoch}" in slider.sound.value
+        assert f"epoch {epoch}" in slider.listening.titles["sonification"]
         assert f"at epoch {epoch}: {'silence' if epoch == 5 else 'loudest'}" in slider.image.value
     assert heard[20] == pytest.approx(1.0, abs=1e-3)
     assert heard[0] == pytest.approx(0.2, abs=1e-3)

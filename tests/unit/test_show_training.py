@@ -24,7 +24,7 @@ from sonibook.plots.training import (
     temperature_words,
 )
 from sonibook.training.objectives import nt_xent
-from sonibook.widgets.temperature import TEMPERATURES, TemperatureSlider
+from sonibook.widgets.sliders import TEMPERATURES, TemperatureSlider
 
 RATE = 8000
 

@@ -14,30 +14,89 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import nn
 
-from sonibook.audio import SAMPLE_RATE
-from sonibook.datasets.base import Dataset
+from sonibook.analysis.activations import LayerActivations, TopClip, top_activations
+from sonibook.audio import SAMPLE_RATE, as_waveform
+from sonibook.datasets.base import Clip, Dataset
 from sonibook.errors import AudioError, SonibookError
 from sonibook.plots.sound import Sound
 from sonibook.plots.style import VERMILLION
-from sonibook.widgets.choices import Choices
-from sonibook.widgets.kernel import widgets
-from sonibook.widgets.microphone import Microphone
-from sonibook.widgets.panel import panel
-from sonibook.widgets.row import Row
-from sonibook.widgets.top_clips import TopClips
-from sonibook.widgets.uploads import read_upload
+from sonibook.widgets.audio import Microphone, read_upload, widgets
+from sonibook.widgets.static import static_explorer
+from sonibook.widgets.view import NetworkView
+
+#: So many clips of a data set can be chosen from, and so many top clips are shown of a filter.
+MOST_CLIPS, TOP_CLIPS = 50, 3
 
 #: A notice stands out by its edge, on any ground.
 _NOTICE = f"margin: 0.4em 0; padding-left: 0.6em; border-left: 3px solid {VERMILLION};"
 _WIDE = widgets.Layout(width="26rem", max_width="100%")
-_WRAP = widgets.Layout(flex_flow="wrap", align_items="center")
+
+
+class Choices(Dataset):
+    """Sounds to choose from, each with a key and a title; themselves a data set to analyse.
+
+    Of a data set, the first fifty clips are offered.
+    """
+
+    name, classes, split, task = "explorer", (), "all", "multi-label"
+
+    def __init__(self, clips: Mapping[str, Sound] | Dataset) -> None:
+        self._data = clips if isinstance(clips, Dataset) else None
+        self._sounds: dict[str, Sound] = {}
+        if isinstance(clips, Dataset):
+            count = min(len(clips), MOST_CLIPS)
+            self._titles = {str(index): _title(clips, index) for index in range(count)}
+        else:
+            self._sounds |= clips
+            self._titles = {name: name for name in clips}
+        if not self._titles:
+            raise ValueError("There is nothing to explore: give at least one clip.")
+
+    @property
+    def options(self) -> list[tuple[str, str]]:
+        """Titles and keys, in order."""
+        return [(title, key) for key, title in self._titles.items()]
+
+    def add(self, key: str, x: Sound) -> None:
+        """Offer another sound, last; in place of one of that key."""
+        self._titles.pop(key, None)
+        self._titles[key] = key
+        self._sounds[key] = x
+
+    def sound(self, key: str) -> Sound:
+        """A sound by its key; `AudioError` if its file cannot be read."""
+        return self._sounds[key] if key in self._sounds else self._clip(key).waveform
+
+    def clip_id(self, key: str) -> str:
+        """A sound's id in its data set, or its name."""
+        return key if key in self._sounds else self._clip(key).clip_id
+
+    def __len__(self) -> int:
+        return len(self._titles)
+
+    def __getitem__(self, index: int) -> Clip:
+        if not 0 <= index < len(self):
+            raise IndexError(index)
+        key = list(self._titles)[index]
+        return Clip(as_waveform(self.sound(key)), (), key)
+
+    def _clip(self, key: str) -> Clip:
+        if self._data is None:
+            raise KeyError(key)
+        return self._data[int(key)]
+
+
+def _title(clips: Dataset, index: int) -> str:
+    """A clip's number and classes, read without its sound where that can be."""
+    names = ", ".join(clips.classes[label] for label in clips.labels(index))
+    return f"{index}: {names}" if names else str(index)
 
 
 class Explorer(widgets.VBox):
     """Sliders for layer and filter, networks, clips, your own sounds; what is kept and left.
 
-    A clip is passed forward once a network; moving a slider costs only the way back. Where there
-    is no kernel, on a page, it shows its static form instead (`sonibook.widgets.panel.panel`).
+    A clip is passed forward once a network; moving a slider costs only a backward pass. Where there
+    is no kernel, on a page, it shows its static form instead.
 
     Parameters
     ----------
@@ -54,13 +113,13 @@ class Explorer(widgets.VBox):
         Which network's filters are ranked, and whether the others' of the same rank are shown
         below it: `ToggleButtons`, `Checkbox`.
     clip, upload, microphone
-        What sounds: `Dropdown`, `FileUpload`, `sonibook.widgets.microphone.Microphone`.
+        What sounds: `Dropdown`, `FileUpload`, `sonibook.widgets.audio.Microphone`.
     layer, rank
         `IntSlider`; rank 1 is the filter with the most energy.
     find, top
         The button that looks for the clips that excite the filter most, and the buttons that go
         there.
-    rows : dict from str to Row
+    views : dict from str to NetworkView
         What is shown of each network.
     notice
         The `HTML` widget that says what a listener should know.
@@ -70,7 +129,7 @@ class Explorer(widgets.VBox):
     ValueError
         If there is no network or no clip.
     StackError, AudioError
-        If an encoder cannot be inverted, or the first clip is no sound.
+        If an encoder cannot be inverted, or the first clip is not a sound.
 
     Examples
     --------
@@ -94,8 +153,10 @@ class Explorer(widgets.VBox):
         if not named:
             raise ValueError("There is nothing to explore: give at least one network.")
         self._choices, self._sample_rate = Choices(clips), sample_rate
-        self._top_clips = TopClips(named, self._choices)
-        self.rows = {name: Row(name, each, sample_rate=sample_rate) for name, each in named.items()}
+        self.views = {
+            name: NetworkView(name, each, sample_rate=sample_rate) for name, each in named.items()
+        }
+        self._found: dict[str, tuple[LayerActivations, ...]] = {}
         self._quiet, self._recordings = False, 0
         several = None if len(named) > 1 else "none"
         self.network = widgets.ToggleButtons(
@@ -103,9 +164,11 @@ class Explorer(widgets.VBox):
         )
         self.network.style.button_width = "auto"
         self.beside = widgets.Checkbox(
-            False, description="all of them, one below the other", indent=False,
+            value=False,
+            description="all of them, one below the other",
+            indent=False,
             layout=widgets.Layout(display=several, width="auto"),
-        )  # fmt: skip
+        )
         options = self._choices.options
         self._take(options[0][1])
         self.clip = widgets.Dropdown(options=options, description="Clip", layout=_WIDE)
@@ -113,7 +176,7 @@ class Explorer(widgets.VBox):
             accept=".wav,.flac,.ogg,.mp3", description="Your own file", multiple=False
         )
         self.microphone = Microphone()
-        exploration = self.row.exploration
+        exploration = self.view.exploration
         self.layer = widgets.IntSlider(1, 1, exploration.layers, description="Layer", layout=_WIDE)
         self.rank = widgets.IntSlider(
             1, 1, len(exploration.ranking(1)), description="Filter rank", layout=_WIDE
@@ -123,48 +186,46 @@ class Explorer(widgets.VBox):
         )
         self.top = tuple(
             widgets.Button(layout=widgets.Layout(width="auto", display="none"))
-            for _ in range(self._top_clips.k)
+            for _ in range(TOP_CLIPS)
         )
-        self.notice = widgets.HTML()
-        self._below = widgets.VBox()
+        self.notice, self._below = widgets.HTML(), widgets.VBox()
         self._update()
         self._observe()
-        super().__init__(
-            [
-                widgets.HBox([self.network, self.beside], layout=_WRAP),
-                widgets.HBox([self.clip, self.upload, self.microphone], layout=_WRAP),
-                widgets.HBox([self.layer, self.rank], layout=_WRAP),
-                widgets.HBox([self.find, *self.top], layout=_WRAP),
-                self.notice,
-                self._below,
-            ]
+        lines = (
+            [self.network, self.beside],
+            [self.clip, self.upload, self.microphone],
+            [self.layer, self.rank],
+            [self.find, *self.top],
         )
+        wrap = widgets.Layout(flex_flow="wrap", align_items="center")
+        boxes = [widgets.HBox(line, layout=wrap) for line in lines]
+        super().__init__([*boxes, self.notice, self._below])
 
     @property
-    def row(self) -> Row:
-        """The row of the network whose filters are ranked."""
-        return self.rows[self.network.value]
+    def view(self) -> NetworkView:
+        """What is shown of the network whose filters are ranked."""
+        return self.views[self.network.value]
 
     @property
     def filter(self) -> int:
         """The filter that is heard now."""
-        return self.row.heard.filter
+        return self.view.sonification.filter
 
     @property
     def x(self) -> Float[ndarray, " time"]:
         """The clip that is heard now."""
-        return self.row.exploration.x
+        return self.view.exploration.x
 
     @property
     def sonification(self) -> Float[ndarray, " time"]:
         """What is heard of it now."""
-        return self.row.heard.sonification
+        return self.view.sonification.waveform
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """The live view, and the static form for where there is no kernel."""
         bundle = super()._repr_mimebundle_(**kwargs) or {}
-        static = panel(
-            {name: row.network for name, row in self.rows.items()},
+        static = static_explorer(
+            {name: view.network for name, view in self.views.items()},
             self.x,
             name=self._choices.clip_id(self._current),
             sample_rate=self._sample_rate,
@@ -187,15 +248,15 @@ class Explorer(widgets.VBox):
     def _take(self, key: str) -> None:
         """Pass a clip forward, through all networks that are shown. Nothing changes on failure."""
         x = None
-        for row in self._shown():
-            if row.key != key:
+        for view in self._shown():
+            if view.key != key:
                 x = self._choices.sound(key) if x is None else x
-                row.take(key, x)
+                view.take(key, x)
         self._current = key
 
-    def _shown(self) -> list[Row]:
-        others = [row for row in self.rows.values() if row is not self.row and self.beside.value]
-        return [self.row, *others]
+    def _shown(self) -> list[NetworkView]:
+        others = [view for view in self.views.values() if view is not self.view]
+        return [self.view, *(others if self.beside.value else [])]
 
     def _moved(self, *, rank: int | None = None) -> None:
         """Another network, layer or filter."""
@@ -218,7 +279,7 @@ class Explorer(widgets.VBox):
             self._say(str(error))
             return
         if filter is not None:
-            rank = self.row.exploration.rank_of(self.layer.value, filter)
+            rank = self.view.exploration.rank_of(self.layer.value, filter)
         self._set(clip=key, rank=rank)
         self._update()
 
@@ -244,8 +305,9 @@ class Explorer(widgets.VBox):
             self._say(str(error))
             return
         self._choices.add(key, x)
-        for row in self.rows.values():
-            row.key = None if row.key == key else row.key
+        self._found.clear()
+        for view in self.views.values():
+            view.key = None if view.key == key else view.key
         self._quiet = True
         try:
             self.clip.options = self._choices.options
@@ -254,34 +316,38 @@ class Explorer(widgets.VBox):
         self._go(key, rank=1)
 
     def _on_find(self) -> None:
-        self.find.disabled, words = True, self.find.description
+        """Pass every clip through the networks that are shown, once."""
+        self.find.disabled, description = True, self.find.description
         self.find.description = f"Passing {len(self._choices)} clips forward …"
         try:
-            for row in self._shown():
-                self._top_clips.find(row.name)
+            for view in self._shown():
+                result = top_activations({view.name: view.network}, self._choices, k=TOP_CLIPS)
+                self._found[view.name] = result.activations[0].layers
         except SonibookError as error:
             self._say(str(error))
         finally:
-            self.find.disabled, self.find.description = False, words
+            self.find.disabled, self.find.description = False, description
         self._offer_top()
 
     def _on_top(self, button: widgets.Button) -> None:
-        found = self._top_clips.of(self.network.value, self.layer.value, self.filter)
-        place = self.top.index(button)
-        if place < len(found):
-            self._go(self._choices.key(found[place].index), filter=self.filter)
+        number = self.top.index(button)
+        if number < len(top := self._top()):
+            _, key = self._choices.options[top[number].index]
+            self._go(key, filter=self.filter)
+
+    def _top(self) -> tuple[TopClip, ...]:
+        """The filter's top clips, where they were found; none if it is dead."""
+        layers = self._found.get(self.network.value)
+        return layers[self.layer.value - 1].filters[self.filter].top if layers else ()
 
     def _offer_top(self) -> None:
-        """The filter's top clips, where they were found."""
-        name = self.network.value
-        found = self._top_clips.of(name, self.layer.value, self.filter)
-        self.find.layout.display = "none" if self._top_clips.known(name) else None
-        for place, button in enumerate(self.top):
-            shown = place < len(found)
-            button.layout.display = None if shown else "none"
-            if shown:
-                title = self._choices.title(self._choices.key(found[place].index))
-                button.description = f"top clip {place + 1}: {title}"
+        top = self._top()
+        self.find.layout.display = "none" if self.network.value in self._found else None
+        for number, button in enumerate(self.top):
+            button.layout.display = None if number < len(top) else "none"
+            if number < len(top):
+                title, _ = self._choices.options[top[number].index]
+                button.description = f"top clip {number + 1}: {title}"
 
     def _set(self, *, clip: str | None = None, rank: int | None = None) -> None:
         """Move widgets without answering to their moving; the sliders' ends follow the network."""
@@ -290,7 +356,7 @@ class Explorer(widgets.VBox):
             if clip is not None:
                 self.clip.value = clip
             if rank is not None:
-                exploration = self.row.exploration
+                exploration = self.view.exploration
                 self.layer.max = exploration.layers
                 most = len(exploration.ranking(self.layer.value))
                 self.rank.value = min(self.rank.value, most)
@@ -300,16 +366,15 @@ class Explorer(widgets.VBox):
             self._quiet = False
 
     def _update(self) -> None:
-        """Go the way back in every row that is shown."""
-        rows = self._shown()
-        if self._below.children != tuple(rows):
-            self._below.children = rows
-        layer, rank, notices = self.layer.value, self.rank.value, dict[str, None]()
-        for row in rows:
-            said = row.show(
-                min(layer, row.exploration.layers), rank, named=len(self.rows) > 1
-            )  # fmt: skip
-            notices |= dict.fromkeys((*row.exploration.notices, *said))
+        """Show the filter of every network that is shown."""
+        views = self._shown()
+        if self._below.children != tuple(views):
+            self._below.children = views
+        notices = dict[str, None]()
+        for view in views:
+            layer = min(self.layer.value, view.exploration.layers)
+            told = view.show(layer, self.rank.value, named=len(self.views) > 1)
+            notices |= dict.fromkeys((*view.exploration.notices, *told))
         self._say(*notices)
         self._offer_top()
 

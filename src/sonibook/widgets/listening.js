@@ -1,6 +1,6 @@
-/** Three players at one gain. One that is started takes over from the one that plays. */
+/** Players at one gain. One that is started takes over from the one that plays. */
 
-const NAMES = { input: "Input", sonification: "Sonification", residual: "Input − sonification" };
+const NAMES = ["input", "sonification", "residual"];
 
 /** Let a player go on from a place, as soon as it can. */
 function resume(player, seconds) {
@@ -12,13 +12,26 @@ function resume(player, seconds) {
   else player.addEventListener("loadedmetadata", go, { once: true });
 }
 
+/** One sound at a time on a page, whoever plays it; within a widget one takes over (below). */
+function silenceOthers({ target }) {
+  const group = target.closest(".sonibook-listening");
+  for (const other of document.querySelectorAll("audio")) {
+    if (other === target || other.paused) continue;
+    if (!group || other.closest(".sonibook-listening") !== group) other.pause();
+  }
+}
+if (!window.sonibookOneSound) {
+  window.sonibookOneSound = true;
+  document.addEventListener("play", silenceOthers, true);
+}
+
 function render({ model, el }) {
   el.classList.add("sonibook-listening");
   const style = document.createElement("style");
   style.textContent = `
     .sonibook-listening { width: 100%; }
     .sonibook-listening .three { display: grid; gap: 0.5rem;
-      grid-template-columns: repeat(auto-fit, minmax(12rem, 1fr)); max-width: 60rem; }
+      grid-template-columns: repeat(auto-fit, minmax(min(15rem, 100%), 1fr)); max-width: 60rem; }
     .sonibook-listening figure { margin: 0; }
     .sonibook-listening audio { display: block; width: 100%; height: 2.4rem; }
     .sonibook-listening .bar { display: flex; gap: 1rem; align-items: center; margin: 0.4rem 0; }`;
@@ -26,14 +39,17 @@ function render({ model, el }) {
   three.className = "three";
   const players = {};
   const urls = {};
-  for (const [name, title] of Object.entries(NAMES)) {
+  const captions = {};
+  const names = NAMES.filter((name) => name in model.get("titles"));
+  for (const name of names) {
     const figure = document.createElement("figure");
     const caption = document.createElement("figcaption");
-    caption.textContent = title;
+    captions[name] = caption;
     const player = document.createElement("audio");
     player.controls = true;
     player.preload = "auto";
     player.dataset.name = name;
+    player.onloadedmetadata = label; // a player says 0:00 of what is shorter than a second
     player.onplay = () => {
       const other = Object.values(players).find((each) => each !== player && !each.paused);
       if (!other) return;
@@ -59,9 +75,12 @@ function render({ model, el }) {
   }
 
   function label() {
-    for (const [name, title] of Object.entries(NAMES)) {
-      const about = name === "input" ? "" : ` (${model.get("about")})`;
+    for (const name of names) {
+      const title = model.get("titles")[name];
+      const about = model.get("about") && name !== "input" ? ` (${model.get("about")})` : "";
+      const { duration } = players[name];
       players[name].setAttribute("aria-label", title + about);
+      captions[name].textContent = duration < 1 ? `${title} (${duration.toPrecision(2)} s)` : title;
     }
   }
 
@@ -85,11 +104,13 @@ function render({ model, el }) {
   looping.append(box, " loop");
   bar.append(swap, looping);
 
-  el.append(style, three, bar);
+  el.append(style, three);
+  if (players.input && players.sonification) el.append(bar);
   label();
-  Object.keys(NAMES).forEach(load);
+  names.forEach(load);
   model.on("change:about", label);
-  for (const name of Object.keys(NAMES)) model.on(`change:${name}`, () => load(name));
+  model.on("change:titles", label);
+  for (const name of names) model.on(`change:${name}`, () => load(name));
   return () => Object.values(urls).forEach((url) => URL.revokeObjectURL(url));
 }
 

@@ -1,4 +1,4 @@
-"""Players for sounds, as they are: no normalising behind the listener's back.
+"""Players for sounds as they are: nothing is normalised behind the listener's back.
 
 What is to be compared is played at one gain. A player holds its sound (16-bit WAV), so a page
 with players needs nothing else: two seconds at 8 kHz are 43 kB.
@@ -18,6 +18,10 @@ from sonibook.audio import SAMPLE_RATE, as_waveform
 from sonibook.errors import AudioError
 from sonibook.plots.sound import Sound, peak_of
 
+#: Players of a row wrap: narrower than 15rem, one has no room for its time line.
+_ROW = "display: flex; flex-wrap: wrap; gap: 0.25rem 1rem;"
+_CELL = "flex: 1 1 15rem; min-width: min(15rem, 80vw); max-width: 34rem; margin: 0.25rem 0;"
+
 
 @dataclass(frozen=True, eq=False)
 class Player:
@@ -29,11 +33,14 @@ class Player:
         The sound as a 16-bit WAV file.
     label : str
         What a screen reader calls it; shown above it where it stands alone.
+    seconds : float > 0
+        How long it is.
     """
 
     # Not in its repr, which notebooks keep beside the player.
     wav: bytes = field(repr=False)
     label: str
+    seconds: float
 
     @property
     def audio_tag(self) -> str:
@@ -41,13 +48,18 @@ class Player:
         data = base64.b64encode(self.wav).decode()
         name = html.escape(self.label, quote=True)
         return (
-            f'<audio controls preload="metadata" aria-label="{name}" '
+            f'<audio controls preload="metadata" style="width: 100%;" aria-label="{name}" '
             f'src="data:audio/wav;base64,{data}"></audio>'
         )
 
+    @property
+    def length(self) -> str:
+        """How long a sound is whose player says "0:00", such as " (0.6 s)"; else nothing."""
+        return f" ({self.seconds:.2g} s)" if self.seconds < 1 else ""
+
     def _repr_html_(self) -> str:
-        label = html.escape(self.label)
-        return f"<figure><figcaption>{label}</figcaption>{self.audio_tag}</figure>"
+        caption = html.escape(self.label + self.length)
+        return f"<figure><figcaption>{caption}</figcaption>{self.audio_tag}</figure>"
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,18 +82,15 @@ class Table:
     caption: str
 
     def _repr_html_(self) -> str:
-        named = any(self.rows)
-        head = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in self.columns)
-        lines = [f"<tr>{'<td></td>' if named else ''}{head}</tr>"]
-        # Narrower than 16rem a player has no room for its time line; a phone has no room for more.
-        widest = 16 if len(self.columns) <= 2 else 10
+        lines = []
         for name, players in self.rows.items():
-            start = f'<th scope="row">{html.escape(name)}</th>' if named else ""
+            start = f'<th scope="row">{html.escape(name)}</th>' if name else ""
             cells = "".join(
-                f'<td style="min-width: clamp(10rem, 42vw, {widest}rem);">{each.audio_tag}</td>'
-                for each in players
+                f'<figure style="{_CELL}"><figcaption>{html.escape(column + each.length)}'
+                f"</figcaption>{each.audio_tag}</figure>"
+                for column, each in zip(self.columns, players, strict=True)
             )
-            lines.append(f"<tr>{start}{cells}</tr>")
+            lines.append(f'<tr>{start}<td><div style="{_ROW}">{cells}</div></td></tr>')
         caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
         return f'<table class="players">{caption}{"".join(lines)}</table>'
 
@@ -106,7 +115,7 @@ def player(x: Sound, *, label: str, gain: float = 1.0, sample_rate: int = SAMPLE
     Raises
     ------
     AudioError
-        If `x` is no waveform, or leaves [-1, 1] after the gain (it would be clipped).
+        If `x` is not a waveform, or leaves [-1, 1] after the gain (it would be clipped).
     ValueError
         If the label is empty.
     """
@@ -123,7 +132,7 @@ def player(x: Sound, *, label: str, gain: float = 1.0, sample_rate: int = SAMPLE
         )
     file = io.BytesIO()
     soundfile.write(file, np.clip(samples, -1.0, 1.0), sample_rate, "PCM_16", format="WAV")
-    return Player(file.getvalue(), label)
+    return Player(file.getvalue(), label, len(samples) / sample_rate)
 
 
 def table(
@@ -152,17 +161,16 @@ def table(
     Raises
     ------
     AudioError
-        If one of the sounds is no waveform.
+        If one of the sounds is not a waveform.
     ValueError
-        If there is no sound, or a row has not one for each column.
+        If there is no sound, or a row does not have one for each column.
     """
     for name, sounds in rows.items():
         if len(sounds) != len(columns):
             raise ValueError(f"Row {name!r} has {len(sounds)} sounds for {len(columns)} columns.")
     if not rows or not columns:
         raise ValueError("A table of players needs at least one sound.")
-    loudest = peak_of(*(x for sounds in rows.values() for x in sounds))
-    gain = 1.0 / loudest if loudest > 0 else 1.0
+    gain = full_scale_gain(*(x for sounds in rows.values() for x in sounds))
     players = {
         name: tuple(
             player(
@@ -195,13 +203,29 @@ def pair(
     caption : str
     sample_rate : int > 0, in Hz
 
-    Returns
-    -------
-    Table
-
     Raises
     ------
     AudioError
-        If one of the sounds is no waveform.
+        If one of the sounds is not a waveform.
     """
     return table({"": (x, s)}, columns=labels, caption=caption, sample_rate=sample_rate)
+
+
+def full_scale_gain(*sounds: Sound, peak: float = 1.0) -> float:
+    """The gain that brings the loudest of some sounds to `peak`; 1 for silence."""
+    loudest = peak_of(*sounds)
+    return peak / loudest if loudest > 0 else 1.0
+
+
+def shared_gain(x: Sound) -> float:
+    """The gain for an input, its sonifications and their residuals: to half of full scale.
+
+    It depends on the input alone, so that two filters can be compared by ear, and a residual,
+    whose peak may be twice the input's, cannot clip: a sonification has the input's peak.
+
+    Examples
+    --------
+    >>> shared_gain(np.array([0.25, -0.1], np.float32))
+    2.0
+    """
+    return full_scale_gain(x, peak=0.5)

@@ -1,0 +1,184 @@
+"""What moves, on a page without a kernel: a few stops of it, computed beforehand.
+
+Plain HTML that opens and closes with the browser's own ``<details>``. Where the book's script runs
+(``book/_static/explorer.js``), it puts sliders in their place: whatever has a ``data-slider`` is
+moved between its children that have a ``data-stop``.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from torch import nn
+
+from sonibook.audio import SAMPLE_RATE, as_waveform, excerpt
+from sonibook.model.checkpoint import shipped
+from sonibook.plots.sound import Power, Sound, describe_power, power_spectrogram, thumbnail
+from sonibook.plots.style import image_tag
+from sonibook.widgets.players import player, shared_gain
+from sonibook.widgets.view import Exploration
+
+_GRID = (
+    "display: grid; gap: 0.5rem 1rem; grid-template-columns: repeat(auto-fit, minmax(15rem, 20rem))"
+)
+
+
+def static_slider(
+    stops: Mapping[str, tuple[str, str]], *, name: str, title: str, opened: str, end: str = ""
+) -> str:
+    """The static form of a slider, as HTML.
+
+    Parameters
+    ----------
+    stops : mapping from str to (str, str)
+        By the slider's value: what the stop is called, and the HTML that it shows.
+    name : str
+        What the slider moves, such as "Temperature".
+    title : str
+        Names the whole for screen readers.
+    opened : str
+        The stop that is open at first.
+    end : str
+        A sentence below.
+
+    Returns
+    -------
+    str
+    """
+    parts = [
+        _stop(value, summary, shown, is_open=value == opened)
+        for value, (summary, shown) in stops.items()
+    ]
+    below = f"<p>{html.escape(end)}</p>" if end else ""
+    return (
+        f'<section class="explorer" aria-label="{html.escape(title, quote=True)}">'
+        f'<div data-slider="{name}">{"".join(parts)}</div>{below}</section>'
+    )
+
+
+def static_explorer(
+    networks: nn.Module | Mapping[str, nn.Module],
+    x: Sound,
+    *,
+    name: str,
+    layers: Sequence[int] | None = None,
+    top: int | None = None,
+    seconds: float = 1.0,
+    sample_rate: int = SAMPLE_RATE,
+) -> str:
+    """The static form of the explorer, as HTML that needs nothing else.
+
+    Parameters
+    ----------
+    networks : torch.nn.Module, or mapping from str to torch.nn.Module
+        As `sonibook.model.stack.blocks_of` takes them; several by name.
+    x : ndarray or Tensor, shape (time,)
+        The clip; its loudest `seconds` are taken, and the page says so.
+    name : str
+        What the clip is called.
+    layers : sequence of int, or None
+        None takes four, or three of each of several networks, from the first to the last.
+    top : int > 0, or None
+        How many filters of each layer, most energy first; None takes three, or two of each of
+        several networks.
+    seconds : float > 0
+    sample_rate : int > 0, in Hz
+
+    Returns
+    -------
+    str
+
+    Raises
+    ------
+    LayerError
+        If there is no such layer.
+    AudioError
+        If `x` is not a waveform.
+    """
+    named = {"": networks} if isinstance(networks, nn.Module) else dict(networks)
+    several = len(named) > 1
+    top = top or (2 if several else 3)
+    short = excerpt(x, seconds=seconds, sample_rate=sample_rate)
+    draw = _Drawing(short, sample_rate)
+    parts, notices = [], dict[str, None]()
+    if len(short) < len(as_waveform(x)):
+        stretch = "second is" if seconds == 1 else f"{seconds:g} s are"
+        notices[f"On this page, only the loudest {stretch} taken of the clip."] = None
+    for number, (title, network) in enumerate(named.items()):
+        exploration = Exploration(network, short, sample_rate=sample_rate)
+        notices |= dict.fromkeys(exploration.notices)
+        count = min(exploration.layers, 3 if several else 4)
+        spread = {round(layer) for layer in np.linspace(1, exploration.layers, count)}
+        body = _layers(exploration, layers or sorted(spread), top, draw)
+        if several:
+            summary = f"Network: {title}"
+            body = _stop(title, summary, body, is_open=number == 0, lab=title in shipped())
+        elif title in shipped():
+            body = f'<div data-lab="{html.escape(title, quote=True)}">{body}</div>'
+        parts.append(body)
+    content = "".join(parts)
+    if several:
+        content = f'<div data-slider="Network">{content}</div>'
+    told = "".join(f"<p>{html.escape(notice)}</p>" for notice in notices)
+    heard = draw(short, draw.power, "input", f"Input ({name}):")
+    return (
+        f'<section class="explorer" aria-label="Explorer">{told}'
+        f'<div style="{_GRID};">{heard}</div>{content}'
+        "<p>All players have one gain. In JupyterLab this is an instrument: it takes any clip, "
+        "layer and filter, and your own sounds.</p></section>"
+    )
+
+
+class _Drawing:
+    """Sounds as figures: a picture, a player and what they are of, all on the input's scales."""
+
+    def __init__(self, x: Sound, sample_rate: int) -> None:
+        self.gain, self.sample_rate = shared_gain(x), sample_rate
+        self.power = power_spectrogram(x)
+        self.reference = float(self.power.max()) or None
+
+    def __call__(self, sound: Sound, power: Power, kind: str, title: str) -> str:
+        described = describe_power(power, sample_rate=self.sample_rate)
+        alt = f"Log spectrogram, 0 to {self.sample_rate / 2000:g} kHz. {title} {described}."
+        heard = player(
+            sound, label=title.rstrip(".:"), gain=self.gain, sample_rate=self.sample_rate
+        )
+        image = thumbnail(power, reference=self.reference)
+        picture = image_tag(image, alt, width="100%", kind="webp")
+        caption = html.escape(title.rstrip(":") + heard.length)
+        return (
+            f'<figure data-sound="{kind}" style="margin: 0.5rem 0;">{picture}{heard.audio_tag}'
+            f"<figcaption>{caption}</figcaption></figure>"
+        )
+
+
+def _layers(exploration: Exploration, layers: Sequence[int], top: int, draw: _Drawing) -> str:
+    parts = []
+    for number, layer in enumerate(layers):
+        filters = []
+        for rank, (index, _) in enumerate(exploration.ranking(layer)[:top], start=1):
+            made = exploration.sonify(layer, index)
+            title = f"{exploration.rank_text(layer, rank)} {made.measures}".strip()
+            rest = f"Input − sonification of layer {layer}, filter {index}."
+            sonification, residual = made.waveform, made.residual
+            filters.append(
+                f'<div data-stop="{rank}" data-filter="{index}" style="{_GRID};">'
+                f"{draw(sonification, power_spectrogram(sonification), 'sonification', title)}"
+                f"{draw(residual, power_spectrogram(residual), 'residual', rest)}</div>"
+            )
+        summary = f"Layer {layer}: the {len(filters)} filters with the most energy"
+        body = f'<div data-slider="Filter rank">{"".join(filters)}</div>'
+        parts.append(_stop(str(layer), summary, body, is_open=number == 0))
+    return f'<div data-slider="Layer">{"".join(parts)}</div>'
+
+
+def _stop(value: str, summary: str, shown: str, *, is_open: bool, lab: bool = False) -> str:
+    """One value of a slider; with `lab`, it is what a link into the lab asks for."""
+    quoted = html.escape(value, quote=True)
+    known = f' data-lab="{quoted}"' if lab else ""
+    return (
+        f'<details data-stop="{quoted}"{known}{" open" if is_open else ""}>'
+        f"<summary>{html.escape(summary)}</summary>{shown}</details>"
+    )

@@ -1,0 +1,210 @@
+"""One network on one clip: its filters by energy, and what each keeps, to see and to hear."""
+
+from __future__ import annotations
+
+import html
+import math
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from torch import nn
+
+from sonibook.analysis.coherence import mean_top_coherence
+from sonibook.analysis.stems import si_sdr
+from sonibook.audio import as_waveform, excerpt
+from sonibook.deconvnet.backward import ForwardPass
+from sonibook.errors import SonibookWarning
+from sonibook.plots.sound import Painter, Sound, describe_power, power_spectrogram
+from sonibook.plots.style import image_tag
+from sonibook.widgets.audio import Listening, widgets
+from sonibook.widgets.players import player, shared_gain
+
+#: Longer clips are cut to their loudest stretch of this length: maps take memory.
+MOST_SECONDS = 30.0
+
+#: Below two segments coherence is 1 whatever the sounds.
+_LEAST_SAMPLES = 384
+
+_Result = TypeVar("_Result")
+
+
+@dataclass(frozen=True, eq=False)
+class Sonification:
+    """What one filter keeps of a clip, what it leaves, and how much of the clip is in it.
+
+    Coherence (mean of the five most coherent frequencies) and SI-SDR in dB are with the clip; NaN
+    where one of the two is silent, or shorter than two segments.
+    """
+
+    layer: int
+    filter: int
+    waveform: Float[ndarray, " time"]
+    residual: Float[ndarray, " time"]
+    coherence: float
+    si_sdr: float
+    notices: tuple[str, ...]
+
+    @property
+    def measures(self) -> str:
+        """How much of the clip is in the sonification, in words; empty for silence."""
+        if math.isnan(self.coherence) or math.isnan(self.si_sdr):
+            return ""
+        return f"Coherence with the input {self.coherence:.2f}, SI-SDR {self.si_sdr:.1f} dB."
+
+
+class Ranked(NamedTuple):
+    """A filter of a layer, and its share of the layer's energy along the clip, from 0 to 1."""
+
+    filter: int
+    share: float
+
+
+class Exploration:
+    """One clip, passed forward once, and any of its sonifications.
+
+    `x` is the clip, cut to its loudest 30 s if it is longer; `notices` say that it was cut or
+    padded. Raises `StackError` and `AudioError` as `ForwardPass` does.
+    """
+
+    def __init__(self, network: nn.Module, x: Sound, *, sample_rate: int) -> None:
+        whole = as_waveform(x)
+        self.x = excerpt(whole, seconds=MOST_SECONDS, sample_rate=sample_rate)
+        self.sample_rate = sample_rate
+        self._forward, self.notices = _with_notices(lambda: ForwardPass(network, self.x))
+        if len(self.x) < len(whole):
+            cut = f"The clip is longer than {MOST_SECONDS:g} s: its loudest stretch is taken."
+            self.notices = (cut, *self.notices)
+        self._ranking: dict[int, tuple[Ranked, ...]] = {}
+
+    @property
+    def layers(self) -> int:
+        """How many layers the network has."""
+        return len(self._forward.blocks)
+
+    def ranking(self, layer: int) -> tuple[Ranked, ...]:
+        """All filters of a layer, most energy first; silent ones are last."""
+        if layer not in self._ranking:
+            energy = self._forward.energy(layer)[0].double()
+            total = float(energy.sum())
+            shares = (energy / total if total > 0 else energy).tolist()
+            order = energy.argsort(descending=True, stable=True).tolist()
+            self._ranking[layer] = tuple(Ranked(index, shares[index]) for index in order)
+        return self._ranking[layer]
+
+    def sonify(self, layer: int, index: int) -> Sonification:
+        """The sonification of one filter, scaled to the clip's peak."""
+        result, notices = _with_notices(lambda: self._forward.sonify(layer, [index]))
+        sound, x = result[0].float().cpu(), torch.from_numpy(self.x)
+        long_enough = len(x) >= _LEAST_SAMPLES
+        return Sonification(
+            layer,
+            index,
+            waveform=sound.numpy(),
+            residual=(x - sound).numpy(),
+            coherence=float(mean_top_coherence(x, sound)) if long_enough else math.nan,
+            si_sdr=float(si_sdr(sound, x)),
+            notices=notices,
+        )
+
+    def rank_of(self, layer: int, index: int) -> int:
+        """The rank of a filter in its layer, from 1."""
+        return [each.filter for each in self.ranking(layer)].index(index) + 1
+
+    def rank_text(self, layer: int, rank: int) -> str:
+        """Which filter has this rank (from 1) in its layer, in words."""
+        ranking = self.ranking(layer)
+        index, share = ranking[rank - 1]
+        text = f"Layer {layer}, rank {rank} of {len(ranking)}: filter {index}"
+        if share > 0:
+            return f"{text}, {share:.1%} of the layer's energy."
+        silent = sum(each.share == 0 for each in ranking)
+        return f"{text}, silent on this clip (as {silent} of the layer's filters are)."
+
+
+class NetworkView(widgets.VBox):
+    """A network on one clip after another, each passed forward once; a part of the explorer.
+
+    Attributes
+    ----------
+    key : str or None
+        Of the clip that was taken last.
+    exploration : Exploration
+        Of that clip.
+    sonification : Sonification
+        What was shown last.
+    info, image, listening
+        The widgets that show.
+    """
+
+    exploration: Exploration
+    sonification: Sonification
+
+    def __init__(self, name: str, network: nn.Module, *, sample_rate: int) -> None:
+        self.name, self.network, self.sample_rate = name, network, sample_rate
+        self.key: str | None = None
+        self.info, self.image, self.listening = widgets.HTML(), widgets.HTML(), Listening()
+        super().__init__([self.info, self.image, self.listening])
+        self.add_class("sonibook-view")
+
+    def take(self, key: str, x: Sound) -> None:
+        """Pass a clip forward. Nothing has changed if this fails."""
+        exploration = Exploration(self.network, x, sample_rate=self.sample_rate)
+        self.key, self.exploration = key, exploration
+        power = power_spectrogram(exploration.x)
+        self._painter = Painter(power, sample_rate=self.sample_rate)
+        self._input_text = f"Input: {describe_power(power, sample_rate=self.sample_rate)}."
+        self._gain = shared_gain(exploration.x)
+        self._input_wav = self._wav("input", exploration.x)
+
+    def show(self, layer: int, rank: int, *, named: bool) -> tuple[str, ...]:
+        """Show what the filter of this rank keeps; returns what a listener should know.
+
+        A rank past the last takes the last. `named` says which network this is.
+        """
+        ranking = self.exploration.ranking(layer)
+        rank = min(rank, len(ranking))
+        made = self.exploration.sonify(layer, ranking[rank - 1].filter)
+        text = f"{self.exploration.rank_text(layer, rank)} {made.measures}".strip()
+        name = f"<strong>{html.escape(self.name)}</strong>: " if named else ""
+        powers = power_spectrogram(made.waveform), power_spectrogram(made.residual)
+        described = [describe_power(power, sample_rate=self.sample_rate) for power in powers]
+        alt = (
+            f"Log spectrograms side by side. {self._input_text} "
+            f"Sonification: {described[0]}. Residual: {described[1]}."
+        )
+        about = f"layer {layer}, filter {made.filter}"
+        with self.info.hold_sync(), self.image.hold_sync():
+            self.info.value = f'<p style="margin: 0.4em 0;">{name}{html.escape(text)}</p>'
+            self.image.value = image_tag(self._painter.paint(*powers), alt)
+            self.listening.play(
+                about=f"{self.name}, {about}" if named else about,
+                input=self._input_wav,
+                sonification=self._wav("sonification", made.waveform),
+                residual=self._wav("residual", made.residual),
+            )
+        self.sonification = made
+        return made.notices
+
+    def _wav(self, label: str, x: Sound) -> bytes:
+        return player(x, label=label, gain=self._gain, sample_rate=self.sample_rate).wav
+
+
+def _with_notices(action: Callable[[], _Result]) -> tuple[_Result, tuple[str, ...]]:
+    """What `action` returns, and what sonibook warned of; other warnings are raised again."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = action()
+    notices = []
+    for warning in caught:
+        if issubclass(warning.category, SonibookWarning):
+            notices.append(str(warning.message))
+        else:
+            warnings.warn_explicit(
+                warning.message, warning.category, warning.filename, warning.lineno
+            )
+    return result, tuple(notices)
