@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from sonibook.analysis.coherence import mean_top_coherence
 from sonibook.deconvnet.backward import ForwardPass
+from sonibook.metrics.coherence import mean_top_coherence
 from sonibook.model.checkpoint import load_encoder
 
 #: What is heard, and what the page says; sounds as base64 of float32.

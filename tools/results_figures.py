@@ -11,10 +11,11 @@ from typing import Any
 from torch import nn
 
 from sonibook.analysis.ablation import ablate
+from sonibook.analysis.coherence import coherence_by_layer
 from sonibook.analysis.evolution import feature_evolution
 from sonibook.analysis.favourites import favourite_clips
-from sonibook.analysis.layer_coherence import coherence_by_layer
 from sonibook.analysis.layers import layer_importances
+from sonibook.analysis.networks import Network
 from sonibook.analysis.result import Result, fingerprint
 from sonibook.analysis.selectivity import selectivity_by_layer
 from sonibook.analysis.shifts import shift_law
@@ -77,15 +78,29 @@ def _compared(settings: Settings) -> dict[str, nn.Module]:
     return {**_trained(settings), **random}
 
 
+def _networks(settings: Settings) -> list[Network]:
+    """The pretrained encoders, and random ones of two kinds, as `Network`.
+
+    He weights of the seeds that analyses do not add themselves; and centred and scaled filters, as
+    weight standardisation makes them.
+    """
+    found = []
+    for encoder in settings.encoders():
+        if encoder.regime != "random":
+            found.append(Network(encoder.name, encoder.load(), encoder.row, encoder.seed))
+        elif encoder.seed:
+            name = f"random weights-{encoder.seed}"
+            found.append(Network(name, encoder.load(), "random", encoder.seed, baseline=True))
+    for seed in RANDOM_SEEDS[: settings.how_much.seeds]:
+        module = CNN12(width=0.25, norm="weight", seed=seed).fold().eval()
+        name = "centred random" + (f"-{seed}" if seed else "")
+        found.append(Network(name, module, "centred random", seed))
+    return found
+
+
 def _beside_centred(settings: Settings) -> dict[str, nn.Module]:
-    """And random encoders with centred and scaled filters, as weight standardisation makes them."""
-    centred = {
-        "centred random" + (f"-{seed}" if seed else ""): CNN12(width=0.25, norm="weight", seed=seed)
-        .fold()
-        .eval()
-        for seed in RANDOM_SEEDS[: settings.how_much.seeds]
-    }
-    return {**_compared(settings), **centred}
+    """The same by name."""
+    return {network.name: network.module for network in _networks(settings)}
 
 
 def _random(settings: Settings) -> list[Pretrained]:
@@ -115,7 +130,7 @@ def _evolution_of(run: str) -> Measure:
 
 
 def _coherence(settings: Settings, streaming: Streaming) -> Result:
-    return coherence_by_layer(_beside_centred(settings), _unseen(settings), **streaming)
+    return coherence_by_layer(_networks(settings), _unseen(settings), **streaming)
 
 
 def _selectivity(settings: Settings, streaming: Streaming) -> Result:

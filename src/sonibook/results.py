@@ -40,8 +40,16 @@ def write_result(path: str | Path, content: dict[str, Any], *, command: str | No
     OSError
         If the file cannot be written.
     """
-    content = {**content, "provenance": content.get("provenance") or provenance(command)}
-    text = json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False)
+    whole = {**content, "provenance": content.get("provenance") or provenance(command)}
+    rows = whole.get("rows") or []
+    text = json.dumps(
+        whole | {"rows": []} if rows else whole, indent=2, ensure_ascii=False, allow_nan=False
+    )
+    if rows:  # a line each
+        lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
+        text = text.replace(
+            '\n  "rows": []', '\n  "rows": [\n    ' + ",\n    ".join(lines) + "\n  ]"
+        )
     with atomic(path) as temporary:
         # A file's name may not be Unicode: what it holds becomes an escape, which JSON reads back.
         temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")

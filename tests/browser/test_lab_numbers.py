@@ -19,11 +19,11 @@ import torch.nn.functional as F
 from firefox import Firefox
 from numpy import ndarray
 
-from sonibook.analysis.coherence import mean_top_coherence
 from sonibook.audio import read_audio
 from sonibook.datasets.soundscapes import Soundscapes
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.deconvnet.forward import FeatureMaps
+from sonibook.metrics.coherence import mean_top_coherence
 from sonibook.model.checkpoint import load_encoder, shipped
 from sonibook.model.encoder import CNN12
 from sonibook.plots.kinds import main_networks

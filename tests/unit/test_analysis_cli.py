@@ -17,8 +17,8 @@ import soundfile
 from PIL import Image
 
 from sonibook.analysis.activations import ActivationsResult, top_activations
+from sonibook.analysis.coherence import CoherenceResult
 from sonibook.analysis.evolution import EvolutionResult
-from sonibook.analysis.layer_coherence import CoherenceResult
 from sonibook.analysis.selectivity import SelectivityResult
 from sonibook.cli import main
 from sonibook.cli.analyse.options import open_networks
@@ -223,6 +223,9 @@ def test_real_recordings(run, tmp_path, data_root):
     assert code == 0
     content = json.loads(out.read_text())
     assert content["data"]["clips"] == 4
-    trained, untrained = (curve["layers"][0]["coherence"]["mean"] for curve in content["curves"])
+    trained, untrained = (
+        row["mean"] for row in content["rows"] if (row["layer"], row["condition"]) == (1, "")
+    )
     assert 0.5 < min(trained, untrained) <= 1.0
-    assert content["noise"]["mean"] < 0.1
+    (noise,) = (row["mean"] for row in content["rows"] if row["condition"] == "white noise")
+    assert noise < 0.1

@@ -9,9 +9,9 @@ from oracles import plain_stack
 from scipy import signal
 from torch import nn
 
-from sonibook.analysis.baselines import with_random_weights
+from sonibook.analysis.coherence import CoherenceResult, coherence_by_layer
 from sonibook.analysis.controls import partners
-from sonibook.analysis.layer_coherence import CoherenceResult, coherence_by_layer
+from sonibook.analysis.networks import Network, as_networks, with_random_weights
 from sonibook.analysis.result import fingerprint
 from sonibook.analysis.selectivity import SelectivityResult, selectivity_by_layer
 from sonibook.analysis.spectra import spectral_shape
@@ -64,55 +64,59 @@ def top_coherence(x: np.ndarray, s: np.ndarray) -> float:
 
 @pytest.mark.filterwarnings("ignore:.*silent")
 def test_coherence_is_the_mean_over_clips_of_scipys(network, scenes, coherences) -> None:
-    rows = coherences.curves[0].layers
+    rows = coherences.select(network="tiny", condition="")
+    others_rows = coherences.select(network="tiny", condition="another clip")
     heard = [ForwardPass(network, clip.waveform).sonify_most_active()[0].numpy() for clip in scenes]
-    for row in rows[:9]:
+    for row, beside in zip(rows[:9], others_rows, strict=False):
         sounds = [s[row.layer - 1] for s in heard]
         own = [top_coherence(clip.waveform, s) for clip, s in zip(scenes, sounds, strict=True)]
-        assert row.coherence.mean == pytest.approx(np.mean(own), abs=1e-10)
-        assert row.coherence.low < row.coherence.mean < row.coherence.high
-        assert row.dead == 0
+        assert row.mean == pytest.approx(np.mean(own), abs=1e-10)
+        assert row.low < row.mean < row.high
+        assert row.clips == 6
         others = partners(list(scenes))
         strange = [
             top_coherence(clip.waveform, sounds[other])
             for clip, other in zip(scenes, others, strict=True)
         ]
-        assert row.other_clip.mean == pytest.approx(np.mean(strange), abs=1e-10)
+        assert beside.mean == pytest.approx(np.mean(strange), abs=1e-10)
     for row in rows[9:]:
-        assert row.dead == 6
-        assert row.coherence.mean is None
-        assert row.coherence.clips == 0
+        assert row.mean is None
+        assert row.clips == 0
 
 
 def test_another_seed_of_random_weights_is_a_baseline_too(network, scenes) -> None:
-    networks = {"mine": network, "random weights-1": CNN12(width=1 / 16, seed=1).eval()}
-    found = coherence_by_layer(networks, scenes, limit=2)
-    assert [(one.network, one.baseline) for one in found.curves] == [
-        ("mine", False),
-        ("random weights-1", True),
-        ("random weights", True),
+    other = CNN12(width=1 / 16, seed=1).eval()
+    networks = [Network("mine", network), Network("r", other, "random", seed=1, baseline=True)]
+    found = coherence_by_layer(networks, scenes, limit=2).select(layer=1, condition="")
+    assert [(row.network, row.regime, row.seed, row.baseline) for row in found] == [
+        ("mine", "mine", 0, False),
+        ("r", "random", 1, True),
+        ("random weights", "random", 0, True),
     ]
 
 
 def test_baselines_stand_beside_the_network(network, coherences) -> None:
-    assert [(one.network, one.baseline) for one in coherences.curves] == [
-        ("tiny", False),
-        ("random weights", True),
-    ]
+    assert coherences.names() == ["tiny", "random weights"]
+    assert {row.network for row in coherences.select(baseline=True)} == {"random weights"}
     assert coherences.networks["tiny"] == fingerprint(network)
-    first = coherences.curves[0].layers[0]
-    assert coherences.noise.mean < 0.3 < first.coherence.mean
-    assert first.other_clip.mean < 0.6 * first.coherence.mean
-    assert coherences.noise.clips == 6
+    own, other = (
+        coherences.row("coherence", network="tiny", layer=1, condition=condition)
+        for condition in ("", "another clip")
+    )
+    noise = coherences.row("coherence", condition="white noise")
+    assert noise.mean < 0.3 < own.mean
+    assert other.mean < 0.6 * own.mean
+    assert noise.clips == 6
 
 
 def test_random_weights_are_one_for_each_shape_and_differ_by_seed(network) -> None:
     plain = plain_stack(network)
     same = {"a": network, "b": CNN12(width=1 / 16, seed=9).eval()}
-    assert list(with_random_weights(same, seed=0)) == ["a", "b", "random weights"]
+    found = with_random_weights(same, seed=0)
+    assert [one.name for one in found] == ["a", "b", "random weights"]
     mixed = with_random_weights({"a": network, "mine": own_network()}, seed=0)
-    assert list(mixed)[2:] == ["random weights (a)", "random weights (mine)"]
-    fresh = [with_random_weights({"a": plain}, seed=seed)["random weights"] for seed in (0, 0, 1)]
+    assert [one.name for one in mixed[2:]] == ["random weights (a)", "random weights (mine)"]
+    fresh = [with_random_weights({"a": plain}, seed=seed)[-1].module for seed in (0, 0, 1)]
     prints = [fingerprint(one) for one in fresh]
     assert prints[0] == prints[1] != prints[2]
     weight = dict(fresh[0].named_parameters())["26.weight"]
@@ -122,6 +126,8 @@ def test_random_weights_are_one_for_each_shape_and_differ_by_seed(network) -> No
             assert not value.any()
     with pytest.raises(AnalysisError, match="name yours otherwise"):
         with_random_weights({"random weights": network}, seed=0)
+    with pytest.raises(AnalysisError, match="Two networks are called 'a'"):
+        as_networks([Network("a", network), Network("a", plain)])
 
 
 def test_another_clip_shares_no_label_where_there_is_such() -> None:
@@ -149,11 +155,12 @@ def test_clips_of_one_segment_are_skipped_and_counted() -> None:
     result = coherence_by_layer({"mine": own_network()[:3]}, Short())
     assert result.data.skipped == {"short": 1}
     assert result.data.clips == 1
-    row = result.curves[0].layers[0]
-    assert row.coherence.clips == 1
-    assert row.coherence.low is None
+    row = result.row("coherence", network="mine", layer=1)
+    assert row.clips == 1
+    assert row.low is None
     # The one clip has no other beside it.
-    assert row.other_clip.clips == 0
+    alone = result.row("coherence", network="mine", layer=1, condition="another clip")
+    assert alone.clips == 0
 
 
 def test_processes_give_the_same(network, scenes, coherences) -> None:
@@ -181,8 +188,9 @@ def test_own_network_goes_through_both(scenes) -> None:
     mine = {"mine": own_network()}
     coherence = coherence_by_layer(mine, scenes, limit=3)
     selectivity = selectivity_by_layer(mine, scenes, limit=3, filters=1)
-    assert len(coherence.curves[0].layers) == len(selectivity.selectivity[0].layers) == 4
-    assert coherence.curves[0].layers[0].coherence.mean > 0.5
+    own = coherence.select(network="mine", condition="")
+    assert len(own) == len(selectivity.selectivity[0].layers) == 4
+    assert own[0].mean > 0.5
 
 
 def test_spectral_shape_of_known_sounds() -> None:
@@ -263,11 +271,11 @@ def test_figures_show_what_the_results_say(coherences, selective, tmp_path) -> N
     picture = coherence_figure(CoherenceResult.read(tmp_path / "c.json"))
     (axes,) = picture.figure.axes
     shown = axes.lines[0].get_ydata()
-    means = [row.coherence.mean for row in coherences.curves[0].layers]
+    means = [row.mean for row in coherences.select(network="tiny", condition="")]
     np.testing.assert_allclose(shown[:9], means[:9])
     assert np.isnan(shown[9:]).all()
-    labels = [text.get_text() for text in axes.get_legend().get_texts()]
-    assert labels == ["tiny", "random weights", "another clip's sonification", "white noise"]
+    labels = [text.get_text() for text in picture.figure.legends[0].get_texts()]
+    assert labels == ["tiny", "random weights", "another clip", "white noise"]
     assert f"tiny: {means[0]:.2g} at layer 1" in picture.alt
     result = SelectivityResult.read(tmp_path / "s.json")
     for drawn in (False, True):

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sonibook.analysis.layer_coherence import CoherenceResult, LayerCoherence, NetworkCoherence
-from sonibook.analysis.result import Estimate, Measured
+from sonibook.analysis.coherence import CoherenceResult
+from sonibook.analysis.result import Estimate, Measured, Row
 from sonibook.plots.claims import claim_figure, claims_table, measured_in_words
 from sonibook.replication.claims_scores import SCORE_CLAIMS
-from sonibook.replication.evidence import Evidence, by_regime
+from sonibook.replication.evidence import Evidence, regime_mean
 from sonibook.replication.judge import CLAIMS, claims_content, judge_claims, write_claims
 from sonibook.replication.measures import (
     Measure,
@@ -164,13 +164,16 @@ def test_the_same_seeds_are_paired_and_so_are_differences_of_differences() -> No
 
 
 def test_between_its_layers_each_seed_is_compared_with_itself() -> None:
-    levels = {"contrastive": 0.5, "contrastive-1": 0.7, "contrastive-2": 0.9}
-    falls = [0.20, 0.21, 0.22]
-    curves = {
-        name: [one_layer(1, level), one_layer(2, level - fall)]
-        for (name, level), fall in zip(levels.items(), falls, strict=True)
-    }
-    found = by_regime(curves, "contrastive", (1,), lambda row: row.coherence, less=(2,))
+    levels, falls = [0.5, 0.7, 0.9], [0.20, 0.21, 0.22]
+    rows = tuple(
+        Row(network=f"c{seed}", regime="contrastive", seed=seed, layer=layer, quantity="coherence",
+            mean=mean, low=mean - 0.01, high=mean + 0.01, clips=40)
+        for seed, (level, fall) in enumerate(zip(levels, falls, strict=True))
+        for layer, mean in ((1, level), (2, level - fall))
+    )  # fmt: skip
+    data = Measured(dataset="made up", split="all", size=40, clips=40, skipped={})
+    table = CoherenceResult(data=data, networks={}, settings={}, rows=rows)
+    found = regime_mean(table, "contrastive", "coherence", (1,), less=(2,))
     half = stats.t.ppf(0.975, 2) * np.std(falls, ddof=1) / np.sqrt(3)
     assert (found.low, found.high) == pytest.approx((0.21 - half, 0.21 + half))
     assert found.values == pytest.approx(dict(enumerate(falls)))
@@ -206,36 +209,22 @@ def test_regimes_are_told_by_name() -> None:
     assert of_regime("centred random", networks) is None
 
 
-def one_layer(layer: int, mean: float) -> LayerCoherence:
-    """A layer of figure 7, made up."""
-    return LayerCoherence(
-        layer=layer,
-        coherence=Estimate(mean=mean, low=mean - 0.01, high=mean + 0.01, clips=40),
-        other_clip=Estimate(mean=0.1, low=0.0, high=0.2, clips=40),
-        dead=0,
-    )
-
-
 def coherence(path: Path, **deep: float) -> None:
     """Figure 7, made up: coherence falls from 0.9 to a network's own value at the top."""
-
-    def layers(value: float) -> tuple[LayerCoherence, ...]:
-        means = np.linspace(0.9, value, 11)
-        return tuple(one_layer(*pair) for pair in enumerate(means.tolist(), start=1))
-
     CoherenceResult(
         data=Measured(dataset="made up", split="all", size=40, clips=40, skipped={}),
         networks={},
         settings={"k": 5},
-        curves=tuple(
-            NetworkCoherence(network=name, baseline=False, layers=layers(value))
-            for name, value in deep.items()
+        rows=tuple(
+            Row(network=regime, regime=regime, seed=0, layer=layer, quantity="coherence",
+                mean=mean, low=mean - 0.01, high=mean + 0.01, clips=40)
+            for regime, value in deep.items()
+            for layer, mean in enumerate(np.linspace(0.9, value, 11).tolist(), start=1)
         ),
-        noise=Estimate(mean=0.2, low=0.1, high=0.3, clips=40),
-    ).write(path / "figure-7.json")
+    ).write(path / "figure-7.json")  # fmt: skip
 
 
-NAMES = ("esc40-supervised", "contrastive", "random weights", "centred random")
+NAMES = ("supervised", "contrastive", "random", "centred random")
 
 
 @pytest.mark.parametrize(

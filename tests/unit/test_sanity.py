@@ -20,7 +20,7 @@ from sonibook.analysis.likeness import (
     spectrogram_correlation,
     structural_similarity,
 )
-from sonibook.analysis.randomise import mixed, untrained
+from sonibook.analysis.networks import mixed, untrained
 from sonibook.analysis.result import estimate
 from sonibook.analysis.sanity import BASELINES, MEASURES, Sanity, SanityResult, sanity
 from sonibook.analysis.stream import seeded

@@ -6,11 +6,11 @@ result (`sonibook.analysis.result`) that writes and reads JSON and has its figur
 """
 
 from sonibook.analysis.activations import top_activations
-from sonibook.analysis.coherence import coherence, mean_top_coherence
+from sonibook.analysis.coherence import coherence_by_layer
 from sonibook.analysis.evolution import feature_evolution
-from sonibook.analysis.layer_coherence import coherence_by_layer
 from sonibook.analysis.selectivity import selectivity_by_layer
 from sonibook.analysis.spectra import spectral_shape
+from sonibook.metrics.coherence import coherence, mean_top_coherence
 
 __all__ = [
     "coherence",

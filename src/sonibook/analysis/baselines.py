@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from torch import nn
 
-from sonibook.analysis.randomise import mixed, untrained
+from sonibook.analysis.networks import mixed, untrained
 from sonibook.errors import AnalysisError
 from sonibook.model.stack import blocks_of
 

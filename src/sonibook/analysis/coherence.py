@@ -1,142 +1,145 @@
-"""Magnitude-squared coherence between sounds and their sonifications (paper, section 4.2).
+"""Coherence between sounds and their sonifications, layer by layer (paper, 4.2 and figure 7).
 
-Welch's method with scipy's defaults, for batches. Three things that coherence cannot do, and that
-a reading of it must allow for:
-
-- It is a ratio of averages over segments. With one segment (up to `nperseg` samples) it is 1 for
-  any two signals, so such signals are refused.
-- It sees neither gain nor sign: x, -x and 0.01 x are all perfectly coherent.
-- Where a signal is silent it is 0/0: such a pair gives NaN, never a number.
+Coherence falls with depth in networks that have learned nothing, too. So each curve is measured
+beside three baselines: the same network with random weights, the sonification of another clip,
+and noise, which is what chance gives for clips of this length.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Unpack
+
+import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from numpy import ndarray
+from torch import Tensor, nn
 
-from sonibook.errors import AudioError
+from sonibook.analysis.controls import partners
+from sonibook.analysis.measure import Measured, measure_networks
+from sonibook.analysis.networks import Networks, with_random_weights
+from sonibook.analysis.result import ResultTable
+from sonibook.analysis.stream import Streaming, seeded
+from sonibook.datasets.base import Clip, Dataset
+from sonibook.deconvnet import ForwardPass
+from sonibook.errors import AnalysisError
+from sonibook.metrics.coherence import mean_top_coherence
 
-#: Pairs computed together: their segments, a few megabytes, stay in the cache.
-_PAIRS = 2
 
+class CoherenceResult(ResultTable):
+    """Mean top-k coherence with depth; make it with `coherence_by_layer`.
 
-def coherence(
-    x: Float[Tensor, "*batch time"],
-    y: Float[Tensor, "*pairs samples"],
-    *,
-    sample_rate: float = 8000.0,
-    nperseg: int = 256,
-    noverlap: int | None = None,
-) -> tuple[Float[Tensor, " frequency"], Float[Tensor, "*batch frequency"]]:
-    """Magnitude-squared coherence of pairs of signals (paper, equation 2; Welch 1967).
-
-    Equal to ``scipy.signal.coherence(x, y, fs=sample_rate, nperseg=nperseg, noverlap=noverlap)``:
-    Hann window, each segment's mean taken away.
-
-    Parameters
-    ----------
-    x, y : Tensor, shape (..., time)
-        Pairs of signals, in float64 or float32; `time` must exceed `nperseg`.
-    sample_rate : float > 0, in Hz
-    nperseg : int >= 2, in samples
-        Length of a segment.
-    noverlap : int from 0 to nperseg - 1, or None
-        Samples that neighbouring segments share; None for half.
-
-    Returns
-    -------
-    frequency : Tensor, shape (nperseg // 2 + 1,), in Hz
-    coherence : Tensor, shape (..., nperseg // 2 + 1), in [0, 1]
-        NaN where one of the two has no power at that frequency (a silent signal: everywhere).
-
-    Raises
-    ------
-    AudioError
-        If the shapes differ, or the signals hold fewer than two segments.
-    ValueError
-        If `noverlap` leaves no step.
+    Its quantity is ``coherence``, in [0, 1]: of a clip with its most active filter's sonification,
+    clips left out on which no filter of the layer is live; under the condition ``another clip``,
+    with the sonification of a clip that shares no label where there is such. Of no network:
+    clips with ``white noise``.
     """
-    shared = nperseg // 2 if noverlap is None else noverlap
-    if nperseg < 2 or not 0 <= shared < nperseg:
-        raise ValueError(f"nperseg {nperseg} and noverlap {shared} do not make segments.")
-    if x.shape != y.shape:
-        raise AudioError(f"Signals of shapes {tuple(x.shape)} and {tuple(y.shape)} are no pairs.")
-    step = nperseg - shared
-    if x.shape[-1] < nperseg + step:
-        raise AudioError(
-            f"Signals of {x.shape[-1]} samples hold one segment of {nperseg} at most, and over one "
-            "segment the coherence is 1 whatever the signals: use longer ones or a shorter nperseg."
-        )
-    window = torch.hann_window(nperseg, dtype=x.dtype, device=x.device)
-    pairs = zip(
-        x.reshape(-1, x.shape[-1]).split(_PAIRS),
-        y.reshape(-1, x.shape[-1]).split(_PAIRS),
-        strict=True,
-    )
-    rows = [
-        _ratio(_spectra(a, window, step), _spectra(b, window, step)).to(x.dtype) for a, b in pairs
-    ]
-    frequency = torch.fft.rfftfreq(nperseg, 1 / sample_rate, dtype=x.dtype, device=x.device)
-    bins = frequency.shape[0]
-    result = torch.cat(rows) if rows else x.new_zeros(0, bins)
-    return frequency, result.reshape(*x.shape[:-1], bins)
+
+    analysis: Literal["coherence"] = "coherence"
 
 
-def _spectra(x: Tensor, window: Tensor, step: int) -> Tensor:
-    """Spectra of the windowed segments without their means, (pair, segment, frequency, 2)."""
-    segments = x.unfold(1, window.shape[0], step)
-    centred = (segments - segments.mean(dim=2, keepdim=True)).mul_(window)
-    return torch.view_as_real(torch.fft.rfft(centred))
+@dataclass(frozen=True)
+class _TopCoherence:
+    """Mean top-k coherences of clips: with what a network makes of them, and with noise."""
+
+    k: int
+    nperseg: int
+    noverlap: int | None
+    seed: int
+
+    def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
+        sounds = [ForwardPass(network, clip.waveform).sonify_most_active()[0] for clip in clips]
+        own = [self._top(clip, s) for clip, s in zip(clips, sounds, strict=True)]
+        other = [
+            np.full(len(own[0]), np.nan) if partner is None else self._top(clip, sounds[partner])
+            for clip, partner in zip(clips, partners(clips), strict=True)
+        ]
+        return {"coherence": np.stack(own), ("coherence", "another clip"): np.stack(other)}
+
+    def with_noise(self, clips: Sequence[Clip]) -> Measured:
+        """Of the clips with white noise."""
+        values = [
+            self._top(clip, torch.from_numpy(noise.standard_normal((1, len(clip.waveform)))))[0]
+            for clip in clips
+            for noise in [seeded(self.seed, clip.clip_id, "noise")]
+        ]
+        return {("coherence", "white noise"): np.array(values)}
+
+    def _top(self, clip: Clip, s: Float[Tensor, "layers samples"]) -> Float[ndarray, " layers"]:
+        x = torch.from_numpy(clip.waveform).double()
+        length = min(len(x), s.shape[1])
+        return mean_top_coherence(
+            x[:length].expand(len(s), -1),
+            s[:, :length].double(),
+            k=self.k,
+            nperseg=self.nperseg,
+            noverlap=self.noverlap,
+        ).numpy()
 
 
-def _ratio(a: Tensor, b: Tensor) -> Tensor:
-    """|sum A* B|^2 / (sum |A|^2 sum |B|^2), summed over segments."""
-    # Over segments first: summing two dimensions at once takes ten times as long.
-    power_a = (a * a).sum(dim=1).sum(dim=2)
-    power_b = (b * b).sum(dim=1).sum(dim=2)
-    cross = (torch.view_as_complex(a).conj() * torch.view_as_complex(b)).sum(dim=1)
-    ratio = torch.view_as_real(cross).square().sum(dim=2) / (power_a * power_b)
-    return ratio.clamp_max(1.0)  # rounding may go beyond
-
-
-def mean_top_coherence(
-    x: Float[Tensor, "*batch time"],
-    y: Float[Tensor, "*pairs samples"],
+def coherence_by_layer(
+    networks: Networks,
+    data: Dataset,
     *,
     k: int = 5,
     nperseg: int = 256,
     noverlap: int | None = None,
-) -> Float[Tensor, "*batch"]:
-    """Mean of the `k` most coherent frequencies of each pair (paper, equation 3, with k = 5).
+    seed: int = 0,
+    **streaming: Unpack[Streaming],
+) -> CoherenceResult:
+    """Mean coherence of clips and their sonifications, layer by layer (figure 7).
+
+    For each clip and layer: of the most active filter's sonification, the mean of the k most
+    coherent frequencies. Beside each network stand the same network with random weights, another
+    clip's sonification and white noise.
 
     Parameters
     ----------
-    x, y : Tensor, shape (..., time)
-    k : int from 1 to nperseg // 2 + 1
-    nperseg, noverlap : int, in samples
-        As for `coherence`.
+    networks : mapping from str to torch.nn.Module, or sequence of Network
+    data : Dataset
+        Clips of fewer than two segments are skipped and counted, since their coherence is 1
+        whatever is compared.
+    k : int >= 1
+        Most coherent frequencies to average.
+    nperseg : int >= 2
+        Samples in a segment (Welch).
+    noverlap : int >= 0, or None
+        Samples that segments share; None for half.
+    seed : int >= 0
+        Of the random weights, the noise and the intervals.
+    **streaming
+        `parts`, `chunk`, `processes` and `limit`, as for `sonibook.analysis.stream.stream`. The
+        other clip is one of the same chunk.
 
     Returns
     -------
-    Tensor, shape (...), in [0, 1]
-        NaN for a pair of which one is silent: skip and count those.
+    CoherenceResult
 
     Raises
     ------
-    AudioError, ValueError
-        As `coherence`, and if there are fewer than `k` frequencies.
-
-    Examples
-    --------
-    >>> x = torch.randn(8000, generator=torch.Generator().manual_seed(0))
-    >>> float(mean_top_coherence(x, -0.1 * x))
-    1.0
+    AnalysisError
+        If there is no network, there are fewer than `k` frequencies, `noverlap` leaves no step,
+        or as `stream`.
+    StackError
+        If a network cannot be inverted.
     """
-    bins = nperseg // 2 + 1
-    if not 1 <= k <= bins:
-        raise ValueError(f"k {k} is impossible: choose 1 to {bins}.")
-    _, values = coherence(x, y, nperseg=nperseg, noverlap=noverlap)
-    silent = values.isnan().all(dim=-1)
-    top = values.nan_to_num(nan=0.0).topk(k, dim=-1).values.mean(dim=-1)
-    return top.masked_fill(silent, torch.nan)
+    shared = nperseg // 2 if noverlap is None else noverlap
+    if not 0 <= shared < nperseg or nperseg < 2:
+        raise AnalysisError(f"nperseg {nperseg} and noverlap {shared} do not make segments.")
+    if not 1 <= k <= nperseg // 2 + 1:
+        raise AnalysisError(f"k {k} is impossible: choose 1 to {nperseg // 2 + 1}.")
+    measure = _TopCoherence(k, nperseg, noverlap, seed)
+    fields = measure_networks(
+        "coherence",
+        measure,
+        with_random_weights(networks, seed=seed),
+        data,
+        settings={"k": k, "nperseg": nperseg, "noverlap": noverlap, "seed": seed},
+        of_clips=measure.with_noise,
+        seed=seed,
+        least_samples=2 * nperseg - shared,
+        **streaming,
+    )
+    return CoherenceResult(**fields)

@@ -17,7 +17,6 @@ from numpy import ndarray
 from torch import nn
 
 from sonibook.analysis.ablation_result import NetworkAblation, summarised
-from sonibook.analysis.coherence import mean_top_coherence
 from sonibook.analysis.controls import LEVELS, RESIDUALS, Control, Level, Residual
 from sonibook.analysis.paired import holm, sign_flip_test
 from sonibook.analysis.result import Estimate, Measured, Record, Result, estimate, key_of
@@ -26,6 +25,7 @@ from sonibook.analysis.subtraction import Subtraction, layers_of, listened_to, l
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.attributions import METHODS, STEPS, Method, most_active_sounds
 from sonibook.errors import AnalysisError
+from sonibook.metrics.coherence import mean_top_coherence
 
 #: What each explanation is read against; the first stands for the explanation itself.
 _CONTROLS: tuple[Control, ...] = ("sonification", "random phase", "white noise")

@@ -24,13 +24,13 @@ from sonibook.analysis.activations import (
     top_activations,
 )
 from sonibook.analysis.baselines import is_baseline, with_random_weights
-from sonibook.analysis.coherence import mean_top_coherence
 from sonibook.analysis.evolution import packed, small_spectrogram
 from sonibook.analysis.result import Estimate, Record, Result, estimate, key_of
 from sonibook.analysis.stream import Streaming, quietly_on_one_thread
 from sonibook.datasets.base import Dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
+from sonibook.metrics.coherence import mean_top_coherence
 
 #: Clips of each filter that are compared.
 FAVOURITES = 3

@@ -19,13 +19,11 @@ from torch import nn
 
 from sonibook.datasets.base import Dataset
 from sonibook.errors import AnalysisError
+from sonibook.metrics.intervals import bootstrap_means
 from sonibook.results import provenance as provenance_of_now
 from sonibook.results import write_result
 from sonibook.untrusted import read_json
 
-_REPEATS = 2000
-#: Clips that the bootstrap draws at once: eight megabytes of indices.
-_DRAWN_TOGETHER = 1_000_000
 Kind = TypeVar("Kind", bound="Result")
 
 
@@ -81,37 +79,84 @@ class Estimate(Record):
     high: float | None
     clips: int
 
+    def __format__(self, spec: str) -> str:
+        """The mean and its interval as text: ``f"{found:.2f}"`` is ``0.59 [0.58, 0.61]``."""
+        if self.mean is None:
+            return "not measured"
+        mean = format(self.mean, spec)
+        if self.low is None or self.high is None:
+            return mean
+        return f"{mean} [{self.low:{spec}}, {self.high:{spec}}]"
 
-def estimate(values: Float[ndarray, " clips"], *, seed: int = 0) -> Estimate:
-    """The mean of a measure over clips, and its bootstrap interval.
+    def below(self, other: Estimate) -> bool:
+        """Whether the whole interval lies below the other's; not if either has none."""
+        return self.high is not None and other.low is not None and self.high < other.low
 
-    The interval is that of `sonibook.metrics.bootstrap_interval`, quicker since it is of a mean.
+
+def estimates(values: Float[ndarray, "clips quantities"], *, seed: int = 0) -> list[Estimate]:
+    """The means of several quantities over the same clips, and their 95 % intervals.
 
     Parameters
     ----------
-    values : ndarray, shape (clips,)
-        One a clip; NaN where it could not be measured, which is left out and counted.
+    values : ndarray, shape (clips, quantities)
+        NaN where a quantity could not be measured, which is left out and counted.
     seed : int >= 0
-        Of the bootstrap.
+        Of the bootstrap: see `sonibook.metrics.bootstrap_means`.
 
     Returns
     -------
-    Estimate
+    list of Estimate
+        One a quantity.
     """
-    found = np.asarray(values, np.float64)
-    found = found[~np.isnan(found)]
-    count = len(found)
-    if count < 2:
-        mean = float(found[0]) if count else None
-        return Estimate(mean=mean, low=None, high=None, clips=count)
-    generator = np.random.default_rng(seed)
-    together = max(_DRAWN_TOGETHER // count, 1)
-    means = [
-        found[generator.integers(count, size=(min(together, _REPEATS - start), count))].mean(axis=1)
-        for start in range(0, _REPEATS, together)
+    values = np.asarray(values, np.float64)
+    counts = (~np.isnan(values)).sum(axis=0)
+    low, high = bootstrap_means(values, seed=seed)
+    return [
+        Estimate(
+            mean=float(np.nanmean(column)) if count else None,
+            low=float(lower) if count > 1 else None,
+            high=float(upper) if count > 1 else None,
+            clips=int(count),
+        )
+        for column, count, lower, upper in zip(values.T, counts, low, high, strict=True)
     ]
-    low, high = np.quantile(np.concatenate(means), [0.025, 0.975])
-    return Estimate(mean=float(found.mean()), low=float(low), high=float(high), clips=count)
+
+
+def estimate(values: Float[ndarray, " clips"], *, seed: int = 0) -> Estimate:
+    """The mean of one quantity over clips: see `estimates`."""
+    return estimates(np.asarray(values, np.float64)[:, None], seed=seed)[0]
+
+
+class Row(Estimate):
+    """One number of a result: of which network and layer, what, under which condition.
+
+    Attributes
+    ----------
+    network : str
+        Its name; empty for what concerns no network, such as the clips themselves.
+    regime : str
+        How it was trained; networks of one regime differ in their seed alone.
+    seed : int or None
+        Of its weights.
+    baseline : bool
+        Whether others are to be read against it.
+    layer : int or None
+        Counted from 1; None for what concerns no layer.
+    quantity : str
+        What was measured, such as ``coherence``; the analysis says in which unit.
+    condition : str
+        Under which control, of which filters, …; empty for the thing itself.
+    mean, low, high, clips
+        As of every `Estimate`.
+    """
+
+    network: str = ""
+    regime: str = ""
+    seed: int | None = None
+    baseline: bool = False
+    layer: int | None = None
+    quantity: str
+    condition: str = ""
 
 
 class Result(Record):
@@ -190,6 +235,85 @@ class Result(Record):
             raise AnalysisError(f"{path}: cannot be read ({error.strerror}).") from None
         except ValueError as error:
             raise AnalysisError(f"{path}: is not JSON ({error}).") from None
+
+
+class ResultTable(Result):
+    """A result as rows of numbers, one number a row.
+
+    ``pandas.DataFrame(json.load(open(path))["rows"])`` reads them, too.
+
+    Attributes
+    ----------
+    rows : tuple of Row
+        Network by network in the order in which they were given, the baselines last.
+
+    Examples
+    --------
+    >>> def row(layer, mean):
+    ...     return Row(network="n", layer=layer, quantity="q", mean=mean, low=None, high=None,
+    ...                clips=1)
+    >>> data = Measured(dataset="d", split="all", size=1, clips=1, skipped={})
+    >>> table = ResultTable(analysis="a", data=data, networks={"n": ""}, settings={},
+    ...                     rows=(row(1, 0.5), row(2, 0.25)))
+    >>> [found.mean for found in table.select(network="n", quantity="q")]
+    [0.5, 0.25]
+    >>> table.row("q", network="n", layer=2).mean
+    0.25
+    """
+
+    rows: tuple[Row, ...]
+
+    def select(self, **fields: object) -> tuple[Row, ...]:
+        """The rows whose fields are as given, in their order.
+
+        Parameters
+        ----------
+        **fields
+            Of `Row`, such as ``quantity="coherence"``. A set allows each of its members.
+
+        Returns
+        -------
+        tuple of Row
+        """
+        return tuple(
+            row
+            for row in self.rows
+            if all(
+                getattr(row, name) in value
+                if isinstance(value, set | frozenset)
+                else getattr(row, name) == value
+                for name, value in fields.items()
+            )
+        )
+
+    def row(self, quantity: str, **fields: object) -> Row:
+        """The one row of a quantity whose other fields are as given.
+
+        Parameters
+        ----------
+        quantity : str
+        **fields
+            Of `Row`; without them, ``network``, ``layer`` and ``condition`` are those of what
+            concerns none.
+
+        Returns
+        -------
+        Row
+
+        Raises
+        ------
+        AnalysisError
+            If there is no such row, or more than one.
+        """
+        wanted = {"network": "", "layer": None, "condition": "", **fields}
+        found = self.select(quantity=quantity, **wanted)
+        if len(found) != 1:
+            raise AnalysisError(f"{len(found)} rows are {quantity!r} with {wanted}, not one.")
+        return found[0]
+
+    def names(self) -> list[str]:
+        """The networks that have rows, in their order."""
+        return list(dict.fromkeys(row.network for row in self.rows if row.network))
 
 
 def fingerprint(network: nn.Module) -> str:

@@ -34,7 +34,7 @@ from sonibook.analysis.likeness import (
     spectrogram_correlation,
     structural_similarity,
 )
-from sonibook.analysis.randomise import mixed, untrained
+from sonibook.analysis.networks import mixed, untrained
 from sonibook.analysis.result import Estimate, Measured, Record, Result, key_of
 from sonibook.analysis.stream import Streaming, gather, seeded, stream
 from sonibook.datasets.base import Clip, Dataset

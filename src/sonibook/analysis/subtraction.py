@@ -23,7 +23,7 @@ from sonibook.analysis.controls import (
     partners,
     removals,
 )
-from sonibook.analysis.randomise import mixed, untrained
+from sonibook.analysis.networks import mixed, untrained
 from sonibook.analysis.stream import seeded
 from sonibook.datasets.base import Clip, Dataset, Task
 from sonibook.deconvnet.attributions import Method, most_active_sounds

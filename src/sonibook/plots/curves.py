@@ -4,18 +4,131 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from matplotlib.axes import Axes
 
-from sonibook.analysis.result import Estimate
+from sonibook.analysis.result import Estimate, ResultTable, Row
 from sonibook.plots.kinds import kind_of, main_networks
-from sonibook.plots.style import CYCLE, GREY
+from sonibook.plots.style import CYCLE, GREY, Picture, look, new_figure, picture
 
 _MARKERS = "os^Dv*"
 #: A label that legends leave out.
 _UNLISTED = "_"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel of a figure over layers: a quantity of each network.
+
+    Attributes
+    ----------
+    quantity : str
+        Of the result's rows.
+    ylabel : str
+        With its unit.
+    conditions : tuple of str
+        A curve for each, for each network that was not given as a baseline; the first one for
+        baselines as well.
+    references : tuple of str
+        Conditions that are drawn once, dashed and grey: of no network, or else of the first.
+    title : str
+    options : dict
+        Of `matplotlib.axes.Axes.set`, such as ``ylim`` and ``yscale``.
+    """
+
+    quantity: str
+    ylabel: str
+    conditions: tuple[str, ...] = ("",)
+    references: tuple[str, ...] = ()
+    title: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def figure_over_layers(
+    result: ResultTable, panels: Sequence[Panel], *, what: str, width: float = 0.0
+) -> Picture:
+    """Draw quantities of a result over layers, each mean with its 95 % interval as a band.
+
+    Networks of one regime share a colour: the first is drawn boldly, further seeds thinly.
+
+    Parameters
+    ----------
+    result : ResultTable
+    panels : sequence of Panel
+        Side by side; one legend for all.
+    what : str
+        What is drawn, for the alternative text, which goes on with each curve in words.
+    width : float >= 0, in inches
+        0 for what suits the number of panels.
+
+    Returns
+    -------
+    Picture
+    """
+    layers = sorted({row.layer for row in result.rows if row.layer is not None})
+    labels: dict[str, Any] = {}
+    words = []
+    with look():
+        figure = new_figure(width or (7.0 if len(panels) == 1 else 4.2 * len(panels)), 3.4)
+        for axes, panel in zip(
+            figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
+        ):
+            words += _draw_panel(axes, result, panel, layers)
+            over_layers(axes, layers, ylabel=panel.ylabel, title=panel.title, **panel.options)
+            handles, names = axes.get_legend_handles_labels()
+            labels |= dict(zip(names, handles, strict=True))
+        figure.legend(labels.values(), labels, loc="outside right center")
+    clips = f"over {result.data.clips} clips"
+    return picture(figure, alt=f"{what}, layer by layer, {clips}. {'; '.join(words)}.")
+
+
+def _draw_panel(axes: Axes, result: ResultTable, panel: Panel, layers: Sequence[int]) -> list[str]:
+    """Draw the curves of one panel, and put them in words."""
+    names = result.names()
+    regimes = list(dict.fromkeys(row.regime for row in result.rows if row.network))
+    seeds = {regime: {row.network for row in result.select(regime=regime)} for regime in regimes}
+    words = []
+    number = 0
+    for condition in panel.conditions:
+        for regime in regimes:
+            for network in (name for name in names if name in seeds[regime]):
+                rows = result.select(network=network, quantity=panel.quantity, condition=condition)
+                if not rows or (rows[0].baseline and condition != panel.conditions[0]):
+                    continue
+                first = network == next(name for name in names if name in seeds[regime])
+                label = ", ".join(filter(None, (network, condition)))
+                thin = len(seeds[regime]) - 1
+                draw_estimates(
+                    axes,
+                    [row.layer or 0 for row in rows],
+                    rows,
+                    label=label + (f" (thin: {thin} more)" if thin else "") if first else _UNLISTED,
+                    number=number,
+                    baseline=rows[0].baseline,
+                    variant=not first,
+                )
+                if first:
+                    words.append(course(label, [row.layer or 0 for row in rows], rows))
+            number += 1
+    for condition in panel.references:
+        rows = _reference(result, panel.quantity, condition)
+        if rows:
+            flat = rows[0].layer is None
+            curve = rows * len(layers) if flat else rows
+            places = layers if flat else [row.layer or 0 for row in rows]
+            draw_estimates(axes, places, curve, label=condition, number=number, baseline=True)
+            words.append(course(condition, places, curve))
+            number += 1
+    return words
+
+
+def _reference(result: ResultTable, quantity: str, condition: str) -> tuple[Row, ...]:
+    """The rows of a condition that concern no network, or else those of the first network."""
+    rows = result.select(quantity=quantity, condition=condition)
+    return tuple(row for row in rows if row.network == rows[0].network) if rows else ()
 
 
 def draw_estimates(

@@ -17,6 +17,7 @@ from sonibook.replication.evidence import (
     by_regime,
     fullness,
     over_filters,
+    regime_mean,
     selectivity_curves,
     steadier,
 )
@@ -247,8 +248,7 @@ def _falls(evidence: Evidence) -> Iterator[Test]:
 def _decays_faster(evidence: Evidence) -> Iterator[Test]:
     falls = _coherence_falls(evidence)
     supervised, contrastive = (
-        by_regime(evidence.coherence_curves, regime, _DEEP, lambda row: row.coherence)
-        for regime in REGIMES
+        regime_mean(evidence.coherence, regime, "coherence", _DEEP) for regime in REGIMES
     )
     yield _test("supervised falls more than contrastive",
                 minus(falls["supervised"], falls["contrastive"]), "coherence",
@@ -262,9 +262,8 @@ def _decays_faster(evidence: Evidence) -> Iterator[Test]:
 
 
 def _coherence_falls(evidence: Evidence) -> dict[str, Measure | None]:
-    curves = evidence.coherence_curves
     return {
-        regime: by_regime(curves, regime, _FIRST, lambda row: row.coherence, less=_DEEP)
+        regime: regime_mean(evidence.coherence, regime, "coherence", _FIRST, less=_DEEP)
         for regime in (*REGIMES, *UNTRAINED)
     }
 

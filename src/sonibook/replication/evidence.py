@@ -11,15 +11,24 @@ from typing import Any, TypeVar
 import numpy as np
 
 from sonibook.analysis.ablation_result import AblationResult, NetworkAblation
+from sonibook.analysis.coherence import CoherenceResult
 from sonibook.analysis.evolution import EvolutionResult, FilterEvolution
 from sonibook.analysis.favourites import FavouritesResult
-from sonibook.analysis.layer_coherence import CoherenceResult
 from sonibook.analysis.layers import LayerResult
-from sonibook.analysis.result import Estimate, Result, estimate
+from sonibook.analysis.result import Estimate, Result, ResultTable, Row, estimate
 from sonibook.analysis.selectivity import SelectivityResult
 from sonibook.analysis.shifts import ShiftResult
 from sonibook.analysis.stimulation import StimulationResult
-from sonibook.replication.measures import Measure, less, minus, negative, of, of_regime, over_layers
+from sonibook.replication.measures import (
+    Measure,
+    less,
+    minus,
+    negative,
+    of,
+    of_regime,
+    over_layers,
+    over_seeds,
+)
 from sonibook.replication.table import Difference
 
 Kind = TypeVar("Kind", bound=Result)
@@ -47,10 +56,9 @@ class Evidence:
         return kind.read(path) if path.exists() else None
 
     @cached_property
-    def coherence_curves(self) -> dict[str, list[Any]]:
-        """Layers by network, of figure 7."""
-        found = self._read(CoherenceResult, "figure-7")
-        return {} if found is None else {one.network: [*one.layers] for one in found.curves}
+    def coherence(self) -> CoherenceResult | None:
+        """Figure 7."""
+        return self._read(CoherenceResult, "figure-7")
 
     @cached_property
     def selectivity(self) -> SelectivityResult | None:
@@ -113,6 +121,50 @@ class Evidence:
                     seeds=min(len(found.seeds), len(found.minus_seeds)),
                 )
         return None
+
+
+def regime_mean(
+    result: ResultTable | None,
+    regime: str,
+    quantity: str,
+    layers: Iterable[int],
+    *,
+    condition: str = "",
+    less: Iterable[int] = (),
+) -> Measure | None:
+    """A regime's mean of a quantity over some layers.
+
+    Parameters
+    ----------
+    result : ResultTable or None
+    regime : str
+        As rows of the result name it.
+    quantity, condition : str
+    layers : iterable of int
+    less : iterable of int
+        Layers whose mean is taken away, network by network: seeds differ less in what lies
+        between their layers than in either.
+
+    Returns
+    -------
+    Measure or None
+        None where no network of that regime was measured.
+    """
+
+    def mean(rows: tuple[Row, ...], some: set[int]) -> Measure | None:
+        return over_layers([of(row) for row in rows if row.layer in some])
+
+    if result is None:
+        return None
+    wanted, others = set(layers), set(less)
+    chosen = result.select(regime=regime, quantity=quantity, condition=condition)
+    found: dict[int, Measure | None] = {}
+    for seed in dict.fromkeys(row.seed for row in chosen if row.seed is not None):
+        rows = tuple(row for row in chosen if row.seed == seed)
+        found[seed] = mean(rows, wanted)
+        if others:
+            found[seed] = minus(found[seed], mean(rows, others))
+    return over_seeds(found)
 
 
 def by_regime(

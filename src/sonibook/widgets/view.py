@@ -14,11 +14,11 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import nn
 
-from sonibook.analysis.coherence import mean_top_coherence
 from sonibook.analysis.stems import si_sdr
 from sonibook.audio import as_waveform, excerpt
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import SonibookWarning
+from sonibook.metrics.coherence import mean_top_coherence
 from sonibook.plots.sound import Painter, Sound, describe_power, power_spectrogram
 from sonibook.plots.style import image_tag
 from sonibook.widgets.audio import Listening, widgets

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
@@ -23,10 +23,7 @@ from sonibook.cli.analyse.options import (
     streamed,
 )
 from sonibook.cli.inputs import DataOptions, DataRoot
-from sonibook.cli.output import examples, table
-
-if TYPE_CHECKING:
-    from sonibook.analysis.layer_coherence import CoherenceResult
+from sonibook.cli.output import examples
 
 COHERENCE_EXAMPLES = examples(
     "sonibook analyse coherence supervised --dataset soundscapes --limit 40",
@@ -60,7 +57,7 @@ def coherence(
     coherent frequencies. Beside each network stand the same network with random weights, another
     clip's sonification and white noise.
     """
-    from sonibook.analysis.layer_coherence import coherence_by_layer
+    from sonibook.analysis.coherence import coherence_by_layer
     from sonibook.plots.coherence import coherence_figure
 
     data = open_part(dataset, split=split, folds=folds, root=data_root, pairs=options)
@@ -69,15 +66,4 @@ def coherence(
         result = coherence_by_layer(
             encoders, data, k=k, nperseg=nperseg, noverlap=noverlap, seed=seed, **streaming
         )
-        typer.echo(table(["layer", "network", "coherence", "low", "high", "dead"], _rows(result)))
-        finish(result, out=out, figure=figure, draw=coherence_figure)
-
-
-def _rows(result: CoherenceResult) -> list[list[object]]:
-    rows: list[list[object]] = []
-    for curve in result.curves:
-        for row in curve.layers:
-            own = row.coherence
-            rows.append([row.layer, curve.network, own.mean, own.low, own.high, row.dead])
-    rows.append([None, "white noise", result.noise.mean, result.noise.low, result.noise.high, None])
-    return rows
+        finish(result, out=out, figure=figure, draw=coherence_figure, show=["coherence"])

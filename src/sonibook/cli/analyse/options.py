@@ -20,10 +20,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sonibook.cli.inputs import open_data, parse_folds, parse_numbers
-from sonibook.cli.output import shown
+from sonibook.cli.output import shown, table
 
 if TYPE_CHECKING:
-    from sonibook.analysis.result import Result
+    from sonibook.analysis.result import Result, ResultTable
     from sonibook.analysis.stream import Streaming
     from sonibook.datasets import Dataset
     from sonibook.model.encoder import CNN12
@@ -187,8 +187,9 @@ def finish(
     out: Path | None,
     figure: Path | None,
     draw: Callable[[Any], Picture],
+    show: Sequence[str] = (),
 ) -> None:
-    """Say on what was measured, write the result, and draw it, where that is asked for.
+    """Say what was measured and on what, write the result, and draw it, where that is asked for.
 
     Parameters
     ----------
@@ -196,9 +197,14 @@ def finish(
     out, figure : Path or None
     draw : callable
         From the result to its figure. The figure's alternative text goes into the file.
+    show : sequence of str
+        Quantities of a `ResultTable` to print, a row each for network, layer and condition.
     """
+    from sonibook.analysis.result import ResultTable
     from sonibook.files import atomic
 
+    if isinstance(result, ResultTable):
+        typer.echo(_table_of(result, show))
     data = result.data
     skipped = ", ".join(f"{count} {reason}" for reason, count in data.skipped.items())
     note = f"; skipped: {skipped}" if skipped else ""
@@ -213,3 +219,15 @@ def finish(
         with atomic(figure) as temporary:
             picture.figure.savefig(temporary, format=kind, dpi=150, metadata={key: picture.alt})
         typer.echo(f"Drawn to {shown(figure)}")
+
+
+def _table_of(result: ResultTable, quantities: Sequence[str]) -> str:
+    """Some quantities of a result, leaving out columns that hold nothing."""
+    rows = result.select(quantity=frozenset(quantities))
+    columns = [
+        name
+        for name in ("layer", "network", "quantity", "condition")
+        if len({getattr(row, name) for row in rows}) > 1
+    ]
+    columns += ["mean", "low", "high", "clips"]
+    return table(columns, [[getattr(row, name) for name in columns] for row in rows])

@@ -1,0 +1,190 @@
+"""From a measure to a result: networks and clips in, means with intervals out.
+
+A *measure* takes one network and a few clips and gives arrays with a row for each clip, by the name
+of what it measured::
+
+    def loudness(network: nn.Module, clips: Sequence[Clip]) -> Measured:
+        return {"rms": np.stack([rms_by_layer(network, clip.waveform) for clip in clips])}
+
+An array of shape (clips, layers) becomes a row of the result for each layer, one of shape (clips,)
+a single row; NaN stands for what could not be measured, and is left out. A name may come with a
+condition: ``{("coherence", "another clip"): …}``.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias, Unpack
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from torch import nn
+
+from sonibook.analysis.networks import Network
+from sonibook.analysis.parts import Chunk
+from sonibook.analysis.result import Measured as MeasuredOn
+from sonibook.analysis.result import Row, estimates, key_of
+from sonibook.analysis.stream import LEAST_SAMPLES, Streaming, gather, stream
+from sonibook.datasets.base import Clip, Dataset
+
+#: Arrays by quantity, or by quantity and condition.
+Measured: TypeAlias = dict[str | tuple[str, str], ndarray]
+Measure: TypeAlias = Callable[[nn.Module, Sequence[Clip]], Measured]
+OfClips: TypeAlias = Callable[[Sequence[Clip]], Measured]
+
+
+def measure_networks(
+    analysis: str,
+    measure: Measure,
+    networks: Sequence[Network],
+    data: Dataset,
+    *,
+    settings: Mapping[str, Any],
+    of_clips: OfClips | None = None,
+    seed: int = 0,
+    least_samples: int = LEAST_SAMPLES,
+    **streaming: Unpack[Streaming],
+) -> dict[str, Any]:
+    """The fields of a `ResultTable`: a measure of each network, layer by layer.
+
+    Parameters
+    ----------
+    analysis : str
+        Its name.
+    measure : callable
+        From a network and clips to arrays; at the top of a module, since processes unpickle it.
+    networks : sequence of Network
+        With their baselines: see `sonibook.analysis.networks.with_random_weights`.
+    data : Dataset
+    settings : mapping from str to JSON
+        All that the numbers depend on besides networks and data.
+    of_clips : callable, or None
+        From clips to arrays that concern no network.
+    seed : int >= 0
+        Of the intervals.
+    least_samples : int >= 1
+        Shorter clips are skipped and counted.
+    **streaming
+        `parts`, `chunk`, `processes` and `limit`, as for `sonibook.analysis.stream.stream`.
+
+    Returns
+    -------
+    dict
+
+    Raises
+    ------
+    AnalysisError
+        As `sonibook.analysis.stream.stream`, and if not one clip was measured.
+    """
+    whole, fields = measure_clips(
+        analysis,
+        measure,
+        networks,
+        data,
+        settings=settings,
+        of_clips=of_clips,
+        least_samples=least_samples,
+        **streaming,
+    )
+    arrays = {tuple(json.loads(name)): array for name, array in whole.arrays.items()}
+    return {**fields, "rows": tuple(table_rows(networks, arrays, seed=seed))}
+
+
+def measure_clips(
+    analysis: str,
+    measure: Measure,
+    networks: Sequence[Network],
+    data: Dataset,
+    *,
+    settings: Mapping[str, Any],
+    of_clips: OfClips | None = None,
+    least_samples: int = LEAST_SAMPLES,
+    **streaming: Unpack[Streaming],
+) -> tuple[Chunk, dict[str, Any]]:
+    """What `measure_networks` makes means of: the arrays, and the fields of a `Result`.
+
+    Returns
+    -------
+    Chunk
+        Its arrays by ``json.dumps([network, quantity, condition])``.
+    dict
+    """
+    modules = {network.name: network.module for network in networks}
+    key = key_of(analysis, modules, settings)
+    chunks = stream(
+        _Work(modules, measure, of_clips),
+        data,
+        key=key,
+        least_samples=least_samples,
+        description=analysis,
+        **streaming,
+    )
+    whole = gather(chunks)
+    on = MeasuredOn.of(data, clips=len(whole.clip_ids), skipped=whole.skipped)
+    return whole, {**key, "data": on}
+
+
+def table_rows(
+    networks: Sequence[Network],
+    arrays: Mapping[tuple[str, str, str], Float[ndarray, "clips ..."]],
+    *,
+    seed: int = 0,
+) -> Iterator[Row]:
+    """Means over clips with their 95 % intervals, network by network.
+
+    Parameters
+    ----------
+    networks : sequence of Network
+    arrays : mapping from (network, quantity, condition) to ndarray
+        Shape (clips,), or (clips, layers) for a row a layer; the network is empty for what concerns
+        none.
+    seed : int >= 0
+        Of the bootstrap.
+
+    Yields
+    ------
+    Row
+    """
+    identity = {
+        network.name: {
+            "network": network.name,
+            "regime": network.regime,
+            "seed": network.seed,
+            "baseline": network.baseline,
+        }
+        for network in networks
+    }
+    order = [*identity, ""]
+    for network, quantity, condition in sorted(arrays, key=lambda name: order.index(name[0])):
+        array = arrays[network, quantity, condition]
+        columns = array if array.ndim == 2 else array[:, None]
+        for layer, found in enumerate(estimates(columns, seed=seed), start=1):
+            yield Row(
+                **identity.get(network, {}),
+                layer=layer if array.ndim == 2 else None,
+                quantity=quantity,
+                condition=condition,
+                **found.model_dump(),
+            )
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A measure of some clips for every network, as `stream` wants it."""
+
+    networks: dict[str, nn.Module]
+    measure: Measure
+    of_clips: OfClips | None
+
+    def __call__(self, clips: Sequence[Clip]) -> dict[str, ndarray]:
+        found = {name: self.measure(module, clips) for name, module in self.networks.items()}
+        if self.of_clips is not None:
+            found[""] = self.of_clips(clips)
+        return {
+            json.dumps([name, key, ""] if isinstance(key, str) else [name, *key]): np.asarray(array)
+            for name, measured in found.items()
+            for key, array in measured.items()
+        }

@@ -1,0 +1,160 @@
+"""The networks of an analysis: what each is, and the untrained ones it is to be read against."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+import torch
+from torch import nn
+
+from sonibook.errors import AnalysisError
+from sonibook.model.layers import he_normal
+from sonibook.model.norms import FoldableConv1d
+from sonibook.model.stack import Block, blocks_of
+
+#: The regime of networks with He weights, which were never trained, and the name of one.
+RANDOM, RANDOM_WEIGHTS = "random", "random weights"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network to analyse, and what it is.
+
+    Attributes
+    ----------
+    name : str
+        Its own in the result.
+    module : torch.nn.Module
+        As `sonibook.model.stack.blocks_of` takes it.
+    regime : str
+        How it was trained, such as ``"contrastive"``. Networks of one regime differ in their seed
+        alone: figures give them one colour, claims take their mean. The name if empty.
+    seed : int >= 0
+        Of its first weights, and of its training.
+    baseline : bool
+        Whether others are to be read against it.
+    """
+
+    name: str
+    module: nn.Module = field(repr=False)
+    regime: str = ""
+    seed: int = 0
+    baseline: bool = False
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "regime", self.regime or self.name)
+
+
+#: What analyses take: networks by name, or with all that is known of each.
+Networks: TypeAlias = Mapping[str, nn.Module] | Sequence[Network]
+
+
+def as_networks(networks: Networks) -> list[Network]:
+    """Networks with what they are.
+
+    Raises
+    ------
+    AnalysisError
+        If there is no network, or two have one name.
+    """
+    listed = (
+        [Network(name, module) for name, module in networks.items()]
+        if isinstance(networks, Mapping)
+        else list(networks)
+    )
+    if not listed:
+        raise AnalysisError("There is no network to analyse: give one at least.")
+    names = [network.name for network in listed]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise AnalysisError(f"Two networks are called {twice!r}: give each its own name.")
+    return listed
+
+
+def with_random_weights(networks: Networks, *, seed: int) -> list[Network]:
+    """Networks, and after them one with He weights for each shape that there is among them.
+
+    Parameters
+    ----------
+    networks : mapping from str to torch.nn.Module, or sequence of Network
+    seed : int >= 0
+
+    Returns
+    -------
+    list of Network
+        The others are called ``random weights``, and by whose shape they have where shapes differ.
+
+    Raises
+    ------
+    AnalysisError
+        If there is no network, or one has the name of another's baseline.
+    StackError
+        If a network cannot be inverted.
+    """
+    given = as_networks(networks)
+    shapes: dict[str, list[Network]] = {}
+    for network in given:
+        shapes.setdefault(repr(blocks_of(network.module)), []).append(network)
+    baselines = []
+    for alike in shapes.values():
+        shape = ", ".join(network.name for network in alike)
+        alone = len(shapes) == 1
+        name = RANDOM_WEIGHTS if alone else f"{RANDOM_WEIGHTS} ({shape})"
+        if any(network.name == name for network in given):
+            raise AnalysisError(f"{name!r} is what the baseline is called: name yours otherwise.")
+        fresh = untrained(blocks_of(alike[0].module), seed=seed)
+        baselines.append(
+            Network(name, mixed(fresh, fresh, ()), RANDOM if alone else name, seed, True)
+        )
+    return given + baselines
+
+
+def untrained(blocks: Sequence[Block], *, seed: int) -> tuple[Block, ...]:
+    """The same stack with fresh He (Kaiming) weights and zero biases.
+
+    Parameters
+    ----------
+    blocks : sequence of Block
+    seed : int >= 0
+
+    Returns
+    -------
+    tuple of Block
+        With convolutions of their own; those that were normalised are plain.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    return tuple(Block(_fresh(block.conv, generator), block.pool) for block in blocks)
+
+
+def _fresh(conv: nn.Conv1d, generator: torch.Generator) -> nn.Conv1d:
+    copy = conv.fold() if isinstance(conv, FoldableConv1d) else deepcopy(conv)
+    he_normal(copy, generator)
+    return copy
+
+
+def mixed(
+    blocks: Sequence[Block], others: Sequence[Block], layers: Collection[int]
+) -> nn.Sequential:
+    """A network whose `layers` are those of `others`, and all the rest those of `blocks`.
+
+    Parameters
+    ----------
+    blocks, others : sequence of Block
+        Of one shape. The network shares their weights.
+    layers : collection of int
+        Counted from 1.
+
+    Returns
+    -------
+    torch.nn.Sequential
+    """
+    modules: list[nn.Module] = []
+    for layer, (block, other) in enumerate(zip(blocks, others, strict=True), start=1):
+        chosen = other if layer in layers else block
+        modules += [chosen.conv, nn.ReLU()]
+        if chosen.pool > 1:
+            modules.append(nn.MaxPool1d(chosen.pool))
+    return nn.Sequential(*modules)
