@@ -394,4 +394,17 @@ def test_the_slider_of_a_chapter_moves_sound_picture_and_words(page: Any) -> Non
     after = sound.get_attribute("src"), image.get_attribute("src")
     assert after[0] != before[0]
     assert after[1] != before[1]
+    # What plays goes on as the new tone, where it was, and nothing plays beside it.
+    player = aliases.locator("audio")
+    player.evaluate("(player) => { player.loop = true; return player.play(); }")
+    page.wait_for_timeout(200)
+    handle.press("ArrowRight")
+    aliases.get_by_text("a tone of 4300 Hz comes back").wait_for()
+    page.wait_for_timeout(300)
+    assert player.get_attribute("src") != after[0]
+    playing = page.locator("audio").evaluate_all(
+        "(all) => all.filter((each) => !each.paused).map((each) => each.src)"
+    )
+    assert playing == [player.get_attribute("src")]
+    player.evaluate("(player) => player.pause()")
     aliases.screenshot(path=str(SCREENSHOTS / "jupyterlab-aliasing.png"))

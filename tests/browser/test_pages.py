@@ -254,6 +254,60 @@ def test_static_explorers_move(visit: Visit) -> None:
                 assert before["sounds"][2] != after["sounds"][2]
 
 
+#: Plays what an explorer shows last, moves its last slider, then starts another player of the page:
+#: who plays after each, whether it is to be seen, and where it is.
+LISTENED = """async (section) => {
+    const pause = (time) => new Promise((done) => setTimeout(done, time));
+    const isShown = (each) => !each.closest("[hidden]");
+    const playing = () => [...document.querySelectorAll("audio")]
+        .filter((each) => !each.paused)
+        .map((each) => ({ shown: isShown(each), inside: section.contains(each),
+                          place: each.currentTime, sound: each.src.slice(-2000) }));
+    const start = async (player) => {
+        player.loop = true;
+        await player.play();
+        await pause(250);
+    };
+    const stops = [...section.querySelectorAll("[data-stop] audio")];
+    for (const each of stops) each.loop = true;
+    await start(stops.filter(isShown)[0]);
+    const before = playing();
+    const control = [...section.querySelectorAll(".explorer-bar input")].at(-1);
+    control.value = Number(control.value) ? 0 : 1;
+    control.dispatchEvent(new Event("input"));
+    await pause(200);
+    const after = playing();
+    const other = [...document.querySelectorAll("audio")]
+        .find((each) => !section.contains(each) && isShown(each));
+    if (other) await start(other);
+    const last = playing();
+    for (const each of document.querySelectorAll("audio")) each.pause();
+    return [before, after, last, Boolean(other)];
+}"""
+
+
+def test_a_moved_explorer_plays_on_and_one_sound_plays_at_a_time(visit: Visit) -> None:
+    visit.page.mouse.click(2, 2)  # a page that nobody has touched may not play
+    for section in visit.page.query_selector_all("section.explorer:has(audio)"):
+        before, after, last, another = visit.page.evaluate(LISTENED, section)
+        for playing in (before, after, last):
+            assert len(playing) == 1
+            assert playing[0]["shown"]
+        assert after[0]["inside"]
+        assert after[0]["sound"] != before[0]["sound"]
+        assert after[0]["place"] >= before[0]["place"]
+        assert last[0]["inside"] != another
+
+
+def test_players_have_room_for_their_time_line(visit: Visit) -> None:
+    widths = visit.page.evaluate(
+        """() => [...document.querySelectorAll("audio")]
+            .filter((each) => !each.closest("[hidden]") && each.getClientRects().length)
+            .map((each) => each.getBoundingClientRect().width)"""
+    )
+    assert min(widths, default=240) >= 240
+
+
 def test_the_download_is_the_page_and_opens(visit: Visit, page_name: str) -> None:
     link = visit.page.query_selector(".btn-download-source-button")
     if not page_name[:2].isdigit():

@@ -20,7 +20,7 @@ from sonibook.plots.sound import Sound, peak_of
 
 #: Players of a row wrap: narrower than 15rem, one has no room for its time line.
 _ROW = "display: flex; flex-wrap: wrap; gap: 0.25rem 1rem;"
-_CELL = "flex: 1 1 15rem; min-width: min(15rem, 80vw); max-width: 34rem; margin: 0.25rem 0;"
+_CELL = "min-width: min(15rem, 80vw); max-width: 22rem; margin: 0.25rem 0;"
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,17 +82,18 @@ class Table:
     caption: str
 
     def _repr_html_(self) -> str:
-        lines = []
+        lines, basis = [], "20rem" if len(self.columns) <= 2 else "15rem"
         for name, players in self.rows.items():
             start = f'<th scope="row">{html.escape(name)}</th>' if name else ""
-            cells = "".join(
-                f'<figure style="{_CELL}"><figcaption>{html.escape(column + each.length)}'
-                f"</figcaption>{each.audio_tag}</figure>"
-                for column, each in zip(self.columns, players, strict=True)
-            )
-            lines.append(f'<tr>{start}<td><div style="{_ROW}">{cells}</div></td></tr>')
+            figures = ""
+            for column, each in zip(self.columns, players, strict=True):
+                about = html.escape(column + each.length)
+                figures += f'<figure style="flex: 1 1 {basis}; {_CELL}">'
+                figures += f"<figcaption>{about}</figcaption>{each.audio_tag}</figure>"
+            cell = f'<td style="width: 100%;"><div style="{_ROW}">{figures}</div></td>'
+            lines.append(f"<tr>{start}{cell}</tr>")
         caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
-        return f'<table class="players">{caption}{"".join(lines)}</table>'
+        return f'<table class="players" style="width: 100%;">{caption}{"".join(lines)}</table>'
 
 
 def player(x: Sound, *, label: str, gain: float = 1.0, sample_rate: int = SAMPLE_RATE) -> Player:
