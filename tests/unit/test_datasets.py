@@ -97,6 +97,42 @@ def test_files_are_found_by_the_environment_variable(replicas, monkeypatch, name
     assert files_of(open_dataset(name)) == files_of(open_dataset(name, root=replicas))
 
 
+@pytest.mark.parametrize("name", IN_FILES)
+def test_a_rate_of_ones_own(replicas, name):
+    low, high = (open_dataset(name, root=replicas, sample_rate=rate) for rate in (None, 16000))
+    assert (low.sample_rate, high.sample_rate) == (8000, 16000)
+    assert low[3].clip_id == high[3].clip_id
+    assert len(high[3].waveform) == 2 * len(low[3].waveform)
+
+
+@pytest.mark.parametrize("sample_rate", [0, -8000, 99, 10_000_001, True])
+def test_an_impossible_rate(replicas, sample_rate):
+    with pytest.raises(DatasetError, match=r"sample_rate .* is impossible: choose 100 to 10,000"):
+        open_dataset("folder", root=replicas, sample_rate=sample_rate)
+
+
+def test_sets_that_keep_their_rate(replicas):
+    assert open_dataset("soundscapes", sample_rate=8000, size=1).sample_rate == 8000
+    with pytest.raises(DatasetError, match="soundscapes has the rate 8,000 Hz, and cannot be"):
+        open_dataset("soundscapes", sample_rate=16000)
+    fast = open_dataset("folder", root=replicas, sample_rate=16000)
+    with pytest.raises(DatasetError, match="folder was opened at 16,000 Hz: scenes are composed"):
+        open_dataset("soundscapes", mixture_of=fast)
+
+
+def test_esc50_counts_a_row_that_is_there_twice_once(tmp_path):
+    write_esc50(tmp_path)
+    meta = tmp_path / "ESC-50" / "meta" / "esc50.csv"
+    rows = meta.read_text().splitlines(keepends=True)
+    meta.write_text("".join([*rows, rows[5]]))
+    assert len(open_dataset("esc50", root=tmp_path)) == 250
+    meta.write_text("".join([*rows, rows[5].replace("class", "glass")]))
+    with pytest.raises(
+        DatasetError, match=r"esc50\.csv, line 252: says of .* what an earlier line"
+    ):
+        open_dataset("esc50", root=tmp_path)
+
+
 def test_an_unknown_set_is_told_the_known_ones():
     with pytest.raises(DatasetError) as caught:
         open_dataset("esc51")
@@ -183,7 +219,9 @@ def test_esc50_with_files_missing(tmp_path):
 def test_esc50_with_another_table(tmp_path, text):
     write_esc50(tmp_path)
     (tmp_path / "ESC-50" / "meta" / "esc50.csv").write_text(text)
-    with pytest.raises(DatasetError, match=r"esc50\.csv: expected the columns category, esc10"):
+    with pytest.raises(
+        DatasetError, match=r"esc50\.csv: expected the columns filename, category, esc10"
+    ):
         open_dataset("esc50", root=tmp_path)
 
 
@@ -271,10 +309,12 @@ def test_the_real_fsdd(data_root):
 
 
 def test_folder_with_classes(tmp_path):
-    for name in ("cat/1.wav", "cat/deep/er/2.flac", "dog/3.ogg", "dog/4.WAV"):
+    for name in ("cat/1.wav", "cat/deep/er/2.flac", "dog/3.ogg", "dog/4.WAV", "dog/5.aiff",
+                 "dog/6.AIF", "dog/7.caf", "dog/8.w64", "dog/9.au"):  # fmt: skip
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        soundfile.write(path, blip(), 8000)
+        kind = {"aif": "AIFF"}.get(path.suffix[1:].lower())
+        soundfile.write(path, blip(), 8000, format=kind)
     (tmp_path / "cat" / "notes.txt").write_text("no sound")
     data = open_dataset("folder", root=tmp_path)
     assert data.classes == ("cat", "dog")
@@ -284,6 +324,11 @@ def test_folder_with_classes(tmp_path):
         ("cat/deep/er/2.flac", (0,)),
         ("dog/3.ogg", (1,)),
         ("dog/4.WAV", (1,)),
+        ("dog/5.aiff", (1,)),
+        ("dog/6.AIF", (1,)),
+        ("dog/7.caf", (1,)),
+        ("dog/8.w64", (1,)),
+        ("dog/9.au", (1,)),
     ]
 
 

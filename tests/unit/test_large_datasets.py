@@ -134,15 +134,52 @@ def test_audioset_tables_that_were_saved_again(tmp_path, change):
         "balanced_train_segments/Y{id}.wav",
         "audio/balanced_train/Y{id}.wav",
         "audios/balanced_train_segments/part{n}/{id}.ogg",
+        "bal_train/Y{id}.flac",
+        "data/bal_train/{id}.wav",
+        "bal_train/Y{id}_{start:.3f}_{end:.3f}.wav",
+        "balanced_train/{id}_{start}_{end}.wav",
+        "balanced_train/{id}_{start}-{end}.wav",
+        "audio/bal_train/Y{id}_{start}000.mp3",
     ],
 )
 def test_audioset_wherever_its_clips_lie(tmp_path, place):
     base = write_audioset(tmp_path, leave_out=dict(BALANCED_CLIPS))
-    for n, (clip_id, _) in enumerate(BALANCED_CLIPS):
-        write_sound(base / place.format(id=clip_id, n=n), frequency=200.0 + 100 * n)
+    starts = {"--PJHxphWEs": 30, "Yabcdefghij": 0, "-0RWZT-miFs": 420, "zzzzzzzzzzz": 5}
+
+    def path(n: int) -> Path:
+        clip_id = BALANCED_CLIPS[n][0]
+        start = starts[clip_id]
+        return base / place.format(id=clip_id, n=n, start=start, end=start + 10)
+
+    for n in range(4):
+        write_sound(path(n), frequency=200.0 + 100 * n)
     data = open_dataset("audioset", root=tmp_path / "AudioSet", split="balanced_train")
     assert clips_of(data) == BALANCED_CLIPS
-    assert data.path(2) == base / place.format(id="Yabcdefghij", n=2)
+    assert [data.path(n) for n in range(4)] == [path(n) for n in range(4)]
+
+
+def test_audioset_takes_no_other_part_of_a_video(tmp_path):
+    base = write_audioset(tmp_path, leave_out=["zzzzzzzzzzz"])
+    write_sound(base / "balanced_train" / "Yzzzzzzzzzzz_15.000_25.000.wav")
+    with pytest.warns(SonibookWarning, match="1 of the 4 clips"):
+        data = open_dataset("audioset", root=tmp_path, split="balanced_train")
+    assert clips_of(data) == BALANCED_CLIPS[:3]
+
+
+@pytest.mark.parametrize("clip_id", ["ab_1_2_3_45", "_2.000_30.0", "Y_30.000_40"])
+@pytest.mark.parametrize("name", ["{id}", "Y{id}", "{id}_30.000_40.000", "Y{id}_30", "{id}_30000"])
+def test_audioset_ids_that_look_like_times(tmp_path, clip_id, name):
+    base = write_audioset(tmp_path, text=f"{clip_id}, 30.000, 40.000, /m/09x0r\n")
+    write_sound(base / "balanced_train" / f"{name.format(id=clip_id)}.wav")
+    data = open_dataset("audioset", root=tmp_path, split="balanced_train")
+    assert clips_of(data) == [(clip_id, (0,))]
+
+
+def test_audioset_tables_by_a_mirrors_names(tmp_path):
+    base = write_audioset(tmp_path)
+    (base / "balanced_train_segments.csv").rename(base / "bal_train.csv")
+    (base / "balanced_train").rename(base / "bal_train")
+    assert clips_of(open_dataset("audioset", root=tmp_path)) == BALANCED_CLIPS
 
 
 def test_audioset_takes_one_of_several_files_of_a_clip(tmp_path):
@@ -229,7 +266,7 @@ def test_audioset_with_damaged_classes(tmp_path, text):
 def test_audioset_that_is_no_text(tmp_path):
     base = write_audioset(tmp_path)
     (base / "balanced_train_segments.csv").write_bytes(b"\xff\xfe\x00\x80")
-    with pytest.raises(DatasetError, match=r"segments\.csv: is no comma-separated UTF-8 text"):
+    with pytest.raises(DatasetError, match=r"segments\.csv: is not comma-separated UTF-8 text"):
         open_dataset("audioset", root=tmp_path, split="balanced_train")
 
 
@@ -323,9 +360,10 @@ def test_fsd50k_with_clips_missing(tmp_path):
     [
         (DEV.replace(",val", ",train"), "val", r"FSD50K \(val\) lists no clip"),
         ("fname,labels,mids,split\n", "dev", r"FSD50K \(dev\) lists no clip"),
-        ("", "dev", "lists no clip"),
+        ("", "dev", "expected the columns fname, labels"),
         ("fname,labels,mids\n1,Crushing,/m/07plct2\n", "train", "expected the columns .*split"),
         (DEV + "9,Crushing,Acoustic_guitar,/m/1,/m/2,train\n", "train", "line 5: .* quoted"),
+        (DEV + "22,Crushing,/m/07plct2,val\n", "val", r"dev\.csv, line 5: says of 22 what an earl"),
         (DEV + "9,Whisper,/m/1,train\n", "train", r"line 5: vocabulary.csv has no class 'Whisper'"),
     ],
 )
@@ -333,6 +371,14 @@ def test_fsd50k_with_another_table(tmp_path, dev, split, sentence):
     write_fsd50k(tmp_path, dev=dev)
     with pytest.raises(DatasetError, match=sentence):
         open_dataset("fsd50k", root=tmp_path, split=split)
+
+
+def test_fsd50k_counts_a_row_that_is_there_twice_once(tmp_path):
+    write_fsd50k(tmp_path, dev=DEV + DEV.split("\n", 1)[1], leave_out=("16399",))
+    with pytest.warns(SonibookWarning, match="1 of the 3 clips"):
+        data = open_dataset("fsd50k", root=tmp_path, split="dev")
+    assert [clip_id for clip_id, _ in clips_of(data)] == ["64760", "22"]
+    assert data.missing == 1
 
 
 def test_fsd50k_without_a_table(tmp_path):
@@ -425,11 +471,26 @@ def test_speech_commands_with_damaged_lists(tmp_path):
     with pytest.raises(DatasetError, match=r"both lists name zero/b66f4f93_nohash_0\.wav"):
         open_dataset("speech_commands", root=tmp_path)
     (base / "testing_list.txt").unlink()
-    with pytest.raises(DatasetError, match=r"testing_list\.txt: there is no such list"):
+    with pytest.raises(DatasetError, match=r"testing_list\.txt: there is no such table"):
         open_dataset("speech_commands", root=tmp_path)
 
 
 # What all have in common.
+
+
+@pytest.mark.parametrize(
+    ("name", "write"),
+    list(zip(LARGE, (write_audioset, write_fsd50k, write_speech_commands), strict=True)),
+)
+def test_a_rate_of_ones_own(tmp_path, name, write):
+    write(tmp_path)
+    split = "balanced_train" if name == "audioset" else "all"
+    half, full = (
+        open_dataset(name, root=tmp_path, split=split, sample_rate=r) for r in (None, 16000)
+    )
+    assert (half.sample_rate, full.sample_rate) == (8000, 16000)
+    for n in range(len(full)):
+        assert len(full[n].waveform) == 2 * len(half[n].waveform) == 1600
 
 
 @pytest.mark.parametrize("name", LARGE)

@@ -310,7 +310,7 @@ def test_a_table_names_no_file_elsewhere(tmp_path, name):
         writer = csv.writer(file)
         writer.writerow(["filename", "fold", "target", "category", "esc10"])
         writer.writerow([name, "1", "0", "dog", "True"])
-    with pytest.raises(DatasetError, match=r"is no name of a file in audio/|missing"):
+    with pytest.raises(DatasetError, match=r"does not name a file in audio/|missing"):
         open_esc50(tmp_path)
 
 

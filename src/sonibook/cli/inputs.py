@@ -73,7 +73,7 @@ def find_sounds(arguments: Sequence[Path], *, leave_out: Path) -> list[Sound]:
 
 
 def _sounds_of(argument: Path, leave_out: Path) -> Iterator[tuple[Path, Path]]:
-    from sonibook.datasets.folder import EXTENSIONS
+    from sonibook.audio import EXTENSIONS
 
     if not argument.is_dir():
         yield argument, Path(argument.stem)

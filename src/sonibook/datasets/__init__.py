@@ -9,7 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sonibook.datasets.audioset import open_audioset
+from sonibook.audio import RATES
+from sonibook.datasets.audioset import AudioSet, open_audioset
 from sonibook.datasets.base import Clip, Dataset, Entry, FileDataset, Task
 from sonibook.datasets.esc50 import open_esc50
 from sonibook.datasets.folder import open_folder
@@ -35,7 +36,12 @@ ROOT_VARIABLE = "SONIBOOK_DATA"
 
 
 def open_dataset(
-    name: str, *, root: str | Path | None = None, split: str = "all", **options: Any
+    name: str,
+    *,
+    root: str | Path | None = None,
+    split: str = "all",
+    sample_rate: int | None = None,
+    **options: Any,
 ) -> Dataset:
     """Open a data set by name.
 
@@ -50,6 +56,9 @@ def open_dataset(
     split : str
         ``"all"``, ``"train"`` or ``"test"``; a folder has only ``"all"``, a packed set what it
         was packed with, and the large sets have the parts of their own, too.
+    sample_rate : int from 100 to 10,000,000, in Hz, or None
+        What recordings are resampled to; 8 kHz if None. Soundscapes and packed sets keep the rate
+        that they were made at.
     **options
         Of ``audioset``: `segments`. Of ``esc10``, ``esc40`` and ``esc50``: `folds`. Of ``fsdd``:
         `speakers`. Of ``soundscapes``: `seed`, `size`, `duration`, `events`, `task` and `gains`
@@ -63,8 +72,9 @@ def open_dataset(
     Raises
     ------
     DatasetError
-        If there is no such set, split or option, no root is given where one is needed, or the
-        files do not lie as the set's layout says.
+        If there is no such set, split or option, no root is given where one is needed, the rate
+        is impossible or another than that of a set that keeps its own, or the files do not lie as
+        the set's layout says.
 
     Examples
     --------
@@ -89,7 +99,7 @@ def open_dataset(
                 f"variable {ROOT_VARIABLE}."
             )
     try:
-        return opener(root, split=split, **options)
+        data = opener(root, split=split, **options)
     except SonibookError:
         raise
     except (TypeError, ValueError, AttributeError) as error:
@@ -97,6 +107,17 @@ def open_dataset(
         given = ", ".join(f"{option}={value!r}" for option, value in options.items())
         reason = " ".join(str(error).split())
         raise DatasetError(f"{name} cannot take {given or 'that'} ({reason}).") from None
+    if sample_rate not in (None, data.sample_rate):
+        if not isinstance(sample_rate, int) or not RATES[0] <= sample_rate <= RATES[1]:
+            raise DatasetError(
+                f"sample_rate {sample_rate!r} is impossible: choose {RATES[0]} to {RATES[1]:,} Hz."
+            )
+        if not isinstance(data, FileDataset | AudioSet):
+            raise DatasetError(
+                f"{data.name} has the rate {data.sample_rate:,} Hz, and cannot be read at another."
+            )
+        data.sample_rate = sample_rate
+    return data
 
 
 def _open_soundscapes(

@@ -10,32 +10,45 @@ from __future__ import annotations
 
 import operator
 import os
+import re
 from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy import ndarray
 
+from sonibook.audio import EXTENSIONS
 from sonibook.datasets.base import Clip, Dataset, read_clip
-from sonibook.datasets.esc50 import find_root
-from sonibook.datasets.folder import EXTENSIONS
-from sonibook.datasets.listed import read_rows, report_missing
+from sonibook.datasets.tables import (
+    check_split,
+    find_root,
+    read_classes,
+    read_rows,
+    report_missing,
+)
 from sonibook.errors import DatasetError
 
-PARTS = ("balanced_train", "unbalanced_train", "eval")
+_PARTS = ("balanced_train", "unbalanced_train", "eval")
 #: Which parts make up which split.
 SPLITS: dict[str, tuple[str, ...]] = {
-    "all": PARTS,
-    "train": PARTS[:2],
-    "test": PARTS[2:],
-    **{part: (part,) for part in PARTS},
+    "all": _PARTS,
+    "train": _PARTS[:2],
+    "test": _PARTS[2:],
+    **{part: (part,) for part in _PARTS},
 }
 _CLASS_TABLE = "class_labels_indices.csv"
 #: Where collections keep their sounds, below the data set's folder.
-_PLACES = ("", "audio", "audios", "wav", "wavs")
+_PLACES = ("", "audio", "audios", "wav", "wavs", "data")
 _SUFFIXES = tuple(f(suffix) for suffix in EXTENSIONS for f in (str.lower, str.upper))
+_SUFFIX_NUMBERS = {suffix: number for number, suffix in enumerate(_SUFFIXES)}
+#: Which part of its video a clip is, behind its id: ``_30.000_40.000``, or in ms ``_30000``.
+_SECONDS = r"(\d+(?:\.\d+)?)"
+_TIMES = (re.compile(rf"(.+)(_{_SECONDS}[_-]{_SECONDS})"), re.compile(rf"(.+)(_{_SECONDS})"))
+#: What a code is greater by if a Y stands before the id.
+_Y = 1 << 32
 _NOWHERE = np.iinfo(np.int64).max
 _BATCH = 65536
 #: What 16 bits hold, as which labels are kept.
@@ -44,23 +57,50 @@ _MOST_CLASSES = 1 << 15
 _LONGEST_ID = 255
 
 
-class AudioSet(Dataset):
-    """AudioSet's clips that are there, in the order of their ids.
+class _Table(NamedTuple):
+    """Clips in the order of their ids; clip n has the labels from ends[n] to ends[n + 1]."""
 
-    Parameters
-    ----------
-    ids : ndarray of bytes, shape (clips,)
-        YouTube's.
-    places : ndarray of int, shape (clips,)
-        Where each clip's file is, as `_find_clips` writes it.
-    folders : sequence of str
-    label_ends, labels : ndarrays of int
-        Clip n has the labels from ``label_ends[n]`` to ``label_ends[n + 1]``.
-    classes : sequence of str
-    split : str
-    missing : int >= 0
-        How many clips are listed and not there.
-    """
+    ids: ndarray
+    starts: ndarray
+    ends: ndarray
+    labels: ndarray
+
+    def take(self, rows: ndarray) -> _Table:
+        """Some of the clips, by their numbers."""
+        counts = np.diff(self.ends)[rows]
+        ends = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        shift = np.repeat(self.ends[rows] - ends[:-1], counts)
+        labels = self.labels[np.arange(ends[-1]) + shift]
+        return _Table(self.ids[rows], self.starts[rows], ends, labels)
+
+
+class _Files:
+    """The names of files as one number each: folder, suffix, whether a Y leads, times behind."""
+
+    def __init__(self) -> None:
+        self.folders: list[str] = []
+        self._times = [""]
+        self._times_codes = {"": 0}
+
+    def code(self, suffix: str) -> int:
+        """Of ``<id><suffix>`` in the latest folder. Of two files that of the lesser is taken."""
+        return 2 * ((len(self.folders) - 1) * len(_SUFFIXES) + _SUFFIX_NUMBERS[suffix]) << 32
+
+    def code_of_times(self, times: str) -> int:
+        """What the code is greater by if `times` follow the id."""
+        code = self._times_codes.setdefault(times, len(self._times))
+        if code == len(self._times):
+            self._times.append(times)
+        return code
+
+    def path(self, code: int, clip_id: str) -> Path:
+        (place, y), times = divmod(code >> 32, 2), self._times[code & 0xFFFF_FFFF]
+        folder, suffix = divmod(place, len(_SUFFIXES))
+        return Path(self.folders[folder], "Y" * y + clip_id + times + _SUFFIXES[suffix])
+
+
+class AudioSet(Dataset):
+    """AudioSet's clips that are there, in the order of their ids. Made by `open_audioset`."""
 
     name = "audioset"
     task = "multi-label"
@@ -68,18 +108,16 @@ class AudioSet(Dataset):
 
     def __init__(
         self,
-        ids: ndarray,
-        places: ndarray,
-        folders: Sequence[str],
-        label_ends: ndarray,
-        labels: ndarray,
+        table: _Table,
+        codes: ndarray,
+        files: _Files,
         *,
         classes: Sequence[str],
         split: str,
         missing: int,
     ) -> None:
-        self._ids, self._places, self._folders = ids, places, tuple(folders)
-        self._label_ends, self._labels = label_ends, labels
+        self._ids, self._ends, self._labels = table.ids, table.ends, table.labels
+        self._codes, self._files = codes, files
         self.classes, self.split, self.missing = tuple(classes), split, missing
 
     def __len__(self) -> int:
@@ -87,16 +125,16 @@ class AudioSet(Dataset):
 
     def __getitem__(self, index: int) -> Clip:
         clip_id = self._ids[index].decode()
-        return Clip(read_clip(self.path(index)), self.labels(index), clip_id)
+        return Clip(read_clip(self.path(index), self.sample_rate), self.labels(index), clip_id)
 
     def labels(self, index: int) -> tuple[int, ...]:
         index = range(len(self))[operator.index(index)]
-        first, last = self._label_ends[index : index + 2]
+        first, last = self._ends[index : index + 2]
         return tuple(self._labels[first:last].tolist())
 
     def path(self, index: int) -> Path:
         """The file of clip `index`."""
-        return _path_of(self._ids[index].decode(), int(self._places[index]), self._folders)
+        return self._files.path(int(self._codes[index]), self._ids[index].decode())
 
 
 def open_audioset(
@@ -110,8 +148,9 @@ def open_audioset(
         The folder that holds ``AudioSet/class_labels_indices.csv`` and
         ``AudioSet/<part>_segments.csv``, or ``AudioSet`` itself. The clips of a part lie to any
         depth below a folder ``<part>`` or ``<part>_segments`` there or in its folder ``audio``,
-        as ``Y<id>.wav``; the ``Y`` may be missing, and FLAC and what else `read_audio` reads will
-        do.
+        as ``Y<id>.wav``. What mirrors do differently is known: the ``Y`` may be missing, the
+        clip's times may follow (``Y<id>_30.000_40.000.wav``), a part may be called ``bal_train``
+        or ``unbal_train``, and FLAC and what else `read_audio` reads will do.
     split : {"all", "train", "test", "balanced_train", "unbalanced_train", "eval"}
         Train is both training parts, as in the paper; test is eval. "all" is every part whose
         table is there.
@@ -130,178 +169,142 @@ def open_audioset(
     DatasetError
         If the layout is another, there is no such split, a table is damaged, or no clip is there.
     """
-    if split not in SPLITS:
-        raise DatasetError(f"AudioSet has no split {split!r}: choose {', '.join(SPLITS)}.")
-    base = find_root(root, "AudioSet", _CLASS_TABLE)
-    classes, numbers = _read_classes(base / _CLASS_TABLE)
-    tables = [base / f"{part}_segments.csv" for part in SPLITS[split]]
-    if split == "all":
-        tables = [table for table in tables if table.exists()]
+    check_split("AudioSet", split, tuple(SPLITS))
+    base = find_root(root, _CLASS_TABLE, "AudioSet")
+    classes = read_classes(base / _CLASS_TABLE, "index,mid,display_name", most=_MOST_CLASSES)
+    numbers = {mid: number for number, (_, mid, _) in enumerate(classes)}
     if segments is not None:
         tables = [base / segments if (base / segments).exists() else Path(segments)]
-    ids, label_ends, labels = _read_segments(tables, numbers)
-    places, folders = _find_clips(ids, _folders_of(base, SPLITS[split]))
-    there = places != _NOWHERE
+    else:
+        tables = [_table_of(base, part) for part in SPLITS[split]]
+    if split == "all":
+        tables = [table for table in tables if table.exists()]
+    table = _read_segments(tables, numbers)
+    codes, files = _find_clips(table, _folders_of(base, SPLITS[split]))
+    there = codes != _NOWHERE
     missing = int(np.count_nonzero(~there))
     report_missing(
         f"AudioSet ({split})",
         where=base,
-        listed=len(ids),
+        listed=len(there),
         missing=missing,
-        example=ids[~there][0].decode() if missing else "",
+        example=table.ids[~there][0].decode() if missing else "",
         remedy=f"put them in {SPLITS[split][0]}/ there, as Y<id>.wav",
     )
-    label_ends, labels = _take(label_ends, labels, np.flatnonzero(there))
     return AudioSet(
-        ids[there],
-        places[there],
-        folders,
-        label_ends,
-        labels,
-        classes=classes,
+        table.take(np.flatnonzero(there)),
+        codes[there],
+        files,
+        classes=[name for _, _, name in classes],
         split=split,
         missing=missing,
     )
 
 
-def _read_classes(path: Path) -> tuple[list[str], dict[str, int]]:
-    """The names of the classes, and their numbers by machine id (``/m/09x0r``)."""
-    names: list[str] = []
-    numbers: dict[str, int] = {}
-    for line, row in read_rows(path):
-        if row[:2] == ["index", "mid"]:
-            continue
-        if len(row) != 3 or row[0] != str(len(names)):
-            raise DatasetError(
-                f"{path}, line {line}: expected index,mid,display_name with the index {len(names)}."
-            )
-        numbers[row[1]] = len(names)
-        names.append(row[2])
-    if not 0 < len(names) <= _MOST_CLASSES:
-        raise DatasetError(f"{path}: holds {len(names)} classes: expected 1 to {_MOST_CLASSES}.")
-    return names, numbers
+def _names_of(part: str) -> tuple[str, ...]:
+    """What a part is called: as published, or, by mirrors, ``bal_train`` and ``unbal_train``."""
+    names = dict.fromkeys((part, part.replace("balanced", "bal")))
+    return tuple(name + end for name in names for end in ("", "_segments"))
 
 
-def _read_segments(
-    tables: Sequence[Path], numbers: Mapping[str, int]
-) -> tuple[ndarray, ndarray, ndarray]:
-    """Ids in order, each once, with the ends of their labels, and the labels.
+def _table_of(base: Path, part: str) -> Path:
+    """The table of a part: Google's name for it, or a mirror's where only that is there."""
+    names = (f"{part}_segments.csv", *(f"{name}.csv" for name in _names_of(part)))
+    return next((base / name for name in names if (base / name).exists()), base / names[0])
 
-    A machine id may stand quoted with the others of its row, or each as a field of its own.
+
+def _folders_of(base: Path, parts: Sequence[str]) -> list[str]:
+    """The folders that the clips of some parts lie below."""
+    folders = (
+        base / place / name for place in _PLACES for part in parts for name in _names_of(part)
+    )
+    return [str(folder) for folder in folders if folder.is_dir()]
+
+
+def _read_segments(tables: Sequence[Path], numbers: Mapping[str, int]) -> _Table:
+    """All clips of some tables in the order of their ids, each once.
+
+    A machine id (``/m/09x0r``) may stand quoted with the others of its row, or each as a field.
     """
     ids: list[bytes] = []
-    labels, ends = array("h"), array("q", [0])
+    starts, labels, ends = array("d"), array("h"), array("q", [0])
     for table in tables:
         for line, row in read_rows(table):
-            if len(row) > 1 and not _is_number(row[1]) and row[0].upper() in ("YTID", "ID"):
-                continue  # the header of a copy that was saved again
-            if (
-                len(row) < 4
-                or not (_is_number(row[1]) and _is_number(row[2]))
-                or len(row[0]) > _LONGEST_ID
-            ):
+            try:
+                (clip_id, _, _, *fields), start, _ = row, float(row[1]), float(row[2])
+                if not fields or len(clip_id) > _LONGEST_ID:
+                    raise ValueError(clip_id)
+            except (IndexError, ValueError):
+                if len(row) > 1 and row[0].upper() in ("YTID", "ID"):
+                    continue  # the header of a copy that was saved again
                 raise DatasetError(
                     f"{table}, line {line}: expected an id, start, end and labels, not "
                     f"{','.join(row)[:60]!r}."
-                )
-            mids = {mid.strip() for field in row[3:] for mid in field.split(",")}
+                ) from None
+            mids = {mid.strip() for field in fields for mid in field.split(",")}
             try:
                 labels.extend(sorted(numbers[mid] for mid in mids))
             except KeyError as error:
                 raise DatasetError(
                     f"{table}, line {line}: {_CLASS_TABLE} has no class {error}."
                 ) from None
+            starts.append(start)
             ends.append(len(labels))
-            ids.append(row[0].strip().encode())
-    if not ids:
-        return np.zeros(0, "S1"), np.zeros(1, np.int64), np.zeros(0, np.int16)
-    unique, first = np.unique(np.array(ids), return_index=True)
-    return unique, *_take(np.array(ends, np.int64), np.array(labels, np.int16), first)
+            ids.append(clip_id.strip().encode())
+    unsorted = _Table(
+        np.array(ids, "S" if ids else "S1"),
+        np.array(starts, float),
+        np.array(ends, np.int64),
+        np.array(labels, np.int16),
+    )
+    return unsorted.take(np.unique(unsorted.ids, return_index=True)[1])
 
 
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _find_clips(table: _Table, roots: Sequence[str]) -> tuple[ndarray, _Files]:
+    """The code of each clip's file, by one scan of the folders; `_NOWHERE` where there is none."""
+    codes, files = np.full(len(table.ids), _NOWHERE, np.int64), _Files()
+    if not len(codes):
+        return codes, files
+    names = _walk(roots, files)
+    while batch := list(islice(names, _BATCH)):
+        found = np.array([os.fsencode(clip_id) for clip_id, _, _ in batch])
+        starts = np.array([start for _, start, _ in batch])
+        rows = np.minimum(np.searchsorted(table.ids, found), len(codes) - 1)
+        listed = table.starts[rows]
+        known = (table.ids[rows] == found) & (
+            np.isnan(starts) | (starts == listed) | (starts == 1000 * listed)
+        )
+        np.minimum.at(codes, rows[known], np.array([code for _, _, code in batch])[known])
+    return codes, files
 
 
-def _take(ends: ndarray, values: ndarray, rows: ndarray) -> tuple[ndarray, ndarray]:
-    """Some rows of a table of unequal rows, as the ends of its rows and its values."""
-    counts = np.diff(ends)[rows]
-    new_ends = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
-    shift = np.repeat(ends[rows] - new_ends[:-1], counts)
-    return new_ends, values[np.arange(new_ends[-1]) + shift]
-
-
-def _folders_of(base: Path, parts: Sequence[str]) -> list[str]:
-    """The folders that the clips of some parts lie below."""
-    found = []
-    for place in _PLACES:
-        for part in parts:
-            names = (part, f"{part}_segments")
-            found += [str(base / place / name) for name in names if (base / place / name).is_dir()]
-    return found
-
-
-def _find_clips(ids: ndarray, roots: Sequence[str]) -> tuple[ndarray, list[str]]:
-    """Where each clip lies, by one scan of the folders.
-
-    Parameters
-    ----------
-    ids : ndarray of bytes, shape (clips,)
-        In order.
-    roots : sequence of str
-
-    Returns
-    -------
-    places : ndarray of int, shape (clips,)
-        The number of the folder, the suffix and whether a ``Y`` stands before the id, in one
-        number; `_NOWHERE` if the clip was not found. Where there are several files, the least.
-    folders : list of str
-    """
-    places = np.full(len(ids), _NOWHERE, np.int64)
-    folders: list[str] = []
-    sounds = _walk(roots, folders)
-    while batch := list(islice(sounds, _BATCH)):
-        stems = np.array([os.fsencode(stem) for stem, _ in batch])
-        codes = np.array([code for _, code in batch], np.int64)
-        _note(places, ids, stems, codes)
-        # A stem with a Y may be an id that starts with one, or an id after a Y.
-        behind_y = [n for n, (stem, _) in enumerate(batch) if stem.startswith("Y")]
-        if behind_y:
-            rest = np.array([os.fsencode(batch[n][0][1:]) for n in behind_y])
-            _note(places, ids, rest, codes[behind_y] + 1)
-    return places, folders
-
-
-def _note(places: ndarray, ids: ndarray, stems: ndarray, codes: ndarray) -> None:
-    rows = np.minimum(np.searchsorted(ids, stems), len(ids) - 1)
-    known = ids[rows] == stems if len(ids) else np.zeros(len(rows), bool)
-    np.minimum.at(places, rows[known], codes[known])
-
-
-def _walk(roots: Sequence[str], folders: list[str]) -> Iterator[tuple[str, int]]:
-    """The stems and codes of all sounds below `roots`; the folders are added to `folders`."""
+def _walk(roots: Sequence[str], files: _Files) -> Iterator[tuple[str, float, int]]:
+    """All ids that the sounds below `roots` may have, with the start that is named, and codes."""
     pending = list(reversed(roots))
     while pending:
-        folders.append(pending.pop())
+        folder = pending.pop()
+        files.folders.append(folder)
         deeper = []
-        with os.scandir(folders[-1]) as found:
-            for entry in found:
+        with os.scandir(folder) as entries:
+            for entry in entries:
                 stem, dot, ending = entry.name.rpartition(".")
+                suffix = dot + ending
                 if entry.name.startswith("."):
                     continue
-                if dot + ending in _SUFFIXES:
-                    number = _SUFFIXES.index(dot + ending)
-                    yield stem, 2 * (len(_SUFFIXES) * (len(folders) - 1) + number)
-                elif entry.is_dir():
-                    deeper.append(entry.path)
+                if suffix not in _SUFFIX_NUMBERS:
+                    if entry.is_dir():
+                        deeper.append(entry.path)
+                    continue
+                code = files.code(suffix)
+                yield stem, np.nan, code
+                candidates = [(stem, code)]
+                if stem.startswith("Y"):  # it may be the first of the id, or stand before it
+                    yield stem[1:], np.nan, code + _Y
+                    candidates.append((stem[1:], code + _Y))
+                if "_" not in stem or not stem[-1].isdigit():
+                    continue
+                for name, code in candidates:
+                    for pattern in _TIMES:
+                        if match := pattern.fullmatch(name):
+                            yield match[1], float(match[3]), code + files.code_of_times(match[2])
         pending += sorted(deeper, reverse=True)
-
-
-def _path_of(clip_id: str, place: int, folders: Sequence[str]) -> Path:
-    rest, has_y = divmod(place, 2)
-    folder, suffix = divmod(rest, len(_SUFFIXES))
-    return Path(folders[folder], "Y" * has_y + clip_id + _SUFFIXES[suffix])

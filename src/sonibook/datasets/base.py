@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from sonibook.audio import read_audio
+from sonibook.audio import SAMPLE_RATE, read_audio
 from sonibook.errors import AudioError
 
 Task = Literal["single-label", "multi-label"]
@@ -25,7 +25,7 @@ class Clip:
     Attributes
     ----------
     waveform : ndarray, shape (time,), float32
-        Mono, 8 kHz, scaled to unit peak.
+        Mono, at its data set's `sample_rate` (8 kHz), scaled to unit peak.
     labels : tuple of int
         Indices into the data set's `classes`: one for a single-label task, any number otherwise.
     clip_id : str
@@ -62,6 +62,10 @@ class Dataset(ABC):
     licence : str
         Of the recordings, and who made them; what a network trained on them must say. Empty where
         it is not known.
+    sample_rate : int, in Hz
+        Of the clips.
+    missing : int >= 0
+        How many clips the data set's tables list that are not there, and left out.
     """
 
     name: str
@@ -69,6 +73,8 @@ class Dataset(ABC):
     split: str
     task: Task
     licence: str = ""
+    sample_rate: int = SAMPLE_RATE
+    missing: int = 0
 
     @abstractmethod
     def __len__(self) -> int: ...
@@ -101,7 +107,7 @@ class FileDataset(Dataset):
     Parameters
     ----------
     entries : sequence of Entry
-    name, classes, split, task, licence
+    name, classes, split, task, licence, missing
         As in `Dataset`.
     """
 
@@ -114,30 +120,25 @@ class FileDataset(Dataset):
         split: str,
         task: Task = "single-label",
         licence: str = "",
+        missing: int = 0,
     ) -> None:
         self.entries = tuple(entries)
         self.name, self.classes, self.split, self.task = name, tuple(classes), split, task
-        self.licence = licence
+        self.licence, self.missing = licence, missing
 
     def __len__(self) -> int:
         return len(self.entries)
 
     def __getitem__(self, index: int) -> Clip:
         entry = self.entries[index]
-        return Clip(read_clip(entry.path), entry.labels, entry.clip_id)
+        return Clip(read_clip(entry.path, self.sample_rate), entry.labels, entry.clip_id)
 
     def labels(self, index: int) -> tuple[int, ...]:
         return self.entries[index].labels
 
 
-def read_clip(path: Path) -> Float[ndarray, " time"]:
-    """The sound of a clip: unit peak, except that a silent recording stays silent.
-
-    Raises
-    ------
-    AudioError
-        As `sonibook.read_audio`, except for silence.
-    """
-    x = read_audio(path, unit_peak=False)
+def read_clip(path: Path, sample_rate: int) -> Float[ndarray, " time"]:
+    """The sound of a clip: unit peak, except that a silent recording stays silent."""
+    x = read_audio(path, sample_rate=sample_rate, unit_peak=False)
     loudest = float(abs(x).max())
     return x / loudest if loudest > 0 else x

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Literal
 
 from sonibook.datasets.base import Entry, FileDataset
-from sonibook.datasets.listed import read_rows
+from sonibook.datasets.tables import check_split, find_root, read_table
 from sonibook.errors import DatasetError
 
 Subset = Literal["all", "esc10", "esc40"]
 FOLDS = (1, 2, 3, 4, 5)
 LICENCE = "CC BY-NC 3.0 (ESC-10: CC BY), K. J. Piczak, ESC-50, ACM Multimedia 2015"
-_COLUMNS = {"filename", "fold", "target", "category", "esc10"}
+_SPLITS = {"all": FOLDS, "train": FOLDS[:4], "test": FOLDS[4:]}
+_COLUMNS = ("filename", "category", "esc10", "fold", "target")
 
 
 def open_esc50(
@@ -52,20 +53,24 @@ def open_esc50(
     DatasetError
         If the layout is another, a fold or subset does not exist, or a listed file is missing.
     """
-    base = find_root(root, "ESC-50", "meta/esc50.csv")
-    defaults = {"all": FOLDS, "train": FOLDS[:4], "test": FOLDS[4:]}
-    if split not in defaults:
-        raise DatasetError(f"ESC-50 has no split {split!r}: choose all, train or test.")
+    base = find_root(root, "meta/esc50.csv", "ESC-50")
+    check_split("ESC-50", split, tuple(_SPLITS))
     if subset not in ("all", "esc10", "esc40"):
         raise DatasetError(f"ESC-50 has no subset {subset!r}: choose all, esc10 or esc40.")
-    wanted = tuple(folds) if folds is not None else defaults[split]
+    wanted = tuple(folds) if folds is not None else _SPLITS[split]
     if not wanted or not set(wanted) <= set(FOLDS):
         raise DatasetError(f"ESC-50 has the folds 1 to 5, not {list(wanted)}.")
-    rows = [
-        row
-        for row in _read_meta(base / "meta" / "esc50.csv")
-        if subset == "all" or (row["esc10"] == "True") == (subset == "esc10")
-    ]
+    table, rows = base / "meta" / "esc50.csv", []
+    for line, row in read_table(table, _COLUMNS):
+        name = row["filename"]
+        if Path(name).name != name or "\\" in name:
+            raise DatasetError(f"{table}, line {line}: {name!r} does not name a file in audio/.")
+        if not (row["fold"] + row["target"]).isdecimal():
+            raise DatasetError(f"{table}, line {line}: expected numbers as fold and target.")
+        if subset == "all" or (row["esc10"] == "True") == (subset == "esc10"):
+            rows.append(row)
+    if not rows:
+        raise DatasetError(f"{table}: lists no clip.")
     names = {int(row["target"]): row["category"] for row in rows}
     targets = sorted(names)
     entries = [
@@ -91,39 +96,3 @@ def open_esc50(
         split=split if folds is None else "folds " + ",".join(map(str, wanted)),
         licence=LICENCE,
     )
-
-
-def find_root(root: str | Path, folder: str, landmark: str) -> Path:
-    """`root` or `root`/`folder`, whichever holds `landmark`.
-
-    Raises
-    ------
-    DatasetError
-        If neither does.
-    """
-    for base in (Path(root) / folder, Path(root)):
-        if (base / landmark).exists():
-            return base
-    raise DatasetError(
-        f"{root}: no {folder} here (looked for {folder}/{landmark}): give the folder that holds "
-        "it with --data-root or SONIBOOK_DATA."
-    )
-
-
-def _read_meta(path: Path) -> list[dict[str, str]]:
-    rows = read_rows(path)
-    _, header = next(rows, (0, []))
-    if not set(header) >= _COLUMNS:
-        raise DatasetError(f"{path}: expected the columns {', '.join(sorted(_COLUMNS))}.")
-    found = []
-    for line, row in rows:
-        fields = dict(zip(header, row, strict=False))
-        if len(row) != len(header) or not (fields["fold"] + fields["target"]).isdecimal():
-            raise DatasetError(f"{path}, line {line}: expected {','.join(header)}.")
-        name = fields["filename"]
-        if Path(name).name != name or "\\" in name:
-            raise DatasetError(f"{path}, line {line}: {name!r} is no name of a file in audio/.")
-        found.append(fields)
-    if not found:
-        raise DatasetError(f"{path}: lists no clip.")
-    return found

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from sonibook.audio import EXTENSIONS
 from sonibook.datasets.base import Entry, FileDataset
 from sonibook.errors import DatasetError
-
-#: Endings of the files that `read_audio` reads.
-EXTENSIONS = (".flac", ".mp3", ".oga", ".ogg", ".opus", ".wav")
 
 
 def open_folder(root: str | Path, *, split: str = "all") -> FileDataset:
@@ -41,12 +39,12 @@ def open_folder(root: str | Path, *, split: str = "all") -> FileDataset:
         raise DatasetError(f"a folder has no split {split!r}: give each part a folder of its own.")
     if not base.is_dir():
         raise DatasetError(f"{base}: there is no such folder.")
-    found = {
+    sounds = {
         path.relative_to(base).as_posix(): path
         for path in base.rglob("*")
         if path.suffix.lower() in EXTENSIONS and path.is_file()
     }
-    names = sorted(name for name in found if not _hidden(name))
+    names = sorted(n for n in sounds if not any(part.startswith(".") for part in n.split("/")))
     if not names:
         raise DatasetError(
             f"{base}: holds no sound: put {', '.join(e[1:].upper() for e in EXTENSIONS)} there."
@@ -54,7 +52,7 @@ def open_folder(root: str | Path, *, split: str = "all") -> FileDataset:
     classes = sorted({name.split("/")[0] for name in names if "/" in name})
     entries = [
         Entry(
-            path=found[name],
+            path=sounds[name],
             labels=(classes.index(name.split("/")[0]),) if "/" in name else (),
             clip_id=name,
         )
@@ -68,7 +66,3 @@ def open_folder(root: str | Path, *, split: str = "all") -> FileDataset:
         split="all",
         task="single-label" if labelled else "multi-label",
     )
-
-
-def _hidden(name: str) -> bool:
-    return any(part.startswith(".") for part in name.split("/"))

@@ -10,13 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sonibook.datasets.base import Entry, FileDataset
-from sonibook.datasets.esc50 import find_root
+from sonibook.datasets.tables import check_split, find_root
 from sonibook.errors import DatasetError
 
-DIGITS = tuple("0123456789")
-#: Recordings 0 to 4 of each digit and speaker are the official test set.
 LICENCE = "CC BY-SA 4.0, Z. Jackson and contributors, Free Spoken Digit Dataset"
-TEST_INDICES = range(5)
+#: Recordings 0 to 4 of each digit and speaker are the official test set.
+_TEST_INDICES = range(5)
 _NAME = re.compile(r"(?P<digit>[0-9])_(?P<speaker>[^_]+)_(?P<index>[0-9]+)\.wav")
 
 
@@ -49,15 +48,15 @@ def open_fsdd(
     --------
     >>> rest = open_fsdd(root, speakers=("george", "lucas"))  # doctest: +SKIP
     """
-    if split not in ("all", "train", "test"):
-        raise DatasetError(f"FSDD has no split {split!r}: choose all, train or test.")
-    folder = _find_recordings(root)
-    found = [match for path in folder.glob("*.wav") if (match := _NAME.fullmatch(path.name))]
-    if not found:
+    check_split("FSDD", split, ("all", "train", "test"))
+    base = find_root(root, "recordings", "free-spoken-digit-dataset", "FSDD")
+    folder = base / "recordings"
+    names = [match for path in folder.glob("*.wav") if (match := _NAME.fullmatch(path.name))]
+    if not names:
         raise DatasetError(
             f"{folder}: holds no recording named as FSDD names them (7_george_12.wav)."
         )
-    known = sorted({match["speaker"] for match in found})
+    known = sorted({match["speaker"] for match in names})
     wanted = known if speakers is None else [speakers] if isinstance(speakers, str) else speakers
     strangers = [name for name in wanted if name not in known]
     if strangers or not wanted:
@@ -65,7 +64,7 @@ def open_fsdd(
             f"FSDD has no speaker {', '.join(strangers) or '(none asked for)'}: "
             f"choose of {', '.join(known)}."
         )
-    found.sort(key=lambda match: (match["digit"], match["speaker"], int(match["index"])))
+    names.sort(key=lambda match: (match["digit"], match["speaker"], int(match["index"])))
     entries = [
         Entry(
             path=folder / match.string,
@@ -73,15 +72,10 @@ def open_fsdd(
             clip_id=match.string.removesuffix(".wav"),
             group=match["speaker"],
         )
-        for match in found
+        for match in names
         if match["speaker"] in wanted
-        and (split == "all" or (int(match["index"]) in TEST_INDICES) == (split == "test"))
+        and (split == "all" or (int(match["index"]) in _TEST_INDICES) == (split == "test"))
     ]
-    return FileDataset(entries, name="fsdd", classes=DIGITS, split=split, licence=LICENCE)
-
-
-def _find_recordings(root: str | Path) -> Path:
-    published = Path(root) / "free-spoken-digit-dataset" / "recordings"
-    if published.is_dir():
-        return published
-    return find_root(root, "FSDD", "recordings") / "recordings"
+    return FileDataset(
+        entries, name="fsdd", classes=tuple("0123456789"), split=split, licence=LICENCE
+    )

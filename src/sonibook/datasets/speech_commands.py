@@ -8,18 +8,23 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from sonibook.datasets.base import Entry
-from sonibook.datasets.esc50 import find_root
-from sonibook.datasets.listed import ListedDataset, report_missing, sounds_in
+from sonibook.datasets.base import Entry, FileDataset
+from sonibook.datasets.tables import (
+    check_split,
+    find_root,
+    read_rows,
+    report_missing,
+    sounds_in,
+)
 from sonibook.errors import DatasetError
 
-SPLITS = ("all", "train", "validation", "test")
-FOLDER = "speech_commands_v0.02"
+_SPLITS = ("all", "train", "validation", "test")
+_FOLDERS = ("SpeechCommands/speech_commands_v0.02", "SpeechCommands", "speech_commands_v0.02")
 LICENCE = "CC BY 4.0, P. Warden and contributors, Speech Commands v2"
 _LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
 
 
-def open_speech_commands(root: str | Path, *, split: str = "all") -> ListedDataset:
+def open_speech_commands(root: str | Path, *, split: str = "all") -> FileDataset:
     """Speech Commands v2 with its official splits.
 
     Parameters
@@ -32,9 +37,9 @@ def open_speech_commands(root: str | Path, *, split: str = "all") -> ListedDatas
 
     Returns
     -------
-    ListedDataset
+    FileDataset
         Single-label; `Entry.group` is the speaker; in the order of word and file. The noises in
-        ``_background_noise_`` are no words and are left out. Its `missing` says how many clips
+        ``_background_noise_`` are not words and are left out. Its `missing` says how many clips
         are listed and not there; a warning does, too.
 
     Raises
@@ -42,15 +47,14 @@ def open_speech_commands(root: str | Path, *, split: str = "all") -> ListedDatas
     DatasetError
         If the layout is another, there is no such split, a list is damaged, or no clip is there.
     """
-    if split not in SPLITS:
-        raise DatasetError(f"Speech Commands has no split {split!r}: choose {', '.join(SPLITS)}.")
-    base = _find_base(root)
+    check_split("Speech Commands", split, _SPLITS)
+    base = find_root(root, _LISTS["validation"], *_FOLDERS)
     words = sorted(
         path.name for path in base.iterdir() if path.is_dir() and path.name[0] not in "._"
     )
-    found = {word: sounds_in(base / word) for word in words}
-    words = [word for word in words if found[word]]
-    there = {f"{word}/{stem}" for word in words for stem in found[word]}
+    sounds = {word: sounds_in(base / word) for word in words}
+    words = [word for word in words if sounds[word]]
+    there = {f"{word}/{stem}" for word in words for stem in sounds[word]}
     lists = {part: _read_list(base / name) for part, name in _LISTS.items()}
     twice = lists["validation"] & lists["test"]
     if twice:
@@ -71,13 +75,13 @@ def open_speech_commands(root: str | Path, *, split: str = "all") -> ListedDatas
         word, stem = name.split("/")
         entries.append(
             Entry(
-                path=base / word / found[word][stem],
+                path=base / word / sounds[word][stem],
                 labels=(words.index(word),),
                 clip_id=name,
                 group=stem.split("_nohash_")[0],
             )
         )
-    return ListedDataset(
+    return FileDataset(
         entries,
         missing=len(missing),
         name="speech_commands",
@@ -88,24 +92,12 @@ def open_speech_commands(root: str | Path, *, split: str = "all") -> ListedDatas
     )
 
 
-def _find_base(root: str | Path) -> Path:
-    landmark = _LISTS["validation"]
-    for folder in (f"SpeechCommands/{FOLDER}", "SpeechCommands"):
-        if (Path(root) / folder / landmark).exists():
-            return Path(root) / folder
-    return find_root(root, FOLDER, landmark)
-
-
 def _read_list(path: Path) -> set[str]:
     """Clips, ``word/name``, from a list of files, ``word/name.wav``, one a line."""
-    try:
-        lines = path.read_text(encoding="utf-8-sig").split("\n")
-    except FileNotFoundError:
-        raise DatasetError(f"{path}: there is no such list.") from None
-    except UnicodeDecodeError as error:
-        raise DatasetError(f"{path}: is no UTF-8 text ({error}).") from None
-    names = [line.strip() for line in lines if line.strip()]
-    for name in names:
-        if name.count("/") != 1 or not name.endswith(".wav"):
+    clips = set()
+    for _, row in read_rows(path):
+        name = row[0].strip()
+        if len(row) != 1 or name.count("/") != 1 or not name.endswith(".wav"):
             raise DatasetError(f"{path}: expected lines such as bed/0a7c2a8d_nohash_0.wav.")
-    return {name.removesuffix(".wav") for name in names}
+        clips.add(name.removesuffix(".wav"))
+    return clips

@@ -326,6 +326,11 @@ class ComposedScenes(SceneDataset):
             raise DatasetError(
                 f"{sources.name} has no single labels: compose its scenes as multi-label."
             )
+        if sources.sample_rate != self.sample_rate:
+            raise DatasetError(
+                f"{sources.name} was opened at {sources.sample_rate:,} Hz: scenes are composed at "
+                f"{self.sample_rate:,} Hz."
+            )
         self.sources = sources
 
     def _choose(self, rng: Generator, count: int) -> list[int]:
