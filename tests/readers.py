@@ -27,8 +27,8 @@ from sonibook.analysis.parts import Chunk, Parts
 from sonibook.audio import read_audio
 from sonibook.cli.inputs import parse_options
 from sonibook.datasets import Dataset, open_dataset
+from sonibook.datasets.archives import unpack
 from sonibook.datasets.pack import pack
-from sonibook.datasets.unpack import unpack
 from sonibook.errors import SonibookError, SonibookWarning
 from sonibook.model.checkpoint import load_classifier, load_encoder, read_card, save_checkpoint
 from sonibook.model.encoder import CNN12, Classifier

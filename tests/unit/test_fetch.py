@@ -19,10 +19,8 @@ import pytest
 
 from sonibook.audio import write_wav
 from sonibook.datasets import fetch as fetching
-from sonibook.datasets.download import download
-from sonibook.datasets.fetch import SOURCES, Archive, Download, Source, fetch
-from sonibook.datasets.split_zip import open_split_zip
-from sonibook.datasets.unpack import unpack
+from sonibook.datasets.archives import open_split_zip, unpack
+from sonibook.datasets.fetch import SOURCES, Archive, Download, Source, download, fetch
 from sonibook.errors import DatasetError
 
 
@@ -332,7 +330,7 @@ def test_a_split_zip_that_is_not_whole(tmp_path):
     content = parts[-1].read_bytes()
     for damaged in (b"", content[:-5], content[: len(content) // 2]):
         parts[-1].write_bytes(damaged)
-        with pytest.raises(DatasetError, match=r"X\.zip: is no whole zip archive"):
+        with pytest.raises(DatasetError, match=r"X\.zip: is not a whole zip archive"):
             open_split_zip(parts)
 
 
@@ -401,7 +399,7 @@ def test_a_damaged_archive(tmp_path, name):
     path = tmp_path / name
     for content in (b"no archive at all", whole[: len(whole) // 2], b""):
         path.write_bytes(content)
-        with pytest.raises(DatasetError, match=rf"{name}: is (damaged|no whole)"):
+        with pytest.raises(DatasetError, match=rf"{name}: is (damaged|not a whole)"):
             unpack([path], tmp_path / "out")
     path.write_bytes(whole)
     unpack([path], tmp_path / "out")
@@ -465,7 +463,7 @@ def test_fetch_leaves_what_is_there_alone(fsdd, tmp_path):
 
 def test_fetch_another_layout(fsdd, tmp_path):
     fsdd.files["master.zip"] = zipped({"top/letter.txt": b"we have moved"})
-    with pytest.raises(DatasetError, match=r"master\.zip: unpacked, it is no whole fsdd"):
+    with pytest.raises(DatasetError, match=r"master\.zip: unpacked, it is not the whole of fsdd"):
         fetch("fsdd", root=tmp_path)
     assert leftovers(tmp_path) == []
 

@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from sonibook.analysis.activations import ActivationsResult
 from sonibook.audio import read_audio
 from sonibook.cli import main
-from sonibook.datasets import Clip, open_dataset, unpack
+from sonibook.datasets import Clip, archives, open_dataset
 from sonibook.datasets.esc50 import open_esc50
 from sonibook.datasets.pack import pack
 from sonibook.errors import (
@@ -402,7 +402,7 @@ def test_a_recording_that_vanishes_ends_packing_and_is_no_bad_clip(tmp_path):
 
 
 def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
-    monkeypatch.setattr(unpack, "_HARMLESS", 1 << 20)
+    monkeypatch.setattr(archives, "_HARMLESS", 1 << 20)
     content = bytes(3 << 20)
     bombs = [tmp_path / "bomb.zip", tmp_path / "bomb.tar.gz"]
     with zipfile.ZipFile(bombs[0], "w", zipfile.ZIP_DEFLATED) as archive:
@@ -414,7 +414,7 @@ def test_a_bomb_is_not_unpacked(tmp_path, monkeypatch):
     for bomb in bombs:
         out = tmp_path / f"{bomb.name}-out"
         with pytest.raises(DatasetError, match="unpacks to more than 20 times its size"):
-            unpack.unpack([bomb], out)
+            archives.unpack([bomb], out)
         assert not list(out.rglob("zeros"))
 
 
@@ -432,4 +432,4 @@ def test_members_that_zipfile_cannot_unpack(tmp_path, at, value):
     content[entry_at + at : entry_at + at + 2] = value
     path.write_bytes(content)
     with pytest.raises(DatasetError, match="is damaged"):
-        unpack.unpack([path], tmp_path / "out")
+        archives.unpack([path], tmp_path / "out")

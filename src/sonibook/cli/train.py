@@ -92,7 +92,7 @@ def _report(summary: dict[str, Any], out: Path) -> None:
 
 
 def _print_plan(config: TrainConfig, out: Path, data_root: Path | None) -> None:
-    from sonibook.datasets.published import published_size
+    from sonibook.datasets.fetch import published_size
     from sonibook.errors import DatasetError
     from sonibook.training.distributed import Runtime
     from sonibook.training.experiment import prepare, starting_encoder

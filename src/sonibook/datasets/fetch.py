@@ -1,22 +1,88 @@
-"""Published data sets, fetched: downloaded, checked, unpacked, and only then given their name."""
+"""Published data sets: how large they are, and how they are downloaded, checked and unpacked."""
 
 from __future__ import annotations
 
+import logging
 import os
+import re
 import shutil
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from sonibook.datasets import ROOT_VARIABLE, Dataset, open_dataset
-from sonibook.datasets.download import download
-from sonibook.datasets.unpack import unpack
+from sonibook.datasets.archives import unpack
 from sonibook.errors import DatasetError, SonibookWarning
 
+_BLOCK = 1 << 16
+#: Seconds to wait for a connection, and for the next bytes.
+_PATIENCE = (30.0, 120.0)
+#: Clips a split, as published, and classes (Gemmeke et al. 2017, Fonseca et al. 2020, Warden 2018).
+#: A collection may have lost some.
+_CLIPS: dict[str, tuple[dict[str, int], int]] = {
+    "audioset": (
+        {
+            "balanced_train": 22_160,
+            "unbalanced_train": 2_041_789,
+            "train": 2_063_949,
+            "eval": 20_371,
+            "test": 20_371,
+            "all": 2_084_320,
+        },
+        527,
+    ),
+    "fsd50k": (
+        {
+            "train": 36_796,
+            "val": 4_170,
+            "dev": 40_966,
+            "eval": 10_231,
+            "test": 10_231,
+            "all": 51_197,
+        },
+        200,
+    ),
+    "speech_commands": (
+        {"train": 84_843, "validation": 9_981, "test": 11_005, "all": 105_829},
+        35,
+    ),
+}
+#: Clips a fold of ESC-50 and its parts (Piczak 2015), and classes.
+_FOLDS = {"esc50": (400, 50), "esc40": (320, 40), "esc10": (80, 10)}
 
-@dataclass(frozen=True)
-class Download:
+
+def published_size(name: str, options: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Clips and classes that a data set has according to its publication.
+
+    Parameters
+    ----------
+    name : str
+        As `sonibook.open_dataset` knows it.
+    options : mapping
+        Options to open it with; ``split`` or ``folds`` count.
+
+    Returns
+    -------
+    tuple of int, or None
+        None where that is not known here.
+
+    Examples
+    --------
+    >>> published_size("fsd50k", {"split": "eval"})
+    (10231, 200)
+    >>> published_size("esc10", {"folds": [1, 2, 3, 4]})
+    (320, 10)
+    """
+    if name in _FOLDS and "folds" in options:
+        clips, classes = _FOLDS[name]
+        return clips * len(options["folds"]), classes
+    splits, classes = _CLIPS.get(name, ({}, 0))
+    split = options.get("split", "all")
+    return (splits[split], classes) if split in splits and "segments" not in options else None
+
+
+class Download(NamedTuple):
     """A file to fetch, and its checksum, ``md5:…`` or ``sha256:…``, where one is published."""
 
     url: str
@@ -27,16 +93,14 @@ class Download:
         return self.url.rsplit("/", 1)[1]
 
 
-@dataclass(frozen=True)
-class Archive:
+class Archive(NamedTuple):
     """An archive, or a split zip's parts in order; `strip` leaves out its top folder."""
 
     parts: tuple[Download, ...]
     strip: bool = False
 
 
-@dataclass(frozen=True)
-class Source:
+class Source(NamedTuple):
     """Where a data set comes from, and the folder below the data root that it is unpacked to."""
 
     folder: str
@@ -134,12 +198,12 @@ def fetch(name: str, *, root: str | Path | None = None) -> Dataset:
         )
     if name not in SOURCES:
         raise DatasetError(f"{name!r} cannot be fetched: choose one of {', '.join(SOURCES)}.")
-    place = root if root is not None else os.environ.get(ROOT_VARIABLE)
-    if not place:
+    root = root if root is not None else os.environ.get(ROOT_VARIABLE)
+    if not root:
         raise DatasetError(
             f"Where to? Name the data root with root=..., --data-root or {ROOT_VARIABLE}."
         )
-    base, source = Path(place), SOURCES[name]
+    base, source = Path(root), SOURCES[name]
     folder = base / source.folder
     if (data := _complete(name, base)) is not None:
         return data
@@ -153,22 +217,27 @@ def fetch(name: str, *, root: str | Path | None = None) -> Dataset:
         for archive in source.archives
     ]
     unpacked = base / f".{source.folder}-unpacked"
-    _remove(unpacked)
+    if unpacked.exists():
+        shutil.rmtree(unpacked)
     try:
         for archive, parts in zip(source.archives, files, strict=True):
             unpack(parts, unpacked, strip=archive.strip)
         if _complete(name, unpacked) is None:
             raise DatasetError(
-                f"{', '.join(path.name for parts in files for path in parts)}: unpacked, it is no "
-                f"whole {name}: was it published anew, in another layout?"
+                f"{', '.join(path.name for parts in files for path in parts)}: unpacked, it is not "
+                f"the whole of {name}: was it published anew, in another layout?"
             )
         unpacked.replace(folder)
     except DatasetError:
-        _forget_unchecked(source, files)
+        # What no checksum vouches for is downloaded again by the next try.
+        for archive, paths in zip(source.archives, files, strict=True):
+            for part, path in zip(archive.parts, paths, strict=True):
+                if part.checksum is None:
+                    path.unlink(missing_ok=True)
         raise
     finally:
-        _remove(unpacked)
-    _remove(downloads)
+        shutil.rmtree(unpacked, ignore_errors=True)
+    shutil.rmtree(downloads, ignore_errors=True)
     return open_dataset(name, root=base)
 
 
@@ -180,17 +249,116 @@ def _complete(name: str, root: Path) -> Dataset | None:
             data = open_dataset(name, root=root)
         except DatasetError:
             return None
-    return None if getattr(data, "missing", 0) else data
+    return None if data.missing else data
 
 
-def _forget_unchecked(source: Source, files: Sequence[Sequence[Path]]) -> None:
-    """Remove what no checksum vouches for, so that the next try downloads it again."""
-    for archive, paths in zip(source.archives, files, strict=True):
-        for part, path in zip(archive.parts, paths, strict=True):
-            if part.checksum is None:
-                path.unlink(missing_ok=True)
+def download(url: str, path: Path, checksum: str | None) -> Path:
+    """Download a file, unless it is there already; it takes its name when it is whole.
+
+    What came before an interruption waits beside it, with the ending ``.part``; it is used again
+    only if there is a checksum, because otherwise nothing tells whether both halves are of the
+    same file. DatasetError where the server refuses, the connection breaks, or the checksum is
+    wrong, in which case nothing is kept.
+    """
+    import pooch
+
+    pooch.get_logger().setLevel(logging.WARNING)
+    if checksum and path.exists() and not pooch.hashes.hash_matches(path, checksum):
+        path.unlink()
+    try:
+        pooch.retrieve(
+            url,
+            known_hash=checksum,
+            fname=path.name,
+            path=path.parent,
+            downloader=_Resuming(path.with_name(f"{path.name}.part"), resume=checksum is not None),
+        )
+    except ValueError as error:
+        if isinstance(error, DatasetError):
+            raise
+        raise DatasetError(
+            f"{url}: what came has another checksum than {checksum}: nothing of it was kept, try "
+            "again later."
+        ) from None
+    return path
 
 
-def _remove(folder: Path) -> None:
-    if folder.exists():
-        shutil.rmtree(folder)
+class _Resuming:
+    """Downloads as pooch asks for it, by way of a ``.part`` file that outlives an interruption."""
+
+    def __init__(self, part: Path, *, resume: bool) -> None:
+        self.part, self.resume = part, resume
+
+    def __call__(self, url: str, output_file: str, pooch: object) -> None:
+        import requests
+
+        if not self.resume:
+            self.part.unlink(missing_ok=True)
+        self.part.touch()
+        try:
+            self._fill(url)
+        except requests.RequestException as error:
+            size = self.part.stat().st_size
+            then = "run it again to go on from there" if self.resume else "run it again"
+            raise DatasetError(
+                f"{url}: broke off after {size:,} bytes ({type(error).__name__}): {then}."
+            ) from None
+        self.part.replace(output_file)
+
+    def _fill(self, url: str) -> None:
+        """Fetch what the part lacks, as a range of bytes where the server knows ranges."""
+        import requests
+        from tqdm.auto import tqdm
+
+        have = self.part.stat().st_size
+        headers = {"Accept-Encoding": "identity"}
+        if have:
+            headers["Range"] = f"bytes={have}-"
+        with requests.get(url, headers=headers, stream=True, timeout=_PATIENCE) as answer:
+            code = answer.status_code
+            if code == requests.codes.requested_range_not_satisfiable and have:
+                if _total(answer) != have:
+                    # The part is longer than the file: it is of another one.
+                    self.part.write_bytes(b"")
+                    self._fill(url)
+                return
+            if code == requests.codes.ok:
+                have = 0
+            elif code != requests.codes.partial_content or _first(answer) != have:
+                raise DatasetError(f"{url}: the server answers {code} {answer.reason}.")
+            total = _total(answer)
+            with (
+                self.part.open("r+b") as file,
+                tqdm(
+                    desc=self.part.stem,
+                    total=total,
+                    initial=have,
+                    unit="B",
+                    unit_scale=True,
+                    disable=None,
+                    leave=False,
+                ) as bar,
+            ):
+                file.truncate(have)
+                file.seek(have)
+                for block in answer.iter_content(_BLOCK):
+                    file.write(block)
+                    bar.update(len(block))
+                received = file.tell()
+        if total is not None and received != total:
+            raise requests.ConnectionError(f"{received} of {total} bytes")
+
+
+def _first(answer: Any) -> int:
+    """The first byte of what a server sends, or -1 if it does not say."""
+    match = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
+    return int(match[1]) if match else -1
+
+
+def _total(answer: Any) -> int | None:
+    """The size of the whole file, if the server says."""
+    match = re.search(r"/(\d+)$", answer.headers.get("Content-Range", ""))
+    if match:
+        return int(match[1])
+    length = answer.headers.get("Content-Length")
+    return int(length) if length and answer.status_code == 200 else None

@@ -1,9 +1,10 @@
-"""Split zip archives (``X.z01``, ``X.z02``, …, ``X.zip``) read as one, without joining the files.
+"""Archives unpacked into one folder, and never beside it; split zips without joining the files.
 
-The parts, one after the other, are nearly a zip archive: only the central directory, at the end,
-still counts every offset from the start of the part that it lies in. Here the parts are shown as
-one long file whose central directory is replaced by one that counts from the very start. That is
-what ``zip -s 0`` writes, but it needs no second copy of the data on disk.
+The parts of a split zip (``X.z01``, ``X.z02``, …, ``X.zip``), one after the other, are nearly a zip
+archive: only the central directory, at the end, still counts every offset from the start of the
+part that it lies in. Here the parts are shown as one long file whose central directory is replaced
+by one that counts from the very start. That is what ``zip -s 0`` writes, but it needs no second
+copy of the data on disk.
 
 The format: PKWARE, ".ZIP File Format Specification", sections 4.3.12 to 4.3.16, 4.5.3 and 8.
 """
@@ -11,14 +12,25 @@ The format: PKWARE, ".ZIP File Format Specification", sections 4.3.12 to 4.3.16,
 from __future__ import annotations
 
 import io
+import shutil
+import stat
 import struct
+import tarfile
+import zipfile
 from bisect import bisect_right
 from collections.abc import Sequence
+from contextlib import closing
 from itertools import accumulate
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import Any
 
 from sonibook.errors import DatasetError
 
+_BLOCK = 1 << 20
+#: Sound is packed to a third at best, tables to a tenth. What grows more, beyond a gibibyte, is
+#: meant to fill the disk.
+EXPANSION = 20
+_HARMLESS = 1 << 30
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR64 = struct.Struct("<4sLQL")
@@ -29,30 +41,105 @@ _ZIP64_EXTRA = 1
 _ZIP64_VERSION = 45
 
 
+def unpack(parts: Sequence[Path], folder: Path, *, strip: bool = False) -> None:
+    """Unpack a zip, a split zip's parts in order, or a tar into a folder, which is made if missing.
+
+    `strip` leaves out the first folder of every path. DatasetError where the archive is damaged,
+    would grow more than `EXPANSION` times, or holds a link, a device, or a path that leads out of
+    the folder. Files unpacked before stay: unpack into a folder that can be thrown away.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    archive = parts[-1]
+    try:
+        if archive.suffix.lower() == ".zip":
+            _unpack_zip(parts, folder, strip)
+        else:
+            _unpack_tar(archive, folder, strip)
+    except (DatasetError, OSError):
+        raise
+    except Exception as error:
+        # What damaged archives raise is not documented: encrypted members, methods of packing that
+        # are not known, numbers out of range.
+        raise DatasetError(f"{archive}: is damaged ({error}): fetch it again.") from None
+
+
+def _unpack_zip(parts: Sequence[Path], folder: Path, strip: bool) -> None:
+    with closing(open_split_zip(parts)) as joined, zipfile.ZipFile(joined) as archive:
+        room = _Room(parts)
+        for member in archive.infolist():
+            kind = stat.S_IFMT(member.external_attr >> 16)
+            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
+                raise _refusal(parts[-1], member.filename, "is a link or a device")
+            target = _target(parts[-1], member.filename, folder, strip)
+            if target is None or member.is_dir():
+                continue
+            room.take(member.file_size)
+            with archive.open(member) as source:
+                _write(source, target)
+
+
+def _unpack_tar(path: Path, folder: Path, strip: bool) -> None:
+    # As a stream: looking at all names first would unpack gigabytes twice.
+    with tarfile.open(path, "r|*") as archive:
+        room = _Room([path])
+        for member in archive:
+            room.take(member.size)
+            if not (member.isreg() or member.isdir()):
+                raise _refusal(path, member.name, "is a link or a device")
+            target = _target(path, member.name, folder, strip)
+            source = archive.extractfile(member)
+            if target is not None and source is not None:
+                with source:
+                    _write(source, target)
+
+
+class _Room:
+    """How much an archive may still unpack to; no member yields more than it says."""
+
+    def __init__(self, parts: Sequence[Path]) -> None:
+        self.archive = parts[-1]
+        self.left = max(EXPANSION * sum(part.stat().st_size for part in parts), _HARMLESS)
+
+    def take(self, size: int) -> None:
+        self.left -= size
+        if self.left < 0:
+            raise DatasetError(
+                f"{self.archive}: unpacks to more than {EXPANSION} times its size, which no data "
+                "set does: nothing of it was kept."
+            )
+
+
+def _write(source: Any, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with target.open("wb") as file:
+        shutil.copyfileobj(source, file, _BLOCK)
+
+
+def _target(archive: Path, name: str, folder: Path, strip: bool) -> Path | None:
+    """Where a member goes; None if nothing of its path is left."""
+    path = PurePosixPath(name)
+    # Windows would take backslashes and drives for what they are to it.
+    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name.split("/")[0]:
+        raise _refusal(archive, name, "leads out of the folder")
+    parts = path.parts[1:] if strip else path.parts
+    return folder.joinpath(*parts) if parts else None
+
+
+def _refusal(archive: Path, name: str, reason: str) -> DatasetError:
+    return DatasetError(f"{archive}: its member {name!r} {reason}: nothing of it was kept.")
+
+
 def open_split_zip(parts: Sequence[Path]) -> io.BufferedReader:
-    """The parts of a split zip archive as one readable archive.
+    """A split zip's parts, in order, or one whole zip, as one readable archive.
 
-    Parameters
-    ----------
-    parts : sequence of Path
-        In order: ``X.z01``, ``X.z02``, …, ``X.zip``. One part alone is a plain archive.
-
-    Returns
-    -------
-    file object
-        For `zipfile.ZipFile`, or to be copied into a file that any program unpacks.
-
-    Raises
-    ------
-    DatasetError
-        If parts are missing or damaged.
+    DatasetError if parts are missing or damaged.
     """
     joined = _Joined(parts)
     try:
         joined.tail, joined.tail_start = _new_directory(joined, parts[-1])
     except (struct.error, ValueError) as error:
         joined.close()
-        raise DatasetError(f"{parts[-1]}: is no whole zip archive ({error}).") from None
+        raise DatasetError(f"{parts[-1]}: is not a whole zip archive ({error}).") from None
     except DatasetError:
         joined.close()
         raise
@@ -121,8 +208,8 @@ def _new_directory(joined: _Joined, last: Path) -> tuple[bytes, int]:
     record = _END.unpack(joined.read_at(end_at, _END.size))
     _, disk, first_disk, _, count, size, offset, _ = record
     if _FULL16 in (disk, first_disk, count) or _FULL32 in (size, offset):
-        place = joined.read_at(end_at - _LOCATOR64.size, _LOCATOR64.size)
-        signature, end64_disk, end64_offset, disks = _LOCATOR64.unpack(place)
+        locator = joined.read_at(end_at - _LOCATOR64.size, _LOCATOR64.size)
+        signature, end64_disk, end64_offset, disks = _LOCATOR64.unpack(locator)
         if signature != b"PK\6\7":
             raise ValueError("it has no zip64 locator")
         _check_parts(joined, last, disks)
@@ -216,8 +303,8 @@ def _wide(fields: Sequence[int], zip64: bytes) -> tuple[int, int, int, int]:
         if narrow != full:
             return narrow
         # An old writer may fill a field without meaning it.
-        found = stream.read(struct.calcsize(form))
-        return struct.unpack(form, found)[0] if found else narrow
+        wide = stream.read(struct.calcsize(form))
+        return struct.unpack(form, wide)[0] if wide else narrow
 
     usize = value(fields[8], _FULL32, "<Q")
     csize = value(fields[7], _FULL32, "<Q")
