@@ -14,7 +14,7 @@ condition: ``{("coherence", "another clip"): …}``.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, Unpack
 
@@ -131,6 +131,7 @@ def table_rows(
     networks: Sequence[Network],
     arrays: Mapping[tuple[str, str, str], Float[ndarray, "clips ..."]],
     *,
+    layers: Sequence[int] | None = None,
     seed: int = 0,
 ) -> Iterator[Row]:
     """Means over clips with their 95 % intervals, network by network.
@@ -141,6 +142,8 @@ def table_rows(
     arrays : mapping from (network, quantity, condition) to ndarray
         Shape (clips,), or (clips, layers) for a row a layer; the network is empty for what concerns
         none.
+    layers : sequence of int, or None
+        Which those are; None for 1, 2, 3, ….
     seed : int >= 0
         Of the bootstrap.
 
@@ -148,26 +151,21 @@ def table_rows(
     ------
     Row
     """
-    identity = {
-        network.name: {
-            "network": network.name,
-            "regime": network.regime,
-            "seed": network.seed,
-            "baseline": network.baseline,
-        }
-        for network in networks
-    }
+    identity = {network.name: network.identity for network in networks}
     order = [*identity, ""]
     for network, quantity, condition in sorted(arrays, key=lambda name: order.index(name[0])):
         array = arrays[network, quantity, condition]
-        columns = array if array.ndim == 2 else array[:, None]
-        for layer, found in enumerate(estimates(columns, seed=seed), start=1):
+        of_layers: Iterable[int | None] = (
+            [None] if array.ndim == 1 else layers or range(1, array.shape[1] + 1)
+        )
+        found = estimates(array.reshape(len(array), -1), seed=seed)
+        for layer, mean in zip(of_layers, found, strict=True):
             yield Row(
                 **identity.get(network, {}),
-                layer=layer if array.ndim == 2 else None,
+                layer=layer,
                 quantity=quantity,
                 condition=condition,
-                **found.model_dump(),
+                **mean.model_dump(),
             )
 
 

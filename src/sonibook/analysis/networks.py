@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -46,6 +46,16 @@ class Network:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "regime", self.regime or self.name)
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """The fields of a `Row` that say which network it is of."""
+        return {
+            "network": self.name,
+            "regime": self.regime,
+            "seed": self.seed,
+            "baseline": self.baseline,
+        }
 
 
 #: What analyses take: networks by name, or with all that is known of each.

@@ -37,6 +37,8 @@ class Panel:
     title : str
     options : dict
         Of `matplotlib.axes.Axes.set`, such as ``ylim`` and ``yscale``.
+    network : str
+        The only one to draw; empty for all.
     """
 
     quantity: str
@@ -45,10 +47,17 @@ class Panel:
     references: tuple[str, ...] = ()
     title: str = ""
     options: dict[str, Any] = field(default_factory=dict)
+    network: str = ""
 
 
 def figure_over_layers(
-    result: ResultTable, panels: Sequence[Panel], *, what: str, width: float = 0.0
+    result: ResultTable,
+    panels: Sequence[Panel],
+    *,
+    what: str,
+    width: float = 0.0,
+    columns: int = 0,
+    words: str = "",
 ) -> Picture:
     """Draw quantities of a result over layers, each mean with its 95 % interval as a band.
 
@@ -58,11 +67,15 @@ def figure_over_layers(
     ----------
     result : ResultTable
     panels : sequence of Panel
-        Side by side; one legend for all.
+        One legend for all.
     what : str
-        What is drawn, for the alternative text, which goes on with each curve in words.
+        What is drawn, for the alternative text.
     width : float >= 0, in inches
-        0 for what suits the number of panels.
+        0 for what suits the number of columns.
+    columns : int >= 0
+        Panels in a row; 0 for all of them.
+    words : str
+        How the alternative text goes on; if empty, with each curve in words.
 
     Returns
     -------
@@ -70,37 +83,39 @@ def figure_over_layers(
     """
     layers = sorted({row.layer for row in result.rows if row.layer is not None})
     labels: dict[str, Any] = {}
-    words = []
+    curves = []
+    columns = columns or len(panels)
+    rows = -(-len(panels) // columns)
     with look():
-        figure = new_figure(width or (7.0 if len(panels) == 1 else 4.2 * len(panels)), 3.4)
-        for axes, panel in zip(
-            figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True
-        ):
-            words += _draw_panel(axes, result, panel, layers)
+        figure = new_figure(width or (7.0 if columns == 1 else 4.2 * columns), 0.6 + 2.8 * rows)
+        grid = figure.subplots(rows, columns, squeeze=False).flat
+        for axes, panel in zip(grid, panels, strict=False):
+            curves += draw_panel(axes, result, panel, layers)
             over_layers(axes, layers, ylabel=panel.ylabel, title=panel.title, **panel.options)
             handles, names = axes.get_legend_handles_labels()
             labels |= dict(zip(names, handles, strict=True))
         figure.legend(labels.values(), labels, loc="outside right center")
     clips = f"over {result.data.clips} clips"
-    return picture(figure, alt=f"{what}, layer by layer, {clips}. {'; '.join(words)}.")
+    return picture(figure, alt=f"{what}, layer by layer, {clips}. {words or '; '.join(curves)}.")
 
 
-def _draw_panel(axes: Axes, result: ResultTable, panel: Panel, layers: Sequence[int]) -> list[str]:
+def draw_panel(axes: Axes, result: ResultTable, panel: Panel, layers: Sequence[int]) -> list[str]:
     """Draw the curves of one panel, and put them in words."""
-    names = result.names()
-    regimes = list(dict.fromkeys(row.regime for row in result.rows if row.network))
-    seeds = {regime: {row.network for row in result.select(regime=regime)} for regime in regimes}
+    names = [panel.network] if panel.network else result.names()
+    regimes: dict[str, list[str]] = {}
+    for name in names:
+        regimes.setdefault(result.select(network=name)[0].regime, []).append(name)
     words = []
     number = 0
     for condition in panel.conditions:
-        for regime in regimes:
-            for network in (name for name in names if name in seeds[regime]):
+        for same in regimes.values():
+            for network in same:
                 rows = result.select(network=network, quantity=panel.quantity, condition=condition)
                 if not rows or (rows[0].baseline and condition != panel.conditions[0]):
                     continue
-                first = network == next(name for name in names if name in seeds[regime])
-                label = ", ".join(filter(None, (network, condition)))
-                thin = len(seeds[regime]) - 1
+                first = network == same[0]
+                label = ", ".join(filter(None, ("" if panel.network else network, condition)))
+                thin = len(same) - 1
                 draw_estimates(
                     axes,
                     [row.layer or 0 for row in rows],
@@ -114,7 +129,7 @@ def _draw_panel(axes: Axes, result: ResultTable, panel: Panel, layers: Sequence[
                     words.append(course(label, [row.layer or 0 for row in rows], rows))
             number += 1
     for condition in panel.references:
-        rows = _reference(result, panel.quantity, condition)
+        rows = _reference(result, panel, condition)
         if rows:
             flat = rows[0].layer is None
             curve = rows * len(layers) if flat else rows
@@ -125,9 +140,20 @@ def _draw_panel(axes: Axes, result: ResultTable, panel: Panel, layers: Sequence[
     return words
 
 
-def _reference(result: ResultTable, quantity: str, condition: str) -> tuple[Row, ...]:
+def first_of_regimes(result: ResultTable) -> list[str]:
+    """The first network of each regime, for figures with a panel for each network."""
+    regimes: dict[str, str] = {}
+    for row in result.rows:
+        if row.network:
+            regimes.setdefault(row.regime, row.network)
+    return [*regimes.values()]
+
+
+def _reference(result: ResultTable, panel: Panel, condition: str) -> tuple[Row, ...]:
     """The rows of a condition that concern no network, or else those of the first network."""
-    rows = result.select(quantity=quantity, condition=condition)
+    rows = result.select(quantity=panel.quantity, condition=condition)
+    if panel.network:
+        rows = tuple(row for row in rows if row.network in ("", panel.network))
     return tuple(row for row in rows if row.network == rows[0].network) if rows else ()
 
 
