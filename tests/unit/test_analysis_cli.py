@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,8 @@ from sonibook.analysis.coherence import CoherenceResult
 from sonibook.analysis.evolution import EvolutionResult
 from sonibook.analysis.selectivity import SelectivityResult
 from sonibook.cli import main
-from sonibook.cli.analyse.options import open_networks
+from sonibook.cli.analyse import commands
+from sonibook.cli.analyse.shared import open_networks
 from sonibook.datasets import Soundscapes, open_dataset
 from sonibook.model.checkpoint import load_encoder, save_checkpoint
 from sonibook.model.encoder import CNN12
@@ -165,29 +168,29 @@ def test_ctrl_c_leaves_what_was_measured_and_no_process(tmp_path):
 
 def test_networks_by_name_file_and_seed(kept):
     found = open_networks([str(kept[0]), "random", "random:7"], width=1 / 16, seed=3)
-    assert list(found) == ["epoch-0000", "random", "random:7"]
-    for name, seed in (("random", 3), ("random:7", 7)):
+    assert [network.name for network in found] == ["epoch-0000", "random", "random:7"]
+    assert [network.regime for network in found] == ["epoch-0000", "random", "random"]
+    for network, seed in zip(found[1:], (3, 7), strict=True):
         expected = CNN12(width=1 / 16, seed=seed).features.conv1.weight
-        assert (found[name].features.conv1.weight == expected).all()
+        assert (network.module.features.conv1.weight == expected).all()
+        assert network.seed == seed
     expected = load_encoder(kept[0]).features.conv1.weight
-    assert (found["epoch-0000"].features.conv1.weight == expected).all()
-    assert not any(network.training for network in found.values())
+    assert (found[0].module.features.conv1.weight == expected).all()
+    assert not any(network.module.training for network in found)
 
 
 def test_files_of_one_name_are_called_by_their_paths(kept, tmp_path):
     other = tmp_path / kept[0].name
     other.write_bytes(kept[0].read_bytes())
-    assert list(open_networks([str(kept[0]), str(other)], width=1.0, seed=0)) == [
-        str(kept[0]),
-        str(other),
-    ]
+    found = open_networks([str(kept[0]), str(other)], width=1.0, seed=0)
+    assert [network.name for network in found] == [str(kept[0]), str(other)]
 
 
 @pytest.mark.parametrize(
     ("arguments", "reason"),
     [
         (("coherence", *TINY, "--figure", "figure.gif"), "ends in .png, .svg, .pdf"),
-        (("coherence", "random:x"), "'x' is no seed"),
+        (("coherence", "random:x"), "'x' is not a seed"),
         (("coherence", "random", "random"), "random is named twice"),
         (("coherence", "missing"), "no such file"),
         (("coherence", *TINY, "-k", "500"), "k 500 is impossible"),
@@ -205,10 +208,44 @@ def test_what_is_wrong_is_said_in_one_sentence(run, tmp_path, monkeypatch, argum
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("name", "regime", "seed"),
+    [
+        ("contrastive", "contrastive", 0),
+        ("esc40-supervised-1", "supervised", 1),
+        ("supervised", "supervised, esc50", 0),
+        ("contrastive-plain", "contrastive, not normalised", 0),
+    ],
+)
+def test_what_a_network_is_is_said_by_its_card(name, regime, seed):
+    (found,) = open_networks([name], width=1.0, seed=9)
+    assert (found.name, found.regime, found.seed) == (name, regime, seed)
+
+
+@pytest.mark.parametrize(
+    ("command", "home"),
+    [
+        ("activations", "activations:top_activations"),
+        ("coherence", "coherence:coherence_by_layer"),
+        ("selectivity", "selectivity:selectivity_by_layer"),
+        ("evolution", "evolution:feature_evolution"),
+        ("ablation", "ablation:ablate"),
+    ],
+)
+def test_defaults_are_those_of_the_library(command, home):
+    module, name = home.split(":")
+    function = getattr(import_module(f"sonibook.analysis.{module}"), name)
+    own = inspect.signature(function).parameters
+    asked = inspect.signature(getattr(commands, command)).parameters
+    shared = [option for option in asked if option in own]
+    assert all(asked[option].default == own[option].default for option in shared), shared
+    assert shared
+
+
 def test_filters_and_epochs_that_are_none_are_refused(run, kept):
     code, _, err = run("analyse", "evolution", *kept, *SCENES, "--filter", "8")
     assert code == 2
-    assert "'8' is no LAYER:FILTER such as 8:17" in err
+    assert "'8' is not LAYER:FILTER such as 8:17" in err
     code, _, err = run("analyse", "evolution", kept[0], kept[0], *SCENES)
     assert code == 2
     assert "another checkpoint of epoch 0" in err

@@ -11,6 +11,8 @@ import torch
 from torch import nn
 
 from sonibook.errors import AnalysisError
+from sonibook.model.checkpoint import load_encoder, read_card
+from sonibook.model.encoder import CNN12
 from sonibook.model.layers import he_normal
 from sonibook.model.norms import FoldableConv1d
 from sonibook.model.stack import Block, blocks_of
@@ -168,3 +170,47 @@ def mixed(
         if chosen.pool > 1:
             modules.append(nn.MaxPool1d(chosen.pool))
     return nn.Sequential(*modules)
+
+
+def load_network(file: str | None, name: str, *, width: float = 0.25, seed: int = 0) -> Network:
+    """A published network with what its card says of it, or an untrained one.
+
+    Parameters
+    ----------
+    file : str or None
+        As for `sonibook.load_encoder`; None for He weights.
+    name : str
+        Its name in results.
+    width : float > 0
+        Of an untrained one.
+    seed : int >= 0
+        Of an untrained one.
+
+    Returns
+    -------
+    Network
+        Its regime is ``"supervised"`` or ``"contrastive"``, and whatever sets it apart from the
+        usual networks of that kind: other data, width, or no normalisation.
+
+    Raises
+    ------
+    CheckpointError
+        As `sonibook.load_encoder`.
+    """
+    if file is None:
+        return Network(name, CNN12(width=width, seed=seed).eval(), RANDOM, seed)
+    module, card = load_encoder(file), read_card(file)
+    config = card.get("config") or {}
+    kind = {"cross_entropy": "supervised", "nt_xent": "contrastive"}.get(
+        str(config.get("objective"))
+    )
+    if kind is None:
+        return Network(name, module)
+    data, norm = config["data"].get("name"), config["encoder"].get("norm")
+    apart = (
+        "" if data == "esc40" else str(data),
+        "not normalised" if norm == "none" else "",
+        "" if module.width == 0.25 else f"width {module.width:g}",
+    )
+    regime = ", ".join(filter(None, (kind, *apart)))
+    return Network(name, module, regime, int(config.get("seed", 0)))

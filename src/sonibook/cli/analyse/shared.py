@@ -1,0 +1,355 @@
+"""What the analyses share on the command line: networks, data, and where results go.
+
+A command declares what is its own, and gets everything else opened in an `Asked`::
+
+    @analysis("sonibook analyse coherence supervised --dataset soundscapes --limit 40")
+    def coherence(asked: Asked, k: Annotated[int, typer.Option("-k", min=1, help="…")] = 5) -> None:
+        found = coherence_by_layer(asked.networks, asked.data, k=k, **asked.streaming)
+        asked.finish(found, coherence_figure, show=["coherence"])
+"""
+
+from __future__ import annotations
+
+import inspect
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from sonibook.cli.inputs import (
+    ALL_FOLDS,
+    DataOptions,
+    DataRoot,
+    open_data,
+    parse_folds,
+    parse_numbers,
+)
+from sonibook.cli.output import examples, shown, table
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sonibook.analysis.networks import Network
+    from sonibook.analysis.result import Result, ResultTable
+    from sonibook.analysis.stream import Streaming
+    from sonibook.datasets import Dataset
+    from sonibook.plots.style import Picture
+
+_FIGURES = (".png", ".svg", ".pdf")
+_RANDOM = "random"
+
+Probe = Annotated[
+    bool,
+    typer.Option(
+        "--probe",
+        help="Let a linear probe on each frozen encoder name the classes, fitted to split train "
+        "or the other folds.",
+    ),
+]
+ProbeLayer = Annotated[
+    int, typer.Option(min=1, help="Layer whose mean feature maps the probe sees.")
+]
+Level = Annotated[
+    Literal["peak", "least squares"],
+    typer.Option(help="At which level sounds are subtracted: the clip's peak, or the best fit."),
+]
+Residual = Annotated[
+    Literal["as is", "unit peak"], typer.Option(help="How the network hears what is left.")
+]
+Layers = Annotated[
+    str | None, typer.Option(help="Listen to these layers, such as 3,8,11.", show_default="all")
+]
+
+analyse_commands = typer.Typer(
+    help="Measure what filters respond to over a data set, beside controls.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    epilog=examples(
+        "sonibook analyse coherence supervised --dataset soundscapes --limit 40",
+        "sonibook analyse coherence supervised random --dataset esc10 --out coherence.json "
+        "--figure coherence.png",
+    )
+    + "\n\nWith --out, what was interrupted goes on where it stood when run again.",
+)
+
+
+@dataclass(frozen=True)
+class Asked:
+    """What the shared options of an analysis name; opened when first asked for."""
+
+    names: tuple[str, ...]
+    part: Mapping[str, Any]
+    width: float
+    seed: int
+    streaming: Streaming
+    out: Path | None
+    figure: Path | None
+
+    @cached_property
+    def data(self) -> Dataset:
+        """The clips to measure on: split test, unless a user says."""
+        part = dict(self.part)
+        split, folds = part.pop("split"), part.pop("folds")
+        which = {"split": split or "test"} if folds is None else {"folds": parse_folds(folds)}
+        return open_data(**part, **which)
+
+    @cached_property
+    def networks(self) -> list[Network]:
+        """The networks, with what their cards say of them."""
+        return open_networks(self.names, width=self.width, seed=self.seed)
+
+    @property
+    def modules(self) -> dict[str, Any]:
+        """The networks alone, by name."""
+        return {network.name: network.module for network in self.networks}
+
+    @property
+    def training(self) -> Dataset:
+        """What probes may be fitted to: split train, or the folds that are not measured on."""
+        part = dict(self.part)
+        split, folds = part.pop("split"), part.pop("folds")
+        if split in ("train", "all"):
+            raise typer.BadParameter(
+                "probes are fitted to split train: measure on another.", param_hint="--split"
+            )
+        tested = parse_folds(folds)
+        if tested is None:
+            return open_data(**part, split="train")
+        return open_data(**part, folds=[fold for fold in ALL_FOLDS if fold not in tested])
+
+    def classifiers(self, probe: bool, layer: int) -> dict[str, nn.Module]:
+        """The networks as classifiers of the data's classes: published ones, or linear probes."""
+        from sonibook.training.probe import probed
+
+        if not probe:
+            return _published_classifiers(self.names, self.data)
+        data, training = self.data, self.training
+        del data  # a data set that is not there is told of before probes are fitted
+        return {
+            name: probed(encoder, training, layer=layer, seed=self.seed, progress=True)
+            for name, encoder in self.modules.items()
+        }
+
+    def finish(
+        self, result: Result, draw: Callable[[Any], Picture], *, show: Sequence[str] = ()
+    ) -> None:
+        """Say what was measured and on what, write the result, and draw it, where asked for.
+
+        `show` names the quantities of a `ResultTable` to print. The figure's alternative text goes
+        into its file.
+        """
+        from sonibook.analysis.result import ResultTable
+        from sonibook.files import atomic
+
+        if isinstance(result, ResultTable):
+            typer.echo(_table_of(result, show))
+        data = result.data
+        skipped = ", ".join(f"{count} {reason}" for reason, count in data.skipped.items())
+        note = f"; skipped: {skipped}" if skipped else ""
+        typer.echo(f"{data.dataset} ({data.split}), {data.clips} of {data.size} clips{note}")
+        if self.out is not None:
+            result.write(self.out)
+            typer.echo(f"Written to {shown(self.out)}")
+        if self.figure is not None:
+            kind = self.figure.suffix.lower().lstrip(".")
+            picture = draw(result)
+            key = "Subject" if kind == "pdf" else "Description"
+            with atomic(self.figure) as temporary:
+                picture.figure.savefig(temporary, format=kind, dpi=150, metadata={key: picture.alt})
+            typer.echo(f"Drawn to {shown(self.figure)}")
+
+
+def _all_options(
+    networks: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NETWORK",
+            help="Shipped names, .safetensors files, or 'random' or 'random:SEED' for an untrained "
+            "encoder.",
+        ),
+    ],
+    dataset: Annotated[
+        str, typer.Option("--dataset", "-d", help="Data set to measure on (sonibook data list).")
+    ],
+    split: Annotated[
+        str | None, typer.Option(help="Measure on this split.", show_default="test")
+    ] = None,
+    folds: Annotated[
+        str | None, typer.Option(help="Measure on these folds (ESC-50), such as 5.")
+    ] = None,
+    options: DataOptions = None,
+    data_root: DataRoot = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn at random.")] = 0,
+    width: Annotated[float, typer.Option(min=1 / 64, help="Of untrained encoders.")] = 0.25,
+    limit: Annotated[
+        int | None,
+        typer.Option(min=1, help="Measure only so many clips, evenly spaced: for a quick look."),
+    ] = None,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Processes to measure with.", show_default="all cores")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write the result as JSON.", dir_okay=False)
+    ] = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option("--figure", help="Draw the result (.png, .svg or .pdf).", dir_okay=False),
+    ] = None,
+) -> None:
+    """The options of every analysis, for `analysis` to take from."""
+
+
+def analysis(
+    *lines: str,
+    networks: Any = None,
+    dataset: str | None = None,
+    without: Sequence[str] = (),
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make an analysis of a function that takes an `Asked` and its own options.
+
+    Parameters
+    ----------
+    *lines : str
+        Examples for its help.
+    networks : annotation or None
+        What the command takes in the place of networks.
+    dataset : str or None
+        The default data set; None has none.
+    without : sequence of str
+        Shared options that it does not have.
+
+    Returns
+    -------
+    callable
+    """
+    shared = inspect.signature(_all_options, eval_str=True).parameters
+
+    def decorate(body: Callable[..., None]) -> Callable[..., None]:
+        _, *own = inspect.signature(body, eval_str=True).parameters.values()
+        keyword = inspect.Parameter.KEYWORD_ONLY
+        places = ["networks", "dataset", "split", "folds", "options", "data_root"]
+        first = [shared[name] for name in places if name not in without]
+        last = [shared[name] for name in shared if name not in (*places, *without)]
+        every = [parameter.replace(kind=keyword) for parameter in (*first, *own, *last)]
+        if networks is not None:
+            every[0] = every[0].replace(annotation=networks)
+        if dataset is not None:
+            every[1] = every[1].replace(default=dataset)
+
+        def command(**given: Any) -> None:
+            mine = {parameter.name: given.pop(parameter.name) for parameter in own}
+            names = given["networks"]
+            root, pairs = given.get("data_root"), given.get("options")
+            split, folds = given.get("split"), given.get("folds")
+            if split is not None and folds is not None:
+                raise typer.BadParameter("give either --folds or --split.", param_hint="--split")
+            part = {"name": given["dataset"], "root": root, "pairs": pairs}
+            out, figure = given["out"], given["figure"]
+            processes, limit = given["processes"], given["limit"]
+            with streamed(out, figure, processes=processes, limit=limit) as streaming:
+                asked = Asked(
+                    names=(names,) if isinstance(names, str) else tuple(names),
+                    part=part | {"split": split, "folds": folds},
+                    width=given.get("width", 0.25),
+                    seed=given["seed"],
+                    streaming=streaming,
+                    out=out,
+                    figure=figure,
+                )
+                body(asked, **mine)
+
+        command.__doc__ = body.__doc__
+        command.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+        command.__annotations__ = {parameter.name: parameter.annotation for parameter in every} | {
+            "return": None
+        }
+        analyse_commands.command(body.__name__, epilog=examples(*lines))(command)
+        return body
+
+    return decorate
+
+
+@contextmanager
+def streamed(
+    out: Path | None, figure: Path | None, *, processes: int | None, limit: int | None
+) -> Iterator[Streaming]:
+    """How an analysis streams: its chunks are kept beside `out` until all is written."""
+    if figure is not None and figure.suffix.lower() not in _FIGURES:
+        raise typer.BadParameter(
+            f"{shown(figure)}: choose a name that ends in {', '.join(_FIGURES)}.",
+            param_hint="--figure",
+        )
+    parts = None if out is None else out.with_name(f".{out.name}.parts")
+    try:
+        yield {"parts": parts, "processes": processes, "limit": limit}
+    except KeyboardInterrupt:
+        if parts is not None and parts.is_dir():
+            typer.echo("What was measured is kept: run the same again to go on.", err=True)
+        raise
+    if parts is not None:
+        shutil.rmtree(parts, ignore_errors=True)
+
+
+def open_networks(names: Sequence[str], *, width: float, seed: int) -> list[Network]:
+    """Networks as a user names them; a file is called by its stem, where that tells it apart.
+
+    `width` is of untrained encoders, `seed` of ``random``; ``random:SEED`` has its own.
+    """
+    from sonibook.analysis.networks import load_network
+
+    short = Counter(Path(name).stem for name in names)
+    found: dict[str, Network] = {}
+    for name in names:
+        kind, _, own_seed = name.partition(":")
+        title = Path(name).stem if short[Path(name).stem] == 1 else name
+        if title in found:
+            raise typer.BadParameter(f"{name} is named twice.", param_hint="NETWORK")
+        untrained = kind == _RANDOM
+        if untrained and own_seed and not own_seed.isdecimal():
+            raise typer.BadParameter(f"{name}: {own_seed!r} is not a seed.", param_hint="NETWORK")
+        own = int(own_seed or seed) if untrained else 0
+        found[title] = load_network(None if untrained else name, title, width=width, seed=own)
+    return list(found.values())
+
+
+def _published_classifiers(names: Sequence[str], data: Dataset) -> dict[str, nn.Module]:
+    """Published classifiers, whose classes must be the data's."""
+    from sonibook.errors import CheckpointError
+    from sonibook.model.checkpoint import load_classifier
+
+    for name in names:
+        if name.partition(":")[0] == _RANDOM:
+            raise typer.BadParameter(f"{name} names no classes: add --probe.", param_hint="NETWORK")
+    found: dict[str, nn.Module] = {}
+    for network, name in zip(open_networks(names, width=1.0, seed=0), names, strict=True):
+        classifier = load_classifier(name)
+        if classifier.classes != data.classes:
+            raise CheckpointError(
+                f"{name} does not name the {len(data.classes)} classes of {data.name}: take the "
+                "data set it was trained for, or add --probe."
+            )
+        found[network.name] = classifier
+    return found
+
+
+def parse_layers(text: str | None) -> tuple[int, ...] | None:
+    """Layers, separated by commas, such as ``3,8,11``; None for all."""
+    return None if text is None else parse_numbers(text, "layers", such_as="3,8,11")
+
+
+def _table_of(result: ResultTable, quantities: Sequence[str]) -> str:
+    """Some quantities of a result, leaving out columns that hold nothing."""
+    rows = result.select(quantity=frozenset(quantities))
+    columns = [
+        name
+        for name in ("layer", "network", "quantity", "condition")
+        if len({getattr(row, name) for row in rows}) > 1
+    ]
+    columns += ["mean", "low", "high", "clips"]
+    return table(columns, [[getattr(row, name) for name in columns] for row in rows])
