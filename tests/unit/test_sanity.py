@@ -13,13 +13,6 @@ from torch import nn
 
 from sonibook import CNN12, open_dataset, sonify
 from sonibook.analysis.estimates import estimates
-from sonibook.analysis.likeness import (
-    log_spectral_distance,
-    mel_levels,
-    rank_correlation,
-    spectrogram_correlation,
-    structural_similarity,
-)
 from sonibook.analysis.networks import mixed, untrained
 from sonibook.analysis.result import estimate
 from sonibook.analysis.sanity import BASELINES, MEASURES, Sanity, SanityResult, sanity
@@ -27,6 +20,13 @@ from sonibook.analysis.stream import seeded
 from sonibook.cli import main
 from sonibook.datasets import Clip, Dataset
 from sonibook.errors import AnalysisError, LayerError
+from sonibook.metrics.similarity import (
+    log_spectral_distance,
+    mel_levels,
+    rank_correlation,
+    spectrogram_correlation,
+    structural_similarity,
+)
 from sonibook.model.norms import StandardisedConv1d
 from sonibook.model.stack import blocks_of
 

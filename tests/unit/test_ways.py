@@ -11,7 +11,6 @@ from torch import nn
 
 from sonibook import CNN12, ForwardPass
 from sonibook.analysis import mean_top_coherence
-from sonibook.analysis.likeness import spectrogram_correlation
 from sonibook.analysis.stems import HOLDINGS
 from sonibook.analysis.ways import MEASURES, WaysResult, ways
 from sonibook.cli import main
@@ -21,6 +20,7 @@ from sonibook.deconvnet.backward import max_unpool
 from sonibook.deconvnet.forward import max_pool
 from sonibook.deconvnet.unpooling import UNPOOLING, insert_zeros, interpolate, repeat
 from sonibook.errors import AnalysisError, LayerError
+from sonibook.metrics.similarity import spectrogram_correlation
 
 #: A map may be silent; `ways` counts it, and `sonify_together` says so.
 pytestmark = pytest.mark.filterwarnings("ignore::sonibook.errors.SonibookWarning")

@@ -23,7 +23,6 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from sonibook.analysis.activations import NetworkActivations, TopClip, top_activations
-from sonibook.analysis.likeness import spectrogram_correlation
 from sonibook.analysis.result import Record, Result, key_of
 from sonibook.analysis.stream import Streaming, quietly_on_one_thread, seeded
 from sonibook.audio import SAMPLE_RATE
@@ -31,6 +30,7 @@ from sonibook.datasets.base import Dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
 from sonibook.metrics.coherence import mean_top_coherence
+from sonibook.metrics.similarity import spectrogram_correlation
 from sonibook.model.stack import blocks_of, check_filters
 
 #: Bands and frames of the small spectrograms that a result holds, and their range in dB.

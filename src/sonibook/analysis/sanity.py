@@ -28,18 +28,18 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from sonibook.analysis.estimates import estimates
-from sonibook.analysis.likeness import (
-    log_spectral_distance,
-    rank_correlation,
-    spectrogram_correlation,
-    structural_similarity,
-)
 from sonibook.analysis.networks import mixed, untrained
 from sonibook.analysis.result import Estimate, Measured, Record, Result, key_of
 from sonibook.analysis.stream import Streaming, gather, seeded, stream
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
+from sonibook.metrics.similarity import (
+    log_spectral_distance,
+    rank_correlation,
+    spectrogram_correlation,
+    structural_similarity,
+)
 from sonibook.model.stack import Block, blocks_of, check_layer
 
 #: How alike two sounds are: the higher the more alike, but for the distance.

@@ -18,7 +18,6 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from sonibook.analysis.estimates import estimates
-from sonibook.analysis.likeness import spectrogram_correlation
 from sonibook.analysis.result import Estimate, Measured, Record, Result, key_of
 from sonibook.analysis.scenes import SceneClip, SceneClips
 from sonibook.analysis.stems import HOLDINGS, holdings
@@ -29,6 +28,7 @@ from sonibook.deconvnet.backward import ForwardPass
 from sonibook.deconvnet.unpooling import UNPOOLING
 from sonibook.errors import AnalysisError
 from sonibook.metrics.coherence import mean_top_coherence
+from sonibook.metrics.similarity import spectrogram_correlation
 from sonibook.model.stack import blocks_of, check_layer
 
 Start = Literal["most active filter", "whole layer"]

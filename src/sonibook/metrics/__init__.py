@@ -1,4 +1,4 @@
-"""How good a network is (`scores`), and how sure one can be of that (`intervals`)."""
+"""How good a network is (`scores`), how sure that is (`intervals`), how similar sounds are."""
 
 from sonibook.metrics.intervals import (
     bootstrap_interval,

@@ -1,7 +1,7 @@
-"""How alike two sounds are: by the measures of the literature, and as a listener would judge.
+"""How similar two sounds are: by the measures of the literature, and as a listener would judge.
 
-None of them sees gain or sign, because a sonification's level is arbitrary; all of them work on
-pairs, and give NaN for a pair of which one is silent.
+None of them depends on gain or sign, because a sonification's level is arbitrary. All of them take
+pairs, and give NaN where one of the two is silent.
 
 References
 ----------
