@@ -17,6 +17,7 @@ from sonibook.datasets.folder import open_folder
 from sonibook.datasets.fsd50k import open_fsd50k
 from sonibook.datasets.fsdd import open_fsdd
 from sonibook.datasets.packed import open_packed
+from sonibook.datasets.pool import open_pool
 from sonibook.datasets.soundscapes import Soundscapes, compose
 from sonibook.datasets.speech_commands import open_speech_commands
 from sonibook.errors import DatasetError, SonibookError
@@ -49,7 +50,7 @@ def open_dataset(
     ----------
     name : str
         ``"audioset"``, ``"esc10"``, ``"esc40"``, ``"esc50"``, ``"folder"``, ``"fsd50k"``,
-        ``"fsdd"``, ``"packed"``, ``"soundscapes"`` or ``"speech_commands"``.
+        ``"fsdd"``, ``"packed"``, ``"pool"``, ``"soundscapes"`` or ``"speech_commands"``.
     root : str or Path, or None
         The folder the set's files lie in; the environment variable ``SONIBOOK_DATA`` if None.
         ``"soundscapes"`` needs none, unless `mixture_of` names a set that does.
@@ -61,9 +62,9 @@ def open_dataset(
         that they were made at.
     **options
         Of ``audioset``: `segments`. Of ``esc10``, ``esc40`` and ``esc50``: `folds`. Of ``fsdd``:
-        `speakers`. Of ``soundscapes``: `seed`, `size`, `duration`, `events`, `task` and `gains`
-        (see `Soundscapes`), and `mixture_of`, a data set or the name of one whose clips the
-        scenes are composed of, instead of synthesised events.
+        `speakers`. Of ``pool``: `sources`. Of ``soundscapes``: `seed`, `size`, `duration`,
+        `events`, `task` and `gains` (see `Soundscapes`), and `mixture_of`, a data set or the name
+        of one whose clips the scenes are composed of, instead of synthesised events.
 
     Returns
     -------
@@ -148,6 +149,7 @@ DATASETS: dict[str, tuple[Callable[..., Dataset], tuple[str, ...]]] = {
     "fsd50k": (open_fsd50k, ()),
     "fsdd": (open_fsdd, ("speakers",)),
     "packed": (open_packed, ()),
+    "pool": (open_pool, ("sources",)),
     "soundscapes": (_open_soundscapes, (*_SCENE_OPTIONS, "mixture_of")),
     "speech_commands": (open_speech_commands, ()),
 }

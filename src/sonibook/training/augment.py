@@ -1,20 +1,34 @@
-"""Augmentations of a batch of waveforms (paper, appendix A.2 and A.3).
+"""Augmentations of a batch of waveforms.
 
 Each takes waveforms of shape (batch, 1, time) and `Draws`, one stream of random numbers a row, and
 returns a new tensor of the same shape. Shapes never depend on what is drawn.
+
+Gain, noise, mask, mix-back and mixup are the paper's (appendix A.2 and A.3). The others are ours:
+what a microphone, a room or a loudspeaker does to a sound, and another sound behind it. Those that
+filter give a response over frequency, so that several cost one Fourier transform (`filtered`).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from sonibook.audio import SAMPLE_RATE
 from sonibook.training.config import AugmentConfig
 from sonibook.training.draws import Draws
 
 Waveforms = Float[Tensor, "batch 1 time"]
 Targets = Float[Tensor, "batch classes"]
+Frequencies = Float[Tensor, " frequency"]
+
+#: Samples of the longest reverberation, and of the silence that a filter may ring on into.
+ROOM_SAMPLES = SAMPLE_RATE // 2
+#: Where the equaliser draws its gains: evenly spaced in octaves.
+EQUALISED_HZ = tuple(20.0 * 200.0 ** (knot / 6) for knot in range(7))
 
 
 def _rms(x: Waveforms) -> Float[Tensor, "batch 1 1"]:
@@ -82,7 +96,9 @@ def mix_back(
 ) -> Waveforms:
     """Put another clip of the batch into the background of each, at a random ratio of levels.
 
-    The paper's background noise injection, akin to the mix-back of Fonseca et al. 2021.
+    The paper's background noise injection, akin to the mix-back of Fonseca et al. 2021. What is
+    mixed in is one of the crops that a contrastive loss pushes this one away from, though it now
+    holds both: `background` takes it from elsewhere.
 
     Parameters
     ----------
@@ -95,9 +111,33 @@ def mix_back(
     -------
     Tensor, shape (batch, 1, time)
     """
-    background = x[draws.partners()]
+    other = x[draws.partners()]
+    return background(x, other, min_snr_db=min_snr_db, max_snr_db=max_snr_db, draws=draws)
+
+
+def background(
+    x: Waveforms,
+    behind: Waveforms,
+    *,
+    min_snr_db: float = 0.0,
+    max_snr_db: float = 25.0,
+    draws: Draws,
+) -> Waveforms:
+    """Put a given sound into the background of each clip, at a random ratio of levels.
+
+    Parameters
+    ----------
+    x, behind : Tensor, shape (batch, 1, time)
+    min_snr_db, max_snr_db : float, in dB, RMS of the clip re RMS of the background
+        The ratio is uniform between them. A silent background adds nothing.
+    draws : Draws
+
+    Returns
+    -------
+    Tensor, shape (batch, 1, time)
+    """
     level = _rms(x) * 10 ** (-draws.uniform(min_snr_db, max_snr_db) / 20)
-    return x + background * (level / _rms(background).clamp_min(1e-8))
+    return x + behind * (level / _rms(behind).clamp_min(1e-8))
 
 
 def mixup(
@@ -123,31 +163,299 @@ def mixup(
     return mixed, share[:, :, 0] * targets + (1 - share[:, :, 0]) * targets[partner]
 
 
-def augmented(
-    x: Waveforms, targets: Targets, *, config: AugmentConfig, draws: Draws
-) -> tuple[Waveforms, Targets]:
-    """All augmentations that a configuration asks for: mixing first, then mask, noise, gain.
+def change_speed(
+    x: Float[Tensor, "batch 1 longer"], *, most: float = 0.25, samples: int, draws: Draws
+) -> Waveforms:
+    """Play each clip faster or slower, its pitch with it, by linear interpolation.
 
     Parameters
     ----------
-    x : Tensor, shape (batch, 1, time)
-    targets : Tensor, shape (batch, classes)
-    config : AugmentConfig
+    x : Tensor, shape (batch, 1, longer)
+        At least ``(1 + most) * samples`` long, for the fastest; what is shorter ends in its last
+        sample, held.
+    most : float > 0
+        Factors lie between ``1 / (1 + most)`` and ``1 + most``, their logarithms uniform.
+    samples : int > 0
+        Length of the result.
     draws : Draws
 
     Returns
     -------
-    tuple of Tensor
-        Waveforms and targets, of the shapes given.
+    Tensor, shape (batch, 1, samples)
     """
+    octaves = math.log2(1 + most)
+    place = 2 ** draws.uniform(-octaves, octaves) * torch.arange(samples)
+    place = place.clamp_max(x.shape[2] - 1)
+    before = place.long().clamp_max(max(x.shape[2] - 2, 0))
+    first = x.gather(2, before)
+    after = x.gather(2, (before + 1).clamp_max(x.shape[2] - 1))
+    return torch.lerp(first, after, place - before)
+
+
+def equalisation(
+    frequencies: Frequencies, *, max_db: float = 12.0, draws: Draws
+) -> Float[Tensor, "batch 1 frequency"]:
+    """A random smooth equaliser: gains at seven frequencies, an octave and a quarter apart.
+
+    Parameters
+    ----------
+    frequencies : Tensor, shape (frequency,), in Hz
+        Where the response is wanted.
+    max_db : float >= 0, in dB
+        Each gain is uniform from minus this to this; between two, decibels are linear in the
+        logarithm of frequency.
+    draws : Draws
+
+    Returns
+    -------
+    Tensor, shape (batch, 1, frequency), > 0
+        The factor on every frequency: the phase stays.
+    """
+    octaves = frequencies.clamp(EQUALISED_HZ[0], EQUALISED_HZ[-1]).log2()
+    knots = torch.tensor(EQUALISED_HZ).log2()
+    spacing = (knots[-1] - knots[0]) / (len(knots) - 1)
+    # Each knot's share in every frequency: a triangle around it.
+    hats = (1 - (octaves - knots[:, None]).abs() / spacing).clamp_min(0)
+    gains = torch.cat([draws.uniform(-max_db, max_db) for _ in EQUALISED_HZ], dim=2)
+    return ((math.log(10) / 20) * (gains @ hats)).exp()
+
+
+def low_pass(
+    frequencies: Frequencies, *, lowest_hz: float = 800.0, draws: Draws
+) -> Float[Tensor, "batch 1 frequency"]:
+    """The magnitude of a fourth-order Butterworth low-pass with a random corner.
+
+    Parameters
+    ----------
+    frequencies : Tensor, shape (frequency,), in Hz
+    lowest_hz : float > 0, in Hz
+        The corner's logarithm is uniform from this to 3,500 Hz.
+    draws : Draws
+
+    Returns
+    -------
+    Tensor, shape (batch, 1, frequency), in [0, 1]
+    """
+    corner = _log_uniform(lowest_hz, 3500.0, draws)
+    return (1 + (frequencies / corner) ** 8).rsqrt()
+
+
+def high_pass(
+    frequencies: Frequencies, *, highest_hz: float = 800.0, draws: Draws
+) -> Float[Tensor, "batch 1 frequency"]:
+    """The magnitude of a second-order Butterworth high-pass with a random corner.
+
+    Parameters
+    ----------
+    frequencies : Tensor, shape (frequency,), in Hz
+    highest_hz : float > 0, in Hz
+        The corner's logarithm is uniform from 80 Hz to this.
+    draws : Draws
+
+    Returns
+    -------
+    Tensor, shape (batch, 1, frequency), in [0, 1]
+    """
+    ratio = (frequencies / _log_uniform(80.0, highest_hz, draws)) ** 2
+    return ratio * (1 + ratio.square()).rsqrt()
+
+
+def reverberation(
+    *, longest_seconds: float = 0.5, draws: Draws
+) -> Float[Tensor, "batch 1 half_a_second"]:
+    """The impulse response of a synthetic room: the sound itself, then noise that dies away.
+
+    Parameters
+    ----------
+    longest_seconds : float from 0.05 to 0.5, in s
+        The time in which the noise falls by 60 dB is uniform from 0.05 s to this.
+    draws : Draws
+
+    Returns
+    -------
+    Tensor, shape (batch, 1, 4000)
+        1 at the first sample. The energy of all others is 0 to 12 dB below that.
+    """
+    decay = draws.uniform(0.05, longest_seconds) * SAMPLE_RATE
+    below = draws.uniform(0.0, 12.0)
+    tail = draws.normal(ROOM_SAMPLES) * 10 ** (-3 * torch.arange(ROOM_SAMPLES) / decay)
+    tail[:, :, 0] = 0.0
+    tail *= 10 ** (-below / 20) / tail.norm(dim=2, keepdim=True)
+    tail[:, :, 0] = 1.0
+    return tail
+
+
+def filtered(x: Waveforms, response: Shaped[Tensor, "batch 1 frequency"]) -> Waveforms:
+    """Waveforms with a response over frequency.
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, 1, time)
+    response : Tensor, shape (batch, 1, frequency)
+        At `filter_frequencies` of this time: real, or complex.
+
+    Returns
+    -------
+    Tensor, shape (batch, 1, time)
+        What rings on after the end is cut off.
+    """
+    size = x.shape[2] + ROOM_SAMPLES
+    return torch.fft.irfft(torch.fft.rfft(x, size) * response, size)[:, :, : x.shape[2]]
+
+
+def filter_frequencies(samples: int) -> Frequencies:
+    """The frequencies, in Hz, that `filtered` knows of waveforms of that length."""
+    return torch.fft.rfftfreq(samples + ROOM_SAMPLES, 1 / SAMPLE_RATE)
+
+
+def _log_uniform(low: float, high: float, draws: Draws) -> Float[Tensor, "batch 1 1"]:
+    return draws.uniform(math.log(low), math.log(high)).exp()
+
+
+def _spectral(x: Waveforms, *, config: AugmentConfig, draws: Draws) -> Waveforms:
+    """Equalisation, low-pass, high-pass and reverberation, each on its share of the crops."""
+    count, shares = len(x), config.shares
+    frequencies = filter_frequencies(x.shape[2])
+    changed = torch.zeros(count, dtype=torch.bool)
+    response = torch.ones(count, 1, len(frequencies), dtype=torch.complex64)
+    for share, value, change in (
+        (
+            shares.equalise,
+            config.equalise_db,
+            lambda value, some: equalisation(frequencies, max_db=value, draws=some),
+        ),
+        (
+            shares.low_pass,
+            config.low_pass_hz,
+            lambda value, some: low_pass(frequencies, lowest_hz=value, draws=some),
+        ),
+        (
+            shares.high_pass,
+            config.high_pass_hz,
+            lambda value, some: high_pass(frequencies, highest_hz=value, draws=some),
+        ),
+        (
+            shares.reverberation,
+            config.reverberation_seconds,
+            lambda value, some: torch.fft.rfft(
+                reverberation(longest_seconds=value, draws=some), x.shape[2] + ROOM_SAMPLES
+            ),
+        ),
+    ):
+        if value is not None and (chosen := draws.chosen(share)).any():
+            response[chosen] *= change(value, draws.where(chosen))
+            changed |= chosen
+    if changed.any():
+        x = x.clone()
+        x[changed] = filtered(x[changed], response[changed])
+    return x
+
+
+def _sometimes(
+    x: Waveforms, share: float, draws: Draws, change: Callable[[Waveforms, Draws], Waveforms]
+) -> Waveforms:
+    """A change of a random share of the crops."""
+    chosen = draws.chosen(share)
+    if chosen.all():
+        return change(x, draws)
+    if chosen.any():
+        x = x.clone()
+        x[chosen] = change(x[chosen], draws.where(chosen))
+    return x
+
+
+def source_samples(config: AugmentConfig | None, samples: int) -> int:
+    """How long a crop must be cut for `augmented` to make `samples` of it."""
+    speed = None if config is None else config.speed
+    return samples if speed is None else math.ceil((1 + speed) * samples)
+
+
+def augmented(
+    x: Waveforms,
+    targets: Targets,
+    *,
+    config: AugmentConfig,
+    draws: Draws,
+    samples: int | None = None,
+    backgrounds: Callable[[Draws], Waveforms] | None = None,
+) -> tuple[Waveforms, Targets]:
+    """All augmentations that a configuration asks for.
+
+    In this order: speed, the filters, mixing, mask, noise, polarity, level, gain.
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, 1, source_samples(config, samples))
+    targets : Tensor, shape (batch, classes)
+    config : AugmentConfig
+    draws : Draws
+    samples : int or None
+        Length of the result; None is that of `x`.
+    backgrounds : callable or None
+        Gives a sound of `samples` for each row of the draws that it is given.
+
+    Returns
+    -------
+    tuple of Tensor
+        Waveforms, of shape (batch, 1, samples), and targets, of the shape given.
+    """
+    samples, shares = x.shape[2] if samples is None else samples, config.shares
+    if config.speed is not None:
+        most, chosen = config.speed, draws.chosen(shares.speed)
+        source, x = x, x[:, :, :samples].clone()
+        if chosen.any():
+            x[chosen] = change_speed(
+                source[chosen], most=most, samples=samples, draws=draws.where(chosen)
+            )
+    x = _spectral(x, config=config, draws=draws)
     if config.mixup_alpha is not None:
         x, targets = mixup(x, targets, alpha=config.mixup_alpha, draws=draws)
-    if config.mix_back_min_snr_db is not None:
-        x = mix_back(x, min_snr_db=config.mix_back_min_snr_db, draws=draws)
-    if config.time_mask_share is not None:
-        x = time_mask(x, max_share=config.time_mask_share, draws=draws)
-    if config.noise_min_snr_db is not None:
-        x = gaussian_noise(x, min_snr_db=config.noise_min_snr_db, draws=draws)
+    if (least := config.mix_back_min_snr_db) is not None:
+        x = mix_back(x, min_snr_db=least, draws=draws)
+    if (least := config.background_min_snr_db) is not None and backgrounds is not None:
+        x = _sometimes(
+            x,
+            shares.background,
+            draws,
+            lambda x, some: background(x, backgrounds(some), min_snr_db=least, draws=some),
+        )
+    if (longest := config.time_mask_share) is not None:
+        x = _sometimes(
+            x,
+            shares.time_mask,
+            draws,
+            lambda x, some: time_mask(x, max_share=longest, draws=some),
+        )
+    if (quietest := config.noise_min_snr_db) is not None:
+        x = _sometimes(
+            x,
+            shares.noise,
+            draws,
+            lambda x, some: gaussian_noise(x, min_snr_db=quietest, draws=some),
+        )
+    if config.polarity:
+        x = x * (1 - 2 * draws.kept(0.5, 1)[:, :, None])
+    if config.level_db is not None:
+        x = random_level(x, most_db=config.level_db, draws=draws)
     if config.gain_db is not None:
         x = random_gain(x, max_db=config.gain_db, draws=draws)
     return x, targets
+
+
+def random_level(x: Waveforms, *, most_db: float = 12.0, draws: Draws) -> Waveforms:
+    """Scale each clip to a peak of 1, then lower it by a random number of dB.
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, 1, time)
+        A silent clip stays silent.
+    most_db : float >= 0, in dB
+        The number is uniform from 0 to this.
+    draws : Draws
+
+    Returns
+    -------
+    Tensor, shape (batch, 1, time), in [-1, 1]
+    """
+    peak = x.abs().amax(dim=2, keepdim=True).clamp_min(1e-8)
+    return x / peak * 10 ** (-draws.uniform(0.0, most_db) / 20)

@@ -7,6 +7,7 @@ several processes see, between them, just the batches that one would.
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,13 +21,17 @@ from torch import Tensor
 
 from sonibook.audio import SAMPLE_RATE, cut, pad, sounding_starts
 from sonibook.datasets.base import Clip, Dataset
-from sonibook.errors import ConfigError, DatasetError
-from sonibook.training.augment import augmented
+from sonibook.errors import ConfigError, DatasetError, SonibookWarning
+from sonibook.training.augment import augmented, source_samples
 from sonibook.training.config import AugmentConfig
 from sonibook.training.draws import PARTNERS, Draws, seeded
+from sonibook.training.mixture import Mixture
 
 #: Batches that are made while a step runs, and threads that make them.
 _AHEAD = 2
+#: How often a pair of crops of unequal levels is drawn.
+_TRIES = 6
+_SILENCE_DB = -120.0
 #: What random numbers are for; see `Draws`.
 AUGMENTING, DROPPING = 0, 1
 
@@ -94,9 +99,10 @@ class Shares:
         processes: int,
         stretch: int = 1,
     ) -> None:
-        if len(data) < batch_size:
+        clips = sum(data.quotas) if isinstance(data, Mixture) else len(data)
+        if clips < batch_size:
             raise DatasetError(
-                f"{data.name} ({data.split}) has {len(data)} clips, fewer than one batch of "
+                f"{data.name} ({data.split}) has {clips} clips, fewer than one batch of "
                 f"{batch_size}: lower optimiser.batch_size."
             )
         if processes > 1 and batch_size % (processes * stretch):
@@ -109,15 +115,38 @@ class Shares:
         self.own = np.arange(rank * share, (rank + 1) * share)
         order = seeded(seed, 0, 2).permutation(self.clips) if shuffle_labels else range(self.clips)
         self.label_of = np.asarray(order)
+        self._mixture, self._drawn_clips = data if isinstance(data, Mixture) else None, clips
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        return self.clips // self.batch_size
+        return self._drawn_clips // self.batch_size
 
     def epoch(self, epoch: int) -> Int[ndarray, "batches own"]:
-        """The clips of every batch of an epoch that are this process's."""
-        order = seeded(self.seed, epoch, 0).permutation(self.clips)
-        return order[: len(self) * self.batch_size].reshape(len(self), -1)[:, self.own]
+        """The clips of every batch of an epoch that are this process's.
+
+        A clip that an epoch has a second time is counted on from the number of clips.
+        """
+        return self.whole_epoch(epoch)[:, self.own]
+
+    def whole_epoch(self, epoch: int) -> Int[ndarray, "batches all"]:
+        """The clips of every batch of an epoch, of all processes."""
+        random = seeded(self.seed, epoch, 0)
+        if self._mixture is None:
+            order = random.permutation(self.clips)
+        else:
+            order = random.permutation(self._drawn(self._mixture, random))
+        return order[: len(self) * self.batch_size].reshape(len(self), -1)
+
+    def _drawn(self, mixture: Mixture, random: np.random.Generator) -> Int[ndarray, " clips"]:
+        """Each part of a mixture as often as it is asked for, what is left over at random."""
+        drawn, first = [], 0
+        for count, quota in zip(mixture.counts, mixture.quotas, strict=True):
+            times, rest = divmod(quota, count)
+            part = np.arange(first, first + count)
+            drawn += [part + time * self.clips for time in range(times)]
+            drawn.append(random.permutation(part)[:rest] + times * self.clips)
+            first += count
+        return np.concatenate(drawn)
 
 
 class CropBatches:
@@ -134,11 +163,19 @@ class CropBatches:
         None leaves the crops as they are.
     views : {1, 2}
         Crops of a clip; two do not overlap.
+    pair_level_db : float or None
+        As for `two_crops`.
 
     Raises
     ------
     DatasetError, ConfigError
-        As `Shares`.
+        As `Shares`, and if backgrounds are asked for and no clip is left outside a batch.
+
+    Warns
+    -----
+    SonibookWarning
+        Once, if most pairs of a batch are cut shorter than their crops: by then their lengths
+        give them away, and a network need not listen.
     """
 
     def __init__(
@@ -150,6 +187,7 @@ class CropBatches:
         crop_seconds: float,
         augment: AugmentConfig | None = None,
         views: int = 1,
+        pair_level_db: float | None = None,
         shuffle_labels: bool = False,
         rank: int = 0,
         processes: int = 1,
@@ -165,6 +203,13 @@ class CropBatches:
         )
         self.data, self.seed, self.batch_size = data, seed, batch_size
         self.crop, self.augment, self.views = round(crop_seconds * SAMPLE_RATE), augment, views
+        self.pair_level_db, self._warned = pair_level_db, False
+        outside = augment is not None and augment.background_min_snr_db is not None
+        if outside and len(data) <= batch_size:
+            raise ConfigError(
+                f"augment.background_min_snr_db: a batch of {batch_size} leaves none of "
+                f"{data.name}'s {len(data)} clips for a background: lower optimiser.batch_size."
+            )
 
     def __len__(self) -> int:
         """Batches an epoch."""
@@ -183,7 +228,7 @@ class CropBatches:
         ------
         Batch
         """
-        groups = self.shares.epoch(epoch)
+        groups = self.shares.whole_epoch(epoch)
         with ThreadPoolExecutor(max_workers=_AHEAD) as makers:
             ahead = deque(
                 makers.submit(self._make, groups[number], epoch, number)
@@ -195,38 +240,88 @@ class CropBatches:
                     ahead.append(makers.submit(self._make, groups[following], epoch, following))
                 yield batch
 
-    def _make(self, indices: Int[ndarray, " own"], epoch: int, number: int) -> Batch:
-        waveforms = torch.zeros(self.views, len(indices), 1, self.crop)
-        targets = torch.zeros(len(indices), len(self.data.classes))
-        for row, index in enumerate(map(int, indices)):
+    def _make(self, group: Int[ndarray, " all"], epoch: int, number: int) -> Batch:
+        own = group[self.shares.own]
+        length = source_samples(self.augment, self.crop)
+        waveforms = torch.zeros(self.views, len(own), 1, length)
+        targets = torch.zeros(len(own), len(self.data.classes))
+        short = 0
+        for row, drawn in enumerate(map(int, own)):
+            time, index = divmod(drawn, len(self.data))
             clip = self.data[index]
-            for view, crop in enumerate(self._crops(clip, seeded(self.seed, epoch, 1, index))):
+            # Zeros at the end make no difference: the first time is as if there were no others.
+            random = seeded(self.seed, epoch, 1, index, time)
+            if self.views == 1:
+                begin, end = sounding_starts(clip.waveform, length)
+                crops = [cut(clip.waveform, int(random.integers(begin, end + 1)), length)]
+            else:
+                crops = two_crops(clip.waveform, length, random, most_level_db=self.pair_level_db)
+                short += _sound(clip.waveform)[1] < 2 * length
+            for view, crop in enumerate(crops):
                 waveforms[view, row, 0] = torch.from_numpy(crop)
             targets[row, list(self._labels(clip, index))] = 1.0
-        step, rows = epoch * len(self) + number, []
+        if 2 * short > len(own):
+            self._warn_of_short_pairs(short, len(own))
+        step, rows, views = epoch * len(self) + number, [], []
+        outside = np.delete(np.arange(len(self.data)), np.unique(group % len(self.data)))
         for view in range(self.views):
             rows.append(self.shares.own + view * self.batch_size)
+            x = waveforms[view]
             if self.augment is not None:
                 draws = Draws(self.seed, step, rows[-1].tolist(), purpose=AUGMENTING)
-                waveforms[view], mixed = augmented(
-                    waveforms[view], targets, config=self.augment, draws=draws
+                x, mixed = augmented(
+                    x,
+                    targets,
+                    config=self.augment,
+                    draws=draws,
+                    samples=self.crop,
+                    backgrounds=lambda some: self._backgrounds(outside, some),
                 )
                 targets = mixed if self.views == 1 else targets
-        return Batch(waveforms.flatten(0, 1), targets, np.concatenate(rows))
+            views.append(x)
+        return Batch(torch.cat(views), targets, np.concatenate(rows))
+
+    def _backgrounds(
+        self, outside: Int[ndarray, " clips"], draws: Draws
+    ) -> Float[Tensor, "batch 1 time"]:
+        """A crop of a clip outside the batch for each row of the draws."""
+        clips, places = draws.integers(len(outside)), draws.uniform()[:, 0, 0]
+        sounds = torch.zeros(len(draws), 1, self.crop)
+        for row, (clip, place) in enumerate(zip(clips.tolist(), places.tolist(), strict=True)):
+            x = self.data[int(outside[clip])].waveform
+            first, last = sounding_starts(x, self.crop)
+            start = min(first + int(place * (last - first + 1)), last)
+            sounds[row, 0] = torch.from_numpy(cut(x, start, self.crop))
+        return sounds
 
     def _labels(self, clip: Clip, index: int) -> tuple[int, ...]:
         dealt = int(self.shares.label_of[index])
         return clip.labels if dealt == index else self.data.labels(dealt)
 
-    def _crops(self, clip: Clip, random: np.random.Generator) -> list[Float[ndarray, " crop"]]:
-        if self.views == 1:
-            first, last = sounding_starts(clip.waveform, self.crop)
-            return [cut(clip.waveform, int(random.integers(first, last + 1)), self.crop)]
-        return two_crops(clip.waveform, self.crop, random)
+    def _warn_of_short_pairs(self, short: int, clips: int) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{self.data.name} ({self.data.split}): {short} of {clips} clips hold less sound "
+                f"than two crops of {self.crop / SAMPLE_RATE:g} s. Their halves are padded with "
+                "zeros, and may be known by their length: lower data.crop_seconds.",
+                SonibookWarning,
+                stacklevel=2,
+            )
+
+
+def _sound(x: Float[ndarray, " time"]) -> tuple[int, int]:
+    """Where the sound of a clip begins, silence at its ends apart, and how long it is."""
+    loud = np.flatnonzero(np.abs(x) > 1e-3 * np.abs(x).max())
+    return (int(loud[0]), int(loud[-1]) + 1 - int(loud[0])) if loud.size else (0, len(x))
 
 
 def two_crops(
-    x: Float[ndarray, " time"], length: int, random: np.random.Generator
+    x: Float[ndarray, " time"],
+    length: int,
+    random: np.random.Generator,
+    *,
+    most_level_db: float | None = None,
 ) -> list[Float[ndarray, " crop"]]:
     """Two stretches of a clip that do not overlap, in random order (paper, section 3.1).
 
@@ -237,15 +332,33 @@ def two_crops(
         Of each. From a clip with less than two lengths of sound, silence at its ends apart, two
         halves of that sound are taken, and padded with zeros.
     random : numpy.random.Generator
+    most_level_db : float > 0, in dB, or None
+        Stretches are drawn anew, up to six times, until their RMS levels differ by no more, so
+        that an event is not paired with the silence after it; if they never do, the pair that
+        differs least is taken. None takes the first.
 
     Returns
     -------
     list of two ndarray, shape (length,)
     """
-    loud = np.flatnonzero(np.abs(x) > 1e-3 * np.abs(x).max())
-    begin, end = (int(loud[0]), int(loud[-1]) + 1) if loud.size else (0, len(x))
-    taken = min(length, max((end - begin) // 2, 1))
-    free = end - begin - 2 * taken
-    one, two = np.sort(random.integers(0, max(free, 0) + 1, size=2))
-    starts = random.permutation([begin + int(one), begin + int(two) + taken])
+    begin, sound = _sound(x)
+    taken = min(length, max(sound // 2, 1))
+    free = sound - 2 * taken
+    tries: list[tuple[float, list[int]]] = []
+    while len(tries) < (1 if most_level_db is None else _TRIES):
+        one, two = np.sort(random.integers(0, max(free, 0) + 1, size=2))
+        starts = random.permutation([begin + int(one), begin + int(two) + taken]).tolist()
+        first, second = (_level_db(x[start : start + taken]) for start in starts)
+        # Two stretches of digital silence are no pair, either.
+        difference = abs(first - second) if min(first, second) > _SILENCE_DB else np.inf
+        tries.append((difference, starts))
+        if most_level_db is not None and difference <= most_level_db:
+            break
+    _, starts = min(tries, key=lambda tried: tried[0])
     return [pad(x[start : start + taken], length) for start in starts]
+
+
+def _level_db(x: Float[ndarray, " time"]) -> float:
+    """The RMS level in dB re full scale; digital silence counts as `_SILENCE_DB`."""
+    power = float(np.dot(x, x)) / max(len(x), 1)
+    return max(10 * float(np.log10(power)), _SILENCE_DB) if power else _SILENCE_DB

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -14,10 +14,45 @@ Objective = Literal["cross_entropy", "binary_cross_entropy", "nt_xent"]
 Precision = Literal["float32", "bfloat16"]
 #: That training may compute in.
 PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+#: Settings that came later: written down where they are used alone, so that what was written
+#: before them still names the same run.
+_LATER = {
+    "data": ("joined", "weight", "stretch_seconds", "least_sound", "in_memory"),
+    "contrastive": ("hidden", "features", "pair_level_db"),
+    "augment": (
+        "speed",
+        "equalise_db",
+        "low_pass_hz",
+        "high_pass_hz",
+        "reverberation_seconds",
+        "background_min_snr_db",
+        "polarity",
+        "level_db",
+        "shares",
+    ),
+}
 
 
 class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class JoinedConfig(_Section):
+    """A data set that is trained on beside the first; its labels are not used.
+
+    Attributes
+    ----------
+    name : str
+        As `sonibook.open_dataset` knows it.
+    train : dict
+        Options of the part to train on.
+    weight : float > 0
+        How often an epoch goes through it: 0.5 is half of it, another half every time.
+    """
+
+    name: str
+    train: dict[str, Any] = Field(default_factory=dict)
+    weight: float = Field(default=1.0, gt=0)
 
 
 class DataConfig(_Section):
@@ -33,6 +68,17 @@ class DataConfig(_Section):
         Length of a training crop. Evaluation is on whole clips.
     shuffle_labels : bool
         Train on labels dealt out at random, once (Adebayo et al. 2018): a control.
+    joined : tuple of JoinedConfig
+        Data sets to train on beside this one, without labels: for the objective nt_xent alone.
+    weight : float > 0
+        How often an epoch goes through the training part; see `JoinedConfig`.
+    stretch_seconds : float > 0, in s, or None
+        A training clip that holds several stretches of this length counts as so many clips; None
+        takes each clip as one, however long.
+    least_sound : float >= 0, in s
+        Training clips and stretches with less sound are left out; see `sonibook.training.mixture`.
+    in_memory : bool
+        Read every training clip once, and hold it as 16-bit samples.
     """
 
     name: str
@@ -40,6 +86,11 @@ class DataConfig(_Section):
     test: dict[str, Any] = Field(default_factory=dict)
     crop_seconds: float = Field(default=2.5, gt=0)
     shuffle_labels: bool = False
+    joined: tuple[JoinedConfig, ...] = ()
+    weight: float = Field(default=1.0, gt=0)
+    stretch_seconds: float | None = Field(default=None, gt=0)
+    least_sound: float = Field(default=0.0, ge=0)
+    in_memory: bool = False
 
 
 class EncoderConfig(_Section):
@@ -75,20 +126,63 @@ class EncoderConfig(_Section):
 
 
 class ContrastiveConfig(_Section):
-    """What only the objective nt_xent knows (paper, section 3.1 and appendix A.2)."""
+    """What only the objective nt_xent knows (paper, section 3.1 and appendix A.2).
+
+    Attributes
+    ----------
+    temperature : float > 0
+    projection : int
+        Units of z, the projection head's output.
+    hidden : tuple of int, or None
+        Units of the head's hidden layers; None is the paper's: one, as wide as z.
+    features : {"h", "mean"}
+        What the head sees: the encoder's output after dropout (the paper's), or the mean feature
+        maps of its last block, so that dropout and the last linear layer are not trained.
+    pair_level_db : float > 0, or None
+        Two crops of a clip are drawn anew, up to six times, until their levels differ by no more;
+        None takes the first.
+    """
 
     temperature: float = Field(default=0.1, gt=0)
-    projection: int = Field(default=512, ge=1, description="hidden and output units of the head")
+    projection: int = Field(default=512, ge=1)
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    features: Literal["h", "mean"] = "h"
+    pair_level_db: float | None = Field(default=None, gt=0)
+
+
+class AugmentShares(_Section):
+    """The share of crops that get each augmentation, in [0, 1]."""
+
+    noise: float = Field(default=1.0, ge=0, le=1)
+    time_mask: float = Field(default=1.0, ge=0, le=1)
+    speed: float = Field(default=0.6, ge=0, le=1)
+    equalise: float = Field(default=0.8, ge=0, le=1)
+    low_pass: float = Field(default=0.2, ge=0, le=1)
+    high_pass: float = Field(default=0.2, ge=0, le=1)
+    reverberation: float = Field(default=0.3, ge=0, le=1)
+    background: float = Field(default=0.5, ge=0, le=1)
 
 
 class AugmentConfig(_Section):
-    """Which augmentations (see `sonibook.training.augment`); null leaves one out."""
+    """Which augmentations (see `sonibook.training.augment`); null leaves one out.
+
+    The paper's are gain, noise, time mask, and mix-back or mixup; the others are ours.
+    """
 
     gain_db: float | None = Field(default=6.0, ge=0)
     noise_min_snr_db: float | None = 15.0
     time_mask_share: float | None = Field(default=0.2, ge=0, le=1)
     mix_back_min_snr_db: float | None = None
     mixup_alpha: float | None = Field(default=None, gt=0)
+    speed: float | None = Field(default=None, gt=0, le=1, description="0.25: 0.8 to 1.25 times")
+    equalise_db: float | None = Field(default=None, ge=0)
+    low_pass_hz: float | None = Field(default=None, gt=0, le=3500, description="lowest corner")
+    high_pass_hz: float | None = Field(default=None, ge=80, description="highest corner")
+    reverberation_seconds: float | None = Field(default=None, ge=0.05, le=0.5)
+    background_min_snr_db: float | None = None
+    polarity: bool = False
+    level_db: float | None = Field(default=None, ge=0, description="below unit peak, at most")
+    shares: AugmentShares = AugmentShares()
 
 
 class OptimiserConfig(_Section):
@@ -170,6 +264,8 @@ class TrainConfig(_Section):
             raise ValueError("encoder.fc_only and data.shuffle_labels need labels, unlike nt_xent")
         if not contrastive and self.contrastive != ContrastiveConfig():
             raise ValueError("contrastive belongs to the objective nt_xent alone")
+        if not contrastive and self.data.joined:
+            raise ValueError("data.joined has no labels: it belongs to the objective nt_xent alone")
         if self.encoder.fc_only and self.encoder.norm == "batch":
             raise ValueError("encoder.fc_only freezes the encoder: encoder.norm cannot be batch")
         return self
@@ -177,6 +273,11 @@ class TrainConfig(_Section):
     def described(self) -> dict[str, Any]:
         """What is written down of it: as JSON, without the folder that `start` lies in."""
         content = self.model_dump(mode="json")
+        for section, names in _LATER.items():
+            used = getattr(self, section).model_dump(mode="json", exclude_defaults=True)
+            for name in names:
+                if name not in used:
+                    del content[section][name]
         if self.encoder.start is not None:
             content["encoder"]["start"] = Path(self.encoder.start).name
         return content

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 #: Clips that are mixed are partners within stretches of this many rows of the whole batch, so that
@@ -49,9 +49,25 @@ class Draws:
     def __len__(self) -> int:
         return len(self._streams)
 
+    def where(self, chosen: Bool[Tensor, " batch"]) -> Draws:
+        """The streams of some of the rows."""
+        some = Draws(0, 0, ())
+        some._streams = [self._streams[row] for row in chosen.nonzero()[:, 0].tolist()]
+        return some
+
     def uniform(self, low: float = 0.0, high: float = 1.0) -> Float[Tensor, "batch 1 1"]:
         """One number a row, uniform in [low, high)."""
         return self._column([stream.uniform(low, high) for stream in self._streams])
+
+    def integers(self, count: int) -> Int[Tensor, " batch"]:
+        """One whole number a row, from 0 to `count` - 1."""
+        return torch.tensor([int(stream.integers(count)) for stream in self._streams])
+
+    def chosen(self, share: float) -> Bool[Tensor, " batch"]:
+        """True with probability `share`; nothing is drawn where that is 1."""
+        if share == 1.0:
+            return torch.ones(len(self), dtype=torch.bool)
+        return torch.tensor([stream.random() < share for stream in self._streams]).bool()
 
     def beta(self, alpha: float) -> Float[Tensor, "batch 1 1"]:
         """One number a row, from the Beta distribution with both parameters `alpha`."""

@@ -15,6 +15,7 @@ from sonibook.training.batches import CropBatches
 from sonibook.training.config import EncoderConfig, TrainConfig
 from sonibook.training.distributed import Runtime
 from sonibook.training.features import FeatureBatches
+from sonibook.training.mixture import Mixture
 from sonibook.training.tasks import Contrastive, ContrastiveNetwork, FcOnly, Supervised, Task
 
 #: Of a fresh encoder, unless the configuration says: it suits a laptop.
@@ -50,6 +51,7 @@ class Experiment:
             crop_seconds=config.data.crop_seconds,
             augment=config.augment if training else None,
             views=2 if config.objective == "nt_xent" else 1,
+            pair_level_db=config.contrastive.pair_level_db,
             shuffle_labels=config.data.shuffle_labels and training,
             rank=0 if runtime is None else runtime.rank,
             processes=1 if runtime is None else runtime.processes,
@@ -73,8 +75,13 @@ class Experiment:
             return fc_only
         batches = self.batches(self.train_data, runtime=runtime)
         if config.objective == "nt_xent":
+            head = config.contrastive
             whole = ContrastiveNetwork(
-                encoder, projection=config.contrastive.projection, seed=config.seed
+                encoder,
+                projection=head.projection,
+                seed=config.seed,
+                hidden=head.hidden,
+                features=head.features,
             )
             test = self.batches(self.test_data, training=False)
             return Contrastive(config, runtime.place(whole), batches, test)
@@ -109,8 +116,8 @@ def prepare(
     CheckpointError
         If the encoder to start from cannot be loaded.
     """
-    train_data = _open(config, "train", config.data.train, data_root)
-    test_data = _open(config, "test", config.data.test, data_root)
+    train_data = _open_training(config, data_root)
+    test_data = _open(config.data.name, "test", config.data.test, data_root)
     if train_data.classes != test_data.classes:
         raise ConfigError(
             f"data.train and data.test have different classes ({len(train_data.classes)} and "
@@ -185,11 +192,25 @@ def check_size(asked: EncoderConfig, start: str | Path, *, width: float, depth: 
         )
 
 
-def _open(
-    config: TrainConfig, part: str, options: dict[str, Any], data_root: str | Path | None
-) -> Dataset:
+def _open_training(config: TrainConfig, data_root: str | Path | None) -> Dataset:
+    """The training part, with what is joined to it, and cut as the configuration asks."""
+    data = config.data
+    first = _open(data.name, "train", data.train, data_root)
+    plain = data.weight == 1.0 and data.stretch_seconds is None and data.least_sound == 0.0
+    if plain and not data.joined and not data.in_memory:
+        return first
+    return Mixture(
+        [first, *(_open(part.name, "joined", part.train, data_root) for part in data.joined)],
+        weights=[data.weight, *(part.weight for part in data.joined)],
+        stretch_seconds=data.stretch_seconds,
+        least_sound=data.least_sound,
+        in_memory=data.in_memory,
+    )
+
+
+def _open(name: str, part: str, options: dict[str, Any], data_root: str | Path | None) -> Dataset:
     if {"name", "root"} & options.keys():
         raise ConfigError(
             f"data.{part}: name and root are no options; give data.name and --data-root."
         )
-    return open_dataset(config.data.name, root=data_root, **options)
+    return open_dataset(name, root=data_root, **options)

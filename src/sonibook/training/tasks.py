@@ -6,8 +6,9 @@ A task says what a step's loss is, how the network stands on the test part, and 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from copy import deepcopy
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -169,23 +170,42 @@ class FcOnly(Task):
 
 
 class ContrastiveNetwork(nn.Module):
-    """An encoder and its projection head: one hidden layer (paper, section 3.1).
+    """An encoder and its projection head.
 
     Parameters
     ----------
     encoder : CNN12
+        With `features` "mean", its last linear layer is frozen.
     projection : int
-        Units of the hidden layer and of the output z.
+        Units of the output z.
     seed : int
         Of the head's initial weights (He, with zero biases).
+    hidden : sequence of int, or None
+        Units of the head's hidden layers, each with a ReLU. None is the paper's head (section 3.1):
+        one layer, as wide as z.
+    features : {"h", "mean"}
+        What the head sees: h, the encoder's output, or the mean feature maps of its last block.
     """
 
-    def __init__(self, encoder: CNN12, *, projection: int, seed: int) -> None:
+    def __init__(
+        self,
+        encoder: CNN12,
+        *,
+        projection: int,
+        seed: int,
+        hidden: Sequence[int] | None = None,
+        features: Literal["h", "mean"] = "h",
+    ) -> None:
         super().__init__()
-        self.encoder = encoder
-        self.projection = nn.Sequential(
-            nn.Linear(encoder.dim, projection), nn.ReLU(), nn.Linear(projection, projection)
-        )
+        self.encoder, self.features = encoder, features
+        if features == "mean":
+            encoder.fc1.requires_grad_(False)
+        widths = [encoder.dim if features == "h" else encoder.channels]
+        self.projection = nn.Sequential()
+        for units in (projection,) if hidden is None else hidden:
+            self.projection.extend([nn.Linear(widths[-1], units), nn.ReLU()])
+            widths.append(units)
+        self.projection.append(nn.Linear(widths[-1], projection))
         generator = torch.Generator().manual_seed(seed)
         for module in self.projection:
             if isinstance(module, nn.Linear):
@@ -195,11 +215,18 @@ class ContrastiveNetwork(nn.Module):
         self, x: Float[Tensor, "batch 1 time"], *, kept: Tensor | None = None
     ) -> Float[Tensor, "batch projection"]:
         """z, shape (batch, projection), of waveforms, shape (batch, 1, time)."""
-        return self.projection(self.encoder(x, kept=kept))
+        return self.projected(self.encoder, x, kept=kept)
+
+    def projected(
+        self, encoder: CNN12, x: Float[Tensor, "batch 1 time"], *, kept: Tensor | None = None
+    ) -> Float[Tensor, "batch projection"]:
+        """The z that this head makes of another encoder of the same size."""
+        pooled = self.features == "mean"
+        return self.projection(encoder.pooled(x) if pooled else encoder(x, kept=kept))
 
 
 class Contrastive(Task):
-    """An encoder that shall know two stretches of one clip among all others.
+    """An encoder that learns to know two stretches of one clip among all others.
 
     Parameters
     ----------
@@ -223,7 +250,8 @@ class Contrastive(Task):
         self.batches, self.test_batches = batches, test_batches
 
     def loss(self, batch: Batch, step: int, runtime: Runtime) -> Float[Tensor, ""]:
-        kept = _kept(self.config, batch, step, self.network.encoder)
+        head_on_h = self.network.features == "h"
+        kept = _kept(self.config, batch, step, self.network.encoder) if head_on_h else None
         z = self.network(runtime.put(batch.x), kept=None if kept is None else runtime.put(kept))
         return nt_xent(z, temperature=self.config.contrastive.temperature, runtime=runtime)
 
@@ -236,11 +264,12 @@ class Contrastive(Task):
         The batches are always the same, and not augmented.
         """
         self.network.eval()
-        encoder: nn.Module = self.network.encoder if published is None else published
-        encoder = encoder.to(runtime.device)
+        encoder = self.network.encoder
+        if isinstance(published, CNN12):
+            encoder = published.to(runtime.device)
         losses, found = [], []
         for batch in self.test_batches.epoch(0):
-            z = self.network.projection(encoder(runtime.put(batch.x))).float().cpu()
+            z = self.network.projected(encoder, runtime.put(batch.x)).float().cpu()
             losses.append(float(nt_xent(z, temperature=self.config.contrastive.temperature)))
             unit = torch.nn.functional.normalize(z, dim=1)
             similarity = (unit @ unit.T).fill_diagonal_(-2.0)
