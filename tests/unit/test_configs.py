@@ -132,7 +132,12 @@ ONE_BY_ONE = {
 
 
 def used(augment: AugmentConfig) -> set[str]:
-    return {name for name, value in augment.model_dump().items() if value is not None}
+    nothing = AugmentConfig(gain_db=None, noise_min_snr_db=None, time_mask_share=None)
+    return {
+        name
+        for name in AugmentConfig.model_fields
+        if getattr(augment, name) != getattr(nothing, name)
+    }
 
 
 @pytest.mark.parametrize("stem", STEMS)

@@ -203,7 +203,7 @@ class CropBatches:
         )
         self.data, self.seed, self.batch_size = data, seed, batch_size
         self.crop, self.augment, self.views = round(crop_seconds * SAMPLE_RATE), augment, views
-        self.pair_level_db, self._warned = pair_level_db, False
+        self.pair_level_db, self._warned = pair_level_db, rank > 0  # one process speaks
         outside = augment is not None and augment.background_min_snr_db is not None
         if outside and len(data) <= batch_size:
             raise ConfigError(
