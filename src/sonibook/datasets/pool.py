@@ -6,11 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sonibook.datasets.base import Entry, FileDataset
-from sonibook.datasets.esc50 import find_root
-from sonibook.datasets.listed import read_rows
+from sonibook.datasets.tables import check_split, find_root, read_table
 from sonibook.errors import DatasetError
 
-_COLUMNS = ["filename", "source", "original"]
+_COLUMNS = ("filename", "source", "original")
 
 
 def open_pool(
@@ -21,8 +20,8 @@ def open_pool(
     Parameters
     ----------
     root : str or Path
-        The folder that holds ``POOL/pool.csv``, or ``pool.csv`` itself. The table's first columns
-        are ``filename,source,original``: the path below it, who published the recording, and the
+        The folder that holds ``POOL/pool.csv``, or ``pool.csv`` itself. The table's columns
+        ``filename,source,original`` are the path below it, who published the recording, and the
         recording that it was cut from.
     split : {"all", "train"}
         A pool is one part.
@@ -39,17 +38,14 @@ def open_pool(
     DatasetError
         If there is no such table, split or source, or the table is of another form.
     """
-    if split not in ("all", "train"):
-        raise DatasetError(f"a pool has no split {split!r}: it is for training alone.")
-    folder = find_root(root, "POOL", "pool.csv")
+    check_split("a pool, which is for training alone,", split, ("all", "train"))
+    folder = find_root(root, "pool.csv", "POOL")
     table = folder / "pool.csv"
-    rows = [row for _, row in read_rows(table)]
-    if not rows or rows[0][:3] != _COLUMNS or any(len(row) < 3 for row in rows):
-        raise DatasetError(f"{table}: its first columns must be {', '.join(_COLUMNS)}.")
-    for name, *_ in rows[1:]:
-        if Path(name).is_absolute() or ".." in Path(name).parts:
-            raise DatasetError(f"{table}: {name!r} does not lie below it.")
-    known = sorted({source for _, source, *_ in rows[1:]})
+    rows = [row for _, row in read_table(table, _COLUMNS)]
+    for row in rows:
+        if Path(row["filename"]).is_absolute() or ".." in Path(row["filename"]).parts:
+            raise DatasetError(f"{table}: {row['filename']!r} does not lie below it.")
+    known = sorted({row["source"] for row in rows})
     wanted = known if sources is None else [sources] if isinstance(sources, str) else sources
     strangers = [name for name in wanted if name not in known]
     if strangers or not wanted:
@@ -58,9 +54,14 @@ def open_pool(
             f"choose of {', '.join(known)}."
         )
     entries = [
-        Entry(folder / name, (known.index(source),), name, group=f"{source}/{original}")
-        for name, source, original, *_ in rows[1:]
-        if source in wanted
+        Entry(
+            path=folder / row["filename"],
+            labels=(known.index(row["source"]),),
+            clip_id=row["filename"],
+            group=f"{row['source']}/{row['original']}",
+        )
+        for row in rows
+        if row["source"] in wanted
     ]
     return FileDataset(
         entries,

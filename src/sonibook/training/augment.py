@@ -371,7 +371,7 @@ def source_samples(config: AugmentConfig | None, samples: int) -> int:
 
 
 def augmented(
-    x: Waveforms,
+    x: Float[Tensor, "batch 1 longer"],
     targets: Targets,
     *,
     config: AugmentConfig,
