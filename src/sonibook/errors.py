@@ -47,3 +47,11 @@ class AnalysisError(SonibookError, ValueError):
 
 class SonibookWarning(UserWarning):
     """Something a listener should know: a padded clip, a silent map."""
+
+
+def explain(problem: Exception) -> str:
+    """What is wrong, in one sentence: the message, or for the system's errors file and reason."""
+    if isinstance(problem, OSError) and problem.strerror:
+        name = "" if problem.filename is None else f"{problem.filename}: "
+        return f"{name}{problem.strerror[0].lower()}{problem.strerror[1:]}."
+    return str(problem)

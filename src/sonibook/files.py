@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and their names as any terminal can show them."""
 
 from __future__ import annotations
 
@@ -8,6 +8,19 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+#: Control characters, but for tab and new line, and those that reverse the direction of writing.
+_CONTROLS = {
+    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
+    for code in (
+        *range(9),
+        *range(11, 32),
+        *range(127, 160),
+        *range(0x202A, 0x202F),
+        0x2066,
+        0x2067,
+    )
+}
 
 
 @contextmanager
@@ -58,6 +71,15 @@ def remove_leftovers(path: str | Path) -> None:
     for beside in path.parent.iterdir():
         if name.fullmatch(beside.name):
             beside.unlink(missing_ok=True)
+
+
+def shown(text: object) -> str:
+    """`text` with what is not Unicode (a file name may hold any bytes) written as escapes.
+
+    So are control characters, which a card or a name could command the terminal with.
+    """
+    printable = str(text).translate(_CONTROLS)
+    return printable.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def _reach_disk(path: str | Path, mode: int) -> None:

@@ -22,12 +22,13 @@ from safetensors.torch import load_file, save_file
 
 from sonibook.audio import read_audio, write_wav
 from sonibook.cli import main
-from sonibook.cli.inputs import find_sounds, parse_folds, parse_options
+from sonibook.cli.inputs import parse_folds, parse_options
 from sonibook.cli.output import explain, shown, table
 from sonibook.datasets import open_dataset
 from sonibook.deconvnet.backward import ForwardPass, sonify
 from sonibook.model.checkpoint import load_encoder, save_checkpoint
 from sonibook.model.encoder import CNN12, Classifier
+from sonibook.sonify_files import find_sounds
 
 REPOSITORY = Path(__file__).parents[2]
 #: A 16-bit sample is half a step off where the writer rounds, a whole one where it cuts off.
@@ -158,6 +159,8 @@ def test_version(run):
         ["sonify", "clip.wav", "--layer", "two", "--top", "1"],
         ["sonify", "clip.wav", "--layer", "2"],
         ["sonify", "clip.wav", "--layer", "2", "--top", "0"],
+        ["sonify", "clip.wav", "--layer", "2", "--filter", "1.7"],
+        ["sonify", "clip.wav", "--layer", "1.5", "--top", "1"],
         ["sonify", "clip.wav", "--layer", "2", "--top", "1", "--filter", "1"],
         ["train"],
         ["evaluate", "random"],
@@ -407,6 +410,89 @@ def test_a_second_run_does_not_take_the_results_of_the_first(
     for _ in range(2):
         assert run("sonify", ".", *quickly(checkpoint, Path("out"))).code == 0
         assert len(rows_of(Path("out"))) == 1
+
+
+def described(out: Path) -> list[dict[str, str]]:
+    """The table's rows; every sound and picture in the folder is in it, and each is there once."""
+    rows = rows_of(out)
+    names = [row[name] for row in rows for name in ("sonification", "picture") if row[name]]
+    assert len(names) == len(set(names))
+    written = {path.relative_to(out).as_posix() for path in out.rglob("*") if path.is_file()}
+    told = {*names, *(row["input"] for row in rows), "sonifications.csv", "provenance.json"}
+    assert written == told
+    return rows
+
+
+def test_what_stands_in_the_output_folder_stays_and_stays_described(
+    run, checkpoint, clip, tmp_path
+):
+    out = tmp_path / "out"
+    asked = ("--out", out, "-c", checkpoint)
+    assert run("sonify", clip, "-l", 2, "-f", 0, *asked).code == 0
+    (first,) = described(out)
+    sound = (out / first["sonification"]).read_bytes()
+    assert first["checkpoint"] == str(checkpoint)
+    # Another layer of the same clip and network joins; what is made again stands once.
+    assert run("sonify", clip, "-l", 3, "-f", 1, "-f", 0, *asked).code == 0
+    told = run("sonify", clip, "-l", 2, "-f", 1, "-f", 0, *asked, "--no-pictures")
+    assert [(row["layer"], row["filter"]) for row in described(out)] == [
+        ("3", "1"), ("3", "0"), ("2", "1"), ("2", "0"),
+    ]  # fmt: skip
+    assert "taken" not in told.err
+    assert len(told.out.splitlines()) == 4  # this run's rows only
+    assert (out / first["sonification"]).read_bytes() == sound
+    content = json.loads((out / "provenance.json").read_text("utf-8"))
+    assert [content["layer"], *(run["layer"] for run in content["earlier"])] == [2, 3, 2]
+
+
+def test_another_sound_or_network_does_not_take_a_folder(run, checkpoint, clip, tmp_path):
+    out = tmp_path / "out"
+    other_clip = tmp_path / "elsewhere" / "clip.wav"
+    write_wav(other_clip, 0.5 * noise(seed=1))
+    retrained = tmp_path / "tiny.safetensors"
+    save_checkpoint(retrained, Classifier(CNN12(width=1 / 16, seed=5), ("high", "low"), seed=0), {})
+    runs = [
+        (clip, checkpoint, "clip"),
+        (other_clip, checkpoint, "clip-2"),
+        (clip, retrained, "clip-3"),
+        (other_clip, checkpoint, "clip-2"),
+        (clip, retrained, "clip-3"),
+    ]
+    for path, network, folder in runs:
+        told = run("sonify", path, *quickly(network, out))
+        assert told.code == 0
+        assert (f"it goes to {folder}." in told.err) == (folder != "clip")
+        rows = described(out)
+        assert rows[-1]["sonification"].startswith(f"{folder}/")
+        np.testing.assert_allclose(samples_of(out / rows[-1]["input"]), read_audio(path), atol=STEP)
+    assert len(rows) == 3
+    assert len({row["weights"] for row in rows}) == 2
+    # A folder of the user's own is nobody else's either.
+    (out / "mine").mkdir()
+    write_wav(out / "mine" / "input.wav", noise())
+    mine = tmp_path / "elsewhere" / "mine.wav"
+    write_wav(mine, noise())
+    assert "it goes to mine-2." in run("sonify", mine, *quickly(checkpoint, out)).err
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("sonifications.csv", b"a,b\n1,2\n"),
+        ("sonifications.csv", b"\xff\xfe\x00"),
+        ("provenance.json", b"[1]"),
+        ("provenance.json", b"{"),
+    ],
+)
+def test_a_table_that_is_not_ours_is_left_alone(run, checkpoint, clip, tmp_path, name, content):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / name).write_bytes(content)
+    refusal = run("sonify", clip, *quickly(checkpoint, out)).refused()
+    assert f"{out / name} is not what sonify writes" in refusal
+    assert "choose another folder" in refusal
+    assert [path.name for path in out.iterdir()] == [name]
+    assert (out / name).read_bytes() == content
 
 
 def test_a_name_that_is_no_unicode_is_read_or_named(run, checkpoint, clip, tmp_path):

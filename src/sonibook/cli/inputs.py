@@ -1,12 +1,8 @@
-"""From what a user names on the command line to files, names for outputs, and options."""
+"""From what a user names on the command line to data sets, options and numbers."""
 
 from __future__ import annotations
 
-import hashlib
-import os
-from collections import Counter
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -32,72 +28,6 @@ DataOptions = Annotated[
         help="An option of the data set, such as size=200 or seed=1. May be repeated.",
     ),
 ]
-
-
-@dataclass(frozen=True)
-class Sound:
-    """A file to work on, and the folder below the output folder that its results go to."""
-
-    path: Path
-    label: Path
-
-
-def find_sounds(arguments: Sequence[Path], *, leave_out: Path) -> list[Sound]:
-    """The files that the arguments name, each once, in their order.
-
-    Parameters
-    ----------
-    arguments : sequence of Path
-        Files, taken as they are, and folders, of which all sounds are taken, to any depth,
-        hidden ones left out, in the order of their names.
-    leave_out : Path
-        The output folder: sounds found below it are results of an earlier run.
-
-    Returns
-    -------
-    list of Sound
-        With labels that differ even where case is not told apart. A label is the file's stem, or
-        its path below the folder it was found in; where several files would share one, each has
-        a digest of its own path added. A folder without sounds stands for itself, so that
-        reading it fails and says so.
-    """
-    found: dict[str, Sound] = {}
-    for argument in arguments:
-        for path, label in _sounds_of(argument, leave_out):
-            found.setdefault(os.path.realpath(path), Sound(path, label))
-    shared = Counter(str(sound.label).casefold() for sound in found.values())
-    return [
-        sound if shared[str(sound.label).casefold()] == 1 else _told_apart(sound, real)
-        for real, sound in found.items()
-    ]
-
-
-def _sounds_of(argument: Path, leave_out: Path) -> Iterator[tuple[Path, Path]]:
-    from sonibook.audio import EXTENSIONS
-
-    if not argument.is_dir():
-        yield argument, Path(argument.stem)
-        return
-    empty = True
-    out = os.path.realpath(leave_out)
-    for folder, names, files in os.walk(argument):
-        names[:] = sorted(
-            name
-            for name in names
-            if not name.startswith(".") and os.path.realpath(Path(folder, name)) != out
-        )
-        for name in sorted(files):
-            path = Path(folder, name)
-            if path.suffix.lower() in EXTENSIONS and not name.startswith("."):
-                empty = False
-                yield path, path.relative_to(argument).with_suffix("")
-    if empty:
-        yield argument, Path(argument.name)
-
-
-def _told_apart(sound: Sound, real: str) -> Sound:
-    digest = hashlib.sha256(os.fsencode(real)).hexdigest()[:8]
-    return Sound(sound.path, sound.label.with_name(f"{sound.label.name}-{digest}"))
 
 
 def parse_options(pairs: Sequence[str] | None) -> dict[str, Any]:

@@ -6,32 +6,13 @@ from collections.abc import Sequence
 
 import typer
 
-#: Control characters, but for tab and new line, and those that reverse the direction of writing.
-_CONTROLS = {
-    code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
-    for code in (
-        *range(9),
-        *range(11, 32),
-        *range(127, 160),
-        *range(0x202A, 0x202F),
-        0x2066,
-        0x2067,
-    )
-}
+from sonibook.errors import explain as explain
+from sonibook.files import shown as shown
 
 
 def examples(*lines: str) -> str:
     """The end of a command's help, kept line by line."""
     return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
-
-
-def shown(text: object) -> str:
-    """`text` with what is no Unicode (a file name may hold any bytes) written as escapes.
-
-    So are control characters, which a card or a name could command the terminal with.
-    """
-    printable = str(text).translate(_CONTROLS)
-    return printable.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
@@ -84,11 +65,3 @@ def _cell(value: object) -> str:
 def error(message: object) -> None:
     """Say on stderr what went wrong."""
     typer.echo(f"Error: {shown(message)}", err=True)
-
-
-def explain(problem: Exception) -> str:
-    """What is wrong, in one sentence: the message, or for the system's errors file and reason."""
-    if isinstance(problem, OSError) and problem.strerror:
-        name = "" if problem.filename is None else f"{problem.filename}: "
-        return f"{name}{problem.strerror[0].lower()}{problem.strerror[1:]}."
-    return str(problem)

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-from itertools import islice
+import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sonibook.cli.batch import COLUMNS, Batch
-from sonibook.cli.inputs import find_sounds
 from sonibook.cli.output import error, examples, shown, table
 
 _COLUMNS = """\b
@@ -22,6 +19,7 @@ Columns of the table:
   peak_scale    what the sonification was multiplied by, to the input's peak
   padded        whether the clip was too short, and zeros were added
   silent        whether the map, and so the sonification, is zero throughout
+  checkpoint    the network, as it was named, and a digest of its weights
 
 """
 SONIFY_EXAMPLES = _COLUMNS + examples(
@@ -29,10 +27,6 @@ SONIFY_EXAMPLES = _COLUMNS + examples(
     "sonibook sonify a.ogg b.mp3 --layer 11 --filter 5 --filter 17 --out heard",
     "sonibook sonify recordings/ --layer 8 --top 1 --checkpoint runs/mine/encoder.safetensors",
 )
-
-#: What is printed of the table.
-_SHOWN = COLUMNS[:11]
-_MOST_SHOWN = 40
 
 
 def sonify(
@@ -83,7 +77,9 @@ def sonify(
 
     For each clip, a folder of its name in the output folder holds input.wav and, for each filter,
     the sonification as WAV (8 kHz, 16 bit, at the input's peak) and a picture of both. Beside the
-    clips' folders are provenance.json and sonifications.csv, which has a row for each.
+    clips' folders are provenance.json and sonifications.csv, which has a row for each. What
+    earlier runs left in the output folder stays, also in the table; a clip whose folder holds
+    another sound, or sonifications of another network, gets a folder of a new name.
 
     A file that cannot be read keeps no other from being sonified: it is named at the end, and
     the exit code is 2.
@@ -91,9 +87,12 @@ def sonify(
     if (filters is None) == (top is None):
         raise typer.BadParameter("give either --filter or --top.", param_hint="--filter / --top")
 
+    from tqdm.auto import tqdm
+
     from sonibook.errors import LayerError
-    from sonibook.model.checkpoint import load_encoder
+    from sonibook.model.checkpoint import load_encoder, read_card
     from sonibook.model.stack import blocks_of, check_filters, check_layer
+    from sonibook.sonify_files import COLUMNS, FileSonifier, find_sounds
 
     encoder = load_encoder(checkpoint)
     blocks = blocks_of(encoder)
@@ -103,8 +102,10 @@ def sonify(
     chosen = None if filters is None else check_filters(blocks, layer, list(dict.fromkeys(filters)))
 
     sounds = find_sounds(files, leave_out=out)
-    run = Batch(
+    sonifier = FileSonifier(
         encoder,
+        checkpoint=checkpoint,
+        card=read_card(checkpoint),
         layer=layer,
         filters=chosen,
         top=top,
@@ -112,46 +113,24 @@ def sonify(
         seconds=seconds,
         pictures=pictures,
     )
-    interrupted = run.over(sounds)
-    if run.done:
-        run.write_provenance(checkpoint)
-        _print_table(out / "sonifications.csv")
-    if interrupted:
-        done = f"{run.done} of {len(sounds)} clips are done" + (
-            f": {shown(out)}" if run.done else ""
+    with tqdm(sounds, unit="clip", file=sys.stderr, disable=None, leave=False) as bar:
+        sonifier.run(bar, tell=lambda text: bar.write(f"Note: {shown(text)}", file=sys.stderr))
+    if sonifier.done:
+        printed = COLUMNS[:11]
+        typer.echo(table(printed, [[row[name] for name in printed] for row in sonifier.rows]))
+        more, path = sonifier.written - len(sonifier.rows), shown(sonifier.table)
+        typer.echo(f"… and {more} more rows in {path}" if more else f"Written to {path}")
+    if sonifier.interrupted:
+        done = f"{sonifier.done} of {len(sounds)} clips are done" + (
+            f": {shown(out)}" if sonifier.done else ""
         )
         typer.echo(f"Interrupted: {done}.", err=True)
         raise typer.Exit(130)
-    if run.failed:
+    if sonifier.failed:
         if len(sounds) == 1:
-            error(*run.failed.values())
+            error(*sonifier.failed.values())
         else:
-            error(f"{len(run.failed)} of {len(sounds)} files could not be sonified.")
-            for reason in run.failed.values():
+            error(f"{len(sonifier.failed)} of {len(sounds)} files could not be sonified.")
+            for reason in sonifier.failed.values():
                 typer.echo(f"  {shown(reason)}", err=True)
         raise typer.Exit(2)
-
-
-def _print_table(path: Path) -> None:
-    """The first rows of the table, read back so that a long one need not be in memory."""
-    with path.open(newline="", encoding="utf-8") as file:
-        reader = csv.DictReader(file)
-        rows = [
-            [row["file"], *(_number(row[name]) for name in _SHOWN[1:])]
-            for row in islice(reader, _MOST_SHOWN)
-        ]
-        more = sum(1 for _ in reader)
-    typer.echo(table(_SHOWN, rows))
-    typer.echo(f"… and {more} more rows in {shown(path)}" if more else f"Written to {shown(path)}")
-
-
-def _number(text: str) -> object:
-    """A cell of the table as a number, where it is one, and as yes or no."""
-    if text in ("True", "False"):
-        return text == "True"
-    for kind in (int, float):
-        try:
-            return kind(text)
-        except ValueError:
-            continue
-    return text or None

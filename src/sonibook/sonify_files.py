@@ -1,0 +1,430 @@
+"""Sound files sonified one after the other, into a folder with a table that says what is what.
+
+Memory does not grow with their number. What stands in the folder from earlier runs stays, and
+stays described: the tables are joined, and a clip whose folder is taken by another sound or
+another network gets a folder of a new name.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+import soundfile
+from jaxtyping import Float
+from numpy import ndarray
+from torch import nn
+
+from sonibook.audio import EXTENSIONS, SAMPLE_RATE, read_audio, scale_to_peak, write_wav
+from sonibook.deconvnet.backward import ForwardPass
+from sonibook.errors import AnalysisError, AudioError, SonibookWarning, explain
+from sonibook.files import atomic, shown
+from sonibook.results import provenance
+from sonibook.untrusted import read_json
+
+#: Of the table. The last two say which network it was, by its name and a digest of its weights.
+COLUMNS = (
+    "file",
+    "seconds",
+    "layer",
+    "filter",
+    "rank",
+    "energy_share",
+    "live_share",
+    "rms_ratio",
+    "peak_scale",
+    "padded",
+    "silent",
+    "input",
+    "sonification",
+    "picture",
+    "checkpoint",
+    "weights",
+)
+#: So many of a run's rows are kept to be shown.
+MOST_SHOWN = 40
+
+Row = dict[str, object]
+
+
+@dataclass(frozen=True)
+class SoundFile:
+    """A file to work on, and the folder below the output folder that its results go to."""
+
+    path: Path
+    label: Path
+
+
+def find_sounds(arguments: Sequence[Path], *, leave_out: Path) -> list[SoundFile]:
+    """The files that the arguments name, each once, in their order.
+
+    Parameters
+    ----------
+    arguments : sequence of Path
+        Files, taken as they are, and folders, of which all sounds are taken, to any depth,
+        hidden ones left out, in the order of their names.
+    leave_out : Path
+        The output folder: sounds found below it are results of an earlier run.
+
+    Returns
+    -------
+    list of SoundFile
+        With labels that differ even where case is not told apart. A label is the file's stem, or
+        its path below the folder it was found in; where several files would share one, each has
+        a digest of its own path added. A folder without sounds stands for itself, so that
+        reading it fails and says so.
+    """
+    sounds: dict[str, SoundFile] = {}
+    for argument in arguments:
+        for path, label in _sounds_of(argument, leave_out):
+            sounds.setdefault(os.path.realpath(path), SoundFile(path, label))
+    shared = Counter(str(sound.label).casefold() for sound in sounds.values())
+    labelled = []
+    for real, sound in sounds.items():
+        label = sound.label
+        if shared[str(label).casefold()] > 1:
+            digest = hashlib.sha256(os.fsencode(real)).hexdigest()[:8]
+            label = label.with_name(f"{label.name}-{digest}")
+        labelled.append(SoundFile(sound.path, label))
+    return labelled
+
+
+def _sounds_of(argument: Path, leave_out: Path) -> Iterator[tuple[Path, Path]]:
+    if not argument.is_dir():
+        yield argument, Path(argument.stem)
+        return
+    empty = True
+    out = os.path.realpath(leave_out)
+    for folder, names, files in os.walk(argument):
+        names[:] = sorted(
+            name
+            for name in names
+            if not name.startswith(".") and os.path.realpath(Path(folder, name)) != out
+        )
+        for name in sorted(files):
+            path = Path(folder, name)
+            if path.suffix.lower() in EXTENSIONS and not name.startswith("."):
+                empty = False
+                yield path, path.relative_to(argument).with_suffix("")
+    if empty:
+        yield argument, Path(argument.name)
+
+
+class FileSonifier:
+    """What is asked of each sound, and what came of all of them.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        As `sonibook.model.stack.blocks_of` takes it.
+    checkpoint, card : str, and mapping from str to object
+        What it is called, and what is known of it.
+    layer : int
+        Counted from 1.
+    filters : list of int, or None
+        Filters of that layer; None takes those that are most active.
+    top : int or None
+        How many of the most active.
+    out : Path
+        The folder for everything.
+    seconds : float > 0, in s
+        Longer sounds are cut there.
+    pictures : bool
+        Whether to draw each pair.
+
+    Attributes
+    ----------
+    done, written : int
+        Sounds that were sonified, and rows of the table that were written.
+    rows : list of dict
+        The first of them, by `COLUMNS`.
+    failed : dict
+        Why the other sounds were not, by file.
+    interrupted : bool
+        Whether the user stopped it.
+
+    Raises
+    ------
+    AnalysisError
+        If a table or provenance in `out` is not one of ours: it would be lost.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        *,
+        checkpoint: str,
+        card: Mapping[str, object],
+        layer: int,
+        filters: list[int] | None,
+        top: int | None,
+        out: Path,
+        seconds: float,
+        pictures: bool = True,
+    ) -> None:
+        self.network, self.checkpoint, self.card = network, checkpoint, card
+        self.layer, self.filters, self.top = layer, filters, top
+        self.out, self.seconds, self.pictures = out, seconds, pictures
+        self.done = self.written = 0
+        self.rows: list[Row] = []
+        self.failed: dict[str, str] = {}
+        self.interrupted = False
+        self._weights = _digest(network)
+        self._of_folder: dict[str, set[object]] = {}
+        for row in _read_table(self.table):
+            self._of_folder.setdefault(row["input"], set()).add(row["weights"])
+        self._earlier = _read_provenance(out / "provenance.json")
+
+    @property
+    def table(self) -> Path:
+        """Where the table is."""
+        return self.out / "sonifications.csv"
+
+    def run(self, sounds: Iterable[SoundFile], *, tell: Callable[[str], None]) -> None:
+        """Sonify every sound; `tell` is given what a listener should know.
+
+        The table and its provenance are written when all is over, also where the user stopped it.
+        Nothing is written if no sound can be read.
+        """
+        with tempfile.TemporaryFile("w+", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            try:
+                for sound in sounds:
+                    rows = self._sonify(sound, tell)
+                    if rows is None:
+                        continue
+                    writer.writerows(rows)
+                    self.rows += rows[: MOST_SHOWN - len(self.rows)]
+                    self.done, self.written = self.done + 1, self.written + len(rows)
+            except KeyboardInterrupt:
+                self.interrupted = True
+            finally:
+                if self.done:
+                    self._join(file)
+                    self._write_provenance()
+
+    def _sonify(self, sound: SoundFile, tell: Callable[[str], None]) -> list[Row] | None:
+        """Sonify one sound and write what comes of it; None, and a reason kept, if it cannot be."""
+        with warnings.catch_warnings(record=True) as notices:
+            warnings.simplefilter("always", SonibookWarning)
+            try:
+                if sound.path.is_dir():
+                    raise AudioError("the folder holds no sound (WAV, FLAC, OGG or MP3).")
+                whole = read_audio(sound.path, unit_peak=False)
+                if len(whole) < 2:
+                    raise AudioError("holds a single sample, which is not a sound.")
+                x = scale_to_peak(whole[: round(self.seconds * SAMPLE_RATE)])
+                forward = ForwardPass(self.network, x, depth=self.layer)
+            except (AudioError, OSError) as problem:
+                reason = explain(problem)
+                named = reason if str(sound.path) in reason else f"{sound.path}: {reason}"
+                self.failed[str(sound.path)] = named
+                return None
+            except UnicodeEncodeError:
+                self.failed[str(sound.path)] = (
+                    f"{sound.path}: the sound library cannot open a name that is not Unicode "
+                    "text: rename the file."
+                )
+                return None
+            if len(x) < len(whole):
+                cut = f"only the first {self.seconds:g} s are sonified (see --seconds)."
+                tell(f"{sound.path}: {cut}")
+            folder = self._folder(sound.label, x)
+            if folder != self.out / sound.label:
+                name = folder.relative_to(self.out)
+                tell(f"{sound.path}: {sound.label} is taken in {self.out}: it goes to {name}.")
+            rows = self._rows(forward, x, sound, folder)
+        for notice in notices:
+            tell(f"{sound.path}: {notice.message}")
+        silent = sum(bool(row["silent"]) for row in rows)
+        if silent:
+            tell(
+                f"{sound.path}: {silent} of {len(rows)} sonifications are silent, because the "
+                "filter's map is zero all along the clip."
+            )
+        return rows
+
+    def _folder(self, label: Path, x: Float[ndarray, " time"]) -> Path:
+        """Where a sound's results go: into a folder of its own, or of earlier runs on the same."""
+        number = 1
+        while True:
+            name = label.name if number == 1 else f"{label.name}-{number}"
+            folder = self.out / label.with_name(name)
+            source = folder / "input.wav"
+            if not os.path.lexists(source):
+                return folder
+            weights = self._of_folder.get(self._name(source))
+            if weights == {self._weights} and _holds(source, x):
+                return folder
+            number += 1
+
+    def _rows(
+        self, forward: ForwardPass, x: Float[ndarray, " time"], sound: SoundFile, folder: Path
+    ) -> list[Row]:
+        """Write the input and its sonifications; if the user stops it, take back what is new."""
+        source = folder / "input.wav"
+        earlier = set(folder.glob("*"))
+        rows = []
+        try:
+            write_wav(source, x)
+            # One filter at a time: a thousand of a long clip would not fit into memory together.
+            for row in self._sonified(forward, x, folder):
+                row |= {"file": shown(sound.path), "input": self._name(source)}
+                row |= {"checkpoint": shown(self.checkpoint), "weights": self._weights}
+                rows.append({column: row[column] for column in COLUMNS})
+        except KeyboardInterrupt:
+            for path in set(folder.glob("*")) - earlier:
+                if path.is_file():
+                    path.unlink()
+            with suppress(OSError):
+                folder.rmdir()
+            raise
+        self._of_folder[self._name(source)] = {self._weights}
+        return rows
+
+    def _sonified(
+        self, forward: ForwardPass, x: Float[ndarray, " time"], folder: Path
+    ) -> Iterator[Row]:
+        energy = forward.energy(self.layer)[0]
+        ranked = forward.most_active(self.layer, len(energy))
+        total, input_peak = float(energy.sum()), float(abs(x).max())
+        for index in ranked[: self.top] if self.filters is None else self.filters:
+            raw = forward.sonify(self.layer, [index], rescale=False)[0].numpy()
+            peak = float(abs(raw).max())
+            s = scale_to_peak(raw, peak=input_peak) if peak > 0 else raw
+            target = folder / f"layer{self.layer:02d}-filter{index:04d}.wav"
+            picture = target.with_suffix(".png")
+            write_wav(target, s)
+            if self.pictures:
+                _draw(picture, x, s, (_title(folder.name), f"Layer {self.layer}, filter {index}"))
+            live = forward.maps[self.layer - 1][0, index] > 0
+            power = (s.astype(float) ** 2).mean() / (x.astype(float) ** 2).mean()
+            yield {
+                "seconds": len(x) / SAMPLE_RATE,
+                "layer": self.layer,
+                "filter": index,
+                "rank": ranked.index(index) + 1,
+                "energy_share": float(energy[index]) / total if total else 0.0,
+                "live_share": float(live.float().mean()),
+                "rms_ratio": float(power) ** 0.5,
+                "peak_scale": input_peak / peak if peak else None,
+                "padded": forward.x.shape[2] > len(x),
+                "silent": peak == 0,
+                "sonification": self._name(target),
+                "picture": self._name(picture) if picture.exists() else None,
+            }
+
+    def _name(self, path: Path) -> str:
+        return shown(path.relative_to(self.out).as_posix())
+
+    def _join(self, new: TextIO) -> None:
+        """Write the table: this run's rows after those of earlier runs that it did not replace."""
+        new.seek(0)
+        made = {row["sonification"] for row in csv.DictReader(new, COLUMNS)}
+        new.seek(0)
+        with (
+            atomic(self.table) as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            earlier = _read_table(self.table)
+            writer.writerows(row for row in earlier if row["sonification"] not in made)
+            shutil.copyfileobj(new, file)
+
+    def _write_provenance(self) -> None:
+        """Write beside the table how it came about, and what is not in it; earlier runs last."""
+        content = {
+            **provenance(),
+            "checkpoint": {"name": self.checkpoint, "card": dict(self.card)},
+            "weights": self._weights,
+            "layer": self.layer,
+            "filters": self.filters,
+            "top": self.top,
+            "clips": self.done,
+            "failed": {shown(path): shown(reason) for path, reason in self.failed.items()},
+        }
+        if self._earlier:
+            content["earlier"] = self._earlier
+        with atomic(self.out / "provenance.json") as temporary:
+            temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _digest(network: nn.Module) -> str:
+    """What tells a network's weights from any others'."""
+    digest = hashlib.sha256()
+    for name, values in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(values.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
+
+
+def _read_table(path: Path) -> Iterator[dict[str, str]]:
+    """The rows of an earlier run's table, with every column; those it lacks are empty."""
+    if not path.exists():
+        return
+    try:
+        with path.open(newline="", encoding="utf-8") as file:
+            reader = csv.DictReader(file, restval="")
+            if not set(COLUMNS[:-2]) <= set(reader.fieldnames or ()):
+                raise ValueError("it has other columns")
+            for row in reader:
+                yield {column: row.get(column, "") for column in COLUMNS}
+    except (ValueError, csv.Error) as problem:
+        raise _not_ours(path, problem) from None
+
+
+def _read_provenance(path: Path) -> list[object]:
+    """What earlier runs into this folder left, latest first."""
+    if not path.exists():
+        return []
+    try:
+        content = read_json(path)
+        if not isinstance(content, dict):
+            raise ValueError("it is not an object")
+    except ValueError as problem:
+        raise _not_ours(path, problem) from None
+    earlier = content.pop("earlier", [])
+    return [content, *(earlier if isinstance(earlier, list) else [])]
+
+
+def _not_ours(path: Path, problem: Exception) -> AnalysisError:
+    return AnalysisError(f"{path} is not what sonify writes ({problem}): choose another folder.")
+
+
+def _holds(path: Path, x: Float[ndarray, " time"]) -> bool:
+    """Whether a file holds this sound, at 16 bits."""
+    try:
+        samples, rate = soundfile.read(path, dtype="float32")
+    except (OSError, soundfile.LibsndfileError):
+        return False
+    return bool(
+        rate == SAMPLE_RATE and samples.shape == x.shape and np.abs(samples - x).max() < 1.5 / 32768
+    )
+
+
+def _title(name: str) -> str:
+    """A clip's name as a title, unless it is too long or not in the font for certain."""
+    if len(name) > 30 or not (name.isascii() and name.isprintable()):
+        return "Input"
+    return name.replace("$", r"\$")  # matplotlib reads mathematics between dollar signs
+
+
+def _draw(path: Path, x: ndarray, s: ndarray, titles: tuple[str, str]) -> None:
+    from sonibook.plots.sound import compare
+
+    figure = compare(x, s, titles=titles)
+    with atomic(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
