@@ -15,9 +15,8 @@ import soundfile
 
 from sonibook.audio import write_wav
 from sonibook.datasets import Clip, Dataset, open_dataset
-from sonibook.datasets.pack import pack
+from sonibook.datasets.pack import BAD_IN_A_ROW, pack
 from sonibook.datasets.packed import FULL_SCALE, dequantise, quantise
-from sonibook.datasets.read_ahead import BAD_IN_A_ROW
 from sonibook.errors import AudioError, DatasetError
 from sonibook.training.batches import CropBatches
 
@@ -69,7 +68,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def assert_same_clips(packed: Dataset, data: Dataset) -> float:
     """And how far the samples are off, at most."""
     assert len(packed) == len(data)
-    for name in ("classes", "task", "split", "licence"):
+    for name in ("classes", "task", "split", "licence", "sample_rate"):
         assert getattr(packed, name) == getattr(data, name)
     off = 0.0
     for index in range(len(data)):
@@ -146,6 +145,33 @@ def test_batches_of_a_packed_set_are_the_same(tmp_path):
             assert batch.x.shape == (5, 1, 2000)
             np.testing.assert_array_equal(batch.targets, before.targets)
             np.testing.assert_allclose(batch.x, before.x, rtol=0, atol=ROUNDING)
+
+
+def test_a_pack_keeps_the_rate_of_its_clips(tmp_path):
+    sounds = tmp_path / "sounds"
+    for n in range(3):
+        sounds.mkdir(exist_ok=True)
+        soundfile.write(sounds / f"{n}.wav", np.sin(np.arange(1600) * (n + 1) / 9), 16000)
+    data = open_dataset("folder", root=sounds, sample_rate=16000)
+    packed = pack(data, tmp_path / "pack")
+    assert assert_same_clips(packed, data) <= ROUNDING
+    assert open_dataset("packed", root=tmp_path / "pack").sample_rate == 16000
+    assert (
+        len(open_dataset("packed", root=tmp_path / "pack", sample_rate=16000)[0].waveform) == 1600
+    )
+    with pytest.raises(DatasetError, match="packed has the rate 16,000 Hz, and cannot be read at"):
+        open_dataset("packed", root=tmp_path / "pack", sample_rate=8000)
+    with pytest.raises(DatasetError, match="holds a pack with another sample rate"):
+        pack(open_dataset("folder", root=sounds), tmp_path / "pack")
+
+
+@pytest.mark.parametrize("rate", [0, "8000", None])
+def test_a_pack_of_an_impossible_rate(tmp_path, rate):
+    pack(Noises(3), tmp_path)
+    path = tmp_path / "train" / "index.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "sample_rate": rate}))
+    with pytest.raises(DatasetError, match=r"index\.json: is damaged"):
+        open_dataset("packed", root=tmp_path, split="train")
 
 
 def test_real_recordings(data_root, tmp_path):

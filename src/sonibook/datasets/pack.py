@@ -9,17 +9,19 @@ from __future__ import annotations
 
 import json
 import os
-from array import array
+from collections import deque
 from collections.abc import Iterator
-from contextlib import suppress
-from dataclasses import dataclass, field
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from io import BufferedWriter
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from jaxtyping import Int16
+from numpy import ndarray
 
-from sonibook.audio import SAMPLE_RATE
 from sonibook.datasets.base import Dataset
 from sonibook.datasets.packed import (
     FORMAT,
@@ -29,16 +31,20 @@ from sonibook.datasets.packed import (
     VERSION,
     PackedDataset,
     open_packed,
-    read_shard_table,
+    quantise,
+    read_table,
     shard_path,
 )
-from sonibook.datasets.read_ahead import Outcome, Unreadable, read_ahead
-from sonibook.errors import DatasetError
+from sonibook.errors import AudioError, DatasetError, MissingAudioError
 from sonibook.files import atomic
 from sonibook.results import provenance
-from sonibook.untrusted import parse_json
+from sonibook.untrusted import parse_json, read_json
 
-SHARD_BYTES = 1 << 30
+#: So many bad clips in a row are not bad clips but a disk that has gone.
+BAD_IN_A_ROW = 100
+_SHARD_BYTES = 1 << 30
+#: Clips that are read ahead by each thread.
+_AHEAD = 4
 
 
 def pack(
@@ -46,7 +52,7 @@ def pack(
     out: str | Path,
     *,
     split: str | None = None,
-    shard_bytes: int = SHARD_BYTES,
+    shard_bytes: int = _SHARD_BYTES,
     workers: int | None = None,
     progress: bool | None = None,
 ) -> PackedDataset:
@@ -95,80 +101,100 @@ def pack(
         "task": data.task,
         "licence": data.licence,
         "classes": list(data.classes),
-        "sample_rate": SAMPLE_RATE,
+        "sample_rate": data.sample_rate,
         "source_clips": len(data),
         "shard_bytes": shard_bytes,
     }
     if not _begin(folder, plan):
         return open_packed(out, split=name)
-    shards = _whole_shards(folder)
+    shards = _finished_shards(folder)
     start = shards[-1].stop if shards else 0
-    with read_ahead(
-        data, start, workers=workers or os.cpu_count() or 1, progress=progress
-    ) as outcomes:
-        ahead = next(outcomes, None)
-        while ahead is not None:
-            ahead = _write_shard(folder, len(shards), ahead, outcomes, shard_bytes)
-            shards.append(_Shard.read(folder, len(shards)))
-    _finish(folder, plan, shards)
+    threads = workers or os.cpu_count() or 1
+    with _read_ahead(data, start, workers=threads, progress=progress) as clips:
+        clip = next(clips, None)
+        while clip is not None:
+            clip = _write_shard(folder, len(shards), clip, clips, shard_bytes)
+            shards.append(_read_shard(folder, len(shards)))
+    _write_json(folder / "provenance.json", provenance())
+    sizes = [{"clips": shard.clips, "samples": shard.samples} for shard in shards]
+    totals = {key: sum(size[key] for size in sizes) for key in ("clips", "samples")}
+    bad = [reason for shard in shards for reason in shard.bad]
+    _write_json(folder / INDEX, {**plan, **totals, "shards": sizes, "bad": bad})
+    (folder / PLAN).unlink()
     return open_packed(out, split=name)
 
 
-@dataclass(frozen=True)
-class _Shard:
-    """What is kept in memory of a shard that is written.
-
-    `stop` is the first clip of the source that is in none of the shards so far.
-    """
+class _Shard(NamedTuple):
+    """What is kept of a written shard; `stop` is the source's first clip after it."""
 
     clips: int
     samples: int
     stop: int
-    bad: tuple[str, ...]
-
-    @classmethod
-    def read(cls, folder: Path, number: int) -> _Shard:
-        table = read_shard_table(shard_path(folder, number).with_suffix(".npz"))
-        ends = table["ends"]
-        bad = parse_json(table["bad"].tobytes())
-        return cls(len(ends), int(ends[-1]) if len(ends) else 0, int(table["stop"]), tuple(bad))
+    bad: list[str]
 
 
-@dataclass
-class _Table:
-    """The table of a shard while it grows: compact, because a shard may hold 10**5 clips."""
+class _Packed(NamedTuple):
+    """A clip as it is packed, or why it cannot be read."""
 
-    ends: array = field(default_factory=lambda: array("q"))
-    label_ends: array = field(default_factory=lambda: array("q"))
-    labels: array = field(default_factory=lambda: array("i"))
-    id_ends: array = field(default_factory=lambda: array("q"))
-    ids: bytearray = field(default_factory=bytearray)
-    bad: list[str] = field(default_factory=list)
-    stop: int = 0
+    number: int
+    samples: Int16[ndarray, " time"] | None = None
+    labels: tuple[int, ...] = ()
+    clip_id: str = ""
+    reason: str = ""
 
-    @property
-    def samples(self) -> int:
-        return self.ends[-1] if self.ends else 0
 
-    def add(self, count: int, labels: tuple[int, ...], clip_id: str) -> None:
-        self.ends.append(self.samples + count)
-        self.labels.extend(labels)
-        self.label_ends.append(len(self.labels))
-        self.ids += clip_id.encode("utf-8", "surrogateescape")
-        self.id_ends.append(len(self.ids))
+@contextmanager
+def _read_ahead(
+    data: Dataset, start: int, *, workers: int, progress: bool | None
+) -> Iterator[Iterator[_Packed]]:
+    """Clip after clip from `start` on, read a few ahead by several threads.
 
-    def write(self, path: Path) -> None:
-        with atomic(path) as temporary:
-            np.savez(
-                temporary,
-                ends=np.array(self.ends, "<i8"),
-                label_ends=np.array(self.label_ends, "<i8"),
-                labels=np.array(self.labels, "<i4"),
-                id_ends=np.array(self.id_ends, "<i8"),
-                ids=np.frombuffer(bytes(self.ids), np.uint8),
-                bad=np.frombuffer(json.dumps(self.bad).encode(), np.uint8),
-                stop=np.array(self.stop, "<i8"),
-            )
+    Decoding and resampling leave Python's lock alone most of the time, so threads will do.
+    DatasetError where `BAD_IN_A_ROW` clips cannot be read.
+    """
+    from tqdm.auto import tqdm
+
+    def clips() -> Iterator[_Packed]:
+        indices = iter(range(start, len(data)))
+        waiting: deque[Future[_Packed]] = deque()
+        bad_in_a_row = 0
+        while True:
+            for index in islice(indices, _AHEAD * workers - len(waiting)):
+                waiting.append(readers.submit(_read, data, index))
+            if not waiting:
+                return
+            clip = waiting.popleft().result()
+            bar.update()
+            bad_in_a_row = bad_in_a_row + 1 if clip.samples is None else 0
+            if bad_in_a_row == BAD_IN_A_ROW:
+                raise DatasetError(
+                    f"{bad_in_a_row} clips in a row cannot be read, the last because: "
+                    f"{clip.reason} Is the disk there? If it is, mend or remove them."
+                )
+            yield clip
+
+    readers = ThreadPoolExecutor(workers)
+    hidden = None if progress is None else not progress
+    with tqdm(
+        desc="pack", unit="clip", total=len(data), initial=start, disable=hidden, leave=False
+    ) as bar:
+        try:
+            yield clips()
+        finally:
+            readers.shutdown(cancel_futures=True)
+
+
+def _read(data: Dataset, index: int) -> _Packed:
+    try:
+        clip = data[index]
+        return _Packed(index, quantise(clip.waveform), clip.labels, clip.clip_id)
+    except MissingAudioError as error:
+        raise DatasetError(
+            f"{error} It was there when the data set was opened: is the disk still there? Nothing "
+            "is lost: pack again to go on."
+        ) from None
+    except AudioError as error:
+        return _Packed(index, reason=str(error))
 
 
 def _begin(folder: Path, plan: dict[str, Any]) -> bool:
@@ -178,8 +204,8 @@ def _begin(folder: Path, plan: dict[str, Any]) -> bool:
         if not path.exists():
             continue
         try:
-            found = parse_json(path.read_text(encoding="utf-8"))
-            other = [key for key in plan if found[key] != plan[key]]
+            kept = read_json(path)
+            other = [key for key in plan if kept[key] != plan[key]]
         except (ValueError, KeyError, TypeError) as error:
             raise DatasetError(f"{path}: is damaged ({error}): delete the folder.") from None
         if other:
@@ -198,12 +224,11 @@ def _begin(folder: Path, plan: dict[str, Any]) -> bool:
     return True
 
 
-def _whole_shards(folder: Path) -> list[_Shard]:
+def _finished_shards(folder: Path) -> list[_Shard]:
     """The shards that an interrupted packing has finished: those that have their tables."""
     shards: list[_Shard] = []
-    while shard_path(folder, len(shards)).with_suffix(".npz").exists():
-        shard = _Shard.read(folder, len(shards))
-        path = shard_path(folder, len(shards))
+    while (path := shard_path(folder, len(shards))).with_suffix(".npz").exists():
+        shard = _read_shard(folder, len(shards))
         if not path.exists() or path.stat().st_size != HEADER + 2 * shard.samples:
             raise DatasetError(f"{path}: is not as its table says: delete the folder, pack again.")
         shards.append(shard)
@@ -211,36 +236,48 @@ def _whole_shards(folder: Path) -> list[_Shard]:
 
 
 def _write_shard(
-    folder: Path,
-    number: int,
-    ahead: Outcome,
-    outcomes: Iterator[Outcome],
-    shard_bytes: int,
-) -> Outcome | None:
-    """Write one shard and its table, from the clip `ahead` on; returns the first of the next."""
+    folder: Path, number: int, clip: _Packed, clips: Iterator[_Packed], shard_bytes: int
+) -> _Packed | None:
+    """Write one shard and its table, from `clip` on; returns the first clip of the next."""
     path = shard_path(folder, number)
-    table = _Table()
-    following: Outcome | None = ahead
+    lengths: list[int] = []
+    labels: list[tuple[int, ...]] = []
+    ids: list[bytes] = []
+    bad: list[str] = []
+    stop, size = clip.number, 0
+    following: _Packed | None = clip
     with atomic(path) as temporary, temporary.open("wb") as file:
         _write_header(file, 0)
         while following is not None:
-            if isinstance(following, Unreadable):
-                table.bad.append(f"clip {following.index}: {following.reason}")
+            if following.samples is None:
+                bad.append(f"clip {following.number}: {following.reason}")
             else:
-                samples = following.samples
-                if table.ends and 2 * table.samples + samples.nbytes > shard_bytes:
+                if lengths and size + following.samples.nbytes > shard_bytes:
                     break
-                file.write(samples.data)
-                table.add(len(samples), following.labels, following.clip_id)
-            table.stop = following.index + 1
-            following = next(outcomes, None)
-        if number == 0 and not table.ends:
+                file.write(following.samples.data)
+                size += following.samples.nbytes
+                lengths.append(len(following.samples))
+                labels.append(following.labels)
+                ids.append(following.clip_id.encode("utf-8", "surrogateescape"))
+            stop = following.number + 1
+            following = next(clips, None)
+        if number == 0 and not lengths:
             raise DatasetError(
-                f"None of the {len(table.bad)} clips can be read, the first because: {table.bad[0]}"
+                f"None of the {len(bad)} clips can be read, the first because: {bad[0]}"
             )
         file.seek(0)
-        _write_header(file, table.samples)
-    table.write(path.with_suffix(".npz"))
+        _write_header(file, sum(lengths))
+    with atomic(path.with_suffix(".npz")) as temporary:
+        np.savez(
+            temporary,
+            ends=np.cumsum(lengths, dtype="<i8"),
+            label_ends=np.cumsum([len(row) for row in labels], dtype="<i8"),
+            labels=np.array([label for row in labels for label in row], "<i4"),
+            id_ends=np.cumsum([len(clip_id) for clip_id in ids], dtype="<i8"),
+            ids=np.frombuffer(b"".join(ids), np.uint8),
+            bad=np.frombuffer(json.dumps(bad).encode(), np.uint8),
+            stop=np.array(stop, "<i8"),
+        )
     return following
 
 
@@ -252,21 +289,12 @@ def _write_header(file: BufferedWriter, count: int) -> None:
         raise AssertionError("NumPy no longer pads the header of an array to one size")
 
 
-def _finish(folder: Path, plan: dict[str, Any], shards: list[_Shard]) -> None:
-    _write_json(folder / "provenance.json", provenance())
-    _write_json(
-        folder / INDEX,
-        {
-            **plan,
-            "clips": sum(shard.clips for shard in shards),
-            "samples": sum(shard.samples for shard in shards),
-            "shards": [{"clips": shard.clips, "samples": shard.samples} for shard in shards],
-            "bad": [reason for shard in shards for reason in shard.bad],
-        },
-    )
-    (folder / PLAN).unlink()
-
-
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     with atomic(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def _read_shard(folder: Path, number: int) -> _Shard:
+    table = read_table(shard_path(folder, number).with_suffix(".npz"))
+    ends, bad = table["ends"], parse_json(table["bad"].tobytes())
+    return _Shard(len(ends), int(ends[-1]) if len(ends) else 0, int(table["stop"]), bad)

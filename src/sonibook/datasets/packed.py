@@ -1,4 +1,4 @@
-"""Packed data sets: any data set, decoded once, as a few large files of 8 kHz samples.
+"""Packed data sets: any data set, decoded once, as a few large files of 16-bit samples.
 
 A pack is a folder with a sub-folder a split, and in it
 
@@ -31,17 +31,18 @@ import numpy as np
 from jaxtyping import Float, Int16
 from numpy import ndarray
 
+from sonibook.audio import RATES
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.errors import AudioError, DatasetError
-from sonibook.untrusted import parse_json, read_arrays
+from sonibook.untrusted import read_arrays, read_json
 
-FORMAT, VERSION = "sonibook-pack", 1
 FULL_SCALE = 32767
+FORMAT, VERSION = "sonibook-pack", 1
 INDEX, PLAN = "index.json", "plan.json"
-#: The arrays in a shard's table.
-TABLE = ("ends", "label_ends", "labels", "id_ends", "ids", "bad", "stop")
 #: Bytes of the .npy header, which NumPy pads so that it fits any length.
 HEADER = 128
+#: The arrays in a shard's table.
+_TABLE = ("ends", "label_ends", "labels", "id_ends", "ids", "bad", "stop")
 
 
 class PackedDataset(Dataset):
@@ -68,7 +69,9 @@ class PackedDataset(Dataset):
         self.folder = folder
         self.source, self.split, self.task = index["source"], index["split"], index["task"]
         self.classes, self.licence = tuple(index["classes"]), index["licence"]
-        self.bad = tuple(index["bad"])
+        self.sample_rate, self.bad = index["sample_rate"], tuple(index["bad"])
+        if not RATES[0] <= self.sample_rate <= RATES[1]:
+            raise ValueError(f"a rate of {self.sample_rate} Hz")
         shards = [
             _load_shard(folder, number, row, len(self.classes))
             for number, row in enumerate(index["shards"])
@@ -100,13 +103,15 @@ class PackedDataset(Dataset):
         return Clip(dequantise(samples), self.labels(index), self.clip_id(index))
 
     def labels(self, index: int) -> tuple[int, ...]:
-        first, last = _bounds(self._label_ends, range(len(self))[operator.index(index)])
-        return tuple(self._labels[first:last].tolist())
+        return tuple(self._labels[self._row(self._label_ends, index)].tolist())
 
     def clip_id(self, index: int) -> str:
         """The id of clip `index`, without reading its sound."""
-        first, last = _bounds(self._id_ends, range(len(self))[operator.index(index)])
-        return self._ids[first:last].decode("utf-8", "surrogateescape")
+        return self._ids[self._row(self._id_ends, index)].decode("utf-8", "surrogateescape")
+
+    def _row(self, ends: ndarray, index: int) -> slice:
+        index = range(len(self))[operator.index(index)]
+        return slice(int(ends[index - 1]) if index else 0, int(ends[index]))
 
 
 def open_packed(root: str | Path, *, split: str = "all") -> PackedDataset:
@@ -144,7 +149,7 @@ def open_packed(root: str | Path, *, split: str = "all") -> PackedDataset:
         raise DatasetError(f"{base}: the pack has no split {split!r}: choose {', '.join(there)}.")
     path = base / split / INDEX
     try:
-        index = parse_json(path.read_text(encoding="utf-8"))
+        index = read_json(path)
         if (index["format"], index["version"]) != (FORMAT, VERSION):
             raise DatasetError(
                 f"{path}: is of format {index['format']} {index['version']}, and this reads "
@@ -158,13 +163,7 @@ def open_packed(root: str | Path, *, split: str = "all") -> PackedDataset:
 
 
 def quantise(x: Float[ndarray, " time"]) -> Int16[ndarray, " time"]:
-    """A waveform in [-1, 1] as little-endian 16-bit integers.
-
-    Raises
-    ------
-    AudioError
-        If it leaves [-1, 1], or holds samples that are not finite.
-    """
+    """A waveform as little-endian 16-bit integers; AudioError where it leaves [-1, 1]."""
     loudest = float(np.abs(x).max(initial=0.0))
     if not loudest <= 1.0 + 1e-6:
         raise AudioError(f"its samples reach {loudest:.3g}, and must lie in [-1, 1].")
@@ -181,23 +180,17 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / f"shard-{number:05d}.npy"
 
 
-def read_shard_table(path: Path) -> dict[str, ndarray]:
-    """The table of a shard, from its ``.npz``.
-
-    Raises
-    ------
-    DatasetError
-        If it is missing or damaged.
-    """
+def read_table(path: Path) -> dict[str, ndarray]:
+    """The table of a shard, from its ``.npz``; DatasetError where it is missing or damaged."""
     try:
-        return read_arrays(path, TABLE)
+        return read_arrays(path, _TABLE)
     except (OSError, ValueError) as error:
         raise DatasetError(f"{path}: cannot be read ({error}): pack the data set again.") from None
 
 
 def _load_shard(folder: Path, number: int, row: dict[str, int], classes: int) -> dict[str, ndarray]:
     path = shard_path(folder, number)
-    table = read_shard_table(path.with_suffix(".npz"))
+    table = read_table(path.with_suffix(".npz"))
     samples = int(table["ends"][-1]) if len(table["ends"]) else 0
     size = path.stat().st_size if path.exists() else -1
     if (len(table["ends"]), samples) != (row["clips"], row["samples"]) or (
@@ -232,8 +225,4 @@ def _joined(arrays: list[ndarray]) -> ndarray:
 
 def _joined_ends(ends: list[ndarray]) -> ndarray:
     """Where each row of several tables ends when their values are joined."""
-    return np.cumsum(_joined([np.diff(one, prepend=0) for one in ends]))
-
-
-def _bounds(ends: ndarray, index: int) -> tuple[int, int]:
-    return (int(ends[index - 1]) if index else 0), int(ends[index])
+    return np.cumsum(_joined([np.diff(shard, prepend=0) for shard in ends]))
