@@ -10,7 +10,7 @@ from scipy import stats
 
 from sonibook.audio import sounding_starts
 from sonibook.datasets.base import Clip
-from sonibook.errors import ConfigError, DatasetError, SonibookError
+from sonibook.errors import ConfigError, DatasetError, SonibookError, SonibookWarning
 from sonibook.training.batches import Batch, CropBatches, two_crops
 from sonibook.training.config import AugmentConfig
 
@@ -250,3 +250,71 @@ def test_a_silent_clip_gives_two_silent_crops(samples):
     crops = two_crops(np.zeros(samples, np.float32), 5, np.random.default_rng(0))
     assert [crop.shape for crop in crops] == [(5,), (5,)]
     assert not np.any(crops)
+
+
+# --- pairs of like levels ------------------------------------------------------------------------
+
+
+def levels_of(crops: list[np.ndarray]) -> np.ndarray:
+    with np.errstate(divide="ignore"):
+        return 10 * np.log10([np.mean(crop.astype(np.float64) ** 2) for crop in crops])
+
+
+def test_a_pair_without_a_limit_is_drawn_as_ever():
+    x = noise(5000, 3)
+    for seed in range(20):
+        free = two_crops(x, 800, np.random.default_rng(seed))
+        limited = two_crops(x, 800, np.random.default_rng(seed), most_level_db=60.0)
+        np.testing.assert_array_equal(free, limited)
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32), length=st.integers(50, 1500), most=st.floats(1.0, 30.0))
+def test_pairs_of_like_levels_do_not_overlap_and_are_the_best_of_six(seed, length, most):
+    envelope = np.geomspace(1, 10**-2.5, 4000)  # 50 dB down from one end to the other
+    x = ((0.5 + np.arange(1, 4001) / 8000) * envelope).astype(np.float32)
+    x *= np.where(np.arange(4000) % 2, 1, -1)
+    crops = two_crops(x, length, np.random.default_rng(seed), most_level_db=most)
+    first, second = times_of(x, crops)
+    assert len(first) == len(second) == min(length, len(x) // 2)
+    assert not set(first) & set(second)
+    random = np.random.default_rng(seed)
+    differences = []
+    for _ in range(6):
+        begin, taken = 0, min(length, 2000)
+        one, two = np.sort(random.integers(0, 4000 - 2 * taken + 1, size=2))
+        starts = random.permutation([begin + one, begin + two + taken])
+        differences.append(abs(np.subtract(*levels_of([x[s : s + taken] for s in starts]))))
+        if differences[-1] <= most:
+            break
+    got = abs(np.subtract(*levels_of([crop[:taken] for crop in crops])))
+    assert got == pytest.approx(min(differences), abs=1e-3)
+
+
+def test_an_event_is_not_paired_with_room_tone_or_silence():
+    sounds = {"room tone": 0.01, "silence": 0.0}
+    for name, level in sounds.items():
+        x = level * noise(16000, 1)
+        x[:8000] += noise(8000, 2) * (1 - level)
+        x[-1] = 0.5
+        far, near = [], []
+        for seed in range(300):
+            for most, found in ((None, far), (15.0, near)):
+                crops = two_crops(x, 1600, np.random.default_rng(seed), most_level_db=most)
+                first, second = np.maximum(levels_of(crops), -120.0)
+                found.append(abs(first - second) > 15 or max(first, second) <= -100)
+        assert np.mean(near) < 0.6 * np.mean(far), name
+
+
+# --- pairs that do not fit -----------------------------------------------------------------------
+
+
+def test_pairs_cut_shorter_than_their_crops_are_told_of_once():
+    data = Held([noise(1000, seed) for seed in range(9)], [0] * 9)
+    batches = batches_of(data, views=2)  # crops of 800 samples
+    with pytest.warns(SonibookWarning, match=r"3 of 3 clips hold less .* of 0\.1 s\.") as told:
+        epochs = [list(batches.epoch(epoch)) for epoch in range(3)]
+    assert len(epochs) == 3
+    assert len(told) == 1
+    list(batches_of(data, views=2, crop_seconds=0.0625).epoch(0))  # 500 fit twice
+    list(batches_of(data, views=1, crop_seconds=0.5).epoch(0))

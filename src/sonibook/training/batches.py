@@ -289,7 +289,7 @@ class CropBatches:
         sounds = torch.zeros(len(draws), 1, self.crop)
         for row, (clip, place) in enumerate(zip(clips.tolist(), places.tolist(), strict=True)):
             x = self.data[int(outside[clip])].waveform
-            first, last = sounding_starts(x, self.crop)
+            first, last = map(int, sounding_starts(x, self.crop))
             start = min(first + int(place * (last - first + 1)), last)
             sounds[row, 0] = torch.from_numpy(cut(x, start, self.crop))
         return sounds
