@@ -1,18 +1,17 @@
-"""``sonibook data``: what data sets there are and what is in them."""
+"""``sonibook data``: what data sets there are, what is in them, and how they come here."""
 
 from __future__ import annotations
 
 import csv
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from sonibook.cli.fetch import FETCH_EXAMPLES, fetch
 from sonibook.cli.inputs import DataOptions, DataRoot, open_data
 from sonibook.cli.output import error, examples, shown, table
-from sonibook.cli.pack import PACK_EXAMPLES, pack
 
 data_commands = typer.Typer(
     help="List, describe, fetch, pack and write out data sets.",
@@ -25,13 +24,6 @@ data_commands = typer.Typer(
         "sonibook data export soundscapes --count 10 --out scenes",
     ),
 )
-
-data_commands.command(
-    "fetch", epilog=FETCH_EXAMPLES, short_help="Download, check and unpack a data set."
-)(fetch)
-data_commands.command(
-    "pack", epilog=PACK_EXAMPLES, short_help="Pack a data set for quick training."
-)(pack)
 
 _FIRST = 5
 Name = Annotated[str, typer.Argument(metavar="NAME", help="As 'sonibook data list' shows it.")]
@@ -85,10 +77,18 @@ def show(
     Durations are measured by reading clips, all of them or an even sample. Those that cannot be
     read are named at the end, and the exit code is 2.
     """
+    from tqdm.auto import tqdm
+
+    from sonibook.errors import AudioError
+
     data = open_data(name, root=data_root, pairs=options, split=split)
-    step = 1 if read_all else max(len(data) // 100, 1)
-    chosen = range(0, len(data), step)
-    durations, bad = _durations(data, chosen)
+    chosen = range(0, len(data), 1 if read_all else max(len(data) // 100, 1))
+    durations, bad = [], []
+    for index in tqdm(chosen, desc="read", unit="clip", disable=None, leave=False):
+        try:
+            durations.append(len(data[index].waveform) / data.sample_rate)
+        except AudioError as problem:
+            bad.append(problem)
     counts = Counter(label for index in range(len(data)) for label in data.labels(index))
     typer.echo(f"{data.name} ({data.split}): {len(data)} clips, {data.task}")
     if durations:
@@ -97,46 +97,21 @@ def show(
             f"durations (of {len(ordered)} clips): {ordered[0]:.2f} to {ordered[-1]:.2f} s, "
             f"median {ordered[len(ordered) // 2]:.2f} s"
         )
-    first = [_clip_id(data, index) for index in range(min(_FIRST, len(data)))]
-    typer.echo("first ids: " + ", ".join(shown(text) for text in first if text))
+    first = [data.clip_id(index) for index in range(min(_FIRST, len(data)))]
+    typer.echo("first ids: " + ", ".join(shown(clip_id) for clip_id in first))
     if data.classes:
         typer.echo()
         rows = [[label, text, counts[label]] for label, text in enumerate(data.classes)]
         typer.echo(table(["label", "class", "clips"], rows))
     if bad:
-        error(f"{len(bad)} of {len(chosen)} clips cannot be read.")
-        for reason in bad:
-            typer.echo(f"  {shown(reason)}", err=True)
-        raise typer.Exit(2)
+        _name_the_bad(f"{len(bad)} of {len(chosen)} clips cannot be read.", bad)
 
 
-def _durations(data: Any, chosen: range) -> tuple[list[float], list[str]]:
-    """Durations in s of some clips, and why others cannot be read."""
-    from tqdm.auto import tqdm
-
-    from sonibook.audio import SAMPLE_RATE
-    from sonibook.errors import AudioError
-
-    durations, bad = [], []
-    for index in tqdm(chosen, desc="read", unit="clip", disable=None, leave=False):
-        try:
-            durations.append(len(data[index].waveform) / SAMPLE_RATE)
-        except AudioError as problem:
-            bad.append(str(problem))
-    return durations, bad
-
-
-def _clip_id(data: Any, index: int) -> str:
-    """The id of a clip, without reading it where it lies in a file."""
-    from sonibook.datasets import FileDataset
-    from sonibook.errors import AudioError
-
-    if isinstance(data, FileDataset):
-        return data.entries[index].clip_id
-    try:
-        return str(data[index].clip_id)
-    except AudioError:
-        return ""
+def _name_the_bad(sentence: str, reasons: Sequence[object]) -> None:
+    error(sentence)
+    for reason in reasons:
+        typer.echo(f"  {shown(reason)}", err=True)
+    raise typer.Exit(2)
 
 
 @data_commands.command(
@@ -154,7 +129,7 @@ def export(
     options: DataOptions = None,
     data_root: DataRoot = None,
 ) -> None:
-    """Write clips as WAV files (8 kHz, 16 bit), and labels.csv.
+    """Write clips as WAV files (16 bit), and labels.csv.
 
     For scenes whose events are known, events.csv says when each event starts and ends, in s, and
     how loud it was set, in dB.
@@ -173,7 +148,7 @@ def export(
     for index in tqdm(range(count), desc="export", unit="clip", disable=None, leave=False):
         clip = data[index]
         file = f"{clip.clip_id}.wav"
-        write_wav(out / file, clip.waveform)
+        write_wav(out / file, clip.waveform, sample_rate=data.sample_rate)
         names = ";".join(data.classes[label] for label in clip.labels)
         labels.append([shown(file), shown(clip.clip_id), names])
         if hasattr(data, "scene"):
@@ -192,3 +167,72 @@ def export(
         ):
             csv.writer(f).writerows([header, *rows])
     typer.echo(f"{count} clips written to {shown(out)}")
+
+
+@data_commands.command(
+    "fetch",
+    epilog=examples(
+        "sonibook data fetch fsdd --data-root recordings", "sonibook data fetch fsd50k"
+    ),
+    short_help="Download, check and unpack a data set.",
+)
+def fetch(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="esc50, fsd50k, fsdd or speech_commands.")
+    ],
+    data_root: DataRoot = None,
+) -> None:
+    """Download a published data set, check it and unpack it below the data root.
+
+    If the download is interrupted, run the same command again: what is whole is kept. AudioSet
+    lies on YouTube and cannot be fetched.
+    """
+    from sonibook.datasets import ROOT_VARIABLE
+    from sonibook.datasets.fetch import fetch as fetch_dataset
+
+    data = fetch_dataset(name, root=data_root)
+    where: Path | str = data_root if data_root is not None else f"${ROOT_VARIABLE}"
+    typer.echo(
+        f"{data.name}: {len(data):,} clips in {len(data.classes)} classes, in {shown(where)}"
+    )
+
+
+@data_commands.command(
+    "pack",
+    epilog=examples(
+        "sonibook data pack esc50 --data-root recordings --out packs/esc50",
+        "sonibook data pack fsd50k --split train --split val --split test --out packs/fsd50k",
+        "sonibook data show packed --data-root packs/fsd50k --split val",
+    ),
+    short_help="Pack a data set for quick training.",
+)
+def pack(
+    name: Name,
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder to pack into.")],
+    splits: Annotated[
+        list[str] | None,
+        typer.Option("--split", help="Which part, by default all. May be repeated."),
+    ] = None,
+    options: DataOptions = None,
+    data_root: DataRoot = None,
+    shard_mib: Annotated[int, typer.Option(min=1, help="Largest size of a shard, in MiB.")] = 1024,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that decode; by default all processors.")
+    ] = None,
+) -> None:
+    """Pack a data set once into a few large files of samples, for quick training.
+
+    Open the result as the data set 'packed', its folder being the data root. If packing is
+    interrupted, run the same command again: it goes on where it stopped. Clips that cannot be
+    read are named at the end, and the exit code is 2.
+    """
+    from sonibook.datasets.pack import pack as pack_dataset
+
+    bad: list[str] = []
+    for split in splits or ["all"]:
+        data = open_data(name, root=data_root, pairs=options, split=split)
+        packed = pack_dataset(data, out, split=split, shard_bytes=shard_mib << 20, workers=workers)
+        typer.echo(f"{data.name} ({data.split}): {len(packed):,} clips in {shown(packed.folder)}")
+        bad += packed.bad
+    if bad:
+        _name_the_bad(f"{len(bad)} clips cannot be read, and are left out.", bad)

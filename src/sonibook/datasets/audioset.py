@@ -124,17 +124,20 @@ class AudioSet(Dataset):
         return len(self._ids)
 
     def __getitem__(self, index: int) -> Clip:
-        clip_id = self._ids[index].decode()
-        return Clip(read_clip(self.path(index), self.sample_rate), self.labels(index), clip_id)
+        waveform = read_clip(self.path(index), self.sample_rate)
+        return Clip(waveform, self.labels(index), self.clip_id(index))
 
     def labels(self, index: int) -> tuple[int, ...]:
         index = range(len(self))[operator.index(index)]
         first, last = self._ends[index : index + 2]
         return tuple(self._labels[first:last].tolist())
 
+    def clip_id(self, index: int) -> str:
+        return self._ids[index].decode()
+
     def path(self, index: int) -> Path:
         """The file of clip `index`."""
-        return self._files.path(int(self._codes[index]), self._ids[index].decode())
+        return self._files.path(int(self._codes[index]), self.clip_id(index))
 
 
 def open_audioset(

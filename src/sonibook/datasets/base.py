@@ -90,6 +90,10 @@ class Dataset(ABC):
         """The labels of clip `index`, without reading its sound where that can be avoided."""
         return self[index].labels
 
+    def clip_id(self, index: int) -> str:
+        """The id of clip `index`, without reading its sound where that can be avoided."""
+        return self[index].clip_id
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -135,6 +139,9 @@ class FileDataset(Dataset):
 
     def labels(self, index: int) -> tuple[int, ...]:
         return self.entries[index].labels
+
+    def clip_id(self, index: int) -> str:
+        return self.entries[index].clip_id
 
 
 def read_clip(path: Path, sample_rate: int) -> Float[ndarray, " time"]:

@@ -106,7 +106,6 @@ class PackedDataset(Dataset):
         return tuple(self._labels[self._row(self._label_ends, index)].tolist())
 
     def clip_id(self, index: int) -> str:
-        """The id of clip `index`, without reading its sound."""
         return self._ids[self._row(self._id_ends, index)].decode("utf-8", "surrogateescape")
 
     def _row(self, ends: ndarray, index: int) -> slice:

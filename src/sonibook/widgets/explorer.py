@@ -67,7 +67,7 @@ class Choices(Dataset):
         """A sound by its key; `AudioError` if its file cannot be read."""
         return self._sounds[key] if key in self._sounds else self._clip(key).waveform
 
-    def clip_id(self, key: str) -> str:
+    def id_of(self, key: str) -> str:
         """A sound's id in its data set, or its name."""
         return key if key in self._sounds else self._clip(key).clip_id
 
@@ -227,7 +227,7 @@ class Explorer(widgets.VBox):
         static = static_explorer(
             {name: view.network for name, view in self.views.items()},
             self.x,
-            name=self._choices.clip_id(self._current),
+            name=self._choices.id_of(self._current),
             sample_rate=self._sample_rate,
         )
         return {**bundle, "text/plain": "Explorer", "text/html": static}
