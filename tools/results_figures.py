@@ -134,7 +134,7 @@ def _coherence(settings: Settings, streaming: Streaming) -> Result:
 
 
 def _selectivity(settings: Settings, streaming: Streaming) -> Result:
-    return selectivity_by_layer(_beside_centred(settings), _unseen(settings), **streaming)
+    return selectivity_by_layer(_networks(settings), _unseen(settings), **streaming)
 
 
 def _favourites(settings: Settings, streaming: Streaming) -> Result:

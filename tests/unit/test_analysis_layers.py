@@ -12,15 +12,14 @@ from torch import nn
 from sonibook.analysis.coherence import CoherenceResult, coherence_by_layer
 from sonibook.analysis.controls import partners
 from sonibook.analysis.networks import Network, as_networks, with_random_weights
-from sonibook.analysis.result import fingerprint
-from sonibook.analysis.selectivity import SelectivityResult, selectivity_by_layer
-from sonibook.analysis.spectra import spectral_shape
+from sonibook.analysis.result import Row, fingerprint
+from sonibook.analysis.selectivity import SelectivityResult, selectivity_by_layer, spectral_shape
 from sonibook.datasets import Clip, Dataset, open_dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
 from sonibook.model.encoder import CNN12
 from sonibook.plots.coherence import coherence_figure
-from sonibook.plots.selectivity import selectivity_figure
+from sonibook.plots.features import selectivity_figure
 
 
 @pytest.fixture(scope="module")
@@ -189,7 +188,7 @@ def test_own_network_goes_through_both(scenes) -> None:
     coherence = coherence_by_layer(mine, scenes, limit=3)
     selectivity = selectivity_by_layer(mine, scenes, limit=3, filters=1)
     own = coherence.select(network="mine", condition="")
-    assert len(own) == len(selectivity.selectivity[0].layers) == 4
+    assert len(own) == len(selectivity.select(network="mine", quantity="live maps")) == 4
     assert own[0].mean > 0.5
 
 
@@ -228,41 +227,46 @@ def test_spectral_shape_by_a_naive_sum_and_without_regard_to_gain() -> None:
 
 @pytest.mark.filterwarnings("ignore:.*silent")
 def test_selectivity_by_hand(network, scenes, selective) -> None:
-    rows = selective.selectivity[0].layers
     passes = [ForwardPass(network, clip.waveform) for clip in scenes]
-    for row in rows:
-        maps = [one.maps[row.layer - 1][0].numpy() for one in passes]
+    for layer in range(1, 12):
+        maps = [one.maps[layer - 1][0].numpy() for one in passes]
         live = [(values > 0).any(axis=1).mean() for values in maps]
         steps = [(values > 0).mean() for values in maps]
-        assert row.live_maps.mean == pytest.approx(np.mean(live), rel=1e-6)
-        assert row.live_steps.mean == pytest.approx(np.mean(steps), rel=1e-6)
-        assert row.dead == sum(share == 0 for share in live)
+
+        def row(quantity: str, condition: str = "", layer: int = layer) -> Row:
+            return selective.row(quantity, network="tiny", layer=layer, condition=condition)
+
+        assert row("live maps").mean == pytest.approx(np.mean(live), rel=1e-6)
+        assert row("live steps").mean == pytest.approx(np.mean(steps), rel=1e-6)
+        assert row("entropy").clips == sum(share > 0 for share in live)
         shapes = np.stack([
-            spectral_shape(one.sonify_most_active([row.layer])[0][0].numpy()) for one in passes
+            spectral_shape(one.sonify_most_active([layer])[0][0].numpy()) for one in passes
         ])  # fmt: skip
-        if row.layer < 10:
-            assert row.top.centroid.mean == pytest.approx(shapes[:, 0].mean(), rel=1e-4)
-            assert row.top.entropy.mean == pytest.approx(shapes[:, 2].mean(), rel=1e-4)
-            assert row.drawn.centroid.clips == 6
+        if layer < 10:
+            assert row("centroid").mean == pytest.approx(shapes[:, 0].mean(), rel=1e-4)
+            assert row("entropy").mean == pytest.approx(shapes[:, 2].mean(), rel=1e-4)
+            assert row("centroid", "drawn").clips == 6
         else:
-            assert row.dead == 6
-            assert row.top.centroid.mean is None
+            assert row("centroid").clips == 0
+            assert row("centroid").mean is None
     inputs = np.stack([spectral_shape(clip.waveform) for clip in scenes])
-    assert selective.inputs.bandwidth.mean == pytest.approx(inputs[:, 1].mean(), rel=1e-12)
+    own = selective.row("bandwidth", condition="the clips themselves")
+    assert own.mean == pytest.approx(inputs[:, 1].mean(), rel=1e-12)
 
 
 def test_all_filters_drawn_are_all_live_filters(scenes) -> None:
-    mine = own_network()[:3]
-    row = selectivity_by_layer({"mine": mine}, scenes, filters=99).selectivity[0].layers[0]
+    mine, place = own_network()[:3], {"network": "mine", "layer": 1}
+    every = selectivity_by_layer({"mine": mine}, scenes, filters=99)
     means = []
     for clip in scenes:
         passed = ForwardPass(mine, clip.waveform)
         live = torch.nonzero(passed.energy(1)[0])[:, 0].tolist()
         means.append(spectral_shape(passed.sonify(1, live).numpy()).mean(axis=0))
-    assert row.drawn.centroid.mean == pytest.approx(np.mean(means, axis=0)[0], rel=1e-6)
-    none = selectivity_by_layer({"mine": mine}, scenes, filters=0).selectivity[0].layers[0]
-    assert none.drawn is None
-    assert none.top == row.top
+    drawn = every.row("centroid", condition="drawn", **place)
+    assert drawn.mean == pytest.approx(np.mean(means, axis=0)[0], rel=1e-6)
+    none = selectivity_by_layer({"mine": mine}, scenes, filters=0)
+    assert not none.select(condition="drawn")
+    assert none.row("centroid", **place) == every.row("centroid", **place)
 
 
 def test_figures_show_what_the_results_say(coherences, selective, tmp_path) -> None:
@@ -280,10 +284,10 @@ def test_figures_show_what_the_results_say(coherences, selective, tmp_path) -> N
     result = SelectivityResult.read(tmp_path / "s.json")
     for drawn in (False, True):
         picture = selectivity_figure(result, drawn=drawn)
-        rows = result.selectivity[0].layers
-        which = [row.drawn if drawn else row.top for row in rows]
+        condition = "drawn" if drawn else ""
+        rows = result.select(network="tiny", quantity="entropy", condition=condition)
         shown = picture.figure.axes[2].lines[0].get_ydata()
-        np.testing.assert_allclose(shown[:9], [one.entropy.mean for one in which[:9]])
+        np.testing.assert_allclose(shown[:9], [row.mean for row in rows[:9]])
     assert "filters drawn at random" in picture.alt
     none = result.model_copy(update={"settings": {"filters": 0, "seed": 0}})
     with pytest.raises(ValueError, match="measure again"):

@@ -8,8 +8,7 @@ result (`sonibook.analysis.result`) that writes and reads JSON and has its figur
 from sonibook.analysis.activations import top_activations
 from sonibook.analysis.coherence import coherence_by_layer
 from sonibook.analysis.evolution import feature_evolution
-from sonibook.analysis.selectivity import selectivity_by_layer
-from sonibook.analysis.spectra import spectral_shape
+from sonibook.analysis.selectivity import selectivity_by_layer, spectral_shape
 from sonibook.metrics.coherence import coherence, mean_top_coherence
 
 __all__ = [

@@ -2,13 +2,13 @@
 
 The paper looks at spectrograms and finds that early filters select bands, and that deep maps are
 less active in a supervised network than in a contrastive one. Here both are measured: the
-spectrum of sonifications (`sonibook.analysis.spectra`), to be read against that of the clips
-themselves, and the share of a layer that is live, both beside a network with random weights.
+spectrum of sonifications, to be read against that of the clips themselves, and the share of a
+layer that is live, both beside a network with random weights.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Unpack
 
@@ -16,133 +16,79 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
+from scipy import signal
 from torch import nn
 
-from sonibook.analysis.baselines import is_baseline, with_random_weights
-from sonibook.analysis.result import Estimate, Measured, Record, Result, estimate, key_of
-from sonibook.analysis.spectra import spectral_shape
-from sonibook.analysis.stream import Streaming, gather, seeded, stream
+from sonibook.analysis.measure import Measured, measure_networks
+from sonibook.analysis.networks import Networks, with_random_weights
+from sonibook.analysis.result import ResultTable
+from sonibook.analysis.stream import Streaming, seeded
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
 
-
-class Spectrum(Record):
-    """Where sounds lie in frequency, on average over clips.
-
-    Attributes
-    ----------
-    centroid, bandwidth : Estimate, in Hz
-    entropy : Estimate, in [0, 1]
-        1 for a flat spectrum; the smaller, the more selective.
-    """
-
-    centroid: Estimate
-    bandwidth: Estimate
-    entropy: Estimate
+#: What `spectral_shape` gives, in its order.
+SHAPE = ("centroid", "bandwidth", "entropy")
+#: Samples in a segment of Welch's method: bins of 31.25 Hz at 8 kHz.
+_NPERSEG = 256
 
 
-class LayerSelectivity(Record):
-    """Of one layer.
-
-    Attributes
-    ----------
-    layer : int
-    top : Spectrum
-        Of the sonification of each clip's most active filter.
-    drawn : Spectrum or None
-        Of filters drawn at random among those that are live on the clip, first averaged over
-        them; None where none were drawn.
-    live_maps : Estimate, in [0, 1]
-        Share of the layer's maps that are not zero throughout.
-    live_steps : Estimate, in [0, 1]
-        Share of all steps of all its maps that are not zero.
-    dead : int
-        Clips on which no filter of the layer is live: they have no spectrum.
-    """
-
-    layer: int
-    top: Spectrum
-    drawn: Spectrum | None
-    live_maps: Estimate
-    live_steps: Estimate
-    dead: int
-
-
-class NetworkSelectivity(Record):
-    """Of one network.
-
-    Attributes
-    ----------
-    network : str
-    baseline : bool
-        Whether it has random weights, and the shape of one that was given.
-    layers : tuple of LayerSelectivity
-    """
-
-    network: str
-    baseline: bool
-    layers: tuple[LayerSelectivity, ...]
-
-
-class SelectivityResult(Result):
+class SelectivityResult(ResultTable):
     """Band selectivity and activity; make it with `selectivity_by_layer`.
 
-    Attributes
-    ----------
-    selectivity : tuple of NetworkSelectivity
-        The networks as given, then their baselines.
-    inputs : Spectrum
-        Of the clips themselves.
+    Its quantities are ``centroid`` and ``bandwidth`` in Hz and ``entropy`` in [0, 1], as of
+    `spectral_shape`: of the sonification of each clip's most active filter, clips left out on which
+    no filter of the layer is live; under the condition ``drawn``, of filters drawn at random among
+    those that are live on the clip, averaged over them first; and of no network, of ``the clips
+    themselves``. Then ``live maps`` and ``live steps`` in [0, 1]: the shares of the layer's maps
+    that are not zero throughout, and of all steps of all its maps that are not zero.
     """
 
     analysis: Literal["selectivity"] = "selectivity"
-    selectivity: tuple[NetworkSelectivity, ...]
-    inputs: Spectrum
 
 
 @dataclass(frozen=True)
 class _Selectivity:
-    """Spectra and activity of some clips, for several networks."""
+    """Spectra and activity of clips."""
 
-    networks: dict[str, nn.Module]
     filters: int
     seed: int
 
-    def __call__(self, clips: Sequence[Clip]) -> dict[str, ndarray]:
-        result = {"inputs": np.stack([spectral_shape(clip.waveform) for clip in clips])}
-        for name, network in self.networks.items():
-            rows = [self._clip(network, clip) for clip in clips]
-            for part, values in zip(("top", "drawn", "live"), zip(*rows, strict=True), strict=True):
-                result[f"{part} {name}"] = np.stack(values)
-        return result
+    def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
+        rows = [self._of_clip(network, clip) for clip in clips]
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
 
-    def _clip(
-        self, network: nn.Module, clip: Clip
-    ) -> tuple[
-        Float[ndarray, "layers shape"], Float[ndarray, "layers shape"], Float[ndarray, "layers 2"]
-    ]:
-        """Spectral shapes of the top filters and of those drawn, and live shares, by layer."""
+    def of_clips(self, clips: Sequence[Clip]) -> Measured:
+        """Spectra of the clips themselves."""
+        shapes = np.stack([spectral_shape(clip.waveform) for clip in clips])
+        return {
+            (name, "the clips themselves"): column
+            for name, column in zip(SHAPE, shapes.T, strict=True)
+        }
+
+    def _of_clip(self, network: nn.Module, clip: Clip) -> Measured:
         passed = ForwardPass(network, clip.waveform)
         top = spectral_shape(passed.sonify_most_active()[0].numpy())
         drawn = np.full_like(top, np.nan)
-        shares = np.empty((len(top), 2))
+        live_maps, live_steps = np.empty((2, len(top)))
         for layer, maps in enumerate(passed.maps, start=1):
             live = maps[0] > 0
-            shares[layer - 1] = float(live.any(dim=1).double().mean()), float(live.double().mean())
-            chosen = self._draw(torch.nonzero(live.any(dim=1))[:, 0].numpy(), clip, layer)
+            live_maps[layer - 1] = float(live.any(dim=1).double().mean())
+            live_steps[layer - 1] = float(live.double().mean())
+            able = torch.nonzero(live.any(dim=1))[:, 0].numpy()
+            generator = seeded(self.seed, clip.clip_id, f"layer {layer}")
+            chosen = generator.choice(able, min(self.filters, len(able)), replace=False)
             if len(chosen):
                 sounds = passed.sonify(layer, chosen.tolist()).numpy()
                 drawn[layer - 1] = spectral_shape(sounds).mean(axis=0)
-        return top, drawn, shares
-
-    def _draw(self, live: ndarray, clip: Clip, layer: int) -> ndarray:
-        generator = seeded(self.seed, clip.clip_id, f"layer {layer}")
-        return generator.choice(live, min(self.filters, len(live)), replace=False)
+        measured: Measured = dict(zip(SHAPE, top.T, strict=True))
+        if self.filters:
+            measured |= {(name, "drawn"): x for name, x in zip(SHAPE, drawn.T, strict=True)}
+        return measured | {"live maps": live_maps, "live steps": live_steps}
 
 
 def selectivity_by_layer(
-    networks: Mapping[str, nn.Module],
+    networks: Networks,
     data: Dataset,
     *,
     filters: int = 4,
@@ -151,17 +97,18 @@ def selectivity_by_layer(
 ) -> SelectivityResult:
     """How selective the filters of each layer are, and how much of each layer is live.
 
+    Beside each network stands the same network with random weights.
+
     Parameters
     ----------
-    networks : mapping from str to torch.nn.Module
-        By name; each as `sonibook.model.stack.blocks_of` takes it.
+    networks : mapping from str to torch.nn.Module, or sequence of Network
     data : Dataset
     filters : int >= 0
         Filters drawn for each clip and layer, besides the most active one.
     seed : int >= 0
         Of the draws, the random weights and the intervals.
     **streaming
-        `parts`, `chunk`, `processes` and `limit`, as for `stream`.
+        `parts`, `chunk`, `processes` and `limit`, as for `sonibook.analysis.stream.stream`.
 
     Returns
     -------
@@ -176,43 +123,53 @@ def selectivity_by_layer(
     """
     if filters < 0:
         raise AnalysisError(f"filters {filters} is impossible: choose 0 or more.")
-    everything = with_random_weights(networks, seed=seed)
-    key = key_of("selectivity", everything, {"filters": filters, "seed": seed})
-    work = _Selectivity(everything, filters, seed)
-    whole = gather(stream(work, data, key=key, description="selectivity", **streaming))
-    measured = whole.arrays
-
-    def layer_of(name: str, layer: int) -> LayerSelectivity:
-        top, drawn, live = (
-            measured[f"{part} {name}"][:, layer - 1] for part in ("top", "drawn", "live")
-        )
-        return LayerSelectivity(
-            layer=layer,
-            top=_spectrum(top, seed),
-            drawn=_spectrum(drawn, seed) if filters else None,
-            live_maps=estimate(live[:, 0], seed=seed),
-            live_steps=estimate(live[:, 1], seed=seed),
-            dead=int((live[:, 0] == 0).sum()),
-        )
-
-    return SelectivityResult(
-        **key,
-        data=Measured.of(data, clips=len(whole.clip_ids), skipped=whole.skipped),
-        selectivity=tuple(
-            NetworkSelectivity(
-                network=name,
-                baseline=is_baseline(name),
-                layers=tuple(
-                    layer_of(name, layer)
-                    for layer in range(1, measured[f"top {name}"].shape[1] + 1)
-                ),
-            )
-            for name in everything
-        ),
-        inputs=_spectrum(measured["inputs"], seed),
+    measure = _Selectivity(filters, seed)
+    fields = measure_networks(
+        "selectivity",
+        measure,
+        with_random_weights(networks, seed=seed),
+        data,
+        settings={"filters": filters, "seed": seed},
+        of_clips=measure.of_clips,
+        seed=seed,
+        **streaming,
     )
+    return SelectivityResult(**fields)
 
 
-def _spectrum(shapes: Float[ndarray, "clips 3"], seed: int) -> Spectrum:
-    centroid, bandwidth, entropy = (estimate(values, seed=seed) for values in shapes.T)
-    return Spectrum(centroid=centroid, bandwidth=bandwidth, entropy=entropy)
+def spectral_shape(
+    x: Float[ndarray, "*batch time"], *, sample_rate: float = 8000.0
+) -> Float[ndarray, "*batch 3"]:
+    """Centroid, bandwidth and entropy of the mean power spectrum of sounds.
+
+    The spectrum is Welch's, with scipy's defaults: Hann windows of 256 samples, half overlapping,
+    each segment's mean taken away. Its share p of power in each bin is read as a distribution:
+    the centroid is its mean and the bandwidth its standard deviation; the entropy is
+    -sum p log p, divided by that of a flat spectrum.
+
+    Parameters
+    ----------
+    x : ndarray, shape (..., time), with at least 256 samples
+    sample_rate : float > 0, in Hz
+
+    Returns
+    -------
+    ndarray, shape (..., 3), float64
+        Centroid in Hz, bandwidth in Hz, entropy in [0, 1]. NaN for silence.
+
+    Examples
+    --------
+    >>> tone = np.sin(2 * np.pi * 1000 / 8000 * np.arange(8000))
+    >>> centroid, bandwidth, entropy = spectral_shape(tone)
+    >>> round(float(centroid)), round(float(bandwidth)), round(float(entropy), 2)
+    (1000, 18, 0.18)
+    """
+    frequency, power = signal.welch(x.astype(np.float64), sample_rate, nperseg=_NPERSEG)
+    total = power.sum(axis=-1, keepdims=True)
+    # A silent sound has no distribution: NaN, without the warning of a division by zero.
+    p = power / np.where(total > 0, total, np.nan)
+    centroid = (p * frequency).sum(axis=-1)
+    bandwidth = np.sqrt((p * (frequency - centroid[..., None]) ** 2).sum(axis=-1))
+    surprise = np.log(np.where(p > 0, p, 1.0))
+    entropy = -(p * surprise).sum(axis=-1) / np.log(len(frequency))
+    return np.stack([centroid, bandwidth, entropy], axis=-1)

@@ -31,7 +31,7 @@ class Panel:
         With its unit.
     conditions : tuple of str
         A curve for each, for each network that was not given as a baseline; the first one for
-        baselines as well.
+        baselines as well. A single one is not named in the legend.
     references : tuple of str
         Conditions that are drawn once, dashed and grey: of no network, or else of the first.
     title : str
@@ -39,6 +39,8 @@ class Panel:
         Of `matplotlib.axes.Axes.set`, such as ``ylim`` and ``yscale``.
     network : str
         The only one to draw; empty for all.
+    result : ResultTable or None
+        Another one than the figure's.
     """
 
     quantity: str
@@ -48,6 +50,7 @@ class Panel:
     title: str = ""
     options: dict[str, Any] = field(default_factory=dict)
     network: str = ""
+    result: ResultTable | None = None
 
 
 def figure_over_layers(
@@ -81,7 +84,6 @@ def figure_over_layers(
     -------
     Picture
     """
-    layers = sorted({row.layer for row in result.rows if row.layer is not None})
     labels: dict[str, Any] = {}
     curves = []
     columns = columns or len(panels)
@@ -89,14 +91,19 @@ def figure_over_layers(
     with look():
         figure = new_figure(width or (7.0 if columns == 1 else 4.2 * columns), 0.6 + 2.8 * rows)
         grid = figure.subplots(rows, columns, squeeze=False).flat
-        for axes, panel in zip(grid, panels, strict=False):
-            curves += draw_panel(axes, result, panel, layers)
+        for panel, axes in zip(panels, grid, strict=False):
+            shown = panel.result or result
+            layers = sorted({row.layer for row in shown.rows if row.layer is not None})
+            drawn = "; ".join(draw_panel(axes, shown, panel, layers))
+            curves.append(f"{panel.title or panel.ylabel}: {drawn}" if len(panels) > 1 else drawn)
             over_layers(axes, layers, ylabel=panel.ylabel, title=panel.title, **panel.options)
             handles, names = axes.get_legend_handles_labels()
             labels |= dict(zip(names, handles, strict=True))
+        for axes in grid:
+            axes.set_visible(False)
         figure.legend(labels.values(), labels, loc="outside right center")
     clips = f"over {result.data.clips} clips"
-    return picture(figure, alt=f"{what}, layer by layer, {clips}. {words or '; '.join(curves)}.")
+    return picture(figure, alt=f"{what}, layer by layer, {clips}. {words or '. '.join(curves)}.")
 
 
 def draw_panel(axes: Axes, result: ResultTable, panel: Panel, layers: Sequence[int]) -> list[str]:
@@ -107,6 +114,7 @@ def draw_panel(axes: Axes, result: ResultTable, panel: Panel, layers: Sequence[i
         regimes.setdefault(result.select(network=name)[0].regime, []).append(name)
     words = []
     number = 0
+    several = len(panel.conditions) > 1 or bool(panel.network)
     for condition in panel.conditions:
         for same in regimes.values():
             for network in same:
@@ -114,7 +122,8 @@ def draw_panel(axes: Axes, result: ResultTable, panel: Panel, layers: Sequence[i
                 if not rows or (rows[0].baseline and condition != panel.conditions[0]):
                     continue
                 first = network == same[0]
-                label = ", ".join(filter(None, ("" if panel.network else network, condition)))
+                named = ("" if panel.network else network, condition if several else "")
+                label = ", ".join(filter(None, named))
                 thin = len(same) - 1
                 draw_estimates(
                     axes,

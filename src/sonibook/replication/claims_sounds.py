@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from operator import attrgetter
 from typing import Any
 
 from sonibook.analysis.result import Estimate
@@ -18,7 +17,6 @@ from sonibook.replication.evidence import (
     fullness,
     over_filters,
     regime_mean,
-    selectivity_curves,
     steadier,
 )
 from sonibook.replication.measures import (
@@ -42,11 +40,6 @@ _EQUAL = 0.99
 
 def _test(says: str, measure: Measure | None, unit: str, file: str, kind: Kind = "effect") -> Test:
     return Test(says=says, kind=kind, unit=unit, file=file, measure=measure)
-
-
-def _field(path: str) -> Pick:
-    """Of a row its field, such as "top.centroid"."""
-    return attrgetter(path)
 
 
 def _item(field: str, key: str) -> Pick:
@@ -108,10 +101,8 @@ def _shift(evidence: Evidence) -> Iterator[Test]:
 
 
 def _early_bands(evidence: Evidence) -> Iterator[Test]:
-    curves = selectivity_curves(evidence.selectivity)
-
     def bands(regime: str) -> Measure | None:
-        return by_regime(curves, regime, _FIRST, lambda row: row.drawn.bandwidth)
+        return regime_mean(evidence.selectivity, regime, "bandwidth", _FIRST, condition="drawn")
 
     for regime in REGIMES:
         own = bands(regime)
@@ -122,9 +113,8 @@ def _early_bands(evidence: Evidence) -> Iterator[Test]:
 
 
 def _deep_bands(evidence: Evidence) -> Iterator[Test]:
-    curves = selectivity_curves(evidence.selectivity)
     supervised, contrastive, centred = (
-        by_regime(curves, regime, _DEEP, lambda row: row.drawn.bandwidth)
+        regime_mean(evidence.selectivity, regime, "bandwidth", _DEEP, condition="drawn")
         for regime in (*REGIMES, "centred random")
     )
     yield _test("supervised is narrower than contrastive, layers 8 to 11",
@@ -134,10 +124,9 @@ def _deep_bands(evidence: Evidence) -> Iterator[Test]:
 
 
 def _activity(evidence: Evidence) -> Iterator[Test]:
-    curves = selectivity_curves(evidence.selectivity)
-    for what, name in (("maps", "live_maps"), ("steps", "live_steps")):
+    for what in ("maps", "steps"):
         supervised, contrastive, centred = (
-            by_regime(curves, regime, _DEEP, _field(name))
+            regime_mean(evidence.selectivity, regime, f"live {what}", _DEEP)
             for regime in (*REGIMES, "centred random")
         )
         yield _test(f"supervised has fewer live {what} than contrastive, layers 8 to 11",
@@ -147,35 +136,29 @@ def _activity(evidence: Evidence) -> Iterator[Test]:
 
 
 def _alike_at_first(evidence: Evidence) -> Iterator[Test]:
-    curves = selectivity_curves(evidence.selectivity)
-    for what, field in (
-        ("bandwidth / Hz", "drawn.bandwidth"),
-        ("live steps / share", "live_steps"),
-    ):
-        pick = _field(field)
+    bands = evidence.selectivity
+    for name, condition, unit in (("bandwidth", "drawn", "Hz"), ("live steps", "", "share")):
         apart = [
-            size(minus(*(by_regime(curves, regime, layers, pick) for regime in REGIMES)))
+            size(minus(*(regime_mean(bands, regime, name, layers, condition=condition)
+                         for regime in REGIMES)))
             for layers in ((1,), _FIG1)
-        ]
-        name, _, unit = what.partition(" / ")
+        ]  # fmt: skip
         yield _test(f"the regimes differ less in {name} at layer 1 than at layers 8 and 9",
                     minus(apart[1], apart[0]), unit, "figure-1")  # fmt: skip
 
 
 def _high_bins(evidence: Evidence) -> Iterator[Test]:
-    curves = selectivity_curves(evidence.selectivity)
     supervised, contrastive = (
-        by_regime(curves, regime, _FIG1, lambda row: row.top.centroid) for regime in REGIMES
+        regime_mean(evidence.selectivity, regime, "centroid", _FIG1) for regime in REGIMES
     )
     yield _test("the centroid of contrastive is above that of supervised, layers 8 and 9",
                 minus(contrastive, supervised), "Hz", "figure-1")  # fmt: skip
 
 
 def _deep_noise(evidence: Evidence) -> Iterator[Test]:
-    curves = selectivity_curves(evidence.selectivity)
     for what, unit in (("centroid", "Hz"), ("entropy", "of 1")):
         rises = {
-            regime: by_regime(curves, regime, _DEEP, _field(f"top.{what}"), less=_MIDDLE)
+            regime: regime_mean(evidence.selectivity, regime, what, _DEEP, less=_MIDDLE)
             for regime in (*REGIMES, *UNTRAINED)
         }
         yield _test(f"supervised: the {what} is higher in layers 8 to 11 than in 3 to 7",

@@ -208,11 +208,6 @@ def by_regime(
     return of_regime(regime, found)
 
 
-def selectivity_curves(found: SelectivityResult | None) -> dict[str, list[Any]]:
-    """Layers by network, of figure 1."""
-    return {} if found is None else {one.network: [*one.layers] for one in found.selectivity}
-
-
 def ablation_score(
     networks: Mapping[str, NetworkAblation], regime: str, control: str | None = None
 ) -> Measure | None:

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from sonibook.analysis.explanation_comparison import ExplanationResult
     from sonibook.analysis.layers import LayerResult
     from sonibook.analysis.sanity import SanityResult
-    from sonibook.analysis.selectivity import SelectivityResult
     from sonibook.analysis.separation_result import SeparationResult
     from sonibook.analysis.ways import WaysResult
     from sonibook.datasets import Dataset
@@ -125,34 +124,13 @@ def selectivity(
     network with random weights; and the share of maps and of steps that are live.
     """
     from sonibook.analysis.selectivity import selectivity_by_layer
-    from sonibook.plots.selectivity import selectivity_figure
+    from sonibook.plots.features import selectivity_figure
 
     result = selectivity_by_layer(
-        asked.modules, asked.data, filters=filters, seed=asked.seed, **asked.streaming
+        asked.networks, asked.data, filters=filters, seed=asked.seed, **asked.streaming
     )
-    header = ["layer", "network", "centroid", "bandwidth", "entropy"]
-    typer.echo(table([*header, "live maps", "live steps", "dead"], _selectivity_rows(result)))
-    asked.finish(result, selectivity_figure)
-
-
-def _selectivity_rows(result: SelectivityResult) -> list[list[object]]:
-    rows: list[list[object]] = [
-        [
-            row.layer,
-            network.network,
-            row.top.centroid.mean,
-            row.top.bandwidth.mean,
-            row.top.entropy.mean,
-            row.live_maps.mean,
-            row.live_steps.mean,
-            row.dead,
-        ]
-        for network in result.selectivity
-        for row in network.layers
-    ]
-    own = result.inputs
-    inputs = [own.centroid.mean, own.bandwidth.mean, own.entropy.mean]
-    return [*rows, [None, "the clips themselves", *inputs, None, None, None]]
+    show = ["centroid", "bandwidth", "entropy", "live maps", "live steps"]
+    asked.finish(result, selectivity_figure, show=show)
 
 
 @analysis(

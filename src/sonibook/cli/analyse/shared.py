@@ -344,12 +344,21 @@ def parse_layers(text: str | None) -> tuple[int, ...] | None:
 
 
 def _table_of(result: ResultTable, quantities: Sequence[str]) -> str:
-    """Some quantities of a result, leaving out columns that hold nothing."""
+    """Means with their intervals; of several quantities the means alone, side by side."""
     rows = result.select(quantity=frozenset(quantities))
     columns = [
         name
-        for name in ("layer", "network", "quantity", "condition")
+        for name in ("layer", "network", "condition")
         if len({getattr(row, name) for row in rows}) > 1
     ]
-    columns += ["mean", "low", "high", "clips"]
-    return table(columns, [[getattr(row, name) for name in columns] for row in rows])
+    if len(quantities) == 1:
+        columns += ["mean", "low", "high", "clips"]
+        return table(columns, [[getattr(row, name) for name in columns] for row in rows])
+    lines: dict[tuple[object, ...], dict[str, float | None]] = {}
+    for row in rows:
+        line = lines.setdefault(tuple(getattr(row, name) for name in columns), {})
+        line[row.quantity] = row.mean
+    return table(
+        [*columns, *quantities],
+        [[*key, *(line.get(name) for name in quantities)] for key, line in lines.items()],
+    )
