@@ -33,7 +33,7 @@ from sonibook.errors import SonibookError, SonibookWarning
 from sonibook.model.checkpoint import load_classifier, load_encoder, read_card, save_checkpoint
 from sonibook.model.encoder import CNN12, Classifier
 from sonibook.training.config import load_config
-from sonibook.training.run_state import load_run, save_run
+from sonibook.training.folder import load_state, save_state
 
 #: A network of two blocks and a handful of weights, so that its header is what is damaged most.
 TINY = {"width": 1 / 64, "depth": 2}
@@ -242,13 +242,13 @@ def _prepare_state(folder: Path) -> list[bytes]:
         parameter.grad = torch.ones_like(parameter)
     optimiser.step()
     position = {"step": 1, "seconds": 0.5, "losses": [0.7], "log": []}
-    save_run(folder / "seed.safetensors", network, optimiser, position)
+    save_state(folder / "seed.safetensors", network, optimiser, position)
     return [(folder / "seed.safetensors").read_bytes()]
 
 
 def _read_state(content: bytes, folder: Path) -> None:
     network, optimiser = _training()
-    position = load_run(_put(folder / "state.safetensors", content), network, optimiser)
+    position = load_state(_put(folder / "state.safetensors", content), network, optimiser)
     assert position.keys() >= {"step", "seconds", "losses", "log"}
     for parameter in network.parameters():
         parameter.grad = torch.ones_like(parameter)

@@ -14,8 +14,8 @@ from pathlib import Path
 from sonibook.errors import SonibookError
 from sonibook.replication.judge import write_claims
 from sonibook.replication.tables import TABLES
-from sonibook.training.allocator import keep_memory
 from sonibook.training.config import PRECISIONS
+from sonibook.training.loop import keep_memory
 from tools import results_figures, results_search, results_tables
 from tools.results_settings import PROFILES, Settings
 

@@ -6,6 +6,7 @@ import csv
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ from safetensors.torch import load_file
 from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from sonibook.errors import CheckpointError, ConfigError
+from sonibook.errors import CheckpointError, ConfigError, SonibookWarning
 from sonibook.files import atomic
 from sonibook.metrics import accuracy
 from sonibook.model.checkpoint import load_classifier, load_encoder, read_card
@@ -403,9 +404,9 @@ def test_a_run_cut_off_before_any_of_its_files_is_written_completes_them(
     while True:
         out, left = tmp_path / f"cut-{cuts}", [cuts]
         with monkeypatch.context() as patched:
-            for module in ("files", "checkpoint", "results", "training.run_state"):
+            for module in ("files", "model.checkpoint", "results"):
                 patched.setattr(f"sonibook.{module}.atomic", cut_before(atomic, left))
-            for module in ("loop", "logging"):
+            for module in ("folder", "logging"):
                 patched.setattr(f"sonibook.training.{module}.atomic", cut_before(atomic, left))
             try:
                 train(config, out=out, data_root=sounds)
@@ -428,6 +429,51 @@ def test_a_finished_run_is_published_again(straight, sounds, tmp_path):
             (out / path.relative_to(straight)).write_bytes(path.read_bytes())
     train(tiny(**KEEPING), out=out, data_root=sounds)
     assert_same_run(straight, out)
+
+
+@pytest.mark.parametrize("killed", [False, True])
+def test_a_finished_run_is_extended(straight, sounds, tmp_path, monkeypatch, killed):
+    out = tmp_path / "run"
+    shutil.copytree(straight, out)
+    longer = {**settings_of()["optimiser"], "epochs": EPOCHS + 2}
+    with pytest.raises(ConfigError, match="another configuration"):
+        train(tiny(**{**KEEPING, "optimiser": longer, "seed": 4}), out=out, data_root=sounds)
+    config = tiny(**KEEPING, optimiser=longer)
+    if killed:
+        monkeypatch.setattr("sonibook.training.folder.save", cut_before(None, [0]))
+        with pytest.warns(SonibookWarning, match="extends"), pytest.raises(Cut):
+            train(config, out=out, data_root=sounds)
+        monkeypatch.undo()
+        card = train(config, out=out, data_root=sounds)
+    else:
+        with pytest.warns(SonibookWarning, match=rf"extends a finished run of {EPOCHS} epochs"):
+            card = train(config, out=out, data_root=sounds)
+    assert (card["epochs"], card["extended_from_epochs"]) == (EPOCHS + 2, [EPOCHS])
+    rates = [float(row["learning_rate"]) for row in rows_of(out)]
+    total = (EPOCHS + 2) * STEPS
+    falling = [
+        2e-3 * 0.5 * (1 + math.cos(math.pi * (step - STEPS) / (total - STEPS)))
+        for step in (4 * STEPS - 1, total - 1)
+    ]
+    assert rates[:EPOCHS] == [float(row["learning_rate"]) for row in rows_of(straight)]
+    np.testing.assert_allclose(rates[EPOCHS:], falling, rtol=1e-12)
+    first, last = (
+        load_file(out / "kept" / f"epoch-{epoch:04d}.safetensors") for epoch in (EPOCHS, 5)
+    )
+    before = load_file(straight / "encoder.safetensors")
+    assert all(torch.equal(first[name], tensor) for name, tensor in before.items())
+    assert not torch.equal(last["features.conv6.weight"], before["features.conv6.weight"])
+    with pytest.raises(ConfigError, match="another configuration"):  # and never shortened
+        train(tiny(**KEEPING), out=out, data_root=sounds)
+
+
+def test_an_unfinished_run_is_not_extended(straight, sounds, tmp_path):
+    out = tmp_path / "run"
+    shutil.copytree(straight, out)
+    (out / "encoder.safetensors").unlink()
+    longer = {**settings_of()["optimiser"], "epochs": EPOCHS + 2}
+    with pytest.raises(ConfigError, match="another configuration"):
+        train(tiny(**KEEPING, optimiser=longer), out=out, data_root=sounds)
 
 
 # --- what is refused -----------------------------------------------------------------------------

@@ -7,9 +7,9 @@ import pytest
 from clips import tiny
 
 from sonibook.model.encoder import CHANNELS, CNN12, EMBEDDING, KERNELS
-from sonibook.training import plan as plan_module
+from sonibook.training import runs
 from sonibook.training.distributed import Runtime
-from sonibook.training.plan import Plan, plan
+from sonibook.training.runs import Plan, plan
 
 
 def planned(network: CNN12, /, *, clips: int = 100, **changes: object) -> Plan:
@@ -56,7 +56,7 @@ def test_steps_are_whole_batches_times_epochs():
 def test_hours_are_those_of_all_crops(monkeypatch, changes, crops):
     clock = itertools.count()  # a second passes between two looks at it
     ticking = SimpleNamespace(perf_counter=lambda: float(next(clock)))
-    monkeypatch.setattr(plan_module, "time", ticking)
+    monkeypatch.setattr(runs, "time", ticking)
     size = planned(
         CNN12(width=1 / 16), clips=103, optimiser={"batch_size": 10, "epochs": 7}, **changes
     )

@@ -34,7 +34,7 @@ from sonibook.errors import (
 from sonibook.model.checkpoint import load_encoder, read_card, save_checkpoint
 from sonibook.results import write_result
 from sonibook.training.config import load_config
-from sonibook.training.run_state import load_run, save_run
+from sonibook.training.folder import load_state, save_state
 from sonibook.untrusted import parse_json, parse_yaml, read_arrays, read_csv
 
 # --- text ----------------------------------------------------------------------------------------
@@ -239,7 +239,7 @@ def test_a_run_goes_on_from_no_other_optimiser(tmp_path):
         parameter.grad = torch.ones_like(parameter)
     optimiser.step()
     path = tmp_path / "state.safetensors"
-    save_run(path, network, optimiser, {"step": 1, "seconds": 0.0, "losses": [], "log": []})
+    save_state(path, network, optimiser, {"step": 1, "seconds": 0.0, "losses": [], "log": []})
     whole = load_file(path)
     for change in (
         lambda t: t.pop("optimiser/0/exp_avg"),
@@ -252,10 +252,10 @@ def test_a_run_goes_on_from_no_other_optimiser(tmp_path):
         position = json.dumps({"step": 1, "seconds": 0.0, "losses": [], "log": []})
         save_file(tensors, path, metadata={"position": position})
         with pytest.raises(CheckpointError, match="is no checkpoint of this run"):
-            load_run(path, network, optimiser)
+            load_state(path, network, optimiser)
     save_file(whole, path, metadata={"position": json.dumps({"step": 1})})
     with pytest.raises(CheckpointError, match="is no checkpoint of this run"):
-        load_run(path, network, optimiser)
+        load_state(path, network, optimiser)
 
 
 # --- arrays and packs ----------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,7 +11,7 @@ from sonibook.cli.inputs import DataRoot, parse_numbers
 from sonibook.cli.output import examples, shown, table
 
 if TYPE_CHECKING:
-    from sonibook.training.config import TrainConfig
+    from sonibook.training.runs import Run
 
 TRAIN_EXAMPLES = examples(
     "sonibook train configs/esc50-supervised.yaml --data-root recordings",
@@ -30,13 +30,24 @@ def train(
     ] = None,
     changes: Annotated[
         list[str] | None,
-        typer.Option("--set", metavar="KEY=VALUE", help="Replace a value; may be given again."),
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Replace a value; start.KEY is one of the run it starts from. May be repeated.",
+        ),
     ] = None,
     seeds: Annotated[
         str | None,
         typer.Option(help="Run once with each of these seeds, such as 0,1,2; see metrics.json."),
     ] = None,
     data_root: DataRoot = None,
+    retrain_start: Annotated[
+        bool,
+        typer.Option(
+            "--retrain-start",
+            help="Train anew what it starts from, if its folder holds another run (moved aside).",
+        ),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would run, and for how long.")
     ] = False,
@@ -45,66 +56,64 @@ def train(
 
     The run's folder holds config.yaml, log.csv (a row an epoch), state.safetensors (where the
     run stands) and, at the end, metrics.json and encoder.safetensors, which every command takes
-    as --checkpoint. The same command given again goes on where the run stands. A configuration
-    that starts from another's network runs that one first, beside it, unless it has been run.
+    as --checkpoint. The same command given again goes on where the run stands; with more epochs
+    it extends a finished run. A configuration that starts from another's network runs that one
+    first, beside it, unless it has been run; another run in its place is refused.
 
     Several processes: start it by torchrun. XLA: set PJRT_DEVICE (needs the extra xla).
     """
-    from sonibook.training.config import load_config
+    from sonibook.training.runs import load_run, train_seeds
 
-    experiment = load_config(config, changes=tuple(changes or ()))
-    out = Path("runs", experiment.name) if out is None else out
+    run = load_run(config, out=out, changes=changes or ())
     if dry_run:
-        _print_plan(experiment, out, data_root)
+        _print_plan(run, data_root, retrain_start)
         return
-
-    from sonibook.training.rows import train_row, train_seeds
-
+    summary, card = {}, {}
     try:
-        if seeds is not None:
-            _report(train_seeds(experiment, _seeds(seeds), out=out, data_root=data_root), out)
-            return
-        card = train_row(experiment, out=out, data_root=data_root)
+        if seeds is None:
+            card = run.train(data_root=data_root, retrain_start=retrain_start)
+        else:
+            numbers = _seeds(seeds)
+            summary = train_seeds(run, numbers, data_root=data_root, retrain_start=retrain_start)
     except KeyboardInterrupt:
         typer.echo("Interrupted: give the same command again to go on.", err=True)
         raise typer.Exit(130) from None
-    if card:
+    if summary.get("metrics"):
+        rows = [
+            [name, f"{found['mean']:.4g}", "{:.4g} to {:.4g}".format(*found["interval"])]
+            for name, found in summary["metrics"].items()
+        ]
+        typer.echo(table(["metric", "mean", "95 % interval"], rows))
+        typer.echo(f"Written to {shown(run.out / 'metrics.json')}")
+    elif card:
         measured = ", ".join(f"{name} {value:.4g}" for name, value in card["test"].items())
-        typer.echo(f"{experiment.name}: {measured}, after {card['epochs']} epochs.")
-        typer.echo(f"Written to {shown(out / 'encoder.safetensors')}")
+        typer.echo(f"{run.config.name}: {measured}, after {card['epochs']} epochs.")
+        typer.echo(f"Written to {shown(run.published)}")
 
 
 def _seeds(text: str) -> tuple[int, ...]:
     numbers = parse_numbers(text, "seeds", such_as="0,1,2")
     if min(numbers) < 0:
-        raise typer.BadParameter(f"{text!r} is no list of seeds: they begin at 0.")
+        raise typer.BadParameter(f"{text!r} is not a list of seeds: they begin at 0.")
     return numbers
 
 
-def _report(summary: dict[str, Any], out: Path) -> None:
-    rows = [
-        [name, f"{found['mean']:.4g}", "{:.4g} to {:.4g}".format(*found["interval"])]
-        for name, found in summary.get("metrics", {}).items()
-    ]
-    if rows:
-        typer.echo(table(["metric", "mean", "95 % interval"], rows))
-        typer.echo(f"Written to {shown(out / 'metrics.json')}")
-
-
-def _print_plan(config: TrainConfig, out: Path, data_root: Path | None) -> None:
+def _print_plan(run: Run, data_root: Path | None, retrain_start: bool) -> None:
     from sonibook.datasets.fetch import published_size
     from sonibook.errors import DatasetError
     from sonibook.training.distributed import Runtime
     from sonibook.training.experiment import prepare, starting_encoder
-    from sonibook.training.loop import check_folder
-    from sonibook.training.plan import plan
-    from sonibook.training.rows import from_scratch, start_of
+    from sonibook.training.folder import RunFolder
+    from sonibook.training.runs import plan
 
-    check_folder(out, config)
-    planned, start = config, start_of(config, out)
-    if start is not None and not start.exists():
-        typer.echo(f"First {shown(start.parent.name)} would run, which this one starts from.")
-        planned, start = from_scratch(config), None
+    config, planned, start = run.config, run.config, None
+    stale = run.check_start(retrain=retrain_start) is not None
+    if run.start is not None and run.start.is_finished() and not stale:
+        start = run.start.published
+    elif run.start is not None:
+        typer.echo(f"First {shown(run.start.out.name)} would run, which this one starts from.")
+        planned = run.from_scratch()
+    RunFolder(run.out, config, start=start)
     try:
         experiment = prepare(planned, data_root=data_root, start=start)
         train_data, test_data = experiment.train_data, experiment.test_data
@@ -117,34 +126,27 @@ def _print_plan(config: TrainConfig, out: Path, data_root: Path | None) -> None:
         typer.echo(f"Note: planned by the published size, because {problem}", err=True)
         encoder, (clips, classes) = starting_encoder(planned, start), sizes[0]
         parts = ["unknown" if size is None else f"{size[0]} (published)" for size in sizes]
-    size = plan(
-        config,
-        encoder,
-        clips=clips,
-        classes=classes,
-        runtime=Runtime(precision=config.optimiser.precision),
-    )
-    rows: list[list[object]] = [
-        ["run", config.name],
-        ["folder", out],
-        ["objective", config.objective],
-        [
-            "encoder",
-            f"CNN12, width {encoder.width:g}, depth {encoder.depth}, norm {encoder.norm}",
-        ],
-        ["starts from", config.encoder.start or "random weights (He)"],
-        ["trains", "the classifier alone" if config.encoder.fc_only else "everything"],
-        ["parameters", size.parameters],
-        ["data", config.data.name],
-        ["classes", classes],
-        ["training clips", parts[0]],
-        ["test clips", parts[1]],
-        ["crop", f"{config.data.crop_seconds:g} s"],
-        ["batch", f"{config.optimiser.batch_size} clips, {size.batches} an epoch"],
-        ["steps", f"{size.steps} in {config.optimiser.epochs} epochs"],
-        ["estimated here", f"{size.hours:{',.0f' if size.hours >= 10 else '.2g'}} hours"],
-        ["seed", config.seed],
+    optimiser = config.optimiser
+    runtime = Runtime(precision=optimiser.precision)
+    size = plan(config, encoder, clips=clips, classes=classes, runtime=runtime)
+    rows: list[tuple[str, object]] = [
+        ("run", config.name),
+        ("folder", run.out),
+        ("objective", config.objective),
+        ("encoder", f"CNN12, width {encoder.width:g}, depth {encoder.depth}, norm {encoder.norm}"),
+        ("starts from", config.encoder.start or "random weights (He)"),
+        ("trains", "the classifier alone" if config.encoder.fc_only else "everything"),
+        ("parameters", size.parameters),
+        ("data", config.data.name),
+        ("classes", classes),
+        ("training clips", parts[0]),
+        ("test clips", parts[1]),
+        ("crop", f"{config.data.crop_seconds:g} s"),
+        ("batch", f"{optimiser.batch_size} clips, {size.batches} an epoch"),
+        ("steps", f"{size.steps} in {optimiser.epochs} epochs"),
+        ("estimated here", f"{size.hours:{',.0f' if size.hours >= 10 else '.2g'}} hours"),
+        ("seed", config.seed),
     ]
-    if (out / "state.safetensors").exists():
-        rows.append(["goes on from", out / "state.safetensors"])
+    if (run.out / "state.safetensors").exists():
+        rows.append(("goes on from", run.out / "state.safetensors"))
     typer.echo(table(["", "would run"], [[name, str(value)] for name, value in rows]))

@@ -1,4 +1,4 @@
-"""A run's checkpoint: all of it comes back, or it is refused."""
+"""Where a run stands: all of it comes back, or it is refused."""
 
 import pytest
 import torch
@@ -6,7 +6,7 @@ from clips import batch
 
 from sonibook.errors import CheckpointError
 from sonibook.model.encoder import CNN12
-from sonibook.training.run_state import load_run, save_run
+from sonibook.training.folder import load_state, save_state
 
 
 def test_state_holds_weights_moments_and_position(tmp_path):
@@ -23,13 +23,13 @@ def test_state_holds_weights_moments_and_position(tmp_path):
     step(network, optimiser)
     path = tmp_path / "state.safetensors"
     position = {"step": 1, "seconds": 0.5, "losses": [2.0], "log": [1, "двa"]}
-    save_run(path, network, optimiser, position)
+    save_state(path, network, optimiser, position)
     other, other_optimiser = made(1)
-    assert load_run(path, other, other_optimiser) == position
+    assert load_state(path, other, other_optimiser) == position
     step(network, optimiser)
     step(other, other_optimiser)
     for (name, first), second in zip(network.named_parameters(), other.parameters(), strict=True):
         assert torch.equal(first, second), name
     wider = CNN12(width=1 / 8, norm="weight")
     with pytest.raises(CheckpointError, match="no checkpoint of this run"):
-        load_run(path, wider, torch.optim.AdamW(wider.parameters()))
+        load_state(path, wider, torch.optim.AdamW(wider.parameters()))
