@@ -43,6 +43,18 @@ def test_batches_do_not_depend_on_what_was_drawn_before():
     assert not torch.equal(next(iter(other_seed.epoch(0))).x, epochs[0][0].x)
 
 
+def test_crops_are_drawn_as_they_always_were():
+    """By seed, epoch and clip: a published network can be made again from its card alone."""
+    data, length = ramps(11), 800
+    batches = batches_of(data, seed=4)
+    for group, batch in zip(batches.shares.epoch(2), batches.epoch(2), strict=True):
+        for index, crop in zip(map(int, group), batch.x, strict=True):
+            random = np.random.default_rng(np.random.SeedSequence((4, 2, 1, index)))
+            first, last = sounding_starts(data.waveforms[index], length)
+            start = int(random.integers(first, last + 1))
+            np.testing.assert_array_equal(crop[0], data.waveforms[index][start : start + length])
+
+
 @pytest.mark.parametrize("views", [1, 2])
 @pytest.mark.parametrize("first", [0, 1, 2, 4, 5])
 def test_an_epoch_is_taken_up_in_its_middle(first, views):

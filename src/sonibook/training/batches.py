@@ -249,8 +249,8 @@ class CropBatches:
         for row, drawn in enumerate(map(int, own)):
             time, index = divmod(drawn, len(self.data))
             clip = self.data[index]
-            # Zeros at the end make no difference: the first time is as if there were no others.
-            random = seeded(self.seed, epoch, 1, index, time)
+            # The first time is as if there were no others: a fifth key, even 0, is another stream.
+            random = seeded(self.seed, epoch, 1, index, *([time] if time else []))
             if self.views == 1:
                 begin, end = sounding_starts(clip.waveform, length)
                 crops = [cut(clip.waveform, int(random.integers(begin, end + 1)), length)]

@@ -21,7 +21,7 @@ PARTNERS = 16
 def seeded(*keys: int) -> np.random.Generator:
     """A random generator that depends on nothing but `keys` (integers >= 0).
 
-    Zeros at the end of `keys` make no difference.
+    Zeros at the end make no difference among the first four `keys`.
     """
     return np.random.default_rng(np.random.SeedSequence(keys))
 
