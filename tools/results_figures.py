@@ -6,7 +6,6 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -161,28 +160,34 @@ def _out_of_domain(settings: Settings, streaming: Streaming) -> Result:
     return layer_importances(_compared(settings), test, training=training, **streaming)
 
 
-def _fine_tuned(settings: Settings) -> dict[str, nn.Module]:
+def _fine_tuned_networks(settings: Settings) -> list[Network]:
     """The encoders that table A.4 trained whole, fold 5 left out, as classifiers."""
-    found: dict[str, nn.Module] = {}
+    found = []
     for one in settings.encoders():
         run = f"a4-cnn12-contrastive-full-{one.regime}-{one.seed}-fold-5"
         path = settings.runs / "results" / run / "encoder.safetensors"
         if path.exists():
-            found[one.name] = load_classifier(path)
+            found.append(Network(one.name, load_classifier(path), one.row, one.seed))
     return found
 
 
+def _fine_tuned(settings: Settings) -> dict[str, nn.Module]:
+    """The same by name."""
+    return {network.name: network.module for network in _fine_tuned_networks(settings)}
+
+
 def _ablation_of_fine_tuned(settings: Settings, streaming: Streaming) -> Result:
-    return ablate(_fine_tuned(settings), _fold(settings, (5,)), **streaming)
+    return ablate(_fine_tuned_networks(settings), _fold(settings, (5,)), **streaming)
 
 
 def _ablation(settings: Settings, streaming: Streaming) -> Result:
-    """Linear probes on the frozen encoders: the paper's fc-only."""
+    """Linear probes on the frozen encoders, and on one random: the paper's fc-only."""
     training = _fold(settings, (1, 2, 3, 4))
-    classifiers: dict[str, Any] = {
-        name: probed(encoder, training, progress=True)  # type: ignore[arg-type]
-        for name, encoder in _beside_one(settings).items()
-    }
+    trained = [one for one in settings.encoders() if one.regime != "random"]
+    classifiers = [
+        Network(one.name, probed(one.load(), training, progress=True), one.row, one.seed)
+        for one in [*trained, _random(settings)[0]]
+    ]
     return ablate(classifiers, _fold(settings, (5,)), **streaming)
 
 

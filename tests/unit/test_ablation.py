@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 from collections import OrderedDict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,30 +16,28 @@ from scipy import stats
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
 
-from sonibook.analysis.ablation import ablate
-from sonibook.analysis.ablation_result import AblationResult, over_runs
+from sonibook.analysis.ablation import AblationResult, Subtraction, ablate, over_runs
 from sonibook.analysis.controls import (
     CONTROLS,
-    Material,
-    finished,
-    levelled,
     matched,
+    normalise,
     partners,
+    perturbations,
     projection,
     random_phase,
-    removals,
     root_mean_square,
+    scale,
 )
-from sonibook.analysis.paired import holm, mcnemar_test, sign_flip_test
-from sonibook.analysis.subtraction import Subtraction, log_probability
 from sonibook.cli import main
 from sonibook.datasets import open_dataset
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError, LayerError
 from sonibook.metrics import mean_average_precision
+from sonibook.metrics.scores import log_probability
+from sonibook.metrics.significance import holm, mcnemar_test, sign_flip_test
 from sonibook.model.encoder import CNN12, Classifier
-from sonibook.plots.ablation import ablation_figure
+from sonibook.plots.interventions import ablation_figure
 
 
 class Held(Dataset):
@@ -95,15 +94,17 @@ def sounds(layers: int = 3, samples: int = 4001, seed: int = 0) -> torch.Tensor:
     return levels * torch.randn(layers, samples, generator=generator)
 
 
-def material(samples: int = 4001) -> Material:
-    return Material(
-        x=sounds(1, samples, seed=1)[0],
-        s=sounds(3, samples),
-        by_random=sounds(3, samples, seed=2),
-        of_another=sounds(3, samples // 2, seed=3),
-        clip_id="a clip",
-        seed=0,
-    )
+def inputs(samples: int = 4001, **changes: object) -> dict[str, Any]:
+    """What `perturbations` takes."""
+    return {
+        "x": sounds(1, samples, seed=1)[0],
+        "s": sounds(3, samples),
+        "by_random": sounds(3, samples, seed=2),
+        "of_another": sounds(3, samples // 2, seed=3),
+        "clip_id": "a clip",
+        "seed": 0,
+        **changes,
+    }
 
 
 def naive_log_softmax(logits: np.ndarray, labels: np.ndarray) -> np.ndarray:
@@ -126,9 +127,9 @@ def same(first: AblationResult, second: AblationResult) -> bool:
 
 @pytest.mark.parametrize("samples", [4000, 4001])
 def test_controls_have_the_rms_of_the_sonification(samples):
-    given_, taken = material(samples), removals(material(samples))
+    given_, taken = inputs(samples), perturbations(**inputs(samples))
     assert taken.shape == (len(CONTROLS), 3, samples)
-    reference = np.sqrt(np.mean(given_.s.numpy().astype(float) ** 2, axis=-1))
+    reference = np.sqrt(np.mean(given_["s"].numpy().astype(float) ** 2, axis=-1))
     for control, one in zip(CONTROLS, taken, strict=True):
         own = np.sqrt(np.mean(one.numpy().astype(float) ** 2, axis=-1))
         if control != "least squares":
@@ -161,39 +162,36 @@ def test_least_squares_leaves_nothing_that_a_gain_could_explain(seed):
 
 
 def test_levels_and_residuals_are_as_stated():
-    given_ = material()
-    x, s = given_.x, given_.s
-    assert levelled(s, x, "peak") is s
-    torch.testing.assert_close(levelled(s, x, "least squares"), projection(x, s))
-    assert finished(s, "as is") is s
-    peaks = finished(torch.cat([s, 0 * s]), "unit peak").abs().amax(dim=1)
+    x, s = inputs()["x"], inputs()["s"]
+    assert scale(s, x, "peak") is s
+    torch.testing.assert_close(scale(s, x, "least squares"), projection(x, s))
+    assert normalise(s, "as is") is s
+    peaks = normalise(torch.cat([s, 0 * s]), "unit peak").abs().amax(dim=1)
     torch.testing.assert_close(peaks, torch.tensor([1.0, 1, 1, 0, 0, 0]))
 
 
 def test_what_is_random_depends_on_clip_and_seed_alone():
-    m = material()
-    again = removals(material(), ["white noise", "random phase"])
-    torch.testing.assert_close(again[0], removals(m)[CONTROLS.index("white noise")])
-    torch.testing.assert_close(again[1], removals(m)[CONTROLS.index("random phase")])
+    every = perturbations(**inputs())
+    again = perturbations(**inputs(), controls=["white noise", "random phase"])
+    torch.testing.assert_close(again[0], every[CONTROLS.index("white noise")])
+    torch.testing.assert_close(again[1], every[CONTROLS.index("random phase")])
     for change in ({"clip_id": "another"}, {"seed": 1}):
-        other = Material(**{**vars(m), **change})
-        assert not torch.equal(removals(other, ["white noise"])[0], again[0])
+        other = perturbations(**inputs(**change), controls=["white noise"])
+        assert not torch.equal(other[0], again[0])
 
 
 def test_silence_gives_silence_under_every_control():
-    m = material()
-    silent = Material(**{**vars(m), "s": 0 * m.s})
-    assert not removals(silent).any()
-    assert not matched(0 * m.s, m.s).any()
-    assert float(root_mean_square(m.s)[0]) == pytest.approx(
-        float(m.s[0].square().mean().sqrt()), rel=1e-5
+    s = inputs()["s"]
+    assert not perturbations(**inputs(s=0 * s)).any()
+    assert not matched(0 * s, s).any()
+    assert float(root_mean_square(s)[0]) == pytest.approx(
+        float(s[0].square().mean().sqrt()), rel=1e-5
     )
 
 
 def test_controls_say_what_they_need():
-    lacking = Material(**{**vars(material()), "by_random": None})
     with pytest.raises(ValueError, match="'random weights' needs"):
-        removals(lacking)
+        perturbations(**inputs(by_random=None))
 
 
 def test_partners_share_no_label_where_that_can_be():
@@ -286,8 +284,7 @@ def test_log_probabilities_are_those_that_networks_are_trained_by():
 
 def test_residuals_are_what_a_naive_loop_hears():
     data, network = Held(3), own_network()
-    work = Subtraction(network, (1, 3, 4), CONTROLS)
-    arrays = work(list(data))
+    arrays = Subtraction(CONTROLS, (1, 3, 4))(network, list(data))
     assert arrays["residual"].shape == (3, 3, len(CONTROLS), 2)
     heard = [ForwardPass(network.encoder, clip.waveform) for clip in data]
     for place, clip in enumerate(data):
@@ -319,15 +316,18 @@ def test_dead_layers_are_left_out_and_counted():
     with torch.no_grad():
         network.encoder[6].bias.fill_(-1e3)  # layer 3 is dead, and layer 4 hears zeros
         network.encoder[9].bias.abs_()
-    ablation = ablate({"own": network}, Held(4), layers=[2, 3]).ablations[0]
-    assert ablation.silent == {2: 0, 3: 4}
-    assert {one.layer for one in ablation.remainders} == {2}
-    assert {one.layer for one in ablation.comparisons} == {2}
+    result = ablate({"own": network}, Held(4), layers=[2, 3])
+    own = result.select(quantity="score", condition="sonification")
+    assert {row.layer: row.clips for row in own} == {2: 4, 3: 0}
+    for quantity in ("score", "drop", "difference"):
+        rows = result.select(quantity=quantity, layer={2, 3})
+        assert {row.layer for row in rows if row.mean is not None} == {2}
+    assert {row.layer for row in result.select(quantity={"p", "mcnemar"})} == {2}
 
 
 def test_a_clip_alone_has_no_other_clip():
-    ablation = ablate({"own": own_network()}, Held(1), layers=[2]).ablations[0]
-    assert {one.control for one in ablation.remainders} == set(CONTROLS) - {"another clip"}
+    rows = ablate({"own": own_network()}, Held(1), layers=[2]).select(quantity="score", layer=2)
+    assert {row.condition for row in rows if row.clips} == set(CONTROLS) - {"another clip"}
 
 
 # --- the analysis --------------------------------------------------------------------------------
@@ -342,33 +342,37 @@ def found():
 
 def test_a_network_of_ones_own_goes_through(found):
     data, _, result = found
-    ablation = result.ablations[0]
-    assert ablation.score.mean == 1.0
+    assert result.row("score", network="own", condition="untouched").mean == 1.0
     assert result.score == "accuracy"
     assert result.data.clips == len(data)
-    assert len(ablation.remainders) == 4 * len(CONTROLS)
-    assert len(ablation.comparisons) == 4 * (len(CONTROLS) - 1)
+    assert len(result.select(quantity="drop")) == 4 * len(CONTROLS)
+    assert len(result.select(quantity="difference")) == 4 * (len(CONTROLS) - 1)
 
 
 def test_scores_drops_and_tests_follow_from_the_logits(found):
     data, network, result = found
-    arrays = Subtraction(network, (1, 2, 3, 4), CONTROLS)(list(data))
+    arrays = Subtraction(CONTROLS)(network, list(data))
     truth = np.array([clip.labels[0] for clip in data])
     lost = {}
-    for one in result.ablations[0].remainders:
-        logits = arrays["residual"][:, one.layer - 1, CONTROLS.index(one.control)].astype(float)
+    for row in result.select(quantity="drop"):
+        cell = {"network": "own", "layer": row.layer, "condition": row.condition}
+        logits = arrays["residual"][:, row.layer - 1, CONTROLS.index(row.condition)].astype(float)
         before, after = (naive_log_softmax(some, truth) for some in (arrays["clip"], logits))
-        assert one.score.mean == pytest.approx(np.mean(logits.argmax(1) == truth))
-        assert one.drop.mean == pytest.approx(np.mean(before - after), abs=1e-6)
-        assert one.baseline == 1.0
-        lost[one.layer, one.control] = before - after, logits.argmax(1) == truth
-    own = result.ablations[0].comparisons
-    for one in own:
-        (s, s_right), (c, c_right) = lost[one.layer, "sonification"], lost[one.layer, one.control]
-        assert one.difference.mean == pytest.approx(np.mean(s - c), abs=1e-6)
-        assert one.difference.low <= one.difference.mean <= one.difference.high
-        assert one.mcnemar == pytest.approx(mcnemar_test(s_right, c_right))
-    np.testing.assert_allclose([one.p_holm for one in own], holm(np.array([one.p for one in own])))
+        score = np.mean(logits.argmax(1) == truth)
+        assert result.row("score", **cell).mean == pytest.approx(score)
+        assert row.mean == pytest.approx(np.mean(before - after), abs=1e-6)
+        assert result.row("untouched", **cell).mean == 1.0
+        lost[row.layer, row.condition] = before - after, logits.argmax(1) == truth
+    for row in result.select(quantity="difference"):
+        cell = {"network": "own", "layer": row.layer, "condition": row.condition}
+        (s, s_right), (c, c_right) = lost[row.layer, "sonification"], lost[row.layer, row.condition]
+        assert row.mean == pytest.approx(np.mean(s - c), abs=1e-6)
+        assert row.low <= row.mean <= row.high
+        assert result.row("mcnemar", **cell).mean == pytest.approx(mcnemar_test(s_right, c_right))
+    p, adjusted = (
+        np.array([row.mean for row in result.select(quantity=name)]) for name in ("p", "p_holm")
+    )
+    np.testing.assert_allclose(adjusted, holm(p))
 
 
 def test_results_are_the_same_again_and_after_reading(found, tmp_path):
@@ -384,10 +388,10 @@ def test_the_rules_for_levels_matter_and_are_recorded(found):
     data, network, result = found
     other = ablate({"own": network}, data, layers=[2], level="least squares", residual="unit peak")
     assert other.settings["level"] == "least squares"
-    rows = {one.control: one for one in other.ablations[0].remainders}
-    assert rows["sonification"].drop == rows["least squares"].drop
-    before = {(one.layer, one.control): one for one in result.ablations[0].remainders}
-    assert before[2, "sonification"].drop != rows["sonification"].drop
+    rows = {row.condition: row.model_dump() for row in other.select(quantity="drop")}
+    assert rows["sonification"] == {**rows["least squares"], "condition": "sonification"}
+    before = result.row("drop", network="own", layer=2, condition="sonification")
+    assert before.mean != rows["sonification"]["mean"]
 
 
 def test_interrupted_and_resumed_it_gives_the_same(found, tmp_path):
@@ -427,25 +431,27 @@ def test_several_labels_are_scored_by_map():
     network = Classifier(CNN12(width=1 / 16, seed=0), data.classes, seed=0).eval()
     result = ablate({"small": network}, data, layers=[11], controls=["white noise"])
     assert result.score == "mAP"
-    work = Subtraction(network, (11,), ("sonification", "white noise"))
-    arrays = work(list(data))
-    ablation = result.ablations[0]
+    arrays = Subtraction(("sonification", "white noise"), (11,))(network, list(data))
     expected = mean_average_precision(arrays["clip"], arrays["targets"])
-    assert ablation.score.mean == pytest.approx(expected)
-    assert all(one.mcnemar is None for one in ablation.comparisons)
+    untouched = result.row("score", network="small", condition="untouched")
+    assert untouched.mean == pytest.approx(expected)
+    assert not result.select(quantity="mcnemar")
 
 
 def test_runs_are_tested_as_runs():
     data = Held(6)
     networks = {f"run {seed}": own_network(seed) for seed in range(3)}
     result = ablate(networks, data, layers=[2], controls=["white noise"], are_runs=True)
-    (run,) = result.runs
-    means = [one.comparisons[0].difference.mean for one in result.ablations]
-    assert run.difference == pytest.approx(np.mean(means))
-    assert run.p == pytest.approx(stats.ttest_1samp(means, 0).pvalue)
+    cell = {"layer": 2, "condition": "white noise"}
+    of_run = [result.row("difference", network=name, **cell) for name in networks]
+    means = [row.mean for row in of_run]
+    whole = result.row("difference", **cell)
+    assert whole.mean == pytest.approx(np.mean(means))
+    assert result.row("p", **cell).mean == pytest.approx(stats.ttest_1samp(means, 0).pvalue)
     interval = stats.t.interval(0.95, 2, np.mean(means), stats.sem(means))
-    assert (run.low, run.high) == pytest.approx(interval)
-    assert over_runs(result.ablations[:1] * 2)[0].p == 1.0
+    assert (whole.low, whole.high) == pytest.approx(interval)
+    twice = over_runs(of_run[:1] * 2, networks=2)
+    assert [row.mean for row in twice if row.quantity == "p"] == [1.0]
 
 
 def test_what_is_refused():
@@ -480,7 +486,7 @@ def test_the_command_writes_result_and_figure(tmp_path, data_root):
     assert code == 0
     assert figure.stat().st_size > 10_000
     assert json.loads(out.read_text())["settings"]["layers"] == [8, 11]
-    assert AblationResult.read(out).ablations[0].network == "supervised"
+    assert AblationResult.read(out).names() == ["supervised"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["ablation.json", "ablation.png"]
 
 

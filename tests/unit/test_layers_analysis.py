@@ -259,7 +259,7 @@ def test_a_probed_encoder_goes_through_the_ablation():
     encoder = CNN12(width=1 / 16, depth=6, seed=0).eval()
     network = probed(encoder, Tones("train", 30), layer=4)
     result = ablate({"probe": network}, Tones("test", 6), controls=["white noise"])
-    assert {one.layer for one in result.ablations[0].remainders} == {1, 2, 3, 4}
+    assert {row.layer for row in result.select(quantity="drop")} == {1, 2, 3, 4}
 
 
 def test_a_probe_must_see_every_class():

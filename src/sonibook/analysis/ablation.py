@@ -4,31 +4,94 @@ The sonification s of each clip's most active filter of a layer is subtracted, a
 asked again. The paper reads the loss as proof that s holds what recognition needs. But every
 loud signal that is subtracted hurts, so each layer is measured under the controls of
 `sonibook.analysis.controls` too, and s is tested against each, clip by clip.
-
-Two measures: the *score*, which is accuracy or, for clips with any number of labels, mAP; and the
-*drop*, how much log-probability of the clip's true labels is lost, which sees a network waver
-before it falls.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, Unpack
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Unpack
 
-from torch import nn
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from numpy import ndarray
+from scipy import stats
+from torch import Tensor, nn
 
-from sonibook.analysis.ablation_result import AblationResult, over_runs, summarised
-from sonibook.analysis.controls import CONTROLS, LEVELS, RESIDUALS, Control, Level, Residual
-from sonibook.analysis.result import Measured, fingerprint, key_of
-from sonibook.analysis.stream import Streaming, gather, stream
-from sonibook.analysis.subtraction import Subtraction, layers_of
-from sonibook.datasets.base import Dataset
-from sonibook.deconvnet.attributions import METHODS, Method
+from sonibook.analysis.controls import (
+    CONTROLS,
+    LEVELS,
+    RESIDUALS,
+    Control,
+    Level,
+    Residual,
+    check_choices,
+    normalise,
+    partners,
+    perturbations,
+    scale,
+)
+from sonibook.analysis.measure import Measured, array_of, measure_clips, table_rows
+from sonibook.analysis.networks import Network, Networks, as_networks, mixed, untrained
+from sonibook.analysis.result import Estimate, ResultTable, Row, fingerprint
+from sonibook.analysis.stream import Streaming, seeded
+from sonibook.datasets.base import Clip, Dataset, Task
+from sonibook.deconvnet.attributions import METHODS, Method, most_active_sounds
 from sonibook.errors import AnalysisError
+from sonibook.metrics import (
+    accuracy,
+    bootstrap_interval,
+    mean_average_precision,
+    runs_interval,
+    wilson_interval,
+)
+from sonibook.metrics.scores import log_probability
+from sonibook.metrics.significance import holm, mcnemar_test, sign_flip_test
+from sonibook.model.stack import blocks_of, check_layer, least_length
+
+#: Samples that the network hears at once, residuals times their length.
+_AT_ONCE = 2**19
+#: Redrawn data sets for the interval of a mAP, each of which costs a sort of every class.
+_REPEATS = 200
+_METRICS: dict[Task, Callable[[ndarray, ndarray], float]] = {
+    "single-label": accuracy,
+    "multi-label": mean_average_precision,
+}
+
+
+class AblationResult(ResultTable):
+    """What is left of scores, and tests of sonifications against controls; made by `ablate`.
+
+    The condition of a row is what was subtracted, one of `CONTROLS`. Clips on which no filter of
+    a layer is live are left out, and not counted in ``clips``. The quantities:
+
+    - ``score`` on the residuals (accuracy or, for clips with any number of labels, mAP), and, of
+      no layer, on ``untouched`` clips; ``untouched``, without an interval: on the same clips.
+    - ``drop``, in nats: mean loss of log-probability of the true labels, which sees a network
+      waver before it falls.
+    - ``difference``, in nats: drop by the sonification minus drop by the control, clip by clip.
+      Above 0, removing the sonification hurts more.
+    - ``p`` of a sign-flip test of that difference, and ``p_holm``, adjusted by Holm's method for
+      all layers and controls of the network.
+    - ``mcnemar`` and ``mcnemar_holm``, of McNemar's test on which clips are classified correctly;
+      not for mAP.
+
+    Of no network, where the networks are runs of one experiment: ``difference`` over them, with
+    its 95 % t interval, and ``p`` and ``p_holm`` of a t test; their ``clips`` are networks.
+
+    Attributes
+    ----------
+    score : {"accuracy", "mAP"}
+    """
+
+    analysis: Literal["ablation"] = "ablation"
+    score: Literal["accuracy", "mAP"]
 
 
 def ablate(
-    classifiers: Mapping[str, nn.Module],
+    classifiers: Networks,
     data: Dataset,
     *,
     layers: Sequence[int] | None = None,
@@ -44,13 +107,13 @@ def ablate(
 
     Parameters
     ----------
-    classifiers : mapping from str to torch.nn.Module
+    classifiers : mapping from str to torch.nn.Module, or sequence of Network
         Each maps waveforms (batch, 1, time) to a logit for each class of `data`, in `eval` mode,
         such as a `Classifier` or a `ProbedEncoder`. Its attribute ``encoder``, or where it has
         none it itself, is sonified, and must be as `sonibook.sonify` takes it.
     data : Dataset
-        Clips with one label, or any number. Of those with any, the logits are kept for the mAP:
-        four bytes a class, layer and control.
+        Clips with one label, or any number. The logits are kept: four bytes a clip, class, layer
+        and control.
     layers : sequence of int, or None
         None for all.
     controls : sequence of str
@@ -58,16 +121,16 @@ def ablate(
     method : str
         What to subtract in the sonification's place; see `sonibook.deconvnet.attributions.METHODS`.
     level : {"peak", "least squares"}
-        At which level the sonification is subtracted; see `sonibook.analysis.controls.levelled`.
+        At which level the sonification is subtracted; see `sonibook.analysis.controls.scale`.
     residual : {"as is", "unit peak"}
-        How the network hears what is left; see `sonibook.analysis.controls.finished`.
+        How the network hears what is left; see `sonibook.analysis.controls.normalise`.
     are_runs : bool
         The classifiers differ in their seed alone: test over them, too.
     seed : int >= 0
         Of everything random, with the clip's id.
     **streaming
-        `parts`, `chunk`, `processes` and `limit`, as for `stream`. The other clip is one of the
-        same chunk.
+        `parts`, `chunk`, `processes` and `limit`, as for `sonibook.analysis.stream.stream`. The
+        other clip is one of the same chunk.
 
     Returns
     -------
@@ -98,24 +161,27 @@ def ablate(
     ...     head=nn.Linear(16, len(data.classes)),
     ... )
     >>> result = ablate({"mine": nn.Sequential(parts).eval()}, data, controls=["white noise"])
-    >>> [row.layer for row in result.ablations[0].comparisons]
+    >>> [row.layer for row in result.select(quantity="difference")]
     [1, 2, 3, 4]
     """
-    for what, value, known in (
+    check_choices(
         *(("control", control, CONTROLS) for control in controls),
         ("method", method, METHODS),
         ("level", level, LEVELS),
         ("residual", residual, RESIDUALS),
-    ):
-        if value not in known:
-            raise AnalysisError(f"There is no {what} {value!r}: choose one of {', '.join(known)}.")
-    if are_runs and len({fingerprint(one) for one in classifiers.values()}) < 2:
+    )
+    networks = as_networks(classifiers)
+    if are_runs and len({fingerprint(network.module) for network in networks}) < 2:
         raise AnalysisError(
             "Runs to be compared must be two different networks or more: give another."
         )
     chosen = tuple(one for one in CONTROLS if one == "sonification" or one in controls)
+    wanted = None if layers is None else tuple(sorted(set(layers)))
+    measure = Subtraction(chosen, wanted, method, level, residual, seed)
+    for network in networks:
+        measure.check(network.module, data, name=network.name)
     settings: dict[str, Any] = {
-        "layers": None if layers is None else sorted(set(layers)),
+        "layers": None if wanted is None else list(wanted),
         "controls": list(chosen),
         "method": method,
         "level": level,
@@ -123,30 +189,232 @@ def ablate(
         "are_runs": are_runs,
         "seed": seed,
     }
-    works = {
-        name: Subtraction(
-            classifier, layers_of(classifier, layers), chosen, method, level, residual, seed
-        )
-        for name, classifier in classifiers.items()
-    }
-    for name, work in works.items():
-        work.check(data, name=name)
-    ablations = []
-    for name, work in works.items():
-        chunks = stream(
-            work,
-            data,
-            key=key_of("ablation", {name: work.classifier}, settings),
-            description=name,
-            **streaming,
-        )
-        whole = gather(chunks)
-        ablations.append(summarised(name, work.layers, chosen, whole.arrays, data.task, seed=seed))
-    measured = Measured.of(data, clips=len(whole.clip_ids), skipped=whole.skipped)
-    return AblationResult(
-        data=measured,
-        score="accuracy" if data.task == "single-label" else "mAP",
-        ablations=tuple(ablations),
-        runs=over_runs(ablations) if are_runs else (),
-        **key_of("ablation", classifiers, settings),
+    whole, fields = measure_clips(
+        "ablation", measure, networks, data, settings=settings, **streaming
     )
+    rows: list[Row] = []
+    for network in networks:
+        arrays = {
+            name: array_of(whole, network.name, name) for name in ("clip", "residual", "targets")
+        }
+        of_network = measure.layers_of(network.module)
+        rows += ablation_rows(network, of_network, chosen, arrays, data.task, seed=seed)
+    if are_runs:
+        rows += over_runs(rows, networks=len(networks))
+    score = "accuracy" if data.task == "single-label" else "mAP"
+    return AblationResult(score=score, rows=tuple(rows), **fields)
+
+
+def stack_of(classifier: nn.Module) -> nn.Module:
+    """The stack that is sonified: the classifier's ``encoder``, or itself where it has none."""
+    encoder: nn.Module = getattr(classifier, "encoder", classifier)
+    return encoder
+
+
+def targets_of(clips: Sequence[Clip], classes: int) -> Float[ndarray, "clips classes"]:
+    """1 for what a clip is labelled with, else 0."""
+    targets = np.zeros((len(clips), classes), np.float32)
+    for row, clip in enumerate(clips):
+        targets[row, list(clip.labels)] = 1.0
+    return targets
+
+
+@dataclass(frozen=True)
+class Subtraction:
+    """The measure of `ablate`: logits of clips, and of what is left of them.
+
+    `layers`, None for all, must be in order, and ``"sonification"`` among `controls`.
+    """
+
+    controls: tuple[Control, ...]
+    layers: tuple[int, ...] | None = None
+    method: Method = "sonification"
+    level: Level = "peak"
+    residual: Residual = "as is"
+    seed: int = 0
+
+    def __call__(self, classifier: nn.Module, clips: Sequence[Clip]) -> Measured:
+        """``clip`` (clips, classes), ``residual`` (clips, layers, controls, classes), ``targets``.
+
+        Residuals are NaN where there was nothing to take away.
+        """
+        sounds = [self._sounds(stack_of(classifier), clip) for clip in clips]
+        rows = [
+            self.logits(classifier, clip, s, None if partner is None else sounds[partner])
+            for clip, s, partner in zip(clips, sounds, partners(clips), strict=True)
+        ]
+        whole, left = (np.stack(arrays) for arrays in zip(*rows, strict=True))
+        return {"clip": whole, "residual": left, "targets": targets_of(clips, whole.shape[1])}
+
+    def logits(
+        self,
+        classifier: nn.Module,
+        clip: Clip,
+        s: Float[Tensor, "layers time"],
+        of_another: Float[Tensor, "layers samples"] | None = None,
+    ) -> tuple[Float[ndarray, " classes"], Float[ndarray, "layers controls classes"]]:
+        """The logits of one clip, and of what is left without s, or another clip's, and so on."""
+        x = torch.from_numpy(clip.waveform)
+        s = scale(s, x, self.level)
+        by_random = self._by_random(classifier, clip) if "random weights" in self.controls else None
+        taken = perturbations(
+            x,
+            s,
+            self.controls,
+            by_random=by_random,
+            of_another=torch.zeros_like(s) if of_another is None else of_another,
+            clip_id=clip.clip_id,
+            seed=self.seed,
+        ).transpose(0, 1)
+        # Nothing is compared where the filter's map is silent: no control has a level to match.
+        measured = (taken != 0).any(dim=2) & (s != 0).any(dim=1, keepdim=True)
+        residuals = normalise(x - taken[measured], self.residual)
+        logits = _logits(classifier, torch.cat([x[None], residuals]))
+        left = np.full((*measured.shape, logits.shape[1]), np.nan, np.float32)
+        left[measured.numpy()] = logits[1:]
+        return logits[0], left
+
+    def layers_of(self, classifier: nn.Module) -> tuple[int, ...]:
+        """The layers to measure of a classifier; raises a `LayerError` for one it lacks."""
+        blocks = blocks_of(stack_of(classifier))
+        wanted = range(1, len(blocks) + 1) if self.layers is None else self.layers
+        return tuple(check_layer(blocks, layer) for layer in wanted)
+
+    def check(self, classifier: nn.Module, data: Dataset, *, name: str) -> None:
+        """See that a classifier has the layers, and a logit for each class of the data."""
+        self.layers_of(classifier)
+        outputs = _logits(classifier, torch.zeros(1, 1)).shape[1]
+        if outputs != len(data.classes):
+            raise AnalysisError(
+                f"{name} names {outputs} classes and {data.name} has {len(data.classes)}: take "
+                "the data set it was trained for."
+            )
+
+    def _sounds(self, network: nn.Module, clip: Clip) -> Float[Tensor, "layers time"]:
+        x, layers = torch.from_numpy(clip.waveform), self.layers_of(network)
+        return most_active_sounds(self.method, network, x, layers)[0]
+
+    def _by_random(self, classifier: nn.Module, clip: Clip) -> Float[Tensor, "layers time"]:
+        """By weights of the clip's own, so that intervals over clips hold for other weights."""
+        blocks = blocks_of(stack_of(classifier))[: max(self.layers_of(classifier))]
+        seed = int(seeded(self.seed, "random weights", clip.clip_id).integers(2**31))
+        fresh = untrained(blocks, seed=seed)
+        return self._sounds(mixed(fresh, fresh, ()), clip)
+
+
+@torch.no_grad()
+def _logits(
+    classifier: nn.Module, x: Float[Tensor, "sounds time"]
+) -> Float[ndarray, "sounds classes"]:
+    least = least_length(blocks_of(stack_of(classifier)))
+    waveforms = F.pad(x, (0, max(least - x.shape[1], 0))).unsqueeze(1)
+    at_once = max(_AT_ONCE // waveforms.shape[2], 1)
+    return torch.cat([classifier(some) for some in waveforms.split(at_once)]).numpy()
+
+
+def ablation_rows(
+    network: Network,
+    layers: Sequence[int],
+    controls: Sequence[Control],
+    arrays: Mapping[str, ndarray],
+    task: Task,
+    *,
+    seed: int = 0,
+) -> Iterator[Row]:
+    """The rows of one network, from what `Subtraction` gives for all clips."""
+    clip, residual, targets = arrays["clip"], arrays["residual"], arrays["targets"]
+    before = log_probability(clip, targets, task)[:, None, None]
+    drop = before - log_probability(residual, targets, task)
+    difference = drop[:, :, :1] - drop
+    measured = ~np.isnan(residual).any(axis=3)
+    compared = measured & measured[:, :, :1]
+
+    def row(quantity: str, condition: str, layer: int | None, found: Estimate) -> Row:
+        fields = {"layer": layer, "quantity": quantity, "condition": condition}
+        return Row(**network.identity, **fields, **found.model_dump())
+
+    yield row("score", "untouched", None, _score(clip, targets, task, seed))
+    for place, column in np.ndindex(*measured.shape[1:]):
+        here = measured[:, place, column]
+        score = _score(residual[here, place, column], targets[here], task, seed)
+        yield row("score", controls[column], layers[place], score)
+        if here.any():
+            same = _point(_METRICS[task](clip[here], targets[here]), score.clips)
+            yield row("untouched", controls[column], layers[place], same)
+    means: dict[tuple[str, str, str], ndarray] = {
+        (network.name, quantity, control): values[:, :, column]
+        for quantity, values, first in (("drop", drop, 0), ("difference", difference, 1))
+        for column, control in enumerate(controls)
+        if column >= first
+    }
+    yield from table_rows([network], means, layers=layers, seed=seed)
+    tested = [
+        cell for cell in np.ndindex(*measured.shape[1:]) if cell[1] and measured[:, *cell].any()
+    ]
+    if not tested:
+        return
+    flipped = np.stack([difference[:, *cell] for cell in tested], axis=1)
+    tests = {"p": sign_flip_test(flipped, seed=seed)}
+    if task == "single-label":
+        right = residual.argmax(axis=3) == targets.argmax(axis=1)[:, None, None]
+        tests["mcnemar"] = np.array(
+            [
+                mcnemar_test(right[both, place, 0], right[both, place, column])
+                for place, column in tested
+                for both in [compared[:, place, column]]
+            ]
+        )
+    for name, values in tests.items():
+        for quantity, p in ((name, values), (f"{name}_holm", holm(values))):
+            for (place, column), value in zip(tested, p, strict=True):
+                found = _point(float(value), int(compared[:, place, column].sum()))
+                yield row(quantity, controls[column], layers[place], found)
+
+
+def _score(
+    scores: Float[ndarray, "kept classes"], targets: ndarray, task: Task, seed: int
+) -> Estimate:
+    clips = len(scores)
+    if clips == 0:
+        return _point(None, 0)
+    value = _METRICS[task](scores, targets)
+    if task == "single-label":
+        low, high = wilson_interval(round(value * clips), clips)
+    elif clips > 1:
+        low, high = bootstrap_interval(
+            scores, targets, statistic=mean_average_precision, repeats=_REPEATS, seed=seed
+        )
+    else:
+        return _point(value, clips)
+    return Estimate(mean=value, low=low, high=high, clips=clips)
+
+
+def _point(value: float | None, clips: int) -> Estimate:
+    """A number without an interval."""
+    return Estimate(mean=value, low=None, high=None, clips=clips)
+
+
+def over_runs(rows: Iterable[Row], *, networks: int) -> Iterator[Row]:
+    """Each difference over several networks, each an observation, where all were measured."""
+    found: dict[tuple[int | None, str], list[float]] = {}
+    for row in rows:
+        if row.quantity == "difference" and row.mean is not None:
+            found.setdefault((row.layer, row.condition), []).append(row.mean)
+    whole = {cell: values for cell, values in found.items() if len(values) == networks}
+    # Where nothing varies, as between a control and itself, there is nothing to test.
+    p = np.array(
+        [
+            float(stats.ttest_1samp(values, 0.0).pvalue) if np.ptp(values) > 0 else 1.0
+            for values in whole.values()
+        ]
+    )
+    for ((layer, control), values), own, adjusted in zip(whole.items(), p, holm(p), strict=True):
+        low, high = runs_interval(values)
+        mean = Estimate(mean=float(np.mean(values)), low=low, high=high, clips=networks)
+        for quantity, estimate in (
+            ("difference", mean),
+            ("p", _point(float(own), networks)),
+            ("p_holm", _point(float(adjusted), networks)),
+        ):
+            fields = estimate.model_dump()
+            yield Row(layer=layer, quantity=quantity, condition=control, **fields)

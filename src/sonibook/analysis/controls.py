@@ -22,7 +22,6 @@ All have the RMS of s, to rounding, but for ``least squares``, whose level its d
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, get_args
 
 import numpy as np
@@ -32,6 +31,7 @@ from torch import Tensor
 
 from sonibook.analysis.stream import seeded
 from sonibook.datasets.base import Clip
+from sonibook.errors import AnalysisError
 
 Control = Literal[
     "sonification",
@@ -53,46 +53,17 @@ Sounds = Float[Tensor, "*batch time"]
 Clips = Float[Tensor, "*clips time"]
 
 
-@dataclass(frozen=True, eq=False)
-class Material:
-    """What the controls of one clip are made from.
-
-    Attributes
-    ----------
-    x : Tensor, shape (time,)
-        The clip.
-    s : Tensor, shape (layers, time)
-        Its sonifications by the network under test.
-    by_random : Tensor, shape (layers, time), or None
-        Its sonifications by a network with random weights; None where no control asks for them.
-    of_another : Tensor, shape (layers, samples), or None
-        Another clip's by the network under test, cut or repeated to the clip's length; None
-        likewise.
-    clip_id : str
-    seed : int
-        What is random is drawn for these two, whatever is computed before, beside or after it.
-    """
-
-    x: Float[Tensor, " time"]
-    s: Float[Tensor, "layers time"]
-    by_random: Float[Tensor, "layers time"] | None
-    of_another: Float[Tensor, "layers samples"] | None
-    clip_id: str
-    seed: int
+def check_choices(*choices: tuple[str, str, Sequence[str]]) -> None:
+    """Raise an `AnalysisError` for the first of (what, value, known values) that is not known."""
+    for what, value, known in choices:
+        if value not in known:
+            raise AnalysisError(f"There is no {what} {value!r}: choose one of {', '.join(known)}.")
 
 
 def partners(clips: Sequence[Clip]) -> list[int | None]:
-    """For each clip the next one that shares no label with it, else the next one.
+    """For each clip the place of the next that shares no label with it, else of the next.
 
-    Parameters
-    ----------
-    clips : sequence of Clip
-        After the last comes the first.
-
-    Returns
-    -------
-    list of int, or None
-        Places in the sequence; None for a clip that is alone.
+    After the last comes the first; None for a clip that is alone.
     """
     found: list[int | None] = []
     for place, clip in enumerate(clips):
@@ -116,16 +87,8 @@ def matched(x: Sounds, to: Sounds) -> Sounds:
 def projection(x: Clips, on: Sounds) -> Sounds:
     """The part of `x` that a gain on `on` can explain, (<x, on> / <on, on>) on.
 
-    What is left, ``x - projection(x, on)``, is orthogonal to `on`. Of silence nothing can be
-    explained: it gives silence.
-
-    Parameters
-    ----------
-    x, on : Tensor, shapes (..., time), broadcast to each other
-
-    Returns
-    -------
-    Tensor, shape (..., time)
+    What is left, ``x - projection(x, on)``, is orthogonal to `on`; of silence nothing can be
+    explained. Shapes (..., time), broadcast to each other.
     """
     wide = on.double()
     power = wide.square().sum(dim=-1, keepdim=True)
@@ -138,18 +101,8 @@ def random_phase(s: Sounds, *, generator: np.random.Generator) -> Sounds:
 
     Power and long-term spectrum stay, every event in time is spread over the whole clip
     (surrogate data: Theiler et al., "Testing for nonlinearity in time series: the method of
-    surrogate data", Physica D 58, 1992).
-
-    Parameters
-    ----------
-    s : Tensor, shape (..., time)
-    generator : numpy.random.Generator
-        The phases are uniform and independent. Those of the mean, and for an even `time` of half
-        the sampling rate, stay: in a real signal they cannot turn.
-
-    Returns
-    -------
-    Tensor, shape (..., time)
+    surrogate data", Physica D 58, 1992). The phases of the mean, and for an even `time` of half
+    the sampling rate, stay: in a real signal they cannot turn.
     """
     spectrum = torch.fft.rfft(s.double())
     angle = torch.from_numpy(generator.uniform(0, 2 * torch.pi, tuple(spectrum.shape)))
@@ -171,7 +124,7 @@ def as_long_as(x: Sounds, time: int) -> Float[Tensor, "*batch samples"]:
     return x.repeat(*[1] * (x.ndim - 1), -(-time // x.shape[-1]))[..., :time]
 
 
-def levelled(s: Sounds, x: Clips, level: Level) -> Sounds:
+def scale(s: Sounds, x: Clips, level: Level) -> Sounds:
     """A sonification at the level that is to be subtracted.
 
     The method leaves the level of s open, and every result depends on it.
@@ -193,15 +146,15 @@ def levelled(s: Sounds, x: Clips, level: Level) -> Sounds:
     return projection(x, s) if level == "least squares" else s
 
 
-def finished(r: Sounds, residual: Residual) -> Sounds:
-    """A residual as the network shall hear it.
+def normalise(r: Sounds, residual: Residual) -> Sounds:
+    """A residual as the network is to hear it.
 
     Parameters
     ----------
     r : Tensor, shape (..., time)
     residual : {"as is", "unit peak"}
         ``"as is"`` is what subtraction leaves, at any level (the paper says no more than that).
-        ``"unit peak"`` scales it as every input of the network was scaled while training, which
+        ``"unit peak"`` scales it as every input of the network was scaled in training, which
         takes away what a change of level alone does. Silence stays silent.
 
     Returns
@@ -214,16 +167,34 @@ def finished(r: Sounds, residual: Residual) -> Sounds:
     return r / peak.where(peak > 0, 1.0)
 
 
-def removals(
-    material: Material, controls: Sequence[Control] = CONTROLS
+def perturbations(
+    x: Float[Tensor, " time"],
+    s: Float[Tensor, "layers time"],
+    controls: Sequence[Control] = CONTROLS,
+    *,
+    by_random: Float[Tensor, "layers time"] | None = None,
+    of_another: Float[Tensor, "layers samples"] | None = None,
+    clip_id: str,
+    seed: int,
 ) -> Float[Tensor, "controls layers time"]:
     """What each control takes away from a clip.
 
     Parameters
     ----------
-    material : Material
+    x : Tensor, shape (time,)
+        The clip.
+    s : Tensor, shape (layers, time)
+        Its sonifications by the network under test.
     controls : sequence of str
         Of `CONTROLS`.
+    by_random : Tensor, shape (layers, time), or None
+        Its sonifications by a network with random weights; None where no control needs them.
+    of_another : Tensor, shape (layers, samples), or None
+        Another clip's by the network under test, which are cut or repeated to the clip's length;
+        None likewise.
+    clip_id : str
+    seed : int
+        What is random is drawn for these two, whatever is computed before, beside or after it.
 
     Returns
     -------
@@ -233,23 +204,23 @@ def removals(
     Raises
     ------
     ValueError
-        If a control needs sonifications that `material` does not hold.
+        If a control needs sonifications that are not given.
     """
-    return torch.stack([_removal(control, material) for control in controls])
 
+    def perturbation(control: Control) -> Float[Tensor, "layers time"]:
+        if control == "sonification":
+            return s
+        if control == "addition":
+            return -s
+        if control == "least squares":
+            return projection(x, s)
+        if control in ("random phase", "white noise"):
+            generator = seeded(seed, control, clip_id)
+            make = random_phase if control == "random phase" else white_noise
+            return matched(make(s, generator=generator), s)
+        other = by_random if control == "random weights" else of_another
+        if other is None:
+            raise ValueError(f"The control {control!r} needs sonifications that are not given.")
+        return matched(as_long_as(other, s.shape[-1]), s)
 
-def _removal(control: Control, m: Material) -> Float[Tensor, "layers time"]:
-    if control == "sonification":
-        return m.s
-    if control == "addition":
-        return -m.s
-    if control == "least squares":
-        return projection(m.x, m.s)
-    if control in ("random phase", "white noise"):
-        generator = seeded(m.seed, control, m.clip_id)
-        make = random_phase if control == "random phase" else white_noise
-        return matched(make(m.s, generator=generator), m.s)
-    other = m.by_random if control == "random weights" else m.of_another
-    if other is None:
-        raise ValueError(f"The control {control!r} needs sonifications that are not given.")
-    return matched(as_long_as(other, m.s.shape[-1]), m.s)
+    return torch.stack([perturbation(control) for control in controls])

@@ -13,7 +13,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.stats import mannwhitneyu, rankdata
 
-from sonibook.analysis.paired import holm
+from sonibook.metrics.significance import holm
 
 _REDRAWN = 2000
 #: Clips with an event, and without it, that each half must hold.

@@ -16,16 +16,17 @@ import torch
 from numpy import ndarray
 from torch import nn
 
-from sonibook.analysis.ablation_result import NetworkAblation, summarised
-from sonibook.analysis.controls import LEVELS, RESIDUALS, Control, Level, Residual
-from sonibook.analysis.paired import holm, sign_flip_test
-from sonibook.analysis.result import Estimate, Measured, Record, Result, estimate, key_of
+from sonibook.analysis.ablation import Subtraction, ablation_rows, stack_of, targets_of
+from sonibook.analysis.controls import LEVELS, RESIDUALS, Control, Level, Residual, check_choices
+from sonibook.analysis.networks import Network
+from sonibook.analysis.result import Estimate, Measured, Record, Result, Row, estimate, key_of
 from sonibook.analysis.stream import Streaming, gather, stream
-from sonibook.analysis.subtraction import Subtraction, layers_of, listened_to, log_probability
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.attributions import METHODS, STEPS, Method, most_active_sounds
 from sonibook.errors import AnalysisError
 from sonibook.metrics.coherence import mean_top_coherence
+from sonibook.metrics.scores import log_probability
+from sonibook.metrics.significance import holm, sign_flip_test
 
 #: What each explanation is read against; the first stands for the explanation itself.
 _CONTROLS: tuple[Control, ...] = ("sonification", "random phase", "white noise")
@@ -63,13 +64,14 @@ class Explained(Record):
     method : str
     coherence : dict of int to Estimate, in [0, 1]
         Mean top-5 coherence of explanations with their clips, by layer.
-    ablation : NetworkAblation
-        Of explanations in the sonification's place, which its control ``"sonification"`` is.
+    ablation : tuple of Row
+        As of an `AblationResult`, of explanations in the sonification's place, which the condition
+        ``"sonification"`` is.
     """
 
     method: Method
     coherence: dict[int, Estimate]
-    ablation: NetworkAblation
+    ablation: tuple[Row, ...]
 
 
 class ExplanationResult(Result):
@@ -92,6 +94,8 @@ class ExplanationResult(Result):
 class _Comparison:
     """Coherences of explanations with clips, and logits of clips without them."""
 
+    classifier: nn.Module
+    layers: tuple[int, ...]
     work: Subtraction
     methods: tuple[Method, ...]
     steps: int
@@ -103,20 +107,18 @@ class _Comparison:
             for method in self.methods:
                 sounds, _ = most_active_sounds(
                     method,
-                    listened_to(self.work.classifier),
+                    stack_of(self.classifier),
                     x,
-                    self.work.layers,
+                    self.layers,
                     steps=self.steps,
                 )
                 top = mean_top_coherence(x.expand_as(sounds).double(), sounds.double())
-                heard, left = self.work.logits(clip, sounds)
+                heard, left = self.work.logits(self.classifier, clip, sounds)
                 rows.setdefault(f"coherence {method}", []).append(top.numpy())
                 rows.setdefault(f"residual {method}", []).append(left)
-            target = np.zeros_like(heard)
-            target[list(clip.labels)] = 1.0
             rows.setdefault("clip", []).append(heard)
-            rows.setdefault("targets", []).append(target)
-        return {name: np.stack(row) for name, row in rows.items()}
+        arrays = {name: np.stack(row) for name, row in rows.items()}
+        return {**arrays, "targets": targets_of(clips, arrays["clip"].shape[1])}
 
 
 def compare_explanations(
@@ -166,28 +168,21 @@ def compare_explanations(
     LayerError, StackError
         If the network has no such layer, or cannot be sonified.
     """
-    for what, value, known in (
+    check_choices(
         *(("method", method, METHODS) for method in methods),
         ("level", level, LEVELS),
         ("residual", residual, RESIDUALS),
-    ):
-        if value not in known:
-            raise AnalysisError(f"There is no {what} {value!r}: choose one of {', '.join(known)}.")
+    )
     if steps < 1:
         raise AnalysisError(f"steps {steps} is impossible: choose 1 or more.")
     chosen = tuple(one for one in METHODS if one == "sonification" or one in methods)
-    work = Subtraction(
-        classifier,
-        layers_of(classifier, layers),
-        _CONTROLS,
-        level=level,
-        residual=residual,
-        seed=seed,
-    )
-    work.check(data, name=name)
+    wanted = None if layers is None else tuple(sorted(set(layers)))
+    work = Subtraction(_CONTROLS, wanted, level=level, residual=residual, seed=seed)
+    work.check(classifier, data, name=name)
+    of_network = work.layers_of(classifier)
     settings: dict[str, Any] = {
         "methods": list(chosen),
-        "layers": list(work.layers),
+        "layers": list(of_network),
         "steps": steps,
         "level": level,
         "residual": residual,
@@ -195,7 +190,7 @@ def compare_explanations(
     }
     key = key_of("explanations", {name: classifier}, settings)
     chunks = stream(
-        _Comparison(work, chosen, steps),
+        _Comparison(classifier, of_network, work, chosen, steps),
         data,
         key=key,
         least_samples=_LEAST_SAMPLES,
@@ -216,15 +211,17 @@ def compare_explanations(
             method=method,
             coherence={
                 layer: estimate(coherence[method][:, row], seed=seed)
-                for row, layer in enumerate(work.layers)
+                for row, layer in enumerate(of_network)
             },
-            ablation=summarised(
-                name,
-                work.layers,
-                _CONTROLS,
-                {**arrays, "residual": arrays[f"residual {method}"]},
-                data.task,
-                seed=seed,
+            ablation=tuple(
+                ablation_rows(
+                    Network(name, classifier),
+                    of_network,
+                    _CONTROLS,
+                    {**arrays, "residual": arrays[f"residual {method}"]},
+                    data.task,
+                    seed=seed,
+                )
             ),
         )
         for method in chosen
@@ -234,7 +231,7 @@ def compare_explanations(
         data=Measured.of(data, clips=len(whole.clip_ids), skipped=whole.skipped),
         score="accuracy" if data.task == "single-label" else "mAP",
         methods=explained,
-        against_sonification=_against({"coherence": coherence, "drop": drop}, work.layers, seed),
+        against_sonification=_against({"coherence": coherence, "drop": drop}, of_network, seed),
     )
 
 

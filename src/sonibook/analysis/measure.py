@@ -109,7 +109,7 @@ def measure_clips(
     Returns
     -------
     Chunk
-        Its arrays by ``json.dumps([network, quantity, condition])``.
+        Its arrays: see `array_of`.
     dict
     """
     modules = {network.name: network.module for network in networks}
@@ -125,6 +125,11 @@ def measure_clips(
     whole = gather(chunks)
     on = MeasuredOn.of(data, clips=len(whole.clip_ids), skipped=whole.skipped)
     return whole, {**key, "data": on}
+
+
+def array_of(whole: Chunk, network: str, quantity: str, condition: str = "") -> ndarray:
+    """One of the arrays that `measure_clips` gives."""
+    return whole.arrays[json.dumps([network, quantity, condition])]
 
 
 def table_rows(

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Float, Int, Shaped
 from numpy import ndarray
 from scipy import stats
+from scipy.special import log_expit, log_softmax
 
 from sonibook.errors import MetricError
 
@@ -239,6 +240,31 @@ def single_label_metrics(scores: Scores, targets: Targets) -> dict[str, float | 
         As `accuracy`.
     """
     return {"accuracy": accuracy(scores, targets), "clips": len(scores)}
+
+
+def log_probability(
+    logits: Float[ndarray, "clips *treatments classes"],
+    targets: Float[ndarray, "clips classes"],
+    task: str,
+) -> Float[ndarray, "clips ..."]:
+    """The log-probability of each clip's true labels.
+
+    Parameters
+    ----------
+    logits : ndarray, shape (clips, ..., classes)
+    targets : ndarray of 0 and 1, shape (clips, classes)
+    task : {"single-label", "multi-label"}
+        Classes exclude each other (softmax), or do not (sigmoid).
+
+    Returns
+    -------
+    ndarray, shape (clips, ...), in nats
+        The mean over a clip's labels; NaN for a clip that has none, or whose logits are NaN.
+    """
+    wide = logits.astype(np.float64)
+    logs = log_softmax(wide, axis=-1) if task == "single-label" else log_expit(wide)
+    share = targets / np.where(targets.any(axis=1), targets.sum(axis=1), np.nan)[:, None]
+    return (logs * share.reshape(len(share), *[1] * (logits.ndim - 2), -1)).sum(axis=-1)
 
 
 def _found(

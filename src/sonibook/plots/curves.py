@@ -14,7 +14,8 @@ from sonibook.analysis.result import Estimate, ResultTable, Row
 from sonibook.plots.kinds import kind_of, main_networks
 from sonibook.plots.style import CYCLE, GREY, Picture, look, new_figure, picture
 
-_MARKERS = "os^Dv*"
+#: Of the curves of a figure, in this order, as their colours in `CYCLE`.
+MARKERS = "os^Dv*P"
 #: A label that legends leave out.
 _UNLISTED = "_"
 
@@ -175,6 +176,7 @@ def draw_estimates(
     number: int,
     baseline: bool = False,
     variant: bool = False,
+    band: bool = True,
 ) -> None:
     """Draw one curve: the means, and a band from low to high where there is an interval.
 
@@ -193,6 +195,8 @@ def draw_estimates(
     variant : bool
         Whether it is one more of a kind that has a curve already, such as another seed: thin, with
         neither markers nor a band.
+    band : bool
+        Whether intervals are drawn.
     """
     colour = GREY if baseline else CYCLE[number % len(CYCLE)]
     mean, low, high = (
@@ -204,12 +208,12 @@ def draw_estimates(
         mean,
         color=colour,
         linestyle="--" if baseline else "-",
-        marker=None if variant else _MARKERS[number % len(_MARKERS)],
+        marker=None if variant else MARKERS[number % len(MARKERS)],
         markersize=4.5,
         linewidth=0.8 if variant else None,
         label=label,
     )
-    if not variant:
+    if band and not variant:
         axes.fill_between(layers, low, high, color=colour, alpha=0.18, linewidth=0)
 
 

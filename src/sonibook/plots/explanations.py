@@ -29,11 +29,15 @@ def explanations_figure(result: ExplanationResult) -> Picture:
                 label=one.method,
                 number=number,
             )
-            own = [row for row in one.ablation.remainders if row.control == "sonification"]
+            own = [
+                row
+                for row in one.ablation
+                if (row.quantity, row.condition) == ("drop", "sonification")
+            ]
             draw_estimates(
                 right,
-                [row.layer for row in own],
-                [row.drop for row in own],
+                [row.layer or 0 for row in own],
+                own,
                 label=one.method,
                 number=number,
             )

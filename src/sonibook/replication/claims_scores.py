@@ -196,7 +196,7 @@ def _wider(evidence: Evidence) -> Iterator[Test]:
 
 
 def _robust(evidence: Evidence) -> Iterator[Test]:
-    probed, whole = evidence.ablations(), evidence.ablations("figure-6-full")
+    probed, whole = evidence.ablation(), evidence.ablation("figure-6-full")
     loss = minus(*(ablation_score(some, "contrastive") for some in (probed, whole)))
     yield _test("the probe loses more than the network that was trained whole", loss,
                 "figure-6-full")  # fmt: skip

@@ -203,17 +203,17 @@ def _smoother(evidence: Evidence) -> Iterator[Test]:
 
 
 def _removal(evidence: Evidence) -> Iterator[Test]:
-    networks = evidence.ablations()
-    by_random = ablation_score(networks, "random")
+    result = evidence.ablation()
+    by_random = ablation_score(result, "random")
     for regime in REGIMES:
-        own = ablation_score(networks, regime)
+        own = ablation_score(result, regime)
         yield _test(f"{regime} (probe): accuracy falls", own, "accuracy", "figure-6")
         yield _test(f"{regime}: and more than a probe of random weights loses",
                     minus(own, by_random), "accuracy", "figure-6", "control")  # fmt: skip
         for control in ("white noise", "random phase", "another clip", "random weights"):
             what = "that of random weights" if control == "random weights" else control
             yield _test(f"{regime}: and more than when {what} is subtracted",
-                        ablation_score(networks, regime, control), "accuracy", "figure-6",
+                        ablation_score(result, regime, control), "accuracy", "figure-6",
                         "control")  # fmt: skip
 
 

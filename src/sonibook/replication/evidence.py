@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from sonibook.analysis.ablation_result import AblationResult, NetworkAblation
+from sonibook.analysis.ablation import AblationResult
 from sonibook.analysis.coherence import CoherenceResult
 from sonibook.analysis.evolution import EvolutionResult, FilterEvolution
 from sonibook.analysis.favourites import FavouritesResult
@@ -36,6 +36,7 @@ Kind = TypeVar("Kind", bound=Result)
 EVOLUTIONS = {"contrastive": "figure-5", "supervised": "figure-5-supervised"}
 #: Of a layer of one network, the estimate in question.
 Pick = Callable[[Any], Estimate | None]
+_SONIFICATION = "sonification"
 
 
 class Evidence:
@@ -96,10 +97,9 @@ class Evidence:
             found[domain] = {one.network: [*one.layers] for one in curves}
         return found
 
-    def ablations(self, name: str = "figure-6") -> dict[str, NetworkAblation]:
-        """Networks of figure 6, probed ("figure-6") or trained whole ("figure-6-full")."""
-        found = self._read(AblationResult, name)
-        return {} if found is None else {one.network: one for one in found.ablations}
+    def ablation(self, name: str = "figure-6") -> AblationResult | None:
+        """Figure 6, of probed networks ("figure-6") or those trained whole ("figure-6-full")."""
+        return self._read(AblationResult, name)
 
     def difference(
         self, table: str, question: str, row: str, training: str, minus: str, other: str = ""
@@ -209,7 +209,7 @@ def by_regime(
 
 
 def ablation_score(
-    networks: Mapping[str, NetworkAblation], regime: str, control: str | None = None
+    result: AblationResult | None, regime: str, control: str | None = None
 ) -> Measure | None:
     """How much accuracy a regime loses when its sonifications are subtracted: of 1.
 
@@ -217,35 +217,47 @@ def ablation_score(
     the paper counts scores, and not log-probability, which depends on how sure of itself a
     classifier is, right or wrong.
     """
-    found: dict[str, Measure | None] = {}
-    for name, one in networks.items():
-        lost: dict[tuple[int, str], Measure | None] = {
-            (row.layer, row.control): negative(less(of(row.score), row.baseline))
-            for row in one.remainders
+    found = {}
+    for seed, rows in _scores_by_seed(result, regime).items():
+        untouched = {
+            (row.layer, row.condition): row.mean or 0.0
+            for row in rows
+            if row.quantity == "untouched"
         }
-        layers = [layer for layer, kind in lost if kind == "sonification"]
-        found[name] = over_layers(
-            lost[layer, "sonification"]
-            if control is None
-            else minus(lost[layer, "sonification"], lost.get((layer, control)))
-            for layer in layers
+        lost = {
+            (row.layer, row.condition): negative(less(of(row), untouched[row.layer, row.condition]))
+            for row in rows
+            if row.quantity == "score" and row.clips and row.layer is not None
+        }
+        own = {layer: one for (layer, condition), one in lost.items() if condition == _SONIFICATION}
+        found[seed] = over_layers(
+            one if control is None else minus(one, lost.get((layer, control)))
+            for layer, one in own.items()
         )
-    return of_regime(regime, found)
+    return over_seeds(found)
 
 
-def spread_over_layers(networks: Mapping[str, NetworkAblation], regime: str) -> Measure | None:
+def spread_over_layers(result: AblationResult | None, regime: str) -> Measure | None:
     """The variance over layers of the score that is left when sonifications are subtracted.
 
     None for one network: only several give an interval.
     """
-    found = {}
-    for name, one in networks.items():
-        rows = [row.score for row in one.remainders if row.control == "sonification"]
-        spread = float(np.var([row.mean for row in rows if row.mean is not None]))
-        clips = min((row.clips for row in rows), default=0)
-        found[name] = Measure(mean=spread, low=spread, high=spread, clips=clips)
-    whole = of_regime(regime, found)
+    found: dict[int, Measure | None] = {}
+    for seed, rows in _scores_by_seed(result, regime).items():
+        scores = [row for row in rows if row.quantity == "score" and row.condition == _SONIFICATION]
+        spread = float(np.var([row.mean for row in scores if row.mean is not None]))
+        clips = min((row.clips for row in scores if row.clips), default=0)
+        found[seed] = Measure(mean=spread, low=spread, high=spread, clips=clips)
+    whole = over_seeds(found)
     return whole if whole is not None and whole.seeds > 1 else None
+
+
+def _scores_by_seed(result: AblationResult | None, regime: str) -> dict[int, tuple[Row, ...]]:
+    if result is None:
+        return {}
+    rows = result.select(regime=regime, quantity={"score", "untouched"})
+    seeds = dict.fromkeys(row.seed for row in rows if row.seed is not None)
+    return {seed: tuple(row for row in rows if row.seed == seed) for seed in seeds}
 
 
 def over_filters(

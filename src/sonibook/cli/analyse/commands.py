@@ -24,7 +24,6 @@ from sonibook.cli.analyse.shared import (
 from sonibook.cli.output import shown, table
 
 if TYPE_CHECKING:
-    from sonibook.analysis.ablation_result import AblationResult
     from sonibook.analysis.activations import ActivationsResult
     from sonibook.analysis.evolution import EvolutionResult
     from sonibook.analysis.explanation_comparison import ExplanationResult
@@ -410,7 +409,7 @@ def ablation(
     the sonification added, and least-squares removal. Tests are paired, clip by clip.
     """
     from sonibook.analysis.ablation import ablate
-    from sonibook.plots.ablation import ablation_figure
+    from sonibook.plots.interventions import ablation_figure
 
     wanted = parse_layers(layers)
     classifiers = asked.classifiers(probe, probe_layer)
@@ -424,35 +423,7 @@ def ablation(
         seed=asked.seed,
         **asked.streaming,
     )
-    _print_ablation(result)
-    asked.finish(result, ablation_figure)
-
-
-def _print_ablation(result: AblationResult) -> None:
-    """Print, for every layer and control, what is left, and how it compares."""
-    for ablation in result.ablations:
-        tests = {(one.layer, one.control): one for one in ablation.comparisons}
-        rows: list[list[object]] = []
-        for one in ablation.remainders:
-            test = tests.get((one.layer, one.control))
-            rows.append(
-                [
-                    one.layer,
-                    one.control,
-                    one.score.mean,
-                    one.drop.mean,
-                    None if test is None else test.difference.mean,
-                    None if test is None else test.p_holm,
-                ]
-            )
-        typer.echo(f"{ablation.network}: {result.score} {ablation.score.mean:.4g} untouched")
-        typer.echo(
-            table(["layer", "taken away", result.score, "drop", "s - control", "Holm's p"], rows)
-        )
-        silent = {layer: count for layer, count in ablation.silent.items() if count}
-        if silent:
-            listed = ", ".join(f"{count} at layer {layer}" for layer, count in silent.items())
-            typer.echo(f"Clips left out because no filter is live: {listed}")
+    asked.finish(result, ablation_figure, show=["score", "drop", "difference", "p_holm"])
 
 
 @analysis(
@@ -557,23 +528,19 @@ def explanations(
 def _explanation_rows(result: ExplanationResult) -> list[list[object]]:
     rows: list[list[object]] = []
     for one in result.methods:
-        tests = {
-            test.layer: test for test in one.ablation.comparisons if test.control == "random phase"
-        }
-        for row in one.ablation.remainders:
-            if row.control == "sonification":
-                test = tests.get(row.layer)
-                rows.append(
-                    [
-                        row.layer,
-                        one.method,
-                        one.coherence[row.layer].mean,
-                        row.score.mean,
-                        row.drop.mean,
-                        None if test is None else test.difference.mean,
-                        None if test is None else test.p_holm,
-                    ]
-                )
+        means = {(row.quantity, row.layer, row.condition): row.mean for row in one.ablation}
+        for layer, coherence in one.coherence.items():
+            rows.append(
+                [
+                    layer,
+                    one.method,
+                    coherence.mean,
+                    means.get(("score", layer, "sonification")),
+                    means.get(("drop", layer, "sonification")),
+                    means.get(("difference", layer, "random phase")),
+                    means.get(("p_holm", layer, "random phase")),
+                ]
+            )
     return rows
 
 

@@ -21,7 +21,7 @@ def sign_flip_test(
     """Two-sided p-values of "the mean difference is zero", by flipping the signs of differences.
 
     Were the two treatments alike, each clip's difference would be as likely with the other sign.
-    All tests see the same flips. NaN differences are left out.
+    All tests use the same flips. NaN differences are left out.
 
     Parameters
     ----------
@@ -55,20 +55,10 @@ def sign_flip_test(
 
 
 def mcnemar_test(first: Bool[ndarray, " clips"], second: Bool[ndarray, " clips"]) -> float:
-    """Two-sided p-value of "both name as many clips rightly", exact.
+    """Two-sided p-value of "both classify as many clips correctly", exact; 1 where none differs.
 
-    Only clips that one names rightly and the other does not tell them apart; were both equally
-    good, either would win such a clip with probability one half.
-
-    Parameters
-    ----------
-    first, second : ndarray of bool, shape (clips,)
-        Whether each clip was named rightly.
-
-    Returns
-    -------
-    float in (0, 1]
-        1 where the two never differ.
+    Only clips that one classifies correctly and the other does not tell them apart; were both
+    equally good, either would win such a clip with probability one half.
 
     References
     ----------

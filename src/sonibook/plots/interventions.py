@@ -1,0 +1,122 @@
+"""What follows when clips or networks are changed, as figures: subtraction (paper, figure 6)."""
+
+from __future__ import annotations
+
+from matplotlib.axes import Axes
+
+from sonibook.analysis.ablation import AblationResult
+from sonibook.plots.curves import MARKERS, course, draw_estimates, first_of_regimes, over_layers
+from sonibook.plots.style import CYCLE, GREY, Picture, look, new_figure, picture
+
+#: In the order of their colours; noise, which no one mistakes for an explanation, is grey.
+_CONTROLS = (
+    "random weights",
+    "sonification",
+    "another clip",
+    "random phase",
+    "addition",
+    "least squares",
+    "white noise",
+)
+
+
+def ablation_figure(result: AblationResult) -> Picture:
+    """Draw what is left of each network's score, and how sonifications differ from controls.
+
+    Parameters
+    ----------
+    result : AblationResult
+
+    Returns
+    -------
+    Picture
+        A row for the first network of each regime. Left, the score of residuals against layer, and
+        of the untouched clips; right, the drop by the sonification less that by each control: above
+        zero, the sonification is missed more. Filled points are those of Holm's p < 0.05.
+    """
+    networks = first_of_regimes(result)
+    with look():
+        figure = new_figure(10.0, 0.6 + 3.0 * len(networks))
+        rows = figure.subplots(len(networks), 2, squeeze=False)
+        for network, (left, right) in zip(networks, rows, strict=True):
+            _draw_scores(left, result, network)
+            _draw_differences(right, result, network)
+        handles, labels = rows[0][0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4)
+    words = "; ".join(_in_words(result, network) for network in networks)
+    alt = (
+        f"Residuals after subtracting each layer's sonification or a control of the same level, "
+        f"over {result.data.clips} clips of {result.data.dataset}. {words}."
+    )
+    return picture(figure, alt=alt)
+
+
+def _draw_scores(axes: Axes, result: AblationResult, network: str) -> None:
+    for number, control in enumerate(_CONTROLS):
+        rows = result.select(network=network, quantity="score", condition=control)
+        layers = [row.layer or 0 for row in rows]
+        if rows:
+            draw_estimates(
+                axes,
+                layers,
+                rows,
+                label=control,
+                number=number,
+                baseline=control == "white noise",
+                band=control == "sonification",
+            )
+    untouched = result.row("score", network=network, condition="untouched").mean or 0.0
+    axes.axhline(untouched, color=GREY, linestyle=":", label="untouched clips")
+    over_layers(axes, layers or [1], ylabel=result.score, title=network)
+
+
+def _draw_differences(axes: Axes, result: AblationResult, network: str) -> None:
+    axes.axhline(0.0, color=GREY, linewidth=0.8)
+    others = [control for control in _CONTROLS if control != "sonification"]
+    p = {
+        (row.condition, row.layer): row.mean or 0.0
+        for row in result.select(network=network, quantity="p_holm")
+    }
+    rows = result.select(network=network, quantity="difference")
+    for row in rows:
+        if row.mean is None or row.low is None or row.high is None:
+            continue
+        number = _CONTROLS.index(row.condition)
+        colour = GREY if row.condition == "white noise" else CYCLE[number]
+        # Side by side, since intervals on top of each other cannot be told apart.
+        aside = 0.7 * (others.index(row.condition) / (len(others) - 1) - 0.5)
+        axes.errorbar(
+            (row.layer or 0) + aside,
+            row.mean,
+            [[row.mean - row.low], [row.high - row.mean]],
+            color=colour,
+            marker=MARKERS[number],
+            markersize=4.0,
+            markerfacecolor=colour if p[row.condition, row.layer] < 0.05 else "white",
+            linewidth=1.0,
+        )
+    over_layers(
+        axes,
+        sorted({row.layer or 0 for row in rows}),
+        ylabel="drop by s − drop by control / nat",
+        title="filled: Holm's p < 0.05",
+    )
+
+
+def _in_words(result: AblationResult, network: str) -> str:
+    score = result.score
+    rows = result.select(network=network, quantity="score", condition="sonification")
+    own = course(f"{score} without the sonification", [row.layer or 0 for row in rows], rows)
+    untouched = result.row("score", network=network, condition="untouched").mean or 0.0
+    tests = result.select(network=network, quantity="p_holm")
+    significant = [
+        result.row("difference", network=network, layer=row.layer, condition=row.condition).mean
+        for row in tests
+        if row.mean is not None and row.mean < 0.05
+    ]
+    more = sum(mean is not None and mean > 0 for mean in significant)
+    less = sum(mean is not None and mean < 0 for mean in significant)
+    return (
+        f"{network}: {score} {untouched:.2g} untouched; {own}; removing the sonification hurts "
+        f"more than the control in {more} and less in {less} of {len(tests)} comparisons"
+    )
