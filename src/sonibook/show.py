@@ -14,7 +14,6 @@ from sonibook.plots.basics import (
     centre_frequencies,
     frequency_responses,
     receptive_fields,
-    signal_levels,
 )
 from sonibook.plots.sonification import Stage, feature_maps, held, steps
 from sonibook.plots.sound import compare, describe, log_spectrogram, side_by_side, waveform
@@ -46,7 +45,6 @@ __all__ = [
     "player",
     "receptive_fields",
     "side_by_side",
-    "signal_levels",
     "steps",
     "table",
     "waveform",

@@ -391,7 +391,8 @@ def test_a_held_map_is_centred_and_at_the_inputs_rate() -> None:
 
 
 def test_levels_of_networks_have_a_log_axis() -> None:
-    axes = show.signal_levels({"a": [1.0, 0.1], "b": [1.0, 1.0]}).axes[0]
+    curves = {"a": [1.0, 0.1], "b": [1.0, 1.0]}
+    axes = show.lines(curves, [1, 2], xlabel="layer", ylabel="level", log_y=True).axes[0]
     assert axes.get_yscale() == "log"
     np.testing.assert_allclose(axes.lines[0].get_ydata(), [1.0, 0.1])
 

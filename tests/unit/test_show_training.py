@@ -12,12 +12,12 @@ import torch.nn.functional as F
 from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from sonibook import show
 from sonibook.plots.training import (
     crops,
     intervals,
     loss,
     probabilities,
-    progress,
     shares,
     similarity_matrix,
     temperature_picture,
@@ -157,8 +157,8 @@ def test_crops_lie_where_they_were_cut() -> None:
         crops(x, {}, length=RATE)
 
 
-def test_progress_draws_every_curve_and_reference() -> None:
-    figure = progress(
+def test_lines_draw_every_curve_and_reference() -> None:
+    figure = show.lines(
         {"a": ([1, 2, 4], [3.0, 2.0, 1.0]), "b": (range(50), range(50))},
         xlabel="epoch",
         ylabel="loss",
@@ -172,7 +172,7 @@ def test_progress_draws_every_curve_and_reference() -> None:
     assert (drawn["a"].get_marker(), drawn["b"].get_marker()) == ("o", "")
     assert axes.get_xscale() == "log"
     with pytest.raises(ValueError, match="2 values were given for 3 places"):
-        progress({"a": ([1, 2, 3], [1.0, 2.0])}, xlabel="", ylabel="")
+        show.lines({"a": ([1, 2, 3], [1.0, 2.0])}, xlabel="", ylabel="")
 
 
 def test_intervals_show_results_ends_and_chance() -> None:

@@ -1,5 +1,7 @@
 """Pictures of sampling, scenes and the encoder: what is taken in, and what the layers see of it.
 
+A sound is an array or tensor of shape (time,); what is not a waveform raises `AudioError`.
+
 Chapters: Sound and data; The encoder.
 """
 
@@ -26,7 +28,6 @@ from sonibook.plots.style import (
     SKY,
     VERMILLION,
     Picture,
-    lines,
     look,
     new_figure,
     picture,
@@ -130,11 +131,6 @@ def resolutions(
     frames : sequence of int > 0, in samples
         Neighbours share three quarters.
     sample_rate : int > 0, in Hz
-
-    Raises
-    ------
-    AudioError
-        If `x` is not a waveform.
     """
     extent = (0.0, len(x) / sample_rate, 0.0, sample_rate / 2000)
     with look():
@@ -317,24 +313,4 @@ def receptive_fields(network: nn.Module, *, sample_rate: int = SAMPLE_RATE) -> F
         axes.spines["left"].set_visible(False)
         axes.tick_params(axis="y", length=0)
         axes.legend(loc="upper right")
-    return figure
-
-
-def signal_levels(curves: Mapping[str, Sequence[float]]) -> Figure:
-    """How strong the signal is after each layer, for several networks.
-
-    Parameters
-    ----------
-    curves : mapping from str to sequence of float, > 0
-        A number for each layer, by name of the network.
-    """
-    count = max(len(values) for values in curves.values())
-    figure = lines(
-        curves,
-        range(1, count + 1),
-        xlabel="layer",
-        ylabel="standard deviation",
-        log_y=True,
-    )
-    figure.axes[0].set_xticks(range(1, count + 1))
     return figure

@@ -1,4 +1,7 @@
-"""Sounds as pictures: waveforms, log spectrograms, and what they show in words for alt text."""
+"""Sounds as pictures: waveforms, log spectrograms, and what they show in words for alt text.
+
+A sound is an array or tensor of shape (time,); what is not a waveform raises `AudioError`.
+"""
 
 from __future__ import annotations
 
@@ -85,11 +88,6 @@ def describe(x: Sound, *, sample_rate: int = SAMPLE_RATE) -> str:
     str
         Such as "loudest at 0.52 s, most of its power between 0.31 and 1.20 kHz"; "silence" for
         zeros.
-
-    Raises
-    ------
-    AudioError
-        If `x` is not a waveform.
     """
     return describe_power(power_spectrogram(x), sample_rate=sample_rate)
 
@@ -117,11 +115,6 @@ def waveform(
     title : str
     peak : float or None
         End of the amplitude axis; None takes the sound's own peak.
-
-    Raises
-    ------
-    AudioError
-        If `x` is not a waveform.
     """
     with look():
         figure = new_figure(8.0, 1.8)
@@ -151,11 +144,6 @@ def log_spectrogram(
         the same to all figures that are to be compared.
     floor_db : float < 0
         What is softer is drawn as this.
-
-    Raises
-    ------
-    AudioError
-        If `x` is not a waveform.
     """
     power = power_spectrogram(x)
     loudest = float(power.max()) if reference is None else reference
@@ -190,11 +178,6 @@ def compare(
     -------
     matplotlib.figure.Figure
         Both share all scales.
-
-    Raises
-    ------
-    AudioError
-        If one of the two is not a waveform.
     """
     return side_by_side([x, s], titles=titles, sample_rate=sample_rate, floor_db=floor_db)
 
@@ -221,8 +204,6 @@ def side_by_side(
 
     Raises
     ------
-    AudioError
-        If one of them is not a waveform.
     ValueError
         If there are not as many titles as sounds, or none.
     """

@@ -18,6 +18,7 @@ from typing import Any
 import matplotlib as mpl
 from cycler import cycler
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 
 BLUE, SKY, GREEN, YELLOW = "#0072B2", "#56B4E9", "#009E73", "#F0E442"
@@ -66,6 +67,8 @@ RC: Any = {
     "ytick.labelsize": 8.5,
 }
 
+Numbers = Sequence[float] | Sequence[int] | ndarray
+
 #: What stands in a table of results.
 Value = str | int | float
 
@@ -84,41 +87,62 @@ def look() -> Any:
 
 
 def lines(
-    curves: Mapping[str, Sequence[float] | ndarray],
-    at: Sequence[int] | Sequence[float] | ndarray,
+    curves: Mapping[str, Any],
+    at: Numbers | None = None,
     *,
     xlabel: str,
     ylabel: str,
+    references: Mapping[str, float] | None = None,
+    log_x: bool = False,
     log_y: bool = False,
 ) -> Figure:
-    """Measured curves over a common axis, each with its own marker and colour, or dashes.
+    """Measured curves, and dashed lines to read them against.
 
     Parameters
     ----------
-    curves : mapping from str to sequence of float, shapes (points,)
-        By name, which the legend shows.
-    at : sequence of float, shape (points,)
+    curves : mapping from str to sequence of float, shape (points,), or to a pair of such
+        By name, which the legend shows. Without `at` each is a pair: where it was measured, and
+        what was measured there.
+    at : sequence of float, shape (points,), or None
+        Where all were measured.
     xlabel, ylabel : str
-    log_y : bool
-        Whether the vertical axis is logarithmic.
+    references : mapping from str to float, or None
+        Heights, by name, such as what chance would give.
+    log_x, log_y : bool
+        Whether that axis is logarithmic.
+
+    Raises
+    ------
+    ValueError
+        If a curve does not have one value for each point.
     """
+    pairs = {name: curve if at is None else (at, curve) for name, curve in curves.items()}
+    for name, (points, values) in pairs.items():
+        if len(points) != len(values):
+            raise ValueError(f"{name}: {len(values)} values were given for {len(points)} places.")
     with look():
         figure = new_figure(7.0, 2.8)
         axes = figure.subplots()
-        for number, (name, values) in enumerate(curves.items()):
+        for number, (name, (points, values)) in enumerate(pairs.items()):
             rounds, place = divmod(number, len(CYCLE))
             axes.plot(
-                at,
+                points,
                 values,
                 color=CYCLE[place],
-                marker="os^Dv*"[place],
+                # A few points are measurements, many are a trend.
+                marker="os^Dv*"[place] if len(points) <= 30 else "",
+                markersize=4.5,
                 linestyle=("-", "--", "-.", ":")[rounds % 4],
                 label=name,
-                markersize=4.5,
             )
+        for number, (name, height) in enumerate((references or {}).items()):
+            style = ("--", ":", "-.")[number % 3]
+            axes.axhline(height, color=GREY, linestyle=style, label=name)
         axes.set(xlabel=xlabel, ylabel=ylabel)
-        if log_y:
-            axes.set_yscale("log")
+        axes.set(xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
+        if not log_x and all(float(x).is_integer() for points, _ in pairs.values() for x in points):
+            whole = MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10])  # no epoch 1.5
+            axes.xaxis.set_major_locator(whole)
         axes.grid(True)
         axes.legend()
     return figure

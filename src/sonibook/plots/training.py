@@ -1,5 +1,7 @@
 """Pictures of training: crops, curves, results, and what the temperature makes of a batch.
 
+A sound is an array or tensor of shape (time,); what is not a waveform raises `AudioError`.
+
 Chapters: Supervised training; Contrastive training.
 """
 
@@ -11,15 +13,11 @@ import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
-from matplotlib.ticker import MaxNLocator
-from numpy import ndarray
 from torch import Tensor
 
 from sonibook.audio import SAMPLE_RATE
 from sonibook.plots.sound import Sound, draw_waveform, peak_of
 from sonibook.plots.style import ACTIVITY, BLUE, CYCLE, GREY, INPUT, ORANGE, look, new_figure
-
-Numbers = Sequence[float] | Sequence[int] | ndarray
 
 #: Cosine similarities of all pairs of rows, as `sonibook.training.objectives.nt_xent` orders
 #: them: row i and row i + rows / 2 are two views of one clip.
@@ -42,8 +40,6 @@ def crops(
 
     Raises
     ------
-    AudioError
-        If `x` is not a waveform.
     ValueError
         If `starts` is empty.
     """
@@ -54,7 +50,8 @@ def crops(
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, len(starts)])
         draw_waveform(above, x, sample_rate=sample_rate, peak=peak_of(x), colour=INPUT)
         above.set(ylabel="amplitude")
-        for row, (start, colour) in enumerate(zip(starts.values(), _colours(starts), strict=True)):
+        for row, start in enumerate(starts.values()):
+            colour = CYCLE[row % len(CYCLE)]
             below.barh(row, length / sample_rate, left=start / sample_rate, color=colour)
         # A crop that is longer than its clip ends beyond it: in the zeros that fill it up.
         ends = [len(x), *(start + length for start in starts.values())]
@@ -62,53 +59,6 @@ def crops(
         below.set(yticks=range(len(starts)), yticklabels=list(starts))
         below.invert_yaxis()
         below.tick_params(axis="y", length=0)
-    return figure
-
-
-def progress(
-    curves: Mapping[str, tuple[Numbers, Numbers]],
-    *,
-    xlabel: str,
-    ylabel: str,
-    references: Mapping[str, float] | None = None,
-    log_x: bool = False,
-) -> Figure:
-    """Curves, each over its own points, and dashed reference lines.
-
-    Parameters
-    ----------
-    curves : mapping from str to (sequence of float, sequence of float), shapes (points,)
-        Where, and what was measured there, by name.
-    xlabel, ylabel : str
-    references : mapping from str to float, or None
-        Heights, by name, such as what chance would give.
-    log_x : bool
-        Whether the level axis is logarithmic.
-
-    Raises
-    ------
-    ValueError
-        If a curve does not have one value for each point.
-    """
-    for name, (at, values) in curves.items():
-        if len(at) != len(values):
-            raise ValueError(f"{name}: {len(values)} values were given for {len(at)} places.")
-    with look():
-        figure = new_figure(7.0, 2.8)
-        axes = figure.subplots()
-        for (name, (at, values)), colour in zip(curves.items(), _colours(curves), strict=True):
-            # A few points are measurements, many are a trend.
-            marker = "o" if len(at) <= 30 else ""
-            axes.plot(at, values, marker=marker, markersize=4, color=colour, label=name)
-        for number, (name, height) in enumerate((references or {}).items()):
-            style = ("--", ":", "-.")[number % 3]
-            axes.axhline(height, color=GREY, linestyle=style, label=name)
-        axes.set(xlabel=xlabel, ylabel=ylabel, xscale="log" if log_x else "linear")
-        if not log_x and all(float(x).is_integer() for at, _ in curves.values() for x in at):
-            whole = MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10])  # no epoch 1.5
-            axes.xaxis.set_major_locator(whole)
-        axes.grid(True)
-        axes.legend()
     return figure
 
 
@@ -266,7 +216,3 @@ def temperature_words(similarity: Similarity, temperature: float) -> str:
 def _partners(rows: Tensor) -> Tensor:
     """The column of each row's partner, shape (rows, 1)."""
     return torch.arange(len(rows), device=rows.device).roll(len(rows) // 2)[:, None]
-
-
-def _colours(named: Mapping[str, object]) -> list[str]:
-    return [CYCLE[number % len(CYCLE)] for number in range(len(named))]

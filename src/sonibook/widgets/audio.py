@@ -41,16 +41,9 @@ class Listening(anywidget.AnyWidget):
     """Players at one gain. Starting one takes over from another, at the same place.
 
     So the ear compares the sounds and not its memory of them. A sound that is replaced while it
-    plays goes on in the new one. With an input and a sonification there is A/B, and a loop.
-
-    Attributes
-    ----------
-    titles : dict from str to str
-        Which of the three sounds have a player, and what stands above it.
-    input, sonification, residual : bytes
-        The sounds as WAV files. The browser is sent what changed only.
-    about : str
-        What the sonification is of, for screen readers.
+    plays goes on in the new one. `titles` say which of the three sounds (WAV files, as bytes) have
+    a player, and what stands above it; `about` is what the sonification is of, for screen readers.
+    With an input and a sonification there is A/B, and a loop.
     """
 
     _esm = Path(__file__).with_name("listening.js")
@@ -77,20 +70,8 @@ class Microphone(anywidget.AnyWidget):
     """A button; once it was pressed, a recording of what the microphone hears, unprocessed.
 
     A browser lends its microphone to pages from this machine or over https only; elsewhere the
-    button says so.
-
-    Attributes
-    ----------
-    seconds : float > 0
-        How long it records.
-    samples : bytes
-        The last recording, float32 in the byte order of the browser's machine (little-endian).
-    rate : int, in Hz
-        Of the recording: the sound device's own.
-    take : int
-        How many recordings were made: observe this.
-    trouble : str
-        Why there is none; empty where all is well.
+    button says so, and `trouble` why there is no recording. `samples` are float32, little-endian,
+    at the device's own `rate`; `take` counts the recordings: observe this.
     """
 
     _esm = Path(__file__).with_name("microphone.js")

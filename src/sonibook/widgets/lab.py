@@ -40,15 +40,9 @@ _TRAINED = {
 
 @dataclass(frozen=True, eq=False)
 class LabNetwork:
-    """A network to listen to.
+    """A network to listen to, with its card.
 
-    Attributes
-    ----------
-    name : str
-        Short, of letters, digits, ``.``, ``_`` and ``-``: it stands in links that readers share.
-    encoder : CNN12
-    card : mapping from str to Any
-        As `sonibook.model.checkpoint.read_card` gives it.
+    Its name is short, of letters, digits, ``.``, ``_`` and ``-``: it stands in links.
     """
 
     name: str
@@ -58,17 +52,7 @@ class LabNetwork:
 
 @dataclass(frozen=True, eq=False)
 class LabClip:
-    """A clip to listen to.
-
-    Attributes
-    ----------
-    name : str
-        As of a `LabNetwork`.
-    title : str
-        What is heard in it.
-    waveform : ndarray, shape (time,), in [-1, 1]
-        At 8 kHz; 16 bits of it are kept.
-    """
+    """A clip to listen to, at 8 kHz and in [-1, 1]; the title says what is heard in it."""
 
     name: str
     title: str
@@ -78,33 +62,20 @@ class LabClip:
 def export_lab(
     networks: Sequence[LabNetwork], clips: Sequence[LabClip], out: str | Path
 ) -> dict[str, Any]:
-    """Write the pieces, and a manifest that lists them.
+    """Write the pieces, and a manifest that lists them, into a folder; give back the manifest.
 
-    The manifest is written last: a page never sees a list of pieces that are not there.
-
-    Parameters
-    ----------
-    networks : sequence of LabNetwork
-        The first is heard first. Weights are rounded to float16, which changes no published
-        checkpoint.
-    clips : sequence of LabClip
-    out : str or Path
-        A folder; what else is in it stays as it is.
-
-    Returns
-    -------
-    dict
-        The manifest, as ``manifest.js`` in `out` holds it.
+    The manifest is written last: a page never sees a list of pieces that are not there. Weights are
+    rounded to float16, which changes no published checkpoint, and samples to 16 bits. The first
+    network is heard first. What else is in the folder stays as it is.
 
     Raises
     ------
     CheckpointError
-        If there is no network, a name is impossible or taken twice, or a weight is not finite in
-        float16.
+        If a name is impossible or taken twice, or a weight is not finite in float16.
     AudioError
-        If a clip is no waveform.
+        If a clip is not a waveform.
     ValueError
-        If there is no clip.
+        If there is no network or no clip.
     OSError
         If a file cannot be written.
     """
@@ -128,38 +99,28 @@ def export_lab(
 
 
 def facts(network: LabNetwork) -> list[str]:
-    """What a reader should know of a network, in a few plain sentences.
-
-    Parameters
-    ----------
-    network : LabNetwork
-
-    Returns
-    -------
-    list of str
-        How it was trained, as far as its card tells; how well it does; its size.
-    """
+    """How a network was trained, as far as its card tells, how well it does, and its size."""
     card, encoder = network.card, network.encoder
     task = str(card.get("task") or "")
     settings = card.get("config") or {}
     trained = _TRAINED.get(str(settings.get("objective") or task.replace(" ", "_")))
     if trained and card.get("classes"):
         trained += f" ({len(card['classes'])} classes)"
-    trained = trained or (task and _sentence(task)) or "Its card does not tell how it was trained"
+    trained = (
+        trained
+        or (task[:1].upper() + task[1:].rstrip("."))
+        or "Its card does not tell how it was trained"
+    )
     data, licence = card.get("data"), card.get("licence_of_data")
-    found = [trained, data and f"Its data: {data}"]
+    sentences = [trained, data and f"Its data: {data}"]
     accuracy = card.get("test", {}).get("accuracy", card.get("test_accuracy"))
     if accuracy is not None:
         chance = f" (chance: {100 * card['chance']:.3g} %)" if card.get("chance") else ""
-        found.append(f"It names {100 * accuracy:.1f} % of unseen clips right{chance}")
+        sentences.append(f"It names {100 * accuracy:.1f} % of unseen clips right{chance}")
     weights = sum(p.numel() for p in encoder.parameters())
-    found.append(f"CNN12 at width {encoder.width:g}, {weights:,} weights")
-    found.append(licence and f"Licence of the data: {licence}")
-    return [f"{sentence}." for sentence in found if sentence]
-
-
-def _sentence(text: str) -> str:
-    return text[0].upper() + text[1:].rstrip(".")
+    sentences.append(f"CNN12 at width {encoder.width:g}, {weights:,} weights")
+    sentences.append(licence and f"Licence of the data: {licence}")
+    return [f"{sentence}." for sentence in sentences if sentence]
 
 
 def _write_network(network: LabNetwork, out: Path) -> dict[str, Any]:

@@ -25,16 +25,9 @@ _CELL = "min-width: min(15rem, 80vw); max-width: 22rem; margin: 0.25rem 0;"
 
 @dataclass(frozen=True, eq=False)
 class Player:
-    """One sound with its player; make it with `player`.
+    """One sound with its player, as a 16-bit WAV file; make it with `player`.
 
-    Attributes
-    ----------
-    wav : bytes
-        The sound as a 16-bit WAV file.
-    label : str
-        What a screen reader calls it; shown above it where it stands alone.
-    seconds : float > 0
-        How long it is.
+    A screen reader calls it by its label, which is shown above it where it stands alone.
     """
 
     # Not in its repr, which notebooks keep beside the player.
@@ -64,17 +57,7 @@ class Player:
 
 @dataclass(frozen=True, eq=False)
 class Table:
-    """Players in rows and columns, all at one gain; make it with `pair` or `table`.
-
-    Attributes
-    ----------
-    rows : dict from str to tuple of Player
-        Players by name of row.
-    columns : tuple of str
-    gain : float
-        What every sound was multiplied by.
-    caption : str
-    """
+    """Players in rows and columns, all at one gain; make it with `pair` or `table`."""
 
     rows: dict[str, tuple[Player, ...]] = field(repr=False)
     columns: tuple[str, ...]
@@ -161,8 +144,6 @@ def table(
 
     Raises
     ------
-    AudioError
-        If one of the sounds is not a waveform.
     ValueError
         If there is no sound, or a row does not have one for each column.
     """
@@ -203,11 +184,6 @@ def pair(
     labels : (str, str)
     caption : str
     sample_rate : int > 0, in Hz
-
-    Raises
-    ------
-    AudioError
-        If one of the sounds is not a waveform.
     """
     return table({"": (x, s)}, columns=labels, caption=caption, sample_rate=sample_rate)
 

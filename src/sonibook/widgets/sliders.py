@@ -84,13 +84,6 @@ class AliasSlider(_Slider):
     frequency : int >= 0, in Hz
         To begin with.
 
-    Attributes
-    ----------
-    frequency : ipywidgets.IntSlider
-    words, image : ipywidgets.HTML
-    listening : sonibook.widgets.audio.Listening
-        What is shown and heard.
-
     Examples
     --------
     >>> slider = AliasSlider()
@@ -140,14 +133,6 @@ class EpochSlider(_Slider):
     title : str
         What is followed, such as "Layer 5, filter 2".
     sample_rate : int > 0, in Hz
-
-    Attributes
-    ----------
-    epoch : ipywidgets.SelectionSlider
-    listening : sonibook.widgets.audio.Listening
-    image : ipywidgets.HTML
-        What is heard and seen now. All sounds have one gain; each picture is relative to its own
-        loudest point.
 
     Raises
     ------
@@ -204,12 +189,6 @@ class TemperatureSlider(_Slider):
         Cosine similarities; row i and row i + rows / 2 are two views of one clip.
     temperature : float > 0
         To begin with; the slider goes from 0.01 to 10.
-
-    Attributes
-    ----------
-    temperature : ipywidgets.FloatLogSlider
-    words, image : ipywidgets.HTML
-        What is shown.
 
     Raises
     ------

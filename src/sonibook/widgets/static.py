@@ -28,24 +28,10 @@ _GRID = (
 def static_slider(
     stops: Mapping[str, tuple[str, str]], *, name: str, title: str, opened: str, end: str = ""
 ) -> str:
-    """The static form of a slider, as HTML.
+    """The static form of a slider: by value, what a stop is called and the HTML that it shows.
 
-    Parameters
-    ----------
-    stops : mapping from str to (str, str)
-        By the slider's value: what the stop is called, and the HTML that it shows.
-    name : str
-        What the slider moves, such as "Temperature".
-    title : str
-        Names the whole for screen readers.
-    opened : str
-        The stop that is open at first.
-    end : str
-        A sentence below.
-
-    Returns
-    -------
-    str
+    `name` is what the slider moves, `title` names the whole for screen readers, `opened` is the
+    stop that is open at first, `end` a sentence below.
     """
     parts = [
         _stop(value, summary, shown, is_open=value == opened)
@@ -68,34 +54,11 @@ def static_explorer(
     seconds: float = 1.0,
     sample_rate: int = SAMPLE_RATE,
 ) -> str:
-    """The static form of the explorer, as HTML that needs nothing else.
+    """The static form of the explorer, as HTML that needs nothing else, for a clip called `name`.
 
-    Parameters
-    ----------
-    networks : torch.nn.Module, or mapping from str to torch.nn.Module
-        As `sonibook.model.stack.blocks_of` takes them; several by name.
-    x : ndarray or Tensor, shape (time,)
-        The clip; its loudest `seconds` are taken, and the page says so.
-    name : str
-        What the clip is called.
-    layers : sequence of int, or None
-        None takes four, or three of each of several networks, from the first to the last.
-    top : int > 0, or None
-        How many filters of each layer, most energy first; None takes three, or two of each of
-        several networks.
-    seconds : float > 0
-    sample_rate : int > 0, in Hz
-
-    Returns
-    -------
-    str
-
-    Raises
-    ------
-    LayerError
-        If there is no such layer.
-    AudioError
-        If `x` is not a waveform.
+    The clip's loudest `seconds` are taken, and the page says so. Of one network, four `layers` are
+    shown, from the first to the last, and the `top` three filters of each, most energy first; of
+    several networks, three layers and two filters of each.
     """
     named = {"": networks} if isinstance(networks, nn.Module) else dict(networks)
     several = len(named) > 1

@@ -129,16 +129,8 @@ class Exploration:
 class NetworkView(widgets.VBox):
     """A network on one clip after another, each passed forward once; a part of the explorer.
 
-    Attributes
-    ----------
-    key : str or None
-        Of the clip that was taken last.
-    exploration : Exploration
-        Of that clip.
-    sonification : Sonification
-        What was shown last.
-    info, image, listening
-        The widgets that show.
+    `key` is that of the clip that was taken last, `exploration` of that clip; `sonification` is
+    what `info`, `image` and `listening` show.
     """
 
     exploration: Exploration
