@@ -64,8 +64,8 @@ def test_the_folders_hold_every_row_and_nothing_else():
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_configuration_loads_and_is_named_as_its_file(path):
-    if path.parent.name in FOLDERS:
-        prefix = {"paper": "", "mini": "mini-"}[path.parent.name]
+    if path.parent != CONFIGS:
+        prefix = {"paper": "", "mini": "mini-", "ablation": "ablation-"}[path.parent.name]
         assert load_config(path).name == prefix + path.stem
     else:
         assert path.stem.endswith(load_config(path).name)
@@ -118,6 +118,55 @@ def test_the_first_line_says_table_row_and_the_papers_figure(folder, row):
             figures[0 if kind == "fc" else 1]
         ]  # fmt: skip
         assert re.findall(r"\d+\.\d+ ± \d+\.\d+", first) == wanted
+
+
+# --- the parts of the contrastive recipe ---------------------------------------------------------
+
+
+def parts_of(config: TrainConfig) -> dict[str, bool]:
+    """Which parts of the recipe a configuration has."""
+    augment = config.augment
+    spectral = (augment.speed, augment.equalise_db, augment.low_pass_hz, augment.high_pass_hz,
+                augment.reverberation_seconds, augment.polarity or None)  # fmt: skip
+    assert len({value is None for value in spectral}) == 1
+    assert (augment.background_min_snr_db is None) != (augment.mix_back_min_snr_db is None)
+    pairs = {config.contrastive.pair_level_db, augment.level_db}
+    assert pairs in ({None}, {15, 12})
+    return {
+        "data": bool(config.data.joined),
+        "pairs": pairs == {15, 12},
+        "background": augment.background_min_snr_db is not None,
+        "spectral": augment.speed is not None,
+        "head": config.contrastive.features == "mean",
+        "plain": config.encoder.norm == "none",
+    }
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "ablation").iterdir()), ids=lambda p: p.stem)
+def test_an_ablation_has_the_parts_that_its_name_says(path):
+    config, (kind, *rest) = load_config(path), path.stem.split("-")
+    part = rest[0] if rest else ""
+    parts = ("data", "pairs", "background", "spectral", "head")
+    wanted = dict.fromkeys(parts, kind in ("all", "less", "plain")) | {"plain": kind == "plain"}
+    if kind in ("plus", "less"):
+        wanted[part] = kind == "plus"
+    assert parts_of(config) == wanted
+    assert config.data.train == {"folds": [1, 2, 3]}
+    assert config.data.test == {"folds": [4]}
+    # 960 clips, or 4,171 with the pool: 3 and 16 batches of 256.
+    steps = config.optimiser.epochs * (16 if config.data.joined else 3)
+    assert steps == (960 if path.stem.endswith("long") else 176 if config.data.joined else 180)
+
+
+def test_the_networks_differ_from_the_recipe_in_what_their_names_say():
+    whole = load_config(CONFIGS / "contrastive.yaml")
+    paper = load_config(CONFIGS / "contrastive-paper.yaml")
+    plain = load_config(CONFIGS / "contrastive-plain.yaml")
+    assert all(had for part, had in parts_of(whole).items() if part != "plain")
+    assert [part for part, had in parts_of(paper).items() if had] == ["data"]
+    assert (paper.data, paper.optimiser) == (whole.data, whole.optimiser)
+    bare = plain.encoder.model_copy(update={"norm": "weight"})
+    assert plain.model_copy(update={"encoder": bare, "name": whole.name}) == whole
 
 
 # --- what the paper states -----------------------------------------------------------------------
