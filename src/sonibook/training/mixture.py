@@ -49,7 +49,7 @@ class Mixture(Dataset):
     Raises
     ------
     DatasetError
-        If no clip of a part is left.
+        If no clip of a part is left, or one is at another rate than 8 kHz.
     AudioError
         If a clip cannot be read.
     """
@@ -65,6 +65,8 @@ class Mixture(Dataset):
     ) -> None:
         first = parts[0]
         self.parts, self.classes, self.task = tuple(parts), first.classes, first.task
+        if {part.sample_rate for part in parts} != {SAMPLE_RATE}:
+            raise DatasetError(f"Data sets can be joined at {SAMPLE_RATE} Hz alone.")
         self.name = " and ".join(part.name for part in parts)
         self.split = "; ".join(part.split for part in parts)
         self.licence = "; ".join(dict.fromkeys(part.licence or "unknown" for part in parts))
@@ -99,13 +101,16 @@ class Mixture(Dataset):
         number, clip, start, stop = map(int, self._rows[index])
         held = self._held.get((number, clip))
         if held is None:
-            found = self.parts[number][clip]
-            x, clip_id = found.waveform[start:stop], found.clip_id
+            x = self.parts[number][clip].waveform[start:stop]
         else:
-            x, clip_id = dequantise(held[start:stop]), f"{self.parts[number].name}-{clip}"
+            x = dequantise(held[start:stop])
         loudest = np.abs(x).max(initial=0.0)
-        whole = loudest == 1.0 or loudest == 0.0
-        return Clip(x if whole else x / loudest, self.labels(index), f"{clip_id}@{start}")
+        scaled = x if loudest in (0.0, 1.0) else x / loudest
+        return Clip(scaled, self.labels(index), self.clip_id(index))
+
+    def clip_id(self, index: int) -> str:
+        number, clip, start, _ = map(int, self._rows[index])
+        return f"{self.parts[number].name}/{self.parts[number].clip_id(clip)}@{start}"
 
     def labels(self, index: int) -> tuple[int, ...]:
         number, clip, *_ = map(int, self._rows[index])
