@@ -247,7 +247,8 @@ class FileSonifier:
                 tell(f"{sound.path}: {sound.label} is taken in {self.out}: it goes to {name}.")
             rows = self._rows(forward, x, sound, folder)
         for notice in notices:
-            tell(f"{sound.path}: {notice.message}")
+            told = str(notice.message).removeprefix(f"{sound.path}: ")
+            tell(f"{sound.path}: {told}")
         silent = sum(bool(row["silent"]) for row in rows)
         if silent:
             tell(

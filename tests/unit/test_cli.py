@@ -978,6 +978,32 @@ def test_data_show_counts_clips_and_classes(run, tmp_path):
     assert "4 clips, single-label" in told.out
 
 
+def test_data_at_a_rate_of_ones_own(run, tmp_path):
+    write_wav(tmp_path / "in" / "a.wav", noise(0.25))
+    options = ("--data-root", tmp_path / "in", "-o", "sample_rate=16000")
+    assert "0.25 to 0.25 s" in run("data", "show", "folder", *options).out
+    out = tmp_path / "out"
+    assert run("data", "export", "folder", *options, "--count", 1, "--out", out).code == 0
+    (path,) = out.rglob("*.wav")
+    information = soundfile.info(path)
+    assert (information.samplerate, information.frames) == (16000, 4000)
+
+
+def test_a_sound_that_is_cut_short_is_named_once(run, tmp_path):
+    path = tmp_path / "cut.wav"
+    write_wav(path, noise(0.5))
+    path.write_bytes(path.read_bytes()[:4044])
+    for command in (
+        ("data", "export", "soundscapes", "--count", 8, "--out", tmp_path / "out",
+         "--data-root", tmp_path, "-o", "mixture_of=folder"),
+        ("sonify", path, "--layer", 1, "--top", 1, "--out", tmp_path / "out"),
+    ):  # fmt: skip
+        told = run(*command)
+        assert told.code == 0, told.err
+        note = f"Note: {path}: was cut short: it holds 50.0% of what its header promises."
+        assert told.err.splitlines().count(note) == 1
+
+
 def test_data_show_of_real_recordings(run, data_root):
     told = run("data", "show", "esc10", "--data-root", data_root, "--split", "test")
     assert "80 clips" in told.out

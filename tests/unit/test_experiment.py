@@ -52,6 +52,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> Path:
         ({"name": "esc50", "train": {"fold": [1]}}, "fold"),
         ({"name": "esc50", "train": {"root": "x"}}, r"data\.train: name and root"),
         ({"name": "esc50", "test": {"folds": 5}}, "esc50 cannot take folds=5"),
+        ({"name": "esc50", "train": {"sample_rate": 16000}}, "the rate 16,000 Hz, and networks"),
         ({"name": "soundscapes", "train": {"size": 8}, "test": {"size": 8}}, "is multi-label"),
         (
             {"name": "soundscapes", "train": SCENES, "test": SCENES, "crop_seconds": 0.1},

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import errno
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 import typer
@@ -34,7 +34,7 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("always", SonibookWarning)
-            warnings.showwarning = _notice
+            warnings.showwarning = _notices()
             try:
                 return super().invoke(ctx)
             except KeyboardInterrupt:
@@ -47,8 +47,16 @@ class _Commands(TyperGroup):
                 raise typer.Exit(2) from None
 
 
-def _notice(message: Warning | str, *_: object, **__: object) -> None:
-    typer.echo(f"Note: {shown(message)}", err=True)
+def _notices() -> Callable[..., None]:
+    """Tells each warning once, however often a clip that it is about is read."""
+    told: set[str] = set()
+
+    def notice(message: Warning | str, *_: object, **__: object) -> None:
+        if str(message) not in told:
+            told.add(str(message))
+            typer.echo(f"Note: {shown(message)}", err=True)
+
+    return notice
 
 
 app = typer.Typer(

@@ -166,11 +166,6 @@ def open_audioset(
     AudioSet
         Multi-label. Its `missing` says how many clips are listed and not there; a warning does,
         too.
-
-    Raises
-    ------
-    DatasetError
-        If the layout is another, there is no such split, a table is damaged, or no clip is there.
     """
     check_split("AudioSet", split, tuple(SPLITS))
     base = find_root(root, _CLASS_TABLE, "AudioSet")

@@ -47,11 +47,6 @@ def open_esc50(
     -------
     FileDataset
         Single-label; sorted by file name, so that the order does not depend on the machine.
-
-    Raises
-    ------
-    DatasetError
-        If the layout is another, a fold or subset does not exist, or a listed file is missing.
     """
     base = find_root(root, "meta/esc50.csv", "ESC-50")
     check_split("ESC-50", split, tuple(_SPLITS))

@@ -28,11 +28,6 @@ def open_folder(root: str | Path, *, split: str = "all") -> FileDataset:
         Single-label if every sound lies in a sub-folder, the top-level sub-folders being the
         classes. A sound beside the sub-folders has no label, and the task is then multi-label.
         `clip_id` is the path below `root`, with forward slashes; sorted by it.
-
-    Raises
-    ------
-    DatasetError
-        If there is no such folder or split, or no sound in it.
     """
     base = Path(root)
     if split != "all":

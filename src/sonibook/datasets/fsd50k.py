@@ -48,11 +48,6 @@ def open_fsd50k(root: str | Path, *, split: str = "all") -> FileDataset:
     FileDataset
         Multi-label; in the order of the tables. Its `missing` says how many clips are listed and
         not there; a warning does, too.
-
-    Raises
-    ------
-    DatasetError
-        If the layout is another, there is no such split, a table is damaged, or no clip is there.
     """
     check_split("FSD50K", split, tuple(SPLITS))
     base = find_root(root, f"{_TRUTH}/vocabulary.csv", "FSD50K")

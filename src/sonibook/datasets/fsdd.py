@@ -39,11 +39,6 @@ def open_fsdd(
     FileDataset
         Single-label; `Entry.group` is the speaker. In the order of digit, speaker and number.
 
-    Raises
-    ------
-    DatasetError
-        If the layout is another, or a split or speaker does not exist.
-
     Examples
     --------
     >>> rest = open_fsdd(root, speakers=("george", "lucas"))  # doctest: +SKIP

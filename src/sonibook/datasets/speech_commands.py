@@ -41,11 +41,6 @@ def open_speech_commands(root: str | Path, *, split: str = "all") -> FileDataset
         Single-label; `Entry.group` is the speaker; in the order of word and file. The noises in
         ``_background_noise_`` are not words and are left out. Its `missing` says how many clips
         are listed and not there; a warning does, too.
-
-    Raises
-    ------
-    DatasetError
-        If the layout is another, there is no such split, a list is damaged, or no clip is there.
     """
     check_split("Speech Commands", split, _SPLITS)
     base = find_root(root, _LISTS["validation"], *_FOLDERS)

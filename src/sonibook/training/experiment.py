@@ -213,4 +213,10 @@ def _open(name: str, part: str, options: dict[str, Any], data_root: str | Path |
         raise ConfigError(
             f"data.{part}: name and root are no options; give data.name and --data-root."
         )
-    return open_dataset(name, root=data_root, **options)
+    opened = open_dataset(name, root=data_root, **options)
+    if opened.sample_rate != SAMPLE_RATE:
+        raise ConfigError(
+            f"data.{part}: its clips have the rate {opened.sample_rate:,} Hz, and networks are "
+            f"trained at {SAMPLE_RATE:,} Hz."
+        )
+    return opened
