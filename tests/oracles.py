@@ -113,3 +113,48 @@ def force_switches(passed: ForwardPass, stack: nn.Sequential) -> None:
             passed.maps[index] = y
         else:
             break
+
+
+def naive_chain(chain: list[nn.Module], x: Tensor, *, filter: int) -> Tensor:
+    """One filter's map of a chain's end, taken back module by module; shape (channel, time).
+
+    Activations rectify, normalisation by a clip's own statistics multiplies by its scale, and
+    whatever else a module does is transposed by automatic differentiation of that module alone.
+    """
+    inputs = [x.detach()]
+    for module in chain:
+        inputs.append(module(inputs[-1]).detach())
+    y = torch.zeros_like(inputs[-1])
+    y[:, filter] = inputs[-1][:, filter]
+    for module, taken in zip(reversed(chain), reversed(inputs[:-1]), strict=True):
+        if type(module).__module__ == "torch.nn.modules.activation":
+            y = F.relu(y)
+        elif isinstance(module, nn.GroupNorm | nn.InstanceNorm1d):
+            channels = taken.shape[1]
+            groups = getattr(module, "num_groups", channels)
+            deviation = (
+                taken.reshape(1, groups, -1).var(dim=2, unbiased=False).add(module.eps).sqrt()
+            )
+            scale = module.weight.detach() / deviation.repeat_interleave(channels // groups, dim=1)
+            y = y * scale[..., None]
+        elif isinstance(module, nn.LayerNorm):
+            over = tuple(range(3 - len(module.normalized_shape), 3))
+            deviation = (taken.var(dim=over, unbiased=False, keepdim=True) + module.eps).sqrt()
+            y = y / deviation * module.weight.detach()
+        else:
+            taken = taken.clone().requires_grad_()
+            (y,) = torch.autograd.grad(module(taken), taken, y)
+    return y[0]
+
+
+def captum_chain(chain: list[nn.Module], x: Tensor, *, filter: int) -> Tensor:
+    """Captum's deconvolution of one filter's map at the end of a chain; shape (channel, time)."""
+    from captum.attr import NeuronDeconvolution
+
+    def selector(output: Tensor) -> Tensor:
+        return (output[:, filter].detach() * output[:, filter]).sum(-1)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it announces its hooks
+        method = NeuronDeconvolution(nn.Sequential(*chain), chain[-1])
+        return method.attribute(x.clone(), selector)[0].detach()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import networks
 import pytest
 import torch
 from torch import nn
@@ -24,6 +25,21 @@ STACKS = {
     ),
     "dilated": nn.Sequential(
         nn.Conv1d(1, 3, 5, dilation=3), nn.ReLU(), nn.MaxPool1d(3), nn.Conv1d(3, 2, 4), nn.ReLU()
+    ),
+    "strided, padded unevenly": nn.Sequential(
+        nn.ConstantPad1d((3, 1), 0.0),
+        nn.Conv1d(1, 3, 8, stride=4),
+        nn.BatchNorm1d(3),
+        nn.ReLU(),
+        nn.Conv1d(3, 2, 4, padding="same"),
+        nn.GELU(),
+        nn.AvgPool1d(3, 2, 1, ceil_mode=True),
+    ),
+    "pools that overlap": nn.Sequential(
+        nn.Conv1d(1, 2, 5, stride=2), nn.ReLU(), nn.MaxPool1d(4, 3, 2, ceil_mode=True)
+    ),
+    "pools with gaps": nn.Sequential(
+        nn.Conv1d(1, 2, 5), nn.MaxPool1d(2, 3, 1, dilation=2), nn.ReLU()
     ),
     "nested, padded": nn.Sequential(
         nn.Sequential(nn.Conv1d(1, 2, 7, padding=3), nn.ReLU(), nn.MaxPool1d(2)),
@@ -80,25 +96,35 @@ def test_cnn12_geometry_of_the_paper():
 @pytest.mark.parametrize(
     ("stack", "word"),
     [
-        (nn.Sequential(nn.Conv1d(1, 2, 3, stride=2), nn.ReLU()), "0: stride 2"),
-        (nn.Sequential(nn.Conv1d(1, 2, 3), nn.ReLU(), nn.Conv1d(2, 4, 3, groups=2)), "2: only"),
         (nn.Sequential(nn.Conv1d(1, 2, 3), nn.Conv1d(2, 2, 3), nn.ReLU()), "1: a convolution"),
-        (nn.Sequential(nn.Conv1d(1, 2, 3), nn.BatchNorm1d(2), nn.ReLU()), "1: BatchNorm1d"),
-        (nn.Sequential(nn.Conv1d(1, 2, 3), nn.LeakyReLU()), "1: LeakyReLU"),
-        (nn.Sequential(nn.Conv1d(1, 2, 3), nn.MaxPool1d(2), nn.ReLU()), "1: a max-pool"),
-        (nn.Sequential(nn.Conv1d(1, 2, 3), nn.ReLU(), nn.MaxPool1d(3, 2)), "2: only a max-pool"),
+        (nn.Sequential(nn.Conv1d(1, 2, 3), nn.Tanh()), "1: Tanh"),
+        (nn.Sequential(nn.ReLU(), nn.Conv1d(1, 2, 3), nn.ReLU()), "0: ReLU before the first"),
+        (nn.Sequential(nn.MaxPool1d(2), nn.Conv1d(1, 2, 3), nn.ReLU()), "0: a max-pool must"),
         (
-            nn.Sequential(nn.Conv1d(1, 2, 3), nn.ReLU(), nn.MaxPool1d(2, ceil_mode=True)),
-            "2: a max-pool with ceil_mode",
+            nn.Sequential(nn.Conv1d(1, 2, 3), nn.ReLU(), nn.MaxPool1d(2), nn.MaxPool1d(2)),
+            "3: a max-pool must follow a convolution, and no other",
         ),
-        (nn.Sequential(nn.Conv1d(2, 2, 3), nn.ReLU()), "takes 2 channels"),
+        (
+            nn.Sequential(nn.Conv1d(1, 2, 3), nn.BatchNorm1d(2, track_running_stats=False)),
+            "1: BatchNorm1d has no running statistics",
+        ),
+        (
+            nn.Sequential(
+                nn.Conv1d(1, 2, 3), nn.ReLU(), networks.Residual(nn.Conv1d(2, 2, 1), nn.ReLU())
+            ),
+            "2: Residual computes something else .* Sequential does: the block before it can be",
+        ),
+        (
+            nn.Sequential(nn.Conv1d(1, 2, 3), nn.ReLU(), nn.MultiheadAttention(2, 1)),
+            "2: MultiheadAttention cannot .* one after the other: the block before it can be",
+        ),
         (nn.Sequential(nn.Conv1d(1, 2, 3)), "Conv1d, then ReLU"),
         (nn.Sequential(), "one or more blocks"),
         (
             nn.Sequential(nn.Conv1d(1, 2, 3), nn.ReLU(), nn.Conv1d(3, 2, 3), nn.ReLU()),
             "Block 1 gives 2 channels and block 2 takes 3",
         ),
-        (nn.Conv1d(1, 2, 3), "no torch.nn.Sequential"),
+        (nn.Conv1d(1, 2, 3), "not a torch.nn.Sequential"),
         (
             nn.Sequential(nn.Conv1d(1, 2, 3, padding=1, padding_mode="reflect"), nn.ReLU()),
             "padding_mode",

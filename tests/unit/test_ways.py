@@ -16,11 +16,10 @@ from sonibook.analysis.ways import MEASURES, WaysResult, ways
 from sonibook.cli import main
 from sonibook.datasets import Clip, Dataset
 from sonibook.datasets.soundscapes import Soundscapes
-from sonibook.deconvnet.backward import max_unpool
-from sonibook.deconvnet.forward import max_pool
 from sonibook.deconvnet.unpooling import UNPOOLING, insert_zeros, interpolate, repeat
 from sonibook.errors import AnalysisError, LayerError
 from sonibook.metrics.similarity import spectrogram_correlation
+from sonibook.model.operations import max_pool, max_unpool
 
 #: A map may be silent; `ways` counts it, and `sonify_together` says so.
 pytestmark = pytest.mark.filterwarnings("ignore::sonibook.errors.SonibookWarning")

@@ -138,7 +138,7 @@ def untrained(blocks: Sequence[Block], *, seed: int) -> tuple[Block, ...]:
         With convolutions of their own; those that were normalised are plain.
     """
     generator = torch.Generator().manual_seed(seed)
-    return tuple(Block(_fresh(block.conv, generator), block.pool) for block in blocks)
+    return tuple(block.with_conv(_fresh(block.conv, generator)) for block in blocks)
 
 
 def _fresh(conv: nn.Conv1d, generator: torch.Generator) -> nn.Conv1d:
@@ -166,9 +166,7 @@ def mixed(
     modules: list[nn.Module] = []
     for layer, (block, other) in enumerate(zip(blocks, others, strict=True), start=1):
         chosen = other if layer in layers else block
-        modules += [chosen.conv, nn.ReLU()]
-        if chosen.pool > 1:
-            modules.append(nn.MaxPool1d(chosen.pool))
+        modules += chosen.modules
     return nn.Sequential(*modules)
 
 

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sonibook.model.stack import Block, receptive_field, stride
+from sonibook.model.stack import Block, padding_before, receptive_field, stride
 
 #: A sound has begun when it first reaches this level, re its peak: -20 dB.
 _THRESHOLD = 0.1
@@ -63,9 +63,6 @@ def map_onsets(
         The middle of what that step hears. NaN for a map that is never above `quiet`.
     """
     step = stride(blocks, len(blocks))
-    middle = (receptive_field(blocks, len(blocks)) - 1) / 2 - sum(
-        block.padding * stride(blocks, layer) / block.pool
-        for layer, block in enumerate(blocks, start=1)
-    )
+    middle = (receptive_field(blocks, len(blocks)) - 1) / 2 - padding_before(blocks, len(blocks))
     above = (maps - quiet[:, None]).clamp_min(0.0)
     return onsets(above, sample_rate=sample_rate / step) + middle / sample_rate

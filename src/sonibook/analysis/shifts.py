@@ -171,7 +171,7 @@ def _rows(
     shifts: Sequence[int],
     seed: int,
 ) -> tuple[ShiftRow, ...]:
-    strides = np.cumprod([block.pool or 1 for block in blocks_of(network)])
+    strides = np.cumprod([block.step for block in blocks_of(network)])
     return tuple(
         ShiftRow(
             layer=layer,

@@ -27,10 +27,11 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from sonibook.deconvnet.backward import ForwardPass, sonify
-from sonibook.deconvnet.forward import FeatureMaps, prepared
+from sonibook.deconvnet.forward import FeatureMaps, as_clips
 from sonibook.errors import AnalysisError
 from sonibook.model.layers import MaxPool1d
-from sonibook.model.stack import Block, blocks_of, check_filters, least_length
+from sonibook.model.operations import Convolution, MaxPool, Operation, Rectifier
+from sonibook.model.stack import Block, blocks_of, check_filters
 
 Method = Literal[
     "sonification", "guided backpropagation", "gradient x input", "integrated gradients"
@@ -88,7 +89,7 @@ def explain(
         return sonify(network, x, layer=layer, filters=[filter], rescale=rescale)[0]
     blocks = blocks_of(network)
     check_filters(blocks, layer, [filter])
-    batch, samples = prepared(x, least_length(blocks, layer))
+    batch, samples = as_clips(x, blocks, layer)
     sound = _attribute(method, MapEnergy(blocks[:layer], filter), batch, steps)[0, 0, :samples]
     peak = sound.abs().max()
     if not rescale or peak == 0:
@@ -145,17 +146,33 @@ class MapEnergy(nn.Module):
 
     def __init__(self, blocks: Sequence[Block], filter: int) -> None:
         super().__init__()
-        modules: list[nn.Module] = []
-        for block in blocks:
-            modules += [block.conv, nn.ReLU()]
-            if block.pool > 1:
-                modules.append(MaxPool1d(block.pool))
-        self.stack = nn.Sequential(*modules)
+        self.stack = nn.Sequential(
+            *(_as_module(operation) for block in blocks for operation in block.operations)
+        )
         self.filter = filter
 
     def forward(self, x: Float[Tensor, "batch 1 time"]) -> Float[Tensor, " batch"]:
         """The energy of each clip, shape (batch,)."""
         return 0.5 * self.stack(x)[:, self.filter].square().sum(dim=1)
+
+
+class _Applied(nn.Module):
+    """An operation as a module, whatever mode its own module is in."""
+
+    def __init__(self, operation: Operation) -> None:
+        super().__init__()
+        self.operation = operation
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.operation.forward(x)[0]
+
+
+def _as_module(operation: Operation) -> nn.Module:
+    if isinstance(operation, Rectifier) and operation.is_relu:
+        return nn.ReLU()
+    if isinstance(operation, MaxPool) and operation.is_simple:
+        return MaxPool1d(operation.step)
+    return operation.module if isinstance(operation, Convolution) else _Applied(operation)
 
 
 def _attribute(method: Method, energy: MapEnergy, x: Tensor, steps: int) -> Tensor:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from copy import copy
 
 import torch
 import torch.nn.functional as F
@@ -19,60 +19,16 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from sonibook.deconvnet.cpu import Engine, supports
-from sonibook.deconvnet.forward import FeatureMaps, Map, Pooled, Switches
+from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import SonibookWarning
-from sonibook.model.layers import effective_weight
+from sonibook.model.gradients import CACHED_FLOATS
+from sonibook.model.operations import MaxPool, Pooled, Rectifier, Unpool, max_unpool
 from sonibook.model.stack import Block, check_filters, check_layer
 
-
-@runtime_checkable
-class Unpool(Protocol):
-    """Undoes a max-pool: `max_unpool`, or what is to stand in its place."""
-
-    def __call__(self, x: Pooled, switches: Switches, *, pool: int, length: int) -> Map: ...
-
-
-def max_unpool(x: Pooled, switches: Switches, *, pool: int, length: int) -> Map:
-    """Put each value back where its maximum was, and zeros elsewhere (paper, step 3i).
-
-    Parameters
-    ----------
-    x : Tensor, shape (batch, channel, steps)
-    switches : Tensor of bool or uint8, the shape of `x`
-    pool : int >= 2
-        Kernel and stride of the max-pool that is reverted.
-    length : int >= pool * steps
-        Steps before pooling; what the pool had left over at the end becomes zero.
-
-    Returns
-    -------
-    Tensor, shape (batch, channel, length)
-    """
-    position = torch.arange(pool, device=x.device)
-    placed = torch.where(switches.unsqueeze(3) == position, x.unsqueeze(3), x.new_zeros(()))
-    return F.pad(placed.flatten(2), (0, length - pool * x.shape[2]))
-
-
-def transposed_convolution(
-    x: Float[Tensor, "batch filter steps"], conv: nn.Conv1d
-) -> Float[Tensor, "batch channel time"]:
-    """The transposed convolution with `conv`'s own weights and no bias (paper, step 3iii).
-
-    Parameters
-    ----------
-    x : Tensor, shape (batch, out_channels, steps)
-        What the convolution gave, or what has come back so far.
-    conv : torch.nn.Conv1d
-        Stride 1.
-
-    Returns
-    -------
-    Tensor, shape (batch, in_channels, time)
-        As long as what the convolution took.
-    """
-    return F.conv_transpose1d(
-        x, effective_weight(conv), padding=Block(conv).padding, dilation=conv.dilation
-    )
+#: Floats of a map that are on their way back at once, for as many filters as that allows: on a CPU
+#: what its caches hold, elsewhere what is quick and leaves room.
+_AT_ONCE = {"cpu": 2 * CACHED_FLOATS}
+_ELSEWHERE = 2**26
 
 
 class ForwardPass(FeatureMaps):
@@ -88,29 +44,33 @@ class ForwardPass(FeatureMaps):
 
     @torch.no_grad()
     def way_back(
-        self, layer: int, start: Pooled, *, unpool: Unpool = max_unpool
-    ) -> Float[Tensor, "batch 1 time"]:
+        self, layer: int, start: Float[Tensor, "batch filter steps"], *, unpool: Unpool = max_unpool
+    ) -> Float[Tensor, "batch channel time"]:
         """From a map of layer `layer` to the waveform: unpool, rectify, deconvolve, repeat.
 
         Parameters
         ----------
         layer : int
-        start : Tensor, shape (batch, channel, steps)
+        start : Tensor, shape (batch, filter, steps)
             What the way back starts from: as a rule the layer's own maps, all but one set to zero.
         unpool : callable
             How a max-pool is undone; `sonibook.deconvnet.unpooling` has others.
 
         Returns
         -------
-        Tensor, shape (batch, 1, time)
-            Not rescaled.
+        Tensor, shape (batch, channel, time)
+            As many channels as the network takes, as a rule 1. Not rescaled.
         """
         y = start
         for index in range(check_layer(self.blocks, layer) - 1, -1, -1):
-            block, switches = self.blocks[index], self.switches[index]
-            if switches is not None:
-                y = unpool(y, switches, pool=block.pool, length=self.lengths[index])
-            y = transposed_convolution(F.relu(y), block.conv)
+            switches = self.switches[index]
+            for operation, length, scale in reversed(self._steps[index]):
+                if isinstance(operation, MaxPool) and switches is not None:
+                    y = operation.unpool(y, switches, length, unpool)
+                elif isinstance(operation, Rectifier):
+                    y = F.relu(y)
+                else:
+                    y = operation.transpose(y, length, scale)
         return y
 
     @torch.no_grad()
@@ -127,7 +87,7 @@ class ForwardPass(FeatureMaps):
     @torch.no_grad()
     def sonify_most_active(
         self, layers: Sequence[int] | None = None, *, rescale: bool = True
-    ) -> tuple[Float[Tensor, "*batch layers time"], Int[ndarray, "*batch layers"]]:
+    ) -> tuple[Float[Tensor, "*shape time"], Int[ndarray, "*batch layers"]]:
         """Sonify each clip's most active filter of some layers, or of all (paper, section 4).
 
         Parameters
@@ -154,13 +114,9 @@ class ForwardPass(FeatureMaps):
         if fast is not None:
             result = fast.sonify_one_each(chosen, indices)
         else:
-            rows = torch.arange(len(filters))
+            starts = [self._only(layer, filters[:, n]) for n, layer in enumerate(chosen)]
             result = torch.stack(
-                [
-                    self._plain(layer, indices[:, n].tolist())[rows, rows]
-                    for n, layer in enumerate(chosen)
-                ],
-                dim=1,
+                [self.way_back(*start) for start in zip(chosen, starts, strict=True)], dim=1
             )
         sounds = self._finished(result, "Most active filters", rescale)
         return sounds, indices if self.is_batch else indices[0]
@@ -211,8 +167,9 @@ class ForwardPass(FeatureMaps):
             raise ValueError(f"Give one weight a filter: {len(factors)} for {len(chosen)}.")
         start = torch.zeros_like(maps)
         start[:, chosen] = maps[:, chosen] * factors[:, None]
-        sound = self.way_back(layer, start, unpool=unpool)
-        return self._finished(sound, f"Layer {layer}", rescale)[..., 0, :]
+        sound = self.way_back(layer, start, unpool=unpool)[:, None]
+        sound = self._finished(sound, f"Layer {layer}", rescale)
+        return sound.squeeze(1 if self.is_batch else 0)
 
     def _fast(self) -> Engine | None:
         """The engine of this pass, where there is one that can compute it."""
@@ -220,26 +177,63 @@ class ForwardPass(FeatureMaps):
             self._engine = Engine(self)
         return self._engine
 
+    def _only(self, layer: int, filters: Int[Tensor, " batch"]) -> Pooled:
+        """A layer's maps, all zero but one filter's: another of each clip."""
+        maps, rows = self.maps[layer - 1], torch.arange(len(filters), device=filters.device)
+        only = torch.zeros_like(maps)
+        only[rows, filters] = maps[rows, filters]
+        return only
+
+    def _plain(self, layer: int, filters: Sequence[int]) -> Tensor:
+        """By the steps of the paper, for as many filters at once as there is room for.
+
+        Returns what has the shape (batch, filters, time), with channels before time if there are
+        several.
+        """
+        maps, chosen = self.maps[layer - 1], torch.tensor(list(filters), device=self.x.device)
+        sounds = self.x.new_empty(len(self.x), len(chosen), *self.x.shape[1:])
+        largest = max(
+            length * block.conv.out_channels
+            for length, block in zip(self.lengths[:layer], self.blocks, strict=False)
+        )
+        at_once = max(1, _AT_ONCE.get(maps.device.type, _ELSEWHERE) // largest)
+        for clip in range(len(maps)):
+            alone = self._alone(clip)
+            for some, place in zip(chosen.split(at_once), sounds[clip].split(at_once), strict=True):
+                copies = copy(alone)
+                copies.maps = [map_.expand(len(some), -1, -1) for map_ in alone.maps]
+                place[:] = copies.way_back(layer, copies._only(layer, some))
+        return sounds[:, :, 0] if sounds.shape[2] == 1 else sounds
+
+    def _alone(self, clip: int) -> ForwardPass:
+        """The pass of one clip of the batch."""
+        here = slice(clip, clip + 1)
+        alone = copy(self)
+        alone.maps = [map_[here] for map_ in self.maps]
+        alone.switches = [None if kept is None else kept[here] for kept in self.switches]
+        alone._steps = [
+            [
+                step if step.scale is None or len(step.scale) == 1
+                else step._replace(scale=step.scale[here])
+                for step in steps
+            ]
+            for steps in self._steps
+        ]  # fmt: skip
+        return alone
+
     def _finished(self, sounds: Tensor, what: str, rescale: bool) -> Tensor:
         """Cut to the clip's length, scaled, in the shape of what was asked."""
-        sounds = sounds[:, :, : self.samples]
+        if sounds.ndim == 4 and sounds.shape[2] == 1:
+            sounds = sounds[:, :, 0]
+        sounds = sounds[..., : self.samples]
         if rescale:
             sounds = self._rescaled(sounds, what)
         return sounds if self.is_batch else sounds[0]
 
-    def _plain(self, layer: int, filters: Sequence[int]) -> Float[Tensor, "batch filters time"]:
-        """One filter after the other, by the steps of the paper."""
-        maps = self.maps[layer - 1]
-        sounds = []
-        for index in filters:
-            only = torch.zeros_like(maps)
-            only[:, index] = maps[:, index]
-            sounds.append(self.way_back(layer, only))
-        return torch.cat(sounds, dim=1)
-
     def _rescaled(self, s: Tensor, what: str) -> Tensor:
         """Peak to max|x| (paper, step 4); a silent map stays silent, and the caller is told."""
-        peak = torch.maximum(s.amax(dim=2, keepdim=True), -s.amin(dim=2, keepdim=True))
+        over = tuple(range(2, s.ndim))
+        peak = torch.maximum(s.amax(dim=over, keepdim=True), -s.amin(dim=over, keepdim=True))
         silent = int((peak == 0).sum())
         if silent:
             warnings.warn(
@@ -248,13 +242,13 @@ class ForwardPass(FeatureMaps):
                 SonibookWarning,
                 stacklevel=5,
             )
-        loudest = self.x.abs().amax(dim=2, keepdim=True)
+        loudest = self.x.abs().amax(dim=(1, 2)).view(-1, *[1] * (s.ndim - 1))
         # To unit peak first: a subnormal peak would overflow `loudest / peak`.
         return s.div_(peak.where(peak > 0, 1.0)).mul_(loudest)
 
 
 def sonify(
-    network: nn.Module,
+    network: nn.Module | Sequence[Block],
     x: Tensor | ndarray,
     *,
     layer: int,
@@ -270,10 +264,14 @@ def sonify(
 
     Parameters
     ----------
-    network : torch.nn.Module
-        A `CNN12`, or any `torch.nn.Sequential` of Conv1d (stride 1), ReLU and MaxPool1d.
+    network : torch.nn.Module or sequence of Block
+        A `CNN12`, or any `torch.nn.Sequential` of convolutions, activations, pools, padding and
+        normalisation, or the blocks that `sonibook.model.stack.blocks_of` makes of a list of
+        modules. Other activations than ReLU are rectified on the way back as ReLU is; group and
+        layer normalisation take this clip's statistics as constants, an approximation.
     x : ndarray or Tensor, shape (time,) or (batch, 1, time)
-        Mono waveforms at the network's sampling rate (CNN12: 8 kHz), scaled to unit peak.
+        Mono waveforms at the network's sampling rate (CNN12: 8 kHz), scaled to unit peak. Of a
+        network that takes several channels: (channel, time) or (batch, channel, time).
     layer : int
         Block to listen to, counted from 1.
     filters : sequence of int, or None
@@ -284,12 +282,14 @@ def sonify(
     Returns
     -------
     Tensor, shape (filters, time) or (batch, filters, time)
-        As long as `x`. A filter whose map is zero all along gives silence.
+        As long as `x`. A filter whose map is zero all along gives silence. Of a network that takes
+        several channels, (filters, channel, time) or (batch, filters, channel, time).
 
     Raises
     ------
     StackError
-        If the network holds a module that cannot be inverted; it is named.
+        If the network holds a module that cannot be inverted, which is named, or computes
+        something else than its modules do one after the other.
     LayerError
         If there is no such layer or filter.
     AudioError

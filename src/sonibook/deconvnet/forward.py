@@ -3,58 +3,46 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
-from sonibook.errors import AudioError, SonibookWarning
+from sonibook.errors import AudioError, SonibookWarning, StackError
 from sonibook.model.gradients import CACHED_FLOATS
 from sonibook.model.layers import channels_last
-from sonibook.model.stack import Block, blocks_of, check_layer, least_length
+from sonibook.model.operations import (
+    Map,
+    Operation,
+    Pooled,
+    Switches,
+    max_pool,
+    switch_type,
+)
+from sonibook.model.stack import Block, Stack, blocks_of, check_layer, least_length
 
 #: Floats that convolutions give at once.
 _AT_ONCE = 2 * CACHED_FLOATS
-
-Map = Float[Tensor, "batch channel time"]
-Pooled = Float[Tensor, "batch channel steps"]
-Switches = Bool[Tensor, "batch channel steps"] | UInt8[Tensor, "batch channel steps"]
+#: Samples of the clip on which the stack is compared with the network.
+_COMPARED = 8192
 
 
-def max_pool(
-    x: Map, pool: int, *, out: tuple[Pooled, Switches] | None = None
-) -> tuple[Pooled, Switches]:
-    """Max-pool with its switches: where in each window the largest value was.
+class Step(NamedTuple):
+    """What the way back needs of an operation: how long its input was, and a norm's scale."""
 
-    Parameters
-    ----------
-    x : Tensor, shape (batch, channel, time), >= 0
-    pool : int >= 2
-        Kernel and stride.
-    out : pair of Tensor, or None
-        Where to write what is returned.
-
-    Returns
-    -------
-    pooled : Tensor, shape (batch, channel, time // pool)
-    switches : Tensor of bool (pool 2) or uint8, the shape of `pooled`
-        Position in the window, from 0. Of equal values the first is chosen.
-    """
-    steps = x.shape[2] // pool
-    if pool == 2:
-        first, second = x[:, :, 0 : 2 * steps : 2], x[:, :, 1 : 2 * steps : 2]
-        pooled, switches = (None, None) if out is None else out
-        return torch.maximum(first, second, out=pooled), torch.gt(second, first, out=switches)
-    pooled, position = x[:, :, : steps * pool].unflatten(2, (steps, pool)).max(dim=3)
-    if out is None:
-        return pooled, position.to(torch.uint8)
-    return out[0].copy_(pooled), out[1].copy_(position)
+    operation: Operation
+    length: int
+    scale: Tensor | None = None
 
 
-def forward_block(block: Block, x: Tensor) -> tuple[Tensor, Tensor | None]:
-    """The map of one block, after its pool, and its switches.
+def forward_block(block: Block, x: Tensor) -> tuple[Tensor, Tensor | None, list[Step]]:
+    """The map of one block, after its pool, its switches, and what else the way back needs.
 
     Many clips are computed one after the other and a long map in tiles of time: what is larger
     than the map, the convolution's output, then never leaves the processor's cache.
@@ -69,25 +57,40 @@ def forward_block(block: Block, x: Tensor) -> tuple[Tensor, Tensor | None]:
     -------
     map : Tensor, shape (batch, filter, steps)
     switches : Tensor, the shape of `map`, or None
-        None where the block has no pool.
+        None where the block has no max-pool.
+    steps : list of Step
+        One for each operation.
     """
+    if not (block.is_simple and block.pool > 1 and x.device.type == "cpu"):
+        return _forward_plainly(block, x)
     clips, steps, channels = len(x), block.out_length(x.shape[2]), block.conv.out_channels
-    if block.pool == 1 or block.padding or x.device.type != "cpu":
-        y = F.relu(channels_last(block.conv(x)), inplace=True)
-        return max_pool(y, block.pool) if block.pool > 1 else (y, None)
     pooled = x.new_empty(clips, steps, channels).transpose(1, 2)
-    kind = torch.bool if block.pool == 2 else torch.uint8
-    switches = torch.empty_like(pooled, dtype=kind)
+    switches = torch.empty_like(pooled, dtype=switch_type(block.pool))
     together = max(1, _AT_ONCE // (steps * block.pool * channels))
     tile = max(1, _AT_ONCE // (block.pool * channels))
     for clip in range(0, clips, together):
         for start in range(0, steps, tile):
             stop = min(start + tile, steps)
             seen = slice(start * block.pool, stop * block.pool + block.extent - 1)
-            y = block.conv(x[clip : clip + together, :, seen])
+            y, _ = block.convolution.forward(x[clip : clip + together, :, seen])
             here = (slice(clip, clip + together), slice(None), slice(start, stop))
             _rectify_and_pool(y, block.pool, out=(pooled[here], switches[here]))
-    return pooled, switches
+    length = block.convolution.out_length(x.shape[2])
+    lengths = (x.shape[2], length, length)
+    return pooled, switches, list(map(Step, block.operations, lengths))
+
+
+def _forward_plainly(block: Block, x: Tensor) -> tuple[Tensor, Tensor | None, list[Step]]:
+    """One operation after the other, on any device."""
+    switches: Tensor | None = None
+    steps: list[Step] = []
+    for operation in block.operations:
+        length = x.shape[2]
+        x, kept = operation.forward(x)
+        if kept is not None and operation.is_switched:
+            switches, kept = kept, None
+        steps.append(Step(operation, length, kept))
+    return channels_last(x), switches, steps
 
 
 def _rectify_and_pool(y: Map, pool: int, *, out: tuple[Pooled, Switches]) -> None:
@@ -99,18 +102,21 @@ def _rectify_and_pool(y: Map, pool: int, *, out: tuple[Pooled, Switches]) -> Non
     max_pool(y, pool, out=out)
 
 
-def prepared(x: Tensor, least: int) -> tuple[Tensor, int]:
-    """A waveform as the network takes it.
+def as_clips(x: Tensor, blocks: Sequence[Block], depth: int) -> tuple[Tensor, int]:
+    """A sound as a network takes it.
 
     Parameters
     ----------
-    x : Tensor, shape (time,) or (batch, 1, time)
-    least : int, in samples
-        Shorter clips are padded with zeros to it, with a warning.
+    x : Tensor, shape (time,), (channel, time) or (batch, channel, time)
+        The first for a network of one channel, the second for one of several.
+    blocks : sequence of Block
+    depth : int
+        The last layer that is wanted. Clips that are too short for it are padded with zeros, with
+        a warning.
 
     Returns
     -------
-    x : Tensor, shape (batch, 1, time)
+    x : Tensor, shape (batch, channel, time)
     samples : int
         What it had before it was padded.
 
@@ -119,11 +125,13 @@ def prepared(x: Tensor, least: int) -> tuple[Tensor, int]:
     AudioError
         If `x` has another shape, is empty, or holds samples that are not finite.
     """
-    if x.ndim == 1:
-        x = x[None, None]
-    if x.ndim != 3 or x.shape[1] != 1:
+    channels, least = _channels(blocks), least_length(blocks, depth)
+    if x.ndim == (1 if channels == 1 else 2):
+        x = x[None, None] if x.ndim == 1 else x[None]
+    if x.ndim != 3 or x.shape[1] != channels:
+        expected = "a waveform (time,)" if channels == 1 else f"a sound ({channels}, time)"
         raise AudioError(
-            f"Expected a waveform (time,) or a batch (batch, 1, time), got {tuple(x.shape)}."
+            f"Expected {expected} or a batch (batch, {channels}, time), got {tuple(x.shape)}."
         )
     samples = x.shape[2]
     if samples == 0 or x.shape[0] == 0:
@@ -141,34 +149,40 @@ def prepared(x: Tensor, least: int) -> tuple[Tensor, int]:
     return x, samples
 
 
+def _channels(blocks: Sequence[Block]) -> int:
+    return blocks[0].conv.in_channels
+
+
 class FeatureMaps:
     """The maps and switches of a batch of clips.
 
     Parameters
     ----------
-    network : torch.nn.Module
-        As `sonibook.model.stack.blocks_of` takes it.
+    network : torch.nn.Module or sequence of Block
+        As `sonibook.model.stack.blocks_of` takes it, or what it returned.
     x : ndarray or Tensor, shape (time,) or (batch, 1, time)
-        Mono waveforms at the network's sampling rate, scaled to unit peak.
+        Mono waveforms at the network's sampling rate, scaled to unit peak. Of a network that takes
+        several channels: (channel, time) or (batch, channel, time).
     depth : int or None
         The last layer to compute; None for all.
 
     Attributes
     ----------
     blocks : tuple of Block
-    x : Tensor, shape (batch, 1, time)
+    x : Tensor, shape (batch, channel, time)
         The input, zero-padded where it was shorter than the network needs.
     maps : list of Tensor, shapes (batch, channel, time)
         The map of layer L, after its ReLU and pool, at index L - 1.
     switches : list of Tensor or None
-        The switches of layer L at index L - 1; None where the block has no pool.
+        The switches of layer L at index L - 1; None where the block has no max-pool.
     lengths : list of int
         Steps of layer L after its convolution, before its pool.
 
     Raises
     ------
     StackError, LayerError
-        As `blocks_of`, and if there is no layer `depth`.
+        As `blocks_of`; if the network computes something else than its blocks do; and if there is
+        no layer `depth`.
     AudioError
         If `x` has another shape, is empty, or holds samples that are not finite.
 
@@ -179,23 +193,35 @@ class FeatureMaps:
     """
 
     @torch.no_grad()
-    def __init__(self, network: nn.Module, x: Tensor | ndarray, *, depth: int | None = None):
+    def __init__(
+        self,
+        network: nn.Module | Sequence[Block],
+        x: Tensor | ndarray,
+        *,
+        depth: int | None = None,
+    ):
         blocks = blocks_of(network)
         depth = len(blocks) if depth is None else check_layer(blocks, depth)
         weight = blocks[0].conv.weight
+        if torch.is_complex(torch.as_tensor(x)):
+            raise AudioError("The sound holds complex numbers, and samples are real.")
         waveforms = torch.as_tensor(x, dtype=weight.dtype, device=weight.device)
         self.is_batch = waveforms.ndim == 3
-        self.x, self.samples = prepared(waveforms, least_length(blocks, depth))
-        self.blocks = blocks[:depth]
+        self.x, self.samples = as_clips(waveforms, blocks, depth)
+        _compare(blocks, self.x)
+        self.blocks = tuple(blocks[:depth])
         self.maps: list[Tensor] = []
         self.switches: list[Tensor | None] = []
         self.lengths: list[int] = []
+        self._steps: list[list[Step]] = []
         y = self.x
         for block in self.blocks:
-            self.lengths.append(block.conv_length(y.shape[2]))
-            y, switches = forward_block(block, y)
+            y, switches, steps = forward_block(block, y)
             self.maps.append(y)
             self.switches.append(switches)
+            self._steps.append(steps)
+            (taken,) = [step for step in steps if step.operation is block.convolution]
+            self.lengths.append(block.convolution.out_length(taken.length))
 
     def energy(self, layer: int) -> Float[Tensor, "batch channel"]:
         """Mean square of every filter's map: how active it is, shape (batch, channel)."""
@@ -204,3 +230,118 @@ class FeatureMaps:
     def most_active(self, layer: int, count: int = 1) -> list[int]:
         """The `count` filters of a layer with the most energy over the batch, loudest first."""
         return self.energy(layer).sum(dim=0).argsort(descending=True, stable=True)[:count].tolist()
+
+
+#: Networks that were found to compute what their blocks do, and what they consisted of then.
+_COMPARISONS: WeakKeyDictionary[nn.Module, tuple[object, ...]] = WeakKeyDictionary()
+
+
+def _compare(blocks: Sequence[Block], x: Tensor) -> None:
+    """See once for each network that its blocks compute what it computes itself.
+
+    A module may override `forward` unseen, a hook may change a map, a network may do more than
+    run its ``features``: only the numbers tell.
+    """
+    if not isinstance(blocks, Stack) or blocks.network is None:
+        return
+    network = blocks.network
+    consists_of = tuple(
+        (id(one), type(one), len(one._forward_hooks), len(one._forward_pre_hooks))
+        for one in (network, *network.modules(), *blocks.modules)
+    )
+    if _COMPARISONS.get(network) == consists_of:
+        return
+    probe = _probe(blocks, x)
+    what = type(network).__name__
+    with _evaluating(network):
+        ours = probe
+        for block in blocks:
+            ours = _forward_plainly(block, ours)[0]
+        heard, theirs = _run(network, blocks.modules, probe)
+    if heard.shape != probe.shape or not torch.equal(heard, probe):
+        raise StackError(
+            f"{what} changes the sound before its first convolution sees it: pass the part of it "
+            "that is a torch.nn.Sequential, and the sound as that part takes it."
+        )
+    eps = torch.finfo(x.dtype).eps
+    if x.is_cuda and torch.backends.cudnn.allow_tf32 and x.dtype == torch.float32:
+        eps = 2.0**-10
+    same = ours.shape == theirs.shape
+    apart = float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-30)) if same else 1
+    if not apart <= eps**0.5:
+        raise StackError(
+            f"{what} computes something else than its convolutions, activations and pools do one "
+            f"after the other (its last map differs by {apart:.1g} of its peak): a hook changes a "
+            "map, or a module does more than its class says."
+        )
+    _COMPARISONS[network] = consists_of
+
+
+def _probe(blocks: Sequence[Block], x: Tensor) -> Tensor:
+    """The loudest stretch of a clip, and noise as loud, long enough for every layer."""
+    size = max(_COMPARED, 4 * least_length(blocks))
+    modules = (module for block in blocks for module in block.modules)
+    if any(isinstance(module, nn.LayerNorm) for module in modules):
+        size = max(x.shape[2], least_length(blocks))  # it takes maps of one length alone
+    loudest = int(x[0].abs().amax(dim=0).argmax())
+    start = max(0, min(loudest - size // 2, x.shape[2] - size))
+    clip = x[:1, :, start : start + size]
+    clip = F.pad(clip, (0, size - clip.shape[2]))
+    noise = torch.randn(clip.shape, generator=torch.Generator().manual_seed(0)).to(clip)
+    peak = clip.abs().max()
+    return torch.cat((clip, noise / noise.abs().max() * peak.where(peak > 0, 1.0)))
+
+
+class _Reached(Exception):  # noqa: N818
+    """The last module that matters has run."""
+
+
+def _run(network: nn.Module, modules: Sequence[nn.Module], x: Tensor) -> tuple[Tensor, Tensor]:
+    """What the first module gets and the last one gives when the network hears `x`."""
+    got: list[Tensor] = []
+    given: list[Tensor] = []
+    times = sum(module is modules[-1] for module in modules)
+
+    def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
+        got.append(inputs[0])
+
+    def after(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        given.append(output)
+        if len(given) == times:
+            raise _Reached
+
+    handles = [
+        modules[0].register_forward_pre_hook(before),
+        modules[-1].register_forward_hook(after),
+    ]
+    try:
+        # A network may take other shapes than its features do: then these run alone.
+        for chain in ((network,), modules):
+            y = x
+            got.clear()
+            given.clear()
+            try:
+                for module in chain:
+                    y = module(y)
+            except _Reached:
+                break
+            except Exception:
+                if chain is modules:
+                    raise
+    finally:
+        for handle in handles:
+            handle.remove()
+    return got[0], given[-1]
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """The network in evaluation mode, and afterwards as it was."""
+    modes = [(module, module.training) for module in network.modules()]
+    for module, _ in modes:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -1,6 +1,6 @@
 """Ways to undo a max-pool without its switches, to put the paper's way to the test.
 
-Each takes what `sonibook.deconvnet.backward.max_unpool` takes, and can stand in its place in
+Each takes what `sonibook.model.operations.max_unpool` takes, and can stand in its place in
 `ForwardPass.way_back`. All are linear, and what follows is homogeneous (a ReLU, a convolution
 without bias): a constant factor here would be a factor of the sound, and rescaling takes it away.
 """
@@ -10,8 +10,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor
 
-from sonibook.deconvnet.backward import Unpool, max_unpool
-from sonibook.deconvnet.forward import Map, Pooled, Switches
+from sonibook.model.operations import Map, Pooled, Switches, Unpool, max_unpool
 
 
 def repeat(x: Pooled, switches: Switches, *, pool: int, length: int) -> Map:

@@ -58,8 +58,15 @@ def he_normal(module: nn.Conv1d | nn.Linear, generator: torch.Generator | None) 
 
 
 def effective_weight(conv: nn.Conv1d) -> Float[Tensor, "filter channel tap"]:
-    """The weights that a convolution really multiplies by, standardised or plain."""
-    return conv.effective_weight() if isinstance(conv, Conv1d) else conv.weight
+    """The weights that a convolution really multiplies by, if its class can tell; else `weight`."""
+    own = getattr(conv, "effective_weight", None)
+    return conv.weight if own is None else own()
+
+
+def effective_bias(conv: nn.Conv1d) -> Float[Tensor, " filter"] | None:
+    """The bias that a convolution really adds, if its class can tell; else `bias`."""
+    own = getattr(conv, "effective_bias", None)
+    return conv.bias if own is None else own()
 
 
 class Conv1d(nn.Conv1d):

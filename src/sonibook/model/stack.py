@@ -1,67 +1,154 @@
-"""Any 1-D CNN seen as what sonification needs: a stack of conv-relu-[pool] blocks.
+"""Any 1-D CNN seen as what sonification needs: a stack of blocks, each with one convolution.
 
-`blocks_of` reads a `torch.nn.Sequential` (or a module that keeps one as ``features``) and either
-returns its blocks or names the module that the way back cannot invert. The rest of the file is
-their geometry: what a block is called, sees and needs.
+`blocks_of` reads a `torch.nn.Sequential` (or a module that keeps one as ``features``, or a list of
+modules in the order in which they run) and either returns its blocks or names the module that the
+way back cannot invert. The rest of the file is their geometry: what a block is called, sees and
+needs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from operator import index
+from typing import Any
 
 from torch import nn
 
 from sonibook.errors import LayerError, StackError
+from sonibook.model.layers import Blocks, Conv1d, MaxPool1d
+from sonibook.model.operations import (
+    AveragePool,
+    BatchNorm,
+    ClipNorm,
+    Convolution,
+    MaxPool,
+    Operation,
+    Padding,
+    Rectifier,
+)
 
 _TRANSPARENT = (nn.Identity, nn.Dropout, nn.Dropout1d)
+_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm1d)
+_ACTIVATIONS = (
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish
+)  # fmt: skip
+#: What is not overridden in a module that computes what its class is known for.
+_FORWARDS = ("forward", "_conv_forward")
+_PLAIN = (nn.Sequential, nn.Conv1d, nn.ConstantPad1d, nn.BatchNorm1d, nn.AvgPool1d, nn.MaxPool1d,
+          Blocks, Conv1d, MaxPool1d, *_TRANSPARENT, *_NORMS, *_ACTIVATIONS)  # fmt: skip
 
 
 @dataclass(frozen=True)
 class Block:
-    """One conv-relu-[pool] block: a stride-1 convolution, ReLU, and perhaps a max-pool.
+    """One block of a stack: what is computed from one convolution up to the next.
+
+    As a rule a convolution, ReLU, and perhaps a max-pool; there may be padding and normalisation
+    around them, other activations and average pools.
 
     Attributes
     ----------
-    conv : torch.nn.Conv1d
-        The convolution, with any kernel, zero padding and dilation.
-    pool : int
-        Kernel and stride of the max-pool after ReLU; 1 where the block has none.
+    operations : tuple of Operation
+        In the order of the way forward.
     """
 
-    conv: nn.Conv1d
-    pool: int = 1
+    operations: tuple[Operation, ...]
+
+    @cached_property
+    def convolution(self) -> Convolution:
+        """The operation that holds `conv`."""
+        return next(one for one in self.operations if isinstance(one, Convolution))
+
+    @property
+    def conv(self) -> nn.Conv1d:
+        """The convolution, with any batch normalisation folded in that follows it directly."""
+        return self.convolution.module
 
     @property
     def extent(self) -> int:
         """Samples from the first to the last tap of the kernel."""
-        return int(self.conv.dilation[0]) * (int(self.conv.kernel_size[0]) - 1) + 1
+        return self.convolution.extent
+
+    @cached_property
+    def step(self) -> int:
+        """Steps of the block's input from one step of its map to the next."""
+        return self.pool * self.convolution.step
+
+    @cached_property
+    def pool(self) -> int:
+        """Stride of the pool after the convolution; 1 where the block has none."""
+        pool = 1
+        for operation in self.operations:
+            pool *= 1 if isinstance(operation, Convolution) else operation.step
+        return pool
+
+    @cached_property
+    def is_simple(self) -> bool:
+        """Whether it is an unpadded convolution of stride 1, ReLU and at most a plain max-pool."""
+        conv, *others = self.operations
+        if not (isinstance(conv, Convolution) and conv.is_simple and others):
+            return False
+        relu, *pools = others
+        return (
+            isinstance(relu, Rectifier)
+            and relu.is_relu
+            and len(pools) <= 1
+            and all(isinstance(pool, MaxPool) and pool.is_simple for pool in pools)
+        )
 
     @property
-    def padding(self) -> int:
-        """Zeros added at each end before the convolution."""
-        padding = self.conv.padding
-        if padding == "valid":
-            return 0
-        return (self.extent - 1) // 2 if padding == "same" else int(padding[0])
-
-    def conv_length(self, length: int) -> int:
-        """Steps after the convolution of `length` steps (0 where the kernel does not fit)."""
-        return max(length + 2 * self.padding - self.extent + 1, 0)
+    def modules(self) -> list[nn.Module]:
+        """The modules that compute it, in order."""
+        return [operation.module for operation in self.operations]
 
     def out_length(self, length: int) -> int:
         """Steps after the whole block for `length` steps."""
-        return self.conv_length(length) // self.pool
+        for operation in self.operations:
+            length = operation.out_length(length) if length else 0
+        return length
+
+    def with_conv(self, conv: nn.Conv1d) -> Block:
+        """The same block around another convolution of the same shape."""
+        return Block(
+            tuple(
+                Convolution(conv, one.name) if isinstance(one, Convolution) else one
+                for one in self.operations
+            )
+        )
 
 
-def blocks_of(network: nn.Module) -> tuple[Block, ...]:
-    """The conv-relu-[pool] blocks of a network, first layer first.
+class Stack(tuple[Block, ...]):
+    """The blocks of a network, first layer first, and where they come from.
+
+    Attributes
+    ----------
+    network : torch.nn.Module or None
+        What was asked for its blocks.
+    modules : tuple of torch.nn.Module
+        What runs, one after the other, to give the last block's map.
+    """
+
+    network: nn.Module | None = None
+    modules: tuple[nn.Module, ...] = ()
+
+
+def blocks_of(
+    network: nn.Module | Sequence[Block], *, modules: Sequence[nn.Module] | None = None
+) -> tuple[Block, ...]:
+    """The blocks of a network, each with one convolution, first layer first.
 
     Parameters
     ----------
-    network : torch.nn.Module
+    network : torch.nn.Module, or blocks
         A (nested) `torch.nn.Sequential`, or a module with one as its attribute ``features``
-        (as `CNN12` has). Dropout and identity modules are passed over.
+        (as `CNN12` has). Dropout and identity modules are passed over, batch normalisation that
+        follows a convolution is folded into it. Blocks are returned as they are: what takes a
+        network takes its blocks, too.
+    modules : sequence of torch.nn.Module, or None
+        For a network that is no Sequential: those of its modules that sonification is to go
+        through, in the order in which the network runs them, the first of them on the waveform
+        itself.
 
     Returns
     -------
@@ -71,83 +158,162 @@ def blocks_of(network: nn.Module) -> tuple[Block, ...]:
     ------
     StackError
         Naming the module that sonification cannot invert, and what would do instead.
+
+    Examples
+    --------
+    >>> pooled = nn.Sequential(nn.Conv1d(1, 4, 5, stride=2), nn.ReLU(), nn.MaxPool1d(3))
+    >>> blocks = blocks_of(pooled)
+    >>> stride(blocks, 1), receptive_field(blocks, 1)
+    (6, 9)
     """
-    features = getattr(network, "features", network)
-    if not isinstance(features, nn.Sequential):
-        raise StackError(
-            f"{type(network).__name__} is no torch.nn.Sequential of Conv1d, ReLU and MaxPool1d "
-            "and has none as .features: pass the part of your network that is one."
-        )
-    blocks: list[Block] = []
-    conv: nn.Conv1d | None = None
-    rectified = True
-    for name, module in _leaves(features, ""):
-        if isinstance(module, nn.Conv1d):
-            if not rectified:
-                raise StackError(f"{name}: a convolution follows another without ReLU between.")
-            _check_conv(name, module)
-            blocks.append(Block(module))
-            conv, rectified = module, False
-        elif isinstance(module, nn.ReLU):
-            rectified = True
-        elif isinstance(module, nn.MaxPool1d):
-            if conv is None or not rectified:
-                raise StackError(f"{name}: a max-pool must follow the ReLU of a convolution.")
-            blocks[-1] = Block(conv, _pool_size(name, module))
-            conv = None
-        else:
+    if not isinstance(network, nn.Module):
+        return network if isinstance(network, Stack) else tuple(network)
+    if modules is None:
+        features = getattr(network, "features", network)
+        if not isinstance(features, nn.Sequential):
             raise StackError(
-                f"{name}: {type(module).__name__} cannot be inverted by sonification, which "
-                "knows Conv1d, ReLU and MaxPool1d: fold it into a convolution or leave it out."
+                f"{type(network).__name__} is not a torch.nn.Sequential of Conv1d, ReLU and "
+                "MaxPool1d and has none as .features: pass the part of your network that is one, "
+                "or list its modules in order: blocks_of(network, modules=[...])."
             )
-    if not blocks or not rectified:
-        raise StackError("The stack must be one or more blocks that each hold Conv1d, then ReLU.")
+        leaves = _leaves([("", features)])
+        ends: Sequence[nn.Module] = [features]
+    else:
+        leaves = _leaves((f"modules[{n}]", module) for n, module in enumerate(modules))
+        ends = modules
+    blocks = _blocks(leaves)
     for number, (first, second) in enumerate(zip(blocks, blocks[1:], strict=False), start=1):
         if first.conv.out_channels != second.conv.in_channels:
             raise StackError(
                 f"Block {number} gives {first.conv.out_channels} channels and block {number + 1} "
                 f"takes {second.conv.in_channels}."
             )
-    if blocks[0].conv.in_channels != 1:
-        raise StackError(
-            f"The first convolution takes {blocks[0].conv.in_channels} channels: sonification "
-            "goes back to a mono waveform, so it must take 1."
+    stack = Stack(blocks)
+    stack.network, stack.modules = network, tuple(ends)
+    return stack
+
+
+def _blocks(leaves: Iterable[tuple[str, nn.Module]]) -> list[Block]:
+    """Divide modules into blocks: each begins with a convolution and the padding before it."""
+    blocks: list[list[Operation]] = [[]]
+    for name, module in leaves:
+        operations = blocks[-1]
+        has_conv = any(isinstance(one, Convolution) for one in operations)
+        rectified = any(isinstance(one, Rectifier) for one in operations)
+        operation = _operation(name, module, len(blocks) - (not has_conv))
+        last = operations[-1] if operations else None
+        if isinstance(operation, Convolution) and has_conv:
+            if not rectified:
+                raise StackError(f"{name}: a convolution follows another without ReLU between.")
+            blocks.append([])
+            while isinstance(operations[-1], Padding):
+                blocks[-1].insert(0, operations.pop())
+        elif isinstance(operation, BatchNorm) and isinstance(last, Convolution):
+            operation = last.normalised(operation.module)
+            operations.pop()
+        elif isinstance(operation, MaxPool):
+            if not has_conv or any(isinstance(one, MaxPool) for one in operations):
+                raise StackError(
+                    f"{name}: a max-pool must follow a convolution, and no other max-pool of it."
+                )
+            if operation.extent == operation.step == 1 and operation.padding == (0, 0):
+                continue
+        elif isinstance(operation, Rectifier) and not has_conv:
+            raise StackError(
+                f"{name}: {type(module).__name__} before the first convolution rectifies the "
+                "waveform itself: pass the part of your network after it."
+            )
+        blocks[-1].append(operation)
+    for operations in blocks:
+        if not any(isinstance(one, Rectifier) for one in operations):
+            raise StackError(
+                "The stack must be one or more blocks that each hold Conv1d, then ReLU."
+            )
+    return [Block(tuple(operations)) for operations in blocks]
+
+
+def _leaves(children: Iterable[tuple[str, nn.Module]]) -> Iterator[tuple[str, nn.Module]]:
+    """The modules of nested Sequentials as they run, by dotted name, without transparent ones.
+
+    A module that is used twice comes twice.
+    """
+    for name, module in children:
+        if isinstance(module, nn.Sequential) and _is_plain(module):
+            prefix = f"{name}." if name else ""
+            # Not `named_children`, which gives a module that is used twice only once.
+            yield from _leaves((prefix + key, child) for key, child in _members(module))
+        elif not (isinstance(module, _TRANSPARENT) and _is_plain(module)):
+            yield name, module
+
+
+def _members(sequential: nn.Sequential) -> Iterator[tuple[str, nn.Module]]:
+    return ((name, module) for name, module in sequential._modules.items() if module is not None)
+
+
+def _is_plain(module: nn.Module) -> bool:
+    """Whether its class, and nothing below it, says what it computes."""
+    kind: Any = type(module)
+    return _is_plain_class(kind) and not any(name in vars(module) for name in _FORWARDS)
+
+
+@lru_cache(maxsize=256)
+def _is_plain_class(kind: type[nn.Module]) -> bool:
+    return any(
+        all(getattr(kind, name, None) is getattr(base, name, None) for name in _FORWARDS)
+        for base in _PLAIN
+        if issubclass(kind, base)
+    )
+
+
+def _operation(name: str, module: nn.Module, before: int) -> Operation:
+    """A module as an operation; `before` blocks are complete without it."""
+    tells = isinstance(module, nn.Conv1d) and hasattr(module, "effective_weight")
+    if not _is_plain(module) and not tells:
+        raise StackError(_refusal(name, module, before))
+    match module:
+        case nn.Conv1d():
+            if module.padding_mode != "zeros":
+                raise StackError(f"{name}: only padding_mode='zeros' can be inverted.")
+            return Convolution(module, name)
+        case nn.ConstantPad1d():
+            return Padding(module, name)
+        case nn.BatchNorm1d():
+            if module.running_var is None:
+                raise StackError(
+                    f"{name}: BatchNorm1d has no running statistics (track_running_stats=False), "
+                    "so what it does depends on the other clips of a batch."
+                )
+            return BatchNorm(module, name)
+        case nn.GroupNorm() | nn.LayerNorm() | nn.InstanceNorm1d():
+            if getattr(module, "track_running_stats", False):
+                raise StackError(
+                    f"{name}: InstanceNorm1d with running statistics: use BatchNorm1d."
+                )
+            return ClipNorm(module, name)
+        case nn.MaxPool1d():
+            return MaxPool(module, name)
+        case nn.AvgPool1d():
+            return AveragePool(module, name)
+    return Rectifier(module, name)
+
+
+def _refusal(name: str, module: nn.Module, before: int) -> str:
+    kind = type(module).__name__
+    known = next((base for base in _PLAIN if isinstance(module, base)), None)
+    where = f"{name}: " if name else ""
+    if known is not None:
+        reason = f"{where}{kind} computes something else than its base class {known.__name__} does"
+        if isinstance(module, nn.Conv1d):
+            reason += " and has no effective_weight() that tells the weights it multiplies by"
+    else:
+        reason = (
+            f"{where}{kind} cannot be inverted by sonification, which knows Conv1d, ReLU and "
+            "other activations, pools, padding and normalisation, one after the other"
         )
-    return tuple(blocks)
-
-
-def _leaves(sequential: nn.Sequential, prefix: str) -> Iterator[tuple[str, nn.Module]]:
-    """The modules of a nested Sequential in order, by dotted name, without transparent ones."""
-    for name, module in sequential.named_children():
-        if isinstance(module, nn.Sequential):
-            yield from _leaves(module, f"{prefix}{name}.")
-        elif not isinstance(module, _TRANSPARENT):
-            yield prefix + name, module
-
-
-def _check_conv(name: str, conv: nn.Conv1d) -> None:
-    if conv.stride != (1,):
-        raise StackError(
-            f"{name}: stride {conv.stride[0]}; a strided convolution distorts the time structure "
-            "of what comes back (paper, section 3.2): use stride 1 and a max-pool."
-        )
-    if conv.groups != 1 or conv.padding_mode != "zeros":
-        raise StackError(f"{name}: only groups=1 and padding_mode='zeros' can be inverted.")
-
-
-def _pool_size(name: str, pool: nn.MaxPool1d) -> int:
-    def first(value: object) -> int:
-        return int(value[0]) if isinstance(value, Sequence) else int(value)  # type: ignore[call-overload]
-
-    size = first(pool.kernel_size)
-    if first(pool.stride) != size or first(pool.padding) or first(pool.dilation) != 1:
-        raise StackError(
-            f"{name}: only a max-pool with stride = kernel size, no padding and no dilation can "
-            "be inverted."
-        )
-    if pool.ceil_mode:
-        raise StackError(f"{name}: a max-pool with ceil_mode=True cannot be inverted; set False.")
-    return size
+    if before:
+        blocks = "block" if before == 1 else f"{before} blocks"
+        return f"{reason}: the {blocks} before it can be sonified, passed as a torch.nn.Sequential."
+    return f"{reason}: fold it into a convolution or leave it out."
 
 
 def check_layer(blocks: Sequence[Block], layer: int) -> int:
@@ -172,29 +338,44 @@ def check_filters(blocks: Sequence[Block], layer: int, filters: Sequence[int]) -
         With the range that exists.
     """
     count = blocks[check_layer(blocks, layer) - 1].conv.out_channels
-    for index in filters:
-        if not 0 <= index < count:
+    try:
+        chosen = [index(one) for one in filters]
+    except TypeError:
+        raise LayerError(
+            f"filters must be a list of whole numbers such as [3, 17], not {filters!r}."
+        ) from None
+    for number in chosen:
+        if not 0 <= number < count:
             raise LayerError(
-                f"Filter {index} of layer {layer} does not exist: choose 0 to {count - 1}."
+                f"Filter {number} of layer {layer} does not exist: choose 0 to {count - 1}."
             )
-    return [int(index) for index in filters]
+    return chosen
+
+
+def _geometry(blocks: Sequence[Block], layer: int) -> tuple[int, int, int]:
+    """Receptive field, stride and what padding puts before the first sample, of a layer's step."""
+    field, step, before = 1, 1, 0
+    for block in blocks[: check_layer(blocks, layer)]:
+        for operation in block.operations:
+            field += (operation.extent - 1) * step
+            before += operation.padding[0] * step
+            step *= operation.step
+    return field, step, before
 
 
 def stride(blocks: Sequence[Block], layer: int) -> int:
     """Input samples from one step of layer `layer`'s map (after its pool) to the next."""
-    step = 1
-    for block in blocks[: check_layer(blocks, layer)]:
-        step *= block.pool
-    return step
+    return _geometry(blocks, layer)[1]
 
 
 def receptive_field(blocks: Sequence[Block], layer: int) -> int:
     """Input samples that one step of layer `layer`'s map (after its pool) depends on."""
-    field, step = 1, 1
-    for block in blocks[: check_layer(blocks, layer)]:
-        field += (block.extent - 1) * step + (block.pool - 1) * step
-        step *= block.pool
-    return field
+    return _geometry(blocks, layer)[0]
+
+
+def padding_before(blocks: Sequence[Block], layer: int) -> int:
+    """Samples before the first of the clip that the first step of layer `layer`'s map sees."""
+    return _geometry(blocks, layer)[2]
 
 
 def out_length(blocks: Sequence[Block], layer: int, length: int) -> int:
@@ -212,5 +393,6 @@ def least_length(blocks: Sequence[Block], layer: int | None = None) -> int:
     """
     length = 1
     for block in reversed(blocks[: len(blocks) if layer is None else check_layer(blocks, layer)]):
-        length = max(length * block.pool + block.extent - 1 - 2 * block.padding, 1)
+        for operation in reversed(block.operations):
+            length = operation.least_length(length)
     return length

@@ -39,5 +39,5 @@ class Clip:
         switches = self.switches[layer - 1]
         if switches is None:
             return values
-        position = torch.arange(pool, dtype=torch.uint8)
+        position = torch.arange(pool)
         return (values[:, None] * (switches[window.filter, steps, None] == position)).flatten()

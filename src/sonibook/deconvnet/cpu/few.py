@@ -193,7 +193,7 @@ def _unpool(
 def _last(
     y: Float[Tensor, "steps channel"], gates: Gates, weights: Weights
 ) -> Float[Tensor, "time 1"]:
-    """The last block, whose one channel leaves a convolution little to do.
+    """A block of one channel, as the last is, which leaves a convolution little to do.
 
     A value goes to phase 0, or to the phase of its gate: it times the weights at phase 0, plus it
     times its gate times what the weights at that phase have more.
@@ -206,4 +206,4 @@ def _last(
     sound = y.new_zeros(pool, steps + weights.steps - 1)
     for ago, samples in enumerate(spread.split(pool)):
         sound[:, ago : ago + steps] += samples
-    return sound.t().reshape(-1, 1)
+    return sound.t().reshape(-1, 1)[: pool * steps + weights.taps - 1]

@@ -45,12 +45,17 @@ MANY = 16
 _LANES = 128
 #: Clips whose most active filters go down together, and share the reading of weights.
 _CLIPS = 4
+#: There are as many matrices as a window has steps, each as much larger.
+_LARGEST_POOL = 16
 
 
 def supports(passed: FeatureMaps) -> bool:
-    """Whether the engine can compute this network here: on a CPU, unpadded, undilated."""
-    return passed.x.device.type == "cpu" and all(
-        block.padding == 0 and block.conv.dilation == (1,) for block in passed.blocks
+    """Whether the engine can compute this network here: on a CPU, of plain blocks, mono."""
+    return (
+        passed.x.device.type == "cpu"
+        and passed.x.dtype in (torch.float32, torch.float64)
+        and passed.x.shape[1] == 1
+        and all(block.is_simple and block.pool <= _LARGEST_POOL for block in passed.blocks)
     )
 
 

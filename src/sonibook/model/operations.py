@@ -1,0 +1,423 @@
+"""The operations that a 1-D CNN is made of, each with its way forward and its way back.
+
+On the way back three kinds differ (paper, section 3.2). A *max-pool* is undone by its switches. An
+activation of any kind *rectifies*, as ReLU does, and is not inverted. Everything else is linear
+once the clip is given, and is *transposed*: convolutions, batch normalisation with its running
+statistics, padding, average pools. Biases and shifts have no part in the way back. Group and layer
+normalisation are linear only if their statistics are taken as constants of the clip, which is an
+approximation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol, cast, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, UInt8
+from torch import Tensor, nn
+
+from sonibook.errors import AudioError, StackError
+from sonibook.model.layers import Conv1d, channels_last, effective_bias, effective_weight
+
+Map = Float[Tensor, "batch channel time"]
+Pooled = Float[Tensor, "batch channel steps"]
+#: Of every clip, or those of one for all of a batch.
+Switches = (
+    Bool[Tensor, "#batch channel steps"]
+    | UInt8[Tensor, "#batch channel steps"]
+    | Int[Tensor, "#batch channel steps"]
+)
+
+
+@runtime_checkable
+class Unpool(Protocol):
+    """Undoes a max-pool: `max_unpool`, or what is to stand in its place."""
+
+    def __call__(self, x: Pooled, switches: Switches, *, pool: int, length: int) -> Map: ...
+
+
+def max_pool(
+    x: Map, pool: int, *, out: tuple[Pooled, Switches] | None = None
+) -> tuple[Pooled, Switches]:
+    """Max-pool with its switches: where in each window the largest value was.
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, channel, time)
+    pool : int >= 2
+        Kernel and stride.
+    out : pair of Tensor, or None
+        Where to write what is returned.
+
+    Returns
+    -------
+    pooled : Tensor, shape (batch, channel, time // pool)
+    switches : Tensor of bool (pool 2), uint8 (up to 256) or int32, the shape of `pooled`
+        Position in the window, from 0. Of equal values the first is chosen.
+    """
+    steps = x.shape[2] // pool
+    if pool == 2:
+        first, second = x[:, :, 0 : 2 * steps : 2], x[:, :, 1 : 2 * steps : 2]
+        pooled, switches = (None, None) if out is None else out
+        return torch.maximum(first, second, out=pooled), torch.gt(second, first, out=switches)
+    pooled, position = x[:, :, : steps * pool].unflatten(2, (steps, pool)).max(dim=3)
+    if out is None:
+        return pooled, position.to(switch_type(pool))
+    return out[0].copy_(pooled), out[1].copy_(position)
+
+
+def switch_type(pool: int) -> torch.dtype:
+    """The smallest type that can say where in a window of `pool` steps the maximum was."""
+    if pool == 2:
+        return torch.bool
+    return torch.uint8 if pool <= 256 else torch.int32
+
+
+def max_unpool(x: Pooled, switches: Switches, *, pool: int, length: int) -> Map:
+    """Put each value back where its maximum was, and zeros elsewhere (paper, step 3i).
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, channel, steps)
+    switches : Tensor of bool or int, the shape of `x`
+    pool : int >= 2
+        Kernel and stride of the max-pool that is reverted.
+    length : int >= pool * steps
+        Steps before pooling; what the pool had left over at the end becomes zero.
+
+    Returns
+    -------
+    Tensor, shape (batch, channel, length)
+    """
+    # Channels side by side in memory, as the convolution that follows wants them.
+    values, places = x.transpose(1, 2), switches.transpose(1, 2)
+    placed = torch.stack([values * (places == here) for here in range(pool)], dim=2).flatten(1, 2)
+    rest = length - placed.shape[1]
+    return (F.pad(placed, (0, 0, 0, rest)) if rest else placed).transpose(1, 2)
+
+
+def transposed_convolution(
+    x: Float[Tensor, "batch filter steps"], conv: nn.Conv1d, length: int | None = None
+) -> Float[Tensor, "batch channel time"]:
+    """The transposed convolution with `conv`'s own weights and no bias (paper, step 3iii).
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, out_channels, steps)
+        What the convolution gave, or what has come back so far.
+    conv : torch.nn.Conv1d
+        With any kernel, stride, dilation, groups and zero padding.
+    length : int or None
+        Steps that the convolution took. None for the fewest that give as many as `x` has, which
+        with stride 1 is no choice.
+
+    Returns
+    -------
+    Tensor, shape (batch, in_channels, length)
+    """
+    # In two dimensions, of which one has a single step: in channels-last memory a CPU is several
+    # times as quick at it as at `conv_transpose1d`.
+    whole = F.conv_transpose2d(
+        channels_last(x).unsqueeze(2),
+        effective_weight(conv).unsqueeze(2),
+        stride=(1, conv.stride[0]),
+        dilation=(1, conv.dilation[0]),
+        groups=conv.groups,
+    ).squeeze(2)
+    before, after = zeros_around(conv)
+    if length is None:
+        length = whole.shape[2] - before - after
+    if before == 0 and whole.shape[2] == length:
+        return whole
+    # Cut what padding added, and add what the stride had left over at the end.
+    return F.pad(
+        whole.transpose(1, 2), (0, 0, -before, length + before - whole.shape[2])
+    ).transpose(1, 2)
+
+
+def kernel_extent(conv: nn.Conv1d) -> int:
+    """Samples from the first to the last tap of a kernel."""
+    return int(conv.dilation[0]) * (int(conv.kernel_size[0]) - 1) + 1
+
+
+def zeros_around(conv: nn.Conv1d) -> tuple[int, int]:
+    """Zeros that a convolution adds before and after its input."""
+    if isinstance(conv.padding, str):
+        total = kernel_extent(conv) - 1 if conv.padding == "same" else 0
+        return total // 2, total - total // 2
+    return int(conv.padding[0]), int(conv.padding[0])
+
+
+class Operation:
+    """One module of a block: its geometry, its way forward, and its transpose.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    name : str
+        For messages.
+
+    Attributes
+    ----------
+    extent, step : int
+        Steps that one step of what it gives depends on, and from one such stretch to the next.
+    padding : pair of int
+        Steps added before and after.
+    is_switched : bool
+        Whether the way back needs switches.
+    """
+
+    extent, step = 1, 1
+    padding = (0, 0)
+    is_switched = False
+
+    def __init__(self, module: nn.Module, name: str = "") -> None:
+        self.module, self.name = module, name
+
+    def out_length(self, length: int) -> int:
+        """Steps that it makes of `length` (0 where the kernel does not fit)."""
+        return max((length + sum(self.padding) - self.extent) // self.step + 1, 0)
+
+    def least_length(self, steps: int) -> int:
+        """The fewest steps of which it makes at least `steps`."""
+        length = max((steps - 1) * self.step + self.extent - sum(self.padding), 1)
+        while length > 1 and self.out_length(length - 1) >= steps:
+            length -= 1
+        while self.out_length(length) < steps:
+            length += 1
+        return length
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """What it gives, and what of this clip the way back needs: switches or a scale."""
+        raise NotImplementedError
+
+    def transpose(self, y: Tensor, length: int, scale: Tensor | None) -> Tensor:
+        """Back to what it took, `length` steps, by its transpose (no shift)."""
+        raise NotImplementedError
+
+
+class Convolution(Operation):
+    """A `torch.nn.Conv1d` of any kernel, stride, dilation, groups and zero padding."""
+
+    module: nn.Conv1d
+
+    def __init__(self, module: nn.Conv1d, name: str = "") -> None:
+        super().__init__(module, name)
+        self.extent, self.step = kernel_extent(module), int(module.stride[0])
+        self.padding = zeros_around(module)
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether stride, dilation and groups are 1 and there is no padding."""
+        conv = self.module
+        return (*self.padding, self.step, conv.dilation[0], conv.groups) == (0, 0, 1, 1, 1)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        conv = self.module
+        weight, bias = effective_weight(conv), effective_bias(conv)
+        if isinstance(conv, Conv1d):
+            return conv.convolve(x, weight, bias), None
+        if self.padding != (0, 0):
+            x = F.pad(x, self.padding)
+        stride, dilation = (1, int(conv.stride[0])), (1, int(conv.dilation[0]))
+        y = F.conv2d(
+            channels_last(x).unsqueeze(2),
+            weight.unsqueeze(2),
+            bias,
+            stride,
+            0,
+            dilation,
+            conv.groups,
+        )
+        return y.squeeze(2), None
+
+    def transpose(self, y: Tensor, length: int, scale: Tensor | None) -> Tensor:
+        return transposed_convolution(y, self.module, length)
+
+    def normalised(self, norm: nn.BatchNorm1d) -> Convolution:
+        """With the batch normalisation that follows folded in: the same numbers, padded or not."""
+        scale, shift = _batch_scale(norm)
+        conv = self.module
+        plain = nn.utils.skip_init(
+            nn.Conv1d, conv.in_channels, conv.out_channels, int(conv.kernel_size[0]),
+            stride=conv.stride, padding=conv.padding, dilation=conv.dilation, groups=conv.groups,
+        )  # fmt: skip
+        bias = effective_bias(conv)
+        weight = effective_weight(conv) * scale[:, None, None]
+        plain.weight = nn.Parameter(weight.detach(), requires_grad=False)
+        bias = shift if bias is None else shift + bias * scale
+        plain.bias = nn.Parameter(bias.detach(), requires_grad=False)
+        return Convolution(plain, self.name)
+
+
+class Padding(Operation):
+    """`torch.nn.ConstantPad1d`, on the way back cut off (or, where it cuts, filled with zeros)."""
+
+    module: nn.ConstantPad1d
+
+    def __init__(self, module: nn.ConstantPad1d, name: str = "") -> None:
+        super().__init__(module, name)
+        before, after = module.padding
+        self.padding = (int(before), int(after))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        return F.pad(x, self.padding, value=float(self.module.value)), None
+
+    def transpose(self, y: Tensor, length: int, scale: Tensor | None) -> Tensor:
+        return F.pad(y, (-self.padding[0], -self.padding[1]))
+
+
+class BatchNorm(Operation):
+    """Batch normalisation by running statistics: a factor a channel, and a shift."""
+
+    module: nn.BatchNorm1d
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        scale, shift = _batch_scale(self.module)
+        return x * scale[:, None] + shift[:, None], scale[None, :, None]
+
+    def transpose(self, y: Tensor, length: int, scale: Tensor | None) -> Tensor:
+        return y if scale is None else y * scale
+
+
+class ClipNorm(Operation):
+    """Group, instance or layer normalisation: on the way back this clip's scale, as a constant."""
+
+    module: nn.GroupNorm | nn.InstanceNorm1d | nn.LayerNorm
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        norm, shape = self.module, tuple(x.shape[1:])
+        weight: Tensor | None = norm.weight
+        if isinstance(norm, nn.LayerNorm):
+            over = len(norm.normalized_shape)
+            if over > 2 or shape[2 - over :] != tuple(norm.normalized_shape):
+                raise AudioError(
+                    f"{self.name}: LayerNorm takes maps of shape {tuple(norm.normalized_shape)}, "
+                    f"and those of this clip are {shape}."
+                )
+            var = x.var(dim=tuple(range(-over, 0)), keepdim=True, correction=0)
+        else:
+            groups = norm.num_groups if isinstance(norm, nn.GroupNorm) else shape[0]
+            var = x.unflatten(1, (groups, -1)).var(dim=(2, 3), correction=0)
+            var = var.repeat_interleave(shape[0] // groups, dim=1)[:, :, None]
+            weight = None if weight is None else weight[:, None]
+        scale = torch.rsqrt(var + norm.eps)
+        try:
+            y = norm.forward(x)
+        except ValueError as error:
+            raise AudioError(f"{self.name}: the clip is too short ({error}).") from None
+        return y, scale if weight is None else scale * weight
+
+    def transpose(self, y: Tensor, length: int, scale: Tensor | None) -> Tensor:
+        return y if scale is None else y * scale
+
+
+class Rectifier(Operation):
+    """An activation; on the way back ReLU, whichever it is."""
+
+    @property
+    def is_relu(self) -> bool:
+        """Whether its maps are nowhere below zero, and ReLU's."""
+        return isinstance(self.module, nn.ReLU)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        return F.relu(x) if self.is_relu else type(self.module).forward(self.module, x), None
+
+
+class AveragePool(Operation):
+    """`torch.nn.AvgPool1d`; on the way back each value is spread evenly over its window."""
+
+    module: nn.AvgPool1d
+
+    def __init__(self, module: nn.AvgPool1d, name: str = "") -> None:
+        super().__init__(module, name)
+        self.extent, self.step = _first(module.kernel_size), _first(module.stride)
+        self.padding = (_first(module.padding),) * 2
+
+    def out_length(self, length: int) -> int:
+        return _pooled_length(self, length, self.module.ceil_mode)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, None]:
+        return nn.AvgPool1d.forward(self.module, x), None
+
+    def transpose(self, y: Tensor, length: int, scale: Tensor | None) -> Tensor:
+        shape = y.new_empty(*y.shape[:2], 1, length)
+        spread = torch.ops.aten.avg_pool2d_backward(
+            y.unsqueeze(2).contiguous(), shape, (1, self.extent), (1, self.step),
+            (0, self.padding[0]), self.module.ceil_mode, self.module.count_include_pad, None,
+        )  # fmt: skip
+        return spread.squeeze(2)
+
+
+class MaxPool(Operation):
+    """`torch.nn.MaxPool1d`, undone by its switches.
+
+    Where windows lie side by side a switch is a position in its window. Where they overlap, leave
+    gaps, are padded or partial, it is a position in the map, and what several windows chose adds
+    up.
+    """
+
+    module: nn.MaxPool1d
+    is_switched = True
+
+    def __init__(self, module: nn.MaxPool1d, name: str = "") -> None:
+        super().__init__(module, name)
+        self.size, self.step = _first(module.kernel_size), _first(module.stride)
+        self.extent = _first(module.dilation) * (self.size - 1) + 1
+        self.padding = (_first(module.padding),) * 2
+
+    @property
+    def is_simple(self) -> bool:
+        """Whether its windows lie side by side, with none that is partial."""
+        side_by_side = self.extent == self.size == self.step and self.padding == (0, 0)
+        return side_by_side and not self.module.ceil_mode
+
+    def out_length(self, length: int) -> int:
+        if length < self.extent - self.padding[0] and self.extent > self.size:
+            return 0  # a dilated window would see nothing but padding
+        return _pooled_length(self, length, self.module.ceil_mode)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        if self.is_simple:
+            return max_pool(x, self.step)
+        pooled, switches = F.max_pool1d(
+            x, self.size, self.step, self.padding[0], _first(self.module.dilation),
+            ceil_mode=self.module.ceil_mode, return_indices=True,
+        )  # fmt: skip
+        return pooled, switches.to(torch.int32)
+
+    def unpool(self, y: Tensor, switches: Tensor, length: int, unpool: Unpool) -> Tensor:
+        """Undo it by its switches, or by `unpool` in place of `max_unpool`."""
+        if self.is_simple:
+            return unpool(y, switches, pool=self.step, length=length)
+        if unpool is not max_unpool:
+            raise StackError(
+                f"{self.name}: only a max-pool with stride = kernel size, no padding and no "
+                "dilation can be undone in other ways than by its switches."
+            )
+        places = switches.long().expand(len(y), -1, -1)
+        return y.new_zeros(*y.shape[:2], length).scatter_add_(2, places, y)
+
+
+def _first(value: int | Sequence[int]) -> int:
+    return int(value[0]) if isinstance(value, Sequence) else int(value)
+
+
+def _pooled_length(pool: Operation, length: int, ceil_mode: bool) -> int:
+    """As PyTorch counts: in ceil mode a last window may be partial, but must begin in the map."""
+    if not ceil_mode:
+        return Operation.out_length(pool, length)
+    steps = -(-(length + sum(pool.padding) - pool.extent) // pool.step) + 1
+    return max(steps - ((steps - 1) * pool.step >= length + pool.padding[0]), 0)
+
+
+def _batch_scale(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+    """Factor and shift of each channel."""
+    mean, var = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
+    scale = torch.rsqrt(var + norm.eps)
+    if norm.weight is not None:
+        scale = scale * norm.weight
+    shift = -mean * scale
+    return scale, shift if norm.bias is None else shift + norm.bias
