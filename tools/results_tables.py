@@ -1,4 +1,4 @@
-"""Makes the tables in miniature, cell by cell."""
+"""Makes the tables in miniature, trial by trial."""
 
 from __future__ import annotations
 
@@ -8,11 +8,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sonibook.model.checkpoint import read_card
-from sonibook.replication.cells import Cell, CellFile
 from sonibook.replication.encoders import RANDOM_SEEDS, Pretrained
-from sonibook.replication.questions import Question, folds_of, speakers_of, split_of
 from sonibook.replication.tables import TABLES, TableSpec, assemble
-from sonibook.replication.transfer import probe_cells, run_cells
+from sonibook.replication.trials import (
+    Question,
+    Trial,
+    TrialFile,
+    folds_of,
+    probe_trials,
+    run_trials,
+    speakers_of,
+    split_of,
+)
 from sonibook.training.config import load_config
 from sonibook.training.loop import train
 from tools.results_settings import Settings
@@ -74,16 +81,16 @@ AUGMENTED = {
 
 
 def make(target: str, path: Path, settings: Settings) -> None:
-    """Measure the cells that a table lacks, writing the file after each."""
-    spec, kept = TABLES[target], CellFile(path)
+    """Measure the trials that a table lacks, writing the file after each."""
+    spec, kept = TABLES[target], TrialFile(path)
     made = kept.maker(settings.provenance(target))
     count = 0
-    for cell in _cells(target, kept, settings, made):
-        kept.add(cell)
+    for trial in _trials(target, kept, settings, made):
+        kept.add(trial)
         _write(spec, kept, target, settings)
         count += 1
-        shown = ", ".join(f"{name} {value:.3f}" for name, value in cell.metrics.items())
-        print(f"{target}: {cell.training}, {cell.network}, {cell.tested}: {shown}", flush=True)
+        shown = ", ".join(f"{name} {value:.3f}" for name, value in trial.metrics.items())
+        print(f"{target}: {trial.training}, {trial.network}, {trial.tested}: {shown}", flush=True)
     if not count and not path.exists():
         print(f"{target}: nothing to measure at this profile: not measured yet.")
         return
@@ -94,12 +101,12 @@ def make(target: str, path: Path, settings: Settings) -> None:
         print(f"{path}: what was measured before is put together anew.")
 
 
-def _write(spec: TableSpec, kept: CellFile, target: str, settings: Settings) -> None:
+def _write(spec: TableSpec, kept: TrialFile, target: str, settings: Settings) -> None:
     content = {**assemble(spec, kept), "provenance": settings.provenance(target)}
     kept.write(content)
 
 
-def _cells(target: str, kept: CellFile, settings: Settings, made: int) -> Iterator[Cell]:
+def _trials(target: str, kept: TrialFile, settings: Settings, made: int) -> Iterator[Trial]:
     trainings = settings.how_much.trainings
     if target == "table-a1":
         yield from _augmentations(kept, settings, made)
@@ -133,7 +140,7 @@ def _questions(target: str, settings: Settings) -> list[tuple[Question, str]]:
     return [(forty, "a2-cnn12"), (scenes, "a2-multilabel-cnn12")]
 
 
-def _remember(question: Question, kept: CellFile) -> None:
+def _remember(question: Question, kept: TrialFile) -> None:
     """Which recordings the clips of each part are cut from: intervals ask."""
     if not all(f"{question.name}: {part.name}" in kept.parts for part in question.parts):
         if question.dataset == "soundscapes":
@@ -142,15 +149,15 @@ def _remember(question: Question, kept: CellFile) -> None:
 
 
 def _transfer(
-    question: Question, stem: str, training: str, kept: CellFile, settings: Settings, made: int
-) -> Iterator[Cell]:
+    question: Question, stem: str, training: str, kept: TrialFile, settings: Settings, made: int
+) -> Iterator[Trial]:
     """One training of one question, from every start."""
     if training == "linear probe":
         if stem.startswith("a2"):
             return
         for encoder in settings.encoders(every=True):
-            known = [cell.key for cell in kept.cells]
-            yield from probe_cells(encoder, question, known=known, made=made)
+            known = [trial.key for trial in kept.trials]
+            yield from probe_trials(encoder, question, known=known, made=made)
         return
     config = MINI / f"{stem}-contrastive-{'fc' if training == 'fc-only' else 'full'}.yaml"
     scratch = MINI / f"{stem}-scratch.yaml"
@@ -170,27 +177,27 @@ def _runs(
     encoder: Pretrained | None,
     question: Question,
     config: Path,
-    kept: CellFile,
+    kept: TrialFile,
     settings: Settings,
     made: int,
     *,
     row: str | None = None,
     seed: int | None = None,
     changes: Sequence[str] = (),
-) -> Iterator[Cell]:
-    known = [cell.key for cell in kept.cells]
+) -> Iterator[Trial]:
+    known = [trial.key for trial in kept.trials]
     fc_only = load_config(config).encoder.fc_only
     may_train = fc_only or "full" in settings.how_much.trainings
     if not may_train:  # a shipped network stands in for a run only where nothing was measured
         there = {
-            cell.tested
-            for cell in kept.cells
-            if (cell.question, cell.row, cell.training, cell.seed)
+            trial.tested
+            for trial in kept.trials
+            if (trial.question, trial.row, trial.training, trial.seed)
             == (question.name, row or "none", "full", seed or 0)
         }
         left = tuple(part for part in question.parts if part.name not in there)
         question = replace(question, parts=left)
-    yield from run_cells(
+    yield from run_trials(
         encoder,
         question,
         config,
@@ -204,7 +211,7 @@ def _runs(
     )
 
 
-def _augmentations(kept: CellFile, settings: Settings, made: int) -> Iterator[Cell]:
+def _augmentations(kept: TrialFile, settings: Settings, made: int) -> Iterator[Trial]:
     """Table A.1: the random row needs no pretraining, the others train theirs at profile full."""
     question = split_of("esc40", settings.root, name="trained on fold 1",
                         train={"folds": [1]}, test={"folds": [5]})  # fmt: skip

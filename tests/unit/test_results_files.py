@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from sonibook.replication.cells import CellFile
 from sonibook.replication.judge import claims_content
 from sonibook.replication.tables import TABLES, assemble
+from sonibook.replication.trials import TrialFile
 from sonibook.results import provenance
 
 RESULTS = Path(__file__).parents[2] / "data" / "results"
@@ -30,15 +30,15 @@ def test_a_table_is_what_its_cells_make(name: str) -> None:
     path = RESULTS / f"{name}.json"
     if not path.exists():
         pytest.skip(f"{name} was not measured yet")
-    kept = CellFile(path)
+    kept = TrialFile(path)
     again = json.loads(json.dumps(assemble(TABLES[name], kept)))
     assert {key: kept.before[key] for key in again} == again
-    for cell in kept.cells:
-        assert kept.made[cell.made]["commit"]
-        assert kept.made[cell.made]["profile"] in ("quick", "frozen", "full")
-        if cell.right is not None:
-            assert len(cell.right) == cell.clips
-            assert cell.metrics["accuracy"] == pytest.approx(cell.right.count("1") / cell.clips)
+    for trial in kept.trials:
+        assert kept.made[trial.made]["commit"]
+        assert kept.made[trial.made]["profile"] in ("quick", "frozen", "full")
+        if trial.right is not None:
+            assert len(trial.right) == trial.clips
+            assert trial.metrics["accuracy"] == pytest.approx(trial.right.count("1") / trial.clips)
 
 
 def test_claims_are_what_the_code_makes_of_the_results() -> None:

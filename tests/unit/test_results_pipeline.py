@@ -1,4 +1,4 @@
-"""The pipeline: which networks it takes, what a cell is, and that nothing is measured twice."""
+"""The pipeline: which networks it takes, what a trial is, and that nothing is measured twice."""
 
 from __future__ import annotations
 
@@ -21,11 +21,16 @@ from sonibook.model.checkpoint import (
     shipped,
 )
 from sonibook.model.encoder import CNN12
-from sonibook.replication import transfer
-from sonibook.replication.cells import CellFile
+from sonibook.replication import trials as transfer
 from sonibook.replication.encoders import Pretrained, pretrained
-from sonibook.replication.questions import folds_of, speakers_of, split_of
-from sonibook.replication.transfer import probe_cells, run_cells
+from sonibook.replication.trials import (
+    TrialFile,
+    folds_of,
+    probe_trials,
+    run_trials,
+    speakers_of,
+    split_of,
+)
 from sonibook.training.config import TrainConfig, load_config
 from sonibook.training.evaluate import predict
 from sonibook.training.probe import groups_of, linear_probe, mean_features
@@ -120,24 +125,24 @@ def test_questions_leave_no_clip_out_and_test_none_twice(root: Path) -> None:
 
 def test_a_probes_cells_are_those_of_the_probe(root: Path) -> None:
     question = folds_of("esc10", root)
-    cells = list(probe_cells(TINY, question, known=(), made=0))
-    assert [cell.tested for cell in cells] == [f"fold {fold}" for fold in range(1, 6)]
+    trials = list(probe_trials(TINY, question, known=(), made=0))
+    assert [trial.tested for trial in trials] == [f"fold {fold}" for fold in range(1, 6)]
     network = CNN12(width=1 / 16, seed=3).eval()
     training = open_dataset("esc10", root=root, folds=(1, 3, 4, 5))
     features, labels = mean_features(network, training)
     asked, truth = mean_features(network, open_dataset("esc10", root=root, folds=(2,)))
     probe = linear_probe(features, labels, asked, groups=groups_of(training), seed=3)
     right = "".join("1" if one else "0" for one in probe.predicted == truth)
-    assert cells[1].right == right
-    assert cells[1].metrics["accuracy"] == right.count("1") / 10
-    assert cells[1].settings == {"strength": probe.strength}
-    known = [cell.key for cell in cells]
+    assert trials[1].right == right
+    assert trials[1].metrics["accuracy"] == right.count("1") / 10
+    assert trials[1].settings == {"strength": probe.strength}
+    known = [trial.key for trial in trials]
     assert len(set(known)) == 5
-    assert not list(probe_cells(TINY, question, known=known, made=0))
-    (again,) = probe_cells(TINY, question, known=known[:2] + known[3:], made=0)
-    assert again == cells[2]
+    assert not list(probe_trials(TINY, question, known=known, made=0))
+    (again,) = probe_trials(TINY, question, known=known[:2] + known[3:], made=0)
+    assert again == trials[2]
     other = replace(TINY, seed=4)
-    assert not {cell.key for cell in probe_cells(other, question, known=(), made=0)} & set(known)
+    assert not {trial.key for trial in probe_trials(other, question, known=(), made=0)} & set(known)
 
 
 def test_a_probe_of_known_speakers_is_not_chosen_for_strangers(tmp_path: Path) -> None:
@@ -146,7 +151,7 @@ def test_a_probe_of_known_speakers_is_not_chosen_for_strangers(tmp_path: Path) -
         tone = np.sin(2 * np.pi * 200 * 1.3**digit * np.arange(2400) / 8000)
         x = 0.4 * tone + 0.1 * rng.standard_normal(2400).clip(-3, 3)
         write_wav(root / "FSDD" / "recordings" / f"{digit}_{speaker}_{take}.wav", x)
-    (own,) = probe_cells(TINY, split_of("fsdd", root), known=(), made=0)
+    (own,) = probe_trials(TINY, split_of("fsdd", root), known=(), made=0)
     network = CNN12(width=1 / 16, seed=3).eval()
     training, tested = (open_dataset("fsdd", root=root, split=one) for one in ("train", "test"))
     assert groups_of(training)
@@ -167,8 +172,8 @@ def test_a_runs_cell_is_what_the_trained_network_says(root: Path, tmp_path: Path
     config = ROOT / "configs" / "mini" / "a4-cnn12-contrastive-fc.yaml"
     few = ("optimiser.epochs=2", "optimiser.warmup_epochs=0", "optimiser.batch_size=8")
     options = {"runs": tmp_path, "changes": few, "made": 0}
-    (cell,) = run_cells(TINY, question, config, known=(), **options)
-    assert (cell.row, cell.training, cell.seed, cell.tested) == (
+    (trial,) = run_trials(TINY, question, config, known=(), **options)
+    assert (trial.row, trial.training, trial.seed, trial.tested) == (
         TINY.row, "fc-only", 3, "fold 5",
     )  # fmt: skip
     (path,) = tmp_path.glob("a4*/encoder.safetensors")
@@ -178,13 +183,13 @@ def test_a_runs_cell_is_what_the_trained_network_says(root: Path, tmp_path: Path
         least_length=network.encoder.least_length,
     )  # fmt: skip
     right = scores.argmax(axis=1) == targets.argmax(axis=1)
-    assert cell.right == "".join("1" if one else "0" for one in right)
-    assert 0 <= cell.metrics["mAP"] <= 1
-    assert not list(run_cells(TINY, question, config, known=[cell.key], **options))
+    assert trial.right == "".join("1" if one else "0" for one in right)
+    assert 0 <= trial.metrics["mAP"] <= 1
+    assert not list(run_trials(TINY, question, config, known=[trial.key], **options))
     rough = {**options, "changes": (*few, "optimiser.precision=bfloat16")}
-    assert not list(run_cells(TINY, question, config, known=[cell.key], **rough))
+    assert not list(run_trials(TINY, question, config, known=[trial.key], **rough))
     more = {**options, "changes": (*few, "optimiser.learning_rate=0.1")}
-    assert not list(run_cells(TINY, question, config, known=(), may_train=False, **more))
+    assert not list(run_trials(TINY, question, config, known=(), may_train=False, **more))
 
 
 def test_a_shipped_network_that_is_the_run_is_not_trained_again(root: Path) -> None:
@@ -229,7 +234,7 @@ def test_what_is_interrupted_has_every_row_of_fewer_seeds(
     for training, expected in (("fc-only", starts), ("full", (*starts, "none"))):
         asked.clear()
         question = folds_of("esc10", root)
-        kept = CellFile(tmp_path / "table.json")
+        kept = TrialFile(tmp_path / "table.json")
         list(results_tables._transfer(question, "a4-cnn12", training, kept, settings, 0))
         assert asked == [(start, seed) for seed in range(3) for start in expected]
 

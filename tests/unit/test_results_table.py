@@ -13,10 +13,9 @@ from scipy import stats
 from sonibook.errors import AnalysisError
 from sonibook.metrics import wilson_interval
 from sonibook.plots.paper_table import differences_table, paper_table, search_table
-from sonibook.replication.cells import Cell, CellFile
 from sonibook.replication.reported import REPORTED
-from sonibook.replication.table import crossed_interval, difference, table_rows
-from sonibook.replication.tables import TABLES, assemble
+from sonibook.replication.tables import TABLES, assemble, crossed_interval, difference, table_rows
+from sonibook.replication.trials import Trial, TrialFile
 
 QUESTION = "esc10, five folds"
 
@@ -26,7 +25,7 @@ def bits(seed: int, share: float, count: int = 20) -> str:
     return "".join("1" if one else "0" for one in rng.uniform(size=count) < share)
 
 
-def cell(row: str, seed: int, fold: int, right: str, **changes) -> Cell:
+def trial(row: str, seed: int, fold: int, right: str, **changes) -> Trial:
     given = {
         "key": f"{row}-{seed}-{fold}-{changes.get('training', '')}",
         "row": row,
@@ -41,12 +40,12 @@ def cell(row: str, seed: int, fold: int, right: str, **changes) -> Cell:
         "settings": {},
         "made": 0,
     }
-    return Cell.model_validate(given | changes)
+    return Trial.model_validate(given | changes)
 
 
-def cells_of(row: str, seeds: tuple[int, ...], share: float, folds: int = 5) -> list[Cell]:
+def trials_of(row: str, seeds: tuple[int, ...], share: float, folds: int = 5) -> list[Trial]:
     return [
-        cell(row, seed, fold, bits(100 * seed + fold + hash_of(row), share, 20 + fold))
+        trial(row, seed, fold, bits(100 * seed + fold + hash_of(row), share, 20 + fold))
         for seed in seeds
         for fold in range(1, folds + 1)
     ]
@@ -57,10 +56,10 @@ def hash_of(row: str) -> int:
 
 
 def test_a_rows_mean_is_over_all_clips_and_its_interval_over_seeds() -> None:
-    cells = cells_of("contrastive", (0, 1, 2), 0.7)
-    (row,) = table_rows(cells)
+    trials = trials_of("contrastive", (0, 1, 2), 0.7)
+    (row,) = table_rows(trials)
     shares = [
-        np.mean([float(bit) for one in cells if one.seed == seed for bit in one.right])
+        np.mean([float(bit) for one in trials if one.seed == seed for bit in one.right])
         for seed in (0, 1, 2)
     ]
     half = stats.t.ppf(0.975, 2) * np.std(shares, ddof=1) / np.sqrt(3)
@@ -74,31 +73,31 @@ def test_a_rows_mean_is_over_all_clips_and_its_interval_over_seeds() -> None:
 
 
 def test_one_seeds_interval_is_over_folds_and_one_parts_over_clips() -> None:
-    cells = cells_of("contrastive", (0,), 0.7)
-    found = table_rows(cells)[0].metrics["accuracy"]
-    values = [one.metrics["accuracy"] for one in cells]
+    trials = trials_of("contrastive", (0,), 0.7)
+    found = table_rows(trials)[0].metrics["accuracy"]
+    values = [one.metrics["accuracy"] for one in trials]
     half = stats.t.ppf(0.975, 4) * np.std(values, ddof=1) / np.sqrt(5)
     assert found.over == "folds"
     assert found.high - found.low == pytest.approx(2 * half)
 
-    (alone,) = table_rows([cell("random", 0, 5, "1" * 15 + "0" * 5)])
+    (alone,) = table_rows([trial("random", 0, 5, "1" * 15 + "0" * 5)])
     found = alone.metrics["accuracy"]
     assert found.over == "clips"
     assert (found.low, found.high) == pytest.approx(wilson_interval(15, 20))
 
 
 def test_a_seed_that_lacks_a_fold_is_left_out() -> None:
-    cells = [*cells_of("contrastive", (0, 1), 0.7), *cells_of("contrastive", (2,), 0.7, folds=3)]
-    assert table_rows(cells)[0].seeds == (0, 1)
+    trials = [*trials_of("contrastive", (0, 1), 0.7), *trials_of("contrastive", (2,), 0.7, folds=3)]
+    assert table_rows(trials)[0].seeds == (0, 1)
 
 
 def test_rows_of_two_questions_or_trainings_are_apart() -> None:
-    cells = [
-        cell("random", 0, 1, "1100"),
-        cell("random", 0, 1, "1111", training="full"),
-        cell("random", 0, 1, "0000", question="fsdd, its own split"),
+    trials = [
+        trial("random", 0, 1, "1100"),
+        trial("random", 0, 1, "1111", training="full"),
+        trial("random", 0, 1, "0000", question="fsdd, its own split"),
     ]
-    assert [row.metrics["accuracy"].mean for row in table_rows(cells)] == [0.5, 1.0, 0.0]
+    assert [row.metrics["accuracy"].mean for row in table_rows(trials)] == [0.5, 1.0, 0.0]
 
 
 def recordings(folds: int = 5) -> dict[str, list[str]]:
@@ -111,16 +110,16 @@ def recordings(folds: int = 5) -> dict[str, list[str]]:
 
 @pytest.mark.parametrize("others", [(0, 1), (0, 1, 2)])
 def test_a_difference_is_over_recordings_and_seeds(others: tuple[int, ...]) -> None:
-    cells = [*cells_of("contrastive", (0, 1), 0.8), *cells_of("random", others, 0.5)]
+    trials = [*trials_of("contrastive", (0, 1), 0.8), *trials_of("random", others, 0.5)]
     found = difference(
-        cells, ("contrastive", "linear probe"), ("random", "linear probe"),
+        trials, ("contrastive", "linear probe"), ("random", "linear probe"),
         question=QUESTION, recordings=recordings(),
     )  # fmt: skip
     assert found is not None
     first, second = (
         np.array(
             [
-                [float(bit) for one in cells if (one.row, one.seed) == (row, seed)
+                [float(bit) for one in trials if (one.row, one.seed) == (row, seed)
                  for bit in one.right]
                 for seed in seeds
             ]
@@ -175,39 +174,39 @@ def test_what_belongs_together_gives_a_wider_interval() -> None:
 
 
 def test_no_difference_without_both_rows() -> None:
-    cells = cells_of("contrastive", (0,), 0.7)
+    trials = trials_of("contrastive", (0,), 0.7)
     nothing = ("contrastive", "linear probe"), ("random", "linear probe")
-    assert difference(cells, *nothing, question=QUESTION, recordings=recordings()) is None
-    both = [cell("contrastive", 0, 1, "1101"), cell("random", 0, 1, "1001")]
+    assert difference(trials, *nothing, question=QUESTION, recordings=recordings()) is None
+    both = [trial("contrastive", 0, 1, "1101"), trial("random", 0, 1, "1001")]
     one = {"fold 1": ["the same recording"] * 4}
     assert difference(both, *nothing, question=QUESTION, recordings=one) is None
 
 
-def made(kept: CellFile) -> CellFile:
+def made(kept: TrialFile) -> TrialFile:
     kept.maker({"command": "made up", "created": "then", "commit": "0"})
     kept.parts = {f"{QUESTION}: {name}": own for name, own in recordings().items()}
-    for one in (*cells_of("contrastive", (0,), 0.9), *cells_of("random", (0, 1), 0.4)):
+    for one in (*trials_of("contrastive", (0,), 0.9), *trials_of("random", (0, 1), 0.4)):
         kept.add(one)
     return kept
 
 
 def test_a_tables_file_is_its_own_memory(tmp_path: Path) -> None:
     path = tmp_path / "table-a4.json"
-    kept = made(CellFile(path))
+    kept = made(TrialFile(path))
     kept.write(assemble(TABLES["table-a4"], kept))
-    again = CellFile(path)
-    assert len(again.cells) == len(kept.cells)
-    assert all(again.has(one.key) for one in kept.cells)
+    again = TrialFile(path)
+    assert len(again.trials) == len(kept.trials)
+    assert all(again.has(one.key) for one in kept.trials)
     assert not again.has("another")
     assert again.content() == kept.content()
-    # The same place, measured with another network: the old cell gives way.
-    again.add(cell("random", 0, 1, "1" * 21, key="new"))
-    assert len(again.cells) == len(kept.cells)
+    # The same place, measured with another network: the old trial gives way.
+    again.add(trial("random", 0, 1, "1" * 21, key="new"))
+    assert len(again.trials) == len(kept.trials)
     assert again.has("new")
 
 
 def test_a_table_says_what_it_lacks_and_shows_the_papers_numbers(tmp_path: Path) -> None:
-    kept = made(CellFile(tmp_path / "table-a4.json"))
+    kept = made(TrialFile(tmp_path / "table-a4.json"))
     content = json.loads(json.dumps(assemble(TABLES["table-a4"], kept)))
     assert [QUESTION, "supervised", "linear probe"] in content["not_measured_yet"]
     assert [QUESTION, "contrastive", "linear probe"] not in content["not_measured_yet"]
@@ -221,16 +220,16 @@ def test_a_table_says_what_it_lacks_and_shows_the_papers_numbers(tmp_path: Path)
 
 
 def test_another_publications_figure_stands_in_a_row_of_its_own(tmp_path: Path) -> None:
-    kept = CellFile(tmp_path / "esc50-folds.json")
-    kept.add(cell("none", 0, 5, bits(0, 0.5), question="esc50, five folds", training="full"))
+    kept = TrialFile(tmp_path / "esc50-folds.json")
+    kept.add(trial("none", 0, 5, bits(0, 0.5), question="esc50, five folds", training="full"))
     text = str(paper_table(json.loads(json.dumps(assemble(TABLES["esc50-folds"], kept)))))
     assert re.search(r"EnvNet[^\n]* 44\.1 kHz .*0\.640 .*Tokozume and Harada 2017", text)
 
 
 def test_a_file_without_cells_is_refused(tmp_path: Path) -> None:
     (tmp_path / "x.json").write_text("{}")
-    with pytest.raises(AnalysisError, match="holds no table of cells"):
-        CellFile(tmp_path / "x.json")
+    with pytest.raises(AnalysisError, match="holds no table of trials"):
+        TrialFile(tmp_path / "x.json")
 
 
 def test_every_row_of_the_paper_has_a_place() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 from sonibook.metrics.intervals import wilson_interval
 from sonibook.plots.style import Grid, Value, grid
 from sonibook.replication.reported import Reported
-from sonibook.replication.table import Difference, Figure, Row
+from sonibook.replication.tables import Difference, Figure, Row
 
 #: Metrics in the order of the columns, with their headings.
 _METRICS = {"accuracy": "accuracy", "mAP": "mAP", "mAUC": "mAUC", "d_prime": "d′"}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sonibook.replication.claims import REGIMES, Claim
+from sonibook.replication.encoders import REGIMES
 from sonibook.replication.evidence import Evidence, ablation_score, by_regime, spread_over_layers
 from sonibook.replication.measures import Measure, minus, negative
-from sonibook.replication.verdict import Kind, Test
+from sonibook.replication.verdict import Claim, Kind, Test
 
 _FOLDS, _OWN, _SPEAKERS = "esc10, five folds", "fsdd, its own split", "fsdd, a speaker left out"
 _FORTY, _ONE = "esc40, trained on folds 1 to 4", "esc40, trained on fold 1"

@@ -7,7 +7,7 @@ from typing import Any
 
 from sonibook.analysis.result import Estimate
 from sonibook.analysis.stimulation import STIMULI, TAKEN
-from sonibook.replication.claims import REGIMES, UNTRAINED, Claim, nothing
+from sonibook.replication.encoders import REGIMES, UNTRAINED
 from sonibook.replication.evidence import (
     EVOLUTIONS,
     Evidence,
@@ -29,7 +29,7 @@ from sonibook.replication.measures import (
     over_seeds,
     size,
 )
-from sonibook.replication.verdict import Kind, Test
+from sonibook.replication.verdict import Claim, Kind, Test, nothing
 
 _ALL, _FIRST, _MIDDLE, _DEEP, _FIG1 = (
     range(1, 12), range(1, 4), range(3, 8), range(8, 12), (8, 9)

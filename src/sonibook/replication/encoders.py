@@ -12,6 +12,10 @@ from sonibook.model.encoder import CNN12
 
 Regime = Literal["random", "supervised", "contrastive"]
 
+#: The two regimes that the paper compares.
+REGIMES = ("supervised", "contrastive")
+#: Regimes of weights that have learned nothing, as tests name them.
+UNTRAINED = {"random": "random weights", "centred random": "centred random filters"}
 #: Of the encoders with random weights, which need no file.
 RANDOM_SEEDS = (0, 1, 2)
 #: What encoders must have been pretrained on: classes that transfer is not measured on.
@@ -20,19 +24,7 @@ PRETRAINED_ON = "esc40"
 
 @dataclass(frozen=True)
 class Pretrained:
-    """An encoder to start from.
-
-    Attributes
-    ----------
-    name : str
-        As `sonibook.load_encoder` knows it (of one that is not shipped, its file in a run's
-        folder), or such as "random:1".
-    regime : {"random", "supervised", "contrastive"}
-    seed : int
-    norm : str
-        The normalisation while it was pretrained.
-    width : float
-    """
+    """An encoder to start from."""
 
     name: str
     regime: Regime
@@ -70,18 +62,6 @@ def pretrained(checkpoints: Mapping[str, Path], *, width: float = 0.25) -> list[
 
     Others, such as one that has seen all 50 classes, are left out: what they know of the classes
     that transfer is measured on, they may have been told.
-
-    Parameters
-    ----------
-    checkpoints : mapping from str to Path
-        By name, such as `sonibook.model.checkpoint.shipped` gives.
-    width : float > 0
-        Of the random encoders. Pretrained ones of another width bring random ones of theirs.
-
-    Returns
-    -------
-    list of Pretrained
-        Random first, then supervised, then contrastive; the usual ones before others; by seed.
     """
     found = [Pretrained(f"random:{seed}", "random", seed, "none", width) for seed in RANDOM_SEEDS]
     regimes: dict[str, Regime] = {"cross_entropy": "supervised", "nt_xent": "contrastive"}

@@ -29,7 +29,7 @@ from sonibook.replication.measures import (
     over_layers,
     over_seeds,
 )
-from sonibook.replication.table import Difference
+from sonibook.replication.tables import Difference
 
 Kind = TypeVar("Kind", bound=Result)
 #: The results file of each regime's figure 5.
@@ -132,24 +132,7 @@ def regime_mean(
     condition: str = "",
     less: Iterable[int] = (),
 ) -> Measure | None:
-    """A regime's mean of a quantity over some layers.
-
-    Parameters
-    ----------
-    result : ResultTable or None
-    regime : str
-        As rows of the result name it.
-    quantity, condition : str
-    layers : iterable of int
-    less : iterable of int
-        Layers whose mean is taken away, network by network: seeds differ less in what lies
-        between their layers than in either.
-
-    Returns
-    -------
-    Measure or None
-        None where no network of that regime was measured.
-    """
+    """A regime's mean of a quantity over some layers."""
 
     def mean(rows: tuple[Row, ...], some: set[int]) -> Measure | None:
         return over_layers([of(row) for row in rows if row.layer in some])
@@ -175,25 +158,7 @@ def by_regime(
     *,
     less: Iterable[int] = (),
 ) -> Measure | None:
-    """A regime's mean of some measure over some layers.
-
-    Parameters
-    ----------
-    curves : mapping from str to rows
-        By network; each row has its ``layer``.
-    regime : str
-        As for `of_regime`.
-    layers : iterable of int
-    pick : callable
-        From a row to its estimate.
-    less : iterable of int
-        Layers whose mean is taken away, network by network: seeds differ less in what lies
-        between their layers than in either.
-
-    Returns
-    -------
-    Measure or None
-    """
+    """A regime's mean of some measure over some layers."""
 
     def mean(rows: list[Any], some: set[int]) -> Measure | None:
         return over_layers([of(pick(row)) for row in rows if row.layer in some])

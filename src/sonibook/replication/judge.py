@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from sonibook.analysis.result import Record
-from sonibook.replication.claims import Claim
 from sonibook.replication.claims_scores import SCORE_CLAIMS
 from sonibook.replication.claims_sounds import SOUND_CLAIMS
 from sonibook.replication.evidence import Evidence
-from sonibook.replication.verdict import Judgement, Test, judge
+from sonibook.replication.verdict import Claim, Judgement, Test, judge
 from sonibook.results import write_result
 
 #: All, in the paper's order.
@@ -67,16 +66,7 @@ def _judged(claim: Claim, evidence: Evidence) -> Judged:
 
 
 def claims_content(folder: str | Path) -> dict[str, Any]:
-    """What ``claims.json`` holds, without its provenance: JSON.
-
-    Parameters
-    ----------
-    folder : str or Path
-
-    Returns
-    -------
-    dict
-    """
+    """What ``claims.json`` holds, without its provenance: JSON."""
     judged = judge_claims(folder)
     return {
         "rule": "sonibook.replication.verdict: a test passes if its 95 % interval lies above zero.",
@@ -86,12 +76,5 @@ def claims_content(folder: str | Path) -> dict[str, Any]:
 
 
 def write_claims(folder: str | Path, *, command: str | None = None) -> None:
-    """Write ``claims.json`` into the folder whose results files it is made from.
-
-    Parameters
-    ----------
-    folder : str or Path
-    command : str or None
-        As for `sonibook.results.write_result`.
-    """
+    """Write ``claims.json`` into the folder whose results files it is made from."""
     write_result(Path(folder) / "claims.json", claims_content(folder), command=command)

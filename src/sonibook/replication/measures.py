@@ -148,18 +148,7 @@ def size(a: Measure | None) -> Measure | None:
 
 
 def of_regime(regime: str, networks: Mapping[str, Measure | None]) -> Measure | None:
-    """The measure of a regime, from those of networks by name.
-
-    Parameters
-    ----------
-    regime : {"contrastive", "supervised", "random", "centred random"}
-    networks : mapping from str to Measure or None
-
-    Returns
-    -------
-    Measure or None
-        None where there is no network of that regime.
-    """
+    """The measure of a regime, from those of networks by name."""
     return over_seeds(
         {_seed(name): one for name, one in networks.items() if _NAMES[regime].fullmatch(name)}
     )

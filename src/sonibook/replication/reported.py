@@ -10,24 +10,12 @@ from typing import Literal
 
 from sonibook.analysis.result import Record
 
-#: "linear probe" is fc-only by a logistic regression; see `sonibook.replication.transfer`.
+#: "linear probe" is fc-only by a logistic regression; see `sonibook.replication.trials`.
 Training = Literal["linear probe", "fc-only", "full"]
 
 
 class Reported(Record):
-    """A row of a table of the paper.
-
-    Attributes
-    ----------
-    row : str
-        What is told apart in this table: the start, or the augmentations.
-    training : {"fc-only", "full"}
-    metrics : dict of str to (float, float or None)
-        Mean and half of the 95 % interval, by name; None where the paper gives none. Shares and
-        accuracies lie in [0, 1].
-    source : str or None
-        The publication, where it is another one; such a row stands by itself.
-    """
+    """A row of a table of the paper."""
 
     row: str
     training: Training

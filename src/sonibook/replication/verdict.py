@@ -19,10 +19,12 @@ cannot be tested     what it takes is not here; the claim says what
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from sonibook.analysis.result import Record
+from sonibook.replication.evidence import Evidence
 from sonibook.replication.measures import Measure
 
 Verdict = Literal[
@@ -156,3 +158,25 @@ def _why(passed: Sequence[Test], failed: Sequence[Test], missing: Sequence[Test]
 
 def _listed(tests: Sequence[Test]) -> str:
     return ", ".join(one.says for one in tests)
+
+
+Tests = Callable[[Evidence], Iterator[Test]]
+
+
+def nothing(evidence: Evidence) -> Iterator[Test]:
+    """The tests of a claim that cannot be tested here."""
+    yield from ()
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper."""
+
+    name: str
+    where: str
+    says: str
+    tests: Tests
+    chapter: str
+    figure: str = ""
+    untestable: str = ""
+    would_change: str = "More seeds, and a network as large and as long trained as the paper's."

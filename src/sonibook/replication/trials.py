@@ -1,8 +1,7 @@
-"""Measures the cells of a table: linear probes, and training runs.
+"""What a table is made from: one trial for each start, seed, training and tested part.
 
-"linear probe" is fc-only with nothing left to choose: a logistic regression on the frozen
-encoder's mean block-11 features, its strength cross-validated in the training part. "fc-only" and
-"full" are training runs by the configurations in ``configs/mini``.
+A table's file holds its trials, so that it is its own memory: what was measured is not measured
+again, and what was interrupted goes on.
 """
 
 from __future__ import annotations
@@ -10,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -19,39 +19,209 @@ from numpy import ndarray
 from pydantic import ValidationError
 from scipy.special import softmax
 
-from sonibook.analysis.result import fingerprint
+from sonibook.analysis.result import Record, fingerprint
+from sonibook.datasets import Dataset, open_dataset
 from sonibook.datasets.base import FileDataset
+from sonibook.errors import AnalysisError
 from sonibook.metrics import multilabel_metrics, single_label_metrics
 from sonibook.model.checkpoint import load_classifier, read_card, save_checkpoint, shipped
-from sonibook.replication.cells import Cell
 from sonibook.replication.encoders import Pretrained
-from sonibook.replication.questions import Question
 from sonibook.replication.reported import Training
+from sonibook.results import write_result
 from sonibook.training.config import PRECISIONS, TrainConfig, load_config
 from sonibook.training.evaluate import predict
 from sonibook.training.loop import train as train_run
 from sonibook.training.probe import groups_of, linear_probe, mean_features
 
 
-def probe_cells(
-    encoder: Pretrained, question: Question, *, known: Sequence[str], made: int
-) -> Iterator[Cell]:
-    """A linear probe for each part of a question.
+class Trial(Record):
+    """One classifier, tested on one part.
 
-    Parameters
+    Attributes
     ----------
-    encoder : Pretrained
-    question : Question
-        Single-label.
-    known : sequence of str
-        Keys of cells that need not be measured.
+    key : str
+        What tells it from all others: a digest of the network, the training and the data.
+    row : str
+        What it started from: "none" (from scratch), or `Pretrained.row`.
+    network : str
+        The very network, such as "contrastive-1"; "none" from scratch.
+    seed : int
+        Of the network it started from, and of the classifier's training.
+    question : str
+        Such as "esc10, five folds": trials of one question are averaged over its parts.
+    training : {"linear probe", "fc-only", "full"}
+    tested : str
+        The part: "fold 5", "speaker jackson", "test".
+    clips : int
+        How many clips that part has.
+    metrics : dict of str to float
+        Such as ``accuracy``, ``mAP``, ``mAUC`` and ``d_prime``.
+    right : str or None
+        For each clip of the part, in order, "1" if it was named rightly, else "0".
+    settings : dict
+        Of the classifier: a strength of regularisation, or a configuration's name.
     made : int
-        As in `Cell`.
-
-    Yields
-    ------
-    Cell
+        Which of the table's provenances.
     """
+
+    key: str
+    row: str
+    network: str
+    seed: int
+    question: str
+    training: Training
+    tested: str
+    clips: int
+    metrics: dict[str, float]
+    right: str | None
+    settings: dict[str, Any]
+    made: int
+
+
+class TrialFile:
+    """The trials of one table, kept in its results file."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self.trials: list[Trial] = []
+        self.made: list[dict[str, Any]] = []
+        self.parts: dict[str, list[str]] = {}
+        self.before: dict[str, Any] = {}
+        if self.path.exists():
+            try:
+                self.before = json.loads(self.path.read_text(encoding="utf-8"))
+                self.trials = [Trial.model_validate(one) for one in self.before["trials"]]
+                self.made, self.parts = self.before["made"], self.before["parts"]
+            except (ValueError, KeyError, TypeError) as error:
+                raise AnalysisError(f"{path}: holds no table of trials ({error}).") from None
+
+    def has(self, key: str) -> bool:
+        """Whether a trial was measured already."""
+        return any(trial.key == key for trial in self.trials)
+
+    def add(self, trial: Trial) -> None:
+        """Take note of a trial; one of the same place in the table, made otherwise, gives way."""
+        place = _place(trial)
+        self.trials = [one for one in self.trials if _place(one) != place] + [trial]
+
+    def maker(self, provenance: dict[str, Any]) -> int:
+        """The number of a provenance, which trials refer to."""
+        for number, one in enumerate(self.made):
+            if {**one, "created": None} == {**provenance, "created": None}:
+                return number
+        self.made.append(provenance)
+        return len(self.made) - 1
+
+    def content(self) -> dict[str, Any]:
+        """The part of a results file that holds the trials."""
+        used = sorted({trial.made for trial in self.trials})
+        number = {old: new for new, old in enumerate(used)}
+        trials = [trial.model_copy(update={"made": number[trial.made]}) for trial in self.trials]
+        return {
+            "made": [self.made[old] for old in used],
+            "parts": self.parts,
+            "trials": [trial.model_dump(mode="json") for trial in sorted(trials, key=_place)],
+        }
+
+    def write(self, content: dict[str, Any]) -> None:
+        """Write the table: what was made of the trials, then the trials."""
+        write_result(self.path, {**content, **self.content()})
+
+
+def _place(trial: Trial) -> tuple[str, str, str, str, int, str]:
+    return trial.question, trial.training, trial.row, trial.network, trial.seed, trial.tested
+
+
+@dataclass(frozen=True)
+class Part:
+    """A tested part and what classifiers of it are trained on."""
+
+    name: str
+    train: dict[str, Any]
+    test: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A data set, divided."""
+
+    name: str
+    dataset: str
+    parts: tuple[Part, ...]
+    root: Path | None = field(default=None, compare=False)
+
+    def open(self, options: dict[str, Any]) -> Dataset:
+        """A part of the data set."""
+        return open_dataset(self.dataset, root=self.root, **options)
+
+    def recordings(self) -> dict[str, list[str]]:
+        """For each tested part, the recording that each clip is cut from.
+
+        Of ESC-50, whose file names say it, the source on Freesound; where a part is a speaker,
+        that speaker; else each clip is a recording of its own.
+        """
+        found = {}
+        for part in self.parts:
+            data = self.open(part.test)
+            if part.name.startswith("speaker "):
+                found[part.name] = [part.name] * len(data)
+            elif isinstance(data, FileDataset):
+                found[part.name] = [_recording(data.name, one.clip_id) for one in data.entries]
+            else:
+                found[part.name] = [f"{part.name} {number}" for number in range(len(data))]
+        return found
+
+
+def _recording(dataset: str, clip_id: str) -> str:
+    """The source on Freesound, the second part of a name such as 5-253085-A-0."""
+    return clip_id.split("-")[1] if dataset.startswith("esc") else clip_id
+
+
+def folds_of(dataset: str, root: Path | None) -> Question:
+    """ESC-50 or a subset of it, each fold tested in turn."""
+    parts = tuple(
+        Part(
+            f"fold {fold}",
+            {"folds": [other for other in range(1, 6) if other != fold]},
+            {"folds": [fold]},
+        )
+        for fold in range(1, 6)
+    )
+    return Question(f"{dataset}, five folds", dataset, parts, root)
+
+
+def speakers_of(dataset: str, root: Path | None) -> Question:
+    """Spoken digits, each speaker tested in turn."""
+    whole = open_dataset(dataset, root=root, split="all")
+    speakers = sorted(set(groups_of(whole) or ()))
+    parts = tuple(
+        Part(
+            f"speaker {one}",
+            {"split": "all", "speakers": [other for other in speakers if other != one]},
+            {"split": "all", "speakers": [one]},
+        )
+        for one in speakers
+    )
+    return Question(f"{dataset}, a speaker left out", dataset, parts, root)
+
+
+def split_of(
+    dataset: str,
+    root: Path | None,
+    *,
+    name: str = "its own split",
+    train: dict[str, Any] | None = None,
+    test: dict[str, Any] | None = None,
+) -> Question:
+    """One part: a data set's own split, or the one that options of ``train`` and ``test`` make."""
+    part = Part("test", train or {"split": "train"}, test or {"split": "test"})
+    return Question(f"{dataset}, {name}", dataset, (part,), root)
+
+
+def probe_trials(
+    encoder: Pretrained, question: Question, *, known: Sequence[str], made: int
+) -> Iterator[Trial]:
+    """A linear probe for each part of a question."""
     network = encoder.load()
     print_of = fingerprint(network)
     keys, together = {}, {}
@@ -88,7 +258,7 @@ def probe_cells(
         groups = together[part.name]
         probe = linear_probe(fitted, labels, asked, groups=groups, seed=encoder.seed)
         scores = asked @ probe.weight.T + probe.bias
-        yield Cell(
+        yield Trial(
             key=keys[part.name],
             row=encoder.row,
             network=encoder.label,
@@ -104,7 +274,7 @@ def probe_cells(
         )
 
 
-def run_cells(
+def run_trials(
     encoder: Pretrained | None,
     question: Question,
     config: Path,
@@ -116,34 +286,10 @@ def run_cells(
     known: Sequence[str],
     made: int,
     may_train: bool = True,
-) -> Iterator[Cell]:
+) -> Iterator[Trial]:
     """A training run for each part of a question.
 
     A shipped network that is this very run is taken as it is.
-
-    Parameters
-    ----------
-    encoder : Pretrained or None
-        What to start from; None for the configuration's own start, such as from scratch.
-    question : Question
-    config : Path
-        Of the run; its data's parts are replaced by the question's.
-    runs : Path
-        Where run folders go. What was interrupted there goes on.
-    row : str or None
-        The row; None for the encoder's, or "none" from scratch.
-    seed : int or None
-        Of the run; None for the encoder's.
-    changes : sequence of str
-        Further changes, as for `load_config`.
-    known, made
-        As for `probe_cells`. A run that is known in either precision is not made.
-    may_train : bool
-        False leaves out what would have to be trained.
-
-    Yields
-    ------
-    Cell
     """
     own_seed = seed if seed is not None else 0 if encoder is None else encoder.seed
     label = row if row is not None else "none" if encoder is None else encoder.row
@@ -174,7 +320,7 @@ def run_cells(
         network, data = load_classifier(ready), question.open(part.test)
         scores, targets = predict(network, data, least_length=network.encoder.least_length)
         single = data.task == "single-label"
-        yield Cell(
+        yield Trial(
             key=keys[experiment.optimiser.precision],
             row=label,
             network=name,
