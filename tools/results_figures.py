@@ -71,18 +71,22 @@ def _trained(settings: Settings) -> dict[str, nn.Module]:
     return {one.name: one.load() for one in settings.encoders() if one.regime != "random"}
 
 
-def _compared(settings: Settings) -> dict[str, nn.Module]:
-    """The pretrained encoders, and random ones of the seeds that analyses do not add themselves."""
-    random = {f"random weights-{one.seed}": one.load() for one in _random(settings) if one.seed}
-    return {**_trained(settings), **random}
-
-
 def _networks(settings: Settings) -> list[Network]:
-    """The pretrained encoders, and random ones of two kinds, as `Network`.
+    """The pretrained encoders, and random ones of two kinds.
 
     He weights of the seeds that analyses do not add themselves; and centred and scaled filters, as
     weight standardisation makes them.
     """
+    found = _compared(settings)
+    for seed in RANDOM_SEEDS[: settings.how_much.seeds]:
+        module = CNN12(width=0.25, norm="weight", seed=seed).fold().eval()
+        name = "centred random" + (f"-{seed}" if seed else "")
+        found.append(Network(name, module, "centred random", seed))
+    return found
+
+
+def _compared(settings: Settings) -> list[Network]:
+    """The pretrained encoders, and ones of He weights."""
     found = []
     for encoder in settings.encoders():
         if encoder.regime != "random":
@@ -90,10 +94,6 @@ def _networks(settings: Settings) -> list[Network]:
         elif encoder.seed:
             name = f"random weights-{encoder.seed}"
             found.append(Network(name, encoder.load(), "random", encoder.seed, baseline=True))
-    for seed in RANDOM_SEEDS[: settings.how_much.seeds]:
-        module = CNN12(width=0.25, norm="weight", seed=seed).fold().eval()
-        name = "centred random" + (f"-{seed}" if seed else "")
-        found.append(Network(name, module, "centred random", seed))
     return found
 
 
@@ -217,7 +217,10 @@ FIGURES: dict[str, Measure] = {
 #: The networks that each is measured on, which tell whether it is up to date.
 NETWORKS_OF: dict[str, Callable[[Settings], dict[str, nn.Module]]] = {
     **dict.fromkeys(FIGURES, _beside_centred),
-    **dict.fromkeys(("figure-4-in-domain", "figure-4-out-of-domain"), _compared),
+    **dict.fromkeys(
+        ("figure-4-in-domain", "figure-4-out-of-domain"),
+        lambda settings: {network.name: network.module for network in _compared(settings)},
+    ),
     "figure-6": _trained,
     "figure-b3": _trained,
     "figure-5": _kept_of("contrastive"),

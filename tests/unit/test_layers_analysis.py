@@ -14,8 +14,8 @@ from sklearn.preprocessing import StandardScaler
 from torch import nn
 
 from sonibook.analysis.ablation import ablate
-from sonibook.analysis.layers import LayerResult, layer_importances
-from sonibook.analysis.trained_depth import read_trained
+from sonibook.analysis.layers import LayerResult, layer_importances, read_trained
+from sonibook.analysis.result import Row
 from sonibook.audio import write_wav
 from sonibook.cli import main
 from sonibook.datasets import open_dataset
@@ -25,7 +25,7 @@ from sonibook.errors import AnalysisError, DatasetError
 from sonibook.metrics import runs_interval, wilson_interval
 from sonibook.model.checkpoint import save_checkpoint
 from sonibook.model.encoder import CNN12
-from sonibook.plots.layers import layers_figure
+from sonibook.plots.features import layers_figure
 from sonibook.results import write_result
 from sonibook.training.probe import STRENGTHS, linear_probe, mean_features, probed
 
@@ -92,30 +92,39 @@ def search(splits):
     )
 
 
+def probes(result: LayerResult, network: str) -> tuple[Row, ...]:
+    return result.select(network=network, quantity="accuracy", condition="probe")
+
+
+def assert_above(result: LayerResult, network: str, random: str) -> None:
+    """How much more accurate a network's probes are than those of random weights."""
+    rows = result.select(network=network, quantity="above random")
+    own = zip(rows, probes(result, network), probes(result, random), strict=True)
+    for above, mine, theirs in own:
+        assert above.mean == pytest.approx(mine.mean - theirs.mean)
+
+
 def test_every_layer_is_probed_as_by_hand():
     training, data, network = Tones("train", 30), Tones("test", 21), own_network()
     result = layer_importances({"own": network}, data, training=training)
-    assert [curve.network for curve in result.curves] == ["own", "random weights"]
-    assert result.chance == pytest.approx(1 / 3)
+    assert result.names() == ["own", "random weights"]
+    assert result.row("accuracy", condition="chance").mean == pytest.approx(1 / 3)
     truth = np.arange(21) % 3
-    for one in result.curves[0].layers:
+    for one in probes(result, "own"):
         model = search(StratifiedKFold(5, shuffle=True, random_state=0))
         model.fit(features(network, training, one.layer), np.arange(30) % 3)
         right = model.predict(features(network, data, one.layer)) == truth
-        assert one.accuracy.mean == pytest.approx(right.mean())
+        assert one.mean == pytest.approx(right.mean())
         low, high = wilson_interval(int(right.sum()), 21)
-        assert (one.accuracy.low, one.accuracy.high) == (low, high)
-    own, random = (curve.layers for curve in result.curves)
-    for mine, theirs in zip(own, random, strict=True):
-        difference = mine.accuracy.mean - theirs.accuracy.mean
-        assert mine.above_random.mean == pytest.approx(difference)
-        assert theirs.above_random is None
+        assert (one.low, one.high) == (low, high)
+    assert_above(result, "own", "random weights")
+    assert {row.network for row in result.select(quantity="above random")} == {"own"}
 
 
 def test_groups_are_left_out_in_turn(grouped):
     network = own_network()
     result = layer_importances({"own": network}, grouped)
-    assert result.trained_on == "each group left out in turn"
+    assert result.settings["trained_on"] == "each group left out in turn"
     x = features(network, grouped, 2)
     y = np.array([clip.labels[0] for clip in grouped])
     groups = np.array([entry.group for entry in grouped.entries])
@@ -125,20 +134,17 @@ def test_groups_are_left_out_in_turn(grouped):
         model = search(GroupKFold(2))
         model.fit(x[~out], y[~out], groups=groups[~out])
         right += int((model.predict(x[out]) == y[out]).sum())
-    assert result.curves[0].layers[1].accuracy.mean == pytest.approx(right / len(y))
+    assert probes(result, "own")[1].mean == pytest.approx(right / len(y))
 
 
 def test_networks_of_two_shapes_each_have_random_weights():
     networks = {"own": own_network(), "CNN12": CNN12(width=1 / 16, depth=3, seed=0).eval()}
     result = layer_importances(networks, Tones("test", 12), training=Tones("train", 12))
-    names = [curve.network for curve in result.curves]
-    assert names == ["own", "CNN12", "random weights (own)", "random weights (CNN12)"]
-    curves = {curve.network: curve.layers for curve in result.curves}
-    assert [len(curve) for curve in curves.values()] == [4, 3, 4, 3]
+    names = ["own", "CNN12", "random weights (own)", "random weights (CNN12)"]
+    assert result.names() == names
+    assert [len(probes(result, name)) for name in names] == [4, 3, 4, 3]
     for name in networks:
-        for mine, theirs in zip(curves[name], curves[f"random weights ({name})"], strict=True):
-            difference = mine.accuracy.mean - theirs.accuracy.mean
-            assert mine.above_random.mean == pytest.approx(difference)
+        assert_above(result, name, f"random weights ({name})")
 
 
 def test_it_is_the_same_resumed_and_with_two_processes(grouped, tmp_path):
@@ -173,8 +179,8 @@ def test_training_runs_are_read(tmp_path):
         tmp_path / "one.json", {"test": {"accuracy": 0.75}, "test_clips": 80, "config": config}
     )
     one = read_trained(tmp_path / "one.json")
-    assert (one.curve, one.layer) == ("contrastive", 3)
-    assert (one.accuracy.low, one.accuracy.high) == wilson_interval(60, 80)
+    assert (one.network, one.layer) == ("contrastive", 3)
+    assert (one.low, one.high) == wilson_interval(60, 80)
     seeds = {"accuracy": {"values": [0.7, 0.75, 0.8]}}
     content = {
         "metrics": seeds,
@@ -184,10 +190,10 @@ def test_training_runs_are_read(tmp_path):
     write_result(tmp_path / "three.json", content)
     three = read_trained(tmp_path / "three.json")
     assert three.layer == 11
-    assert three.accuracy.mean == pytest.approx(0.75)
-    assert (three.accuracy.low, three.accuracy.high) == runs_interval([0.7, 0.75, 0.8])
+    assert three.mean == pytest.approx(0.75)
+    assert (three.low, three.high) == runs_interval([0.7, 0.75, 0.8])
     (tmp_path / "other.json").write_text(json.dumps({"loss": 1}))
-    with pytest.raises(AnalysisError, match=r"other\.json: is no metrics\.json"):
+    with pytest.raises(AnalysisError, match=r"other\.json: is not metrics\.json"):
         read_trained(tmp_path / "other.json")
     with pytest.raises(AnalysisError, match="cannot be read"):
         read_trained(tmp_path / "none.json")
@@ -209,9 +215,13 @@ def test_figure_and_file(tmp_path):
     result.write(tmp_path / "result.json")
     assert LayerResult.read(tmp_path / "result.json") == result
     picture = layers_figure(result, result)
-    labels = [text.get_text() for text in picture.figure.axes[1].get_legend().get_texts()]
+    labels = [text.get_text() for text in picture.figure.legends[0].get_texts()]
     assert labels == ["own, probe", "random weights, probe", "He weights, trained whole", "chance"]
-    assert picture.alt.count("Accuracy of linear probes") == 2
+    for axes in picture.figure.axes:
+        np.testing.assert_allclose(
+            axes.lines[0].get_ydata(), [row.mean for row in probes(result, "own")]
+        )
+    assert picture.alt.count("own, probe: ") == 2
 
 
 def test_the_command_draws_one_result_beside_another(tmp_path, data_root):

@@ -7,8 +7,9 @@ trained network adds to that has been learned. All layers come from one forward 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Literal, Unpack
 
 import numpy as np
@@ -18,99 +19,42 @@ from numpy import ndarray
 from torch import nn
 from tqdm.auto import tqdm
 
-from sonibook.analysis.baselines import is_baseline, with_random_weights
+from sonibook.analysis.measure import Measured, measure_clips
+from sonibook.analysis.networks import Network, Networks, with_random_weights
 from sonibook.analysis.parts import Chunk
-from sonibook.analysis.result import Estimate, Measured, Record, Result, estimate, key_of
-from sonibook.analysis.stream import Streaming, gather, stream
-from sonibook.analysis.trained_depth import TrainedDepth
+from sonibook.analysis.result import ResultTable, Row, estimate
+from sonibook.analysis.stream import Streaming
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError
-from sonibook.metrics import wilson_interval
+from sonibook.metrics import runs_interval, wilson_interval
 from sonibook.model.stack import blocks_of
 from sonibook.training.probe import groups_of, linear_probe
+from sonibook.untrusted import read_json
 
-_LEFT_OUT = "each group left out in turn"
-
-
-class LayerImportance(Record):
-    """A linear probe on one layer.
-
-    Attributes
-    ----------
-    layer : int
-    accuracy : Estimate
-        With Wilson's interval.
-    above_random : Estimate or None
-        How much more often it is right than the probe on the same layer with random weights, clip
-        by clip; None for random weights themselves.
-    """
-
-    layer: int
-    accuracy: Estimate
-    above_random: Estimate | None
+#: From the features' name to which clips a probe on them names rightly.
+_Right = Callable[[str], Bool[ndarray, " clips"]]
 
 
-class NetworkImportances(Record):
-    """The layers of one network.
+class LayerResult(ResultTable):
+    """What probes on each layer name rightly; make it with `layer_importances`.
 
-    Attributes
-    ----------
-    network : str
-    baseline : bool
-        Whether it has random weights.
-    layers : tuple of LayerImportance
-    """
-
-    network: str
-    baseline: bool
-    layers: tuple[LayerImportance, ...]
-
-
-class LayerResult(Result):
-    """What `layer_importances` found.
-
-    Attributes
-    ----------
-    chance : float
-    trained_on : str
-        The split that probes were fitted to; or that each group was left out in turn.
-    curves : tuple of NetworkImportances
-        The networks as given, then their baselines.
-    trained : tuple of TrainedDepth
-        Networks of some depths that were trained or fine-tuned whole, to set beside them.
+    Its quantity is ``accuracy``, in [0, 1]: under the condition ``probe``, of linear probes, with
+    Wilson's interval; under ``trained whole``, of networks of that depth, whose name says what they
+    started from; and of no network, under ``chance``. ``above random`` is how much more often a
+    probe is right than the one on the same layer with random weights, clip by clip. The setting
+    ``trained_on`` is the split that probes were fitted to, or says that each group was left out.
     """
 
     analysis: Literal["layers"] = "layers"
-    chance: float
-    trained_on: str
-    curves: tuple[NetworkImportances, ...]
-    trained: tuple[TrainedDepth, ...] = ()
-
-
-@dataclass(frozen=True)
-class _MeanMaps:
-    """Every layer's feature maps, averaged over each clip."""
-
-    networks: dict[str, nn.Module]
-
-    def __call__(self, clips: Sequence[Clip]) -> dict[str, ndarray]:
-        rows: dict[str, list[ndarray]] = {}
-        for clip in clips:
-            for name, network in self.networks.items():
-                with torch.no_grad():
-                    maps = FeatureMaps(network, clip.waveform).maps
-                for layer, one in enumerate(maps, start=1):
-                    rows.setdefault(f"{layer} {name}", []).append(one[0].mean(dim=1).numpy())
-        return {key: np.stack(row) for key, row in rows.items()}
 
 
 def layer_importances(
-    networks: Mapping[str, nn.Module],
+    networks: Networks,
     data: Dataset,
     *,
     training: Dataset | None = None,
-    trained: Sequence[TrainedDepth] = (),
+    trained: Sequence[Row] = (),
     seed: int = 0,
     **streaming: Unpack[Streaming],
 ) -> LayerResult:
@@ -118,20 +62,20 @@ def layer_importances(
 
     Parameters
     ----------
-    networks : mapping from str to torch.nn.Module
-        By name; each as `sonibook.model.stack.blocks_of` takes it, in `eval` mode.
+    networks : mapping from str to torch.nn.Module, or sequence of Network
+        In `eval` mode.
     data : Dataset
         Single-label: the clips to name.
     training : Dataset or None
         What probes are fitted to. None leaves out each group of `data` in turn (of ESC-50 the
         fold, of FSDD the speaker), and names its clips by a probe fitted to the others.
-    trained : sequence of TrainedDepth
-        Of training runs; see `read_trained`. Handed on into the result.
+    trained : sequence of Row
+        Of training runs, to set beside the probes; see `read_trained`.
     seed : int >= 0
         Of the random weights, the probes and the intervals.
     **streaming
-        As for `stream`; `limit` for each of the two data sets. What resumes is the forward
-        pass; the probes are fitted anew.
+        As for `sonibook.analysis.stream.stream`; `limit` for each of the two data sets. What
+        resumes is the forward pass; the probes are fitted anew.
 
     Returns
     -------
@@ -154,52 +98,87 @@ def layer_importances(
             f"{training.name} and {data.name} have different classes: probes fitted to one cannot "
             "name those of the other."
         )
-    everything = with_random_weights(networks, seed=seed)
-    trained_on = _LEFT_OUT if training is None else training.split
-    settings: dict[str, Any] = {"seed": seed, "trained_on": trained_on}
-    key = key_of("layers", everything, settings)
+    every = with_random_weights(networks, seed=seed)
+    trained_on = "each group left out in turn" if training is None else training.split
+    settings = {"seed": seed, "trained_on": trained_on}
 
-    def features(part: Dataset) -> Chunk:
-        work = _MeanMaps(everything)
-        return gather(stream(work, part, key=key, description=part.split, **streaming))
+    def features(part: Dataset) -> tuple[Chunk, dict[str, Any]]:
+        return measure_clips("layers", _mean_maps, every, part, settings=settings, **streaming)
 
-    tested = features(data)
-    probe = (
+    tested, fields = features(data)
+    right = (
         _leaving_out(data, tested, seed=seed)
         if training is None
-        else _fitted_to(training, features(training), data, tested, seed=seed)
+        else _fitted_to(training, features(training)[0], data, tested, seed=seed)
     )
-    depths = {name: len(blocks_of(network)) for name, network in everything.items()}
-    right = {
-        (name, layer): probe(f"{layer} {name}")
-        for name, depth in depths.items()
-        for layer in tqdm(range(1, depth + 1), desc=f"probes {name}", disable=None, leave=False)
+    chance = Row(
+        quantity="accuracy",
+        condition="chance",
+        mean=1 / len(data.classes),
+        low=None,
+        high=None,
+        clips=len(tested.clip_ids),
+    )
+    rows = (*_probed(every, right, seed=seed), *trained, chance)
+    return LayerResult(**fields, rows=rows)
+
+
+def _mean_maps(network: nn.Module, clips: Sequence[Clip]) -> Measured:
+    """Every layer's feature maps, averaged over each clip."""
+    with torch.no_grad():
+        passes = [FeatureMaps(network, clip.waveform).maps for clip in clips]
+    return {
+        f"layer {layer}": np.stack([one[0].mean(dim=1).numpy() for one in maps])
+        for layer, maps in enumerate(zip(*passes, strict=True), start=1)
     }
-    curves = tuple(
-        NetworkImportances(
-            network=name,
-            baseline=is_baseline(name),
-            layers=tuple(
-                LayerImportance(
-                    layer=layer,
-                    accuracy=_accuracy(right[name, layer]),
-                    above_random=None
-                    if is_baseline(name)
-                    else _above(right[name, layer], right[_twin(name, everything), layer], seed),
-                )
-                for layer in range(1, depth + 1)
-            ),
-        )
-        for name, depth in depths.items()
-    )
-    return LayerResult(
-        **key,
-        data=Measured.of(data, clips=len(tested.clip_ids), skipped=tested.skipped),
-        chance=1 / len(data.classes),
-        trained_on=trained_on,
-        curves=curves,
-        trained=tuple(trained),
-    )
+
+
+def _probed(networks: Sequence[Network], right: _Right, *, seed: int) -> Iterator[Row]:
+    """The rows of probes on every layer of every network."""
+    found = {
+        network.name: [
+            right(json.dumps([network.name, f"layer {layer}", ""]))
+            for layer in tqdm(
+                range(1, len(blocks_of(network.module)) + 1),
+                desc=f"probes {network.name}",
+                disable=None,
+                leave=False,
+            )
+        ]
+        for network in networks
+    }
+    for network in networks:
+        clips = len(found[network.name][0])
+        for layer, own in enumerate(found[network.name], start=1):
+            low, high = wilson_interval(int(own.sum()), clips)
+            yield Row(
+                **network.identity,
+                layer=layer,
+                quantity="accuracy",
+                condition="probe",
+                mean=float(own.mean()),
+                low=low,
+                high=high,
+                clips=clips,
+            )
+    for network in networks:
+        if network.baseline:
+            continue
+        pairs = zip(found[network.name], found[_twin(network, networks)], strict=True)
+        for layer, (own, by_random) in enumerate(pairs, start=1):
+            above = estimate(own.astype(float) - by_random, seed=seed)
+            yield Row(
+                **network.identity, layer=layer, quantity="above random", **above.model_dump()
+            )
+
+
+def _twin(network: Network, networks: Sequence[Network]) -> str:
+    """The last network of the same shape: the one with random weights."""
+
+    def shape(one: Network) -> list[Any]:
+        return [(block.conv.weight.shape, block.pool) for block in blocks_of(one.module)]
+
+    return [one.name for one in networks if shape(one) == shape(network)][-1]
 
 
 def _labels(data: Dataset, measured: Chunk) -> Int[ndarray, " clips"]:
@@ -216,8 +195,7 @@ def _groups(data: Dataset, measured: Chunk, *, tested: Dataset | None = None) ->
 
 def _fitted_to(
     training: Dataset, seen: Chunk, data: Dataset, tested: Chunk, *, seed: int
-) -> Callable[[str], Bool[ndarray, " clips"]]:
-    """From the features' name to which clips a probe fitted to a training part names rightly."""
+) -> _Right:
     labels, truth = _labels(training, seen), _labels(data, tested)
     groups = _groups(training, seen, tested=data)
 
@@ -230,10 +208,8 @@ def _fitted_to(
     return right
 
 
-def _leaving_out(
-    data: Dataset, tested: Chunk, *, seed: int
-) -> Callable[[str], Bool[ndarray, " clips"]]:
-    """The same, where each group's clips are named by a probe fitted to the other groups."""
+def _leaving_out(data: Dataset, tested: Chunk, *, seed: int) -> _Right:
+    """Where each group's clips are named by a probe fitted to the other groups."""
     labels, groups = _labels(data, tested), _groups(data, tested)
     if groups is None:
         raise AnalysisError(
@@ -259,21 +235,55 @@ def _leaving_out(
     return right
 
 
-def _twin(name: str, networks: Mapping[str, nn.Module]) -> str:
-    """The last network of the same shape: the one with random weights."""
-    shapes = {
-        one: [(block.conv.weight.shape, block.pool) for block in blocks_of(network)]
-        for one, network in networks.items()
-    }
-    return [one for one, shape in shapes.items() if shape == shapes[name]][-1]
+def read_trained(path: str | Path) -> Row:
+    """What a training run, or one with several seeds, wrote as its ``metrics.json``.
+
+    Parameters
+    ----------
+    path : str or Path
+
+    Returns
+    -------
+    Row
+        Its network is what the run started from: a checkpoint, or ``"He weights"``. Of one run the
+        interval is Wilson's over clips, of several the t interval of their mean.
+
+    Raises
+    ------
+    AnalysisError
+        If there is no such file, or it holds no accuracy.
+    """
+    try:
+        content = read_json(path)
+        encoder, clips = content["config"]["encoder"], content["test_clips"]
+        start, depth = encoder["start"], encoder["depth"]
+        values = (
+            content["metrics"]["accuracy"]["values"]
+            if "metrics" in content
+            else [content["test"]["accuracy"]]
+        )
+    except (OSError, ValueError) as error:
+        raise AnalysisError(f"{path}: cannot be read as JSON ({error}).") from None
+    except (KeyError, TypeError):
+        raise AnalysisError(f"{path}: is not metrics.json of a run that names classes.") from None
+    mean = sum(values) / len(values)
+    low, high = (
+        wilson_interval(round(mean * clips), clips) if len(values) == 1 else runs_interval(values)
+    )
+    name = "He weights" if start is None else _title(Path(start))
+    return Row(
+        network=name,
+        regime=name,
+        layer=11 if depth is None else depth,
+        quantity="accuracy",
+        condition="trained whole",
+        mean=mean,
+        low=low,
+        high=high,
+        clips=clips,
+    )
 
 
-def _accuracy(right: Bool[ndarray, " clips"]) -> Estimate:
-    low, high = wilson_interval(int(right.sum()), len(right))
-    return Estimate(mean=float(right.mean()), low=low, high=high, clips=len(right))
-
-
-def _above(
-    right: Bool[ndarray, " clips"], by_random: Bool[ndarray, " clips"], seed: int
-) -> Estimate:
-    return estimate(right.astype(float) - by_random, seed=seed)
+def _title(start: Path) -> str:
+    """Of a checkpoint or configuration; a run's own file is called after its folder."""
+    return start.parent.name if start.stem == "encoder" and start.parent.name else start.stem

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from sonibook.analysis.layers import LayerResult
 from sonibook.analysis.selectivity import SelectivityResult
 from sonibook.plots.curves import Panel, figure_over_layers
 from sonibook.plots.style import Picture
@@ -39,3 +40,30 @@ def selectivity_figure(result: SelectivityResult, *, drawn: bool = False) -> Pic
     filters = "filters drawn at random" if drawn else "most active filters"
     what = f"Spectra of the sonifications of {filters}, and shares of maps and steps that are live"
     return figure_over_layers(result, panels, what=what, columns=3)
+
+
+def layers_figure(*results: LayerResult) -> Picture:
+    """Draw accuracy against truncation depth, a panel for each data set, with random weights.
+
+    Parameters
+    ----------
+    *results : LayerResult
+        One or more, such as in-domain and out-of-domain.
+
+    Returns
+    -------
+    Picture
+    """
+    panels = [
+        Panel(
+            "accuracy",
+            "accuracy",
+            conditions=("probe", "trained whole"),
+            references=("chance",),
+            title=f"{result.data.dataset} ({result.data.split})",
+            options={"ylim": (0.0, 1.0)},
+            result=result,
+        )
+        for result in results
+    ]
+    return figure_over_layers(results[0], panels, what="Accuracy of linear probes")

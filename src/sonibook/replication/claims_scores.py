@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from sonibook.replication.encoders import REGIMES
-from sonibook.replication.evidence import Evidence, ablation_score, by_regime, spread_over_layers
+from sonibook.replication.evidence import Evidence, ablation_score, regime_mean, spread_over_layers
 from sonibook.replication.measures import Measure, minus, negative
 from sonibook.replication.verdict import Claim, Kind, Test
 
@@ -24,8 +24,8 @@ def _test(
 def _layers(
     evidence: Evidence, domain: str, regime: str, layers: range, less: range = range(0)
 ) -> Measure | None:
-    curves = evidence.importances[domain]
-    return by_regime(curves, regime, layers, lambda row: row.accuracy, less=less)
+    found = evidence.importances[domain]
+    return regime_mean(found, regime, "accuracy", layers, condition="probe", less=less)
 
 
 def _above(evidence: Evidence, domain: str, regime: str, layers: range) -> Measure | None:

@@ -88,14 +88,12 @@ class Evidence:
         return {regime: self._read(EvolutionResult, name) for regime, name in EVOLUTIONS.items()}
 
     @cached_property
-    def importances(self) -> dict[str, dict[str, list[Any]]]:
-        """Layers by network, of figure 4, in-domain and out-of-domain."""
-        found = {}
-        for domain in ("in-domain", "out-of-domain"):
-            result = self._read(LayerResult, f"figure-4-{domain}")
-            curves = () if result is None else result.curves
-            found[domain] = {one.network: [*one.layers] for one in curves}
-        return found
+    def importances(self) -> dict[str, LayerResult | None]:
+        """Figure 4, in-domain and out-of-domain."""
+        return {
+            domain: self._read(LayerResult, f"figure-4-{domain}")
+            for domain in ("in-domain", "out-of-domain")
+        }
 
     def ablation(self, name: str = "figure-6") -> AblationResult | None:
         """Figure 6, of probed networks ("figure-6") or those trained whole ("figure-6-full")."""

@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from sonibook.analysis.activations import ActivationsResult
     from sonibook.analysis.evolution import EvolutionResult
     from sonibook.analysis.explanation_comparison import ExplanationResult
-    from sonibook.analysis.layers import LayerResult
     from sonibook.analysis.sanity import SanityResult
     from sonibook.analysis.separation_result import SeparationResult
     from sonibook.analysis.ways import WaysResult
@@ -164,9 +163,8 @@ def layers(
     Probes see each layer's mean feature maps. They are fitted to split train, or to the folds
     that are not measured on.
     """
-    from sonibook.analysis.layers import LayerResult, layer_importances
-    from sonibook.analysis.trained_depth import read_trained
-    from sonibook.plots.layers import layers_figure
+    from sonibook.analysis.layers import LayerResult, layer_importances, read_trained
+    from sonibook.plots.features import layers_figure
 
     if leave_one_out and (asked.part["split"] or asked.part["folds"]):
         raise typer.BadParameter(
@@ -179,25 +177,11 @@ def layers(
     earlier = [LayerResult.read(path) for path in beside or ()]
     runs = [read_trained(path) for path in trained or ()]
     result = layer_importances(
-        asked.modules, data, training=training, trained=runs, seed=asked.seed, **asked.streaming
+        asked.networks, data, training=training, trained=runs, seed=asked.seed, **asked.streaming
     )
-    header = ["layer", "network", "accuracy", "low", "high", "above random", "low", "high"]
-    typer.echo(table(header, _layer_rows(result)))
-    asked.finish(result, lambda own: layers_figure(*earlier, own))
-
-
-def _layer_rows(result: LayerResult) -> list[list[object]]:
-    rows: list[list[object]] = [[None, "chance", result.chance, *[None] * 5]]
-    for run in result.trained:
-        whole = run.accuracy
-        title = f"{run.curve}, trained whole"
-        rows.append([run.layer, title, whole.mean, whole.low, whole.high, *[None] * 3])
-    for curve in result.curves:
-        for one in curve.layers:
-            own, above = one.accuracy, one.above_random
-            ends = [None] * 3 if above is None else [above.mean, above.low, above.high]
-            rows.append([one.layer, curve.network, own.mean, own.low, own.high, *ends])
-    return rows
+    asked.finish(
+        result, lambda own: layers_figure(*earlier, own), show=["accuracy", "above random"]
+    )
 
 
 @analysis(
