@@ -21,13 +21,13 @@ import yaml
 from numpy import ndarray
 
 #: Characters of the longest YAML that is read: PyYAML takes seconds for each hundred thousand.
-LONGEST_YAML = 100_000
+_LONGEST_YAML = 100_000
 #: Bytes of the longest JSON that is read. Python needs up to ten for each.
-LONGEST_JSON = 50_000_000
+_LONGEST_JSON = 50_000_000
 #: Lists and objects in one JSON, of 64 bytes even where they are empty, and how deep they may nest.
-MOST_IN_JSON, DEEPEST_JSON = 1_000_000, 100
+_MOST_IN_JSON, _DEEPEST_JSON = 1_000_000, 100
 #: Characters of a row of a table, and of all of its rows.
-LONGEST_ROW, LONGEST_CSV = 100_000, 1_000_000_000
+_LONGEST_ROW, _LONGEST_CSV = 100_000, 1_000_000_000
 _JSON_STRUCTURE = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]|[\]}]', re.DOTALL)
 
 
@@ -60,11 +60,11 @@ def parse_yaml(text: str) -> Any:
     Raises
     ------
     ValueError
-        If it is not YAML, longer than `LONGEST_YAML`, nested too deeply, gives a key twice or
-        refers to its own parts.
+        If it is not YAML, longer than 100,000 characters, nested too deeply, gives a key twice
+        or refers to its own parts.
     """
-    if len(text) > LONGEST_YAML:
-        raise ValueError(f"it is longer than {LONGEST_YAML:,} characters")
+    if len(text) > _LONGEST_YAML:
+        raise ValueError(f"it is longer than {_LONGEST_YAML:,} characters")
     try:
         return yaml.load(text, Loader=_PlainLoader)  # noqa: S506 - a SafeLoader with less
     except RecursionError:
@@ -88,13 +88,13 @@ def parse_json(text: str | bytes) -> Any:
     Raises
     ------
     ValueError
-        If it is not JSON, gives a key twice, is longer than `LONGEST_JSON`, holds more lists and
-        objects than `MOST_IN_JSON`, or nests them deeper than `DEEPEST_JSON`.
+        If it is not JSON, gives a key twice, is longer than 50,000,000 characters, holds more
+        than 1,000,000 lists and objects, or nests them more than 100 deep.
     """
     _check_length(len(text))
     if isinstance(text, bytes):
         text = text.decode("utf-8")
-    if text.count("[") + text.count("{") > DEEPEST_JSON:
+    if text.count("[") + text.count("{") > _DEEPEST_JSON:
         _check_structure(text)
     return json.loads(text, object_pairs_hook=_as_dict)
 
@@ -106,8 +106,8 @@ def read_json(path: str | Path) -> Any:
 
 
 def _check_length(length: int) -> None:
-    if length > LONGEST_JSON:
-        raise ValueError(f"it is longer than {LONGEST_JSON:,} characters")
+    if length > _LONGEST_JSON:
+        raise ValueError(f"it is longer than {_LONGEST_JSON:,} characters")
 
 
 def _check_structure(text: str) -> None:
@@ -119,29 +119,28 @@ def _check_structure(text: str) -> None:
                 count, depth = count + 1, depth + 1
             case "]" | "}":
                 depth -= 1
-        if depth > DEEPEST_JSON:
+        if depth > _DEEPEST_JSON:
             raise ValueError("it is nested too deeply")
-        if count > MOST_IN_JSON:
-            raise ValueError(f"it holds more than {MOST_IN_JSON:,} lists and objects")
+        if count > _MOST_IN_JSON:
+            raise ValueError(f"it holds more than {_MOST_IN_JSON:,} lists and objects")
 
 
 def read_csv(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The rows of a comma-separated UTF-8 table, with the number of the line each ends in.
 
     Spaces after a comma are passed over. Raises OSError where the file cannot be read, and
-    ValueError where it is not such a text, or a row is longer than `LONGEST_ROW` or all than
-    `LONGEST_CSV`.
+    ValueError where it is not such a text, or a row or all of them are too long.
     """
     row_start = position = 0
 
     def lines() -> Iterator[str]:
         nonlocal position
-        while line := file.readline(LONGEST_ROW + 1):
+        while line := file.readline(_LONGEST_ROW + 1):
             position += len(line)
-            if position - row_start > LONGEST_ROW:
-                raise ValueError(f"it has a row longer than {LONGEST_ROW:,} characters")
-            if position > LONGEST_CSV:
-                raise ValueError(f"it is longer than {LONGEST_CSV:,} characters")
+            if position - row_start > _LONGEST_ROW:
+                raise ValueError(f"it has a row longer than {_LONGEST_ROW:,} characters")
+            if position > _LONGEST_CSV:
+                raise ValueError(f"it is longer than {_LONGEST_CSV:,} characters")
             yield line
 
     with path.open(newline="", encoding="utf-8-sig") as file:

@@ -130,7 +130,7 @@ def test_a_row_of_a_table_has_a_longest_length(tmp_path, text):
 
 
 def test_a_table_has_a_longest_length(tmp_path, monkeypatch):
-    monkeypatch.setattr("sonibook.untrusted.LONGEST_CSV", 10_000)
+    monkeypatch.setattr("sonibook.untrusted._LONGEST_CSV", 10_000)
     path = tmp_path / "table.csv"
     path.write_text("a,b\n" * 3000)
     with pytest.raises(ValueError, match="is longer than 10,000 characters"):

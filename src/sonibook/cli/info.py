@@ -42,7 +42,7 @@ def info(
         return
 
     encoder, card = load_encoder(checkpoint), read_card(checkpoint)
-    blocks = block_rows(encoder)
+    blocks = _block_rows(encoder)
     parameters = sum(p.numel() for p in encoder.parameters())
     if as_json:
         content = {
@@ -62,15 +62,8 @@ def info(
     typer.echo(shown("\n".join(_indented(card))))
 
 
-def block_rows(network: Any) -> list[dict[str, object]]:
-    """The blocks of a network, one dict each.
-
-    Returns
-    -------
-    list of dict
-        ``layer``, ``channels``, ``kernel``, ``pool``, ``parameters``, ``stride`` and
-        ``receptive_field`` (both in samples), ``receptive_field_ms`` (at 8 kHz).
-    """
+def _block_rows(network: Any) -> list[dict[str, object]]:
+    """The blocks of a network, one dict each; strides and fields in samples, and ms at 8 kHz."""
     from sonibook.audio import SAMPLE_RATE
     from sonibook.model.stack import blocks_of, receptive_field, stride
 

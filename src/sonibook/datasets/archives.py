@@ -29,7 +29,7 @@ from sonibook.errors import DatasetError
 _BLOCK = 1 << 20
 #: Sound is packed to a third at best, tables to a tenth. What grows more, beyond a gibibyte, is
 #: meant to fill the disk.
-EXPANSION = 20
+_EXPANSION = 20
 _HARMLESS = 1 << 30
 _END = struct.Struct("<4s4H2LH")
 _END64 = struct.Struct("<4sQ2H2L4Q")
@@ -45,7 +45,7 @@ def unpack(parts: Sequence[Path], folder: Path, *, strip: bool = False) -> None:
     """Unpack a zip, a split zip's parts in order, or a tar into a folder, which is made if missing.
 
     `strip` leaves out the first folder of every path. DatasetError where the archive is damaged,
-    would grow more than `EXPANSION` times, or holds a link, a device, or a path that leads out of
+    would grow more than `_EXPANSION` times, or holds a link, a device, or a path that leads out of
     the folder. Files unpacked before stay: unpack into a folder that can be thrown away.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -98,13 +98,13 @@ class _Room:
 
     def __init__(self, parts: Sequence[Path]) -> None:
         self.archive = parts[-1]
-        self.left = max(EXPANSION * sum(part.stat().st_size for part in parts), _HARMLESS)
+        self.left = max(_EXPANSION * sum(part.stat().st_size for part in parts), _HARMLESS)
 
     def take(self, size: int) -> None:
         self.left -= size
         if self.left < 0:
             raise DatasetError(
-                f"{self.archive}: unpacks to more than {EXPANSION} times its size, which no data "
+                f"{self.archive}: unpacks to more than {_EXPANSION} times its size, which no data "
                 "set does: nothing of it was kept."
             )
 

@@ -33,7 +33,7 @@ from sonibook.errors import DatasetError
 
 _PARTS = ("balanced_train", "unbalanced_train", "eval")
 #: Which parts make up which split.
-SPLITS: dict[str, tuple[str, ...]] = {
+_SPLITS: dict[str, tuple[str, ...]] = {
     "all": _PARTS,
     "train": _PARTS[:2],
     "test": _PARTS[2:],
@@ -167,18 +167,18 @@ def open_audioset(
         Multi-label. Its `missing` says how many clips are listed and not there; a warning does,
         too.
     """
-    check_split("AudioSet", split, tuple(SPLITS))
+    check_split("AudioSet", split, tuple(_SPLITS))
     base = find_root(root, _CLASS_TABLE, "AudioSet")
     classes = read_classes(base / _CLASS_TABLE, "index,mid,display_name", most=_MOST_CLASSES)
     numbers = {mid: number for number, (_, mid, _) in enumerate(classes)}
     if segments is not None:
         tables = [base / segments if (base / segments).exists() else Path(segments)]
     else:
-        tables = [_table_of(base, part) for part in SPLITS[split]]
+        tables = [_table_of(base, part) for part in _SPLITS[split]]
     if split == "all":
         tables = [table for table in tables if table.exists()]
     table = _read_segments(tables, numbers)
-    codes, files = _find_clips(table, _folders_of(base, SPLITS[split]))
+    codes, files = _find_clips(table, _folders_of(base, _SPLITS[split]))
     there = codes != _NOWHERE
     missing = int(np.count_nonzero(~there))
     report_missing(
@@ -187,7 +187,7 @@ def open_audioset(
         listed=len(there),
         missing=missing,
         example=table.ids[~there][0].decode() if missing else "",
-        remedy=f"put them in {SPLITS[split][0]}/ there, as Y<id>.wav",
+        remedy=f"put them in {_SPLITS[split][0]}/ there, as Y<id>.wav",
     )
     return AudioSet(
         table.take(np.flatnonzero(there)),

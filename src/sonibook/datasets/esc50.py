@@ -15,10 +15,10 @@ from sonibook.datasets.base import Entry, FileDataset
 from sonibook.datasets.tables import check_split, find_root, read_table
 from sonibook.errors import DatasetError
 
-Subset = Literal["all", "esc10", "esc40"]
-FOLDS = (1, 2, 3, 4, 5)
-LICENCE = "CC BY-NC 3.0 (ESC-10: CC BY), K. J. Piczak, ESC-50, ACM Multimedia 2015"
-_SPLITS = {"all": FOLDS, "train": FOLDS[:4], "test": FOLDS[4:]}
+_Subset = Literal["all", "esc10", "esc40"]
+_FOLDS = (1, 2, 3, 4, 5)
+_LICENCE = "CC BY-NC 3.0 (ESC-10: CC BY), K. J. Piczak, ESC-50, ACM Multimedia 2015"
+_SPLITS = {"all": _FOLDS, "train": _FOLDS[:4], "test": _FOLDS[4:]}
 _COLUMNS = ("filename", "category", "esc10", "fold", "target")
 
 
@@ -27,7 +27,7 @@ def open_esc50(
     *,
     split: str = "all",
     folds: Sequence[int] | None = None,
-    subset: Subset = "all",
+    subset: _Subset = "all",
 ) -> FileDataset:
     """ESC-50, or one of its two subsets.
 
@@ -53,7 +53,7 @@ def open_esc50(
     if subset not in ("all", "esc10", "esc40"):
         raise DatasetError(f"ESC-50 has no subset {subset!r}: choose all, esc10 or esc40.")
     wanted = tuple(folds) if folds is not None else _SPLITS[split]
-    if not wanted or not set(wanted) <= set(FOLDS):
+    if not wanted or not set(wanted) <= set(_FOLDS):
         raise DatasetError(f"ESC-50 has the folds 1 to 5, not {list(wanted)}.")
     table, rows = base / "meta" / "esc50.csv", []
     for line, row in read_table(table, _COLUMNS):
@@ -89,5 +89,5 @@ def open_esc50(
         name="esc50" if subset == "all" else subset,
         classes=[names[target] for target in targets],
         split=split if folds is None else "folds " + ",".join(map(str, wanted)),
-        licence=LICENCE,
+        licence=_LICENCE,
     )

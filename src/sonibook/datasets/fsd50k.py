@@ -19,7 +19,7 @@ from sonibook.datasets.tables import (
 from sonibook.errors import DatasetError
 
 #: Which rows of which table make up which split: (table, value of its column `split`).
-SPLITS: dict[str, tuple[tuple[str, str | None], ...]] = {
+_SPLITS: dict[str, tuple[tuple[str, str | None], ...]] = {
     "all": (("dev", None), ("eval", None)),
     "train": (("dev", "train"),),
     "val": (("dev", "val"),),
@@ -27,7 +27,7 @@ SPLITS: dict[str, tuple[tuple[str, str | None], ...]] = {
     "eval": (("eval", None),),
     "test": (("eval", None),),
 }
-LICENCE = "CC BY 4.0 (its clips: CC0, CC BY, CC BY-NC, CC Sampling+), E. Fonseca et al., FSD50K"
+_LICENCE = "CC BY 4.0 (its clips: CC0, CC BY, CC BY-NC, CC Sampling+), E. Fonseca et al., FSD50K"
 _TRUTH = "FSD50K.ground_truth"
 _MOST_CLASSES = 10_000
 
@@ -49,7 +49,7 @@ def open_fsd50k(root: str | Path, *, split: str = "all") -> FileDataset:
         Multi-label; in the order of the tables. Its `missing` says how many clips are listed and
         not there; a warning does, too.
     """
-    check_split("FSD50K", split, tuple(SPLITS))
+    check_split("FSD50K", split, tuple(_SPLITS))
     base = find_root(root, f"{_TRUTH}/vocabulary.csv", "FSD50K")
     vocabulary = base / _TRUTH / "vocabulary.csv"
     classes = [
@@ -58,7 +58,7 @@ def open_fsd50k(root: str | Path, *, split: str = "all") -> FileDataset:
     numbers = {name: number for number, name in enumerate(classes)}
     entries: list[Entry] = []
     missing: list[str] = []
-    for part, wanted in SPLITS[split]:
+    for part, wanted in _SPLITS[split]:
         folder, table = base / f"FSD50K.{part}_audio", base / _TRUTH / f"{part}.csv"
         sounds = sounds_in(folder)
         columns = ("fname", "labels") if wanted is None else ("fname", "labels", "split")
@@ -91,5 +91,5 @@ def open_fsd50k(root: str | Path, *, split: str = "all") -> FileDataset:
         classes=classes,
         split=split,
         task="multi-label",
-        licence=LICENCE,
+        licence=_LICENCE,
     )

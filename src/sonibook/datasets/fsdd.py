@@ -13,7 +13,7 @@ from sonibook.datasets.base import Entry, FileDataset
 from sonibook.datasets.tables import check_split, find_root
 from sonibook.errors import DatasetError
 
-LICENCE = "CC BY-SA 4.0, Z. Jackson and contributors, Free Spoken Digit Dataset"
+_LICENCE = "CC BY-SA 4.0, Z. Jackson and contributors, Free Spoken Digit Dataset"
 #: Recordings 0 to 4 of each digit and speaker are the official test set.
 _TEST_INDICES = range(5)
 _NAME = re.compile(r"(?P<digit>[0-9])_(?P<speaker>[^_]+)_(?P<index>[0-9]+)\.wav")
@@ -72,5 +72,5 @@ def open_fsdd(
         and (split == "all" or (int(match["index"]) in _TEST_INDICES) == (split == "test"))
     ]
     return FileDataset(
-        entries, name="fsdd", classes=tuple("0123456789"), split=split, licence=LICENCE
+        entries, name="fsdd", classes=tuple("0123456789"), split=split, licence=_LICENCE
     )

@@ -20,7 +20,7 @@ from sonibook.errors import DatasetError
 
 _SPLITS = ("all", "train", "validation", "test")
 _FOLDERS = ("SpeechCommands/speech_commands_v0.02", "SpeechCommands", "speech_commands_v0.02")
-LICENCE = "CC BY 4.0, P. Warden and contributors, Speech Commands v2"
+_LICENCE = "CC BY 4.0, P. Warden and contributors, Speech Commands v2"
 _LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
 
 
@@ -83,7 +83,7 @@ def open_speech_commands(root: str | Path, *, split: str = "all") -> FileDataset
         classes=words,
         split=split,
         task="single-label",
-        licence=LICENCE,
+        licence=_LICENCE,
     )
 
 

@@ -19,7 +19,7 @@ _EDGE = 0.004
 _DC_POLE = 0.98
 
 
-class EventClass(NamedTuple):
+class _EventClass(NamedTuple):
     """How a kind of sound is made, and how long, in s, such an event lasts in a scene."""
 
     render: Callable[[Generator, int], Float[ndarray, " time"]]
@@ -27,33 +27,33 @@ class EventClass(NamedTuple):
     longest: float
 
 
-EVENT_CLASSES: dict[str, EventClass] = {
-    "alarm_beep": EventClass(objects.alarm_beep, 1.0, 3.0),
-    "applause": EventClass(living.applause, 2.0, 4.0),
-    "bird_chirp": EventClass(living.bird_chirp, 1.0, 3.0),
-    "car_horn": EventClass(objects.car_horn, 0.5, 2.0),
-    "cat_meow": EventClass(living.cat_meow, 0.6, 2.0),
-    "church_bell": EventClass(objects.church_bell, 2.0, 5.0),
-    "clock_tick": EventClass(objects.clock_tick, 2.0, 5.0),
-    "crackling_fire": EventClass(nature.crackling_fire, 2.0, 5.0),
-    "cricket": EventClass(living.cricket, 1.0, 4.0),
-    "dog_bark": EventClass(living.dog_bark, 0.5, 2.5),
-    "door_knock": EventClass(living.door_knock, 0.8, 2.0),
-    "drum_hit": EventClass(objects.drum_hit, 1.0, 3.0),
-    "engine": EventClass(objects.engine, 2.0, 5.0),
-    "footsteps": EventClass(living.footsteps, 1.5, 4.0),
-    "frog": EventClass(living.frog, 0.6, 2.5),
-    "helicopter": EventClass(objects.helicopter, 2.0, 5.0),
-    "plucked_string": EventClass(objects.plucked_string, 1.0, 4.0),
-    "rain": EventClass(nature.rain, 2.0, 5.0),
-    "sea_waves": EventClass(nature.sea_waves, 2.5, 5.0),
-    "siren": EventClass(objects.siren, 1.5, 4.0),
-    "telephone": EventClass(objects.telephone, 1.0, 4.0),
-    "thunder": EventClass(nature.thunder, 2.0, 4.5),
-    "vowels": EventClass(living.vowels, 0.8, 2.5),
-    "water_drops": EventClass(nature.water_drops, 1.0, 4.0),
-    "whistle": EventClass(living.whistle, 0.8, 2.5),
-    "wind": EventClass(nature.wind, 2.0, 5.0),
+EVENT_CLASSES: dict[str, _EventClass] = {
+    "alarm_beep": _EventClass(objects.alarm_beep, 1.0, 3.0),
+    "applause": _EventClass(living.applause, 2.0, 4.0),
+    "bird_chirp": _EventClass(living.bird_chirp, 1.0, 3.0),
+    "car_horn": _EventClass(objects.car_horn, 0.5, 2.0),
+    "cat_meow": _EventClass(living.cat_meow, 0.6, 2.0),
+    "church_bell": _EventClass(objects.church_bell, 2.0, 5.0),
+    "clock_tick": _EventClass(objects.clock_tick, 2.0, 5.0),
+    "crackling_fire": _EventClass(nature.crackling_fire, 2.0, 5.0),
+    "cricket": _EventClass(living.cricket, 1.0, 4.0),
+    "dog_bark": _EventClass(living.dog_bark, 0.5, 2.5),
+    "door_knock": _EventClass(living.door_knock, 0.8, 2.0),
+    "drum_hit": _EventClass(objects.drum_hit, 1.0, 3.0),
+    "engine": _EventClass(objects.engine, 2.0, 5.0),
+    "footsteps": _EventClass(living.footsteps, 1.5, 4.0),
+    "frog": _EventClass(living.frog, 0.6, 2.5),
+    "helicopter": _EventClass(objects.helicopter, 2.0, 5.0),
+    "plucked_string": _EventClass(objects.plucked_string, 1.0, 4.0),
+    "rain": _EventClass(nature.rain, 2.0, 5.0),
+    "sea_waves": _EventClass(nature.sea_waves, 2.5, 5.0),
+    "siren": _EventClass(objects.siren, 1.5, 4.0),
+    "telephone": _EventClass(objects.telephone, 1.0, 4.0),
+    "thunder": _EventClass(nature.thunder, 2.0, 4.5),
+    "vowels": _EventClass(living.vowels, 0.8, 2.5),
+    "water_drops": _EventClass(nature.water_drops, 1.0, 4.0),
+    "whistle": _EventClass(living.whistle, 0.8, 2.5),
+    "wind": _EventClass(nature.wind, 2.0, 5.0),
 }
 
 

@@ -128,7 +128,7 @@ def frog(rng: Generator, n: int) -> Float[ndarray, " n"]:
 
 #: First three formants of ten men's vowels in Hz, on average (G. E. Peterson & H. L. Barney,
 #: "Control methods used in a study of the vowels", JASA 1952, table II).
-FORMANTS = {
+_FORMANTS = {
     "i": (270.0, 2290.0, 3010.0),
     "ɛ": (530.0, 1840.0, 2480.0),
     "æ": (660.0, 1720.0, 2410.0),
@@ -203,7 +203,7 @@ def vowels(rng: Generator, n: int) -> Float[ndarray, " n"]:
     tract = rng.uniform(0.95, 1.25)
     pitch = 110.0 * (tract / 0.95) ** 2.4 * rng.uniform(0.85, 1.2)
     count = max(2, round(n / SAMPLE_RATE / rng.uniform(0.22, 0.34)))
-    chosen = np.array(list(FORMANTS.values()))[rng.integers(0, len(FORMANTS), count)] * tract
+    chosen = np.array(list(_FORMANTS.values()))[rng.integers(0, len(_FORMANTS), count)] * tract
     tracks = [contour(n, np.repeat(chosen[:, number], 2)) for number in range(3)]
     tune = contour(n, rng.uniform(0.88, 1.2, count)) * contour(n, [1.1, 1.0, 0.82])
     f0 = pitch * tune * (1.0 + 0.008 * np.sin(2.0 * np.pi * 5.5 * np.arange(n) / SAMPLE_RATE))

@@ -90,7 +90,7 @@ def helicopter(rng: Generator, n: int) -> Float[ndarray, " n"]:
 
 
 #: Modes of an ideal round membrane relative to its lowest (the zeros of Bessel functions).
-MEMBRANE = np.array([1.0, 1.594, 2.136, 2.296, 2.653, 2.918])
+_MEMBRANE = np.array([1.0, 1.594, 2.136, 2.296, 2.653, 2.918])
 
 
 def drum_hit(rng: Generator, n: int) -> Float[ndarray, " n"]:
@@ -102,7 +102,7 @@ def drum_hit(rng: Generator, n: int) -> Float[ndarray, " n"]:
     # A struck skin is stretched, and sounds higher at first.
     bend = 1.0 + rng.uniform(0.5, 1.2) * decay(length, 0.12)
     hit = tone(skin * bend) * decay(length, t60)
-    hit += 0.5 * modes(length, skin * MEMBRANE[1:], 0.5 * t60, [0.8, 0.6, 0.4, 0.4, 0.3])
+    hit += 0.5 * modes(length, skin * _MEMBRANE[1:], 0.5 * t60, [0.8, 0.6, 0.4, 0.4, 0.3])
     snares = noise(rng, length, lambda f, t: band(f, 900.0, 3700.0))
     hit += (0.05, 0.08, 0.5)[kind] * snares * decay(length, (0.03, 0.04, 0.25)[kind])
     starts = beats(rng, n, period=rng.uniform(0.28, 0.6), jitter=0.03)
@@ -137,8 +137,8 @@ def plucked_string(rng: Generator, n: int) -> Float[ndarray, " n"]:
 
 #: Partials of a church bell relative to its prime: hum, prime, tierce, quint, nominal and what
 #: lies above (N. H. Fletcher & T. D. Rossing, The Physics of Musical Instruments, section 21.3).
-BELL_PARTIALS = np.array([0.5, 1.0, 1.2, 1.5, 2.0, 2.5, 2.67, 3.0, 4.0, 5.33])
-BELL_GAINS = np.array([0.5, 0.7, 1.0, 0.3, 1.0, 0.3, 0.4, 0.5, 0.35, 0.25])
+_BELL_PARTIALS = np.array([0.5, 1.0, 1.2, 1.5, 2.0, 2.5, 2.67, 3.0, 4.0, 5.33])
+_BELL_GAINS = np.array([0.5, 0.7, 1.0, 0.3, 1.0, 0.3, 0.4, 0.5, 0.35, 0.25])
 
 
 def alarm_beep(rng: Generator, n: int) -> Float[ndarray, " n"]:
@@ -187,12 +187,12 @@ def car_horn(rng: Generator, n: int) -> Float[ndarray, " n"]:
 def church_bell(rng: Generator, n: int) -> Float[ndarray, " n"]:
     """A bell struck every second or two; its hum outlives its strike by seconds."""
     prime = log_uniform(rng, 170.0, 480.0)
-    tuning = 1.0 + 0.012 * rng.uniform(-1.0, 1.0, len(BELL_PARTIALS))
-    frequencies = prime * BELL_PARTIALS * tuning
-    pace = rng.uniform(4.0, 8.0) / (0.6 + BELL_PARTIALS)
-    gains = BELL_GAINS * rng.uniform(0.6, 1.4, len(BELL_PARTIALS))
+    tuning = 1.0 + 0.012 * rng.uniform(-1.0, 1.0, len(_BELL_PARTIALS))
+    frequencies = prime * _BELL_PARTIALS * tuning
+    pace = rng.uniform(4.0, 8.0) / (0.6 + _BELL_PARTIALS)
+    gains = _BELL_GAINS * rng.uniform(0.6, 1.4, len(_BELL_PARTIALS))
     # No bell is perfectly round: each partial is a pair that beats slowly.
-    split = rng.uniform(0.3, 1.5, len(BELL_PARTIALS))
+    split = rng.uniform(0.3, 1.5, len(_BELL_PARTIALS))
     ring = modes(n, frequencies, pace, gains) + 0.5 * modes(n, frequencies + split, pace, gains)
     clapper = noise(rng, samples(0.06), lambda f, t: band(f, 900.0, 3500.0))
     ring[: len(clapper)] += (0.6 * clapper * decay(len(clapper), 0.04))[:n]

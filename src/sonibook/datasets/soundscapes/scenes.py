@@ -25,7 +25,7 @@ from sonibook.datasets.base import Clip, Dataset, Task
 from sonibook.datasets.soundscapes.events import EVENT_CLASSES, render_samples
 from sonibook.errors import DatasetError
 
-SPLITS = ("all", "train", "test")
+_SPLITS = ("all", "train", "test")
 #: Stems are rounded to multiples of this (-132 dB): float32 then adds them without rounding, in
 #: any order, and what two machines' sines differ by is gone.
 _STEP = 2.0**-22
@@ -160,8 +160,8 @@ class SceneDataset(Dataset):
     ) -> None:
         if task not in ("multi-label", "single-label"):
             raise DatasetError(f"There is no task {task!r}: choose multi-label or single-label.")
-        if split not in SPLITS:
-            raise DatasetError(f"{self.name} has no split {split!r}: choose {', '.join(SPLITS)}.")
+        if split not in _SPLITS:
+            raise DatasetError(f"{self.name} has no split {split!r}: choose {', '.join(_SPLITS)}.")
         if not 0 <= seed < 2**32:
             raise DatasetError(f"seed {seed} is impossible: choose 0 to 2**32 - 1.")
         if size < 1:
@@ -244,7 +244,7 @@ class SceneDataset(Dataset):
 
     def _plan(self, index: int) -> list[_Plan]:
         """Which events there are, where and how loud. Each gets a generator of its own."""
-        entropy = [self.seed, SPLITS.index(self.split), self._checked(index)]
+        entropy = [self.seed, _SPLITS.index(self.split), self._checked(index)]
         rng = Generator(PCG64(SeedSequence(entropy)))
         fewest, most = self.events
         choices = self._choose(rng, int(rng.integers(fewest, most + 1)))
@@ -391,5 +391,5 @@ def compose(sources: Dataset, *, split: str | None = None, **options: Any) -> Co
         is out of range. Reading a scene raises AudioError where one of its clips cannot be read.
     """
     if split is None:
-        split = sources.split if sources.split in SPLITS else "all"
+        split = sources.split if sources.split in _SPLITS else "all"
     return ComposedScenes(sources, split=split, **options)
