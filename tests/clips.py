@@ -71,12 +71,7 @@ def settings_of(**changes: Any) -> dict[str, Any]:
         "data": {"name": "folder", "crop_seconds": 0.3},
         "encoder": {"width": 0.0625, "norm": "weight"},
         "augment": {"mixup_alpha": 0.4},
-        "optimiser": {
-            "epochs": 3,
-            "warmup_epochs": 1,
-            "batch_size": 4,
-            "learning_rate": 2e-3,
-        },
+        "optimiser": {"epochs": 3, "warmup_epochs": 1, "batch_size": 4, "learning_rate": 2e-3},
         "evaluate_every": 2,
         "threads": 1,
         **changes,

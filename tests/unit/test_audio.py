@@ -329,11 +329,7 @@ def test_silence(tmp_path):
 
 # Waveforms.
 
-waveforms = hnp.arrays(
-    np.float32,
-    st.integers(1, 300),
-    elements=st.floats(-1e6, 1e6, width=32),
-)
+waveforms = hnp.arrays(np.float32, st.integers(1, 300), elements=st.floats(-1e6, 1e6, width=32))
 
 
 @given(x=waveforms, peak=st.floats(0.01, 1.0))

@@ -101,14 +101,11 @@ def test_files_are_found_by_the_environment_variable(replicas, monkeypatch, name
 def test_a_rate_of_ones_own(replicas, name):
     low, high = (open_dataset(name, root=replicas, sample_rate=rate) for rate in (None, 16000))
     assert (low.sample_rate, high.sample_rate) == (8000, 16000)
-    assert low[3].clip_id == high[3].clip_id
+    assert low[3].clip_id == high[3].clip_id == high.clip_id(3)
     assert len(high[3].waveform) == 2 * len(low[3].waveform)
-
-
-@pytest.mark.parametrize("sample_rate", [0, -8000, 99, 10_000_001, True])
-def test_an_impossible_rate(replicas, sample_rate):
-    with pytest.raises(DatasetError, match=r"sample_rate .* is impossible: choose 100 to 10,000"):
-        open_dataset("folder", root=replicas, sample_rate=sample_rate)
+    for rate in (0, -8000, 99, 10_000_001, True):
+        with pytest.raises(DatasetError, match=r"sample_rate .* is impossible: choose 100 to 10,"):
+            open_dataset(name, root=replicas, sample_rate=rate)
 
 
 def test_sets_that_keep_their_rate(replicas):
@@ -309,8 +306,10 @@ def test_the_real_fsdd(data_root):
 
 
 def test_folder_with_classes(tmp_path):
-    for name in ("cat/1.wav", "cat/deep/er/2.flac", "dog/3.ogg", "dog/4.WAV", "dog/5.aiff",
-                 "dog/6.AIF", "dog/7.caf", "dog/8.w64", "dog/9.au"):  # fmt: skip
+    dogs = [
+        f"dog/{name}" for name in ("3.ogg", "4.WAV", "5.aiff", "6.AIF", "7.caf", "8.w64", "9.au")
+    ]
+    for name in ("cat/1.wav", "cat/deep/er/2.flac", *dogs):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         kind = {"aif": "AIFF"}.get(path.suffix[1:].lower())
@@ -322,13 +321,7 @@ def test_folder_with_classes(tmp_path):
     assert [(clip.clip_id, clip.labels) for clip in data] == [
         ("cat/1.wav", (0,)),
         ("cat/deep/er/2.flac", (0,)),
-        ("dog/3.ogg", (1,)),
-        ("dog/4.WAV", (1,)),
-        ("dog/5.aiff", (1,)),
-        ("dog/6.AIF", (1,)),
-        ("dog/7.caf", (1,)),
-        ("dog/8.w64", (1,)),
-        ("dog/9.au", (1,)),
+        *((name, (1,)) for name in dogs),
     ]
 
 

@@ -294,26 +294,8 @@ def test_a_joined_zip_larger_than_4_gib(tmp_path):
     name, content = b"last.txt", b"beyond the fourth gibibyte"
     crc, size = zlib.crc32(content), len(content)
     local = struct.pack("<4s5H3L2H", b"PK\3\4", 20, 0, 0, 0, 0x21, crc, size, size, len(name), 0)
-    entry = struct.pack(
-        "<4s6H3L5H2L",
-        b"PK\1\2",
-        20,
-        20,
-        0,
-        0,
-        0,
-        0x21,
-        crc,
-        size,
-        size,
-        len(name),
-        0,
-        0,
-        2,
-        0,
-        0,
-        0,
-    )
+    fields = (20, 20, 0, 0, 0, 0x21, crc, size, size, len(name), 0, 0, 2, 0, 0, 0)
+    entry = struct.pack("<4s6H3L5H2L", b"PK\1\2", *fields)
     start = len(local + name + content)
     end = struct.pack("<4s4H2LH", b"PK\5\6", 2, 2, 1, 1, len(entry + name), start, 0)
     parts[2].write_bytes(local + name + content + entry + name + end)

@@ -147,10 +147,7 @@ def test_noise_follows_a_spectrum_that_changes():
         assert held > 0.999 * power.sum()
 
 
-@given(
-    n=st.integers(1, 4000),
-    values=st.lists(st.floats(-100, 100), min_size=2, max_size=8),
-)
+@given(n=st.integers(1, 4000), values=st.lists(st.floats(-100, 100), min_size=2, max_size=8))
 def test_a_contour_passes_through_its_values_and_stays_between(n, values):
     curve = synth.contour(n, values)
     assert len(curve) == n
@@ -293,16 +290,8 @@ def test_the_random_draws_are_what_they_always_were():
 
 
 PINNED = {
-    (0, 0): [
-        ("rain", 0.38, -8.837),
-        ("drum_hit", 0.81, -11.599),
-        ("vowels", 2.69, -6.793),
-    ],
-    (7, 123): [
-        ("helicopter", 0.23, -5.184),
-        ("church_bell", 1.34, -6.774),
-        ("wind", 2.12, -7.484),
-    ],
+    (0, 0): [("rain", 0.38, -8.837), ("drum_hit", 0.81, -11.599), ("vowels", 2.69, -6.793)],
+    (7, 123): [("helicopter", 0.23, -5.184), ("church_bell", 1.34, -6.774), ("wind", 2.12, -7.484)],
 }
 
 

@@ -22,8 +22,7 @@ _DEEPEST = 8
 
 def info(
     checkpoint: Annotated[
-        str | None,
-        typer.Argument(metavar="[NAME|PATH]", help="Shipped name or .safetensors file."),
+        str | None, typer.Argument(metavar="[NAME|PATH]", help="Shipped name or .safetensors file.")
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:

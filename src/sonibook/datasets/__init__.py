@@ -22,15 +22,7 @@ from sonibook.datasets.soundscapes import Soundscapes, compose
 from sonibook.datasets.speech_commands import open_speech_commands
 from sonibook.errors import DatasetError, SonibookError
 
-__all__ = [
-    "DATASETS",
-    "Clip",
-    "Dataset",
-    "Entry",
-    "FileDataset",
-    "Task",
-    "open_dataset",
-]
+__all__ = ["DATASETS", "Clip", "Dataset", "Entry", "FileDataset", "Task", "open_dataset"]
 
 #: Where data sets that lie in files are looked for, unless `root` says.
 ROOT_VARIABLE = "SONIBOOK_DATA"
@@ -122,11 +114,7 @@ def open_dataset(
 
 
 def _open_soundscapes(
-    root: str | Path | None,
-    *,
-    split: str,
-    mixture_of: Dataset | str | None = None,
-    **options: Any,
+    root: str | Path | None, *, split: str, mixture_of: Dataset | str | None = None, **options: Any
 ) -> Dataset:
     if mixture_of is None:
         return Soundscapes(split=split, **options)

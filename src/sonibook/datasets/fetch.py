@@ -43,10 +43,7 @@ _CLIPS: dict[str, tuple[dict[str, int], int]] = {
         },
         200,
     ),
-    "speech_commands": (
-        {"train": 84_843, "validation": 9_981, "test": 11_005, "all": 105_829},
-        35,
-    ),
+    "speech_commands": ({"train": 84_843, "validation": 9_981, "test": 11_005, "all": 105_829}, 35),
 }
 #: Clips a fold of ESC-50 and its parts (Piczak 2015), and classes.
 _FOLDS = {"esc50": (400, 50), "esc40": (320, 40), "esc10": (80, 10)}

@@ -9,13 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from sonibook.datasets.base import Entry, FileDataset
-from sonibook.datasets.tables import (
-    check_split,
-    find_root,
-    read_rows,
-    report_missing,
-    sounds_in,
-)
+from sonibook.datasets.tables import check_split, find_root, read_rows, report_missing, sounds_in
 from sonibook.errors import DatasetError
 
 _SPLITS = ("all", "train", "validation", "test")
