@@ -27,10 +27,11 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import nn
 
-from sonibook.audio import EXTENSIONS, SAMPLE_RATE, read_audio, scale_to_peak, write_wav
+from sonibook.audio import EXTENSIONS, read_audio, scale_to_peak, write_wav
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError, AudioError, SonibookWarning, explain
 from sonibook.files import atomic, shown
+from sonibook.model.checkpoint import sample_rate_of
 from sonibook.results import provenance
 from sonibook.untrusted import read_json
 
@@ -177,6 +178,7 @@ class FileSonifier:
         self.network, self.checkpoint, self.card = network, checkpoint, card
         self.layer, self.filters, self.top = layer, filters, top
         self.out, self.seconds, self.pictures = out, seconds, pictures
+        self.rate = sample_rate_of(network)
         self.done = self.written = 0
         self.rows: list[Row] = []
         self.failed: dict[str, str] = {}
@@ -222,10 +224,10 @@ class FileSonifier:
             try:
                 if sound.path.is_dir():
                     raise AudioError("the folder holds no sound (WAV, FLAC, OGG or MP3).")
-                whole = read_audio(sound.path, unit_peak=False)
+                whole = read_audio(sound.path, sample_rate=self.rate, unit_peak=False)
                 if len(whole) < 2:
                     raise AudioError("holds a single sample, which is not a sound.")
-                x = scale_to_peak(whole[: round(self.seconds * SAMPLE_RATE)])
+                x = scale_to_peak(whole[: round(self.seconds * self.rate)])
                 forward = ForwardPass(self.network, x, depth=self.layer)
             except (AudioError, OSError) as problem:
                 reason = explain(problem)
@@ -267,7 +269,7 @@ class FileSonifier:
             if not os.path.lexists(source):
                 return folder
             weights = self._of_folder.get(self._name(source))
-            if weights == {self._weights} and _holds(source, x):
+            if weights == {self._weights} and _holds(source, x, self.rate):
                 return folder
             number += 1
 
@@ -279,7 +281,7 @@ class FileSonifier:
         earlier = set(folder.glob("*"))
         rows = []
         try:
-            write_wav(source, x)
+            write_wav(source, x, sample_rate=self.rate)
             # One filter at a time: a thousand of a long clip would not fit into memory together.
             for row in self._sonified(forward, x, folder):
                 row |= {"file": shown(sound.path), "input": self._name(source)}
@@ -307,13 +309,14 @@ class FileSonifier:
             s = scale_to_peak(raw, peak=input_peak) if peak > 0 else raw
             target = folder / f"layer{self.layer:02d}-filter{index:04d}.wav"
             picture = target.with_suffix(".png")
-            write_wav(target, s)
+            write_wav(target, s, sample_rate=self.rate)
             if self.pictures:
-                _draw(picture, x, s, (_title(folder.name), f"Layer {self.layer}, filter {index}"))
+                titles = _title(folder.name), f"Layer {self.layer}, filter {index}"
+                _draw(picture, x, s, titles, self.rate)
             live = forward.maps[self.layer - 1][0, index] > 0
             power = (s.astype(float) ** 2).mean() / (x.astype(float) ** 2).mean()
             yield {
-                "seconds": len(x) / SAMPLE_RATE,
+                "seconds": len(x) / self.rate,
                 "layer": self.layer,
                 "filter": index,
                 "rank": ranked.index(index) + 1,
@@ -405,14 +408,14 @@ def _not_ours(path: Path, problem: Exception) -> AnalysisError:
     return AnalysisError(f"{path} is not what sonify writes ({problem}): choose another folder.")
 
 
-def _holds(path: Path, x: Float[ndarray, " time"]) -> bool:
+def _holds(path: Path, x: Float[ndarray, " time"], sample_rate: int) -> bool:
     """Whether a file holds this sound, at 16 bits."""
     try:
         samples, rate = soundfile.read(path, dtype="float32")
     except (OSError, soundfile.LibsndfileError):
         return False
     return bool(
-        rate == SAMPLE_RATE and samples.shape == x.shape and np.abs(samples - x).max() < 1.5 / 32768
+        rate == sample_rate and samples.shape == x.shape and np.abs(samples - x).max() < 1.5 / 32768
     )
 
 
@@ -423,9 +426,9 @@ def _title(name: str) -> str:
     return name.replace("$", r"\$")  # matplotlib reads mathematics between dollar signs
 
 
-def _draw(path: Path, x: ndarray, s: ndarray, titles: tuple[str, str]) -> None:
+def _draw(path: Path, x: ndarray, s: ndarray, titles: tuple[str, str], rate: int) -> None:
     from sonibook.plots.sound import compare
 
-    figure = compare(x, s, titles=titles)
+    figure = compare(x, s, sample_rate=rate, titles=titles)
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)

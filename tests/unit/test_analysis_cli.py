@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import soundfile
 from PIL import Image
@@ -266,3 +267,54 @@ def test_real_recordings(run, tmp_path, data_root):
     assert 0.5 < min(trained, untrained) <= 1.0
     (noise,) = (row["mean"] for row in content["rows"] if row["condition"] == "white noise")
     assert noise < 0.1
+
+
+OWN = """
+from torch import nn
+
+def make():
+    network = nn.Sequential(
+        nn.Conv1d(1, 4, 9, stride=2), nn.ReLU(), nn.MaxPool1d(2), nn.Conv1d(4, 6, 5), nn.ReLU()
+    )
+    network.sample_rate = 16_000
+    return network
+
+def broken():
+    raise RuntimeError("no weights here")
+
+def number():
+    return 3
+"""
+
+
+def test_a_network_of_ones_own_code_at_its_own_rate(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "own_network.py").write_text(OWN)
+    tone = np.sin(2 * np.pi * 700 * np.arange(16_000) / 16_000) / 2
+    folder = tmp_path / "sounds"
+    folder.mkdir()
+    for number in range(2):
+        soundfile.write(folder / f"{number}.wav", tone * (1 - number / 2), 16_000)
+    made = "own_network:make"
+    code, _, err = run("sonify", folder / "0.wav", "-l", 2, "-k", 2, "-c", made, "--out", "s")
+    assert code == 0, err
+    info = soundfile.info(tmp_path / "s" / "0" / "input.wav")
+    assert (info.samplerate, info.frames) == (16_000, 16_000)
+    code, _, err = run("analyse", "coherence", made, "-d", "folder", "--data-root", folder,
+                          "--split", "all", "--processes", 1, "--out", "c.json")  # fmt: skip
+    assert code == 0, err
+    rows = CoherenceResult.read(tmp_path / "c.json").select(network=made, condition="")
+    assert [row.layer for row in rows] == [1, 2]
+    assert (rows[0].clips, rows[0].regime) == (2, made)
+    for wrong, reason in (
+        ("own_network:broken", "own_network:broken: RuntimeError: no weights here"),
+        ("own_network:number", "makes a int, not a torch.nn.Module"),
+        ("no_such_module:make", "No module named 'no_such_module'"),
+    ):
+        code, _, err = run("sonify", folder / "0.wav", "-l", 1, "-f", 0, "-c", wrong, "--out", "w")
+        assert code == 2
+        assert reason in err
+        assert "Traceback" not in err
+    code, _, err = run("analyse", "coherence", made, "random", *SCENES)
+    assert code == 2
+    assert "analyse them one by one" in " ".join(err.replace("│", " ").split())

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from sonibook.errors import AnalysisError
-from sonibook.model.checkpoint import load_encoder, read_card
+from sonibook.model.checkpoint import open_network
 from sonibook.model.encoder import CNN12
 from sonibook.model.layers import he_normal
 from sonibook.model.norms import FoldableConv1d
@@ -176,7 +176,7 @@ def load_network(file: str | None, name: str, *, width: float = 0.25, seed: int 
     Parameters
     ----------
     file : str or None
-        As for `sonibook.load_encoder`; None for He weights.
+        As for `sonibook.model.checkpoint.open_network`; None for He weights.
     name : str
         Its name in results.
     width : float > 0
@@ -197,7 +197,7 @@ def load_network(file: str | None, name: str, *, width: float = 0.25, seed: int 
     """
     if file is None:
         return Network(name, CNN12(width=width, seed=seed).eval(), RANDOM, seed)
-    module, card = load_encoder(file), read_card(file)
+    module, card = open_network(file)
     config = card.get("config") or {}
     kind = {"cross_entropy": "supervised", "nt_xent": "contrastive"}.get(
         str(config.get("objective"))
@@ -208,7 +208,7 @@ def load_network(file: str | None, name: str, *, width: float = 0.25, seed: int 
     apart = (
         "" if data == "esc40" else str(data),
         "not normalised" if norm == "none" else "",
-        "" if module.width == 0.25 else f"width {module.width:g}",
+        "" if card["width"] == 0.25 else f"width {card['width']:g}",
     )
     regime = ", ".join(filter(None, (kind, *apart)))
     return Network(name, module, regime, int(config.get("seed", 0)))

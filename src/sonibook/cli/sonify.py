@@ -53,7 +53,11 @@ def sonify(
     checkpoint: Annotated[
         str,
         typer.Option(
-            "--checkpoint", "-c", metavar="NAME|PATH", help="Shipped name or .safetensors file."
+            "--checkpoint",
+            "-c",
+            metavar="NAME|PATH|MODULE:FUNCTION",
+            help="Shipped name, .safetensors file, or module:function: Python code that is run and "
+            "makes a network.",
         ),
     ] = "supervised",
     out: Annotated[
@@ -90,11 +94,11 @@ def sonify(
     from tqdm.auto import tqdm
 
     from sonibook.errors import LayerError
-    from sonibook.model.checkpoint import load_encoder, read_card
+    from sonibook.model.checkpoint import open_network
     from sonibook.model.stack import blocks_of, check_filters, check_layer
     from sonibook.sonify_files import COLUMNS, FileSonifier, find_sounds
 
-    encoder = load_encoder(checkpoint)
+    encoder, card = open_network(checkpoint)
     blocks = blocks_of(encoder)
     count = blocks[check_layer(blocks, layer) - 1].conv.out_channels
     if top is not None and top > count:
@@ -105,7 +109,7 @@ def sonify(
     sonifier = FileSonifier(
         encoder,
         checkpoint=checkpoint,
-        card=read_card(checkpoint),
+        card=card,
         layer=layer,
         filters=chosen,
         top=top,

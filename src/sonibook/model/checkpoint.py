@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import json
 import re
+import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -18,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from sonibook.audio import SAMPLE_RATE
 from sonibook.errors import CheckpointError
 from sonibook.files import atomic
 from sonibook.model.encoder import CHANNELS, CNN12, EMBEDDING, KERNELS, Classifier
@@ -174,6 +177,50 @@ def load_encoder(name: str | Path) -> CNN12:
         If there is no such checkpoint, it is damaged, or of another network.
     """
     return _build(name)[0]
+
+
+def open_network(name: str | Path) -> tuple[nn.Module, dict[str, Any]]:
+    """A published encoder with its card, or a network that a function of one's own makes.
+
+    Parameters
+    ----------
+    name : str or Path
+        As for `load_encoder`; or ``"module:function"``: the module is imported, from the working
+        folder as well, and the function called without arguments. That runs its code.
+
+    Returns
+    -------
+    network : torch.nn.Module
+        In evaluation mode. The sampling rate that it takes, in Hz, is its attribute
+        ``sample_rate``, 8000 where it has none.
+    card : dict
+
+    Raises
+    ------
+    CheckpointError
+        As `load_encoder`, and if the module cannot be imported or makes no network.
+    """
+    home, colon, maker = str(name).partition(":")
+    dotted = all(part.isidentifier() for part in (*home.split("."), maker))
+    if not colon or not dotted or Path(name).exists():
+        encoder, card, _ = _build(name)
+        return encoder, {**card, "width": encoder.width}
+    here = str(Path.cwd())
+    sys.path.insert(0, here)
+    try:
+        network = getattr(import_module(home), maker)()
+    except Exception as error:  # whatever somebody's code raises
+        raise CheckpointError(f"{name}: {type(error).__name__}: {error}") from None
+    finally:
+        sys.path.remove(here)
+    if not isinstance(network, nn.Module):
+        raise CheckpointError(f"{name} makes a {type(network).__name__}, not a torch.nn.Module.")
+    return network.eval(), {"name": str(name), "sample_rate": sample_rate_of(network)}
+
+
+def sample_rate_of(network: nn.Module) -> int:
+    """The sampling rate that a network takes, in Hz: its attribute, or 8000."""
+    return int(getattr(network, "sample_rate", SAMPLE_RATE))
 
 
 def load_classifier(name: str | Path) -> Classifier:

@@ -96,8 +96,25 @@ class Asked:
         """The clips to measure on: split test, unless a user says."""
         part = dict(self.part)
         split, folds = part.pop("split"), part.pop("folds")
-        which = {"split": split or "test"} if folds is None else {"folds": parse_folds(folds)}
+        which: dict[str, Any] = (
+            {"split": split or "test"} if folds is None else {"folds": parse_folds(folds)}
+        )
+        if any(":" in name and not name.startswith(f"{_RANDOM}:") for name in self.names):
+            which |= self._own_rate()
         return open_data(**part, **which)
+
+    def _own_rate(self) -> dict[str, int]:
+        """The sampling rate of networks that a user's own code makes."""
+        from sonibook.model.checkpoint import sample_rate_of
+
+        rates = {sample_rate_of(network.module) for network in self.networks}
+        if len(rates) > 1:
+            raise typer.BadParameter(
+                f"they take {' and '.join(f'{rate:,}' for rate in sorted(rates))} Hz: analyse them "
+                "one by one.",
+                param_hint="NETWORK",
+            )
+        return {"sample_rate": rates.pop()}
 
     @cached_property
     def networks(self) -> list[Network]:
@@ -170,8 +187,8 @@ def _all_options(
         list[str],
         typer.Argument(
             metavar="NETWORK",
-            help="Shipped names, .safetensors files, or 'random' or 'random:SEED' for an untrained "
-            "encoder.",
+            help="Shipped names, .safetensors files, 'random' or 'random:SEED' for an untrained "
+            "encoder, or module:function, Python code that makes a network.",
         ),
     ],
     dataset: Annotated[
