@@ -264,21 +264,11 @@ def _rewrite(directory: bytes, count: int, starts: Sequence[int]) -> bytes:
         usize, csize, offset, disk = _wide(fields, zip64)
         if disk >= len(starts) - 1:
             raise ValueError("its central directory names a part that does not exist")
-        offset += starts[disk]
-        fields[8], wide_usize = _narrow(usize)
-        fields[7], wide_csize = _narrow(csize)
-        fields[15], wide_offset = _narrow(offset)
-        wide, extra = wide_usize + wide_csize + wide_offset, others
-        if wide:
-            extra = struct.pack("<2H", _ZIP64_EXTRA, len(wide)) + wide + others
-            fields[1] = max(fields[1], _ZIP64_VERSION)
-        fields[10], fields[12] = len(extra), 0
-        rewritten += [
-            _ENTRY.pack(signature, *fields),
-            directory[name_at:extra_at],
-            extra,
-            directory[comment_at:at],
-        ]
+        extra = struct.pack("<2H3Q", _ZIP64_EXTRA, 24, usize, csize, starts[disk] + offset) + others
+        fields[1] = max(fields[1], _ZIP64_VERSION)
+        fields[7] = fields[8] = fields[15] = _FULL32
+        fields[10], fields[11], fields[12] = len(extra), 0, 0
+        rewritten += [_ENTRY.pack(signature, *fields), directory[name_at:extra_at], extra]
     return b"".join(rewritten)
 
 
@@ -312,19 +302,12 @@ def _wide(fields: Sequence[int], zip64: bytes) -> tuple[int, int, int, int]:
     return usize, csize, offset, value(fields[12], _FULL16, "<L")
 
 
-def _narrow(value: int) -> tuple[int, bytes]:
-    """A number for a field of 32 bits, and what of it goes into the zip64 field."""
-    return (value, b"") if value < _FULL32 else (_FULL32, struct.pack("<Q", value))
-
-
 def _end_records(count: int, size: int, start: int) -> bytes:
-    """What follows the entries of a central directory."""
-    records = b""
-    if count >= _FULL16 or size >= _FULL32 or start >= _FULL32:
-        version = _ZIP64_VERSION
-        records += _END64.pack(
-            b"PK\6\6", _END64.size - 12, version, version, 0, 0, count, count, size, start
-        )
-        records += _LOCATOR64.pack(b"PK\6\7", 0, start + size, 1)
-    count, size, start = min(count, _FULL16), min(size, _FULL32), min(start, _FULL32)
-    return records + _END.pack(b"PK\5\6", 0, 0, count, count, size, start, 0)
+    """What follows the entries of a central directory, all of whose numbers are wide."""
+    version = _ZIP64_VERSION
+    numbers = (_END64.size - 12, version, version, 0, 0, count, count, size, start)
+    return (
+        _END64.pack(b"PK\6\6", *numbers)
+        + _LOCATOR64.pack(b"PK\6\7", 0, start + size, 1)
+        + _END.pack(b"PK\5\6", 0, 0, _FULL16, _FULL16, _FULL32, _FULL32, 0)
+    )
