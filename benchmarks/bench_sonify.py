@@ -82,7 +82,7 @@ def same_switches(encoder: CNN12, x: torch.Tensor, layer: int, filters: list[int
     for row in loud.tolist():
         only = torch.zeros_like(maps)
         only[:, filters[row]] = maps[:, filters[row]]
-        plain = passed.way_back(layer, only)[0, 0]
+        plain = passed.backward(layer, only)[0, 0]
         errors.append(float((fast[row] - plain).abs().max() / plain.abs().max()))
     return max(errors)
 

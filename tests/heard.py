@@ -50,7 +50,7 @@ def assert_sonifies(heard: dict[str, Any]) -> None:
     maps = passed.maps[heard["layer"] - 1].clone()
     if heard["filters"] is not None:
         maps[:, np.setdiff1d(np.arange(maps.shape[1]), heard["filters"])] = 0
-    expected = passed.way_back(heard["layer"], maps)[0, 0].numpy()
+    expected = passed.backward(heard["layer"], maps)[0, 0].numpy()
     expected *= np.abs(x).max() / np.abs(expected).max()
     sound = heard["sound"]
     difference = np.abs(sound - expected)

@@ -244,7 +244,7 @@ def test_engine_equals_python_at_every_layer(
             begun = maps.clone()
             if filters is not None:
                 begun[:, np.setdiff1d(np.arange(maps.shape[1]), filters)] = 0
-            reference = oracle.way_back(layer, begun)[0, 0, : len(x)].numpy()
+            reference = oracle.backward(layer, begun)[0, 0, : len(x)].numpy()
             if np.abs(reference).max() == 0:
                 assert not sound.any()
             else:

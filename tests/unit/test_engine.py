@@ -10,11 +10,9 @@ from torch import nn
 
 from sonibook import CNN12, ForwardPass
 from sonibook.deconvnet.cpu import Engine, supports
-from sonibook.deconvnet.cpu.clip import Clip
-from sonibook.deconvnet.cpu.few import Piece, block
-from sonibook.deconvnet.cpu.steps import convolve, multiply
-from sonibook.deconvnet.cpu.weights import Weights
-from sonibook.deconvnet.cpu.windows import Window, pack
+from sonibook.deconvnet.cpu.batched import Segment, block
+from sonibook.deconvnet.cpu.weights import Weights, convolve, multiply
+from sonibook.deconvnet.cpu.windows import Clip, Window, pack
 
 
 def sparse_clip(length: int, *, seed: int, bursts: int) -> torch.Tensor:
@@ -75,7 +73,7 @@ def test_threads_and_memory_change_nothing(threads):
 @pytest.mark.parametrize("filters", [1, 24])
 def test_long_sounds_are_cut_where_they_outgrow_the_cache(filters, monkeypatch):
     """In time, for a few sounds, and between two cores, for many: nothing is missing at a seam."""
-    monkeypatch.setattr("sonibook.deconvnet.cpu.few._PART", 2**12)
+    monkeypatch.setattr("sonibook.deconvnet.cpu.batched._PART", 2**12)
     network = CNN12(width=1 / 8, seed=0).double().eval()
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(40_000, generator=generator, dtype=torch.float64)
@@ -102,20 +100,20 @@ def test_the_most_active_filters_of_several_clips_are_each_what_they_are_alone()
 
 
 @pytest.mark.parametrize("filters", [1, 24])
-def test_gates_that_find_no_room_are_made_once_a_filter_and_a_stretch_at_a_time(
+def test_masks_that_find_no_room_are_made_once_a_filter_and_a_stretch_at_a_time(
     filters, monkeypatch
 ):
     """Of an hour, they would else be made anew, from end to end, for every stretch."""
     passed = ForwardPass(CNN12(width=1 / 16, seed=0), sparse_clip(400_000, seed=0, bursts=200))
     made = []
-    make = Engine._made_gate
+    make = Engine._make_mask
 
     def counted(*arguments):
-        gate = make(*arguments)
-        made.append(gate.numel())
-        return gate
+        mask = make(*arguments)
+        made.append(mask.numel())
+        return mask
 
-    monkeypatch.setattr(Engine, "_made_gate", counted)
+    monkeypatch.setattr(Engine, "_make_mask", counted)
     ample = Engine(passed).sonify(8, range(filters))
     at_once = sum(made)
     made.clear()
@@ -126,15 +124,15 @@ def test_gates_that_find_no_room_are_made_once_a_filter_and_a_stretch_at_a_time(
 
 @pytest.mark.parametrize("filters", [4, 64])
 def test_what_is_kept_beside_the_result_stays_within_what_was_allowed(filters):
-    """Gates stay in bounds, and lanes come in groups of as many as there is room for."""
+    """Gates stay in bounds, and columns come in groups of as many as there is room for."""
     passed = ForwardPass(CNN12(width=1 / 8, seed=0), sparse_clip(40_000, seed=0, bursts=20))
     memory = 8 * 2**20
     engine = Engine(passed, memory=memory)
     engine.sonify(9, range(filters))
-    largest = max((gate.numel() for gate in engine._gates.values()), default=0)
-    assert sum(4 * gate.numel() for gate in engine._gates.values()) <= max(memory, 4 * largest)
-    (lanes,) = [max(engine.lanes(9, 0, range(64)), key=len)]
-    jobs = engine._many(9, engine._clips()[0], lanes, torch.zeros(64, 40_000))
+    largest = max((mask.numel() for mask in engine._masks.values()), default=0)
+    assert sum(4 * mask.numel() for mask in engine._masks.values()) <= max(memory, 4 * largest)
+    (columns,) = [max(engine.columns(9, 0, range(64)), key=len)]
+    jobs = engine._tiled(9, engine._clips()[0], columns, torch.zeros(64, 40_000))
     assert all(len(job.args[2]) * 16 * 40_000 * torch.get_num_threads() <= memory for job in jobs)
 
 
@@ -159,7 +157,7 @@ def test_dead_maps_cost_nothing_and_give_silence():
         network.features.conv6.bias[3] = -1e6
     passed = ForwardPass(network, sparse_clip(9_000, seed=0, bursts=2))
     engine = Engine(passed)
-    assert engine.lanes(6, 0, [3]) == []
+    assert engine.columns(6, 0, [3]) == []
     assert not engine.sonify(6, [3]).any()
 
 
@@ -168,9 +166,9 @@ def test_only_sounding_stretches_are_computed():
     network = CNN12(width=1 / 8, seed=0).double().eval()
     x = torch.zeros(80_000, dtype=torch.float64)
     x[40_000] = 1.0
-    (lanes,) = Engine(ForwardPass(network, x)).lanes(8, 0, list(range(64)))
-    assert len(lanes) > 1
-    windows = [window for lane in lanes for window in lane]
+    (columns,) = Engine(ForwardPass(network, x)).columns(8, 0, list(range(64)))
+    assert len(columns) > 1
+    windows = [window for column in columns for window in column]
     assert (max(w.last for w in windows) - min(w.first for w in windows)) * 256 < 3_000
 
 
@@ -205,11 +203,11 @@ def test_padded_stacks_take_the_plain_path():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_way_down_a_block_is_unpooling_and_a_transposed_convolution(pool, taps, channels):
     generator = torch.Generator().manual_seed(0)
-    lanes, steps, filters = 4, 23, 6
-    y = torch.randn(lanes, steps, filters, generator=generator, dtype=torch.float64)
+    columns, steps, filters = 4, 23, 6
+    y = torch.randn(columns, steps, filters, generator=generator, dtype=torch.float64)
     switches = torch.randint(pool, (steps, filters), generator=generator)
     weight = torch.randn(filters, channels, taps, generator=generator, dtype=torch.float64)
-    z = y.new_zeros(lanes, filters, pool * steps)
+    z = y.new_zeros(columns, filters, pool * steps)
     for step in range(steps):
         for index in range(filters):
             place = pool * step + int(switches[step, index])
@@ -217,26 +215,26 @@ def test_every_way_down_a_block_is_unpooling_and_a_transposed_convolution(pool, 
     weights = Weights(weight, pool)
     early = weights.steps - 1
     whole = torch.nn.functional.conv_transpose1d(z, weight).transpose(1, 2)
-    gates = y.new_zeros(pool - 1, steps, filters)
+    masks = y.new_zeros(pool - 1, steps, filters)
     for phase in range(1, pool):
-        gates[phase - 1] = switches == phase
+        masks[phase - 1] = switches == phase
 
-    out = torch.empty(lanes, pool * (steps - early), channels, dtype=torch.float64)
+    out = torch.empty(columns, pool * (steps - early), channels, dtype=torch.float64)
     if pool > 1:
-        multiply(y.relu(), gates, weights, out)
+        multiply(y.relu(), masks, weights, out)
     else:
         convolve(y.relu(), weights, out)
     torch.testing.assert_close(out, whole[:, pool * early : pool * steps])
 
-    padded = torch.nn.functional.pad(gates, (0, 0, early, early))
+    padded = torch.nn.functional.pad(masks, (0, 0, early, early))
     clip = Clip([], [], lambda layer, stretch: padded[:, stretch])
-    pieces = [Piece(clip, y[0, :, 0], 0, 0, row, sound[row:]) for row, sound in enumerate(y)]
-    below = block(1, pieces, weights)
-    for row, piece in enumerate(below):
-        assert piece.first == pool * row
+    segments = [Segment(clip, y[0, :, 0], 0, 0, row, sound[row:]) for row, sound in enumerate(y)]
+    below = block(1, segments, weights)
+    for row, segment in enumerate(below):
+        assert segment.first == pool * row
         late = slice(pool * (row + early), None)  # the first steps lack those before
         expected = whole[row, late]
-        torch.testing.assert_close(piece.y[pool * early :][: len(expected)], expected)
+        torch.testing.assert_close(segment.y[pool * early :][: len(expected)], expected)
 
 
 @settings(max_examples=50, deadline=None)
@@ -244,21 +242,21 @@ def test_every_way_down_a_block_is_unpooling_and_a_transposed_convolution(pool, 
     spans=st.lists(st.tuples(st.integers(0, 200), st.integers(1, 40)), max_size=30),
     gap=st.integers(0, 20),
 )
-def test_packed_windows_keep_apart_and_take_as_few_lanes_as_can_be(spans, gap):
+def test_packed_windows_keep_apart_and_take_as_few_columns_as_can_be(spans, gap):
     windows = [Window(row, 0, first, first + size) for row, (first, size) in enumerate(spans)]
     stretches = list(pack(windows, gap))
-    packed = [window for lanes in stretches for lane in lanes for window in lane]
+    packed = [window for columns in stretches for column in columns for window in column]
     assert sorted(window.row for window in packed) == list(range(len(windows)))
-    for lanes in stretches:
-        for lane in lanes:
-            for before, after in zip(lane, lane[1:], strict=False):
+    for columns in stretches:
+        for column in columns:
+            for before, after in zip(column, column[1:], strict=False):
                 assert after.first >= before.last + gap
-        inside = [window for lane in lanes for window in lane]
+        inside = [window for column in columns for window in column]
         at_once = max(
             sum(w.first <= step < w.last + gap for w in inside)
             for step in {window.first for window in inside}
         )
-        assert len(lanes) == at_once
+        assert len(columns) == at_once
     for before, after in zip(stretches, stretches[1:], strict=False):
-        end = max(window.last for lane in before for window in lane)
-        assert min(window.first for lane in after for window in lane) >= end + gap
+        end = max(window.last for column in before for window in column)
+        assert min(window.first for column in after for window in column) >= end + gap

@@ -17,8 +17,11 @@ from sonibook.errors import AudioError, LayerError, StackError
 from sonibook.model.stack import blocks_of, check_filters, out_length, stride
 
 CONV = nn.Conv1d(1, 3, 5)
-#: Maps that are silent, and clips that are padded, say so; here that is no matter.
-pytestmark = pytest.mark.filterwarnings("ignore::sonibook.errors.SonibookWarning")
+#: Maps that are silent and clips that are padded say so, and PyTorch that it pads unevenly.
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::sonibook.errors.SonibookWarning"),
+    pytest.mark.filterwarnings("ignore:Using padding='same'"),
+]
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -301,7 +304,7 @@ def test_a_pool_that_is_not_side_by_side_is_undone_by_its_switches_alone():
     network = nn.Sequential(nn.Conv1d(1, 3, 5), nn.ReLU(), nn.MaxPool1d(3, 2))
     passed = ForwardPass(network, torch.randn(500))
     with pytest.raises(StackError, match="2: only a max-pool with stride = kernel size"):
-        passed.way_back(1, passed.maps[0], unpool=lambda x, switches, *, pool, length: x)
+        passed.backward(1, passed.maps[0], unpool=lambda x, switches, *, pool, length: x)
 
 
 def convs(*layers: tuple[int, int, int, int], norm: bool = False) -> list[nn.Module]:

@@ -18,6 +18,9 @@ from sonibook.model.stack import (
     stride,
 )
 
+#: PyTorch says, once, that it copies what it pads unevenly.
+pytestmark = pytest.mark.filterwarnings("ignore:Using padding='same'")
+
 STACKS = {
     "cnn12": CNN12(width=1 / 64, seed=0),
     "pools of 4": nn.Sequential(

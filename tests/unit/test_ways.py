@@ -101,22 +101,22 @@ def test_of_a_constant_repeat_and_lines_make_a_constant():
 def test_ways_back_equal_the_papers_where_nothing_is_pooled(unpool):
     passed = ForwardPass(stranger(pool=1), noise(900))
     for layer in (1, 4):
-        expected = passed.way_back(layer, passed.maps[layer - 1])
+        expected = passed.backward(layer, passed.maps[layer - 1])
         assert expected.abs().max() > 0
-        assert torch.equal(passed.way_back(layer, passed.maps[layer - 1], unpool=unpool), expected)
+        assert torch.equal(passed.backward(layer, passed.maps[layer - 1], unpool=unpool), expected)
 
 
 def test_the_papers_way_is_the_default_and_others_differ():
     passed = ForwardPass(stranger(), noise(6000))
     start = passed.maps[2]
-    paper = passed.way_back(3, start)
-    assert torch.equal(passed.way_back(3, start, unpool=max_unpool), paper)
+    paper = passed.backward(3, start)
+    assert torch.equal(passed.backward(3, start, unpool=max_unpool), paper)
     for unpool in (repeat, interpolate, insert_zeros):
-        other = passed.way_back(3, start, unpool=unpool)
+        other = passed.backward(3, start, unpool=unpool)
         assert other.shape == paper.shape
         assert not torch.allclose(other, paper)
-        assert not passed.way_back(3, 0 * start, unpool=unpool).any()
-        torch.testing.assert_close(passed.way_back(3, 4.0 * start, unpool=unpool), 4.0 * other)
+        assert not passed.backward(3, 0 * start, unpool=unpool).any()
+        torch.testing.assert_close(passed.backward(3, 4.0 * start, unpool=unpool), 4.0 * other)
 
 
 # A whole layer at once
@@ -129,9 +129,9 @@ def test_a_subset_is_the_way_back_of_its_maps(unpool):
     only = torch.zeros_like(passed.maps[1])
     only[:, [2, 5]] = passed.maps[1][:, [2, 5]]
     ours = passed.sonify_together(2, [5, 2], unpool=unpool, rescale=False)
-    assert torch.equal(ours, passed.way_back(2, only, unpool=unpool)[:, 0, :6001])
+    assert torch.equal(ours, passed.backward(2, only, unpool=unpool)[:, 0, :6001])
     whole = passed.sonify_together(2, unpool=unpool, rescale=False)
-    assert torch.equal(whole, passed.way_back(2, passed.maps[1], unpool=unpool)[:, 0, :6001])
+    assert torch.equal(whole, passed.backward(2, passed.maps[1], unpool=unpool)[:, 0, :6001])
 
 
 def test_one_filter_together_is_that_filter():

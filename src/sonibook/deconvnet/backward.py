@@ -43,7 +43,7 @@ class ForwardPass(FeatureMaps):
     _engine: Engine | None = None
 
     @torch.no_grad()
-    def way_back(
+    def backward(
         self, layer: int, start: Float[Tensor, "batch filter steps"], *, unpool: Unpool = max_unpool
     ) -> Float[Tensor, "batch channel time"]:
         """From a map of layer `layer` to the waveform: unpool, rectify, deconvolve, repeat.
@@ -116,7 +116,7 @@ class ForwardPass(FeatureMaps):
         else:
             starts = [self._only(layer, filters[:, n]) for n, layer in enumerate(chosen)]
             result = torch.stack(
-                [self.way_back(*start) for start in zip(chosen, starts, strict=True)], dim=1
+                [self.backward(*start) for start in zip(chosen, starts, strict=True)], dim=1
             )
         sounds = self._finished(result, "Most active filters", rescale)
         return sounds, indices if self.is_batch else indices[0]
@@ -144,7 +144,7 @@ class ForwardPass(FeatureMaps):
         weights : sequence of float, or None
             One for each of `filters`, to multiply its map by; None for 1 each.
         unpool : callable
-            As for `way_back`.
+            As for `backward`.
         rescale : bool
             As for `sonibook.sonify`.
 
@@ -167,7 +167,7 @@ class ForwardPass(FeatureMaps):
             raise ValueError(f"Give one weight a filter: {len(factors)} for {len(chosen)}.")
         start = torch.zeros_like(maps)
         start[:, chosen] = maps[:, chosen] * factors[:, None]
-        sound = self.way_back(layer, start, unpool=unpool)[:, None]
+        sound = self.backward(layer, start, unpool=unpool)[:, None]
         sound = self._finished(sound, f"Layer {layer}", rescale)
         return sound.squeeze(1 if self.is_batch else 0)
 
@@ -202,7 +202,7 @@ class ForwardPass(FeatureMaps):
             for some, place in zip(chosen.split(at_once), sounds[clip].split(at_once), strict=True):
                 copies = copy(alone)
                 copies.maps = [map_.expand(len(some), -1, -1) for map_ in alone.maps]
-                place[:] = copies.way_back(layer, copies._only(layer, some))
+                place[:] = copies.backward(layer, copies._only(layer, some))
         return sounds[:, :, 0] if sounds.shape[2] == 1 else sounds
 
     def _alone(self, clip: int) -> ForwardPass:

@@ -46,20 +46,6 @@ def forward_block(block: Block, x: Tensor) -> tuple[Tensor, Tensor | None, list[
 
     Many clips are computed one after the other and a long map in tiles of time: what is larger
     than the map, the convolution's output, then never leaves the processor's cache.
-
-    Parameters
-    ----------
-    block : Block
-    x : Tensor, shape (batch, channel, time)
-        What comes up from the block below.
-
-    Returns
-    -------
-    map : Tensor, shape (batch, filter, steps)
-    switches : Tensor, the shape of `map`, or None
-        None where the block has no max-pool.
-    steps : list of Step
-        One for each operation.
     """
     if not (block.is_simple and block.pool > 1 and x.device.type == "cpu"):
         return _forward_plainly(block, x)
@@ -103,29 +89,12 @@ def _rectify_and_pool(y: Map, pool: int, *, out: tuple[Pooled, Switches]) -> Non
 
 
 def as_clips(x: Tensor, blocks: Sequence[Block], depth: int) -> tuple[Tensor, int]:
-    """A sound as a network takes it.
+    """A sound as a network takes it, (batch, channel, time), and its samples.
 
-    Parameters
-    ----------
-    x : Tensor, shape (time,), (channel, time) or (batch, channel, time)
-        The first for a network of one channel, the second for one of several.
-    blocks : sequence of Block
-    depth : int
-        The last layer that is wanted. Clips that are too short for it are padded with zeros, with
-        a warning.
-
-    Returns
-    -------
-    x : Tensor, shape (batch, channel, time)
-    samples : int
-        What it had before it was padded.
-
-    Raises
-    ------
-    AudioError
-        If `x` has another shape, is empty, or holds samples that are not finite.
+    It is padded with zeros, with a warning, where it is too short for layer `depth`. A single
+    sound is (time,), or (channel, time) for a network of several channels.
     """
-    channels, least = _channels(blocks), least_length(blocks, depth)
+    channels, least = blocks[0].conv.in_channels, least_length(blocks, depth)
     if x.ndim == (1 if channels == 1 else 2):
         x = x[None, None] if x.ndim == 1 else x[None]
     if x.ndim != 3 or x.shape[1] != channels:
@@ -147,10 +116,6 @@ def as_clips(x: Tensor, blocks: Sequence[Block], depth: int) -> tuple[Tensor, in
         )
         x = F.pad(x, (0, least - samples))
     return x, samples
-
-
-def _channels(blocks: Sequence[Block]) -> int:
-    return blocks[0].conv.in_channels
 
 
 class FeatureMaps:

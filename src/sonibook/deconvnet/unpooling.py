@@ -1,7 +1,7 @@
 """Ways to undo a max-pool without its switches, to put the paper's way to the test.
 
 Each takes what `sonibook.model.operations.max_unpool` takes, and can stand in its place in
-`ForwardPass.way_back`. All are linear, and what follows is homogeneous (a ReLU, a convolution
+`ForwardPass.backward`. All are linear, and what follows is homogeneous (a ReLU, a convolution
 without bias): a constant factor here would be a factor of the sound, and rescaling takes it away.
 """
 

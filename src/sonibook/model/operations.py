@@ -41,21 +41,9 @@ class Unpool(Protocol):
 def max_pool(
     x: Map, pool: int, *, out: tuple[Pooled, Switches] | None = None
 ) -> tuple[Pooled, Switches]:
-    """Max-pool with its switches: where in each window the largest value was.
+    """Max-pool, and its switches: where in each window the (first) largest value was.
 
-    Parameters
-    ----------
-    x : Tensor, shape (batch, channel, time)
-    pool : int >= 2
-        Kernel and stride.
-    out : pair of Tensor, or None
-        Where to write what is returned.
-
-    Returns
-    -------
-    pooled : Tensor, shape (batch, channel, time // pool)
-    switches : Tensor of bool (pool 2), uint8 (up to 256) or int32, the shape of `pooled`
-        Position in the window, from 0. Of equal values the first is chosen.
+    `out` is where to write what is returned.
     """
     steps = x.shape[2] // pool
     if pool == 2:

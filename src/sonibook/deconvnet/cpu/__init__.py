@@ -1,5 +1,5 @@
-"""The way back on a CPU, at the speed of its matrix multiplication."""
+"""The backward pass on a CPU, at the speed of its matrix multiplication."""
 
-from sonibook.deconvnet.cpu.way_back import Engine, supports
+from sonibook.deconvnet.cpu.engine import Engine, supports
 
 __all__ = ["Engine", "supports"]

@@ -1,14 +1,16 @@
-"""Which stretches of a map have to be computed, and which cannot be other than zero."""
+"""Which stretches of a clip's maps have to be computed, and which cannot be other than zero."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from heapq import heappop, heappush
 
 import numpy as np
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float, UInt8
 from numpy import ndarray
+from torch import Tensor
 
 from sonibook.model.stack import Block, stride
 
@@ -18,16 +20,7 @@ _LEAST_GAP = 2048
 
 @dataclass(frozen=True)
 class Window:
-    """A stretch of one map that is computed by itself.
-
-    Attributes
-    ----------
-    row : int
-        Of the result.
-    filter : int
-    first, last : int, in steps
-        The map is zero between the end of this stretch and the next.
-    """
+    """A stretch of one map, in steps, up to the next of which the map is zero."""
 
     row: int
     filter: int
@@ -36,7 +29,7 @@ class Window:
 
 
 #: Windows that are computed one after the other in one column of the matrices.
-Lane = list[Window]
+Column = list[Window]
 
 
 def least_gap(blocks: Sequence[Block]) -> int:
@@ -52,21 +45,8 @@ def cut(
 ) -> Iterator[Window]:
     """Cut maps where they are zero for so long that the sounds on both sides do not meet.
 
-    There is no bias on the way back and ReLU(0) = 0: what lies outside the receptive fields of a
-    map's non-zero steps stays exactly zero.
-
-    Parameters
-    ----------
-    maps : ndarray, shape (row, steps)
-        The maps of `filters` in the last of `blocks`.
-    blocks : sequence of Block
-        From the first to that layer.
-    filters : sequence of int
-
-    Yields
-    ------
-    Window
-        Together they hold every non-zero step of the maps; a silent map has none.
+    There is no bias on the backward pass and ReLU(0) = 0: what lies outside the receptive fields
+    of a map's non-zero steps stays exactly zero.
     """
     gap = max(least_gap(blocks), _LEAST_GAP // stride(blocks, len(blocks)))
     places = np.flatnonzero(np.ascontiguousarray(maps).ravel() != 0)
@@ -79,34 +59,50 @@ def cut(
         yield Window(int(row), filters[row], int(first), int(last))
 
 
-def pack(windows: Iterable[Window], gap: int) -> Iterator[list[Lane]]:
-    """Lay windows side by side and, where there is room, behind each other.
+def pack(windows: Iterable[Window], gap: int) -> Iterator[list[Column]]:
+    """Lay windows side by side and, where there are `gap` zeros between them, behind each other.
 
-    Parameters
-    ----------
-    windows : iterable of Window
-    gap : int, in steps
-        Zeros that windows of one lane must have between them.
-
-    Yields
-    ------
-    list of Lane
-        As few lanes as there can be for a stretch of the clip; nothing sounds between stretches.
+    As few columns as there can be for a stretch of the clip; nothing sounds between stretches.
     """
-    lanes: list[Lane] = []
+    columns: list[Column] = []
     free: list[tuple[int, int]] = []
     latest = 0
     for window in sorted(windows, key=lambda window: window.first):
-        if lanes and window.first >= latest + gap:
-            yield lanes
-            lanes, free = [], []
+        if columns and window.first >= latest + gap:
+            yield columns
+            columns, free = [], []
         if free and window.first >= free[0][0] + gap:
-            _, lane = heappop(free)
-            lanes[lane].append(window)
+            _, column = heappop(free)
+            columns[column].append(window)
         else:
-            lane = len(lanes)
-            lanes.append([window])
-        heappush(free, (window.last, lane))
+            column = len(columns)
+            columns.append([window])
+        heappush(free, (window.last, column))
         latest = max(latest, window.last)
-    if lanes:
-        yield lanes
+    if columns:
+        yield columns
+
+
+#: 1 where the maximum was at phase 1, 2 …, else 0.
+SwitchMasks = Float[Tensor, "phase steps channel"]
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One clip of a forward pass, layer 1 first."""
+
+    maps: Sequence[Float[Tensor, "_ _"]]
+    switches: Sequence[Bool[Tensor, "_ _"] | UInt8[Tensor, "_ _"] | None]
+    #: For a layer and a stretch of its steps, which are counted from `early` steps before the
+    #: first, one less than `Weights.steps`; as many are added at the end.
+    masks: Callable[[int, slice], SwitchMasks]
+
+    def unpooled(self, layer: int, window: Window, pool: int) -> Float[Tensor, " time"]:
+        """The one live map of a window, each value where its maximum was."""
+        steps = slice(window.first, window.last)
+        values = self.maps[layer - 1][window.filter, steps]
+        switches = self.switches[layer - 1]
+        if switches is None:
+            return values
+        position = torch.arange(pool)
+        return (values[:, None] * (switches[window.filter, steps, None] == position)).flatten()

@@ -1,17 +1,17 @@
-"""The way back on a CPU, at the speed of its matrix multiplication.
+"""The backward pass on a CPU, at the speed of its matrix multiplication.
 
-The numbers of `ForwardPass.way_back`, with the work that cannot matter left out:
+The numbers of `ForwardPass.backward`, with the work that cannot matter left out:
 
 - The forward pass and its switches are shared by all filters and layers.
 - At the top one channel is alive: its step is a product with that filter's weights alone.
-- There is no bias on the way back and ReLU(0) = 0. What lies outside the receptive fields of a
+- There is no bias on the backward pass and ReLU(0) = 0. What lies outside the receptive fields of a
   map's non-zero steps is therefore exactly zero and is not computed: each map is cut into
   *windows* whose sounds do not touch (`windows`).
 - A few sounds share the weights: one convolution takes all of them down a block, whatever their
-  clips and layers (`few`).
+  clips and layers (`batched`).
 - Many sounds of one clip share its switches, too: unpooling and deconvolution together are one
-  small matrix for each step, without the zeros that unpooling makes (`many`). Windows then lie
-  behind each other in *lanes* where there is room.
+  small matrix for each step, without the zeros that unpooling makes (`tiled`). Windows then lie
+  behind each other in *columns* where there is room.
 
 Threads share the sounds or the time, not the matrices: each core works on its own.
 """
@@ -31,18 +31,17 @@ from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor
 
-from sonibook.deconvnet.cpu.clip import Clip, Gates
-from sonibook.deconvnet.cpu.few import Entry, sonify_few
-from sonibook.deconvnet.cpu.many import sonify_many
-from sonibook.deconvnet.cpu.weights import context, prepared
-from sonibook.deconvnet.cpu.windows import Lane, Window, cut, least_gap, pack
+from sonibook.deconvnet.cpu.batched import Entry, sonify_batched
+from sonibook.deconvnet.cpu.tiled import sonify_tiled
+from sonibook.deconvnet.cpu.weights import context, weights_of
+from sonibook.deconvnet.cpu.windows import Clip, Column, SwitchMasks, Window, cut, least_gap, pack
 from sonibook.deconvnet.forward import FeatureMaps
 
 Member = TypeVar("Member")
 #: Sounds at once from which on a matrix for every step is worth making.
-MANY = 16
-#: Lanes that share a matrix: more would not fit the cache.
-_LANES = 128
+TILED_FROM = 16
+#: Columns that share a matrix: more would not fit the cache.
+_COLUMNS = 128
 #: Clips whose most active filters go down together, and share the reading of weights.
 _CLIPS = 4
 #: There are as many matrices as a window has steps, each as much larger.
@@ -60,7 +59,7 @@ def supports(passed: FeatureMaps) -> bool:
 
 
 class Engine:
-    """The way back for one `FeatureMaps`.
+    """The backward pass for one `FeatureMaps`.
 
     Parameters
     ----------
@@ -74,54 +73,34 @@ class Engine:
         # A copy, which shares the tensors: a pass and its engine that held each other would keep
         # them until the garbage collector comes by, which for a folder of clips is too late.
         self.passed, self.memory = copy(passed), memory
-        self._weights = [prepared(block) for block in passed.blocks]
-        self._gates: dict[tuple[int, int], Tensor] = {}
+        self._weights = [weights_of(block) for block in passed.blocks]
+        self._masks: dict[tuple[int, int], Tensor] = {}
         self._lock = Lock()
 
     def sonify(self, layer: int, filters: Sequence[int]) -> Float[Tensor, "batch filters time"]:
-        """The raw sonifications of some filters of a layer, for every clip.
-
-        Parameters
-        ----------
-        layer : int
-        filters : sequence of int
-            Both checked by the caller.
-
-        Returns
-        -------
-        Tensor, shape (batch, filters, time)
-        """
+        """The raw sonifications of some filters of a layer, for every clip."""
         clips, _, samples = self.passed.x.shape
         result = self.passed.x.new_zeros(clips, len(filters), samples)
         known = self._clips()
         jobs: list[Callable[[], None]] = []
         rest: list[Entry] = []
         for clip, sounds in enumerate(result):
-            for lanes in self.lanes(layer, clip, filters):
-                if len(lanes) >= MANY:
-                    jobs += self._many(layer, known[clip], lanes, sounds)
+            for columns in self.columns(layer, clip, filters):
+                if len(columns) >= TILED_FROM:
+                    jobs += self._tiled(layer, known[clip], columns, sounds)
                 else:
-                    windows = [window for lane in lanes for window in lane]
+                    windows = [window for column in columns for window in column]
                     rest += [(known[clip], window, sounds[window.row]) for window in windows]
-        parts = _divided(rest, max(len(rest) // MANY, min(len(rest), torch.get_num_threads())))
-        jobs += [partial(sonify_few, {layer: part}, self._weights) for part in parts]
+        threads = torch.get_num_threads()
+        parts = _divided(rest, max(len(rest) // TILED_FROM, min(len(rest), threads)))
+        jobs += [partial(sonify_batched, {layer: part}, self._weights) for part in parts]
         self._work(jobs)
         return result
 
     def sonify_one_each(
         self, layers: Sequence[int], filters: Int[ndarray, "batch layers"]
     ) -> Float[Tensor, "batch layers time"]:
-        """The raw sonification of one filter of each layer, another for every clip.
-
-        Parameters
-        ----------
-        layers : sequence of int
-        filters : ndarray of int, shape (batch, layers)
-
-        Returns
-        -------
-        Tensor, shape (batch, layers, time)
-        """
+        """The raw sonification of one filter of each layer, another for every clip."""
         clips, _, samples = self.passed.x.shape
         result = self.passed.x.new_zeros(clips, len(layers), samples)
         known = self._clips()
@@ -132,7 +111,7 @@ class Engine:
                 for row, layer in enumerate(layers):
                     for window in self._windows(layer, clip, [int(filters[clip, row])]):
                         entries[layer].append((known[clip], window, result[clip, row]))
-            jobs.append(partial(sonify_few, entries, self._weights))
+            jobs.append(partial(sonify_batched, entries, self._weights))
         self._work(jobs)
         return result
 
@@ -155,84 +134,84 @@ class Engine:
         maps = self.passed.maps[layer - 1][clip, list(filters)].numpy()
         return cut(maps, self.passed.blocks[:layer], filters)
 
-    def lanes(self, layer: int, clip: int, filters: Sequence[int]) -> list[list[Lane]]:
+    def columns(self, layer: int, clip: int, filters: Sequence[int]) -> list[list[Column]]:
         """The windows of some maps of a clip, packed; see `sonibook.deconvnet.cpu.windows`."""
         gap = least_gap(self.passed.blocks[:layer])
         return list(pack(self._windows(layer, clip, filters), gap))
 
-    def _many(
-        self, layer: int, clip: Clip, lanes: Sequence[Lane], result: Float[Tensor, "row time"]
+    def _tiled(
+        self, layer: int, clip: Clip, columns: Sequence[Column], result: Float[Tensor, "row time"]
     ) -> list[Callable[[], None]]:
-        """Lanes of one clip in groups that share matrices, and every core as many of them."""
+        """Columns of one clip in groups that share matrices, and every core as many of them."""
         threads, weights = torch.get_num_threads(), self._weights[:layer]
         # Its sound, its signal, and what is near the sound of it.
-        lane = 4 * 4 * self.passed.x.shape[2]
-        size = max(1, min(_LANES, self.memory // (lane * threads)))
-        groups = _divided(lanes, -(-len(lanes) // size))
-        first = min(window.first for lane in lanes for window in lane)
-        last = max(window.last for lane in lanes for window in lane)
+        column = 4 * 4 * self.passed.x.shape[2]
+        size = max(1, min(_COLUMNS, self.memory // (column * threads)))
+        groups = _divided(columns, -(-len(columns) // size))
+        first = min(window.first for column in columns for window in column)
+        last = max(window.last for column in columns for window in column)
         # Where the groups cannot be shared out evenly, the time of each is.
         even = len(groups) % threads == 0 or last - first < 4 * threads * context(weights)
         bounds = _bounds(last - first, 1 if even else threads)
         stretches = [range(first + begin, first + end) for begin, end in bounds]
         return [
-            partial(sonify_many, clip, weights, group, steps, result)
+            partial(sonify_tiled, clip, weights, group, steps, result)
             for group in groups
             for steps in stretches
         ]
 
     def _clips(self) -> list[Clip]:
-        """Every clip of the pass; made for each call, since they hold the engine by its gates."""
+        """Every clip of the pass; made for each call: they hold the engine by its masks."""
         passed = self.passed
         return [
             Clip(
                 [maps[clip] for maps in passed.maps],
                 [None if switches is None else switches[clip] for switches in passed.switches],
-                partial(self._gate, clip),
+                partial(self._mask, clip),
             )
             for clip in range(len(passed.x))
         ]
 
-    def _gate(self, clip: int, layer: int, steps: slice) -> Gates:
-        """As `sonibook.deconvnet.cpu.clip.Clip.gates`; kept within `memory`, all of them or none.
+    def _mask(self, clip: int, layer: int, steps: slice) -> SwitchMasks:
+        """As `Clip.masks`; kept within `memory`, all of them or none.
 
         Of a long clip each stretch gets its own: what has no room for every layer would be made
         anew, from end to end, for every stretch.
         """
-        if 4 * self._gates_of_a_clip() > self.memory:
-            return self._made_gate(clip, layer, steps)
+        if 4 * self._mask_floats() > self.memory:
+            return self._make_mask(clip, layer, steps)
         key = (clip, layer)
         with self._lock:
-            if key in self._gates:
-                return self._gates[key][:, steps]
+            if key in self._masks:
+                return self._masks[key][:, steps]
         whole = self.passed.maps[layer - 1].shape[2] + 2 * (self._weights[layer - 1].steps - 1)
-        gate = self._made_gate(clip, layer, slice(0, whole))
+        mask = self._make_mask(clip, layer, slice(0, whole))
         with self._lock:
-            kept = sum(other.numel() for other in self._gates.values())
-            while self._gates and 4 * (kept + gate.numel()) > self.memory:
-                kept -= self._gates.pop(next(iter(self._gates))).numel()
-            self._gates[key] = gate
-        return gate[:, steps]
+            kept = sum(other.numel() for other in self._masks.values())
+            while self._masks and 4 * (kept + mask.numel()) > self.memory:
+                kept -= self._masks.pop(next(iter(self._masks))).numel()
+            self._masks[key] = mask
+        return mask[:, steps]
 
-    def _made_gate(self, clip: int, layer: int, steps: slice) -> Gates:
-        made, switches = self._weights[layer - 1], self.passed.switches[layer - 1]
+    def _make_mask(self, clip: int, layer: int, steps: slice) -> SwitchMasks:
+        block, switches = self._weights[layer - 1], self.passed.switches[layer - 1]
         maps = self.passed.maps[layer - 1][clip]
-        gate = maps.new_zeros(made.pool - 1, steps.stop - steps.start, len(maps))
-        first = steps.start - (made.steps - 1)
-        begin, end = max(first, 0), min(steps.stop - (made.steps - 1), maps.shape[1])
+        mask = maps.new_zeros(block.pool - 1, steps.stop - steps.start, len(maps))
+        first = steps.start - (block.steps - 1)
+        begin, end = max(first, 0), min(steps.stop - (block.steps - 1), maps.shape[1])
         if switches is not None and begin < end:
             here = switches[clip, :, begin:end].t()
-            for phase in range(1, made.pool):
+            for phase in range(1, block.pool):
                 # Of two phases the switch itself says which.
                 is_here = here if here.dtype is torch.bool else here == phase
-                gate[phase - 1, begin - first : end - first] = is_here
-        return gate
+                mask[phase - 1, begin - first : end - first] = is_here
+        return mask
 
-    def _gates_of_a_clip(self) -> int:
-        """Floats of the gates of all layers."""
+    def _mask_floats(self) -> int:
+        """Floats of the masks of all layers."""
         return sum(
-            (made.pool - 1) * maps.shape[1] * maps.shape[2]
-            for made, maps in zip(self._weights, self.passed.maps, strict=True)
+            (block.pool - 1) * maps.shape[1] * maps.shape[2]
+            for block, maps in zip(self._weights, self.passed.maps, strict=True)
         )
 
 
