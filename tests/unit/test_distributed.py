@@ -21,8 +21,8 @@ from sonibook.datasets import open_dataset
 from sonibook.errors import ConfigError
 from sonibook.model.checkpoint import load_encoder, read_card
 from sonibook.model.encoder import DROPOUT
-from sonibook.training.batches import DROPPING, CropBatches
 from sonibook.training.config import AugmentConfig
+from sonibook.training.data import DROPPING, CropBatches
 from sonibook.training.draws import PARTNERS, Draws
 
 # --- the division of a batch ---------------------------------------------------------------------

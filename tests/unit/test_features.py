@@ -14,8 +14,8 @@ from sonibook.model.checkpoint import load_classifier, load_encoder, read_card, 
 from sonibook.model.encoder import CNN12
 from sonibook.training import experiment
 from sonibook.training.distributed import Runtime
+from sonibook.training.evaluate import FeatureBatches
 from sonibook.training.experiment import Experiment
-from sonibook.training.features import FeatureBatches
 from sonibook.training.loop import train
 from sonibook.training.tasks import FcOnly
 

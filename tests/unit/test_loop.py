@@ -19,13 +19,14 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from clips import settings_of, tiny, write_tones
+from clips import noise, settings_of, tiny, write_tones
 from safetensors import safe_open
 from safetensors.torch import load_file
 from scipy import stats
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from sonibook.errors import CheckpointError, ConfigError, SonibookWarning
+from sonibook.audio import write_wav
+from sonibook.errors import AudioError, CheckpointError, ConfigError, SonibookWarning
 from sonibook.files import atomic
 from sonibook.metrics import accuracy
 from sonibook.model.checkpoint import load_classifier, load_encoder, read_card
@@ -287,6 +288,50 @@ def test_weights_are_decayed_and_biases_and_gains_are_not(decoupled):
     decay = {id(p): g["weight_decay"] for g in optimiser.param_groups for p in g["params"]}
     for name, parameter in network.named_parameters():
         assert decay[id(parameter)] == (0.3 if name.endswith("weight") else 0.0), name
+
+
+@pytest.fixture(scope="module")
+def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A hundred clips in two classes, three of which are no sounds."""
+    root = tmp_path_factory.mktemp("damaged")
+    for index in range(100):
+        write_wav(root / "ab"[index % 2] / f"{index:03d}.wav", noise(2600, index))
+    for index in (10, 12, 99):
+        (root / "ab"[index % 2] / f"{index:03d}.wav").write_bytes(b"RIFF: no sound")
+    return root
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"log": {"sounds_every": 1}},
+        {"encoder": {"width": 1 / 16, "fc_only": True}},
+        {"objective": "nt_xent", "augment": {}, "contrastive": {"projection": 16}},
+    ],
+    ids=["full", "fc-only", "contrastive"],
+)
+def test_a_run_skips_and_counts_what_cannot_be_read(damaged, tmp_path, monkeypatch, changes):
+    brief = {"epochs": 1, "warmup_epochs": 0, "batch_size": 25}
+    config = tiny(**{"optimiser": brief, **changes})
+    with pytest.warns(SonibookWarning, match="3 training clips and 3 test clips cannot be read"):
+        card = train(config, out=tmp_path / "run", data_root=damaged)
+    assert card["unreadable_clips"] == {"training": 3, "test": 3}
+    assert card["test_clips"] == 97
+    assert math.isfinite(float(rows_of(tmp_path / "run")[0]["train_loss"]))
+    if "accuracy" in card["test"]:
+        assert card["test"]["clips"] == 97
+    # Taken up after its last step, the run still knows of the clips that it met before.
+    with pytest.warns(SonibookWarning, match="3 training clips"):
+        again = train(config, out=tmp_path / "run", data_root=damaged)
+    assert again["unreadable_clips"] == card["unreadable_clips"]
+
+
+def test_a_run_stops_where_too_much_cannot_be_read(damaged, tmp_path):
+    for path in sorted(damaged.glob("b/*"))[:5]:
+        path.write_bytes(b"no sound")
+    with pytest.raises(AudioError, match=r"^6 of the 100 clips of folder \(all\) cannot be read, "):
+        train(tiny(), out=tmp_path / "run", data_root=damaged)
+    assert not (tmp_path / "run" / "encoder.safetensors").exists()
 
 
 # --- what survives -------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ from sonibook.audio import write_wav
 from sonibook.datasets import open_dataset
 from sonibook.errors import ConfigError, DatasetError
 from sonibook.training import loop
-from sonibook.training.batches import CropBatches
 from sonibook.training.config import AugmentConfig, TrainConfig
+from sonibook.training.data import CropBatches
 from sonibook.training.distributed import Runtime
 from sonibook.training.draws import Draws
 from sonibook.training.experiment import prepare

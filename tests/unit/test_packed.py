@@ -18,7 +18,7 @@ from sonibook.datasets import Clip, Dataset, open_dataset
 from sonibook.datasets.pack import BAD_IN_A_ROW, pack
 from sonibook.datasets.packed import FULL_SCALE, dequantise, quantise
 from sonibook.errors import AudioError, DatasetError
-from sonibook.training.batches import CropBatches
+from sonibook.training.data import CropBatches
 
 #: Half a step of 16 bits, and what float32 adds to it.
 ROUNDING = 0.5 / FULL_SCALE + 1e-7

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sonibook.training.schedule import warmup_cosine
+from sonibook.training.loop import warmup_cosine
 
 
 @given(warmup=st.integers(0, 50), rest=st.integers(1, 500))

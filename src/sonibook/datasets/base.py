@@ -13,7 +13,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from sonibook.audio import SAMPLE_RATE, read_audio
-from sonibook.errors import AudioError
+from sonibook.errors import AudioError, MissingAudioError
 
 Task = Literal["single-label", "multi-label"]
 
@@ -149,3 +149,49 @@ def read_clip(path: Path, sample_rate: int) -> Float[ndarray, " time"]:
     x = read_audio(path, sample_rate=sample_rate, unit_peak=False)
     loudest = float(abs(x).max())
     return x / loudest if loudest > 0 else x
+
+
+class ClipReader:
+    """Reads the clips of a data set one by one; skips and counts those that cannot be read.
+
+    Parameters
+    ----------
+    data : Dataset
+
+    Attributes
+    ----------
+    bad : dict of int to str
+        Why a clip cannot be read, for each that was met.
+
+    Raises
+    ------
+    AudioError
+        When called: if a clip's file has vanished, or more clips than a few (five in a hundred, or
+        four) cannot be read: then a disk has gone rather than some files.
+    """
+
+    def __init__(self, data: Dataset) -> None:
+        self.data, self.bad = data, dict[int, str]()
+        self._most = min(max(4, len(data) // 20), len(data) - 1)
+
+    def __call__(self, index: int) -> Clip | None:
+        """Clip `index`, or None if it cannot be read."""
+        try:
+            return self.data[index]
+        except MissingAudioError:
+            raise
+        except AudioError as error:
+            self.bad[index] = str(error)
+            if len(self.bad) > self._most:
+                raise AudioError(
+                    f"{len(self.bad)} of the {len(self.data)} clips of {self.data.name} "
+                    f"({self.data.split}) cannot be read, the last because: {error} Is the disk "
+                    "there? If it is, mend or remove them."
+                ) from None
+            return None
+
+    def nearest(self, index: int) -> Clip:
+        """Clip `index`, or the next that can be read."""
+        while (clip := self(index)) is None:
+            index = (index + 1) % len(self.data)
+        return clip

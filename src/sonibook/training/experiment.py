@@ -11,10 +11,10 @@ from sonibook.datasets import Dataset, open_dataset
 from sonibook.errors import ConfigError
 from sonibook.model.checkpoint import load_encoder
 from sonibook.model.encoder import CHANNELS, CNN12, Classifier
-from sonibook.training.batches import CropBatches
 from sonibook.training.config import EncoderConfig, TrainConfig
+from sonibook.training.data import CropBatches
 from sonibook.training.distributed import Runtime
-from sonibook.training.features import FeatureBatches
+from sonibook.training.evaluate import FeatureBatches
 from sonibook.training.mixture import Mixture
 from sonibook.training.tasks import Contrastive, ContrastiveNetwork, FcOnly, Supervised, Task
 

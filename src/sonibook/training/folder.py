@@ -26,8 +26,8 @@ from sonibook.untrusted import parse_json, parse_yaml
 
 #: What a run publishes.
 PUBLISHED = "encoder.safetensors"
-#: What is saved of where a run stands; the last two are missing in files of older versions.
-_POSITION = ("step", "seconds", "losses", "log", "epochs", "extended")
+#: What is saved of where a run stands; files of older versions have the first four alone.
+_POSITION = ("step", "seconds", "losses", "log", "epochs", "extended", "unreadable")
 
 
 class RunFolder:

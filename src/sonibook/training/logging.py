@@ -23,7 +23,7 @@ from jaxtyping import Float, Int16
 from numpy import ndarray
 
 from sonibook.audio import SAMPLE_RATE, pad, write_wav
-from sonibook.datasets.base import Dataset
+from sonibook.datasets.base import ClipReader, Dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import ConfigError, SonibookWarning
 from sonibook.files import atomic
@@ -314,7 +314,9 @@ def sample_sounds(
     """
     encoder = network.encoder if isinstance(network, Classifier) else network
     chosen = np.unique(np.linspace(0, len(data) - 1, clips).round().astype(int))
-    heard = [data[int(index)] for index in chosen]
+    heard = [clip for clip in map(ClipReader(data), map(int, chosen)) if clip is not None]
+    if not heard:
+        return []
     longest = max(len(clip.waveform) for clip in heard)
     x = np.stack([pad(clip.waveform, longest) for clip in heard])
     present = [layer for layer in layers if layer <= encoder.depth]

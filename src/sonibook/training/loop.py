@@ -12,6 +12,7 @@ import ctypes
 import math
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -21,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from sonibook.errors import ConfigError
+from sonibook.errors import ConfigError, SonibookWarning
 from sonibook.model.checkpoint import canonical, save_checkpoint
 from sonibook.results import provenance, write_result
 from sonibook.training.config import TrainConfig
@@ -29,7 +30,6 @@ from sonibook.training.distributed import Runtime, find_runtime
 from sonibook.training.experiment import Experiment, prepare
 from sonibook.training.folder import RunFolder, load_state, save_state
 from sonibook.training.logging import Logger, check_loggers, open_loggers, sample_sounds
-from sonibook.training.schedule import warmup_cosine
 from sonibook.training.tasks import Task
 
 #: Steps between two saved states within an epoch: what a kill can cost.
@@ -135,7 +135,8 @@ class _Run:
             while self.step < self.total:
                 self._epoch(bar)
                 self._end_of_epoch(bar, logger)
-        card = self._publish() if runtime.is_main else {}
+        unreadable = self._unreadable()
+        card = self._publish(unreadable) if runtime.is_main else {}
         runtime.wait()
         return card
 
@@ -222,6 +223,7 @@ class _Run:
                 "log": self.log,
                 "epochs": self.config.optimiser.epochs,
                 "extended": self.extended,
+                "unreadable": list(self.task.batches.reader.bad.items()),
             }
             save_state(self.folder.state, self.task.network, self.optimiser, position)
 
@@ -229,6 +231,7 @@ class _Run:
         position = load_state(self.folder.state, self.task.network, self.optimiser)
         self.step, self.log = position["step"], position["log"]
         self.losses, self.seconds = position["losses"], position["seconds"]
+        self.task.batches.reader.bad.update(position.get("unreadable", []))
         # A state of an older version does not say for how many epochs it was planned.
         asked = self.config.optimiser.epochs
         planned = position.get("epochs", self.folder.extends or asked)
@@ -245,18 +248,37 @@ class _Run:
             path = self.out / "kept" / f"epoch-{epoch:04d}.safetensors"
             save_checkpoint(path, self.task.published(), card)
 
-    def _publish(self) -> dict[str, Any]:
+    def _unreadable(self) -> int:
+        """How many clips of the training part cannot be read, as far as any process has met."""
+        reader = self.task.batches.reader
+        met = torch.zeros(len(reader.data))
+        met[list(reader.bad)] = 1
+        everywhere = self.runtime.mean(met.to(self.runtime.device))
+        return int((everywhere > 0).sum()) + getattr(reader.data, "unreadable", 0)
+
+    def _publish(self, unreadable: int) -> dict[str, Any]:
         """Write the network and how it stands on the test part."""
         train_data, test_data = self.experiment.train_data, self.experiment.test_data
         published = canonical(self.task.published())
         measured = self.task.evaluate(self.runtime, published)
+        left_out = {"training": unreadable, "test": len(self.task.test_reader.bad)}
+        if any(left_out.values()):
+            reasons = [*self.task.batches.reader.bad.values(), *self.task.test_reader.bad.values()]
+            warnings.warn(
+                f"{left_out['training']} training clips and {left_out['test']} test clips cannot "
+                "be read: others stood in for the former, the latter are left out. "
+                + " ".join(reasons[:1]),
+                SonibookWarning,
+                stacklevel=2,
+            )
         card = {
             "name": self.config.name,
             "task": self.config.objective.replace("_", " "),
             "data": f"{train_data.name} ({train_data.split}), tested on ({test_data.split})",
             "licence_of_data": train_data.licence or "unknown",
             "test": measured,
-            "test_clips": len(test_data),
+            "test_clips": len(test_data) - left_out["test"],
+            **({"unreadable_clips": left_out} if any(left_out.values()) else {}),
             "chance": 1 / len(train_data.classes) if "accuracy" in measured else None,
             "epochs": len(self.log),
             **({"extended_from_epochs": self.extended} if self.extended else {}),
@@ -268,6 +290,33 @@ class _Run:
         save_checkpoint(self.folder.published, published, card)
         write_result(self.out / "metrics.json", {k: card[k] for k in card if k != "provenance"})
         return card
+
+
+def warmup_cosine(step: int, *, warmup: int, total: int) -> float:
+    """Factor on the learning rate: linear warm-up, then a cosine to zero, without restarts.
+
+    Parameters
+    ----------
+    step : int from 0 to `total`
+    warmup, total : int
+        Steps of the warm-up and of the whole run.
+
+    Returns
+    -------
+    float in [0, 1]
+
+    References
+    ----------
+    Paper, section 3.1; Loshchilov & Hutter 2016.
+
+    Examples
+    --------
+    >>> [round(warmup_cosine(s, warmup=2, total=6), 2) for s in range(7)]
+    [0.5, 1.0, 1.0, 0.85, 0.5, 0.15, 0.0]
+    """
+    if step < warmup:
+        return (step + 1) / warmup
+    return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
 
 
 def _optimiser(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:

@@ -14,7 +14,7 @@ from numpy import ndarray
 from tqdm.auto import tqdm
 
 from sonibook.audio import SAMPLE_RATE
-from sonibook.datasets.base import Clip, Dataset
+from sonibook.datasets.base import Clip, ClipReader, Dataset
 from sonibook.datasets.packed import dequantise, quantise
 from sonibook.errors import DatasetError
 
@@ -45,13 +45,15 @@ class Mixture(Dataset):
         Clips of each part that are in it.
     quotas : tuple of int
         Clips of each part that an epoch draws.
+    unreadable : int
+        Clips that cannot be read, and are left out.
 
     Raises
     ------
     DatasetError
         If no clip of a part is left, or one is at another rate than 8 kHz.
     AudioError
-        If a clip cannot be read.
+        As `ClipReader`.
     """
 
     def __init__(
@@ -72,16 +74,19 @@ class Mixture(Dataset):
         self.licence = "; ".join(dict.fromkeys(part.licence or "unknown" for part in parts))
         self._held: dict[tuple[int, int], ndarray] = {}
         rows: list[tuple[int, int, int, int]] = []
-        counts = []
+        counts, self.unreadable = [], 0
         for number, part in enumerate(parts):
-            before = len(rows)
+            before, reader = len(rows), ClipReader(part)
             for index in tqdm(range(len(part)), desc=f"read {part.name}", disable=None):
-                x = part[index].waveform
+                if (clip := reader(index)) is None:
+                    continue
+                x = clip.waveform
                 if in_memory:
                     self._held[number, index] = quantise(x)
                 for start, stop in _stretches(len(x), stretch_seconds):
                     if _sounding(x[start:stop]) >= least_sound * SAMPLE_RATE:
                         rows.append((number, index, start, stop))
+            self.unreadable += len(reader.bad)
             if len(rows) == before:
                 raise DatasetError(
                     f"{part.name} ({part.split}) has no clip with {least_sound:g} s of sound: "

@@ -15,16 +15,15 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
-from sonibook.datasets.base import Dataset
+from sonibook.datasets.base import ClipReader, Dataset
 from sonibook.metrics import multilabel_metrics, single_label_metrics
 from sonibook.model.encoder import CNN12, DROPOUT, Classifier
 from sonibook.model.layers import he_normal
-from sonibook.training.batches import DROPPING, Batch, CropBatches
 from sonibook.training.config import TrainConfig
+from sonibook.training.data import DROPPING, Batch, CropBatches
 from sonibook.training.distributed import Runtime
 from sonibook.training.draws import Draws
-from sonibook.training.evaluate import predict
-from sonibook.training.features import FeatureBatches
+from sonibook.training.evaluate import FeatureBatches, predict
 from sonibook.training.objectives import binary_cross_entropy, cross_entropy, nt_xent
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
@@ -40,12 +39,15 @@ class Task(ABC):
     network : torch.nn.Module
         Whose parameters are trained.
     batches : CropBatches or FeatureBatches
+    test_reader : ClipReader
+        Of the test part: knows which of its clips cannot be read.
     measures : tuple of str
         What `evaluate` gives that a log should have.
     """
 
     network: nn.Module
     batches: CropBatches | FeatureBatches
+    test_reader: ClipReader
     measures: tuple[str, ...]
 
     @abstractmethod
@@ -77,13 +79,16 @@ def _measured(scores: ndarray, targets: ndarray, data: Dataset) -> dict[str, flo
 
 
 def _scored(
-    network: nn.Module, data: Dataset, runtime: Runtime, least_length: int
+    network: nn.Module, reader: ClipReader, runtime: Runtime, least_length: int
 ) -> dict[str, float]:
     """Metrics of a classifier, in evaluation mode, on whole clips."""
     scores, targets = predict(
-        lambda x: network(runtime.put(x)).float().cpu(), data, least_length=least_length
+        lambda x: network(runtime.put(x)).float().cpu(),
+        reader.data,
+        least_length=least_length,
+        read=reader,
     )
-    return _measured(scores, targets, data)
+    return _measured(scores, targets, reader.data)
 
 
 def measures_of(data: Dataset) -> tuple[str, ...]:
@@ -108,7 +113,7 @@ class Supervised(Task):
         self, config: TrainConfig, network: Classifier, batches: CropBatches, test_data: Dataset
     ) -> None:
         self.config, self.network, self.batches = config, network, batches
-        self.test_data, self.measures = test_data, measures_of(test_data)
+        self.test_reader, self.measures = ClipReader(test_data), measures_of(test_data)
 
     def loss(self, batch: Batch, step: int, runtime: Runtime) -> Float[Tensor, ""]:
         kept = _kept(self.config, batch, step, self.network.encoder)
@@ -121,7 +126,7 @@ class Supervised(Task):
         self, runtime: Runtime, published: CNN12 | Classifier | None = None
     ) -> dict[str, float]:
         network = self.network.eval() if published is None else published.to(runtime.device)
-        return _scored(network, self.test_data, runtime, self.network.encoder.least_length)
+        return _scored(network, self.test_reader, runtime, self.network.encoder.least_length)
 
     def published(self) -> Classifier:
         return _copy(self.network)
@@ -146,9 +151,9 @@ class FcOnly(Task):
         self, config: TrainConfig, encoder: CNN12, batches: FeatureBatches, test_data: Dataset
     ) -> None:
         self.config, self.encoder, self.batches = config, encoder, batches
-        self.test_data, self.measures = test_data, measures_of(test_data)
+        self.test_reader, self.measures = ClipReader(test_data), measures_of(test_data)
         self.network = Classifier(encoder, test_data.classes, seed=config.seed).head
-        self._test = batches.features_of(test_data)
+        self._test = batches.features_of(test_data, read=self.test_reader)
 
     def loss(self, batch: Batch, step: int, runtime: Runtime) -> Float[Tensor, ""]:
         logits = self.network(runtime.put(batch.x))
@@ -159,14 +164,14 @@ class FcOnly(Task):
     ) -> dict[str, float]:
         if published is not None:
             whole = published.to(runtime.device)
-            return _scored(whole, self.test_data, runtime, self.encoder.least_length)
+            return _scored(whole, self.test_reader, runtime, self.encoder.least_length)
         features, targets = self._test
         with torch.no_grad():
             scores = self.network(runtime.put(features)).cpu().numpy()
-        return _measured(scores, targets.numpy(), self.test_data)
+        return _measured(scores, targets.numpy(), self.test_reader.data)
 
     def published(self) -> Classifier:
-        return self.batches.folded(_copy(self.encoder), self.network, self.test_data.classes)
+        return self.batches.folded(_copy(self.encoder), self.network, self.test_reader.data.classes)
 
 
 class ContrastiveNetwork(nn.Module):
@@ -248,6 +253,7 @@ class Contrastive(Task):
     ) -> None:
         self.config, self.network = config, network
         self.batches, self.test_batches = batches, test_batches
+        self.test_reader = test_batches.reader
 
     def loss(self, batch: Batch, step: int, runtime: Runtime) -> Float[Tensor, ""]:
         head_on_h = self.network.features == "h"

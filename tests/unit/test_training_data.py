@@ -10,9 +10,16 @@ from scipy import stats
 
 from sonibook.audio import sounding_starts
 from sonibook.datasets.base import Clip
-from sonibook.errors import ConfigError, DatasetError, SonibookError, SonibookWarning
-from sonibook.training.batches import Batch, CropBatches, two_crops
+from sonibook.errors import (
+    AudioError,
+    ConfigError,
+    DatasetError,
+    MissingAudioError,
+    SonibookError,
+    SonibookWarning,
+)
 from sonibook.training.config import AugmentConfig
+from sonibook.training.data import Batch, CropBatches, two_crops
 
 AUGMENT = AugmentConfig(mix_back_min_snr_db=0.0, mixup_alpha=0.4)
 
@@ -130,6 +137,56 @@ def test_a_clip_that_cannot_be_read_ends_the_epoch_with_its_own_error():
     data = Broken([noise(900, seed) for seed in range(6)], [0] * 6)
     with pytest.raises(SonibookError, match=r"clip3\.wav"):
         list(batches_of(data, batch_size=2).epoch(0))
+
+
+class Damaged(Held):
+    """Some clips cannot be read."""
+
+    damaged = frozenset({2, 3, 10})
+
+    def __getitem__(self, index: int) -> Clip:
+        if index in self.damaged:
+            raise AudioError(f"clip{index}.wav: is damaged.")
+        return super().__getitem__(index)
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_the_next_clip_stands_in_for_one_that_cannot_be_read(views):
+    whole, damaged = ramps(11), ramps(11)
+    damaged.__class__ = Damaged
+    expected, found = (batches_of(data, batch_size=11, views=views) for data in (whole, damaged))
+    (whole_batch,), (batch,) = expected.epoch(1), found.epoch(1)
+    order = expected.shares.epoch(1)[0]
+    for row, index in enumerate(map(int, order)):
+        stands_in = {2: 4, 3: 4, 10: 0}.get(index, index)
+        value = float(batch.x[row, 0, 0])
+        assert int(value * 11) == stands_in + 1  # a ramp tells its clip
+        assert int(batch.targets[row].argmax()) == stands_in % 3
+        if stands_in == index:
+            assert torch.equal(batch.x[row], whole_batch.x[row])
+    assert set(found.reader.bad) == {2, 3, 10}
+    assert found.reader.bad[3] == "clip3.wav: is damaged."
+
+
+@pytest.mark.parametrize(("clips", "most"), [(100, 5), (40, 4), (3, 2)])
+def test_more_damaged_clips_than_a_few_stop_the_epoch_in_a_sentence(clips, most):
+    data = ramps(clips)
+    data.__class__ = type("Few", (Damaged,), {"damaged": frozenset(range(most))})
+    list(batches_of(data).epoch(0))
+    data.__class__ = type("Many", (Damaged,), {"damaged": frozenset(range(most + 1))})
+    with pytest.raises(AudioError) as refusal:
+        list(batches_of(data).epoch(0))
+    assert str(refusal.value).startswith(f"{most + 1} of the {clips} clips of held (all) cannot be")
+    assert "\n" not in str(refusal.value)
+
+
+def test_a_vanished_file_stops_at_once():
+    class Gone(Held):
+        def __getitem__(self, index: int) -> Clip:
+            raise MissingAudioError(f"clip{index}.wav: there is no such file.")
+
+    with pytest.raises(MissingAudioError, match="no such file"):
+        list(batches_of(Gone([noise(900, 0)] * 9, [0] * 9)).epoch(0))
 
 
 def test_shuffled_labels_are_dealt_out_once():

@@ -20,7 +20,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from sonibook.audio import SAMPLE_RATE, cut, pad, sounding_starts
-from sonibook.datasets.base import Clip, Dataset
+from sonibook.datasets.base import Clip, ClipReader, Dataset
 from sonibook.errors import ConfigError, DatasetError, SonibookWarning
 from sonibook.training.augment import augmented, source_samples
 from sonibook.training.config import AugmentConfig
@@ -166,6 +166,11 @@ class CropBatches:
     pair_level_db : float or None
         As for `two_crops`.
 
+    Attributes
+    ----------
+    reader : ClipReader
+        The next clip stands in for one that cannot be read, which is counted.
+
     Raises
     ------
     DatasetError, ConfigError
@@ -202,6 +207,7 @@ class CropBatches:
             stretch=PARTNERS,
         )
         self.data, self.seed, self.batch_size = data, seed, batch_size
+        self.reader = ClipReader(data)
         self.crop, self.augment, self.views = round(crop_seconds * SAMPLE_RATE), augment, views
         self.pair_level_db, self._warned = pair_level_db, rank > 0  # one process speaks
         outside = augment is not None and augment.background_min_snr_db is not None
@@ -248,7 +254,7 @@ class CropBatches:
         short = 0
         for row, drawn in enumerate(map(int, own)):
             time, index = divmod(drawn, len(self.data))
-            clip = self.data[index]
+            clip = self.reader.nearest(index)
             # The first time is as if there were no others: a fifth key, even 0, is another stream.
             random = seeded(self.seed, epoch, 1, index, *([time] if time else []))
             if self.views == 1:
@@ -288,7 +294,7 @@ class CropBatches:
         clips, places = draws.integers(len(outside)), draws.uniform()[:, 0, 0]
         sounds = torch.zeros(len(draws), 1, self.crop)
         for row, (clip, place) in enumerate(zip(clips.tolist(), places.tolist(), strict=True)):
-            x = self.data[int(outside[clip])].waveform
+            x = self.reader.nearest(int(outside[clip])).waveform
             first, last = map(int, sounding_starts(x, self.crop))
             start = min(first + int(place * (last - first + 1)), last)
             sounds[row, 0] = torch.from_numpy(cut(x, start, self.crop))
