@@ -17,7 +17,7 @@ from sonibook.plots.basics import (
 )
 from sonibook.plots.sonification import Stage, feature_maps, held, steps
 from sonibook.plots.sound import compare, describe, log_spectrogram, side_by_side, waveform
-from sonibook.plots.style import Grid, Picture, grid, lines, picture
+from sonibook.plots.style import Grid, Picture, grid, layers, lines, picture
 from sonibook.widgets.players import Player, Table, pair, player, table
 
 if TYPE_CHECKING:
@@ -38,6 +38,7 @@ __all__ = [
     "frequency_responses",
     "grid",
     "held",
+    "layers",
     "lines",
     "log_spectrogram",
     "pair",

@@ -23,6 +23,7 @@ from typing import TextIO
 
 import numpy as np
 import soundfile
+import torch
 from jaxtyping import Float
 from numpy import ndarray
 from torch import nn
@@ -71,21 +72,11 @@ class SoundFile:
 def find_sounds(arguments: Sequence[Path], *, leave_out: Path) -> list[SoundFile]:
     """The files that the arguments name, each once, in their order.
 
-    Parameters
-    ----------
-    arguments : sequence of Path
-        Files, taken as they are, and folders, of which all sounds are taken, to any depth,
-        hidden ones left out, in the order of their names.
-    leave_out : Path
-        The output folder: sounds found below it are results of an earlier run.
-
-    Returns
-    -------
-    list of SoundFile
-        With labels that differ even where case is not told apart. A label is the file's stem, or
-        its path below the folder it was found in; where several files would share one, each has
-        a digest of its own path added. A folder without sounds stands for itself, so that
-        reading it fails and says so.
+    Of folders all sounds are taken, to any depth, in the order of their names, but for hidden ones
+    and those below `leave_out`, the output folder. A folder without sounds stands for itself, so
+    that reading it fails and says so. Labels differ even where case is not told apart: a label is
+    the file's stem, or its path below the folder it was found in; where several files would share
+    one, each has a digest of its own path added.
     """
     sounds: dict[str, SoundFile] = {}
     for argument in arguments:
@@ -126,40 +117,11 @@ def _sounds_of(argument: Path, leave_out: Path) -> Iterator[tuple[Path, Path]]:
 class FileSonifier:
     """What is asked of each sound, and what came of all of them.
 
-    Parameters
-    ----------
-    network : torch.nn.Module
-        As `sonibook.model.stack.blocks_of` takes it.
-    checkpoint, card : str, and mapping from str to object
-        What it is called, and what is known of it.
-    layer : int
-        Counted from 1.
-    filters : list of int, or None
-        Filters of that layer; None takes those that are most active.
-    top : int or None
-        How many of the most active.
-    out : Path
-        The folder for everything.
-    seconds : float > 0, in s
-        Longer sounds are cut there.
-    pictures : bool
-        Whether to draw each pair.
-
-    Attributes
-    ----------
-    done, written : int
-        Sounds that were sonified, and rows of the table that were written.
-    rows : list of dict
-        The first of them, by `COLUMNS`.
-    failed : dict
-        Why the other sounds were not, by file.
-    interrupted : bool
-        Whether the user stopped it.
-
-    Raises
-    ------
-    AnalysisError
-        If a table or provenance in `out` is not one of ours: it would be lost.
+    Of `layer` (from 1) the `filters` are taken, or the `top` most active ones; sounds are cut after
+    `seconds`. `checkpoint` is what the network is called, `card` what is known of it. `done` sounds
+    gave `written` rows, of which `rows` are the first; `failed` says why, by file, the others did
+    not; `interrupted` whether the user stopped it. `AnalysisError` is raised where a table or
+    provenance in `out` is not one of ours: it would be lost.
     """
 
     def __init__(
@@ -371,7 +333,7 @@ def _digest(network: nn.Module) -> str:
     digest = hashlib.sha256()
     for name, values in sorted(network.state_dict().items()):
         digest.update(name.encode())
-        digest.update(values.cpu().contiguous().numpy().tobytes())
+        digest.update(values.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:12]
 
 

@@ -262,7 +262,8 @@ LISTENED = """async (section) => {
     const playing = () => [...document.querySelectorAll("audio")]
         .filter((each) => !each.paused)
         .map((each) => ({ shown: isShown(each), inside: section.contains(each),
-                          place: each.currentTime, sound: each.src.slice(-2000) }));
+                          place: each.currentTime, long: each.duration > 2,
+                          sound: each.src.slice(-2000) }));
     const start = async (player) => {
         player.loop = true;
         await player.play();
@@ -295,7 +296,8 @@ def test_a_moved_explorer_plays_on_and_one_sound_plays_at_a_time(visit: Visit) -
             assert playing[0]["shown"]
         assert after[0]["inside"]
         assert after[0]["sound"] != before[0]["sound"]
-        assert after[0]["place"] >= before[0]["place"]
+        # A loop of half a second may have begun anew.
+        assert not after[0]["long"] or after[0]["place"] >= before[0]["place"]
         assert last[0]["inside"] != another
 
 

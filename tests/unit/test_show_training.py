@@ -87,7 +87,7 @@ def test_a_low_temperature_pushes_the_hardest_a_high_one_all() -> None:
 
 @pytest.mark.parametrize("rows", [2, 5])
 def test_rows_without_rivals_are_refused(rows: int) -> None:
-    with pytest.raises(ValueError, match="no pairs with rivals"):
+    with pytest.raises(ValueError, match="not pairs with rivals"):
         probabilities(torch.eye(rows), 0.1)
 
 

@@ -293,6 +293,19 @@ def grid(rows: Sequence[Mapping[str, Value]], *, caption: str = "") -> Grid:
     return Grid(columns, tuple(tuple(row.values()) for row in rows), caption)
 
 
+def layers(numbers: Sequence[int]) -> str:
+    """Layers as text.
+
+    Examples
+    --------
+    >>> layers([3]), layers([1, 2]), layers([])
+    ('layer 3', 'layers 1, 2', 'no layer')
+    """
+    if not numbers:
+        return "no layer"
+    return f"layer{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
+
+
 def _text(value: Value) -> str:
     if isinstance(value, str):
         return value

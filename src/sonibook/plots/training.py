@@ -119,7 +119,7 @@ def probabilities(similarity: Similarity, temperature: float) -> Float[Tensor, "
         If the rows are not pairs, or the temperature is not above 0.
     """
     if len(similarity) % 2 or len(similarity) < 4:
-        raise ValueError(f"{len(similarity)} rows are no pairs with rivals: give 4, 6, 8, …")
+        raise ValueError(f"{len(similarity)} rows are not pairs with rivals: give 4, 6, 8, …")
     if not temperature > 0:
         raise ValueError(f"A temperature of {temperature:g} is impossible: choose one above 0.")
     logits = similarity.detach().double() / temperature
