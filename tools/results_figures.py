@@ -106,10 +106,10 @@ def _random(settings: Settings) -> list[Pretrained]:
     return [one for one in settings.encoders() if one.regime == "random"]
 
 
-def _beside_one(settings: Settings) -> dict[str, nn.Module]:
+def _beside_one(settings: Settings) -> list[Pretrained]:
     """The pretrained encoders and one random one, for analyses that add none."""
-    first = _random(settings)[0]
-    return {**_trained(settings), first.name: first.load()}
+    trained = [one for one in settings.encoders() if one.regime != "random"]
+    return [*trained, _random(settings)[0]]
 
 
 def _kept(run: str) -> dict[int, nn.Module]:
@@ -142,11 +142,12 @@ def _favourites(settings: Settings, streaming: Streaming) -> Result:
 
 
 def _stimulation(settings: Settings, streaming: Streaming) -> Result:
-    return stimulation(_beside_centred(settings), _fold(settings, (5,)), **streaming)
+    return stimulation(_networks(settings), _fold(settings, (5,)), **streaming)
 
 
 def _shifts(settings: Settings, streaming: Streaming) -> Result:
-    return shift_law(_beside_one(settings), _fold(settings, (5,)), **streaming)
+    networks = [Network(one.name, one.load(), one.row, one.seed) for one in _beside_one(settings)]
+    return shift_law(networks, _fold(settings, (5,)), **streaming)
 
 
 def _in_domain(settings: Settings, streaming: Streaming) -> Result:
@@ -183,10 +184,9 @@ def _ablation_of_fine_tuned(settings: Settings, streaming: Streaming) -> Result:
 def _ablation(settings: Settings, streaming: Streaming) -> Result:
     """Linear probes on the frozen encoders, and on one random: the paper's fc-only."""
     training = _fold(settings, (1, 2, 3, 4))
-    trained = [one for one in settings.encoders() if one.regime != "random"]
     classifiers = [
         Network(one.name, probed(one.load(), training, progress=True), one.row, one.seed)
-        for one in [*trained, _random(settings)[0]]
+        for one in _beside_one(settings)
     ]
     return ablate(classifiers, _fold(settings, (5,)), **streaming)
 

@@ -20,8 +20,7 @@ from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError
 from sonibook.model.encoder import CNN12
 from sonibook.plots.favourites import favourites_figure
-from sonibook.plots.shifts import shifts_figure
-from sonibook.plots.stimulation import stimulation_figure
+from sonibook.plots.interventions import shifts_figure, stimulation_figure
 
 
 @pytest.fixture(scope="module")
@@ -40,14 +39,15 @@ def law(network: CNN12, scenes: Dataset) -> ShiftResult:
 
 
 def test_shifts_by_multiples_of_the_stride_are_exact_and_others_are_not(law: ShiftResult) -> None:
-    for row in law.shifts[0].rows:
-        assert row.stride == 2 ** min(row.layer, 8)
-        assert row.exact == (row.shift % row.stride == 0)
-        assert row.cosine.mean is not None
-        if row.exact:
-            assert row.cosine.mean > 0.9999
-        elif row.shift == 1:
-            assert row.cosine.mean < 0.95
+    for row in law.select(quantity="cosine"):
+        stride = law.row("stride", network="tiny", layer=row.layer).mean
+        assert stride == 2 ** min(row.layer, 8)
+        assert law.is_exact(row) == (int(row.condition) % stride == 0)
+        assert row.mean is not None
+        if law.is_exact(row):
+            assert row.mean > 0.9999
+        elif row.condition == "1":
+            assert row.mean < 0.95
 
 
 def test_a_shifts_cosine_is_that_of_the_definition(
@@ -64,15 +64,15 @@ def test_a_shifts_cosine_is_that_of_the_definition(
         margin = 1 + 6 + 2 * 6 + 4 * 4 + 8 * 4 + (1 + 2 + 4 + 8)  # kernels 7 7 5 5, pools of 2
         a, b = later[margin:].astype(float), first[1 + margin :].astype(float)
         cosines.append(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
-    (row,) = (one for one in law.shifts[0].rows if (one.layer, one.shift) == (4, 1))
-    assert row.cosine.mean == pytest.approx(np.mean(cosines), abs=1e-6)
+    row = law.row("cosine", network="tiny", layer=4, condition="1")
+    assert row.mean == pytest.approx(np.mean(cosines), abs=1e-6)
 
 
 def test_a_shift_longer_than_the_clip_is_counted_as_not_measured(
     network: CNN12, scenes: Dataset
 ) -> None:
     found = shift_law({"tiny": network}, scenes, shifts=(99_999,), limit=2)
-    assert {row.cosine.clips for row in found.shifts[0].rows} == {0}
+    assert {row.clips for row in found.select(quantity="cosine")} == {0}
     with pytest.raises(AnalysisError, match="one sample or more"):
         shift_law({"tiny": network}, scenes, shifts=(0,))
 
@@ -145,15 +145,18 @@ def test_levels_are_those_of_the_definition(
             levels.append(10 * float(torch.log10(energy / before[chosen])))
         heard.append(levels[:2])
         left.append(levels[2:])
-    row = stimulated.stimulation[0].layers[layer - 1]
-    assert row.heard["sonification"].mean == pytest.approx(np.mean(heard, axis=0)[0], abs=1e-3)
-    assert row.above["random phase"].mean == pytest.approx(
-        -np.mean(np.diff(heard, axis=1)), abs=1e-3
-    )
     without, quieter = np.mean(left, axis=0)
-    assert row.left["sonification"].mean == pytest.approx(without, abs=1e-3)
-    assert row.below["the clip itself"].mean == pytest.approx(quieter - without, abs=1e-3)
-    assert (set(row.heard), set(row.left)) == (set(STIMULI), set(TAKEN))
+    for quantity, condition, expected in (
+        ("heard", "sonification", np.mean(heard, axis=0)[0]),
+        ("above", "random phase", -np.mean(np.diff(heard, axis=1))),
+        ("left", "sonification", without),
+        ("below", "the clip itself", quieter - without),
+    ):
+        row = stimulated.row(quantity, network="tiny", layer=layer, condition=condition)
+        assert row.mean == pytest.approx(expected, abs=1e-3)
+    for quantity, conditions in (("heard", STIMULI), ("left", TAKEN)):
+        rows = stimulated.select(quantity=quantity, network="tiny", layer=layer)
+        assert {row.condition for row in rows} == set(conditions)
     assert partners(clips) != [None] * 3
 
 

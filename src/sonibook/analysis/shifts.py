@@ -6,7 +6,7 @@ for multiples of a layer's pooling stride alone; this measures how far it holds 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, Unpack
 
@@ -15,8 +15,10 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
-from sonibook.analysis.result import Estimate, Measured, Record, Result, estimate, key_of
-from sonibook.analysis.stream import Streaming, gather, stream
+from sonibook.analysis.measure import Measured, measure_networks
+from sonibook.analysis.networks import Networks, as_networks
+from sonibook.analysis.result import ResultTable, Row
+from sonibook.analysis.stream import Streaming
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
@@ -26,66 +28,30 @@ from sonibook.model.stack import blocks_of, receptive_field
 SHIFTS = (1, 2, 16, 128, 256, 1000, 1024, 8645, 8704)
 
 
-class ShiftRow(Record):
-    """One layer under one shift.
+class ShiftResult(ResultTable):
+    """How far sonifications follow a shift of their clips; make it with `shift_law`.
 
-    Attributes
-    ----------
-    layer : int
-    stride : int
-        Samples between two steps of the layer's pooled maps.
-    shift : int
-    cosine : Estimate, in [-1, 1]
-        Of the shifted clip's sonification with the shifted sonification.
-    """
-
-    layer: int
-    stride: int
-    shift: int
-    cosine: Estimate
-
-    @property
-    def exact(self) -> bool:
-        """Whether the shift is a multiple of the stride."""
-        return self.shift % self.stride == 0
-
-
-class NetworkShifts(Record):
-    """One network's rows.
-
-    Attributes
-    ----------
-    network : str
-    rows : tuple of ShiftRow
-    """
-
-    network: str
-    rows: tuple[ShiftRow, ...]
-
-
-class ShiftResult(Result):
-    """What `shift_law` found.
-
-    Attributes
-    ----------
-    shifts : tuple of NetworkShifts
+    ``cosine``, in [-1, 1], by the shift in samples as condition: of the shifted clip's sonification
+    with the shifted sonification. ``stride``: samples between two steps of a layer's pooled maps.
     """
 
     analysis: Literal["shifts"] = "shifts"
-    shifts: tuple[NetworkShifts, ...]
+
+    def is_exact(self, row: Row) -> bool:
+        """Whether the shift of a row is a multiple of its layer's stride."""
+        stride = self.row("stride", network=row.network, layer=row.layer).mean or 1
+        return int(row.condition) % stride == 0
 
 
 @dataclass(frozen=True)
 class _Cosines:
-    """Cosines of some clips, for every network, layer and shift."""
-
-    networks: dict[str, nn.Module]
     shifts: tuple[int, ...]
 
-    def __call__(self, clips: Sequence[Clip]) -> dict[str, ndarray]:
+    def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
+        cosines = np.stack([self._clip(network, clip.waveform) for clip in clips])
         return {
-            name: np.stack([self._clip(network, clip.waveform) for clip in clips])
-            for name, network in self.networks.items()
+            ("cosine", str(shift)): cosines[:, :, column]
+            for column, shift in enumerate(self.shifts)
         }
 
     def _clip(
@@ -118,7 +84,7 @@ def _cosine(a: Float[Tensor, " time"], b: Float[Tensor, " time"]) -> float:
 
 
 def shift_law(
-    networks: Mapping[str, nn.Module],
+    networks: Networks,
     data: Dataset,
     *,
     shifts: Sequence[int] = SHIFTS,
@@ -129,14 +95,13 @@ def shift_law(
 
     Parameters
     ----------
-    networks : mapping from str to torch.nn.Module
-        By name; each as `sonibook.model.stack.blocks_of` takes it.
+    networks : mapping from str to torch.nn.Module, or sequence of Network
     data : Dataset
     shifts : sequence of int >= 1, in samples
     seed : int >= 0
         Of the intervals.
     **streaming
-        As for `stream`.
+        `parts`, `chunk`, `processes` and `limit`, as for `sonibook.analysis.stream.stream`.
 
     Returns
     -------
@@ -150,35 +115,27 @@ def shift_law(
     StackError
         If a network cannot be inverted.
     """
-    if not networks or not shifts or min(shifts) < 1:
-        raise AnalysisError("A shift law needs a network, and shifts of one sample or more.")
-    key = key_of("shifts", networks, {"shifts": list(shifts), "seed": seed})
-    work = _Cosines(dict(networks), tuple(shifts))
-    whole = gather(stream(work, data, key=key, description="shifts", **streaming))
-    return ShiftResult(
-        **key,
-        data=Measured.of(data, clips=len(whole.clip_ids), skipped=whole.skipped),
-        shifts=tuple(
-            NetworkShifts(network=name, rows=_rows(network, whole.arrays[name], shifts, seed))
-            for name, network in networks.items()
-        ),
+    if not shifts or min(shifts) < 1:
+        raise AnalysisError("A shift law needs shifts of one sample or more.")
+    given = as_networks(networks)
+    settings = {"shifts": list(shifts), "seed": seed}
+    measure = _Cosines(tuple(shifts))
+    fields = measure_networks(
+        "shifts", measure, given, data, settings=settings, seed=seed, **streaming
     )
-
-
-def _rows(
-    network: nn.Module,
-    cosines: Float[ndarray, "clips layers shifts"],
-    shifts: Sequence[int],
-    seed: int,
-) -> tuple[ShiftRow, ...]:
-    strides = np.cumprod([block.step for block in blocks_of(network)])
-    return tuple(
-        ShiftRow(
+    strides = tuple(
+        Row(
+            **network.identity,
             layer=layer,
-            stride=int(stride),
-            shift=shift,
-            cosine=estimate(cosines[:, layer - 1, column], seed=seed),
+            quantity="stride",
+            mean=float(stride),
+            low=None,
+            high=None,
+            clips=fields["data"].clips,
         )
-        for layer, stride in enumerate(strides, start=1)
-        for column, shift in enumerate(shifts)
+        for network in given
+        for layer, stride in enumerate(
+            np.cumprod([block.step for block in blocks_of(network.module)]), start=1
+        )
     )
+    return ShiftResult(**{**fields, "rows": fields["rows"] + strides})

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -61,6 +61,8 @@ def figure_over_layers(
     what: str,
     width: float = 0.0,
     columns: int = 0,
+    share: bool = False,
+    legend: str = "",
     words: str = "",
 ) -> Picture:
     """Draw quantities of a result over layers, each mean with its 95 % interval as a band.
@@ -78,6 +80,10 @@ def figure_over_layers(
         0 for what suits the number of columns.
     columns : int >= 0
         Panels in a row; 0 for all of them.
+    share : bool
+        Whether the panels of a row have one vertical scale.
+    legend : str
+        Its title.
     words : str
         How the alternative text goes on; if empty, with each curve in words.
 
@@ -91,7 +97,8 @@ def figure_over_layers(
     rows = -(-len(panels) // columns)
     with look():
         figure = new_figure(width or (7.0 if columns == 1 else 4.2 * columns), 0.6 + 2.8 * rows)
-        grid = figure.subplots(rows, columns, squeeze=False).flat
+        sharey: Literal["row", "none"] = "row" if share else "none"
+        grid = figure.subplots(rows, columns, sharey=sharey, squeeze=False).flat
         for panel, axes in zip(panels, grid, strict=False):
             shown = panel.result or result
             layers = sorted({row.layer for row in shown.rows if row.layer is not None})
@@ -102,17 +109,16 @@ def figure_over_layers(
             labels |= dict(zip(names, handles, strict=True))
         for axes in grid:
             axes.set_visible(False)
-        figure.legend(labels.values(), labels, loc="outside right center")
+        figure.legend(labels.values(), labels, loc="outside right center", title=legend or None)
     clips = f"over {result.data.clips} clips"
     return picture(figure, alt=f"{what}, layer by layer, {clips}. {words or '. '.join(curves)}.")
 
 
 def draw_panel(axes: Axes, result: ResultTable, panel: Panel, layers: Sequence[int]) -> list[str]:
     """Draw the curves of one panel, and put them in words."""
-    names = [panel.network] if panel.network else result.names()
-    regimes: dict[str, list[str]] = {}
-    for name in names:
-        regimes.setdefault(result.select(network=name)[0].regime, []).append(name)
+    regimes = _regimes(result)
+    if panel.network:
+        regimes = {"": [panel.network]}
     words = []
     number = 0
     several = len(panel.conditions) > 1 or bool(panel.network)
@@ -120,7 +126,8 @@ def draw_panel(axes: Axes, result: ResultTable, panel: Panel, layers: Sequence[i
         for same in regimes.values():
             for network in same:
                 rows = result.select(network=network, quantity=panel.quantity, condition=condition)
-                if not rows or (rows[0].baseline and condition != panel.conditions[0]):
+                baseline = bool(rows) and rows[0].baseline and not panel.network
+                if not rows or (baseline and condition != panel.conditions[0]):
                     continue
                 first = network == same[0]
                 named = ("" if panel.network else network, condition if several else "")
@@ -132,7 +139,7 @@ def draw_panel(axes: Axes, result: ResultTable, panel: Panel, layers: Sequence[i
                     rows,
                     label=label + (f" (thin: {thin} more)" if thin else "") if first else _UNLISTED,
                     number=number,
-                    baseline=rows[0].baseline,
+                    baseline=baseline,
                     variant=not first,
                 )
                 if first:
@@ -152,11 +159,16 @@ def draw_panel(axes: Axes, result: ResultTable, panel: Panel, layers: Sequence[i
 
 def first_of_regimes(result: ResultTable) -> list[str]:
     """The first network of each regime, for figures with a panel for each network."""
-    regimes: dict[str, str] = {}
+    return [names[0] for names in _regimes(result).values()]
+
+
+def _regimes(result: ResultTable) -> dict[str, list[str]]:
+    """The networks of each regime, by seed."""
+    found: dict[str, dict[str, int]] = {}
     for row in result.rows:
         if row.network:
-            regimes.setdefault(row.regime, row.network)
-    return [*regimes.values()]
+            found.setdefault(row.regime, {}).setdefault(row.network, row.seed or 0)
+    return {regime: sorted(seeds, key=lambda name: seeds[name]) for regime, seeds in found.items()}
 
 
 def _reference(result: ResultTable, panel: Panel, condition: str) -> tuple[Row, ...]:

@@ -1,11 +1,24 @@
-"""What follows when clips or networks are changed, as figures: subtraction (paper, figure 6)."""
+"""What follows when clips or networks are changed, as figures.
+
+Subtraction of sonifications (paper, figure 6), shifts (figure B.3), and stimulation.
+"""
 
 from __future__ import annotations
 
 from matplotlib.axes import Axes
 
 from sonibook.analysis.ablation import AblationResult
-from sonibook.plots.curves import MARKERS, course, draw_estimates, first_of_regimes, over_layers
+from sonibook.analysis.shifts import ShiftResult
+from sonibook.analysis.stimulation import STIMULI, TAKEN, StimulationResult
+from sonibook.plots.curves import (
+    MARKERS,
+    Panel,
+    course,
+    draw_estimates,
+    figure_over_layers,
+    first_of_regimes,
+    over_layers,
+)
 from sonibook.plots.style import CYCLE, GREY, Picture, look, new_figure, picture
 
 #: In the order of their colours; noise, which no one mistakes for an explanation, is grey.
@@ -119,4 +132,93 @@ def _in_words(result: AblationResult, network: str) -> str:
     return (
         f"{network}: {score} {untouched:.2g} untouched; {own}; removing the sonification hurts "
         f"more than the control in {more} and less in {less} of {len(tests)} comparisons"
+    )
+
+
+def stimulation_figure(result: StimulationResult) -> Picture:
+    """Draw the level of filters' maps on stimuli, and on what is left without them.
+
+    Parameters
+    ----------
+    result : StimulationResult
+
+    Returns
+    -------
+    Picture
+        A column for the first network of each regime; above the stimuli are heard, below
+        subtracted.
+    """
+    networks = first_of_regimes(result)
+    drawn = {
+        "heard": ("heard instead of the clip", STIMULI),
+        "left": ("subtracted from the clip", TAKEN),
+    }
+    panels = [
+        Panel(
+            quantity,
+            f"map's energy / dB re the clip,\n{ylabel}" if network == networks[0] else "",
+            conditions=conditions,
+            title=network,
+            network=network,
+        )
+        for quantity, (ylabel, conditions) in drawn.items()
+        for network in networks
+    ]
+    words = []
+    for network in networks:
+        for quantity in drawn:
+            rows = result.select(network=network, quantity=quantity, condition="sonification")
+            words.append(course(f"{network}, {quantity}", [row.layer or 0 for row in rows], rows))
+    return figure_over_layers(
+        result,
+        panels,
+        what="Energy of the most active filter's map when it hears its sonification or a control "
+        "instead of the clip, and when these are subtracted from the clip, in dB re the clip",
+        columns=len(networks),
+        share=True,
+        words=f"Sonification: {'; '.join(words)}",
+    )
+
+
+def shifts_figure(result: ShiftResult) -> Picture:
+    """Draw how alike shifted sonifications are, layer by layer, a curve for each shift.
+
+    Parameters
+    ----------
+    result : ShiftResult
+
+    Returns
+    -------
+    Picture
+        A panel for the first network of each regime; multiples of the deepest stride are dashed
+        and grey.
+    """
+    rows = result.select(quantity="cosine")
+    deepest = max(row.mean or 1 for row in result.select(quantity="stride"))
+    shifts = sorted({int(row.condition) for row in rows})
+    networks = first_of_regimes(result)
+    panels = [
+        Panel(
+            "cosine",
+            "cosine" if network == networks[0] else "",
+            conditions=tuple(str(shift) for shift in shifts if shift % deepest),
+            references=tuple(str(shift) for shift in shifts if shift % deepest == 0),
+            title=network,
+            options={"ylim": (0.0, 1.05)},
+            network=network,
+        )
+        for network in networks
+    ]
+    exact, other = (
+        [row.mean for row in rows if row.mean is not None and result.is_exact(row) == which]
+        for which in (True, False)
+    )
+    return figure_over_layers(
+        result,
+        panels,
+        what="Cosine of a shifted clip's sonification with the shifted sonification",
+        legend="shift / samples",
+        share=True,
+        words=f"Shifts by multiples of a layer's pooling stride: at least {min(exact):.4f}. Other "
+        f"shifts: {min(other):.2f} to {max(other):.2f}",
     )

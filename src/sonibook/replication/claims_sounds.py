@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
-from sonibook.analysis.result import Estimate
 from sonibook.analysis.stimulation import STIMULI, TAKEN
 from sonibook.replication.encoders import REGIMES, UNTRAINED
 from sonibook.replication.evidence import (
     EVOLUTIONS,
     Evidence,
-    Pick,
     ablation_score,
     by_regime,
     fullness,
@@ -42,27 +39,22 @@ def _test(says: str, measure: Measure | None, unit: str, file: str, kind: Kind =
     return Test(says=says, kind=kind, unit=unit, file=file, measure=measure)
 
 
-def _item(field: str, key: str) -> Pick:
-    """Of a row one item of a field that is a dict."""
-
-    def pick(row: Any) -> Estimate:
-        return getattr(row, field)[key]
-
-    return pick
-
-
 def _stimulate(evidence: Evidence) -> Iterator[Test]:
-    file, curves = "stimulation", evidence.stimuli
+    file = "stimulation"
+
+    def mean(regime: str, quantity: str, control: str) -> Measure | None:
+        return regime_mean(evidence.stimulation, regime, quantity, _ALL, condition=control)
+
     heard, left = (
-        {regime: by_regime(curves, regime, _ALL, pick) for regime in (*REGIMES, *UNTRAINED)}
-        for pick in (_item("above", "white noise"), _item("left", "sonification"))
+        {regime: mean(regime, *which) for regime in (*REGIMES, *UNTRAINED)}
+        for which in (("above", "white noise"), ("left", "sonification"))
     )
     for regime in REGIMES:
         for control in STIMULI[1:]:
             kind: Kind = "effect" if control == "white noise" else "control"
             yield _test(
                 f"{regime}: a filter is more active on its sonification than on {control}",
-                by_regime(curves, regime, _ALL, _item("above", control)),
+                mean(regime, "above", control),
                 "dB", file, kind,
             )  # fmt: skip
         for weights, named in UNTRAINED.items():
@@ -79,20 +71,23 @@ def _stimulate(evidence: Evidence) -> Iterator[Test]:
                 instead = "the clip itself is turned down to that level"
             yield _test(
                 f"{regime}: and less than when {instead}",
-                by_regime(curves, regime, _ALL, _item("below", control)),
+                mean(regime, "below", control),
                 "dB", file, "control",
             )  # fmt: skip
 
 
 def _shift(evidence: Evidence) -> Iterator[Test]:
+    law = evidence.shifts
     for which in (True, False):
         found = None
-        if evidence.shifts is not None:
+        if law is not None:
             networks = [
                 over_layers(
-                    of(row.cosine) for row in one.rows if row.layer == 8 and row.exact == which
+                    of(row)
+                    for row in law.select(network=network, quantity="cosine", layer=8)
+                    if law.is_exact(row) == which
                 )
-                for one in evidence.shifts.shifts
+                for network in law.names()
             ]
             # Whatever the weights, and so over networks of every regime.
             found = less(over_seeds(dict(enumerate(networks))), _EQUAL)

@@ -72,10 +72,9 @@ class Evidence:
         return self._read(FavouritesResult, "figures-2-3")
 
     @cached_property
-    def stimuli(self) -> dict[str, list[Any]]:
-        """Layers by network."""
-        found = self._read(StimulationResult, "stimulation")
-        return {} if found is None else {one.network: [*one.layers] for one in found.stimulation}
+    def stimulation(self) -> StimulationResult | None:
+        """What filters answer to, which the paper has no figure of."""
+        return self._read(StimulationResult, "stimulation")
 
     @cached_property
     def shifts(self) -> ShiftResult | None:
