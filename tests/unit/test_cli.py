@@ -20,6 +20,7 @@ import torch
 import yaml
 from safetensors.torch import load_file, save_file
 
+from sonibook import sonify_files
 from sonibook.audio import read_audio, write_wav
 from sonibook.cli import main
 from sonibook.cli.inputs import parse_folds, parse_options
@@ -473,6 +474,15 @@ def test_another_sound_or_network_does_not_take_a_folder(run, checkpoint, clip, 
     mine = tmp_path / "elsewhere" / "mine.wav"
     write_wav(mine, noise())
     assert "it goes to mine-2." in run("sonify", mine, *quickly(checkpoint, out)).err
+
+
+def test_weights_of_any_type_can_be_told_apart():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Conv1d(1, 2, 3), torch.nn.BatchNorm1d(2)).bfloat16()
+    before = sonify_files._digest(network)
+    assert before == sonify_files._digest(network)
+    network[0].weight.data[0, 0, 0] += 1
+    assert before != sonify_files._digest(network)
 
 
 @pytest.mark.parametrize(
