@@ -56,7 +56,7 @@ COLUMNS = (
     "weights",
 )
 #: So many of a run's rows are kept to be shown.
-MOST_SHOWN = 40
+_MOST_SHOWN = 40
 
 Row = dict[str, object]
 
@@ -170,7 +170,7 @@ class FileSonifier:
                     if rows is None:
                         continue
                     writer.writerows(rows)
-                    self.rows += rows[: MOST_SHOWN - len(self.rows)]
+                    self.rows += rows[: _MOST_SHOWN - len(self.rows)]
                     self.done, self.written = self.done + 1, self.written + len(rows)
             except KeyboardInterrupt:
                 self.interrupted = True

@@ -30,7 +30,7 @@ Sound = Float[ndarray, " time"] | Float[Tensor, " time"]
 Power = Float[ndarray, "freq t"]
 
 #: Samples in a frame of a spectrogram (32 ms at 8 kHz), and from one frame to the next (8 ms).
-FRAME, HOP = 256, 64
+_FRAME, HOP = 256, 64
 
 
 def as_array(x: ndarray | Tensor) -> ndarray:
@@ -43,7 +43,7 @@ def peak_of(*sounds: Sound) -> float:
     return max(float(np.abs(as_waveform(x)).max()) for x in sounds)
 
 
-def power_spectrogram(x: Sound, *, frame: int = FRAME, hop: int = HOP) -> Power:
+def power_spectrogram(x: Sound, *, frame: int = _FRAME, hop: int = HOP) -> Power:
     """Power in short overlapping frames (Hann window).
 
     Parameters

@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy import ndarray
 
-BLUE, SKY, GREEN, YELLOW = "#0072B2", "#56B4E9", "#009E73", "#F0E442"
+BLUE, SKY, GREEN = "#0072B2", "#56B4E9", "#009E73"
 ORANGE, VERMILLION, PURPLE, GREY = "#E69F00", "#D55E00", "#CC79A7", "#6B7280"
 
 #: What is always drawn in the same colour.
@@ -36,7 +36,7 @@ LEVELS, ACTIVITY = "magma", "viridis"
 #: Levels are drawn down to this, in dB re the loudest.
 FLOOR_DB = -80.0
 
-RC: Any = {
+_RC: Any = {
     "axes.axisbelow": True,
     "axes.edgecolor": "#374151",
     "axes.formatter.use_mathtext": True,
@@ -67,7 +67,7 @@ RC: Any = {
     "ytick.labelsize": 8.5,
 }
 
-Numbers = Sequence[float] | Sequence[int] | ndarray
+_Numbers = Sequence[float] | Sequence[int] | ndarray
 
 #: What stands in a table of results.
 Value = str | int | float
@@ -83,12 +83,12 @@ def new_figure(width: float = 8.0, height: float = 3.0) -> Figure:
 
 def look() -> Any:
     """A context in which everything that is drawn has the book's look."""
-    return mpl.rc_context(RC)
+    return mpl.rc_context(_RC)
 
 
 def lines(
     curves: Mapping[str, Any],
-    at: Numbers | None = None,
+    at: _Numbers | None = None,
     *,
     xlabel: str,
     ylabel: str,
@@ -182,7 +182,7 @@ class Picture:
             file = io.BytesIO()
             self.figure.savefig(file, format="png", dpi=self.dpi)
             file.seek(0)
-            self._png = small_png(Image.open(file).convert("RGB"))
+            self._png = _small_png(Image.open(file).convert("RGB"))
         return self._png
 
     def _repr_html_(self) -> str:
@@ -203,7 +203,7 @@ def picture(figure: Figure, *, alt: str, caption: str = "", dpi: int = 110) -> P
     return Picture(figure, alt, caption=caption, dpi=dpi)
 
 
-def small_png(image: Any, *, colours: int = 192) -> bytes:
+def _small_png(image: Any, *, colours: int = 192) -> bytes:
     """A `PIL.Image` in RGB as a PNG file with a palette of its own."""
     file = io.BytesIO()
     image.quantize(colours, method=0, dither=0).save(file, format="png", optimize=True)

@@ -25,14 +25,14 @@ from sonibook.widgets.static import static_explorer
 from sonibook.widgets.view import NetworkView
 
 #: So many clips of a data set can be chosen from, and so many top clips are shown of a filter.
-MOST_CLIPS, TOP_CLIPS = 50, 3
+_MOST_CLIPS, _TOP_CLIPS = 50, 3
 
 #: A notice stands out by its edge, on any ground.
 _NOTICE = f"margin: 0.4em 0; padding-left: 0.6em; border-left: 3px solid {VERMILLION};"
 _WIDE = widgets.Layout(width="26rem", max_width="100%")
 
 
-class Choices(Dataset):
+class _Choices(Dataset):
     """Sounds to choose from, each with a key and a title; themselves a data set to analyse.
 
     Of a data set, the first fifty clips are offered.
@@ -44,7 +44,7 @@ class Choices(Dataset):
         self._data = clips if isinstance(clips, Dataset) else None
         self._sounds: dict[str, Sound] = {}
         if isinstance(clips, Dataset):
-            count = min(len(clips), MOST_CLIPS)
+            count = min(len(clips), _MOST_CLIPS)
             self._titles = {str(index): _title(clips, index) for index in range(count)}
         else:
             self._sounds |= clips
@@ -152,7 +152,7 @@ class Explorer(widgets.VBox):
         named = {"network": networks} if isinstance(networks, nn.Module) else dict(networks)
         if not named:
             raise ValueError("There is nothing to explore: give at least one network.")
-        self._choices, self._sample_rate = Choices(clips), sample_rate
+        self._choices, self._sample_rate = _Choices(clips), sample_rate
         self.views = {
             name: NetworkView(name, each, sample_rate=sample_rate) for name, each in named.items()
         }
@@ -186,7 +186,7 @@ class Explorer(widgets.VBox):
         )
         self.top = tuple(
             widgets.Button(layout=widgets.Layout(width="auto", display="none"))
-            for _ in range(TOP_CLIPS)
+            for _ in range(_TOP_CLIPS)
         )
         self.notice, self._below = widgets.HTML(), widgets.VBox()
         self._update()
@@ -321,7 +321,7 @@ class Explorer(widgets.VBox):
         self.find.description = f"Passing {len(self._choices)} clips forward …"
         try:
             for view in self._shown():
-                result = top_activations({view.name: view.network}, self._choices, k=TOP_CLIPS)
+                result = top_activations({view.name: view.network}, self._choices, k=_TOP_CLIPS)
                 self._found[view.name] = result.activations[0].layers
         except SonibookError as error:
             self._say(str(error))

@@ -25,7 +25,7 @@ from sonibook.widgets.audio import Listening, widgets
 from sonibook.widgets.players import player, shared_gain
 
 #: Longer clips are cut to their loudest stretch of this length: maps take memory.
-MOST_SECONDS = 30.0
+_MOST_SECONDS = 30.0
 
 #: Below two segments coherence is 1 whatever the sounds.
 _LEAST_SAMPLES = 384
@@ -57,7 +57,7 @@ class Sonification:
         return f"Coherence with the input {self.coherence:.2f}, SI-SDR {self.si_sdr:.1f} dB."
 
 
-class Ranked(NamedTuple):
+class _Ranked(NamedTuple):
     """A filter of a layer, and its share of the layer's energy along the clip, from 0 to 1."""
 
     filter: int
@@ -73,27 +73,27 @@ class Exploration:
 
     def __init__(self, network: nn.Module, x: Sound, *, sample_rate: int) -> None:
         whole = as_waveform(x)
-        self.x = excerpt(whole, seconds=MOST_SECONDS, sample_rate=sample_rate)
+        self.x = excerpt(whole, seconds=_MOST_SECONDS, sample_rate=sample_rate)
         self.sample_rate = sample_rate
         self._forward, self.notices = _with_notices(lambda: ForwardPass(network, self.x))
         if len(self.x) < len(whole):
-            cut = f"The clip is longer than {MOST_SECONDS:g} s: its loudest stretch is taken."
+            cut = f"The clip is longer than {_MOST_SECONDS:g} s: its loudest stretch is taken."
             self.notices = (cut, *self.notices)
-        self._ranking: dict[int, tuple[Ranked, ...]] = {}
+        self._ranking: dict[int, tuple[_Ranked, ...]] = {}
 
     @property
     def layers(self) -> int:
         """How many layers the network has."""
         return len(self._forward.blocks)
 
-    def ranking(self, layer: int) -> tuple[Ranked, ...]:
+    def ranking(self, layer: int) -> tuple[_Ranked, ...]:
         """All filters of a layer, most energy first; silent ones are last."""
         if layer not in self._ranking:
             energy = self._forward.energy(layer)[0].double()
             total = float(energy.sum())
             shares = (energy / total if total > 0 else energy).tolist()
             order = energy.argsort(descending=True, stable=True).tolist()
-            self._ranking[layer] = tuple(Ranked(index, shares[index]) for index in order)
+            self._ranking[layer] = tuple(_Ranked(index, shares[index]) for index in order)
         return self._ranking[layer]
 
     def sonify(self, layer: int, index: int) -> Sonification:
