@@ -255,8 +255,9 @@ class CropBatches:
         for row, drawn in enumerate(map(int, own)):
             time, index = divmod(drawn, len(self.data))
             clip = self.reader.nearest(index)
-            # The first time is as if there were no others: a fifth key, even 0, is another stream.
-            random = seeded(self.seed, epoch, 1, index, *([time] if time else []))
+            # A fifth key, even 0, is another stream: a data set that gives no clip twice has four.
+            again = (time,) if isinstance(self.data, Mixture) else ()
+            random = seeded(self.seed, epoch, 1, index, *again)
             if self.views == 1:
                 begin, end = sounding_starts(clip.waveform, length)
                 crops = [cut(clip.waveform, int(random.integers(begin, end + 1)), length)]
