@@ -3,6 +3,7 @@
 from sonibook.metrics.intervals import (
     bootstrap_interval,
     bootstrap_means,
+    crossed_interval,
     runs_interval,
     wilson_interval,
 )
@@ -22,6 +23,7 @@ __all__ = [
     "average_precision",
     "bootstrap_interval",
     "bootstrap_means",
+    "crossed_interval",
     "d_prime",
     "mean_auc",
     "mean_average_precision",

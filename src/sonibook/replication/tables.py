@@ -8,10 +8,9 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from scipy import stats
 
 from sonibook.analysis.result import Record
-from sonibook.metrics import runs_interval, wilson_interval
+from sonibook.metrics import crossed_interval, runs_interval, wilson_interval
 from sonibook.replication.encoders import REGIMES
 from sonibook.replication.reported import REPORTED, Training
 from sonibook.replication.trials import Trial, TrialFile
@@ -198,47 +197,6 @@ def difference(
         seeds=tuple(ours),
         minus_seeds=tuple(theirs),
     )
-
-
-def crossed_interval(
-    first: Float[ndarray, "seeds clips"],
-    second: Float[ndarray, "others clips"],
-    recordings: Sequence[str],
-    *,
-    paired: bool,
-) -> tuple[float, float]:
-    """The 95 % interval of a difference of means, over recordings and over seeds.
-
-    Other seeds would give another difference, and so would other recordings. Both variances are
-    estimated, each from means over the other factor, and added: two-way clustering (Cameron,
-    Gelbach and Miller 2011), cautious in that what depends on seed and recording at once is counted
-    twice. The half-width is Student's t times the root, with Satterthwaite's degrees of freedom, so
-    that three seeds, or six speakers, do not pass for many. With one seed on either side that
-    side's share of the first variance is left out.
-
-    References
-    ----------
-    A. C. Cameron, J. B. Gelbach and D. L. Miller, "Robust inference with multiway clustering",
-    Journal of Business & Economic Statistics 29, 2011.
-
-    F. E. Satterthwaite, "An approximate distribution of estimates of variance components",
-    Biometrics Bulletin 2, 1946.
-    """
-    by_clip = first.mean(axis=0) - second.mean(axis=0)
-    mean = float(by_clip.mean())
-    names, cluster = np.unique(np.asarray(recordings), return_inverse=True)
-    sums = np.bincount(cluster, weights=by_clip - mean)
-    count = len(names)
-    parts = [(count / (count - 1) * np.sum(sums**2) / len(by_clip) ** 2, count - 1)]
-    for side in (first - second,) if paired else (first, second):
-        if len(side) > 1:
-            parts.append((np.var(side.mean(axis=1), ddof=1) / len(side), len(side) - 1))
-    whole = sum(part for part, _ in parts)
-    if whole == 0:
-        return mean, mean
-    freedom = whole**2 / sum(part**2 / own for part, own in parts)
-    half = float(stats.t.ppf(0.975, freedom) * np.sqrt(whole))
-    return mean - half, mean + half
 
 
 def _rights(
