@@ -12,7 +12,6 @@ from torch import nn
 from sonibook.analysis.ablation import ablate
 from sonibook.analysis.coherence import coherence_by_layer
 from sonibook.analysis.evolution import feature_evolution
-from sonibook.analysis.favourites import favourite_clips
 from sonibook.analysis.layers import layer_importances
 from sonibook.analysis.networks import Network
 from sonibook.analysis.result import Result, fingerprint
@@ -20,6 +19,7 @@ from sonibook.analysis.selectivity import selectivity_by_layer
 from sonibook.analysis.shifts import shift_law
 from sonibook.analysis.stimulation import stimulation
 from sonibook.analysis.stream import Streaming
+from sonibook.analysis.top_clips import top_clip_agreement
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.model.checkpoint import kept_checkpoints, load_classifier, load_encoder
 from sonibook.model.encoder import CNN12
@@ -136,9 +136,9 @@ def _selectivity(settings: Settings, streaming: Streaming) -> Result:
     return selectivity_by_layer(_networks(settings), _unseen(settings), **streaming)
 
 
-def _favourites(settings: Settings, streaming: Streaming) -> Result:
-    # The favourites of a few clips are none: all, whatever the profile.
-    return favourite_clips(_beside_centred(settings), _unseen(settings), **_of_all(streaming))
+def _top_clips(settings: Settings, streaming: Streaming) -> Result:
+    # The top clips of a few say nothing: all clips, whatever the profile.
+    return top_clip_agreement(_networks(settings), _unseen(settings), **_of_all(streaming))
 
 
 def _stimulation(settings: Settings, streaming: Streaming) -> Result:
@@ -203,7 +203,7 @@ def _fold(settings: Settings, folds: tuple[int, ...]) -> Dataset:
 FIGURES: dict[str, Measure] = {
     "figure-7": _coherence,
     "figure-1": _selectivity,
-    "figures-2-3": _favourites,
+    "figures-2-3": _top_clips,
     "figure-4-in-domain": _in_domain,
     "figure-4-out-of-domain": _out_of_domain,
     "figure-5": _evolution_of("contrastive"),

@@ -15,7 +15,7 @@ from sonibook.analysis.activations import ActivationsResult, _Best, top_activati
 from sonibook.datasets import Clip, Dataset, open_dataset
 from sonibook.errors import AnalysisError
 from sonibook.model.encoder import CNN12
-from sonibook.plots.activations import activations_figure
+from sonibook.plots.features import activations_figure
 
 DEAD = 3
 
@@ -67,11 +67,11 @@ def naive_energies(network: CNN12, data: Dataset) -> list[np.ndarray]:
 
 def test_top_clips_are_those_of_a_full_sort(network, result) -> None:
     energies = naive_energies(network, Repeated())
-    layers = result.activations[0].layers
-    assert [row.layer for row in layers] == list(range(1, 12))
-    for row, energy in zip(layers, energies, strict=True):
-        assert len(row.filters) == energy.shape[1]
-        for one in row.filters:
+    assert {one.layer for one in result.filters} == set(range(1, 12))
+    for layer, energy in enumerate(energies, start=1):
+        filters = result.of_layer("tiny", layer)
+        assert [one.filter for one in filters] == list(range(energy.shape[1]))
+        for one in filters:
             own = energy[:, one.filter]
             live = [place for place in range(len(own)) if own[place] > 0]
             expected = sorted(live, key=lambda place: (-own[place], place))[:4]
@@ -85,26 +85,29 @@ def test_top_clips_are_those_of_a_full_sort(network, result) -> None:
 
 
 def test_of_equal_clips_the_earlier_comes_first(result) -> None:
-    for row in result.activations[0].layers:
-        for one in row.filters:
-            for first, second in zip(one.top, one.top[1:], strict=False):
-                assert first.energy > second.energy or first.index < second.index
-            if one.top:
-                assert one.top[0].index < 6
+    for one in result.filters:
+        for first, second in zip(one.top, one.top[1:], strict=False):
+            assert first.energy > second.energy or first.index < second.index
+        if one.top:
+            assert one.top[0].index < 6
 
 
 def test_dead_filters_and_pairs_are_counted(network, result) -> None:
-    for row, energy in zip(
-        result.activations[0].layers, naive_energies(network, Repeated()), strict=True
-    ):
-        assert row.pairs == energy.size
-        assert row.dead_pairs == (energy == 0).sum()
-        assert row.dead_filters == (energy == 0).all(axis=0).sum()
-        assert [one.live_clips for one in row.filters] == (energy > 0).sum(axis=0).tolist()
-    dead = result.activations[0].layers[1].filters[DEAD]
+    for layer, energy in enumerate(naive_energies(network, Repeated()), start=1):
+        place = {"network": "tiny", "layer": layer}
+        maps, filters = result.row("dead maps", **place), result.row("dead filters", **place)
+        assert maps.mean == pytest.approx((energy == 0).mean())
+        assert maps.low <= maps.mean <= maps.high
+        assert filters.mean == pytest.approx((energy == 0).all(axis=0).mean())
+        assert maps.clips == filters.clips == len(energy)
+        found = result.of_layer("tiny", layer)
+        assert [one.live_clips for one in found] == (energy > 0).sum(axis=0).tolist()
+        firsts = {one.top[0].index for one in found if one.top}
+        assert result.row("top clips", **place).mean == len(firsts)
+    dead = result.of_layer("tiny", 2)[DEAD]
     assert dead.live_clips == 0
     assert dead.top == ()
-    assert result.activations[0].layers[1].dead_filters >= 1
+    assert result.row("dead filters", network="tiny", layer=2).mean >= 1 / 4
 
 
 def test_the_chunks_do_not_matter(network, result) -> None:
@@ -165,12 +168,11 @@ def test_own_network() -> None:
     )
     data = open_dataset("soundscapes", size=5, duration=1.0)
     result = top_activations({"mine": mine}, data, k=2)
-    layers = result.activations[0].layers
-    assert [len(row.filters) for row in layers] == channels[1:]
+    assert [len(result.of_layer("mine", layer)) for layer in range(1, 5)] == channels[1:]
     for clip in data:
         y = torch.from_numpy(clip.waveform)[None, None]
         energy = mine(y).detach()[0].square().mean(dim=1)
-        for one in layers[3].filters:
+        for one in result.of_layer("mine", 4):
             for top in one.top:
                 if top.clip_id == clip.clip_id:
                     assert top.energy == pytest.approx(float(energy[one.filter]), rel=1e-4)
@@ -179,12 +181,12 @@ def test_own_network() -> None:
 def test_the_figure_shows_what_the_result_says(result, tmp_path) -> None:
     result.write(tmp_path / "result.json")
     picture = activations_figure(ActivationsResult.read(tmp_path / "result.json"))
-    dead, liked = picture.figure.axes
-    shares = [100 * row.dead_pairs / row.pairs for row in result.activations[0].layers]
-    np.testing.assert_allclose(dead.lines[0].get_ydata(), shares)
-    assert dead.lines[1].get_ydata()[1] == pytest.approx(100 / 4)
-    assert 1 <= max(liked.lines[0].get_ydata()) <= 6
-    assert "tiny: in layer 11" in picture.alt
+    maps, filters, clips = picture.figure.axes
+    shares = [row.mean for row in result.select(quantity="dead maps")]
+    np.testing.assert_allclose(maps.lines[0].get_ydata(), shares)
+    assert filters.lines[0].get_ydata()[1] == pytest.approx(1 / 4)
+    assert 1 <= max(clips.lines[0].get_ydata()) <= 6
+    assert f"Dead maps: tiny: {shares[0]:.2g} at layer 1" in picture.alt
 
 
 def test_what_is_refused(network) -> None:

@@ -67,7 +67,7 @@ def test_every_command_explains_itself_by_examples(run, command):
 @pytest.mark.parametrize(
     ("command", "kind", "said"),
     [
-        ("activations", ActivationsResult, "clip liked most"),
+        ("activations", ActivationsResult, "dead filters"),
         ("coherence", CoherenceResult, "white noise"),
         ("selectivity", SelectivityResult, "the clips themselves"),
     ],

@@ -1,4 +1,4 @@
-"""Shifts, favourites and stimulation, against definitions written out."""
+"""Shifts, top clips and stimulation, against definitions written out."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ import torch
 from sonibook import sonify
 from sonibook.analysis.activations import top_activations
 from sonibook.analysis.controls import matched, partners, random_phase
-from sonibook.analysis.favourites import FavouritesResult, chosen_filter, favourite_clips
 from sonibook.analysis.shifts import ShiftResult, shift_law
 from sonibook.analysis.stimulation import STIMULI, TAKEN, StimulationResult, stimulation
 from sonibook.analysis.stream import seeded
+from sonibook.analysis.top_clips import TopClipsResult, chosen_filter, top_clip_agreement
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError
 from sonibook.model.encoder import CNN12
-from sonibook.plots.favourites import favourites_figure
+from sonibook.plots.features import top_clips_figure
 from sonibook.plots.interventions import shifts_figure, stimulation_figure
 
 
@@ -78,48 +78,49 @@ def test_a_shift_longer_than_the_clip_is_counted_as_not_measured(
 
 
 @pytest.fixture(scope="module")
-def liked(network: CNN12, scenes: Dataset) -> FavouritesResult:
-    return favourite_clips({"tiny": network}, scenes)
+def liked(network: CNN12, scenes: Dataset) -> TopClipsResult:
+    return top_clip_agreement({"tiny": network}, scenes)
 
 
 def test_agreement_is_the_share_of_pairs_that_share_a_class(
-    liked: FavouritesResult, network: CNN12, scenes: Dataset
+    liked: TopClipsResult, network: CNN12, scenes: Dataset
 ) -> None:
-    tops = top_activations({"tiny": network}, scenes, k=3).activations[0]
-    own, by_random = liked.favourites
-    assert by_random.baseline
-    assert not by_random.pairs
-    for layer, found in zip(tops.layers, own.layers, strict=True):
-        shares = []
-        for one in layer.filters:
+    tops = top_activations({"tiny": network}, scenes, k=3)
+    assert {row.network for row in liked.select(baseline=True)} == {"random weights"}
+    assert {pair.network for pair in liked.pairs} == {"tiny"}
+    for layer in range(1, 12):
+        place, shares = {"network": "tiny", "layer": layer}, []
+        for one in tops.of_layer(**place):
             labels = [scenes.labels(top.index)[0] for top in one.top]
             if len(labels) == 3:
                 shares.append(np.mean([a == b for a, b in combinations(labels, 2)]))
-        assert found.agreement.mean == pytest.approx(np.mean(shares))
-        assert found.filters == len(shares)
+        found = liked.row("agreement", **place)
+        assert found.mean == pytest.approx(np.mean(shares))
+        assert found.clips == len(shares)
+        assert liked.row("dead filters", **place) == tops.row("dead filters", **place)
     labels = [scenes.labels(index)[0] for index in range(len(scenes))]
-    assert liked.chance == pytest.approx(np.mean([a == b for a, b in combinations(labels, 2)]))
+    chance = liked.row("agreement", condition="chance").mean
+    assert chance == pytest.approx(np.mean([a == b for a, b in combinations(labels, 2)]))
 
 
-def test_the_rule_chooses_the_pair(
-    liked: FavouritesResult, network: CNN12, scenes: Dataset
-) -> None:
-    tops = top_activations({"tiny": network}, scenes, k=3).activations[0]
-    for layer, pair in zip(tops.layers, liked.favourites[0].pairs, strict=True):
-        chosen = chosen_filter(layer, scenes)
+def test_the_rule_chooses_the_pair(liked: TopClipsResult, network: CNN12, scenes: Dataset) -> None:
+    tops = top_activations({"tiny": network}, scenes, k=3)
+    for layer, pair in zip(range(1, 12), liked.pairs, strict=True):
+        filters = tops.of_layer("tiny", layer)
+        chosen = chosen_filter(filters, scenes)
         assert chosen is not None
         assert (pair.filter, pair.clip) == (chosen.filter, chosen.top[0])
-        for one in layer.filters:
+        for one in filters:
             labels = {scenes.labels(top.index)[0] for top in one.top}
             assert not (len(one.top) == 3 and len(labels) == 1) or pair.agreement == 1
         assert pair.label == scenes.classes[scenes.labels(pair.clip.index)[0]]
         assert 0 < pair.coherence <= 1
 
 
-def test_favourites_need_one_label(network: CNN12) -> None:
+def test_top_clips_need_one_label(network: CNN12) -> None:
     many = open_dataset("soundscapes", size=4, duration=0.6)
     with pytest.raises(AnalysisError, match="compared by one label"):
-        favourite_clips({"tiny": network}, many)
+        top_clip_agreement({"tiny": network}, many)
 
 
 @pytest.fixture(scope="module")
@@ -161,13 +162,13 @@ def test_levels_are_those_of_the_definition(
 
 
 def test_results_come_back_from_json_and_are_drawn(
-    tmp_path, law: ShiftResult, liked: FavouritesResult, stimulated: StimulationResult
+    tmp_path, law: ShiftResult, liked: TopClipsResult, stimulated: StimulationResult
 ) -> None:
     for result in (law, liked, stimulated):
         result.write(tmp_path / "result.json")
         assert type(result).read(tmp_path / "result.json") == result
     assert "3 clips" in shifts_figure(law).alt
-    assert "layer 8, filter" in favourites_figure(liked.favourites[0], layers=(8, 11)).alt
+    assert "layer 8, filter" in top_clips_figure(liked, "tiny", layers=(8, 11)).alt
     with pytest.raises(ValueError, match="has no pair"):
-        favourites_figure(liked.favourites[1], layers=(8,))
+        top_clips_figure(liked, "random weights", layers=(8,))
     assert "Sonification: tiny, heard:" in stimulation_figure(stimulated).alt

@@ -1,12 +1,12 @@
 """Which clips activate each filter most, and which filters are dead (paper, section 3.3).
 
 One pass over the data: of every filter of every layer the few best clips so far are kept, so that
-memory does not grow with the number of clips.
+memory hardly grows with the number of clips.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, Unpack
 
@@ -15,8 +15,10 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import nn
 
+from sonibook.analysis.measure import table_rows
+from sonibook.analysis.networks import Networks, as_networks
 from sonibook.analysis.parts import Tally
-from sonibook.analysis.result import Measured, Record, Result, key_of
+from sonibook.analysis.result import Measured, Record, ResultTable, Row, key_of
 from sonibook.analysis.stream import Streaming, stream
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.forward import FeatureMaps
@@ -46,7 +48,8 @@ class FilterActivations(Record):
 
     Attributes
     ----------
-    filter : int
+    network : str
+    layer, filter : int
     live_clips : int
         On how many clips its map was not zero throughout; 0 for a dead filter.
     top : tuple of TopClip
@@ -54,57 +57,32 @@ class FilterActivations(Record):
         was live on fewer.
     """
 
+    network: str
+    layer: int
     filter: int
     live_clips: int
     top: tuple[TopClip, ...]
 
 
-class LayerActivations(Record):
-    """What the filters of one layer did.
-
-    Attributes
-    ----------
-    layer : int
-    filters : tuple of FilterActivations
-    dead_filters : int
-        Filters that were live on no clip.
-    dead_pairs : int
-        Pairs of a clip and a filter whose map was zero throughout.
-    pairs : int
-        Pairs in all.
-    """
-
-    layer: int
-    filters: tuple[FilterActivations, ...]
-    dead_filters: int
-    dead_pairs: int
-    pairs: int
-
-
-class NetworkActivations(Record):
-    """What the layers of one network did.
-
-    Attributes
-    ----------
-    network : str
-    layers : tuple of LayerActivations
-    """
-
-    network: str
-    layers: tuple[LayerActivations, ...]
-
-
-class ActivationsResult(Result):
+class ActivationsResult(ResultTable):
     """The top clips of every filter; make it with `top_activations`.
 
+    Its quantities are ``dead maps``, the share of a layer's maps that are zero throughout;
+    ``dead filters``, the share of its filters that are live on no clip; and ``top clips``, how many
+    different clips some filter's map has most energy on. The last two have no interval.
+
     Attributes
     ----------
-    activations : tuple of NetworkActivations
-        One a network, as they were given.
+    filters : tuple of FilterActivations
+        Network by network, layer by layer.
     """
 
     analysis: Literal["activations"] = "activations"
-    activations: tuple[NetworkActivations, ...]
+    filters: tuple[FilterActivations, ...]
+
+    def of_layer(self, network: str, layer: int) -> list[FilterActivations]:
+        """The filters of one layer."""
+        return [one for one in self.filters if (one.network, one.layer) == (network, layer)]
 
 
 @dataclass(frozen=True)
@@ -115,8 +93,8 @@ class _Energies:
 
     def __call__(self, clips: Sequence[Clip]) -> dict[str, ndarray]:
         return {
-            _name(number, layer): np.stack(rows)
-            for number, network in enumerate(self.networks.values())
+            f"{layer} {name}": np.stack(rows)
+            for name, network in self.networks.items()
             for layer, rows in enumerate(
                 zip(*(_energies(network, clip) for clip in clips), strict=True), start=1
             )
@@ -128,18 +106,15 @@ def _energies(network: nn.Module, clip: Clip) -> list[Float[ndarray, " filters"]
     return [maps.energy(layer)[0].numpy() for layer in range(1, len(maps.blocks) + 1)]
 
 
-def _name(number: int, layer: int) -> str:
-    return f"{number}.{layer}"
-
-
 class _Best:
-    """The clips of most energy so far, for each filter of one layer."""
+    """The clips of most energy so far, for each filter of one layer, and how many maps are dead."""
 
     def __init__(self, filters: int, k: int) -> None:
         self.k = k
         self.energy = np.zeros((filters, 0), np.float32)
         self.place = np.zeros((filters, 0), np.int64)
         self.live_clips = np.zeros(filters, np.int64)
+        self.dead: list[float] = []
 
     def add(self, energy: Float[ndarray, "clips filters"], index: ndarray) -> None:
         """Take note of further clips, which stand after all before in the data set."""
@@ -150,35 +125,26 @@ class _Best:
         self.energy = np.take_along_axis(energies, order, axis=1)
         self.place = np.take_along_axis(places, order, axis=1)
         self.live_clips += (energy > 0).sum(axis=0)
+        self.dead += (energy == 0).mean(axis=1).tolist()
 
-    def of_layer(self, layer: int, clips: int, names: Mapping[int, str]) -> LayerActivations:
-        """What was found, of `clips` clips in all."""
-        filters = tuple(
-            FilterActivations(
-                filter=index,
-                live_clips=int(live),
-                top=tuple(
-                    TopClip(clip_id=names[int(place)], index=int(place), energy=float(energy))
-                    for energy, place in zip(energies, places, strict=True)
-                    if energy > 0
-                ),
+    def filters(
+        self, network: str, layer: int, names: Mapping[int, str]
+    ) -> Iterator[FilterActivations]:
+        """What was found, with the ids of clips by their places."""
+        columns = zip(self.live_clips, self.energy, self.place, strict=True)
+        for number, (live, energies, places) in enumerate(columns):
+            top = tuple(
+                TopClip(clip_id=names[int(place)], index=int(place), energy=float(energy))
+                for energy, place in zip(energies, places, strict=True)
+                if energy > 0
             )
-            for index, (live, energies, places) in enumerate(
-                zip(self.live_clips, self.energy, self.place, strict=True)
+            yield FilterActivations(
+                network=network, layer=layer, filter=number, live_clips=int(live), top=top
             )
-        )
-        pairs = clips * len(filters)
-        return LayerActivations(
-            layer=layer,
-            filters=filters,
-            dead_filters=int((self.live_clips == 0).sum()),
-            dead_pairs=pairs - int(self.live_clips.sum()),
-            pairs=pairs,
-        )
 
 
 def top_activations(
-    networks: Mapping[str, nn.Module],
+    networks: Networks,
     data: Dataset,
     *,
     k: int = 3,
@@ -188,12 +154,11 @@ def top_activations(
 
     Parameters
     ----------
-    networks : mapping from str to torch.nn.Module
-        By name; each as `sonibook.model.stack.blocks_of` takes it.
+    networks : mapping from str to torch.nn.Module, or sequence of Network
     data : Dataset
     k : int >= 1
     **streaming
-        `parts`, `chunk`, `processes` and `limit`, as for `stream`.
+        `parts`, `chunk`, `processes` and `limit`, as for `sonibook.analysis.stream.stream`.
 
     Returns
     -------
@@ -206,20 +171,19 @@ def top_activations(
     StackError
         If a network cannot be inverted.
     """
-    if not networks:
-        raise AnalysisError("There is no network to analyse: give one at least.")
+    given = as_networks(networks)
     if k < 1:
         raise AnalysisError(f"k {k} is impossible: choose 1 or more.")
-    key = key_of("activations", networks, {"k": k})
-    work = _Energies(dict(networks))
+    modules = {network.name: network.module for network in given}
+    key = key_of("activations", modules, {"k": k})
     best = {
-        _name(number, layer): _Best(block.conv.out_channels, k)
-        for number, network in enumerate(networks.values())
+        f"{layer} {name}": _Best(block.conv.out_channels, k)
+        for name, network in modules.items()
         for layer, block in enumerate(blocks_of(network), start=1)
     }
     names: dict[int, str] = {}
     tally = Tally()
-    for chunk in stream(work, data, key=key, description="activations", **streaming):
+    for chunk in stream(_Energies(modules), data, key=key, description="activations", **streaming):
         tally.add(chunk)
         if chunk.clip_ids:
             names |= zip(chunk.index.tolist(), chunk.clip_ids, strict=True)
@@ -228,17 +192,24 @@ def top_activations(
             named = set().union(*(one.place.ravel().tolist() for one in best.values()))
             names = {place: names[place] for place in named}
     tally.check()
-    return ActivationsResult(
-        **key,
-        data=Measured.of(data, clips=tally.clips, skipped=tally.skipped),
-        activations=tuple(
-            NetworkActivations(
-                network=name,
-                layers=tuple(
-                    best[_name(number, layer)].of_layer(layer, tally.clips, names)
-                    for layer in range(1, len(blocks_of(network)) + 1)
-                ),
-            )
-            for number, (name, network) in enumerate(networks.items())
-        ),
-    )
+    rows: list[Row] = []
+    filters: list[FilterActivations] = []
+    for network in given:
+        layers = [
+            best[f"{layer} {network.name}"]
+            for layer in range(1, len(blocks_of(network.module)) + 1)
+        ]
+        dead = np.array([one.dead for one in layers]).T
+        rows += table_rows([network], {(network.name, "dead maps", ""): dead})
+        counted: dict[str, list[float]] = {
+            "dead filters": [float((one.live_clips == 0).mean()) for one in layers],
+            "top clips": [len({*one.place[one.live_clips > 0, 0].tolist()}) for one in layers],
+        }
+        for quantity, values in counted.items():
+            for layer, value in enumerate(values, start=1):
+                place = {**network.identity, "layer": layer, "quantity": quantity}
+                rows.append(Row(**place, mean=value, low=None, high=None, clips=tally.clips))
+        for layer, one in enumerate(layers, start=1):
+            filters += one.filters(network.name, layer, names)
+    on = Measured.of(data, clips=tally.clips, skipped=tally.skipped)
+    return ActivationsResult(**key, data=on, rows=tuple(rows), filters=tuple(filters))

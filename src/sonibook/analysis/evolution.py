@@ -22,7 +22,7 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
-from sonibook.analysis.activations import NetworkActivations, TopClip, top_activations
+from sonibook.analysis.activations import ActivationsResult, TopClip, top_activations
 from sonibook.analysis.result import Record, Result, key_of
 from sonibook.analysis.stream import Streaming, quietly_on_one_thread, seeded
 from sonibook.audio import SAMPLE_RATE
@@ -163,7 +163,7 @@ def feature_evolution(
         check_filters(blocks, layer, [index])
     networks = {f"epoch {epoch}": checkpoints[epoch] for epoch in epochs}
     found = top_activations(networks, data, k=1, **streaming)
-    favourites = [_favourites(one) for one in found.activations]
+    favourites = [_favourites(found, name) for name in networks]
     tops = favourites[-1]
     chosen = _draw(list(tops), per_layer, seed) if filters is None else list(dict.fromkeys(filters))
     for layer, index in chosen:
@@ -219,13 +219,12 @@ def _draw(live: list[tuple[int, int]], count: int, seed: int) -> list[tuple[int,
     return chosen
 
 
-def _favourites(found: NetworkActivations) -> dict[tuple[int, int], TopClip]:
+def _favourites(found: ActivationsResult, network: str) -> dict[tuple[int, int], TopClip]:
     """Of each live filter, by layer and filter, the clip that activates it most."""
     return {
-        (row.layer, one.filter): one.top[0]
-        for row in found.layers
-        for one in row.filters
-        if one.top
+        (one.layer, one.filter): one.top[0]
+        for one in found.filters
+        if one.network == network and one.top
     }
 
 

@@ -109,12 +109,13 @@ def with_random_weights(networks: Networks, *, seed: int) -> list[Network]:
     given = as_networks(networks)
     shapes: dict[str, list[Network]] = {}
     for network in given:
-        shapes.setdefault(repr(blocks_of(network.module)), []).append(network)
+        shape = repr([block.modules for block in blocks_of(network.module)])
+        shapes.setdefault(shape, []).append(network)
     baselines = []
     for alike in shapes.values():
-        shape = ", ".join(network.name for network in alike)
+        theirs = ", ".join(network.name for network in alike)
         alone = len(shapes) == 1
-        name = RANDOM_WEIGHTS if alone else f"{RANDOM_WEIGHTS} ({shape})"
+        name = RANDOM_WEIGHTS if alone else f"{RANDOM_WEIGHTS} ({theirs})"
         if any(network.name == name for network in given):
             raise AnalysisError(f"{name!r} is what the baseline is called: name yours otherwise.")
         fresh = untrained(blocks_of(alike[0].module), seed=seed)

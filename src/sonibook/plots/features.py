@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from sonibook.analysis.activations import ActivationsResult
+from sonibook.analysis.evolution import BANDS, RANGE_DB, unpacked
 from sonibook.analysis.layers import LayerResult
 from sonibook.analysis.selectivity import SelectivityResult
+from sonibook.analysis.top_clips import TopClipsResult
 from sonibook.plots.curves import Panel, figure_over_layers
-from sonibook.plots.style import Picture
+from sonibook.plots.style import LEVELS, Picture, look, new_figure, picture
 
 
 def selectivity_figure(result: SelectivityResult, *, drawn: bool = False) -> Picture:
@@ -67,3 +72,65 @@ def layers_figure(*results: LayerResult) -> Picture:
         for result in results
     ]
     return figure_over_layers(results[0], panels, what="Accuracy of linear probes")
+
+
+def activations_figure(result: ActivationsResult) -> Picture:
+    """Draw, layer by layer, the shares that are dead and the number of different top clips.
+
+    Parameters
+    ----------
+    result : ActivationsResult
+
+    Returns
+    -------
+    Picture
+        The share of pairs of a clip and a filter whose map is zero throughout; the share of filters
+        that no clip activates; how many different clips activate some filter most.
+    """
+    panels = [
+        Panel("dead maps", "share of maps", title="Dead maps", options={"ylim": (0.0, None)}),
+        Panel("dead filters", "share of filters", title="Dead filters"),
+        Panel("top clips", f"different clips, of {result.data.clips}", title="Top clips"),
+    ]
+    return figure_over_layers(result, panels, what="Dead maps and filters, and top clips")
+
+
+def top_clips_figure(result: TopClipsResult, network: str, *, layers: Sequence[int]) -> Picture:
+    """Draw the pairs of some layers: above the clip, below its sonification.
+
+    Parameters
+    ----------
+    result : TopClipsResult
+    network : str
+        Whose pairs.
+    layers : sequence of int
+
+    Returns
+    -------
+    Picture
+
+    Raises
+    ------
+    ValueError
+        If there is no pair of these layers.
+    """
+    pairs = [one for one in result.pairs if one.network == network and one.layer in layers]
+    if not pairs:
+        raise ValueError(f"{network} has no pair of the layers {list(layers)}.")
+    words = []
+    with look():
+        figure = new_figure(1.0 + 1.85 * len(pairs), 3.4)
+        grid = figure.subplots(2, len(pairs), squeeze=False)
+        for column, one in enumerate(pairs):
+            for axes, text in zip(grid[:, column], (one.input, one.sonification), strict=True):
+                axes.imshow(unpacked(text), cmap=LEVELS, vmin=0, vmax=RANGE_DB)
+                axes.set(xticks=[], yticks=[])
+            name, label = f"layer {one.layer}, filter {one.filter}", one.label.replace("_", " ")
+            grid[0, column].set_title(f"{name}\n{label}", fontsize=8.5, fontweight="normal")
+            words.append(f"{name}: {label}, coherence {one.coherence:.2f}")
+        for axes, title in zip(grid[:, 0], ("clip", "sonification"), strict=True):
+            axes.set_yticks([0, BANDS - 1], ["0", "4 kHz"])
+            axes.set_ylabel(title)
+    what = "spectrograms of clips and, below each, of the sonification of a filter"
+    alt = f"{network}: {what} that it activates most. {'; '.join(words)}."
+    return picture(figure, alt=alt)

@@ -10,7 +10,6 @@ from sonibook.replication.evidence import (
     EVOLUTIONS,
     Evidence,
     ablation_score,
-    by_regime,
     fullness,
     over_filters,
     regime_mean,
@@ -168,10 +167,8 @@ def _deep_noise(evidence: Evidence) -> Iterator[Test]:
 
 
 def _coupling(evidence: Evidence) -> Iterator[Test]:
-    found = evidence.favourites
-    curves = {} if found is None else {one.network: [*one.layers] for one in found.favourites}
     agree = {
-        regime: by_regime(curves, regime, (11,), lambda row: row.agreement)
+        regime: regime_mean(evidence.top_clips, regime, "agreement", (11,))
         for regime in (*REGIMES, *UNTRAINED)
     }
     yield _test("layer 11: favourites of a contrastive filter share a class more often than those "

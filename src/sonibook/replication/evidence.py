@@ -13,12 +13,12 @@ import numpy as np
 from sonibook.analysis.ablation import AblationResult
 from sonibook.analysis.coherence import CoherenceResult
 from sonibook.analysis.evolution import EvolutionResult, FilterEvolution
-from sonibook.analysis.favourites import FavouritesResult
 from sonibook.analysis.layers import LayerResult
 from sonibook.analysis.result import Estimate, Result, ResultTable, Row, estimate
 from sonibook.analysis.selectivity import SelectivityResult
 from sonibook.analysis.shifts import ShiftResult
 from sonibook.analysis.stimulation import StimulationResult
+from sonibook.analysis.top_clips import TopClipsResult
 from sonibook.replication.measures import (
     Measure,
     less,
@@ -67,9 +67,9 @@ class Evidence:
         return self._read(SelectivityResult, "figure-1")
 
     @cached_property
-    def favourites(self) -> FavouritesResult | None:
+    def top_clips(self) -> TopClipsResult | None:
         """Figures 2 and 3."""
-        return self._read(FavouritesResult, "figures-2-3")
+        return self._read(TopClipsResult, "figures-2-3")
 
     @cached_property
     def stimulation(self) -> StimulationResult | None:

@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import nn
 
-from sonibook.analysis.activations import LayerActivations, TopClip, top_activations
+from sonibook.analysis.activations import ActivationsResult, TopClip, top_activations
 from sonibook.audio import SAMPLE_RATE, as_waveform
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.errors import AudioError, SonibookError
@@ -156,7 +156,7 @@ class Explorer(widgets.VBox):
         self.views = {
             name: NetworkView(name, each, sample_rate=sample_rate) for name, each in named.items()
         }
-        self._found: dict[str, tuple[LayerActivations, ...]] = {}
+        self._found: dict[str, ActivationsResult] = {}
         self._quiet, self._recordings = False, 0
         several = None if len(named) > 1 else "none"
         self.network = widgets.ToggleButtons(
@@ -321,8 +321,8 @@ class Explorer(widgets.VBox):
         self.find.description = f"Passing {len(self._choices)} clips forward …"
         try:
             for view in self._shown():
-                result = top_activations({view.name: view.network}, self._choices, k=_TOP_CLIPS)
-                self._found[view.name] = result.activations[0].layers
+                networks = {view.name: view.network}
+                self._found[view.name] = top_activations(networks, self._choices, k=_TOP_CLIPS)
         except SonibookError as error:
             self._say(str(error))
         finally:
@@ -337,8 +337,10 @@ class Explorer(widgets.VBox):
 
     def _top(self) -> tuple[TopClip, ...]:
         """The filter's top clips, where they were found; none if it is dead."""
-        layers = self._found.get(self.network.value)
-        return layers[self.layer.value - 1].filters[self.filter].top if layers else ()
+        found = self._found.get(self.network.value)
+        if found is None:
+            return ()
+        return found.of_layer(self.network.value, self.layer.value)[self.filter].top
 
     def _offer_top(self) -> None:
         top = self._top()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -24,7 +23,6 @@ from sonibook.cli.analyse.shared import (
 from sonibook.cli.output import shown, table
 
 if TYPE_CHECKING:
-    from sonibook.analysis.activations import ActivationsResult
     from sonibook.analysis.evolution import EvolutionResult
     from sonibook.analysis.explanation_comparison import ExplanationResult
     from sonibook.analysis.sanity import SanityResult
@@ -46,29 +44,15 @@ def activations(
 ) -> None:
     """Find the clips that activate each filter most, and count dead ones (section 3.3).
 
-    The JSON holds the top clips of every filter of every layer. Printed are, for each layer: dead
-    filters (live on no clip), the share of pairs of a clip and a filter whose map is zero, and
-    the clip that most filters like best.
+    The JSON holds the top clips of every filter of every layer. Printed are, for each layer: the
+    share of pairs of a clip and a filter whose map is zero, the share of filters that are live on
+    no clip, and how many different clips activate some filter most.
     """
     from sonibook.analysis.activations import top_activations
-    from sonibook.plots.activations import activations_figure
+    from sonibook.plots.features import activations_figure
 
-    result = top_activations(asked.modules, asked.data, k=k, **asked.streaming)
-    header = ["layer", "network", "filters", "dead", "dead pairs", "clip liked most", "by"]
-    typer.echo(table(header, _activation_rows(result)))
-    asked.finish(result, activations_figure)
-
-
-def _activation_rows(result: ActivationsResult) -> list[list[object]]:
-    rows: list[list[object]] = []
-    for network in result.activations:
-        for layer in network.layers:
-            liked = Counter(one.top[0].clip_id for one in layer.filters if one.top)
-            clip_id, by = liked.most_common(1)[0] if liked else (None, 0)
-            pairs = f"{layer.dead_pairs / layer.pairs:.1%}"
-            counts = [len(layer.filters), layer.dead_filters, pairs]
-            rows.append([layer.layer, network.network, *counts, clip_id, by])
-    return rows
+    result = top_activations(asked.networks, asked.data, k=k, **asked.streaming)
+    asked.finish(result, activations_figure, show=["dead maps", "dead filters", "top clips"])
 
 
 @analysis(
