@@ -179,7 +179,7 @@ class CropBatches:
     Warns
     -----
     SonibookWarning
-        Once, if most pairs of a batch are cut shorter than their crops: by then their lengths
+        Once, if three quarters of the pairs of a batch are cut shorter than their crops: by then their lengths
         give them away, and a network need not listen.
     """
 
@@ -267,7 +267,7 @@ class CropBatches:
             for view, crop in enumerate(crops):
                 waveforms[view, row, 0] = torch.from_numpy(crop)
             targets[row, list(self._labels(clip, index))] = 1.0
-        if 2 * short > len(own):
+        if 4 * short > 3 * len(own):
             self._warn_of_short_pairs(short, len(own))
         step, rows, views = epoch * len(self) + number, [], []
         outside = np.delete(np.arange(len(self.data)), np.unique(group % len(self.data)))
