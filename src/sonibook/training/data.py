@@ -179,8 +179,8 @@ class CropBatches:
     Warns
     -----
     SonibookWarning
-        Once, if three quarters of the pairs of a batch are cut shorter than their crops: by then their lengths
-        give them away, and a network need not listen.
+        Once, if over three quarters of a batch's pairs are cut shorter than their crops: their
+        lengths give them away, and a network need not listen.
     """
 
     def __init__(
