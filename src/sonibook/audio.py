@@ -100,7 +100,7 @@ def read_audio(
                     raise AudioError(
                         f"{path}: lasts more than {LONGEST_HOURS:g} hours: cut it into pieces."
                     )
-                with np.errstate(over="ignore"):
+                with np.errstate(over="ignore", invalid="ignore"):
                     mono = block.mean(axis=1, dtype=np.float32)
                 _check_finite(path, mono)
                 if file.channels > 1:

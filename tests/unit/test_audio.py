@@ -309,10 +309,10 @@ def test_a_damaged_mp3_is_not_said_to_be_missing(tmp_path, content):
         read_audio(path)
 
 
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, (np.inf, -np.inf)])
 def test_samples_that_are_not_finite(tmp_path, bad):
     path = tmp_path / "broken.wav"
-    x = tune()
+    x = np.stack([tune(), tune()], axis=1)
     x[1234] = bad
     soundfile.write(path, x, SAMPLE_RATE, "FLOAT")
     with pytest.raises(AudioError, match=r"broken\.wav: holds samples that are NaN or infinite"):
