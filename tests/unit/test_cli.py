@@ -19,6 +19,8 @@ import soundfile
 import torch
 import yaml
 from safetensors.torch import load_file, save_file
+from scipy.stats import norm
+from sklearn.metrics import average_precision_score, roc_auc_score
 
 from sonibook import sonify_files
 from sonibook.audio import read_audio, write_wav
@@ -27,9 +29,10 @@ from sonibook.cli.inputs import parse_folds, parse_options
 from sonibook.cli.output import explain, shown, table
 from sonibook.datasets import open_dataset
 from sonibook.deconvnet.backward import ForwardPass, sonify
-from sonibook.model.checkpoint import load_encoder, save_checkpoint
+from sonibook.model.checkpoint import load_classifier, load_encoder, save_checkpoint
 from sonibook.model.encoder import CNN12, Classifier
 from sonibook.sonify_files import find_sounds
+from sonibook.training.evaluate import predict
 
 REPOSITORY = Path(__file__).parents[2]
 #: A 16-bit sample is half a step off where the writer rounds, a whole one where it cuts off.
@@ -884,7 +887,6 @@ def test_classes_must_be_the_data_sets(run, checkpoint):
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["-d", "soundscapes", "--probe"], "multi-label"),
         (["-d", "nonesuch"], "no data set 'nonesuch'"),
         (["-d", "soundscapes", "-o", "size=abc"], "cannot take size='abc'"),
         (["-d", "soundscapes", "-o", "colour=red"], "no option 'colour'"),
@@ -894,6 +896,74 @@ def test_classes_must_be_the_data_sets(run, checkpoint):
 )
 def test_evaluations_that_cannot_be(run, arguments, sentence):
     assert sentence in run("evaluate", "random", *arguments).refused()
+
+
+MANY = ("-d", "soundscapes", "-o", "duration=0.5", "-o", "size=60")
+
+
+@pytest.fixture(scope="module")
+def multilabel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a run on clips with any number of labels."""
+    folder = tmp_path_factory.mktemp("multilabel")
+    part = {"size": 60, "duration": 0.5}
+    data = {"name": "soundscapes", "crop_seconds": 0.3}
+    data |= {name: {**part, "split": name} for name in ("train", "test")}
+    config = write_config(folder, data=data, objective="binary_cross_entropy")
+    assert main(["train", str(config), "--out", str(folder / "run")]) == 0
+    return folder / "run"
+
+
+@pytest.mark.parametrize("split", ["test", "train", "all"])
+def test_a_network_of_many_labels_is_evaluated_on_any_split(run, multilabel, tmp_path, split):
+    out, network = tmp_path / "r.json", multilabel / "encoder.safetensors"
+    told = run("evaluate", network, *MANY, "--split", split, "--out", out)
+    assert told.code == 0, told.err
+    results = json.loads(out.read_text())
+    (row,) = results["results"]
+    data = open_dataset("soundscapes", split=split, size=60, duration=0.5)
+    classifier = load_classifier(network)
+    scores, truth = predict(classifier, data, least_length=classifier.encoder.least_length)
+    present = truth.any(axis=0) & ~truth.all(axis=0)
+    assert row["mAP"] == pytest.approx(
+        average_precision_score(truth[:, present], scores[:, present])
+    )
+    assert row["mAUC"] == pytest.approx(roc_auc_score(truth[:, present], scores[:, present]))
+    assert row["d_prime"] == pytest.approx(2**0.5 * norm.ppf(row["mAUC"]))
+    for name, (low, high) in row["intervals"].items():
+        assert low < high, name
+        assert low - 0.1 < row[name] < high
+    assert row["intervals"].keys() == {"mAP", "mAUC", "d_prime"}
+    assert results["chance"]["mAP"] == pytest.approx(truth.mean(axis=0)[truth.any(axis=0)].mean())
+    if split == "test":
+        measured = json.loads((multilabel / "metrics.json").read_text())["test"]
+        assert {name: row[name] for name in measured} == pytest.approx(measured)
+    assert re.search(rf"classifier +{row['mAP']:.3f} \[", told.out)
+
+
+def test_probes_of_many_labels_are_evaluated_beside_chance(run, multilabel, tmp_path):
+    out, network = tmp_path / "r.json", multilabel / "encoder.safetensors"
+    how = ("--probe", "--layer", 4, "--width", 1 / 16, "--out", out)
+    told = run("evaluate", network, "random:2", *MANY, *how)
+    assert told.code == 0, told.err
+    results = json.loads(out.read_text())
+    rows = {(row["network"], row["method"]): row for row in results["results"]}
+    probe = rows["random:2", "probe"]
+    assert rows.keys() == {
+        (str(network), "classifier"), (str(network), "probe"), ("random:2", "probe")
+    }  # fmt: skip
+    assert probe["intervals"]["mAUC"][0] > 0.5
+    assert probe["folds_of_cross_validation"] == 5
+    refusal = run("evaluate", "random", *MANY, "--split", "train", *how)
+    assert refusal.code == 2
+    assert "probes are fitted to train" in " ".join(refusal.err.split())
+
+
+def test_with_a_probe_a_networks_own_classes_do_not_matter(run, checkpoint, tmp_path):
+    out = tmp_path / "r.json"
+    told = run("evaluate", checkpoint, *SCENES, "--probe", "--layer", 2, "--out", out)
+    assert told.code == 0, told.err
+    (row,) = json.loads(out.read_text())["results"]
+    assert row["method"] == "probe"
 
 
 def test_a_random_encoder_has_no_classes(run):

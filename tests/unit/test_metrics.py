@@ -20,6 +20,7 @@ from sonibook.metrics import (
     d_prime,
     mean_auc,
     mean_average_precision,
+    multilabel_intervals,
     multilabel_metrics,
     roc_auc,
     runs_interval,
@@ -159,6 +160,17 @@ def test_summary_of_many_labels():
         "mAP_classes": 11,
         "mAUC_classes": 10,
     }
+
+
+def test_intervals_of_the_summary_are_those_of_its_figures():
+    scores, targets = problem(80, 6)
+    found = multilabel_intervals(scores, targets, seed=2)
+    for name, metric in (("mAP", mean_average_precision), ("mAUC", mean_auc)):
+        expected = bootstrap_interval(scores, targets, statistic=metric, seed=2)
+        assert found[name] == pytest.approx(list(expected))
+    assert found["d_prime"] == [d_prime(end) for end in found["mAUC"]]
+    assert multilabel_intervals(targets[:1], targets[:1]) == {}
+    assert "d_prime" not in multilabel_intervals(np.eye(9), np.eye(9))
 
 
 def test_summary_without_what_json_cannot_hold():

@@ -7,7 +7,13 @@ from clips import Held, noise
 
 from sonibook.errors import DatasetError
 from sonibook.model.encoder import CNN12
-from sonibook.training.probe import groups_of, linear_probe, mean_features, probed
+from sonibook.training.probe import (
+    groups_of,
+    linear_probe,
+    mean_features,
+    multilabel_probe,
+    probed,
+)
 
 
 def blobs(count: int, *, seed: int, shift: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
@@ -104,3 +110,32 @@ def test_a_probed_encoder_answers_as_its_probe():
     missing = Held(data.waveforms[:20], [seed % 2 for seed in range(20)])
     with pytest.raises(DatasetError, match="no clip of 'class2'"):
         probed(encoder, missing, layer=5)
+
+
+def test_a_probe_of_many_labels_tells_them_apart_whatever_the_scale_and_what_is_missing():
+    rng = np.random.default_rng(0)
+
+    def drawn(count: int) -> tuple[np.ndarray, np.ndarray]:
+        targets = (rng.random((count, 4)) < 0.3).astype(np.float32)
+        targets[:, 3] = 0  # of a class that no clip has, nothing is learned
+        features = rng.standard_normal((count, 6))
+        features[:, :4] += 3 * targets
+        return features.astype(np.float32), targets
+
+    (features, targets), (tested, truth) = drawn(150), drawn(80)
+    scores, chosen = multilabel_probe(features, targets, tested)
+    assert scores.shape == (80, 4)
+    assert np.ptp(scores[:, 3]) == 0
+    for label in range(3):
+        present = truth[:, label] == 1
+        apart = scores[present, label][:, None] > scores[~present, label][None]
+        assert apart.mean() > 0.9
+    assert chosen["folds"] == 5
+    scale = np.array([1, 10, 0.1, 5, 1000, 1e-3], np.float32)
+    again, same = multilabel_probe(features * scale + 1, targets, tested * scale + 1)
+    assert same == chosen
+    np.testing.assert_allclose(again[:, :3], scores[:, :3], rtol=0.05, atol=0.05)
+    groups = [f"fold{index % 3}" for index in range(150)]
+    assert multilabel_probe(features, targets, tested, groups=groups)[1]["folds"] == 3
+    with pytest.raises(DatasetError, match="two training clips or groups"):
+        multilabel_probe(features[:1], targets[:1], tested)

@@ -78,7 +78,7 @@ app.command("train", epilog=TRAIN_EXAMPLES)(train)
 app.command(
     "evaluate",
     epilog=EVALUATE_EXAMPLES,
-    short_help="Measure accuracy on whole clips, beside chance.",
+    short_help="Measure how well networks tell classes apart, beside chance.",
 )(evaluate)
 app.add_typer(analyse_commands, name="analyse")
 app.command("info", epilog=INFO_EXAMPLES)(info)

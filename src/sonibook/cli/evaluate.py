@@ -1,4 +1,4 @@
-"""``sonibook evaluate``: how many clips a network names rightly, beside chance."""
+"""``sonibook evaluate``: how well a network tells classes apart, beside chance."""
 
 from __future__ import annotations
 
@@ -11,20 +11,17 @@ from sonibook.cli.inputs import ALL_FOLDS, DataOptions, DataRoot, open_data, par
 from sonibook.cli.output import examples, shown, table
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from numpy import ndarray
 
     from sonibook.datasets import Dataset
-    from sonibook.model.encoder import CNN12
+    from sonibook.model.encoder import CNN12, Classifier
 
 EVALUATE_EXAMPLES = examples(
     "sonibook evaluate supervised --dataset esc50 --folds 5",
     "sonibook evaluate supervised random --dataset esc50 --folds 5 --probe --out results.json",
     "sonibook evaluate random --dataset fsdd --probe --layer 8",
+    "sonibook evaluate contrastive random:1 --dataset soundscapes --probe",
 )
-
-_RANDOM = "random"
 
 
 def evaluate(
@@ -32,7 +29,8 @@ def evaluate(
         list[str],
         typer.Argument(
             metavar="CHECKPOINT",
-            help="Shipped names, .safetensors files, or 'random' for an untrained encoder.",
+            help="Shipped names, .safetensors files, or 'random' or 'random:SEED' for an untrained "
+            "encoder.",
         ),
     ],
     dataset: Annotated[
@@ -43,8 +41,7 @@ def evaluate(
         typer.Option(help="Test on these folds (ESC-50), such as 5; the others train the probe."),
     ] = None,
     split: Annotated[
-        str | None,
-        typer.Option(help="Test on this split.", show_default="test"),
+        str | None, typer.Option(help="Test on this split.", show_default="test")
     ] = None,
     options: DataOptions = None,
     data_root: DataRoot = None,
@@ -55,66 +52,95 @@ def evaluate(
         ),
     ] = False,
     layer: Annotated[int, typer.Option(help="Layer whose mean feature maps the probe sees.")] = 11,
-    seed: Annotated[int, typer.Option(min=0, help="Of the random encoder and the probe.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of the random encoder, the probe and the bootstrap.")
+    ] = 0,
     width: Annotated[float, typer.Option(min=1 / 64, help="Of the random encoder.")] = 0.25,
     batch_size: Annotated[int, typer.Option(min=1, help="Clips at once.")] = 16,
     out: Annotated[Path | None, typer.Option("--out", help="Write the results as JSON.")] = None,
 ) -> None:
-    """Measure accuracy on whole clips, with a 95 % interval (Wilson's), beside chance.
+    """Measure how well networks tell classes apart on whole clips, beside chance.
 
-    A checkpoint with classes is asked for the class of each clip; its classes must be the data
-    set's. With --probe a logistic regression on each encoder's standardised mean feature maps is
-    fitted to the training part, its regularisation chosen by cross-validation there, and tested
-    on the same clips. An untrained encoder (He weights) is what both must be read against.
+    Of clips with one label the accuracy, with Wilson's 95 % interval; of clips with any number of
+    labels mAP, mAUC and d', with bootstrap intervals over clips. A checkpoint with classes is asked
+    for the classes of each clip; they must be the data set's, or only the probe is measured. With
+    --probe a logistic regression on each encoder's standardised mean feature maps is fitted to the
+    training part, its regularisation chosen by cross-validation there, and tested on the same
+    clips. An untrained encoder (He weights) is what both must be read against.
     """
-    test_part, training_part = _parts(parse_folds(folds), split)
-    data = open_data(dataset, root=data_root, pairs=options, **test_part)
-    training = open_data(dataset, root=data_root, pairs=options, **training_part) if probe else None
-    measure = _Measure(data, layer=layer, seed=seed, batch_size=batch_size)
+    from sonibook.training.evaluate import predict
+
+    tested = parse_folds(folds)
+    if tested is not None and split is not None:
+        raise typer.BadParameter("give either --folds or --split.", param_hint="--split")
+    part: dict[str, Any] = {"split": split or "test"} if tested is None else {"folds": tested}
+    data, training = open_data(dataset, root=data_root, pairs=options, **part), None
+    if probe:
+        others = tuple(fold for fold in ALL_FOLDS if tested and fold not in tested)
+        part = {"split": "train"} if tested is None else {"folds": others}
+        training = open_data(dataset, root=data_root, pairs=options, **part)
+        _check_apart(training, data)
     # First see that everything can be done: the measuring takes minutes.
-    networks = [(name, *_open(name, data, width=width, seed=seed)) for name in checkpoints]
-    for name, encoder, classify in networks:
-        if classify is None and training is None:
-            raise typer.BadParameter(f"{name} has no classes to name: add --probe.")
-        if training is not None:
+    networks = [
+        (name, *_open(name, data, width=width, seed=seed, probe=probe)) for name in checkpoints
+    ]
+    if training is not None:
+        for _, encoder, _ in networks:
             encoder.truncate(layer)
-    results: list[dict[str, object]] = []
-    for name, encoder, classify in networks:
-        if classify is not None:
-            results.append({"network": name, "method": "classifier", **measure.asked(classify)})
-        if training is not None:
-            results.append(
-                {"network": name, "method": "probe", **measure.probed(encoder, training)}
+    results: list[dict[str, Any]] = []
+    for name, encoder, classifier in networks:
+        if classifier is not None:
+            scores, targets = predict(
+                classifier,
+                data,
+                least_length=encoder.least_length,
+                batch_size=batch_size,
+                progress=True,
             )
+            found = _measured(scores, targets, data, seed)
+            results.append({"network": name, "method": "classifier", **found})
+        if training is not None:
+            found = _probed(encoder, training, data, layer=layer, seed=seed, batch_size=batch_size)
+            results.append({"network": name, "method": "probe", "layer": layer, **found})
     _report(results, data, training, out, {"seed": seed, "width_of_random": width})
 
 
-def _parts(
-    folds: tuple[int, ...] | None, split: str | None
-) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Options of the test part and of the probe's training part."""
-    if folds is not None and split is not None:
-        raise typer.BadParameter("give either --folds or --split.", param_hint="--split")
-    if folds is not None:
-        others = tuple(fold for fold in ALL_FOLDS if fold not in folds)
-        return {"folds": folds}, {"folds": others}
-    return {"split": split or "test"}, {"split": "train"}
+def _check_apart(training: Dataset, data: Dataset) -> None:
+    """See that the probe is not tested on what it is fitted to."""
+    from sonibook.datasets.base import FileDataset
+
+    both = training.split == data.split
+    if isinstance(training, FileDataset) and isinstance(data, FileDataset):
+        both = not {e.clip_id for e in training.entries}.isdisjoint(e.clip_id for e in data.entries)
+    if both:
+        raise typer.BadParameter(
+            f"probes are fitted to {training.split}, which has clips of {data.split}: test on "
+            "others.",
+            param_hint="--split",
+        )
 
 
 def _open(
-    name: str, data: Dataset, *, width: float, seed: int
-) -> tuple[CNN12, Callable[[Any], Any] | None]:
-    """An encoder by name, and its classifier where it has one that fits the data set."""
+    name: str, data: Dataset, *, width: float, seed: int, probe: bool
+) -> tuple[CNN12, Classifier | None]:
+    """An encoder by name, and its classifier where it has the classes of the data set."""
     from sonibook.errors import CheckpointError
     from sonibook.model.checkpoint import load_classifier, load_encoder, read_card
     from sonibook.model.encoder import CNN12
 
-    if name == _RANDOM:
-        return CNN12(width=width, seed=seed).eval(), None
-    if "classes" not in read_card(name):
-        return load_encoder(name), None
-    network = load_classifier(name)
-    if network.classes != data.classes:
+    kind, _, own_seed = name.partition(":")
+    if kind == "random":
+        if own_seed and not own_seed.isdecimal():
+            raise typer.BadParameter(f"{name}: {own_seed!r} is not a seed.")
+        encoder = CNN12(width=width, seed=int(own_seed or seed)).eval()
+    elif "classes" not in read_card(name):
+        encoder = load_encoder(name)
+    else:
+        network = load_classifier(name)
+        if network.classes == data.classes:
+            return network.encoder, network
+        if probe:
+            return network.encoder, None
         stranger = next((c for c in network.classes if c not in data.classes), None)
         why = "they are in another order" if stranger is None else f"{stranger!r} is not in it"
         if stranger is None and len(network.classes) != len(data.classes):
@@ -122,66 +148,57 @@ def _open(
         raise CheckpointError(
             f"{name} names {len(network.classes)} classes, which are not the "
             f"{len(data.classes)} of {data.name} ({why}): evaluate it on the data set it was "
-            "trained for."
+            "trained for, or add --probe."
         )
-    return network.encoder, network
+    if not probe:
+        raise typer.BadParameter(f"{name} has no classes to name: add --probe.")
+    return encoder, None
 
 
-class _Measure:
-    """Accuracy on one test part, by a classifier or a probe."""
+def _probed(
+    encoder: CNN12, training: Dataset, data: Dataset, *, layer: int, seed: int, batch_size: int
+) -> dict[str, Any]:
+    """How well a linear probe on an encoder, fitted to `training`, does on `data`."""
+    import numpy as np
 
-    def __init__(self, data: Dataset, *, layer: int, seed: int, batch_size: int) -> None:
-        from sonibook.errors import DatasetError
+    from sonibook.training.evaluate import predict
+    from sonibook.training.probe import groups_of, linear_probe, multilabel_probe
 
-        if data.task != "single-label":
-            raise DatasetError(
-                f"{data.name} is {data.task}, accuracy needs one label for every clip: try "
-                "--option task=single-label if it knows that."
-            )
-        self.data, self.layer, self.seed, self.batch_size = data, layer, seed, batch_size
-
-    def asked(self, network: Any) -> dict[str, object]:
-        """Accuracy of a classifier on whole clips."""
-        from sonibook.training.evaluate import predict
-
-        scores, targets = predict(
-            network,
-            self.data,
-            least_length=network.encoder.least_length,
-            batch_size=self.batch_size,
+    short = encoder.truncate(layer)
+    (features, targets), (asked, truth) = (
+        predict(
+            short.pooled,
+            part,
+            least_length=short.least_length,
+            batch_size=batch_size,
             progress=True,
         )
-        return _counted(scores.argmax(1), targets.argmax(1))
-
-    def probed(self, encoder: CNN12, training: Dataset) -> dict[str, object]:
-        """Accuracy of a linear probe on an encoder, fitted to `training`."""
-        from sonibook.training.probe import groups_of, linear_probe, mean_features
-
-        (features, labels), (test_features, truth) = (
-            mean_features(
-                encoder, part, layer=self.layer, batch_size=self.batch_size, progress=True
-            )
-            for part in (training, self.data)
-        )
-        groups = groups_of(training, tested=self.data)
-        probe = linear_probe(features, labels, test_features, groups=groups, seed=self.seed)
-        return {
-            **_counted(probe.predicted, truth),
-            "layer": self.layer,
-            "strength": probe.strength,
-            "folds_of_cross_validation": probe.folds,
-        }
-
-
-def _counted(predicted: ndarray, truth: ndarray) -> dict[str, object]:
-    from sonibook.metrics import wilson_interval
-
-    correct, total = int((predicted == truth).sum()), len(truth)
+        for part in (training, data)
+    )
+    groups = groups_of(training, tested=data)
+    if data.task == "multi-label":
+        scores, chosen = multilabel_probe(features, targets, asked, groups=groups, seed=seed)
+    else:
+        probe = linear_probe(features, targets.argmax(1), asked, groups=groups, seed=seed)
+        scores = np.eye(len(data.classes))[probe.predicted]
+        chosen = {"strength": probe.strength, "folds": probe.folds}
     return {
-        "accuracy": correct / total,
-        "interval": list(wilson_interval(correct, total)),
-        "correct": correct,
+        **_measured(scores, truth, data, seed),
+        "strength": chosen["strength"],
+        "folds_of_cross_validation": chosen["folds"],
     }
+
+
+def _measured(scores: ndarray, targets: ndarray, data: Dataset, seed: int) -> dict[str, Any]:
+    """The metrics that suit the data, each with its interval."""
+    from sonibook.metrics import multilabel_intervals, multilabel_metrics, wilson_interval
+
+    if data.task == "multi-label":
+        intervals = multilabel_intervals(scores, targets, seed=seed)
+        return {**multilabel_metrics(scores, targets), "intervals": intervals}
+    correct, total = int((scores.argmax(1) == targets.argmax(1)).sum()), len(targets)
+    interval = list(wilson_interval(correct, total))
+    return {"accuracy": correct / total, "interval": interval, "correct": correct}
 
 
 def _report(
@@ -194,30 +211,47 @@ def _report(
     """Print the results, and write them where that is asked for."""
     from sonibook.results import write_result
 
-    chance = 1 / len(data.classes)
-    rows = [["chance", "", f"{chance:.1%}", ""]] + [
-        [
-            row["network"],
-            row["method"] + (f" on layer {row['layer']}" if "layer" in row else ""),
-            f"{row['accuracy']:.1%}",
-            f"{row['interval'][0]:.1%} to {row['interval'][1]:.1%}",
-        ]
+    typer.echo(f"{data.name} ({data.split}), {len(data)} clips, {len(data.classes)} classes")
+    named = [
+        (row["network"], row["method"] + (f" on layer {row['layer']}" if "layer" in row else ""))
         for row in results
     ]
-    typer.echo(f"{data.name} ({data.split}), {len(data)} clips, {len(data.classes)} classes")
-    typer.echo(table(["network", "method", "accuracy", "95 % interval"], rows))
-    if out is None:
-        return
-    content = {
+    content: dict[str, Any] = {
         "dataset": data.name,
         "tested_on": data.split,
         "probe_trained_on": None if training is None else training.split,
         "clips": len(data),
         "classes": len(data.classes),
-        "chance": chance,
-        "interval": "Wilson score interval, 95 %",
-        **settings,
-        "results": results,
     }
-    write_result(out, content)
-    typer.echo(f"Written to {shown(out)}")
+    if data.task == "multi-label":
+        shares = [0.0] * len(data.classes)
+        for index in range(len(data)):
+            for label in data.labels(index):
+                shares[label] += 1 / len(data)
+        present = [share for share in shares if share]
+        chance = {"mAP": sum(present) / len(present), "mAUC": 0.5, "d_prime": 0.0}
+        lines = [["chance", "", *(f"{value:.3f}" for value in chance.values())]]
+        for name, row in zip(named, results, strict=True):
+            cells = [_with_interval(row.get(key), row["intervals"].get(key)) for key in chance]
+            lines.append([*name, *cells])
+        typer.echo(table(["network", "method", "mAP", "mAUC", "d'"], lines))
+        content |= {"chance": chance, "interval": "bootstrap over clips, 95 %"}
+    else:
+        share = 1 / len(data.classes)
+        lines = [["chance", "", f"{share:.1%}", ""]]
+        for name, row in zip(named, results, strict=True):
+            low, high = row["interval"]
+            lines.append([*name, f"{row['accuracy']:.1%}", f"{low:.1%} to {high:.1%}"])
+        typer.echo(table(["network", "method", "accuracy", "95 % interval"], lines))
+        content |= {"chance": share, "interval": "Wilson score interval, 95 %"}
+    if out is not None:
+        write_result(out, {**content, **settings, "results": results})
+        typer.echo(f"Written to {shown(out)}")
+
+
+def _with_interval(value: float | None, interval: list[float] | None) -> str:
+    if value is None:  # d' of an area of 0 or 1 is infinite
+        return "-"
+    return (
+        f"{value:.3f}" if interval is None else "{:.3f} [{:.3f}, {:.3f}]".format(value, *interval)
+    )

@@ -7,17 +7,19 @@ looked at once.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from numpy import ndarray
 from torch import Tensor, nn
 
 from sonibook.datasets.base import Dataset, FileDataset
 from sonibook.errors import DatasetError
+from sonibook.metrics import mean_average_precision
 from sonibook.model.encoder import CNN12
 from sonibook.training.evaluate import predict
 
@@ -110,8 +112,8 @@ def groups_of(data: Dataset, *, tested: Dataset | None = None) -> list[str] | No
     ----------
     data : Dataset
     tested : Dataset or None
-        What will be named in the end. A cross-validation shall be as hard as that is: where all its
-        groups are in `data`, too, such as the same speakers, nothing is kept together.
+        What will be named in the end. A cross-validation should be as hard as that is: where all
+        its groups are in `data`, too, such as the same speakers, nothing is kept together.
 
     Returns
     -------
@@ -203,6 +205,66 @@ def linear_probe(
     )
 
 
+def multilabel_probe(
+    features: Float[ndarray, "clips channels"],
+    targets: Shaped[ndarray, "clips classes"],
+    test_features: Float[ndarray, "tested channels"],
+    *,
+    groups: Sequence[str] | None = None,
+    seed: int = 0,
+) -> tuple[Float[ndarray, "tested classes"], dict[str, float | int]]:
+    """Fit a linear probe of clips with any number of labels, and score test features by it.
+
+    A logistic regression for each class on standardised features, all of one regularisation, the
+    one with the highest mean average precision in a cross-validation within the training part.
+
+    Parameters
+    ----------
+    features : ndarray, shape (clips, channels)
+    targets : ndarray, shape (clips, classes), of 0 and 1
+    test_features : ndarray, shape (tested, channels)
+    groups, seed
+        As for `linear_probe`.
+
+    Returns
+    -------
+    scores : ndarray, shape (tested, classes)
+        Logits; the same for all clips for a class that no training clip has, or each.
+    settings : dict
+        ``strength`` (scikit-learn's C), and the ``folds`` of the cross-validation.
+
+    Raises
+    ------
+    DatasetError
+        If there are too few clips, or groups, to cross-validate.
+    """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, GroupKFold, KFold
+    from sklearn.multiclass import OneVsRestClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from threadpoolctl import threadpool_limits
+
+    folds = min(_MOST_FOLDS, len(features) if groups is None else len(set(groups)))
+    if folds < 2:
+        raise DatasetError("A linear probe needs two training clips or groups at least.")
+    shuffled = KFold(folds, shuffle=True, random_state=seed)
+    probe = OneVsRestClassifier(LogisticRegression(max_iter=2000))
+    search = GridSearchCV(
+        make_pipeline(StandardScaler(), probe),
+        {"onevsrestclassifier__estimator__C": STRENGTHS},
+        cv=shuffled if groups is None else GroupKFold(folds),
+        scoring=lambda fitted, x, y: mean_average_precision(fitted.decision_function(x), y),
+    )
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Label .* is present in all training examples")
+        warnings.filterwarnings("ignore", "Label not .* is present in all training examples")
+        search.fit(features.astype(np.float64), targets.astype(int), groups=groups)
+    strength = float(search.best_params_["onevsrestclassifier__estimator__C"])
+    scores = search.decision_function(test_features.astype(np.float64))
+    return scores, {"strength": strength, "folds": folds}
+
+
 class ProbedEncoder(nn.Module):
     """A frozen encoder and a linear probe as one classifier; make it with `probed`.
 
@@ -256,7 +318,7 @@ def probed(
     if missing:
         raise DatasetError(
             f"{training.name} ({training.split}) has no clip of {training.classes[missing[0]]!r}: "
-            "a probe must see every class it shall name."
+            "a probe must see every class that it is to name."
         )
     probe = linear_probe(features, labels, features[:1], groups=groups_of(training), seed=seed)
     short = encoder.truncate(layer)
