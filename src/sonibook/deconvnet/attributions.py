@@ -105,20 +105,7 @@ def most_active_sounds(
     *,
     steps: int = STEPS,
 ) -> tuple[Float[Tensor, "layers time"], Int[ndarray, " layers"]]:
-    """The clip's most active filter of each layer, explained by one method.
-
-    Parameters
-    ----------
-    method, network, x, steps
-        As for `explain`.
-    layers : sequence of int
-
-    Returns
-    -------
-    sounds : Tensor, shape (layers, time)
-        At the peak of `x`; silent where a whole layer is.
-    filters : ndarray of int, shape (layers,)
-    """
+    """The clip's most active filter of each layer, explained by one method, and which they are."""
     depth = max(layers)
     if method == "sonification":
         return ForwardPass(network, x, depth=depth).sonify_most_active(layers)

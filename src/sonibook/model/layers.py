@@ -22,17 +22,7 @@ _MANY_WEIGHTS = 2**20
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """Lay the channels of each time step side by side in memory; values and shape stay.
-
-    Parameters
-    ----------
-    x : Tensor, shape (batch, channel, time) or (out, in, kernel)
-        A feature map, or the weights of a convolution.
-
-    Returns
-    -------
-    Tensor, the shape of `x`
-    """
+    """Lay the channels of each time step side by side in memory; values and shape stay."""
     return x.transpose(1, 2).contiguous().transpose(1, 2)
 
 

@@ -139,26 +139,13 @@ def zeros_around(conv: nn.Conv1d) -> tuple[int, int]:
 
 
 class Operation:
-    """One module of a block: its geometry, its way forward, and its transpose.
+    """One module of a block: its geometry, its way forward, and its transpose."""
 
-    Parameters
-    ----------
-    module : torch.nn.Module
-    name : str
-        For messages.
-
-    Attributes
-    ----------
-    extent, step : int
-        Steps that one step of what it gives depends on, and from one such stretch to the next.
-    padding : pair of int
-        Steps added before and after.
-    is_switched : bool
-        Whether the way back needs switches.
-    """
-
+    #: Steps that one step of what it gives depends on, and from one such stretch to the next.
     extent, step = 1, 1
+    #: Steps added before and after.
     padding = (0, 0)
+    #: Whether the way back needs switches.
     is_switched = False
 
     def __init__(self, module: nn.Module, name: str = "") -> None:

@@ -35,7 +35,7 @@ _ACTIVATIONS = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish
 )  # fmt: skip
 #: What is not overridden in a module that computes what its class is known for.
-_FORWARDS = ("forward", "_conv_forward")
+_FORWARDS = frozenset({"forward", "_conv_forward"})
 _PLAIN = (nn.Sequential, nn.Conv1d, nn.ConstantPad1d, nn.BatchNorm1d, nn.AvgPool1d, nn.MaxPool1d,
           Blocks, Conv1d, MaxPool1d, *_TRANSPARENT, *_NORMS, *_ACTIVATIONS)  # fmt: skip
 
@@ -198,12 +198,12 @@ def _blocks(leaves: Iterable[tuple[str, nn.Module]]) -> list[Block]:
     blocks: list[list[Operation]] = [[]]
     for name, module in leaves:
         operations = blocks[-1]
-        has_conv = any(isinstance(one, Convolution) for one in operations)
-        rectified = any(isinstance(one, Rectifier) for one in operations)
+        kinds = [type(one) for one in operations]
+        has_conv = Convolution in kinds
         operation = _operation(name, module, len(blocks) - (not has_conv))
         last = operations[-1] if operations else None
         if isinstance(operation, Convolution) and has_conv:
-            if not rectified:
+            if Rectifier not in kinds:
                 raise StackError(f"{name}: a convolution follows another without ReLU between.")
             blocks.append([])
             while isinstance(operations[-1], Padding):
@@ -212,7 +212,7 @@ def _blocks(leaves: Iterable[tuple[str, nn.Module]]) -> list[Block]:
             operation = last.normalised(operation.module)
             operations.pop()
         elif isinstance(operation, MaxPool):
-            if not has_conv or any(isinstance(one, MaxPool) for one in operations):
+            if not has_conv or MaxPool in kinds:
                 raise StackError(
                     f"{name}: a max-pool must follow a convolution, and no other max-pool of it."
                 )
@@ -253,7 +253,7 @@ def _members(sequential: nn.Sequential) -> Iterator[tuple[str, nn.Module]]:
 def _is_plain(module: nn.Module) -> bool:
     """Whether its class, and nothing below it, says what it computes."""
     kind: Any = type(module)
-    return _is_plain_class(kind) and not any(name in vars(module) for name in _FORWARDS)
+    return _is_plain_class(kind) and _FORWARDS.isdisjoint(vars(module))
 
 
 @lru_cache(maxsize=256)
@@ -317,26 +317,14 @@ def _refusal(name: str, module: nn.Module, before: int) -> str:
 
 
 def check_layer(blocks: Sequence[Block], layer: int) -> int:
-    """`layer` itself, if the stack has it (layers count from 1).
-
-    Raises
-    ------
-    LayerError
-        With the range that exists.
-    """
+    """`layer` itself, if the stack has it (layers count from 1); else a `LayerError`."""
     if not 1 <= layer <= len(blocks):
         raise LayerError(f"Layer {layer} does not exist: choose 1 to {len(blocks)}.")
     return layer
 
 
 def check_filters(blocks: Sequence[Block], layer: int, filters: Sequence[int]) -> list[int]:
-    """`filters` as a list, if layer `layer` has them all (filters count from 0).
-
-    Raises
-    ------
-    LayerError
-        With the range that exists.
-    """
+    """`filters` as a list, if layer `layer` has them all (from 0); else a `LayerError`."""
     count = blocks[check_layer(blocks, layer) - 1].conv.out_channels
     try:
         chosen = [index(one) for one in filters]
