@@ -12,10 +12,17 @@ from scipy import stats
 from torch import nn
 
 from sonibook import CNN12, open_dataset, sonify
-from sonibook.analysis.estimates import estimates
 from sonibook.analysis.networks import mixed, untrained
-from sonibook.analysis.result import estimate
-from sonibook.analysis.sanity import BASELINES, MEASURES, Sanity, SanityResult, sanity
+from sonibook.analysis.result import estimate, estimates
+from sonibook.analysis.sanity import (
+    BASELINES,
+    MEASURES,
+    RUNNER_UP_LESS_RANDOM,
+    Sanity,
+    SanityResult,
+    randomised,
+    sanity,
+)
 from sonibook.analysis.stream import seeded
 from sonibook.cli import main
 from sonibook.datasets import Clip, Dataset
@@ -174,15 +181,24 @@ def test_mixed_takes_the_named_layers_and_no_other():
 def test_a_strangers_network_in_a_few_lines():
     result = sanity(stranger(), open_dataset("soundscapes", size=3, duration=1.0), layers=[1, 4])
     assert result.data.clips == 3
-    assert {(p.randomised, p.layer, p.down_to) for p in result.points} == {
-        (kind, layer, down_to)
-        for kind in ("cascading", "independent")
-        for layer, downs in ((1, [1]), (4, [1, 2, 3, 4]))
-        for down_to in downs
-    }
-    assert {(one.name, one.layer) for one in result.baselines} == {
-        (name, layer) for name in BASELINES for layer in (1, 4)
-    }
+    found = {(row.condition, row.layer) for row in result.select(quantity="rank correlation")}
+    assert found == {
+        (randomised(lowest, alone=alone), layer)
+        for alone in (True, False)
+        for layer, lowest in ((1, 1), (4, 1), (4, 2), (4, 3), (4, 4))
+    } | {(name, layer) for name in (*BASELINES, RUNNER_UP_LESS_RANDOM) for layer in (1, 4)}
+    assert len(result.rows) == len(found) * len(MEASURES)
+
+
+def test_the_paired_difference_is_that_of_two_means():
+    result = sanity(stranger(), Clips(), layers=[3])
+    for measure in MEASURES:
+        runner_up, random, difference = (
+            result.row(measure, network="network", layer=3, condition=condition)
+            for condition in ("runner-up filter", randomised(1), RUNNER_UP_LESS_RANDOM)
+        )
+        assert runner_up.clips == random.clips == difference.clips
+        assert difference.mean == pytest.approx(runner_up.mean - random.mean)
 
 
 def test_a_point_is_what_its_words_say():
@@ -216,19 +232,21 @@ def CutAt(network, depth):  # noqa: N802
 
 def test_the_same_network_beside_itself_is_alike():
     result = sanity(stranger(), Clips(), others={"twin": stranger(), "other": stranger(1)})
-    twins = {one.layer: one.likeness for one in result.baselines if one.name == "twin"}
-    others = {one.layer: one.likeness for one in result.baselines if one.name == "other"}
-    for layer in range(1, 5):
-        assert twins[layer]["rank correlation"].mean == pytest.approx(1.0)
-        assert twins[layer]["log-spectral distance"].mean == pytest.approx(0.0)
-        assert others[layer]["rank correlation"].mean < 0.9
+    for quantity, condition, least, most in (
+        ("rank correlation", "twin", 1 - 1e-6, 1 + 1e-6),
+        ("log-spectral distance", "twin", -1e-6, 1e-6),
+        ("rank correlation", "other", -1, 0.9),
+    ):
+        rows = result.select(quantity=quantity, condition=condition)
+        assert [row.layer for row in rows] == [1, 2, 3, 4]
+        assert all(least <= row.mean <= most for row in rows)
     assert result.data.skipped == {"silent": 1}
 
 
 def test_curves_are_the_same_again_and_in_a_file_and_others_with_another_seed(tmp_path):
     first, second = (sanity(stranger(), Clips(), layers=[4], seed=1) for _ in range(2))
     assert first == second
-    assert first.points != sanity(stranger(), Clips(), layers=[4], seed=2).points
+    assert first.rows != sanity(stranger(), Clips(), layers=[4], seed=2).rows
     first.write(tmp_path / "sanity.json")
     assert SanityResult.read(tmp_path / "sanity.json") == first
 
@@ -255,11 +273,10 @@ def test_dead_maps_are_counted_and_never_nan():
     with torch.no_grad():
         network[3].bias.fill_(-1e6)  # the second layer hears nothing
     result = sanity(network, Clips(), layers=[1, 2])
-    dead = [one for one in result.points if one.layer == 2 and one.down_to == 1]
-    assert all(one.likeness["rank correlation"].clips == 0 for one in dead)
-    assert all(one.likeness["rank correlation"].mean is None for one in dead)
-    live = [one for one in result.points if one.layer == 1]
-    assert all(one.likeness["rank correlation"].clips == 4 for one in live)
+    dead = result.select(quantity="rank correlation", layer=2, condition=randomised(1))
+    assert [(row.clips, row.mean) for row in dead] == [(0, None)]
+    live = result.select(quantity="rank correlation", layer=1, condition=randomised(1))
+    assert [row.clips for row in live] == [4]
 
 
 def test_what_is_refused():
@@ -273,15 +290,15 @@ def test_what_is_refused():
 
 def test_estimates_are_those_of_one_at_a_time():
     values = noise(60, 3).numpy()
-    together = estimates("abc", values)
-    for column, one in enumerate(together.values()):
+    together = estimates(values)
+    for column, one in enumerate(together):
         alone = estimate(values[:, column])
         assert one.mean == pytest.approx(alone.mean)
         assert (one.low, one.high) == pytest.approx((alone.low, alone.high), abs=0.04)
     values[5:, 0], values[:, 1] = np.nan, np.nan
-    sparse = estimates("abc", values)
-    assert (sparse["a"].clips, sparse["b"].clips, sparse["b"].mean) == (5, 0, None)
-    assert sparse["c"] == together["c"]
+    sparse = estimates(values)
+    assert (sparse[0].clips, sparse[1].clips, sparse[1].mean) == (5, 0, None)
+    assert sparse[2] == together[2]
 
 
 def test_command(tmp_path, capsys):

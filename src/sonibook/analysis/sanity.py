@@ -11,15 +11,15 @@ fresh He weights, and the filter is sonified again:
 How alike the two sonifications are is read against what cannot tell of learning: the clip itself,
 the next most active filter of the same layer, and two random networks. Every clip meets random
 weights of its own, so that the intervals over clips hold for other weights, too. Networks trained
-otherwise, such as on shuffled labels, are compared by the filters that they themselves are most
+differently, such as on shuffled labels, are compared by the filters that they themselves are most
 active in, since no filter of one is the counterpart of another's.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Unpack
+from typing import Literal, Unpack
 
 import numpy as np
 import torch
@@ -27,9 +27,9 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
-from sonibook.analysis.estimates import estimates
-from sonibook.analysis.networks import mixed, untrained
-from sonibook.analysis.result import Estimate, Measured, Record, Result, key_of
+from sonibook.analysis.measure import table_rows
+from sonibook.analysis.networks import Network, mixed, untrained
+from sonibook.analysis.result import Measured, ResultTable, Row, key_of
 from sonibook.analysis.stream import Streaming, gather, seeded, stream
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.backward import ForwardPass
@@ -50,69 +50,41 @@ MEASURES = {
     "log-spectral distance": log_spectral_distance,
 }
 
-Randomised = Literal["cascading", "independent"]
 #: What every network is read against.
 BASELINES = ("input", "runner-up filter", "random network", "two random networks")
+#: The difference of two of them, clip by clip.
+RUNNER_UP_LESS_RANDOM = "runner-up filter less all random"
 #: Frames enough for a window of structural similarity.
 _LEAST_SAMPLES = 1024
 
 
-class SanityPoint(Record):
-    """One layer's sonifications after other layers were randomised.
+class SanityResult(ResultTable):
+    """How much sonifications change as a network forgets; make it with `sanity`.
 
-    Attributes
-    ----------
-    randomised : {"cascading", "independent"}
-    layer : int
-        Of the filter that is listened to.
-    down_to : int
-        The lowest layer with random weights: from `layer` down to it, or it alone.
-    likeness : dict of str to Estimate
-        To the trained network's sonification, by measure.
-    """
-
-    randomised: Randomised
-    layer: int
-    down_to: int
-    likeness: dict[str, Estimate]
-
-
-class SanityBaseline(Record):
-    """One layer's sonifications beside something else, named after it."""
-
-    name: str
-    layer: int
-    likeness: dict[str, Estimate]
-
-
-class SanityResult(Result):
-    """How much sonifications change as a network forgets; see `sanity`.
-
-    Where an estimate is over fewer clips than were measured, one sound of the other pairs was
-    silent, because its map was.
-
-    Attributes
-    ----------
-    points : tuple of SanityPoint
-    baselines : tuple of SanityBaseline
+    The quantities are `MEASURES`, of the trained network's sonification of a layer's filter with
+    what the condition says: one of `randomised`, of `BASELINES`, or another network by name; of
+    two random networks, with each other. `RUNNER_UP_LESS_RANDOM` is how much more alike the
+    runner-up filter is than the filter with all layers random. Where a row is over fewer clips than
+    were measured, one sound of the other pairs was silent, because its map was.
     """
 
     analysis: Literal["sanity"] = "sanity"
-    points: tuple[SanityPoint, ...]
-    baselines: tuple[SanityBaseline, ...]
+
+
+def randomised(layer: int, *, alone: bool = False) -> str:
+    """The condition under which random layers go down to one, from the filter's own, or it alone.
+
+    Examples
+    --------
+    >>> randomised(3), randomised(3, alone=True)
+    ('random down to layer 3', 'layer 3 random')
+    """
+    return f"layer {layer} random" if alone else f"random down to layer {layer}"
 
 
 @dataclass(frozen=True)
 class Sanity:
-    """The measure of `sanity`, for `stream`.
-
-    Attributes
-    ----------
-    network : torch.nn.Module
-    layers : tuple of int
-    others : dict of str to torch.nn.Module
-    seed : int
-    """
+    """The measure of `sanity`, for `stream`."""
 
     network: nn.Module
     layers: tuple[int, ...]
@@ -134,7 +106,7 @@ class Sanity:
         def most_active(network: nn.Module) -> Tensor:
             return ForwardPass(network, x, depth=len(blocks)).sonify_most_active(self.layers)[0]
 
-        def randomised(layers: Collection[int]) -> Tensor:
+        def forgetful(layers: Collection[int]) -> Tensor:
             """The fixed filters; those of layers below all random ones are not changed: NaN."""
             sounds = torch.full_like(trained, torch.nan)
             again = ForwardPass(mixed(blocks, first, layers), x)
@@ -153,11 +125,11 @@ class Sanity:
             *((trained, most_active(other)) for other in self.others.values()),
         ]
         return {
-            "cascading": _likeness(
-                [(trained, randomised(range(down_to, len(blocks) + 1))) for down_to in every]
+            "cascading": _similarities(
+                [(trained, forgetful(range(down_to, len(blocks) + 1))) for down_to in every]
             ),
-            "independent": _likeness([(trained, randomised([layer])) for layer in every]),
-            "baseline": _likeness(baselines),
+            "independent": _similarities([(trained, forgetful([layer])) for layer in every]),
+            "baseline": _similarities(baselines),
         }
 
     def _runners_up(self, passed: ForwardPass) -> Tensor:
@@ -170,9 +142,10 @@ class Sanity:
         return sounds
 
 
-def _likeness(
+def _similarities(
     pairs: Sequence[tuple[Tensor, Tensor]],
 ) -> Float[ndarray, "layer pair measure"]:
+    """NaN where the second sound of a pair is."""
     result = np.full((len(pairs[0][0]), len(pairs), len(MEASURES)), np.nan)
     for column, (first, second) in enumerate(pairs):
         rows = ~second.isnan().any(dim=1)
@@ -209,7 +182,7 @@ def sanity(
     seed : int >= 0
         Of the random weights, with the clip's id.
     **streaming
-        `parts`, `chunk`, `processes` and `limit`, as for `stream`.
+        `parts`, `chunk`, `processes` and `limit`, as for `sonibook.analysis.stream.stream`.
 
     Returns
     -------
@@ -223,13 +196,13 @@ def sanity(
         If a network has no such layer, or cannot be sonified.
     """
     others = dict(others or {})
-    taken = {name, *BASELINES} & others.keys()
+    taken = {name, *BASELINES, RUNNER_UP_LESS_RANDOM} & others.keys()
     if taken:
         raise AnalysisError(f"{taken.pop()!r} names two things here: give the network another.")
     chosen = _checked(blocks_of(network), layers)
     for other in others.values():
         _checked(blocks_of(other), chosen)
-    settings: dict[str, Any] = {"layers": list(chosen), "seed": seed}
+    settings = {"layers": list(chosen), "seed": seed}
     key = key_of("sanity", {name: network, **others}, settings)
     streaming.setdefault("chunk", 2)  # a clip takes seconds
     chunks = stream(
@@ -241,28 +214,37 @@ def sanity(
         **streaming,
     )
     whole = gather(chunks)
-    points = tuple(
-        SanityPoint(
-            randomised=kind,
-            layer=layer,
-            down_to=down_to,
-            likeness=estimates(tuple(MEASURES), whole.arrays[kind][:, row, down_to - 1]),
-        )
-        for kind in ("cascading", "independent")
-        for row, layer in enumerate(chosen)
-        for down_to in range(1, layer + 1)
-    )
-    baselines = tuple(
-        SanityBaseline(
-            name=one,
-            layer=layer,
-            likeness=estimates(tuple(MEASURES), whole.arrays["baseline"][:, row, column]),
-        )
-        for column, one in enumerate((*BASELINES, *others))
-        for row, layer in enumerate(chosen)
-    )
     measured = Measured.of(data, clips=len(whole.clip_ids), skipped=whole.skipped)
-    return SanityResult(data=measured, points=points, baselines=baselines, **key)
+    rows = tuple(_rows(Network(name, network), chosen, [*BASELINES, *others], whole.arrays))
+    return SanityResult(data=measured, rows=rows, **key)
+
+
+def _rows(
+    network: Network,
+    layers: Sequence[int],
+    baselines: Sequence[str],
+    arrays: Mapping[str, Float[ndarray, "clip layer pair measure"]],
+) -> Iterator[Row]:
+    def of(
+        condition: str, similarities: Float[ndarray, "clip layer measure"], layers: Sequence[int]
+    ) -> Iterator[Row]:
+        means = {
+            (network.name, quantity, condition): similarities[:, :, column]
+            for column, quantity in enumerate(MEASURES)
+        }
+        return table_rows([network], means, layers=layers)
+
+    for kind in ("cascading", "independent"):
+        for lowest in range(1, max(layers) + 1):
+            # What lies below all random layers is not changed.
+            changed = [place for place, layer in enumerate(layers) if layer >= lowest]
+            condition = randomised(lowest, alone=kind == "independent")
+            similarities = arrays[kind][:, changed, lowest - 1]
+            yield from of(condition, similarities, [layers[place] for place in changed])
+    for column, baseline in enumerate(baselines):
+        yield from of(baseline, arrays["baseline"][:, :, column], layers)
+    runner_up = arrays["baseline"][:, :, baselines.index("runner-up filter")]
+    yield from of(RUNNER_UP_LESS_RANDOM, runner_up - arrays["cascading"][:, :, 0], layers)
 
 
 def _checked(blocks: Sequence[Block], layers: Sequence[int] | None) -> tuple[int, ...]:

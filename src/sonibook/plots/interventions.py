@@ -1,13 +1,17 @@
 """What follows when clips or networks are changed, as figures.
 
-Subtraction of sonifications (paper, figure 6), shifts (figure B.3), and stimulation.
+Subtraction of sonifications (paper, figure 6), shifts (figure B.3), stimulation, and layers that
+forget what they learned (after Adebayo et al. 2018, figure 4).
 """
 
 from __future__ import annotations
 
+import numpy as np
 from matplotlib.axes import Axes
 
 from sonibook.analysis.ablation import AblationResult
+from sonibook.analysis.result import Row
+from sonibook.analysis.sanity import MEASURES, RUNNER_UP_LESS_RANDOM, SanityResult, randomised
 from sonibook.analysis.shifts import ShiftResult
 from sonibook.analysis.stimulation import STIMULI, TAKEN, StimulationResult
 from sonibook.plots.curves import (
@@ -21,6 +25,8 @@ from sonibook.plots.curves import (
 )
 from sonibook.plots.style import CYCLE, GREY, Picture, look, new_figure, picture
 
+#: Layers of the sanity checks whose curves are drawn; more would hide each other.
+_CURVES = 4
 #: In the order of their colours; noise, which no one mistakes for an explanation, is grey.
 _CONTROLS = (
     "random weights",
@@ -222,3 +228,76 @@ def shifts_figure(result: ShiftResult) -> Picture:
         words=f"Shifts by multiples of a layer's pooling stride: at least {min(exact):.4f}. Other "
         f"shifts: {min(other):.2f} to {max(other):.2f}",
     )
+
+
+def sanity_figure(result: SanityResult) -> Picture:
+    """Draw how alike sonifications stay while layers are randomised, and what that is worth.
+
+    Parameters
+    ----------
+    result : SanityResult
+
+    Returns
+    -------
+    Picture
+        Above, a curve for each of a few layers, over the randomised ones; below, for every layer,
+        the baselines, and the filter with all layers random. One column a measure.
+    """
+    rows = result.select(quantity=next(iter(MEASURES)))
+    layers = sorted({row.layer for row in rows if row.layer is not None})
+    spread = np.linspace(0, len(layers) - 1, min(_CURVES, len(layers))).round().astype(int)
+    lowest = range(1, max(layers) + 1)
+    changed = {randomised(layer, alone=alone) for layer in lowest for alone in (True, False)}
+    baselines = [
+        condition
+        for condition in dict.fromkeys(row.condition for row in rows)
+        if condition not in {*changed, RUNNER_UP_LESS_RANDOM}
+    ]
+    drawn = (
+        ("Random from the filter's layer down", "lowest random layer", False),
+        ("Random one layer alone", "the random layer", True),
+    )
+    with look():
+        figure = new_figure(11.0, 7.8)
+        grid = figure.subplots(3, len(MEASURES), sharey="col", squeeze=False)
+        for column, measure in enumerate(MEASURES):
+            label = measure + (" / dB" if measure == "log-spectral distance" else "")
+            for axes, (title, xlabel, alone) in zip(grid[:, column], drawn, strict=False):
+                for number, layer in enumerate(layers[place] for place in spread):
+                    below = range(1, layer + 1)
+                    curve = [_of(result, measure, layer, randomised(n, alone=alone)) for n in below]
+                    text = f"filter of layer {layer}"
+                    draw_estimates(axes, below, curve, label=text, number=number)
+                over_layers(axes, lowest[::2], ylabel=label, title="" if column else title)
+                axes.set_xlabel(xlabel)
+                axes.invert_xaxis()
+            last = grid[2, column]
+            for number, condition in enumerate((randomised(1), *baselines)):
+                text = condition if number else "all layers random"
+                curve = [_of(result, measure, layer, condition) for layer in layers]
+                draw_estimates(last, layers, curve, label=text, number=number)
+            over_layers(last, layers if len(layers) < 7 else layers[::2], ylabel=label)
+            last.set_xlabel("layer of the filter")
+        grid[2, 0].set_title("All random, and baselines")
+        for line in (0, 2):
+            grid[line, -1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
+    deepest, measure = layers[-1], "spectrogram correlation"
+    worth = ", ".join(
+        f"{condition} {row:.2g}"
+        for condition in baselines
+        for row in [_of(result, measure, deepest, condition)]
+        if row.mean is not None
+    )
+    own, everything = (_of(result, measure, deepest, randomised(layer)) for layer in (deepest, 1))
+    return picture(
+        figure,
+        alt="How alike sonifications stay as layers are given random weights, over "
+        f"{result.data.clips} clips. {measure.capitalize()} of the filter of layer {deepest}: "
+        f"{own:.2g} with that layer random, {everything:.2g} with all below it, too. Beside it: "
+        f"{worth}.",
+    )
+
+
+def _of(result: SanityResult, quantity: str, layer: int, condition: str) -> Row:
+    (network,) = result.names()
+    return result.row(quantity, network=network, layer=layer, condition=condition)

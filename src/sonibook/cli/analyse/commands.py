@@ -411,7 +411,7 @@ def sanity(
     random networks.
     """
     from sonibook.analysis.sanity import sanity as measure
-    from sonibook.plots.sanity import sanity_figure
+    from sonibook.plots.interventions import sanity_figure
 
     opened = asked.modules
     name, *others = opened
@@ -430,18 +430,16 @@ def sanity(
 
 def _sanity_table(result: SanityResult) -> tuple[list[str], list[list[object]]]:
     """Each layer with itself, and with all below it, randomised; then the baselines."""
-    from sonibook.analysis.sanity import MEASURES
+    from sonibook.analysis.sanity import BASELINES, MEASURES, randomised
 
+    others = [name for name in result.networks if name not in result.names()]
     rows: list[list[object]] = []
-    for layer in sorted({point.layer for point in result.points}):
-        for point in result.points:
-            ends = {layer: "own layer random", 1: "all layers random"}
-            if (point.layer, point.randomised) == (layer, "cascading") and point.down_to in ends:
-                means = [point.likeness[name].mean for name in MEASURES]
-                rows.append([layer, ends[point.down_to], *means])
-        for one in result.baselines:
-            if one.layer == layer:
-                rows.append([layer, one.name, *(one.likeness[name].mean for name in MEASURES)])
+    for layer in sorted({row.layer for row in result.rows if row.layer is not None}):
+        named = {randomised(layer): "own layer random", randomised(1): "all layers random"}
+        for condition in (*named, *BASELINES, *others):
+            measured = result.select(layer=layer, condition=condition)
+            means = [row.mean for row in measured if row.quantity in MEASURES]
+            rows.append([layer, named.get(condition, condition), *means])
     return ["layer", "compared with", *MEASURES], rows
 
 

@@ -164,7 +164,7 @@ class Asked:
         from sonibook.analysis.result import ResultTable
         from sonibook.files import atomic
 
-        if isinstance(result, ResultTable):
+        if isinstance(result, ResultTable) and show:
             typer.echo(_table_of(result, show))
         data = result.data
         skipped = ", ".join(f"{count} {reason}" for reason, count in data.skipped.items())
