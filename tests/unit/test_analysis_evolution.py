@@ -94,7 +94,7 @@ def test_every_step_is_what_its_checkpoint_says(run, scenes, result) -> None:
         assert (last.correlation, last.coherence, last.cosine) == pytest.approx((1.0, 1.0, 1.0))
 
 
-def test_each_checkpoints_own_favourite_and_how_much_the_spectrograms_change(
+def test_each_checkpoints_own_top_clip_and_how_much_the_spectrograms_change(
     run, scenes, result
 ) -> None:
     for row in result.filters:
@@ -106,15 +106,15 @@ def test_each_checkpoints_own_favourite_and_how_much_the_spectrograms_change(
                 for clip in scenes
             ]
             if max(energies) == 0:
-                assert step.favourite is None
+                assert step.top_clip is None
                 own.append(None)
             else:
-                assert step.favourite.index == int(np.argmax(energies))
-                x = scenes[step.favourite.index].waveform
+                assert step.top_clip.index == int(np.argmax(energies))
+                x = scenes[step.top_clip.index].waveform
                 s = sonify(network, x, layer=row.layer, filters=[row.filter])[0]
                 own.append(small_spectrogram(s))
             fixed.append(step.levels if step.energy > 0 else None)
-        for found, levels in (("steadiness", fixed), ("favourite_steadiness", own)):
+        for found, levels in (("steadiness", fixed), ("top_clip_steadiness", own)):
             for step, before, now in zip(row.steps, [None, *levels], levels, strict=False):
                 value = getattr(step, found)
                 if before is None or now is None:
@@ -122,15 +122,15 @@ def test_each_checkpoints_own_favourite_and_how_much_the_spectrograms_change(
                 else:
                     correlation = stats.pearsonr(*(one.ravel() * 1.0 for one in (before, now)))
                     assert value == pytest.approx(correlation.statistic, abs=1e-3)
-        assert row.steps[-1].favourite == row.clip
+        assert row.steps[-1].top_clip == row.clip
 
 
-def test_where_the_favourite_stays_the_same_both_change_alike(run, scenes) -> None:
+def test_where_the_top_clip_stays_the_same_both_change_alike(run, scenes) -> None:
     found = feature_evolution(run, scenes, limit=1)
     for row in found.filters:
         for step in row.steps:
-            if None not in (step.steadiness, step.favourite_steadiness):
-                assert step.steadiness == pytest.approx(step.favourite_steadiness, abs=1e-3)
+            if None not in (step.steadiness, step.top_clip_steadiness):
+                assert step.steadiness == pytest.approx(step.top_clip_steadiness, abs=1e-3)
 
 
 def test_a_small_spectrogram_has_its_energy_where_the_sound_has(run, scenes, result) -> None:

@@ -12,7 +12,7 @@ from sonibook.analysis.result import Estimate
 from sonibook.datasets import open_dataset
 from sonibook.errors import AudioError
 from sonibook.plots.basics import alias_figure, alias_of, resolutions, sample_stems, timeline
-from sonibook.plots.growth import growth_figure
+from sonibook.plots.evolution import growth_figure
 from sonibook.widgets.sliders import FREQUENCIES, AliasSlider, EpochSlider
 
 
@@ -97,7 +97,7 @@ def test_growth_has_a_panel_a_title_and_leaves_gaps_where_nothing_was_measured()
 
     curves = {"layer 1": [one(0.5), one(0.7), one(1.0)], "layer 2": [one(None), one(0.2), one(1.0)]}
     drawn = growth_figure(
-        curves, [0, 5, 20], references={"layer 1": {"runner-up": one(0.6)}}, ylabel="likeness"
+        curves, [0, 5, 20], references={"layer 1": {"runner-up": one(0.6)}}, ylabel="similarity"
     )
     first, second = drawn.figure.axes
     np.testing.assert_allclose(first.lines[0].get_ydata(), [0.5, 0.7, 1.0])
@@ -107,7 +107,7 @@ def test_growth_has_a_panel_a_title_and_leaves_gaps_where_nothing_was_measured()
     assert "layer 2: 0.20 at 5, 1.00 at 20." in drawn.alt
     assert "runner-up 0.60" in drawn.alt
     with pytest.raises(ValueError, match="3 estimates were given for 2 epochs"):
-        growth_figure(curves, [0, 5], references={}, ylabel="likeness")
+        growth_figure(curves, [0, 5], references={}, ylabel="similarity")
 
 
 def test_epoch_slider_plays_every_epoch_at_one_gain_and_shows_all_on_a_page():

@@ -3,8 +3,8 @@
 The paper's section 3.4 and figure 5. The clip is fixed by the last checkpoint, where it activates
 the filter most, so that nothing jumps when another clip takes the lead; each earlier checkpoint
 sonifies that clip, and is compared with what came out in the end. How much would have jumped is
-measured beside it, with the clip that is each checkpoint's own favourite (Zeiler and Fergus,
-"Visualizing and understanding convolutional networks", ECCV 2014, section 4.1).
+measured beside it, with the top clip of each checkpoint itself (Zeiler and Fergus, "Visualizing and
+understanding convolutional networks", ECCV 2014, section 4.1).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
-from sonibook.analysis.activations import ActivationsResult, TopClip, top_activations
+from sonibook.analysis.activations import TopClip, top_activations
 from sonibook.analysis.result import Record, Result, key_of
 from sonibook.analysis.stream import Streaming, quietly_on_one_thread, seeded
 from sonibook.audio import SAMPLE_RATE
@@ -52,11 +52,11 @@ class EvolutionStep(Record):
         None where the filter is dead, or (coherence) the clip holds one segment only.
     spectrogram : str
         `levels` as `packed` writes them.
-    favourite : TopClip or None
+    top_clip : TopClip or None
         The clip that activates the filter most at this very checkpoint; None where it is dead.
-    steadiness, favourite_steadiness : float in [-1, 1], or None
+    steadiness, top_clip_steadiness : float in [-1, 1], or None
         Correlation of the spectrogram's levels with those of the checkpoint before: on the clip
-        that stays the same, and on each one's own favourite. None at the first checkpoint, and
+        that stays the same, and on each one's own top clip. None at the first checkpoint, and
         where one of the two is silent.
     """
 
@@ -66,9 +66,9 @@ class EvolutionStep(Record):
     coherence: float | None
     cosine: float | None
     spectrogram: str
-    favourite: TopClip | None = None
+    top_clip: TopClip | None = None
     steadiness: float | None = None
-    favourite_steadiness: float | None = None
+    top_clip_steadiness: float | None = None
 
     @property
     def levels(self) -> UInt8[ndarray, "64 80"]:
@@ -122,7 +122,7 @@ def feature_evolution(
     seed: int = 0,
     **streaming: Unpack[Streaming],
 ) -> EvolutionResult:
-    """Sonify some filters' favourite clips with every checkpoint of one training run.
+    """Sonify some filters' top clips with every checkpoint of one training run.
 
     Parameters
     ----------
@@ -137,7 +137,8 @@ def feature_evolution(
     seed : int >= 0
         Of that draw.
     **streaming
-        `parts`, `chunk`, `processes` and `limit`, as for `stream`, which seeks the clips.
+        `parts`, `chunk`, `processes` and `limit`, as for `sonibook.analysis.stream.stream`, which
+        seeks the clips.
 
     Returns
     -------
@@ -163,11 +164,14 @@ def feature_evolution(
         check_filters(blocks, layer, [index])
     networks = {f"epoch {epoch}": checkpoints[epoch] for epoch in epochs}
     found = top_activations(networks, data, k=1, **streaming)
-    favourites = [_favourites(found, name) for name in networks]
-    tops = favourites[-1]
-    chosen = _draw(list(tops), per_layer, seed) if filters is None else list(dict.fromkeys(filters))
+    tops: dict[str, dict[tuple[int, int], TopClip]] = {name: {} for name in networks}
+    for one in found.filters:
+        if one.top:
+            tops[one.network][one.layer, one.filter] = one.top[0]
+    live = tops[f"epoch {epochs[-1]}"]
+    chosen = _draw(list(live), per_layer, seed) if filters is None else dict.fromkeys(filters)
     for layer, index in chosen:
-        if (layer, index) not in tops:
+        if (layer, index) not in live:
             raise AnalysisError(
                 f"Filter {index} of layer {layer} is live on no clip at epoch {epochs[-1]}: "
                 "choose another, or more clips."
@@ -177,7 +181,10 @@ def feature_evolution(
     return EvolutionResult(
         **key_of("evolution", networks, settings),
         data=found.data,
-        filters=tuple(_follow(checkpoints, data, pair, favourites) for pair in sorted(chosen)),
+        filters=tuple(
+            _follow(checkpoints, data, pair, live[pair], [one.get(pair) for one in tops.values()])
+            for pair in sorted(chosen)
+        ),
     )
 
 
@@ -219,62 +226,52 @@ def _draw(live: list[tuple[int, int]], count: int, seed: int) -> list[tuple[int,
     return chosen
 
 
-def _favourites(found: ActivationsResult, network: str) -> dict[tuple[int, int], TopClip]:
-    """Of each live filter, by layer and filter, the clip that activates it most."""
-    return {
-        (one.layer, one.filter): one.top[0]
-        for one in found.filters
-        if one.network == network and one.top
-    }
-
-
 def _follow(
     checkpoints: Mapping[int, nn.Module],
     data: Dataset,
     pair: tuple[int, int],
-    favourites: Sequence[Mapping[tuple[int, int], TopClip]],
+    clip: TopClip,
+    tops: Sequence[TopClip | None],
 ) -> FilterEvolution:
-    """One filter, by the favourites of each checkpoint's filters."""
-    layer, index = pair
-    own = [one.get(pair) for one in favourites]
-    top = favourites[-1][pair]
-    x = data[top.index].waveform
+    """One filter on one clip, and on its top clip at each checkpoint."""
+    (layer, index), epochs = pair, sorted(checkpoints)
+    x = data[clip.index].waveform
     sounds, energies = sonify_through_training(checkpoints, x, layer=layer, filter=index)
     sounds = sounds.double()
     final = sounds[-1:].expand_as(sounds)
-    likeness = {
+    similarity = {
         "correlation": spectrogram_correlation(sounds, final),
         "coherence": _coherence(sounds, final),
         "cosine": (sounds * final).sum(dim=1) / (sounds.norm(dim=1) * final.norm(dim=1)),
     }
     levels = [small_spectrogram(sound) for sound in sounds]
-    jumping = [
-        None if one is None else _levels(checkpoints[epoch], data[one.index].waveform, layer, index)
-        for epoch, one in zip(sorted(checkpoints), own, strict=True)
-    ]
-    steadiness, favourite_steadiness = _steadiness(levels), _steadiness(jumping)
+    jumping: list[UInt8[ndarray, "64 80"] | None] = []
+    with quietly_on_one_thread():
+        for epoch, top in zip(epochs, tops, strict=True):
+            if top is None:
+                jumping.append(None)
+            else:
+                passed = ForwardPass(checkpoints[epoch], data[top.index].waveform, depth=layer)
+                jumping.append(small_spectrogram(passed.sonify(layer, [index])[0]))
+    steady, top_steady = _steadiness(levels), _steadiness(jumping)
     steps = tuple(
         EvolutionStep(
             epoch=epoch,
-            energy=float(energies[place]),
-            spectrogram=packed(levels[place]),
-            favourite=own[place],
-            steadiness=steadiness[place],
-            favourite_steadiness=favourite_steadiness[place],
-            **{name: _or_none(values[place]) for name, values in likeness.items()},
+            energy=float(energies[number]),
+            spectrogram=packed(levels[number]),
+            top_clip=tops[number],
+            steadiness=steady[number],
+            top_clip_steadiness=top_steady[number],
+            **{
+                name: None if values[number].isnan() else float(values[number])
+                for name, values in similarity.items()
+            },
         )
-        for place, epoch in enumerate(sorted(checkpoints))
+        for number, epoch in enumerate(epochs)
     )
     return FilterEvolution(
-        layer=layer, filter=index, clip=top, seconds=len(x) / SAMPLE_RATE, steps=steps
+        layer=layer, filter=index, clip=clip, seconds=len(x) / SAMPLE_RATE, steps=steps
     )
-
-
-def _levels(
-    network: nn.Module, x: Float[ndarray, " time"], layer: int, index: int
-) -> UInt8[ndarray, "64 80"]:
-    with quietly_on_one_thread():
-        return small_spectrogram(ForwardPass(network, x, depth=layer).sonify(layer, [index])[0])
 
 
 def _steadiness(levels: Sequence[UInt8[ndarray, "64 80"] | None]) -> list[float | None]:
@@ -293,10 +290,6 @@ def _coherence(x: Float[Tensor, "epochs time"], y: Tensor) -> Float[Tensor, " ep
     if x.shape[1] < _FRAME + _FRAME // 2:
         return x.new_full((len(x),), torch.nan)
     return mean_top_coherence(x, y)
-
-
-def _or_none(value: Tensor) -> float | None:
-    return None if value.isnan() else float(value)
 
 
 def small_spectrogram(x: Float[Tensor, " time"]) -> UInt8[ndarray, "64 80"]:

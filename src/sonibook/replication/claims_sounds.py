@@ -171,7 +171,7 @@ def _coupling(evidence: Evidence) -> Iterator[Test]:
         regime: regime_mean(evidence.top_clips, regime, "agreement", (11,))
         for regime in (*REGIMES, *UNTRAINED)
     }
-    yield _test("layer 11: favourites of a contrastive filter share a class more often than those "
+    yield _test("layer 11: top clips of a contrastive filter share a class more often than those "
                 "of a supervised one", minus(agree["contrastive"], agree["supervised"]), "share",
                 "figures-2-3")  # fmt: skip
     for weights, named in UNTRAINED.items():
@@ -189,7 +189,7 @@ def _evolves(evidence: Evidence) -> Iterator[Test]:
 
 def _smoother(evidence: Evidence) -> Iterator[Test]:
     for regime, found in evidence.evolutions.items():
-        yield _test(f"{regime}: a fixed clip changes less between checkpoints than favourites do",
+        yield _test(f"{regime}: a fixed clip changes less between checkpoints than top clips do",
                     over_filters(found, steadier), "correlation",
                     EVOLUTIONS[regime])  # fmt: skip
 
@@ -284,7 +284,7 @@ SOUND_CLAIMS = (
           "spectrogram, which changes over training.", _evolves, "08_growth", "figure-5",
           would_change="Other runs, and filters that are dead in the end, too."),
     Claim("smoother", "3.4", "A clip that stays the same shows a filter grow more smoothly than "
-          "the favourite of each checkpoint does.", _smoother, "08_growth", "figure-5",
+          "the top clip of each checkpoint does.", _smoother, "08_growth", "figure-5",
           would_change="Other runs than this one."),
     Claim("removal", "4.1, figure 6", "Sonifications hold what recognition needs: subtracting them "
           "costs performance drastically.", _removal, "10_ablation", "figure-6"),

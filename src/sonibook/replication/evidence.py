@@ -238,13 +238,13 @@ def fullness(one: FilterEvolution, place: int) -> float:
 
 
 def steadier(one: FilterEvolution) -> float:
-    """How much more alike neighbouring checkpoints are on a fixed clip than each on its favourite.
+    """How much more alike neighbouring checkpoints are on a fixed clip than each on its top clip.
 
     A difference of correlations; NaN for a filter that is silent too often to tell.
     """
     pairs = [
-        step.steadiness - step.favourite_steadiness
+        step.steadiness - step.top_clip_steadiness
         for step in one.steps
-        if step.steadiness is not None and step.favourite_steadiness is not None
+        if step.steadiness is not None and step.top_clip_steadiness is not None
     ]
     return float(np.mean(pairs)) if pairs else float("nan")
