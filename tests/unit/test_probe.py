@@ -93,15 +93,16 @@ def test_probes_weights_give_its_answers(classes):
     np.testing.assert_array_equal(probe.classes[logits.argmax(1)], probe.predicted)
 
 
-def test_a_probed_encoder_answers_as_its_probe():
+@pytest.mark.parametrize("layer", [5, 11])
+def test_a_probed_encoder_answers_as_its_probe(layer):
     rng = np.random.default_rng(0)
     data = Held(
         [noise(2500, seed) * rng.uniform(0.1, 1) for seed in range(30)],
         [seed % 3 for seed in range(30)],
     )
     encoder = CNN12(width=1 / 16, seed=1).eval()
-    network = probed(encoder, data, layer=5)
-    features, labels = mean_features(encoder, data, layer=5)
+    network = probed(encoder, data, layer=layer)
+    features, labels = mean_features(encoder, data, layer=layer)
     expected = linear_probe(features, labels, features)
     with torch.no_grad():
         x = torch.from_numpy(np.stack(data.waveforms))[:, None]

@@ -322,7 +322,7 @@ def probed(
         )
     probe = linear_probe(features, labels, features[:1], groups=groups_of(training), seed=seed)
     short = encoder.truncate(layer)
-    head = nn.Linear(short.dim, len(training.classes))
+    head = nn.Linear(probe.weight.shape[1], len(training.classes))
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(probe.weight))
         head.bias.copy_(torch.from_numpy(probe.bias))
