@@ -23,7 +23,7 @@ from sonibook.model.checkpoint import load_encoder, read_card
 from sonibook.model.encoder import DROPOUT
 from sonibook.training.config import AugmentConfig
 from sonibook.training.data import DROPPING, CropBatches
-from sonibook.training.draws import PARTNERS, Draws
+from sonibook.training.random_streams import PARTNERS, RandomStreams
 
 # --- the division of a batch ---------------------------------------------------------------------
 
@@ -58,11 +58,13 @@ def test_crops_and_augmentations_are_the_same_however_a_batch_is_divided(views):
 
 
 def test_dropout_keeps_the_same_channels_however_a_batch_is_divided():
-    whole = Draws(5, 7, range(64), purpose=DROPPING).kept(1 - DROPOUT, 200)
+    whole = RandomStreams(5, 7, range(64), purpose=DROPPING).kept(1 - DROPOUT, 200)
     assert float(whole.mean()) == pytest.approx(1 - DROPOUT, abs=0.02)
     for cuts in ([32], [16, 32, 48], [1, 63]):
         parts = [rows.tolist() for rows in np.split(np.arange(64), cuts)]
-        kept = [Draws(5, 7, rows, purpose=DROPPING).kept(1 - DROPOUT, 200) for rows in parts]
+        kept = [
+            RandomStreams(5, 7, rows, purpose=DROPPING).kept(1 - DROPOUT, 200) for rows in parts
+        ]
         assert torch.equal(torch.cat(kept), whole)
 
 

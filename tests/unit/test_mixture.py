@@ -15,10 +15,10 @@ from sonibook.training import loop
 from sonibook.training.config import AugmentConfig, TrainConfig
 from sonibook.training.data import CropBatches
 from sonibook.training.distributed import Runtime
-from sonibook.training.draws import Draws
 from sonibook.training.experiment import prepare
 from sonibook.training.loop import train
 from sonibook.training.mixture import Mixture
+from sonibook.training.random_streams import RandomStreams
 
 SECOND = 8000
 
@@ -173,7 +173,7 @@ def test_backgrounds_are_crops_of_clips_outside_the_batch():
     )
     group = batches.shares.whole_epoch(0)[0]
     outside = np.setdiff1d(np.arange(12), group)
-    found = batches._backgrounds(outside, Draws(0, 0, range(200)))
+    found = batches._backgrounds(outside, RandomStreams(0, 0, range(200)))
     values, counts = np.unique(found[:, 0, 0], return_counts=True)
     assert sorted(values - 1) == sorted(outside)
     assert stats.chisquare(counts).pvalue > 1e-3

@@ -1,7 +1,7 @@
 """Augmentations of a batch of waveforms.
 
-Each takes waveforms of shape (batch, 1, time) and `Draws`, one stream of random numbers a row, and
-returns a new tensor of the same shape. Shapes never depend on what is drawn.
+Each takes waveforms of shape (batch, 1, time) and `RandomStreams`, one for each row, and returns a
+new tensor of the same shape. Shapes never depend on what is drawn.
 
 Gain, noise, mask, mix-back and mixup are the paper's (appendix A.2 and A.3). The others are ours:
 what a microphone, a room or a loudspeaker does to a sound, and another sound behind it. Those that
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sonibook.audio import SAMPLE_RATE
 from sonibook.training.config import AugmentConfig
-from sonibook.training.draws import Draws
+from sonibook.training.random_streams import RandomStreams
 
 Waveforms = Float[Tensor, "batch 1 time"]
 Targets = Float[Tensor, "batch classes"]
@@ -35,24 +35,24 @@ def _rms(x: Waveforms) -> Float[Tensor, "batch 1 1"]:
     return x.square().mean(dim=2, keepdim=True).sqrt()
 
 
-def random_gain(x: Waveforms, *, max_db: float = 6.0, draws: Draws) -> Waveforms:
+def random_gain(x: Waveforms, *, max_db: float = 6.0, streams: RandomStreams) -> Waveforms:
     """Change the level of each clip by up to `max_db` dB, up or down.
 
     Parameters
     ----------
     x : Tensor, shape (batch, 1, time)
     max_db : float >= 0, in dB
-    draws : Draws
+    streams : RandomStreams
 
     Returns
     -------
     Tensor, shape (batch, 1, time)
     """
-    return x * 10 ** (draws.uniform(-max_db, max_db) / 20)
+    return x * 10 ** (streams.uniform(-max_db, max_db) / 20)
 
 
 def gaussian_noise(
-    x: Waveforms, *, min_snr_db: float = 15.0, max_snr_db: float = 50.0, draws: Draws
+    x: Waveforms, *, min_snr_db: float = 15.0, max_snr_db: float = 50.0, streams: RandomStreams
 ) -> Waveforms:
     """Add white Gaussian noise at a random signal-to-noise ratio.
 
@@ -61,17 +61,17 @@ def gaussian_noise(
     x : Tensor, shape (batch, 1, time)
     min_snr_db, max_snr_db : float, in dB re the clip's own RMS
         The ratio is uniform between them.
-    draws : Draws
+    streams : RandomStreams
 
     Returns
     -------
     Tensor, shape (batch, 1, time)
     """
-    level = _rms(x) * 10 ** (-draws.uniform(min_snr_db, max_snr_db) / 20)
-    return x + level * draws.normal(x.shape[2])
+    level = _rms(x) * 10 ** (-streams.uniform(min_snr_db, max_snr_db) / 20)
+    return x + level * streams.normal(x.shape[2])
 
 
-def time_mask(x: Waveforms, *, max_share: float = 0.2, draws: Draws) -> Waveforms:
+def time_mask(x: Waveforms, *, max_share: float = 0.2, streams: RandomStreams) -> Waveforms:
     """Silence one stretch of each clip, of random length and place.
 
     Parameters
@@ -79,20 +79,20 @@ def time_mask(x: Waveforms, *, max_share: float = 0.2, draws: Draws) -> Waveform
     x : Tensor, shape (batch, 1, time)
     max_share : float in [0, 1]
         Longest stretch, as a share of the clip.
-    draws : Draws
+    streams : RandomStreams
 
     Returns
     -------
     Tensor, shape (batch, 1, time)
     """
-    length = draws.uniform(0.0, max_share)
-    start = draws.uniform() * (1.0 - length)
+    length = streams.uniform(0.0, max_share)
+    start = streams.uniform() * (1.0 - length)
     time = torch.linspace(0.0, 1.0, x.shape[2])
     return x * ~((time >= start) & (time < start + length))
 
 
 def mix_back(
-    x: Waveforms, *, min_snr_db: float = 0.0, max_snr_db: float = 30.0, draws: Draws
+    x: Waveforms, *, min_snr_db: float = 0.0, max_snr_db: float = 30.0, streams: RandomStreams
 ) -> Waveforms:
     """Put another clip of the batch into the background of each, at a random ratio of levels.
 
@@ -105,14 +105,14 @@ def mix_back(
     x : Tensor, shape (batch, 1, time)
     min_snr_db, max_snr_db : float, in dB, RMS of the clip re RMS of the background
         The ratio is uniform between them. A silent background adds nothing.
-    draws : Draws
+    streams : RandomStreams
 
     Returns
     -------
     Tensor, shape (batch, 1, time)
     """
-    other = x[draws.partners()]
-    return background(x, other, min_snr_db=min_snr_db, max_snr_db=max_snr_db, draws=draws)
+    other = x[streams.partners()]
+    return background(x, other, min_snr_db=min_snr_db, max_snr_db=max_snr_db, streams=streams)
 
 
 def background(
@@ -121,7 +121,7 @@ def background(
     *,
     min_snr_db: float = 0.0,
     max_snr_db: float = 25.0,
-    draws: Draws,
+    streams: RandomStreams,
 ) -> Waveforms:
     """Put a given sound into the background of each clip, at a random ratio of levels.
 
@@ -130,18 +130,18 @@ def background(
     x, behind : Tensor, shape (batch, 1, time)
     min_snr_db, max_snr_db : float, in dB, RMS of the clip re RMS of the background
         The ratio is uniform between them. A silent background adds nothing.
-    draws : Draws
+    streams : RandomStreams
 
     Returns
     -------
     Tensor, shape (batch, 1, time)
     """
-    level = _rms(x) * 10 ** (-draws.uniform(min_snr_db, max_snr_db) / 20)
+    level = _rms(x) * 10 ** (-streams.uniform(min_snr_db, max_snr_db) / 20)
     return x + behind * (level / _rms(behind).clamp_min(1e-8))
 
 
 def mixup(
-    x: Waveforms, targets: Targets, *, alpha: float, draws: Draws
+    x: Waveforms, targets: Targets, *, alpha: float, streams: RandomStreams
 ) -> tuple[Waveforms, Targets]:
     """Mix each clip, and its targets, with another of the batch (Zhang et al. 2017).
 
@@ -151,20 +151,20 @@ def mixup(
     targets : Tensor, shape (batch, classes), in [0, 1]
     alpha : float > 0
         Both parameters of the Beta distribution that the share of the first clip is drawn from.
-    draws : Draws
+    streams : RandomStreams
 
     Returns
     -------
     tuple of Tensor
         Mixed waveforms and targets, of the shapes given.
     """
-    share, partner = draws.beta(alpha), draws.partners()
+    share, partner = streams.beta(alpha), streams.partners()
     mixed = share * x + (1 - share) * x[partner]
     return mixed, share[:, :, 0] * targets + (1 - share[:, :, 0]) * targets[partner]
 
 
 def change_speed(
-    x: Float[Tensor, "batch 1 longer"], *, most: float = 0.25, samples: int, draws: Draws
+    x: Float[Tensor, "batch 1 longer"], *, most: float = 0.25, samples: int, streams: RandomStreams
 ) -> Waveforms:
     """Play each clip faster or slower, its pitch with it, by linear interpolation.
 
@@ -177,14 +177,14 @@ def change_speed(
         Factors lie between ``1 / (1 + most)`` and ``1 + most``, their logarithms uniform.
     samples : int > 0
         Length of the result.
-    draws : Draws
+    streams : RandomStreams
 
     Returns
     -------
     Tensor, shape (batch, 1, samples)
     """
     octaves = math.log2(1 + most)
-    place = 2 ** draws.uniform(-octaves, octaves) * torch.arange(samples)
+    place = 2 ** streams.uniform(-octaves, octaves) * torch.arange(samples)
     place = place.clamp_max(x.shape[2] - 1)
     before = place.long().clamp_max(max(x.shape[2] - 2, 0))
     first = x.gather(2, before)
@@ -193,7 +193,7 @@ def change_speed(
 
 
 def equalisation(
-    frequencies: Frequencies, *, max_db: float = 12.0, draws: Draws
+    frequencies: Frequencies, *, max_db: float = 12.0, streams: RandomStreams
 ) -> Float[Tensor, "batch 1 frequency"]:
     """A random smooth equaliser: gains at seven frequencies, an octave and a quarter apart.
 
@@ -204,7 +204,7 @@ def equalisation(
     max_db : float >= 0, in dB
         Each gain is uniform from minus this to this; between two, decibels are linear in the
         logarithm of frequency.
-    draws : Draws
+    streams : RandomStreams
 
     Returns
     -------
@@ -216,12 +216,12 @@ def equalisation(
     spacing = (knots[-1] - knots[0]) / (len(knots) - 1)
     # Each knot's share in every frequency: a triangle around it.
     hats = (1 - (octaves - knots[:, None]).abs() / spacing).clamp_min(0)
-    gains = torch.cat([draws.uniform(-max_db, max_db) for _ in EQUALISED_HZ], dim=2)
+    gains = torch.cat([streams.uniform(-max_db, max_db) for _ in EQUALISED_HZ], dim=2)
     return ((math.log(10) / 20) * (gains @ hats)).exp()
 
 
 def low_pass(
-    frequencies: Frequencies, *, lowest_hz: float = 800.0, draws: Draws
+    frequencies: Frequencies, *, lowest_hz: float = 800.0, streams: RandomStreams
 ) -> Float[Tensor, "batch 1 frequency"]:
     """The magnitude of a fourth-order Butterworth low-pass with a random corner.
 
@@ -230,18 +230,18 @@ def low_pass(
     frequencies : Tensor, shape (frequency,), in Hz
     lowest_hz : float > 0, in Hz
         The corner's logarithm is uniform from this to 3,500 Hz.
-    draws : Draws
+    streams : RandomStreams
 
     Returns
     -------
     Tensor, shape (batch, 1, frequency), in [0, 1]
     """
-    corner = _log_uniform(lowest_hz, 3500.0, draws)
+    corner = _log_uniform(lowest_hz, 3500.0, streams)
     return (1 + (frequencies / corner) ** 8).rsqrt()
 
 
 def high_pass(
-    frequencies: Frequencies, *, highest_hz: float = 800.0, draws: Draws
+    frequencies: Frequencies, *, highest_hz: float = 800.0, streams: RandomStreams
 ) -> Float[Tensor, "batch 1 frequency"]:
     """The magnitude of a second-order Butterworth high-pass with a random corner.
 
@@ -250,18 +250,18 @@ def high_pass(
     frequencies : Tensor, shape (frequency,), in Hz
     highest_hz : float > 0, in Hz
         The corner's logarithm is uniform from 80 Hz to this.
-    draws : Draws
+    streams : RandomStreams
 
     Returns
     -------
     Tensor, shape (batch, 1, frequency), in [0, 1]
     """
-    ratio = (frequencies / _log_uniform(80.0, highest_hz, draws)) ** 2
+    ratio = (frequencies / _log_uniform(80.0, highest_hz, streams)) ** 2
     return ratio * (1 + ratio.square()).rsqrt()
 
 
 def reverberation(
-    *, longest_seconds: float = 0.5, draws: Draws
+    *, longest_seconds: float = 0.5, streams: RandomStreams
 ) -> Float[Tensor, "batch 1 half_a_second"]:
     """The impulse response of a synthetic room: the sound itself, then noise that dies away.
 
@@ -269,16 +269,16 @@ def reverberation(
     ----------
     longest_seconds : float from 0.05 to 0.5, in s
         The time in which the noise falls by 60 dB is uniform from 0.05 s to this.
-    draws : Draws
+    streams : RandomStreams
 
     Returns
     -------
     Tensor, shape (batch, 1, 4000)
         1 at the first sample. The energy of all others is 0 to 12 dB below that.
     """
-    decay = draws.uniform(0.05, longest_seconds) * SAMPLE_RATE
-    below = draws.uniform(0.0, 12.0)
-    tail = draws.normal(ROOM_SAMPLES) * 10 ** (-3 * torch.arange(ROOM_SAMPLES) / decay)
+    decay = streams.uniform(0.05, longest_seconds) * SAMPLE_RATE
+    below = streams.uniform(0.0, 12.0)
+    tail = streams.normal(ROOM_SAMPLES) * 10 ** (-3 * torch.arange(ROOM_SAMPLES) / decay)
     tail[:, :, 0] = 0.0
     tail *= 10 ** (-below / 20) / tail.norm(dim=2, keepdim=True)
     tail[:, :, 0] = 1.0
@@ -308,11 +308,11 @@ def filter_frequencies(samples: int) -> Frequencies:
     return torch.fft.rfftfreq(samples + ROOM_SAMPLES, 1 / SAMPLE_RATE)
 
 
-def _log_uniform(low: float, high: float, draws: Draws) -> Float[Tensor, "batch 1 1"]:
-    return draws.uniform(math.log(low), math.log(high)).exp()
+def _log_uniform(low: float, high: float, streams: RandomStreams) -> Float[Tensor, "batch 1 1"]:
+    return streams.uniform(math.log(low), math.log(high)).exp()
 
 
-def _spectral(x: Waveforms, *, config: AugmentConfig, draws: Draws) -> Waveforms:
+def _spectral(x: Waveforms, *, config: AugmentConfig, streams: RandomStreams) -> Waveforms:
     """Equalisation, low-pass, high-pass and reverberation, each on its share of the crops."""
     count, shares = len(x), config.shares
     frequencies = filter_frequencies(x.shape[2])
@@ -322,28 +322,28 @@ def _spectral(x: Waveforms, *, config: AugmentConfig, draws: Draws) -> Waveforms
         (
             shares.equalise,
             config.equalise_db,
-            lambda value, some: equalisation(frequencies, max_db=value, draws=some),
+            lambda value, some: equalisation(frequencies, max_db=value, streams=some),
         ),
         (
             shares.low_pass,
             config.low_pass_hz,
-            lambda value, some: low_pass(frequencies, lowest_hz=value, draws=some),
+            lambda value, some: low_pass(frequencies, lowest_hz=value, streams=some),
         ),
         (
             shares.high_pass,
             config.high_pass_hz,
-            lambda value, some: high_pass(frequencies, highest_hz=value, draws=some),
+            lambda value, some: high_pass(frequencies, highest_hz=value, streams=some),
         ),
         (
             shares.reverberation,
             config.reverberation_seconds,
             lambda value, some: torch.fft.rfft(
-                reverberation(longest_seconds=value, draws=some), x.shape[2] + ROOM_SAMPLES
+                reverberation(longest_seconds=value, streams=some), x.shape[2] + ROOM_SAMPLES
             ),
         ),
     ):
-        if value is not None and (chosen := draws.chosen(share)).any():
-            response[chosen] *= change(value, draws.where(chosen))
+        if value is not None and (chosen := streams.chosen(share)).any():
+            response[chosen] *= change(value, streams.where(chosen))
             changed |= chosen
     if changed.any():
         x = x.clone()
@@ -352,15 +352,18 @@ def _spectral(x: Waveforms, *, config: AugmentConfig, draws: Draws) -> Waveforms
 
 
 def _sometimes(
-    x: Waveforms, share: float, draws: Draws, change: Callable[[Waveforms, Draws], Waveforms]
+    x: Waveforms,
+    share: float,
+    streams: RandomStreams,
+    change: Callable[[Waveforms, RandomStreams], Waveforms],
 ) -> Waveforms:
     """A change of a random share of the crops."""
-    chosen = draws.chosen(share)
+    chosen = streams.chosen(share)
     if chosen.all():
-        return change(x, draws)
+        return change(x, streams)
     if chosen.any():
         x = x.clone()
-        x[chosen] = change(x[chosen], draws.where(chosen))
+        x[chosen] = change(x[chosen], streams.where(chosen))
     return x
 
 
@@ -375,9 +378,9 @@ def augmented(
     targets: Targets,
     *,
     config: AugmentConfig,
-    draws: Draws,
+    streams: RandomStreams,
     samples: int | None = None,
-    backgrounds: Callable[[Draws], Waveforms] | None = None,
+    backgrounds: Callable[[RandomStreams], Waveforms] | None = None,
 ) -> tuple[Waveforms, Targets]:
     """All augmentations that a configuration asks for.
 
@@ -388,11 +391,11 @@ def augmented(
     x : Tensor, shape (batch, 1, source_samples(config, samples))
     targets : Tensor, shape (batch, classes)
     config : AugmentConfig
-    draws : Draws
+    streams : RandomStreams
     samples : int or None
         Length of the result; None is that of `x`.
     backgrounds : callable or None
-        Gives a sound of `samples` for each row of the draws that it is given.
+        Gives a sound of `samples` for each row of the streams that it is given.
 
     Returns
     -------
@@ -401,48 +404,48 @@ def augmented(
     """
     samples, shares = x.shape[2] if samples is None else samples, config.shares
     if config.speed is not None:
-        most, chosen = config.speed, draws.chosen(shares.speed)
+        most, chosen = config.speed, streams.chosen(shares.speed)
         source, x = x, x[:, :, :samples].clone()
         if chosen.any():
             x[chosen] = change_speed(
-                source[chosen], most=most, samples=samples, draws=draws.where(chosen)
+                source[chosen], most=most, samples=samples, streams=streams.where(chosen)
             )
-    x = _spectral(x, config=config, draws=draws)
+    x = _spectral(x, config=config, streams=streams)
     if config.mixup_alpha is not None:
-        x, targets = mixup(x, targets, alpha=config.mixup_alpha, draws=draws)
+        x, targets = mixup(x, targets, alpha=config.mixup_alpha, streams=streams)
     if (least := config.mix_back_min_snr_db) is not None:
-        x = mix_back(x, min_snr_db=least, draws=draws)
+        x = mix_back(x, min_snr_db=least, streams=streams)
     if (least := config.background_min_snr_db) is not None and backgrounds is not None:
         x = _sometimes(
             x,
             shares.background,
-            draws,
-            lambda x, some: background(x, backgrounds(some), min_snr_db=least, draws=some),
+            streams,
+            lambda x, some: background(x, backgrounds(some), min_snr_db=least, streams=some),
         )
     if (longest := config.time_mask_share) is not None:
         x = _sometimes(
             x,
             shares.time_mask,
-            draws,
-            lambda x, some: time_mask(x, max_share=longest, draws=some),
+            streams,
+            lambda x, some: time_mask(x, max_share=longest, streams=some),
         )
     if (quietest := config.noise_min_snr_db) is not None:
         x = _sometimes(
             x,
             shares.noise,
-            draws,
-            lambda x, some: gaussian_noise(x, min_snr_db=quietest, draws=some),
+            streams,
+            lambda x, some: gaussian_noise(x, min_snr_db=quietest, streams=some),
         )
     if config.polarity:
-        x = x * (1 - 2 * draws.kept(0.5, 1)[:, :, None])
+        x = x * (1 - 2 * streams.kept(0.5, 1)[:, :, None])
     if config.level_db is not None:
-        x = random_level(x, most_db=config.level_db, draws=draws)
+        x = random_level(x, most_db=config.level_db, streams=streams)
     if config.gain_db is not None:
-        x = random_gain(x, max_db=config.gain_db, draws=draws)
+        x = random_gain(x, max_db=config.gain_db, streams=streams)
     return x, targets
 
 
-def random_level(x: Waveforms, *, most_db: float = 12.0, draws: Draws) -> Waveforms:
+def random_level(x: Waveforms, *, most_db: float = 12.0, streams: RandomStreams) -> Waveforms:
     """Scale each clip to a peak of 1, then lower it by a random number of dB.
 
     Parameters
@@ -451,11 +454,11 @@ def random_level(x: Waveforms, *, most_db: float = 12.0, draws: Draws) -> Wavefo
         A silent clip stays silent.
     most_db : float >= 0, in dB
         The number is uniform from 0 to this.
-    draws : Draws
+    streams : RandomStreams
 
     Returns
     -------
     Tensor, shape (batch, 1, time), in [-1, 1]
     """
     peak = x.abs().amax(dim=2, keepdim=True).clamp_min(1e-8)
-    return x / peak * 10 ** (-draws.uniform(0.0, most_db) / 20)
+    return x / peak * 10 ** (-streams.uniform(0.0, most_db) / 20)

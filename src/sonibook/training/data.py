@@ -24,15 +24,15 @@ from sonibook.datasets.base import Clip, ClipReader, Dataset
 from sonibook.errors import ConfigError, DatasetError, SonibookWarning
 from sonibook.training.augment import augmented, source_samples
 from sonibook.training.config import AugmentConfig
-from sonibook.training.draws import PARTNERS, Draws, seeded
 from sonibook.training.mixture import Mixture
+from sonibook.training.random_streams import PARTNERS, RandomStreams, seeded
 
 #: Batches that are made while a step runs, and threads that make them.
 _AHEAD = 2
 #: How often a pair of crops of unequal levels is drawn.
 _TRIES = 6
 _SILENCE_DB = -120.0
-#: What random numbers are for; see `Draws`.
+#: What random numbers are for; see `RandomStreams`.
 AUGMENTING, DROPPING = 0, 1
 
 
@@ -275,12 +275,12 @@ class CropBatches:
             rows.append(self.shares.own + view * self.batch_size)
             x = waveforms[view]
             if self.augment is not None:
-                draws = Draws(self.seed, step, rows[-1].tolist(), purpose=AUGMENTING)
+                streams = RandomStreams(self.seed, step, rows[-1].tolist(), purpose=AUGMENTING)
                 x, mixed = augmented(
                     x,
                     targets,
                     config=self.augment,
-                    draws=draws,
+                    streams=streams,
                     samples=self.crop,
                     backgrounds=lambda some: self._backgrounds(outside, some),
                 )
@@ -289,11 +289,11 @@ class CropBatches:
         return Batch(torch.cat(views), targets, np.concatenate(rows))
 
     def _backgrounds(
-        self, outside: Int[ndarray, " clips"], draws: Draws
+        self, outside: Int[ndarray, " clips"], streams: RandomStreams
     ) -> Float[Tensor, "batch 1 time"]:
-        """A crop of a clip outside the batch for each row of the draws."""
-        clips, places = draws.integers(len(outside)), draws.uniform()[:, 0, 0]
-        sounds = torch.zeros(len(draws), 1, self.crop)
+        """A crop of a clip outside the batch for each row of the streams."""
+        clips, places = streams.integers(len(outside)), streams.uniform()[:, 0, 0]
+        sounds = torch.zeros(len(streams), 1, self.crop)
         for row, (clip, place) in enumerate(zip(clips.tolist(), places.tolist(), strict=True)):
             x = self.reader.nearest(int(outside[clip])).waveform
             first, last = map(int, sounding_starts(x, self.crop))

@@ -22,9 +22,9 @@ from sonibook.model.layers import he_normal
 from sonibook.training.config import TrainConfig
 from sonibook.training.data import DROPPING, Batch, CropBatches
 from sonibook.training.distributed import Runtime
-from sonibook.training.draws import Draws
 from sonibook.training.evaluate import FeatureBatches, predict
 from sonibook.training.objectives import binary_cross_entropy, cross_entropy, nt_xent
+from sonibook.training.random_streams import RandomStreams
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
@@ -69,8 +69,8 @@ def _kept(config: TrainConfig, batch: Batch, step: int, encoder: CNN12) -> Tenso
     """What dropout keeps of this step: the same however the batch is divided among processes."""
     if not encoder.fc1:
         return None
-    draws = Draws(config.seed, step, batch.rows.tolist(), purpose=DROPPING)
-    return draws.kept(1 - DROPOUT, encoder.channels)
+    streams = RandomStreams(config.seed, step, batch.rows.tolist(), purpose=DROPPING)
+    return streams.kept(1 - DROPOUT, encoder.channels)
 
 
 def _measured(scores: ndarray, targets: ndarray, data: Dataset) -> dict[str, float]:

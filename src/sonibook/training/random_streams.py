@@ -26,7 +26,7 @@ def seeded(*keys: int) -> np.random.Generator:
     return np.random.default_rng(np.random.SeedSequence(keys))
 
 
-class Draws:
+class RandomStreams:
     """A stream of random numbers for each row of a batch.
 
     Parameters
@@ -49,9 +49,9 @@ class Draws:
     def __len__(self) -> int:
         return len(self._streams)
 
-    def where(self, chosen: Bool[Tensor, " batch"]) -> Draws:
+    def where(self, chosen: Bool[Tensor, " batch"]) -> RandomStreams:
         """The streams of some of the rows."""
-        some = Draws(0, 0, ())
+        some = RandomStreams(0, 0, ())
         some._streams = [self._streams[row] for row in chosen.nonzero()[:, 0].tolist()]
         return some
 
