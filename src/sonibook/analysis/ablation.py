@@ -1,9 +1,8 @@
 """Ablation by subtraction: how much a network misses what is taken away (paper, section 4.1).
 
 The sonification s of each clip's most active filter of a layer is subtracted, and the network is
-asked again. The paper reads the loss as proof that s holds what recognition needs. But every
-loud signal that is subtracted hurts, so each layer is measured under the controls of
-`sonibook.analysis.controls` too, and s is tested against each, clip by clip.
+asked again. The paper reads the loss as proof that s holds what recognition needs. But every loud
+signal that is subtracted hurts, so s is tested against controls, too, clip by clip.
 """
 
 from __future__ import annotations
@@ -55,6 +54,7 @@ from sonibook.model.stack import blocks_of, check_layer, least_length
 _AT_ONCE = 2**19
 #: Redrawn data sets for the interval of a mAP, each of which costs a sort of every class.
 _REPEATS = 200
+_ARRAYS = ("clip", "residual", "targets")
 _METRICS: dict[Task, Callable[[ndarray, ndarray], float]] = {
     "single-label": accuracy,
     "multi-label": mean_average_precision,
@@ -172,9 +172,7 @@ def ablate(
     )
     networks = as_networks(classifiers)
     if are_runs and len({fingerprint(network.module) for network in networks}) < 2:
-        raise AnalysisError(
-            "Runs to be compared must be two different networks or more: give another."
-        )
+        raise AnalysisError("Runs to compare must be two different networks or more: give another.")
     chosen = tuple(one for one in CONTROLS if one == "sonification" or one in controls)
     wanted = None if layers is None else tuple(sorted(set(layers)))
     measure = Subtraction(chosen, wanted, method, level, residual, seed)
@@ -194,11 +192,9 @@ def ablate(
     )
     rows: list[Row] = []
     for network in networks:
-        arrays = {
-            name: array_of(whole, network.name, name) for name in ("clip", "residual", "targets")
-        }
+        named = {name: array_of(whole, network.name, name) for name in _ARRAYS}
         of_network = measure.layers_of(network.module)
-        rows += ablation_rows(network, of_network, chosen, arrays, data.task, seed=seed)
+        rows += ablation_rows(network, of_network, chosen, named, data.task, seed=seed)
     if are_runs:
         rows += over_runs(rows, networks=len(networks))
     score = "accuracy" if data.task == "single-label" else "mAP"
@@ -221,10 +217,7 @@ def targets_of(clips: Sequence[Clip], classes: int) -> Float[ndarray, "clips cla
 
 @dataclass(frozen=True)
 class Subtraction:
-    """The measure of `ablate`: logits of clips, and of what is left of them.
-
-    `layers`, None for all, must be in order, and ``"sonification"`` among `controls`.
-    """
+    """The measure of `ablate`: logits of clips, and of what is left; `layers` None for all."""
 
     controls: tuple[Control, ...]
     layers: tuple[int, ...] | None = None
@@ -234,10 +227,7 @@ class Subtraction:
     seed: int = 0
 
     def __call__(self, classifier: nn.Module, clips: Sequence[Clip]) -> Measured:
-        """``clip`` (clips, classes), ``residual`` (clips, layers, controls, classes), ``targets``.
-
-        Residuals are NaN where there was nothing to take away.
-        """
+        """Logits of ``clip`` and ``residual`` (NaN where nothing was taken away), and targets."""
         sounds = [self._sounds(stack_of(classifier), clip) for clip in clips]
         rows = [
             self.logits(classifier, clip, s, None if partner is None else sounds[partner])
@@ -303,9 +293,7 @@ class Subtraction:
 
 
 @torch.no_grad()
-def _logits(
-    classifier: nn.Module, x: Float[Tensor, "sounds time"]
-) -> Float[ndarray, "sounds classes"]:
+def _logits(classifier: nn.Module, x: Float[Tensor, "sounds time"]) -> ndarray:
     least = least_length(blocks_of(stack_of(classifier)))
     waveforms = F.pad(x, (0, max(least - x.shape[1], 0))).unsqueeze(1)
     at_once = max(_AT_ONCE // waveforms.shape[2], 1)
@@ -348,24 +336,20 @@ def ablation_rows(
         if column >= first
     }
     yield from table_rows([network], means, layers=layers, seed=seed)
-    tested = [
-        cell for cell in np.ndindex(*measured.shape[1:]) if cell[1] and measured[:, *cell].any()
-    ]
+    cells = np.ndindex(*measured.shape[1:])
+    tested = [cell for cell in cells if cell[1] and measured[:, *cell].any()]
     if not tested:
         return
     flipped = np.stack([difference[:, *cell] for cell in tested], axis=1)
     tests = {"p": sign_flip_test(flipped, seed=seed)}
     if task == "single-label":
         right = residual.argmax(axis=3) == targets.argmax(axis=1)[:, None, None]
-        tests["mcnemar"] = np.array(
-            [
-                mcnemar_test(right[both, place, 0], right[both, place, column])
-                for place, column in tested
-                for both in [compared[:, place, column]]
-            ]
-        )
-    for name, values in tests.items():
-        for quantity, p in ((name, values), (f"{name}_holm", holm(values))):
+        both = [compared[:, *cell] for cell in tested]
+        pairs = [(right[:, place, 0], right[:, place, column]) for place, column in tested]
+        values = [mcnemar_test(a[kept], b[kept]) for (a, b), kept in zip(pairs, both, strict=True)]
+        tests["mcnemar"] = np.array(values)
+    for name, raw in tests.items():
+        for quantity, p in ((name, raw), (f"{name}_holm", holm(raw))):
             for (place, column), value in zip(tested, p, strict=True):
                 found = _point(float(value), int(compared[:, place, column].sum()))
                 yield row(quantity, controls[column], layers[place], found)
@@ -375,17 +359,15 @@ def _score(
     scores: Float[ndarray, "kept classes"], targets: ndarray, task: Task, seed: int
 ) -> Estimate:
     clips = len(scores)
-    if clips == 0:
-        return _point(None, 0)
-    value = _METRICS[task](scores, targets)
+    value = _METRICS[task](scores, targets) if clips else None
+    if value is None or (task == "multi-label" and clips == 1):
+        return _point(value, clips)
     if task == "single-label":
         low, high = wilson_interval(round(value * clips), clips)
-    elif clips > 1:
+    else:
         low, high = bootstrap_interval(
             scores, targets, statistic=mean_average_precision, repeats=_REPEATS, seed=seed
         )
-    else:
-        return _point(value, clips)
     return Estimate(mean=value, low=low, high=high, clips=clips)
 
 
@@ -396,11 +378,11 @@ def _point(value: float | None, clips: int) -> Estimate:
 
 def over_runs(rows: Iterable[Row], *, networks: int) -> Iterator[Row]:
     """Each difference over several networks, each an observation, where all were measured."""
-    found: dict[tuple[int | None, str], list[float]] = {}
+    means: dict[tuple[int | None, str], list[float]] = {}
     for row in rows:
         if row.quantity == "difference" and row.mean is not None:
-            found.setdefault((row.layer, row.condition), []).append(row.mean)
-    whole = {cell: values for cell, values in found.items() if len(values) == networks}
+            means.setdefault((row.layer, row.condition), []).append(row.mean)
+    whole = {cell: values for cell, values in means.items() if len(values) == networks}
     # Where nothing varies, as between a control and itself, there is nothing to test.
     p = np.array(
         [
@@ -411,10 +393,6 @@ def over_runs(rows: Iterable[Row], *, networks: int) -> Iterator[Row]:
     for ((layer, control), values), own, adjusted in zip(whole.items(), p, holm(p), strict=True):
         low, high = runs_interval(values)
         mean = Estimate(mean=float(np.mean(values)), low=low, high=high, clips=networks)
-        for quantity, estimate in (
-            ("difference", mean),
-            ("p", _point(float(own), networks)),
-            ("p_holm", _point(float(adjusted), networks)),
-        ):
-            fields = estimate.model_dump()
-            yield Row(layer=layer, quantity=quantity, condition=control, **fields)
+        p_values = {"p": _point(float(own), networks), "p_holm": _point(float(adjusted), networks)}
+        for quantity, found in {"difference": mean, **p_values}.items():
+            yield Row(layer=layer, quantity=quantity, condition=control, **found.model_dump())

@@ -87,8 +87,16 @@ def matched(x: Sounds, to: Sounds) -> Sounds:
 def projection(x: Clips, on: Sounds) -> Sounds:
     """The part of `x` that a gain on `on` can explain, (<x, on> / <on, on>) on.
 
-    What is left, ``x - projection(x, on)``, is orthogonal to `on`; of silence nothing can be
-    explained. Shapes (..., time), broadcast to each other.
+    What is left, ``x - projection(x, on)``, is orthogonal to `on`. Of silence nothing can be
+    explained: it gives silence.
+
+    Parameters
+    ----------
+    x, on : Tensor, shapes (..., time), broadcast to each other
+
+    Returns
+    -------
+    Tensor, shape (..., time)
     """
     wide = on.double()
     power = wide.square().sum(dim=-1, keepdim=True)
