@@ -22,24 +22,7 @@ _PACKAGES = ("sonibook", "torch", "numpy", "scipy", "scikit-learn", "soxr", "sou
 
 
 def write_result(path: str | Path, content: dict[str, Any], *, command: str | None = None) -> None:
-    """Write a result and its provenance, whole or not at all.
-
-    Parameters
-    ----------
-    path : str or Path
-        Missing folders are made.
-    content : dict
-        Must be JSON; NaN is refused, since JSON has none. A ``provenance`` that it has is kept.
-    command : str or None
-        The command that made it; by default the one this process was started with.
-
-    Raises
-    ------
-    ValueError
-        If `content` holds NaN or an infinite number.
-    OSError
-        If the file cannot be written.
-    """
+    """Write a result and its provenance, whole or not at all."""
     whole = {**content, "provenance": content.get("provenance") or provenance(command)}
     rows = whole.get("rows") or []
     text = json.dumps(
@@ -85,20 +68,7 @@ def read_result(name: str) -> dict[str, Any]:
 
 
 def provenance(command: str | None = None) -> dict[str, object]:
-    """What a result must say of how it came about.
-
-    Parameters
-    ----------
-    command : str or None
-        The command that made the result; by default the one this process was started with.
-
-    Returns
-    -------
-    dict
-        ``command`` (of an absolute path its last name: what is published must not tell how
-        somebody's machine is laid out), ``created`` (UTC), ``commit`` (with ``+changes`` where the
-        source tree differs from it; None outside a checkout), ``python`` and ``versions``.
-    """
+    """What a result must say of how it came about."""
     versions = {}
     for package in _PACKAGES:
         try:

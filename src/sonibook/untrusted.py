@@ -46,23 +46,7 @@ class _PlainLoader(yaml.SafeLoader):
 
 
 def parse_yaml(text: str) -> Any:
-    """The content of a YAML text.
-
-    Parameters
-    ----------
-    text : str
-
-    Returns
-    -------
-    object
-        Made of dict, list, str, numbers, dates, bool and None.
-
-    Raises
-    ------
-    ValueError
-        If it is not YAML, longer than 100,000 characters, nested too deeply, gives a key twice
-        or refers to its own parts.
-    """
+    """The content of a YAML text."""
     if len(text) > _LONGEST_YAML:
         raise ValueError(f"it is longer than {_LONGEST_YAML:,} characters")
     try:
@@ -75,22 +59,7 @@ def parse_yaml(text: str) -> Any:
 
 
 def parse_json(text: str | bytes) -> Any:
-    """The content of a JSON text.
-
-    Parameters
-    ----------
-    text : str, or bytes in UTF-8
-
-    Returns
-    -------
-    object
-
-    Raises
-    ------
-    ValueError
-        If it is not JSON, gives a key twice, is longer than 50,000,000 characters, holds more
-        than 1,000,000 lists and objects, or nests them more than 100 deep.
-    """
+    """The content of a JSON text."""
     _check_length(len(text))
     if isinstance(text, bytes):
         text = text.decode("utf-8")
@@ -154,25 +123,7 @@ def read_csv(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def read_arrays(path: Path, names: Sequence[str]) -> dict[str, ndarray]:
-    """Some arrays of an ``.npz`` file as `numpy.savez` writes it.
-
-    Parameters
-    ----------
-    path : Path
-    names : sequence of str
-
-    Returns
-    -------
-    dict of str to ndarray
-
-    Raises
-    ------
-    OSError
-        If the file cannot be read.
-    ValueError
-        If it is damaged, one is missing, or it is packed: a packed file of a megabyte can hold a
-        gigabyte, one that is not holds what its size says.
-    """
+    """Some arrays of an ``.npz`` file as `numpy.savez` writes it."""
     try:
         # Opened here: numpy forgets to close a file that is damaged.
         with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:

@@ -33,11 +33,6 @@ DataOptions = Annotated[
 def parse_options(pairs: Sequence[str] | None) -> dict[str, Any]:
     """Options of a data set, ``key=value``, the values read as YAML.
 
-    Raises
-    ------
-    typer.BadParameter
-        If one is no such pair.
-
     Examples
     --------
     >>> parse_options(["size=200", "task=single-label", "events=[1, 2]"])
@@ -60,13 +55,7 @@ def parse_options(pairs: Sequence[str] | None) -> dict[str, Any]:
 def open_data(
     name: str, *, root: Path | None, pairs: Sequence[str] | None, **options: Any
 ) -> Dataset:
-    """Open a data set with options as a user types them.
-
-    Raises
-    ------
-    DatasetError
-        As `sonibook.open_dataset`, and if an option has a place of its own.
-    """
+    """Open a data set with options as a user types them."""
     from sonibook.datasets import open_dataset
     from sonibook.errors import DatasetError
 
@@ -84,11 +73,6 @@ ALL_FOLDS = (1, 2, 3, 4, 5)
 def parse_folds(text: str | None) -> tuple[int, ...] | None:
     """Folds, separated by commas.
 
-    Raises
-    ------
-    typer.BadParameter
-        If one is no integer.
-
     Examples
     --------
     >>> parse_folds("1,2,3,4")
@@ -99,19 +83,6 @@ def parse_folds(text: str | None) -> tuple[int, ...] | None:
 
 def parse_numbers(text: str, what: str, *, such_as: str) -> tuple[int, ...]:
     """Integers, separated by commas.
-
-    Parameters
-    ----------
-    text : str
-    what : str
-        What they number: the option's name.
-    such_as : str
-        An example for the user.
-
-    Raises
-    ------
-    typer.BadParameter
-        If one is no integer.
 
     Examples
     --------

@@ -137,30 +137,7 @@ class AudioSet(Dataset):
 def open_audioset(
     root: str | Path, *, split: str = "all", segments: str | Path | None = None
 ) -> AudioSet:
-    """AudioSet, as far as it is there.
-
-    Parameters
-    ----------
-    root : str or Path
-        The folder that holds ``AudioSet/class_labels_indices.csv`` and
-        ``AudioSet/<part>_segments.csv``, or ``AudioSet`` itself. The clips of a part lie to any
-        depth below a folder ``<part>`` or ``<part>_segments`` there or in its folder ``audio``,
-        as ``Y<id>.wav``. What mirrors do differently is known: the ``Y`` may be missing, the
-        clip's times may follow (``Y<id>_30.000_40.000.wav``), a part may be called ``bal_train``
-        or ``unbal_train``, and FLAC and what else `read_audio` reads will do.
-    split : {"all", "train", "test", "balanced_train", "unbalanced_train", "eval"}
-        Train is both training parts, as in the paper; test is eval. "all" is every part whose
-        table is there.
-    segments : str or Path, or None
-        A table to use instead of those of the split, such as a subset or a copy that was saved
-        again; a relative path counts from the data set's folder if it is found there.
-
-    Returns
-    -------
-    AudioSet
-        Multi-label. Its `missing` says how many clips are listed and not there; a warning does,
-        too.
-    """
+    """AudioSet, as far as it is there."""
     check_split("AudioSet", split, tuple(_SPLITS))
     base = find_root(root, _CLASS_TABLE, "AudioSet")
     classes = read_classes(base / _CLASS_TABLE, "index,mid,display_name", most=_MOST_CLASSES)

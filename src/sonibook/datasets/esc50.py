@@ -29,25 +29,7 @@ def open_esc50(
     folds: Sequence[int] | None = None,
     subset: _Subset = "all",
 ) -> FileDataset:
-    """ESC-50, or one of its two subsets.
-
-    Parameters
-    ----------
-    root : str or Path
-        The folder that holds ``ESC-50/meta/esc50.csv`` and ``ESC-50/audio/``, or ``ESC-50`` itself.
-    split : {"all", "train", "test"}
-        Train is folds 1 to 4, test is fold 5.
-    folds : sequence of int from 1 to 5, or None
-        Which folds, instead of the split's.
-    subset : {"all", "esc10", "esc40"}
-        All 50 classes; the 10 of ESC-10; or the 40 that ESC-10 lacks. Labels are numbered within
-        the subset, in the order of the original targets.
-
-    Returns
-    -------
-    FileDataset
-        Single-label; sorted by file name, so that the order does not depend on the machine.
-    """
+    """ESC-50, or one of its two subsets."""
     base = find_root(root, "meta/esc50.csv", "ESC-50")
     check_split("ESC-50", split, tuple(_SPLITS))
     if subset not in ("all", "esc10", "esc40"):

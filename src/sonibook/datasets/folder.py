@@ -14,20 +14,6 @@ def open_folder(root: str | Path, *, split: str = "all") -> FileDataset:
 
     No sound is read here: a file that cannot be read raises AudioError when its clip is asked
     for, and keeps no other from being read.
-
-    Parameters
-    ----------
-    root : str or Path
-        Searched to any depth. Hidden files and folders are left out.
-    split : {"all"}
-        A folder is one part.
-
-    Returns
-    -------
-    FileDataset
-        Single-label if every sound lies in a sub-folder, the top-level sub-folders being the
-        classes. A sound beside the sub-folders has no label, and the task is then multi-label.
-        `clip_id` is the path below `root`, with forward slashes; sorted by it.
     """
     base = Path(root)
     if split != "all":

@@ -33,22 +33,7 @@ _MOST_CLASSES = 10_000
 
 
 def open_fsd50k(root: str | Path, *, split: str = "all") -> FileDataset:
-    """FSD50K with its official splits.
-
-    Parameters
-    ----------
-    root : str or Path
-        The folder that holds ``FSD50K/FSD50K.ground_truth/``, ``FSD50K/FSD50K.dev_audio/`` and
-        ``FSD50K/FSD50K.eval_audio/``, or ``FSD50K`` itself.
-    split : {"all", "train", "val", "dev", "eval", "test"}
-        Dev is train and val; test is another name for eval.
-
-    Returns
-    -------
-    FileDataset
-        Multi-label; in the order of the tables. Its `missing` says how many clips are listed and
-        not there; a warning does, too.
-    """
+    """FSD50K with its official splits."""
     check_split("FSD50K", split, tuple(_SPLITS))
     base = find_root(root, f"{_TRUTH}/vocabulary.csv", "FSD50K")
     vocabulary = base / _TRUTH / "vocabulary.csv"

@@ -24,21 +24,6 @@ def open_fsdd(
 ) -> FileDataset:
     """The Free Spoken Digit Dataset with its official split.
 
-    Parameters
-    ----------
-    root : str or Path
-        The folder that holds ``FSDD/recordings/`` or ``free-spoken-digit-dataset/recordings/``,
-        or either of these two itself.
-    split : {"all", "train", "test"}
-        Test is recordings 0 to 4 of each digit and speaker, train is the rest.
-    speakers : sequence of str, or None
-        Whose recordings, to hold a speaker out; all if None.
-
-    Returns
-    -------
-    FileDataset
-        Single-label; `Entry.group` is the speaker. In the order of digit, speaker and number.
-
     Examples
     --------
     >>> rest = open_fsdd(root, speakers=("george", "lucas"))  # doctest: +SKIP

@@ -114,24 +114,7 @@ class PackedDataset(Dataset):
 
 
 def open_packed(root: str | Path, *, split: str = "all") -> PackedDataset:
-    """A split of a data set that ``sonibook data pack`` has packed.
-
-    Parameters
-    ----------
-    root : str or Path
-        The folder that it was packed into.
-    split : str
-        As it was packed.
-
-    Returns
-    -------
-    PackedDataset
-
-    Raises
-    ------
-    DatasetError
-        If there is no such split, or the pack is damaged or not finished.
-    """
+    """A split of a data set that ``sonibook data pack`` has packed."""
     base = Path(root)
     there = sorted(path.parent.name for path in base.glob(f"*/{INDEX}"))
     if split not in there:

@@ -15,29 +15,7 @@ _COLUMNS = ("filename", "source", "original")
 def open_pool(
     root: str | Path, *, split: str = "all", sources: Sequence[str] | None = None
 ) -> FileDataset:
-    """Unlabelled recordings that a table lists; for training alone, never to test on.
-
-    Parameters
-    ----------
-    root : str or Path
-        The folder that holds ``POOL/pool.csv``, or ``pool.csv`` itself. The table's columns
-        ``filename,source,original`` are the path below it, who published the recording, and the
-        recording that it was cut from.
-    split : {"all", "train"}
-        A pool is one part.
-    sources : sequence of str, or None
-        Whose recordings; all if None.
-
-    Returns
-    -------
-    FileDataset
-        Its one label tells the source, `Entry.group` the recording. In the table's order.
-
-    Raises
-    ------
-    DatasetError
-        If there is no such table, split or source, or the table is of another form.
-    """
+    """Unlabelled recordings that a table lists; for training alone, never to test on."""
     check_split("a pool, which is for training alone,", split, ("all", "train"))
     folder = find_root(root, "pool.csv", "POOL")
     table = folder / "pool.csv"

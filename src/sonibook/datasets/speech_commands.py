@@ -19,23 +19,7 @@ _LISTS = {"validation": "validation_list.txt", "test": "testing_list.txt"}
 
 
 def open_speech_commands(root: str | Path, *, split: str = "all") -> FileDataset:
-    """Speech Commands v2 with its official splits.
-
-    Parameters
-    ----------
-    root : str or Path
-        The folder that holds ``speech_commands_v0.02/`` or ``SpeechCommands/``, or one of these
-        itself: a folder a word, ``validation_list.txt`` and ``testing_list.txt``.
-    split : {"all", "train", "validation", "test"}
-        The two lists say what is validation and test; train is the rest. A speaker is in one only.
-
-    Returns
-    -------
-    FileDataset
-        Single-label; `Entry.group` is the speaker; in the order of word and file. The noises in
-        ``_background_noise_`` are not words and are left out. Its `missing` says how many clips
-        are listed and not there; a warning does, too.
-    """
+    """Speech Commands v2 with its official splits."""
     check_split("Speech Commands", split, _SPLITS)
     base = find_root(root, _LISTS["validation"], *_FOLDERS)
     words = sorted(

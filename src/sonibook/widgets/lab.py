@@ -67,17 +67,6 @@ def export_lab(
     The manifest is written last: a page never sees a list of pieces that are not there. Weights are
     rounded to float16, which changes no published checkpoint, and samples to 16 bits. The first
     network is heard first. What else is in the folder stays as it is.
-
-    Raises
-    ------
-    CheckpointError
-        If a name is impossible or taken twice, or a weight is not finite in float16.
-    AudioError
-        If a clip is not a waveform.
-    ValueError
-        If there is no network or no clip.
-    OSError
-        If a file cannot be written.
     """
     if not networks or not clips:
         raise ValueError("The lab needs a network and a clip at least.")
