@@ -20,13 +20,13 @@ from firefox import Firefox
 from numpy import ndarray
 
 from sonibook.audio import read_audio
+from sonibook.cli.export_lab import main_networks
 from sonibook.datasets.soundscapes import Soundscapes
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.metrics.coherence import mean_top_coherence
 from sonibook.model.checkpoint import load_encoder, shipped
 from sonibook.model.encoder import CNN12
-from sonibook.plots.kinds import main_networks
 from sonibook.plots.sound import describe, power_spectrogram
 
 TOOL = Path(__file__).parents[2] / "tools" / "lab.py"

@@ -15,11 +15,11 @@ import pytest
 import torch
 
 from sonibook.cli import main
+from sonibook.cli.export_lab import main_networks
 from sonibook.errors import AudioError, CheckpointError
 from sonibook.model.checkpoint import load_encoder, read_card, save_checkpoint, shipped
 from sonibook.model.encoder import CNN12, Classifier
 from sonibook.model.stack import blocks_of, receptive_field
-from sonibook.plots.kinds import main_networks
 from sonibook.widgets.lab import LabClip, LabNetwork, export_lab, facts
 
 LAB = Path(__file__).parents[2] / "book" / "lab"

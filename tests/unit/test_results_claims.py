@@ -21,7 +21,6 @@ from sonibook.replication.measures import (
     minus,
     negative,
     of,
-    of_regime,
     over_layers,
     over_seeds,
     size,
@@ -196,17 +195,27 @@ def test_signs_and_sizes() -> None:
     assert of(Estimate(mean=0.3, low=None, high=None, clips=1)) is None
 
 
-def test_regimes_are_told_by_name() -> None:
-    networks = {
-        "contrastive": measure(1.0), "contrastive-1": measure(3.0), "contrastive-plain": measure(9),
-        "esc40-supervised": measure(5.0), "supervised": measure(9.0), "random weights": measure(7),
-    }  # fmt: skip
-    means = [of_regime(name, networks).mean for name in ("contrastive", "supervised", "random")]
-    assert means == [2.0, 5.0, 7.0]
-    more = of_regime("random", {**networks, "random weights-1": measure(9.0)})
-    assert more is not None
-    assert (more.mean, more.seeds) == (8.0, 2)
-    assert of_regime("centred random", networks) is None
+def test_a_regime_is_what_rows_say_and_not_a_name() -> None:
+    networks = [
+        ("contrastive", "contrastive", 0, 1.0), ("contrastive-1", "contrastive", 1, 3.0),
+        ("contrastive-plain", "contrastive, not normalised", 0, 9.0),
+        ("esc40-supervised", "supervised", 0, 5.0), ("supervised", "supervised, esc50", 0, 9.0),
+        ("random weights", "random", 0, 7.0), ("random weights-1", "random", 1, 9.0),
+    ]  # fmt: skip
+    rows = tuple(
+        Row(network=name, regime=regime, seed=seed, layer=1, quantity="coherence",
+            mean=mean, low=mean - 0.1, high=mean + 0.1, clips=40)
+        for name, regime, seed, mean in networks
+    )  # fmt: skip
+    data = Measured(dataset="made up", split="all", size=40, clips=40, skipped={})
+    table = CoherenceResult(data=data, networks={}, settings={}, rows=rows)
+    found = {
+        regime: regime_mean(table, regime, "coherence", (1,))
+        for regime in ("contrastive", "supervised", "random", "centred random")
+    }
+    assert found.pop("centred random") is None
+    means = {regime: (one.mean, one.seeds) for regime, one in found.items()}
+    assert means == {"contrastive": (2.0, 2), "supervised": (5.0, 1), "random": (8.0, 2)}
 
 
 def coherence(path: Path, **deep: float) -> None:

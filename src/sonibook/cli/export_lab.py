@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -41,7 +42,6 @@ def export_lab(
     synthesises. The lab itself is part of the book: 'make book' builds both.
     """
     from sonibook.model.checkpoint import shipped
-    from sonibook.plots.kinds import main_networks
     from sonibook.widgets.lab import export_lab as write
 
     named = checkpoints or [*sorted(main_networks(shipped()), reverse=True), _RANDOM]
@@ -54,6 +54,12 @@ def export_lab(
     ]
     typer.echo(table(["network", "layers", "bytes"], rows))
     typer.echo(f"and {len(manifest['clips'])} clips, in {shown(out)}")
+
+
+def main_networks(names: Iterable[str]) -> list[str]:
+    """Those that are no variant of another: ``supervised-1`` is one, where ``supervised`` is."""
+    known = list(names)
+    return [name for name in known if not any(name.startswith(f"{other}-") for other in known)]
 
 
 def _network(name: str, *, width: float, seed: int) -> LabNetwork:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from sonibook.analysis.result import Estimate, ResultTable, Row
-from sonibook.plots.kinds import kind_of, main_networks
 from sonibook.plots.style import CYCLE, GREY, Picture, look, new_figure, picture
 
 #: Of the curves of a figure, in this order, as their colours in `CYCLE`.
@@ -227,69 +225,6 @@ def draw_estimates(
     )
     if band and not variant:
         axes.fill_between(layers, low, high, color=colour, alpha=0.18, linewidth=0)
-
-
-@runtime_checkable
-class NetworkCurve(Protocol):
-    """What an analysis found of one network, layer by layer."""
-
-    @property
-    def network(self) -> str:
-        """Its name."""
-
-    @property
-    def baseline(self) -> bool:
-        """Whether others are to be read against it."""
-
-    @property
-    def layers(self) -> Sequence[Any]:
-        """Rows, each with its number as ``layer``."""
-
-
-AnyCurve = TypeVar("AnyCurve", bound=NetworkCurve)
-
-
-def main_curves(networks: Sequence[AnyCurve]) -> list[AnyCurve]:
-    """The curves that are drawn boldly: one of each kind, of those that differ in their seed."""
-    mains = main_networks([one.network for one in networks])
-    return [one for one in networks if one.network in mains]
-
-
-def draw_networks(
-    axes: Axes,
-    networks: Sequence[NetworkCurve],
-    pick: Callable[[Any], Estimate],
-    *,
-    label: str = "{}",
-) -> None:
-    """Draw a curve for each network; those that differ in their seed alone share a colour.
-
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-    networks : sequence of NetworkCurve
-        ``contrastive-1`` is drawn thinly in the colour of ``contrastive``, where both are there.
-    pick : callable
-        From a layer's row to its estimate.
-    label : str
-        In the legend, with ``{}`` where the network's name goes; it counts the thin curves.
-    """
-    names = [one.network for one in networks]
-    mains = main_networks(names)
-    kinds = Counter(kind_of(name, names) for name in names)
-    for one in networks:
-        kind = kind_of(one.network, names)
-        variant = one.network != kind
-        more = f" (thin: {kinds[kind] - 1} more)" if kinds[kind] > 1 else ""
-        draw_estimates(
-            axes,
-            [row.layer for row in one.layers],
-            [pick(row) for row in one.layers],
-            label=_UNLISTED if variant else label.format(one.network) + more,
-            number=mains.index(kind),
-            baseline=one.baseline,
-            variant=variant,
-        )
 
 
 def over_layers(axes: Axes, layers: Sequence[int], **labels: Any) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,7 +14,7 @@ from sonibook.analysis.ablation import AblationResult
 from sonibook.analysis.coherence import CoherenceResult
 from sonibook.analysis.evolution import EvolutionResult, FilterEvolution
 from sonibook.analysis.layers import LayerResult
-from sonibook.analysis.result import Estimate, Result, ResultTable, Row, estimate
+from sonibook.analysis.result import Result, ResultTable, Row, estimate
 from sonibook.analysis.selectivity import SelectivityResult
 from sonibook.analysis.shifts import ShiftResult
 from sonibook.analysis.stimulation import StimulationResult
@@ -25,7 +25,6 @@ from sonibook.replication.measures import (
     minus,
     negative,
     of,
-    of_regime,
     over_layers,
     over_seeds,
 )
@@ -34,8 +33,6 @@ from sonibook.replication.tables import Difference
 Kind = TypeVar("Kind", bound=Result)
 #: The results file of each regime's figure 5.
 EVOLUTIONS = {"contrastive": "figure-5", "supervised": "figure-5-supervised"}
-#: Of a layer of one network, the estimate in question.
-Pick = Callable[[Any], Estimate | None]
 _SONIFICATION = "sonification"
 
 
@@ -145,29 +142,6 @@ def regime_mean(
         if others:
             found[seed] = minus(found[seed], mean(rows, others))
     return over_seeds(found)
-
-
-def by_regime(
-    curves: Mapping[str, Iterable[Any]],
-    regime: str,
-    layers: Iterable[int],
-    pick: Pick,
-    *,
-    less: Iterable[int] = (),
-) -> Measure | None:
-    """A regime's mean of some measure over some layers."""
-
-    def mean(rows: list[Any], some: set[int]) -> Measure | None:
-        return over_layers([of(pick(row)) for row in rows if row.layer in some])
-
-    wanted, others = set(layers), set(less)
-    found = {}
-    for name, curve in curves.items():
-        rows = list(curve)
-        found[name] = mean(rows, wanted)
-        if others:
-            found[name] = minus(found[name], mean(rows, others))
-    return of_regime(regime, found)
 
 
 def ablation_score(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping
 
 import numpy as np
@@ -11,14 +10,6 @@ from scipy import stats
 
 from sonibook.analysis.result import Estimate, Record
 from sonibook.metrics import runs_interval
-
-#: The names of networks that differ in their seed alone, by regime.
-_NAMES = {
-    "contrastive": re.compile(r"contrastive(-\d+)?"),
-    "supervised": re.compile(r"esc40-supervised(-\d+)?"),
-    "random": re.compile(r"random weights(-\d+)?|random(:\d+)?"),
-    "centred random": re.compile(r"centred random(-\d+)?"),
-}
 
 
 class Measure(Record):
@@ -145,16 +136,3 @@ def size(a: Measure | None) -> Measure | None:
     least = 0.0 if a.low <= 0 <= a.high else min(abs(a.low), abs(a.high))
     ends = {"mean": abs(a.mean), "low": least, "high": max(abs(a.low), abs(a.high))}
     return a.model_copy(update={**ends, "values": {k: abs(one) for k, one in a.values.items()}})
-
-
-def of_regime(regime: str, networks: Mapping[str, Measure | None]) -> Measure | None:
-    """The measure of a regime, from those of networks by name."""
-    return over_seeds(
-        {_seed(name): one for name, one in networks.items() if _NAMES[regime].fullmatch(name)}
-    )
-
-
-def _seed(name: str) -> int:
-    """As a network's name ends; the first has no number."""
-    found = re.search(r"\d+$", name)
-    return 0 if found is None else int(found[0])
