@@ -89,6 +89,8 @@ def test_a_module_that_is_used_three_times_is_three_layers():
         (nn.Sequential(CONV, nn.ReLU(), networks.BlurPool(2)), "2: BlurPool computes something"),
         (nn.Sequential(nn.ReLU(), CONV, nn.ReLU()), "0: ReLU before the first convolution"),
         (networks.Wrapped(nn.Sequential(CONV, nn.ReLU()), 2.0), "changes the sound before"),
+        (nn.Sequential(CONV, nn.BatchNorm1d(4), nn.ReLU()), "1: BatchNorm1d takes 4 .* gives 3"),
+        (nn.Sequential(CONV, nn.ReLU(), nn.BatchNorm1d(4)), "Sequential cannot run on a sound"),
     ],
 )
 def test_what_computes_something_else_than_it_seems_to_is_refused(network, word):

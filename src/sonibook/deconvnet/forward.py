@@ -219,10 +219,14 @@ def _compare(blocks: Sequence[Block], x: Tensor) -> None:
     probe = _probe(blocks, x)
     what = type(network).__name__
     with _evaluating(network):
-        ours = probe
-        for block in blocks:
-            ours = _forward_plainly(block, ours)[0]
-        heard, theirs = _run(network, blocks.modules, probe)
+        try:
+            ours = probe
+            for block in blocks:
+                ours = _forward_plainly(block, ours)[0]
+            heard, theirs = _run(network, blocks.modules, probe)
+        except RuntimeError as error:
+            reason = " ".join(str(error).split())
+            raise StackError(f"{what} cannot run on a sound: {reason}") from None
     if heard.shape != probe.shape or not torch.equal(heard, probe):
         raise StackError(
             f"{what} changes the sound before its first convolution sees it: pass the part of it "

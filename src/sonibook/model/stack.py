@@ -209,6 +209,11 @@ def _blocks(leaves: Iterable[tuple[str, nn.Module]]) -> list[Block]:
             while isinstance(operations[-1], Padding):
                 blocks[-1].insert(0, operations.pop())
         elif isinstance(operation, BatchNorm) and isinstance(last, Convolution):
+            given, taken = last.module.out_channels, operation.module.num_features
+            if given != taken:
+                raise StackError(
+                    f"{name}: BatchNorm1d takes {taken} channels and the convolution gives {given}."
+                )
             operation = last.normalised(operation.module)
             operations.pop()
         elif isinstance(operation, MaxPool):
