@@ -105,10 +105,16 @@ def figure_over_layers(
             over_layers(axes, layers, ylabel=panel.ylabel, title=panel.title, **panel.options)
             handles, names = axes.get_legend_handles_labels()
             labels |= dict(zip(names, handles, strict=True))
-        for axes in grid:
-            axes.set_visible(False)
-        figure.legend(labels.values(), labels, loc="outside right center", title=legend or None)
-    clips = f"over {result.data.clips} clips"
+        unused = [*grid]
+        for axes in unused:
+            axes.set_axis_off()
+        listed: dict[str, Any] = {"handles": [*labels.values()], "labels": [*labels]}
+        if unused:
+            unused[0].legend(**listed, loc="center left", title=legend or None)
+        else:
+            figure.legend(**listed, loc="outside right center", title=legend or None)
+    counts = dict.fromkeys(str((panel.result or result).data.clips) for panel in panels)
+    clips = f"over {' and '.join(counts)} clips"
     return picture(figure, alt=f"{what}, layer by layer, {clips}. {words or '. '.join(curves)}.")
 
 
@@ -149,8 +155,14 @@ def draw_panel(axes: Axes, result: ResultTable, panel: Panel, layers: Sequence[i
             flat = rows[0].layer is None
             curve = rows * len(layers) if flat else rows
             places = layers if flat else [row.layer or 0 for row in rows]
-            draw_estimates(axes, places, curve, label=condition, number=number, baseline=True)
-            words.append(course(condition, places, curve))
+            draw_estimates(
+                axes, places, curve, label=condition, number=number, baseline=True, flat=flat
+            )
+            value = rows[0].mean
+            if flat and value is not None:
+                words.append(f"{condition}: {_short(value)}")
+            else:
+                words.append(course(condition, places, curve))
             number += 1
     return words
 
@@ -187,6 +199,7 @@ def draw_estimates(
     baseline: bool = False,
     variant: bool = False,
     band: bool = True,
+    flat: bool = False,
 ) -> None:
     """Draw one curve: the means, and a band from low to high where there is an interval.
 
@@ -207,6 +220,8 @@ def draw_estimates(
         neither markers nor a band.
     band : bool
         Whether intervals are drawn.
+    flat : bool
+        Whether it is one number, whatever the layer: without markers.
     """
     colour = GREY if baseline else CYCLE[number % len(CYCLE)]
     mean, low, high = (
@@ -218,7 +233,7 @@ def draw_estimates(
         mean,
         color=colour,
         linestyle="--" if baseline else "-",
-        marker=None if variant else MARKERS[number % len(MARKERS)],
+        marker=None if variant or flat else MARKERS[number % len(MARKERS)],
         markersize=4.5,
         linewidth=0.8 if variant else None,
         label=label,
@@ -257,7 +272,12 @@ def course(name: str, layers: Sequence[int], estimates: Sequence[Estimate]) -> s
     if not known:
         return f"{name}: nothing measured"
     ends = {known[0], known[-1], max(known, key=_height), min(known, key=_height)}
-    return f"{name}: " + ", ".join(f"{mean:.2g} at layer {layer}" for layer, mean in sorted(ends))
+    return f"{name}: " + ", ".join(f"{_short(mean)} at layer {n}" for n, mean in sorted(ends))
+
+
+def _short(value: float) -> str:
+    """Two digits, and no power of ten where there is no need: 2100 and not 2.1e+03."""
+    return f"{float(f'{value:.2g}'):g}"
 
 
 def _height(point: tuple[int, float]) -> float:
