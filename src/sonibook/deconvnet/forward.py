@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -220,10 +221,10 @@ def _compare(blocks: Sequence[Block], x: Tensor) -> None:
     what = type(network).__name__
     with _evaluating(network):
         try:
-            ours = probe
+            ours = [probe]
             for block in blocks:
-                ours = _forward_plainly(block, ours)[0]
-            heard, theirs = _run(network, blocks.modules, probe)
+                ours.append(_forward_plainly(block, ours[-1])[0])
+            heard, theirs = _run(network, blocks, probe)
         except RuntimeError as error:
             reason = " ".join(str(error).split())
             raise StackError(f"{what} cannot run on a sound: {reason}") from None
@@ -235,15 +236,21 @@ def _compare(blocks: Sequence[Block], x: Tensor) -> None:
     eps = torch.finfo(x.dtype).eps
     if x.is_cuda and torch.backends.cudnn.allow_tf32 and x.dtype == torch.float32:
         eps = 2.0**-10
-    same = ours.shape == theirs.shape
-    apart = float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-30)) if same else 1
+    # Every map, not only the last: what is silent on the way hides what came before.
+    apart = max(map(_apart, ours[1:], theirs))
     if not apart <= eps**0.5:
         raise StackError(
             f"{what} computes something else than its convolutions, activations and pools do one "
-            f"after the other (its last map differs by {apart:.1g} of its peak): a hook changes a "
-            "map, or a module does more than its class says."
+            f"after the other (a map differs by {apart:.1g} of its peak): a hook changes a map, or "
+            "a module does more than its class says."
         )
     _COMPARISONS[network] = consists_of
+
+
+def _apart(ours: Tensor, theirs: Tensor) -> float:
+    if ours.shape != theirs.shape:
+        return 1.0
+    return float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-30))
 
 
 def _probe(blocks: Sequence[Block], x: Tensor) -> Tensor:
@@ -265,24 +272,28 @@ class _Reached(Exception):  # noqa: N818
     """The last module that matters has run."""
 
 
-def _run(network: nn.Module, modules: Sequence[nn.Module], x: Tensor) -> tuple[Tensor, Tensor]:
-    """What the first module gets and the last one gives when the network hears `x`."""
+def _run(network: nn.Module, blocks: Stack, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """What the first module gets and what each block's last one gives when the network hears `x`.
+
+    The last map is what comes out of the whole chain, after any hook on it.
+    """
+    modules = blocks.modules
     got: list[Tensor] = []
-    given: list[Tensor] = []
-    times = sum(module is modules[-1] for module in modules)
+    given: dict[int, list[Tensor]] = {}
+    last = modules[-1]
+    times = sum(module is last for module in modules)
 
     def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         got.append(inputs[0])
 
     def after(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        given.append(output)
-        if len(given) == times:
+        given.setdefault(id(module), []).append(output.clone())
+        if module is last and len(given[id(module)]) == times:
             raise _Reached
 
-    handles = [
-        modules[0].register_forward_pre_hook(before),
-        modules[-1].register_forward_hook(after),
-    ]
+    inside = {id(block.modules[-1]): block.modules[-1] for block in blocks} | {id(last): last}
+    handles = [module.register_forward_hook(after) for module in inside.values()]
+    handles.append(modules[0].register_forward_pre_hook(before))
     try:
         # A network may take other shapes than its features do: then these run alone.
         for chain in ((network,), modules):
@@ -300,7 +311,12 @@ def _run(network: nn.Module, modules: Sequence[nn.Module], x: Tensor) -> tuple[T
     finally:
         for handle in handles:
             handle.remove()
-    return got[0], given[-1]
+    maps, used = [], Counter[int]()
+    for block in blocks:
+        used.update(id(module) for module in block.modules)
+        end = id(block.modules[-1])
+        maps.append(given[end][used[end] - 1])
+    return got[0], [*maps[:-1], given[id(last)][times - 1]]
 
 
 @contextmanager
