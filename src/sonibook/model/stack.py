@@ -14,6 +14,7 @@ from functools import cached_property, lru_cache
 from operator import index
 from typing import Any
 
+import torch
 from torch import nn
 
 from sonibook.errors import LayerError, StackError
@@ -119,15 +120,7 @@ class Block:
 
 
 class Stack(tuple[Block, ...]):
-    """The blocks of a network, first layer first, and where they come from.
-
-    Attributes
-    ----------
-    network : torch.nn.Module or None
-        What was asked for its blocks.
-    modules : tuple of torch.nn.Module
-        What runs, one after the other, to give the last block's map.
-    """
+    """The blocks of a network, first layer first, which it is, and which modules run in order."""
 
     network: nn.Module | None = None
     modules: tuple[nn.Module, ...] = ()
@@ -246,13 +239,10 @@ def _leaves(children: Iterable[tuple[str, nn.Module]]) -> Iterator[tuple[str, nn
         if isinstance(module, nn.Sequential) and _is_plain(module):
             prefix = f"{name}." if name else ""
             # Not `named_children`, which gives a module that is used twice only once.
-            yield from _leaves((prefix + key, child) for key, child in _members(module))
+            members = [(key, one) for key, one in module._modules.items() if one is not None]
+            yield from _leaves((prefix + key, child) for key, child in members)
         elif not (isinstance(module, _TRANSPARENT) and _is_plain(module)):
             yield name, module
-
-
-def _members(sequential: nn.Sequential) -> Iterator[tuple[str, nn.Module]]:
-    return ((name, module) for name, module in sequential._modules.items() if module is not None)
 
 
 def _is_plain(module: nn.Module) -> bool:
@@ -279,7 +269,13 @@ def _operation(name: str, module: nn.Module, before: int) -> Operation:
         case nn.Conv1d():
             if module.padding_mode != "zeros":
                 raise StackError(f"{name}: only padding_mode='zeros' can be inverted.")
-            return Convolution(module, name)
+            convolution = Convolution(module, name)
+            if tells and not _is_plain(module) and not _tells_truly(convolution):
+                raise StackError(
+                    f"{name}: {type(module).__name__} computes something else than a convolution "
+                    "with the weights that its effective_weight() tells."
+                )
+            return convolution
         case nn.ConstantPad1d():
             return Padding(module, name)
         case nn.BatchNorm1d():
@@ -300,6 +296,17 @@ def _operation(name: str, module: nn.Module, before: int) -> Operation:
         case nn.AvgPool1d():
             return AveragePool(module, name)
     return Rectifier(module, name)
+
+
+@torch.no_grad()
+def _tells_truly(convolution: Convolution) -> bool:
+    """Whether a convolution of another class multiplies by the weights that it tells."""
+    conv = convolution.module
+    size = (2, conv.in_channels, 2 * convolution.extent + convolution.step)
+    x = torch.randn(size, generator=torch.Generator().manual_seed(0)).to(conv.weight)
+    ours, theirs = convolution.forward(x)[0], type(conv).forward(conv, x)
+    close = torch.finfo(x.dtype).eps ** 0.5 * float(theirs.abs().max())
+    return ours.shape == theirs.shape and float((ours - theirs).abs().max()) <= close
 
 
 def _refusal(name: str, module: nn.Module, before: int) -> str:
