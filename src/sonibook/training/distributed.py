@@ -84,6 +84,10 @@ class Runtime:
         """The mean of a number over processes."""
         return value
 
+    def largest(self, values: Tensor) -> Tensor:
+        """Each of some numbers as it is largest over processes."""
+        return values
+
     def step(self, optimiser: torch.optim.Optimizer) -> None:
         """Take a step, and let a compiler know that the graph ends here."""
         optimiser.step()
@@ -133,6 +137,11 @@ class Distributed(Runtime):
         value = value.detach().clone()
         dist.all_reduce(value)
         return value / self.processes
+
+    def largest(self, values: Tensor) -> Tensor:
+        values = values.to(self.device)
+        dist.all_reduce(values, dist.ReduceOp.MAX)
+        return values
 
     def wait(self) -> None:
         dist.barrier()

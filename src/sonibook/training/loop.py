@@ -253,8 +253,7 @@ class _Run:
         reader = self.task.batches.reader
         met = torch.zeros(len(reader.data))
         met[list(reader.bad)] = 1
-        everywhere = self.runtime.mean(met.to(self.runtime.device))
-        return int((everywhere > 0).sum()) + getattr(reader.data, "unreadable", 0)
+        return int(self.runtime.largest(met).sum()) + getattr(reader.data, "unreadable", 0)
 
     def _publish(self, unreadable: int) -> dict[str, Any]:
         """Write the network and how it stands on the test part."""
