@@ -28,7 +28,7 @@ from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
 
 #: What `spectral_shape` gives, in its order.
-SHAPE = ("centroid", "bandwidth", "entropy")
+_SHAPE = ("centroid", "bandwidth", "entropy")
 #: Samples in a segment of Welch's method: bins of 31.25 Hz at 8 kHz.
 _NPERSEG = 256
 
@@ -63,7 +63,7 @@ class _Selectivity:
         shapes = np.stack([spectral_shape(clip.waveform) for clip in clips])
         return {
             (name, "the clips themselves"): column
-            for name, column in zip(SHAPE, shapes.T, strict=True)
+            for name, column in zip(_SHAPE, shapes.T, strict=True)
         }
 
     def _of_clip(self, network: nn.Module, clip: Clip) -> Measured:
@@ -81,9 +81,9 @@ class _Selectivity:
             if len(chosen):
                 sounds = passed.sonify(layer, chosen.tolist()).numpy()
                 drawn[layer - 1] = spectral_shape(sounds).mean(axis=0)
-        measured: Measured = dict(zip(SHAPE, top.T, strict=True))
+        measured: Measured = dict(zip(_SHAPE, top.T, strict=True))
         if self.filters:
-            measured |= {(name, "drawn"): x for name, x in zip(SHAPE, drawn.T, strict=True)}
+            measured |= {(name, "drawn"): x for name, x in zip(_SHAPE, drawn.T, strict=True)}
         return measured | {"live maps": live_maps, "live steps": live_steps}
 
 

@@ -29,7 +29,7 @@ from sonibook.metrics.coherence import mean_top_coherence
 from sonibook.model.stack import blocks_of
 
 #: Top clips of each filter that are compared.
-COMPARED = 3
+_COMPARED = 3
 
 
 class SelectedPair(Record):
@@ -108,13 +108,13 @@ def top_clip_agreement(
     if data.task != "single-label":
         raise AnalysisError(f"{data.name} is {data.task}: top clips are compared by one label.")
     every = with_random_weights(networks, seed=seed)
-    found = top_activations(every, data, k=COMPARED, **streaming)
+    found = top_activations(every, data, k=_COMPARED, **streaming)
     rows: list[Row] = []
     pairs: list[SelectedPair] = []
     for network in every:
         for layer in range(1, len(blocks_of(network.module)) + 1):
             filters = found.of_layer(network.name, layer)
-            shares = np.array([agreement(one, data) for one in filters])
+            shares = np.array([_agreement(one, data) for one in filters])
             over_filters = estimate(shares, seed=seed).model_dump()
             rows.append(Row(**network.identity, layer=layer, quantity="agreement", **over_filters))
             chosen = None if network.baseline else chosen_filter(filters, data)
@@ -139,9 +139,9 @@ def top_clip_agreement(
     )
 
 
-def agreement(filter: FilterActivations, data: Dataset) -> float:
+def _agreement(filter: FilterActivations, data: Dataset) -> float:
     """The share of pairs of a filter's top clips that share a class; NaN if there are too few."""
-    if len(filter.top) < COMPARED:
+    if len(filter.top) < _COMPARED:
         return float("nan")
     labels = [data.labels(one.index)[0] for one in filter.top]
     return float(np.mean([a == b for a, b in combinations(labels, 2)]))
@@ -149,10 +149,12 @@ def agreement(filter: FilterActivations, data: Dataset) -> float:
 
 def chosen_filter(filters: Sequence[FilterActivations], data: Dataset) -> FilterActivations | None:
     """The filter of a layer that the rule chooses; None where none has enough top clips."""
-    able = [one for one in filters if len(one.top) == COMPARED]
+    able = [one for one in filters if len(one.top) == _COMPARED]
     if not able:
         return None
-    return max(able, key=lambda one: (agreement(one, data), one.top[-1].energy / one.top[0].energy))
+    return max(
+        able, key=lambda one: (_agreement(one, data), one.top[-1].energy / one.top[0].energy)
+    )
 
 
 def _pair(network: nn.Module, chosen: FilterActivations, data: Dataset) -> SelectedPair:
@@ -168,7 +170,7 @@ def _pair(network: nn.Module, chosen: FilterActivations, data: Dataset) -> Selec
         filter=chosen.filter,
         clip=top,
         label=data.classes[data.labels(top.index)[0]],
-        agreement=agreement(chosen, data),
+        agreement=_agreement(chosen, data),
         coherence=float(mean_top_coherence(both[0][None], both[1][None])[0]),
         input=packed(small_spectrogram(both[0])),
         sonification=packed(small_spectrogram(both[1])),
