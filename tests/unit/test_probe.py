@@ -5,8 +5,11 @@ import pytest
 import torch
 from clips import Held, noise
 
+from sonibook.analysis.ablation import ablate
+from sonibook.datasets import Soundscapes
 from sonibook.errors import DatasetError
 from sonibook.model.encoder import CNN12
+from sonibook.training.evaluate import predict
 from sonibook.training.probe import (
     groups_of,
     linear_probe,
@@ -140,3 +143,18 @@ def test_a_probe_of_many_labels_tells_them_apart_whatever_the_scale_and_what_is_
     assert multilabel_probe(features, targets, tested, groups=groups)[1]["folds"] == 3
     with pytest.raises(DatasetError, match="two training clips or groups"):
         multilabel_probe(features[:1], targets[:1], tested)
+
+
+def test_a_probed_encoder_of_several_labels_scores_as_its_probe():
+    data = Soundscapes(size=14, duration=1.0, events=(1, 3), seed=2)
+    encoder = CNN12(width=1 / 16, seed=1).eval()
+    network = probed(encoder, data, layer=6)
+    short = encoder.truncate(6)
+    features, targets = predict(short.pooled, data, least_length=short.least_length)
+    expected, _ = multilabel_probe(features, targets, features)
+    with torch.no_grad():
+        logits = network.head(torch.from_numpy(features))
+    np.testing.assert_allclose(logits.numpy(), expected, rtol=1e-3, atol=1e-3)
+    ablated = ablate({"probed": network}, data, layers=[3], limit=4)
+    assert ablated.score == "mAP"
+    assert ablated.select(quantity="score", layer=3)

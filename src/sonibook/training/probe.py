@@ -295,7 +295,7 @@ def probed(
     ----------
     encoder : CNN12
     training : Dataset
-        Single-label.
+        Clips with one label each, or any number.
     layer : int
         Whose mean feature maps the probe sees; counted from 1.
     seed : int >= 0
@@ -311,19 +311,31 @@ def probed(
     Raises
     ------
     LayerError, DatasetError, AudioError
-        As `mean_features` and `linear_probe`, and if a class has no clip.
+        As `mean_features`, `linear_probe` and `multilabel_probe`, and if a class has no clip
+        where each clip has one label.
     """
-    features, labels = mean_features(encoder, training, layer=layer, progress=progress)
-    missing = sorted(set(range(len(training.classes))) - set(labels.tolist()))
-    if missing:
+    short, groups = encoder.truncate(layer), groups_of(training)
+    features, targets = predict(
+        short.pooled, training, least_length=short.least_length, progress=progress
+    )
+    missing = np.flatnonzero(targets.sum(axis=0) == 0)
+    if len(missing) and training.task == "single-label":
         raise DatasetError(
             f"{training.name} ({training.split}) has no clip of {training.classes[missing[0]]!r}: "
             "a probe must see every class that it is to name."
         )
-    probe = linear_probe(features, labels, features[:1], groups=groups_of(training), seed=seed)
-    short = encoder.truncate(layer)
-    head = nn.Linear(probe.weight.shape[1], len(training.classes))
+    if training.task == "single-label":
+        probe = linear_probe(
+            features, targets.argmax(axis=1), features[:1], groups=groups, seed=seed
+        )
+        weight, bias = probe.weight, probe.bias
+    else:  # scores are affine: those of nothing, and of one channel at a time, tell all
+        channels = features.shape[1]
+        asked = np.vstack([np.zeros(channels), np.eye(channels)])
+        scores, _ = multilabel_probe(features, targets, asked, groups=groups, seed=seed)
+        weight, bias = (scores[1:] - scores[0]).T, scores[0]
+    head = nn.Linear(features.shape[1], len(training.classes))
     with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(probe.weight))
-        head.bias.copy_(torch.from_numpy(probe.bias))
+        head.weight.copy_(torch.from_numpy(weight))
+        head.bias.copy_(torch.from_numpy(bias))
     return ProbedEncoder(short, training.classes, head).eval()
