@@ -24,7 +24,7 @@ from sonibook.analysis.coherence import CoherenceResult
 from sonibook.analysis.evolution import EvolutionResult
 from sonibook.analysis.selectivity import SelectivityResult
 from sonibook.cli import main
-from sonibook.cli.analyse import commands
+from sonibook.cli.analyse import commands, comparisons
 from sonibook.cli.analyse.shared import open_networks
 from sonibook.datasets import Soundscapes, open_dataset
 from sonibook.model.checkpoint import load_encoder, save_checkpoint
@@ -237,7 +237,9 @@ def test_defaults_are_those_of_the_library(command, home):
     module, name = home.split(":")
     function = getattr(import_module(f"sonibook.analysis.{module}"), name)
     own = inspect.signature(function).parameters
-    asked = inspect.signature(getattr(commands, command)).parameters
+    asked = inspect.signature(
+        getattr(comparisons if command == "evolution" else commands, command)
+    ).parameters
     shared = [option for option in asked if option in own]
     assert all(asked[option].default == own[option].default for option in shared), shared
     assert shared

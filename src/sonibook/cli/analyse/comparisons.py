@@ -1,0 +1,309 @@
+"""``sonibook analyse``: checkpoints, sources, attributions and ways back, one command each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sonibook.cli.analyse.shared import (
+    Asked,
+    Layers,
+    Level,
+    Probe,
+    ProbeLayer,
+    Residual,
+    analysis,
+    parse_layers,
+)
+from sonibook.cli.output import shown, table
+
+if TYPE_CHECKING:
+    from sonibook.analysis.evolution import EvolutionResult
+    from sonibook.analysis.explanation_comparison import ExplanationResult
+    from sonibook.analysis.separation_result import SeparationResult
+    from sonibook.analysis.ways import WaysResult
+    from sonibook.datasets import Dataset
+    from sonibook.model.encoder import CNN12
+
+
+@analysis(
+    "sonibook analyse evolution runs/mine/kept/*.safetensors --dataset esc10 --figure strips.png",
+    "sonibook analyse evolution runs/mine/kept/*.safetensors --dataset soundscapes --filter 8:17 "
+    "--sounds heard",
+    networks=Annotated[
+        list[str],
+        typer.Argument(
+            metavar="CHECKPOINT", help="Checkpoints of one run, whose cards say their epochs."
+        ),
+    ],
+    without=["width"],
+)
+def evolution(
+    asked: Asked,
+    filters: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--filter",
+            "-f",
+            metavar="LAYER:FILTER",
+            help="Filter to follow; may be repeated. By default some of each layer are drawn.",
+        ),
+    ] = None,
+    per_layer: Annotated[
+        int, typer.Option(min=1, help="How many are drawn of each layer, where none is named.")
+    ] = 1,
+    sounds: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", file_okay=False, help="Write what is heard as WAV files."),
+    ] = None,
+) -> None:
+    """Follow filters back through the checkpoints of a training run (section 3.4, figure 5).
+
+    The clip is the one that activates a filter most at the last checkpoint. Every checkpoint
+    sonifies it, and is compared with what came out in the end.
+    """
+    from sonibook.analysis.evolution import feature_evolution
+    from sonibook.plots.evolution import evolution_figure
+
+    data, run = asked.data, _open_run(asked.names)
+    result = feature_evolution(
+        run, data, filters=_pairs(filters), per_layer=per_layer, seed=asked.seed, **asked.streaming
+    )
+    header = ["layer", "filter", "clip", "epoch", "energy"]
+    typer.echo(table([*header, "correlation", "coherence", "cosine"], _evolution_rows(result)))
+    if sounds is not None:
+        _write_sounds(sounds, result, run, data)
+        typer.echo(f"Sounds are in {shown(sounds)}")
+    asked.finish(result, evolution_figure)
+
+
+def _open_run(names: Sequence[str]) -> dict[int, CNN12]:
+    """The networks by epoch, as their cards say."""
+    from sonibook.errors import CheckpointError
+    from sonibook.model.checkpoint import load_encoder, read_card
+
+    run: dict[int, CNN12] = {}
+    for name in names:
+        epoch = read_card(name).get("epoch")
+        if not isinstance(epoch, int):
+            raise CheckpointError(
+                f"{name}: its card names no epoch: give the checkpoints that a run has kept."
+            )
+        if epoch in run:
+            raise CheckpointError(f"{name}: there is another checkpoint of epoch {epoch}.")
+        run[epoch] = load_encoder(name)
+    return run
+
+
+def _pairs(texts: Sequence[str] | None) -> list[tuple[int, int]] | None:
+    if not texts:
+        return None
+    pairs = []
+    for text in texts:
+        layer, _, index = text.partition(":")
+        if not (layer.isdecimal() and index.isdecimal()):
+            raise typer.BadParameter(
+                f"{text!r} is not LAYER:FILTER such as 8:17.", param_hint="--filter"
+            )
+        pairs.append((int(layer), int(index)))
+    return pairs
+
+
+def _evolution_rows(result: EvolutionResult) -> list[list[object]]:
+    return [
+        [
+            row.layer,
+            row.filter,
+            row.clip.clip_id,
+            step.epoch,
+            step.energy,
+            step.correlation,
+            step.coherence,
+            step.cosine,
+        ]
+        for row in result.filters
+        for step in row.steps
+    ]
+
+
+def _write_sounds(
+    folder: Path, result: EvolutionResult, run: dict[int, CNN12], data: Dataset
+) -> None:
+    """For each filter a folder with the clip and every checkpoint's sonification of it."""
+    from sonibook.analysis.evolution import sonify_through_training
+    from sonibook.audio import write_wav
+
+    for row in result.filters:
+        own = folder / f"layer{row.layer:02d}-filter{row.filter:04d}"
+        x = data[row.clip.index].waveform
+        heard, _ = sonify_through_training(run, x, layer=row.layer, filter=row.filter)
+        write_wav(own / "input.wav", x)
+        for step, sound in zip(row.steps, heard.numpy(), strict=True):
+            write_wav(own / f"epoch-{step.epoch:04d}.wav", sound)
+
+
+@analysis(
+    "sonibook analyse separation supervised --dataset soundscapes --limit 100",
+    "sonibook analyse separation supervised --dataset soundscapes "
+    "--option mixture_of=esc10 --out separation.json --figure separation.png",
+    dataset="soundscapes",
+    without=["folds"],
+)
+def separation(
+    asked: Asked,
+    filters: Annotated[
+        int, typer.Option(min=1, help="Most active filters of a layer to sonify.")
+    ] = 4,
+    method: Annotated[
+        str,
+        typer.Option(
+            help="What to make a filter's sound with: sonification, guided backpropagation, "
+            "gradient x input or integrated gradients."
+        ),
+    ] = "sonification",
+) -> None:
+    """How much of each source sonifications hold, which filters detect which event, and when.
+
+    The data set must be one of scenes: soundscapes, or mixtures of recordings (--option
+    mixture_of=esc10). Beside each network stands the same with random weights.
+    """
+    from sonibook.analysis.separation import separation as measure
+    from sonibook.deconvnet.attributions import METHODS
+    from sonibook.plots.separation import separation_figure
+
+    data = asked.data
+    named = next((one for one in METHODS if one == method), None)
+    if named is None:
+        raise typer.BadParameter(f"choose one of {', '.join(METHODS)}.", param_hint="--method")
+    result = measure(
+        asked.modules, data, filters=filters, method=named, seed=asked.seed, **asked.streaming
+    )
+    _print_separation(result)
+    asked.finish(result, separation_figure)
+
+
+def _print_separation(result: SeparationResult) -> None:
+    from sonibook.analysis.stems import HOLDINGS
+
+    rows: list[list[object]] = [
+        [
+            row.layer,
+            row.network,
+            *(row.held[name].mean for name in HOLDINGS),
+            row.lag["sound"].mean,
+            None if row.detection is None else row.detection.area,
+        ]
+        for row in sorted(result.layers, key=lambda row: row.layer)
+    ]
+    typer.echo(table(["layer", "network", *HOLDINGS, "lag / s", "detection"], rows))
+    best: list[list[object]] = [
+        [one.event, one.network, one.layer, one.filter, one.chosen_area, one.area, one.p]
+        for one in sorted(result.detectors, key=lambda one: one.event)
+    ]
+    if best:
+        header = ["event", "network", "layer", "filter", "area, chosen on", "area, elsewhere", "p"]
+        typer.echo("\n" + table(header, best))
+    typer.echo(
+        f"\n{result.several} scenes of several sources; {result.timed} with a first event alone"
+    )
+
+
+@analysis(
+    "sonibook analyse explanations supervised --dataset esc50 --folds 5 --limit 40",
+    "sonibook analyse explanations supervised --probe --dataset esc10 --folds 5 --layers 4,8,11",
+    networks=Annotated[
+        str,
+        typer.Argument(
+            metavar="NETWORK",
+            help="Shipped name, .safetensors file, or with --probe 'random' or 'random:SEED'.",
+        ),
+    ],
+)
+def explanations(
+    asked: Asked,
+    probe: Probe = False,
+    probe_layer: ProbeLayer = 11,
+    layers: Layers = None,
+    steps: Annotated[int, typer.Option(min=1, help="Of integrated gradients.")] = 32,
+    level: Level = "peak",
+    residual: Residual = "as is",
+) -> None:
+    """Put gradients through the measures of sonifications.
+
+    Guided backpropagation, gradient x input and integrated gradients of each layer's most active
+    filter, as sounds: their coherence with the clip, and what the network misses when they are
+    subtracted. Needs Captum: pip install 'sonibook[explain]'.
+    """
+    from sonibook.analysis.explanation_comparison import compare_explanations
+    from sonibook.plots.explanations import explanations_figure
+
+    wanted = parse_layers(layers)
+    classifiers = asked.classifiers(probe, probe_layer)
+    ((name, classifier),) = classifiers.items()
+    result = compare_explanations(
+        classifier,
+        asked.data,
+        name=name,
+        layers=wanted,
+        steps=steps,
+        level=level,
+        residual=residual,
+        seed=asked.seed,
+        **asked.streaming,
+    )
+    header = ["layer", "method", "coherence", result.score, "drop", "- random phase", "p"]
+    typer.echo(table(header, _explanation_rows(result)))
+    asked.finish(result, explanations_figure)
+
+
+def _explanation_rows(result: ExplanationResult) -> list[list[object]]:
+    rows: list[list[object]] = []
+    for one in result.methods:
+        means = {(row.quantity, row.layer, row.condition): row.mean for row in one.ablation}
+        for layer, coherence in one.coherence.items():
+            rows.append(
+                [
+                    layer,
+                    one.method,
+                    coherence.mean,
+                    means.get(("score", layer, "sonification")),
+                    means.get(("drop", layer, "sonification")),
+                    means.get(("difference", layer, "random phase")),
+                    means.get(("p_holm", layer, "random phase")),
+                ]
+            )
+    return rows
+
+
+@analysis(
+    "sonibook analyse ways supervised --dataset soundscapes --limit 40",
+    "sonibook analyse ways supervised --dataset esc10 --folds 5 --layers 8 --out ways.json",
+)
+def ways(
+    asked: Asked,
+    layers: Layers = None,
+) -> None:
+    """Sonify a whole layer at once, and without switches, and compare with the paper's way.
+
+    By coherence with the input and likeness to the paper's way; where the clips are scenes with
+    known sources, by separation, too.
+    """
+    from sonibook.analysis.ways import ways as measure
+    from sonibook.plots.ways import ways_figure
+
+    result = measure(asked.modules, asked.data, layers=parse_layers(layers), **asked.streaming)
+    typer.echo(table(*_ways_table(result)))
+    asked.finish(result, ways_figure)
+
+
+def _ways_table(result: WaysResult) -> tuple[list[str], list[list[object]]]:
+    measures = list(result.ways[0].measures)
+    rows: list[list[object]] = [
+        [way.layer, way.network, way.start, way.unpooling]
+        + [way.measures[name].mean for name in measures]
+        for way in result.ways
+    ]
+    return ["layer", "network", "start", "unpooling", *measures], rows
