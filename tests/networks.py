@@ -24,6 +24,7 @@ from tqdm import tqdm
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AudioError, SonibookError, StackError
 from sonibook.files import atomic
+from sonibook.results import provenance
 
 TOLERANCE = 1e-9
 
@@ -356,7 +357,7 @@ def main() -> None:
     result = {
         "seed": options.seed, "networks": options.count, "taken": counts["taken"],
         "refused": counts["refused"], "without_a_live_map": counts["dead"],
-        "wrong": wrong, "worst_difference": worst,
+        "wrong": wrong, "worst_difference": worst, "provenance": provenance(),
     }  # fmt: skip
     with atomic(options.out) as temporary:
         temporary.write_text(json.dumps(result, indent=1) + "\n")
