@@ -14,18 +14,7 @@ _TITLE = "random weights"
 
 
 def is_baseline(name: str) -> bool:
-    """Whether a network is one that others are to be read against, by its name.
-
-    Parameters
-    ----------
-    name : str
-        ``random weights`` and what begins so: those that `with_random_weights` adds, and those
-        that whoever analyses gives beside them, such as another seed as ``random weights-1``.
-
-    Returns
-    -------
-    bool
-    """
+    """Whether a network is one that others are to be read against, by its name."""
     return name.startswith(_TITLE)
 
 

@@ -155,20 +155,7 @@ def scale(s: Sounds, x: Clips, level: Level) -> Sounds:
 
 
 def normalise(r: Sounds, residual: Residual) -> Sounds:
-    """A residual as the network is to hear it.
-
-    Parameters
-    ----------
-    r : Tensor, shape (..., time)
-    residual : {"as is", "unit peak"}
-        ``"as is"`` is what subtraction leaves, at any level (the paper says no more than that).
-        ``"unit peak"`` scales it as every input of the network was scaled in training, which
-        takes away what a change of level alone does. Silence stays silent.
-
-    Returns
-    -------
-    Tensor, shape (..., time)
-    """
+    """A residual as the network is to hear it."""
     if residual == "as is":
         return r
     peak = r.abs().amax(dim=-1, keepdim=True)

@@ -27,16 +27,6 @@ def areas(
 
     The probability that a clip with the class scores higher than one without it; ties count half
     (Mann and Whitney 1947).
-
-    Parameters
-    ----------
-    scores : ndarray, shape (clips, filters)
-    present : ndarray of bool, shape (clips, classes)
-
-    Returns
-    -------
-    ndarray, shape (filters, classes), in [0, 1]
-        NaN for a class that all clips have, or none.
     """
     ranks = rankdata(scores, axis=0)
     positives = present.sum(axis=0)

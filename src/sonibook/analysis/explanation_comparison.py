@@ -35,18 +35,7 @@ _LEAST_SAMPLES = 512
 
 
 class AgainstSonification(Record):
-    """A method beside sonification, by one measure in one layer, clip by clip.
-
-    Attributes
-    ----------
-    method : str
-    layer : int
-    measure : {"coherence", "drop"}
-    difference : Estimate
-        The method's minus the sonification's.
-    p, p_holm : float
-        Of a sign-flip test; adjusted by Holm's method for all methods, layers and both measures.
-    """
+    """A method beside sonification, by one measure in one layer, clip by clip."""
 
     method: Method
     layer: int
@@ -57,17 +46,7 @@ class AgainstSonification(Record):
 
 
 class Explained(Record):
-    """One method, layer by layer.
-
-    Attributes
-    ----------
-    method : str
-    coherence : dict of int to Estimate, in [0, 1]
-        Mean top-5 coherence of explanations with their clips, by layer.
-    ablation : tuple of Row
-        As of an `AblationResult`, of explanations in the sonification's place, which the condition
-        ``"sonification"`` is.
-    """
+    """One method, layer by layer."""
 
     method: Method
     coherence: dict[int, Estimate]
@@ -75,14 +54,7 @@ class Explained(Record):
 
 
 class ExplanationResult(Result):
-    """What `compare_explanations` found.
-
-    Attributes
-    ----------
-    score : {"accuracy", "mAP"}
-    methods : tuple of Explained
-    against_sonification : tuple of AgainstSonification
-    """
+    """What `compare_explanations` found."""
 
     analysis: Literal["explanations"] = "explanations"
     score: Literal["accuracy", "mAP"]
@@ -134,40 +106,7 @@ def compare_explanations(
     seed: int = 0,
     **streaming: Unpack[Streaming],
 ) -> ExplanationResult:
-    """Put several explanations of the same filters through the same measures.
-
-    Parameters
-    ----------
-    classifier : torch.nn.Module
-        As for `ablate`.
-    data : Dataset
-        Clips of fewer than 512 samples are skipped.
-    name : str
-        Of the classifier, in the result.
-    methods : sequence of str
-        Of `METHODS`; sonification is always among them.
-    layers : sequence of int, or None
-        None for all.
-    steps : int >= 1
-        Of integrated gradients.
-    level, residual : str
-        As for `ablate`. At the clip's peak, a sound of a few spikes has little power.
-    seed : int >= 0
-        Of everything random, with the clip's id.
-    **streaming
-        As for `stream`.
-
-    Returns
-    -------
-    ExplanationResult
-
-    Raises
-    ------
-    AnalysisError
-        As `ablate`, and if Captum is not installed.
-    LayerError, StackError
-        If the network has no such layer, or cannot be sonified.
-    """
+    """Put several explanations of the same filters through the same measures."""
     check_choices(
         *(("method", method, METHODS) for method in methods),
         ("level", level, LEVELS),

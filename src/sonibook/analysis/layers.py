@@ -236,23 +236,7 @@ def _leaving_out(data: Dataset, tested: Chunk, *, seed: int) -> _Right:
 
 
 def read_trained(path: str | Path) -> Row:
-    """What a training run, or one with several seeds, wrote as its ``metrics.json``.
-
-    Parameters
-    ----------
-    path : str or Path
-
-    Returns
-    -------
-    Row
-        Its network is what the run started from: a checkpoint, or ``"He weights"``. Of one run the
-        interval is Wilson's over clips, of several the t interval of their mean.
-
-    Raises
-    ------
-    AnalysisError
-        If there is no such file, or it holds no accuracy.
-    """
+    """What a training run, or one with several seeds, wrote as its ``metrics.json``."""
     try:
         content = read_json(path)
         encoder, clips = content["config"]["encoder"], content["test_clips"]

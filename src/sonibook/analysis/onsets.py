@@ -17,16 +17,6 @@ _THRESHOLD = 0.1
 def onsets(x: Float[Tensor, "rows time"], *, sample_rate: int | float) -> Float[Tensor, " rows"]:
     """When each of some sounds first reaches a tenth of its peak.
 
-    Parameters
-    ----------
-    x : Tensor, shape (rows, time)
-    sample_rate : float > 0, in Hz
-
-    Returns
-    -------
-    Tensor, shape (rows,), float64, in s
-        NaN for silence.
-
     Examples
     --------
     >>> onsets(torch.tensor([[0.0, 0.05, -0.4, 1.0]]), sample_rate=10.0).tolist()
@@ -45,23 +35,7 @@ def map_onsets(
     *,
     sample_rate: int | float,
 ) -> Float[Tensor, " rows"]:
-    """When each of some feature maps first reaches a tenth of what it reaches at most.
-
-    Parameters
-    ----------
-    maps : Tensor, shape (rows, steps)
-        Of the last of `blocks`, from the first sample on.
-    quiet : Tensor, shape (rows,)
-        What each filter's map is in silence, where its bias alone speaks.
-    blocks : sequence of Block
-        From the first to the maps' own.
-    sample_rate : float > 0, in Hz
-
-    Returns
-    -------
-    Tensor, shape (rows,), float64, in s
-        The middle of what that step hears. NaN for a map that is never above `quiet`.
-    """
+    """When each of some feature maps first reaches a tenth of what it reaches at most."""
     step = stride(blocks, len(blocks))
     middle = (receptive_field(blocks, len(blocks)) - 1) / 2 - padding_before(blocks, len(blocks))
     above = (maps - quiet[:, None]).clamp_min(0.0)

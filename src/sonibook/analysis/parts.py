@@ -41,14 +41,7 @@ class Chunk:
 
 
 class Tally:
-    """How many clips were measured, and how many skipped.
-
-    Attributes
-    ----------
-    clips : int
-    skipped : dict of str to int
-        By reason, in alphabetical order.
-    """
+    """How many clips were measured, and how many skipped."""
 
     def __init__(self) -> None:
         self.clips = 0
@@ -63,13 +56,7 @@ class Tally:
         }
 
     def check(self) -> None:
-        """See that there is something to report.
-
-        Raises
-        ------
-        AnalysisError
-            If not one clip was measured; it says why.
-        """
+        """See that there is something to report."""
         if not self.clips:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped.items())
             raise AnalysisError(
@@ -79,31 +66,13 @@ class Tally:
 
 @dataclass(frozen=True)
 class Parts:
-    """The chunks of one analysis of one data set; make it with `Parts.of`.
-
-    Attributes
-    ----------
-    folder : Path
-        Holds a file for each chunk that is done.
-    """
+    """The chunks of one analysis of one data set; make it with `Parts.of`."""
 
     folder: Path
 
     @classmethod
     def of(cls, parts: str | Path, key: list[Any], data: Dataset) -> Parts:
-        """Those below the folder `parts` that were measured with the same key on the same data.
-
-        Parameters
-        ----------
-        parts : str or Path
-        key : list
-            What the chunks depend on besides the data. Must be JSON.
-        data : Dataset
-
-        Returns
-        -------
-        Parts
-        """
+        """Those below the folder `parts` that were measured with the same key on the same data."""
         whole = [version("sonibook"), key, _traits(data)]
         text = json.dumps(whole, sort_keys=True, allow_nan=False)
         return cls(Path(parts) / hashlib.sha256(text.encode()).hexdigest()[:16])

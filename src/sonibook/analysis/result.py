@@ -94,20 +94,7 @@ class Estimate(Record):
 
 
 def estimates(values: Float[ndarray, "clips quantities"], *, seed: int = 0) -> list[Estimate]:
-    """The means of several quantities over the same clips, and their 95 % intervals.
-
-    Parameters
-    ----------
-    values : ndarray, shape (clips, quantities)
-        NaN where a quantity could not be measured, which is left out and counted.
-    seed : int >= 0
-        Of the bootstrap: see `sonibook.metrics.bootstrap_means`.
-
-    Returns
-    -------
-    list of Estimate
-        One a quantity.
-    """
+    """The means of several quantities over the same clips, and their 95 % intervals."""
     values = np.asarray(values, np.float64)
     counts = (~np.isnan(values)).sum(axis=0)
     low, high = bootstrap_means(values, seed=seed)
@@ -317,17 +304,7 @@ class ResultTable(Result):
 
 
 def fingerprint(network: nn.Module) -> str:
-    """What tells a network from others: a digest of its modules and weights.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-
-    Returns
-    -------
-    str
-        16 hexadecimal digits.
-    """
+    """What tells a network from others: a digest of its modules and weights."""
     digest = hashlib.sha256(repr(network).encode())
     for name, tensor in network.state_dict().items():
         digest.update(name.encode())
@@ -338,18 +315,6 @@ def fingerprint(network: nn.Module) -> str:
 def key_of(
     analysis: str, networks: Mapping[str, nn.Module], settings: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """The fields of a `Result` that are known before anything is measured: also a stream's key.
-
-    Parameters
-    ----------
-    analysis : str
-    networks : mapping from str to torch.nn.Module
-    settings : mapping from str to JSON
-
-    Returns
-    -------
-    dict
-        ``analysis``, ``networks`` (fingerprints by name) and ``settings``.
-    """
+    """The fields of a `Result` that are known before anything is measured: also a stream's key."""
     prints = {name: fingerprint(network) for name, network in networks.items()}
     return {"analysis": analysis, "networks": prints, "settings": dict(settings)}

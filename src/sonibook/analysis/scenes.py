@@ -15,12 +15,7 @@ from sonibook.errors import AnalysisError
 
 @dataclass(frozen=True)
 class SceneClip(Clip):
-    """A clip and its events, in the order of their onsets.
-
-    Attributes
-    ----------
-    events : tuple of Event
-    """
+    """A clip and its events, in the order of their onsets."""
 
     events: tuple[Event, ...]
 

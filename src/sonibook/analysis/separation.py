@@ -52,18 +52,7 @@ _ALONE = 0.5
 
 @dataclass(frozen=True)
 class Separation:
-    """The measure of `separation`, for `stream`, on clips that are scenes.
-
-    Attributes
-    ----------
-    networks : dict of str to torch.nn.Module
-    filters : int
-        How many of a layer's most active filters to sonify.
-    classes : int
-        Of the data set.
-    method : str
-        Of `sonibook.deconvnet.attributions`.
-    """
+    """The measure of `separation`, for `stream`, on clips that are scenes."""
 
     networks: dict[str, nn.Module]
     filters: int

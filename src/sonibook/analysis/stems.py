@@ -66,17 +66,6 @@ def projected_shares(
     could be told of several; it is dealt out by Löwdin's symmetric orthogonalisation: the stems
     are replaced by the orthogonal signals that are nearest to them, which favours none and
     depends on no order (R. Gibson 1962; J. Johnson 2000, "relative weights").
-
-    Parameters
-    ----------
-    s : Tensor, shape (sounds, time)
-    stems : Tensor, shape (events, time)
-
-    Returns
-    -------
-    Tensor, shape (sounds, events), float64, in [0, 1]
-        They add up to the share that the stems explain. 0 for a silent stem, NaN for a silent
-        sound.
     """
     s, stems = s.double(), stems.double()
     norms = stems.norm(dim=1, keepdim=True)
@@ -96,16 +85,6 @@ def spectral_shares(
 
     Power in frames of 32 ms is dealt out, point by point, in proportion to the stems' power there
     (as an ideal ratio mask does; stems that overlap in a point share it).
-
-    Parameters
-    ----------
-    s : Tensor, shape (sounds, time)
-    stems : Tensor, shape (events, time)
-
-    Returns
-    -------
-    Tensor, shape (sounds, events), float64, in [0, 1]
-        They add up to 1 but for what lies where every stem is silent. NaN for a silent sound.
     """
     powers = _power(stems)
     total = powers.sum(dim=0)

@@ -76,43 +76,6 @@ def stream(
 
     Clips that cannot be measured never reach the work: they are skipped and counted. Memory does
     not grow with the number of clips.
-
-    Parameters
-    ----------
-    work : callable
-        From clips to arrays with a row for each. With several processes, it and `data` must be
-        picklable. `SonibookWarning` is silenced in it: what it would say belongs in the arrays.
-    data : Dataset
-    key : dict
-        What the arrays depend on besides the data: name of the analysis, settings, fingerprints
-        of the networks. Must be JSON.
-    parts : str or Path, or None
-        Folder that keeps each chunk as soon as it is measured, so that what was interrupted goes
-        on where it stood. Chunks of another `key` or other data are kept apart in it and never
-        mixed up. Remove it when the result is written.
-    chunk : int >= 1
-        Clips that are handed over together.
-    processes : int >= 1, or None
-        None takes as many as there are processors.
-    limit : int >= 1, or None
-        Measure only so many clips, evenly spaced over the data set.
-    least_samples : int >= 1
-        Shorter clips are skipped.
-    description : str
-        Stands before the progress bar, which a terminal shows.
-
-    Yields
-    ------
-    Chunk
-        In the order of the data set.
-
-    Raises
-    ------
-    AnalysisError
-        If an argument is out of range, or a process dies; what was measured is kept in `parts`.
-    AudioError
-        If a clip's file has vanished, or no clip of a chunk can be read, of four or more: then a
-        disk has gone rather than a file.
     """
     from tqdm.auto import tqdm
 

@@ -20,29 +20,7 @@ _AHEAD = 2
 
 
 def in_order(function: Callable[..., Any], calls: Sequence[tuple], workers: int) -> Iterator[Any]:
-    """``function(*call)`` for each of `calls`, a few ahead of the one that is asked for.
-
-    Parameters
-    ----------
-    function : callable
-        Picklable, if there are several workers. Each process gets it once.
-    calls : sequence of tuple
-        The arguments of each call.
-    workers : int >= 1
-        Processes; 1 computes in this one.
-
-    Yields
-    ------
-    object
-        What the calls gave, in their order.
-
-    Raises
-    ------
-    concurrent.futures.process.BrokenProcessPool
-        If a process dies.
-    Exception
-        What a call raises. Calls that have begun are finished first; Ctrl-C does the same.
-    """
+    """``function(*call)`` for each of `calls`, a few ahead of the one that is asked for."""
     if workers == 1:
         yield from (function(*call) for call in calls)
         return

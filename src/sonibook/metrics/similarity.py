@@ -36,16 +36,6 @@ def rank_correlation(
 ) -> Float[Tensor, "*pairs"]:
     """Spearman's rank correlation of magnitudes, sample by sample (Adebayo et al. 2018).
 
-    Parameters
-    ----------
-    x, y : Tensor, shapes (..., time)
-        Pairs of sounds; one may stand against many (their shapes are broadcast).
-
-    Returns
-    -------
-    Tensor, shape (...), float64, in [-1, 1]
-        Equal magnitudes share their mean rank. NaN where one of the two is silent.
-
     Examples
     --------
     >>> x = torch.tensor([0.1, -0.3, 0.2, 0.0])
@@ -107,19 +97,7 @@ def _mel_bands(sample_rate: float) -> Tensor:
 def log_spectral_distance(
     x: Float[Tensor, "*first time"], y: Float[Tensor, "*second time"]
 ) -> Float[Tensor, "*pairs"]:
-    """By how many decibels two sounds differ in a mel band, as a listener would judge.
-
-    Parameters
-    ----------
-    x, y : Tensor, shapes (..., time)
-        As for `rank_correlation`.
-
-    Returns
-    -------
-    Tensor, shape (...), in dB, >= 0
-        Root mean square over bands, mean over frames; sounds are brought to one mean power first.
-        NaN where one of the two is silent.
-    """
+    """By how many decibels two sounds differ in a mel band, as a listener would judge."""
     difference = mel_levels(x) - mel_levels(y)
     return difference.square().mean(dim=-2).sqrt().mean(dim=-1)
 
@@ -149,16 +127,6 @@ def structural_similarity(
 
     Means, variances and covariance over windows of 7 bands by 7 frames, with the article's
     constants for a range of 60 dB.
-
-    Parameters
-    ----------
-    x, y : Tensor, shapes (..., time)
-        As for `rank_correlation`; at least 768 samples.
-
-    Returns
-    -------
-    Tensor, shape (...), in [-1, 1]
-        Mean over all windows. NaN where one of the two is silent.
     """
     a, b = torch.broadcast_tensors(mel_levels(x).double(), mel_levels(y).double())
 

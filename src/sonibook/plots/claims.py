@@ -75,17 +75,7 @@ def claims_table(judged: Sequence[Judged]) -> ClaimsTable:
 
 
 def measured_in_words(one: Judged) -> str:
-    """A claim's first effect that was measured, with its interval, and how many tests passed.
-
-    Parameters
-    ----------
-    one : Judged
-
-    Returns
-    -------
-    str
-        Empty where nothing was measured.
-    """
+    """A claim's first effect that was measured, with its interval, and how many tests passed."""
     known = [test for test in one.tests if test.measure is not None]
     if not known:
         return ""
@@ -95,17 +85,7 @@ def measured_in_words(one: Judged) -> str:
 
 
 def number_in_words(test: Test) -> str:
-    """A test's number with its interval, unit and count.
-
-    Parameters
-    ----------
-    test : Test
-
-    Returns
-    -------
-    str
-        Such as "+12 Hz [8.1, 16], n = 400"; "not measured yet" where it was not.
-    """
+    """A test's number with its interval, unit and count."""
     found = test.measure
     if found is None:
         return "not measured yet"

@@ -8,16 +8,7 @@ from sonibook.plots.style import GREY, Picture, look, new_figure, picture
 
 
 def explanations_figure(result: ExplanationResult) -> Picture:
-    """Draw the coherence of each method's explanations, and the drop that their removal makes.
-
-    Parameters
-    ----------
-    result : ExplanationResult
-
-    Returns
-    -------
-    Picture
-    """
+    """Draw the coherence of each method's explanations, and the drop that their removal makes."""
     with look():
         figure = new_figure(10.0, 3.8)
         left, right = figure.subplots(1, 2)

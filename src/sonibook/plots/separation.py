@@ -11,16 +11,7 @@ from sonibook.plots.style import Picture, look, new_figure, picture
 
 
 def separation_figure(result: SeparationResult) -> Picture:
-    """Draw separation, detection and timing, layer by layer, a curve for each network.
-
-    Parameters
-    ----------
-    result : SeparationResult
-
-    Returns
-    -------
-    Picture
-    """
+    """Draw separation, detection and timing, layer by layer, a curve for each network."""
     networks = {
         name: [row for row in result.layers if row.network == name] for name in result.networks
     }

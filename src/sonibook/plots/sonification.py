@@ -114,23 +114,7 @@ def coherence_walk(
     nperseg: int = 256,
     sample_rate: int = SAMPLE_RATE,
 ) -> Complex[ndarray, " points"]:
-    """The running sum of the segments' cross-spectra at one frequency.
-
-    Parameters
-    ----------
-    x, y : ndarray or Tensor, shapes (time,)
-    frequency : float, in Hz
-        The nearest bin is taken.
-    nperseg : int, in samples
-        Length of a segment; neighbours share half.
-    sample_rate : int > 0, in Hz
-
-    Returns
-    -------
-    ndarray, shape (segments + 1,)
-        From 0. The last point's squared distance from 0 is the coherence. NaN after the start
-        where a signal has no power at that frequency.
-    """
+    """The running sum of the segments' cross-spectra at one frequency."""
     bin_number = round(frequency * nperseg / sample_rate)
     window = signal.get_window("hann", nperseg)
 

@@ -44,19 +44,7 @@ def peak_of(*sounds: Sound) -> float:
 
 
 def power_spectrogram(x: Sound, *, frame: int = _FRAME, hop: int = HOP) -> Power:
-    """Power in short overlapping frames (Hann window).
-
-    Parameters
-    ----------
-    x : ndarray or Tensor, shape (time,)
-    frame, hop : int > 0, in samples
-        Length of a frame, and from one to the next.
-
-    Returns
-    -------
-    ndarray, shape (frame // 2 + 1, time // hop + 1), >= 0
-        Frame t is centred at sample ``t * hop``; beyond its ends the sound is taken as silent.
-    """
+    """Power in short overlapping frames (Hann window)."""
     frames = torch.stft(
         torch.from_numpy(as_waveform(x)),
         frame,

@@ -57,36 +57,7 @@ class Batch:
 
 
 class Shares:
-    """Which clips are in which batch, and which of them this process sees.
-
-    Parameters
-    ----------
-    data : Dataset
-    seed : int >= 0
-    batch_size : int >= 1
-        Clips of a whole batch. The last, smaller batch of an epoch is left out, so that all have
-        one shape.
-    shuffle_labels : bool
-        Deal the labels out among the clips at random, once.
-    rank, processes : int
-        Which process this is, of how many.
-    stretch : int >= 1
-        Clips that must not be divided among processes.
-
-    Attributes
-    ----------
-    own : ndarray of int
-        This process's places in a whole batch.
-    label_of : ndarray of int, shape (clips,)
-        The clip whose labels each clip has.
-
-    Raises
-    ------
-    DatasetError
-        If the data set is smaller than one batch.
-    ConfigError
-        If the batch cannot be divided among the processes.
-    """
+    """Which clips are in which batch, and which of them this process sees."""
 
     def __init__(
         self,

@@ -176,17 +176,6 @@ class Xla(Runtime):
     Tested with torch-xla 2.9 on its CPU backend, with one device and with two virtual ones
     (``CPU_NUM_DEVICES=2``). On TPUs it is meant for one host and all of its chips; that could not
     be tried. Several hosts would need each to read its own share of a batch, and are refused.
-
-    Parameters
-    ----------
-    precision : {"float32", "bfloat16"}
-        Of matrix products. For float32 a TPU is told not to round them to bfloat16, as it would
-        by default.
-
-    Raises
-    ------
-    ConfigError
-        If torch-xla cannot be imported, or there are several processes.
     """
 
     def __init__(self, *, precision: str = "float32") -> None:

@@ -24,15 +24,7 @@ _WIDTH = 0.25
 
 @dataclass(frozen=True, eq=False)
 class Experiment:
-    """A configuration's data and untrained encoder.
-
-    Attributes
-    ----------
-    config : TrainConfig
-    train_data, test_data : Dataset
-    encoder : CNN12
-        As it is before the first step.
-    """
+    """A configuration's data and untrained encoder."""
 
     config: TrainConfig
     train_data: Dataset
@@ -92,30 +84,7 @@ class Experiment:
 def prepare(
     config: TrainConfig, *, data_root: str | Path | None = None, start: str | Path | None = None
 ) -> Experiment:
-    """Open what a configuration names.
-
-    Parameters
-    ----------
-    config : TrainConfig
-    data_root : str or Path or None
-        Where the data set lies.
-    start : str or Path or None
-        The checkpoint to start from, where `config.encoder.start` names another configuration.
-
-    Returns
-    -------
-    Experiment
-
-    Raises
-    ------
-    ConfigError
-        If an option of the data set is impossible, or its two parts do not fit the objective or
-        each other.
-    DatasetError
-        From the data set.
-    CheckpointError
-        If the encoder to start from cannot be loaded.
-    """
+    """Open what a configuration names."""
     train_data = _open_training(config, data_root)
     test_data = _open(config.data.name, "test", config.data.test, data_root)
     if train_data.classes != test_data.classes:
@@ -173,13 +142,7 @@ def starting_encoder(config: TrainConfig, start: str | Path | None = None) -> CN
 
 
 def check_size(asked: EncoderConfig, start: str | Path, *, width: float, depth: int) -> None:
-    """See that what a run starts from, of that width and depth, is what it asks for.
-
-    Raises
-    ------
-    ConfigError
-        If it has another width, or fewer blocks.
-    """
+    """See that what a run starts from, of that width and depth, is what it asks for."""
     if asked.width is not None and asked.width != width:
         raise ConfigError(
             f"encoder.width: {start} has the width {width:g}, not {asked.width:g}: give that, or "

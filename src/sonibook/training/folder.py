@@ -31,32 +31,7 @@ _POSITION = ("step", "seconds", "losses", "log", "epochs", "extended", "unreadab
 
 
 class RunFolder:
-    """The folder of one run; making it sees that the folder is free, or holds this very run.
-
-    Parameters
-    ----------
-    path : str or Path
-    config : TrainConfig
-    start : str or Path or None
-        The checkpoint that the run starts from.
-
-    Attributes
-    ----------
-    extends : int or None
-        The epochs of the finished run that this one extends.
-    started_from : dict or None
-        What is written down of `start`: its file's name, a digest of its weights, and what its card
-        says of its configuration and of its own start. None for a run that starts from nothing,
-        and where nobody knows, since the run began before it was written down.
-
-    Raises
-    ------
-    ConfigError
-        If it holds another run, or one that started from other weights. A finished run of the same
-        configuration but for fewer epochs is taken to be extended, with a `SonibookWarning`.
-    CheckpointError
-        If there is no such checkpoint.
-    """
+    """The folder of one run; making it sees that the folder is free, or holds this very run."""
 
     def __init__(
         self, path: str | Path, config: TrainConfig, *, start: str | Path | None = None
@@ -161,13 +136,7 @@ def save_state(
 def load_state(
     path: str | Path, network: nn.Module, optimiser: torch.optim.Optimizer
 ) -> dict[str, Any]:
-    """Put a run back where `save_state` left it; returns the position.
-
-    Raises
-    ------
-    CheckpointError
-        If the file is damaged, or of another network.
-    """
+    """Put a run back where `save_state` left it; returns the position."""
     try:
         with safe_open(path, framework="pt") as file:
             position = json.loads(file.metadata()["position"])

@@ -99,28 +99,7 @@ class _Together:
 def open_loggers(
     folder: str | Path, config: TrainConfig, *, columns: Sequence[str], before: Sequence[Values]
 ) -> Iterator[Logger]:
-    """All loggers of a run, as one.
-
-    Parameters
-    ----------
-    folder : str or Path
-        The run's.
-    config : TrainConfig
-    columns : sequence of str
-        All that is ever measured.
-    before : sequence of mapping
-        What was measured in the epochs that are done, from the first.
-
-    Yields
-    ------
-    Logger
-        Closed when the block ends, however it ends.
-
-    Raises
-    ------
-    ConfigError
-        If an extra is not installed, or a dashboard cannot be reached.
-    """
+    """All loggers of a run, as one."""
     check_loggers(config.log.to)
     with ExitStack() as stack:
         loggers: list[Logger] = [FileLogger(Path(folder), columns, before)]
@@ -296,21 +275,6 @@ def sample_sounds(
     """What a network sounds like while it trains, as on the paper's dashboards (section 3.3).
 
     Each layer's most active filter on some clips, sonified, after the clips themselves.
-
-    Parameters
-    ----------
-    network : CNN12 or Classifier
-        On the CPU, in `eval` mode.
-    data : Dataset
-    clips : int >= 1
-        Spread evenly over the data set; those that cannot be read are left out.
-    layers : tuple of int
-        Those that the network does not have are left out.
-
-    Returns
-    -------
-    list of Sounds
-        ``input``, ``layer-3`` and so on; one sound a clip, named by the clip's id.
     """
     encoder = network.encoder if isinstance(network, Classifier) else network
     chosen = np.unique(np.linspace(0, len(data) - 1, clips).round().astype(int))

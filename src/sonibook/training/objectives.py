@@ -34,18 +34,7 @@ def cross_entropy(logits: Logits, targets: Targets) -> Float[Tensor, ""]:
 
 
 def binary_cross_entropy(logits: Logits, targets: Targets) -> Float[Tensor, ""]:
-    """Binary cross-entropy of every class by itself, in nats (paper, appendix A.3: multilabel).
-
-    Parameters
-    ----------
-    logits, targets : Tensor, shape (batch, classes)
-        Targets in [0, 1].
-
-    Returns
-    -------
-    Tensor, shape ()
-        Mean over batch and classes.
-    """
+    """Binary cross-entropy of every class by itself, in nats (paper, appendix A.3: multilabel)."""
     return F.binary_cross_entropy_with_logits(logits, targets)
 
 

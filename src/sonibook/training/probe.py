@@ -217,26 +217,6 @@ def multilabel_probe(
 
     A logistic regression for each class on standardised features, all of one regularisation, the
     one with the highest mean average precision in a cross-validation within the training part.
-
-    Parameters
-    ----------
-    features : ndarray, shape (clips, channels)
-    targets : ndarray, shape (clips, classes), of 0 and 1
-    test_features : ndarray, shape (tested, channels)
-    groups, seed
-        As for `linear_probe`.
-
-    Returns
-    -------
-    scores : ndarray, shape (tested, classes)
-        Logits; the same for all clips for a class that no training clip has, or each.
-    settings : dict
-        ``strength`` (scikit-learn's C), and the ``folds`` of the cross-validation.
-
-    Raises
-    ------
-    DatasetError
-        If there are too few clips, or groups, to cross-validate.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import GridSearchCV, GroupKFold, KFold

@@ -272,26 +272,6 @@ def train_seeds(
     """Make a run with several seeds, and say how its metrics spread.
 
     Every one starts from the same checkpoint, where it starts from one.
-
-    Parameters
-    ----------
-    run : Run
-        In its folder, each gets one of its own, such as ``seed-0``. ``metrics.json`` has each
-        metric's values, their mean and its 95 % interval over runs.
-    seeds : sequence of int
-        At least two, all different.
-    data_root, retrain_start
-        As for `Run.train`.
-
-    Returns
-    -------
-    dict
-        What ``metrics.json`` holds, without its provenance.
-
-    Raises
-    ------
-    ConfigError
-        If there are too few seeds, or as `Run.train`.
     """
     if len(set(seeds)) != len(seeds) or len(seeds) < 2:
         raise ConfigError(f"The seeds {list(seeds)} give no interval: name two or more, once each.")

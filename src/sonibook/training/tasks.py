@@ -97,15 +97,7 @@ def measures_of(data: Dataset) -> tuple[str, ...]:
 
 
 class Supervised(Task):
-    """A classifier, trained whole (the paper's "full").
-
-    Parameters
-    ----------
-    config : TrainConfig
-    network : Classifier
-    batches : CropBatches
-    test_data : Dataset
-    """
+    """A classifier, trained whole (the paper's "full")."""
 
     network: Classifier
 
@@ -133,16 +125,7 @@ class Supervised(Task):
 
 
 class FcOnly(Task):
-    """A linear classifier on a frozen encoder's features (the paper's "fc-only").
-
-    Parameters
-    ----------
-    config : TrainConfig
-    encoder : CNN12
-    batches : FeatureBatches
-        Of that encoder.
-    test_data : Dataset
-    """
+    """A linear classifier on a frozen encoder's features (the paper's "fc-only")."""
 
     network: nn.Linear
     batches: FeatureBatches
@@ -231,15 +214,7 @@ class ContrastiveNetwork(nn.Module):
 
 
 class Contrastive(Task):
-    """An encoder that learns to know two stretches of one clip among all others.
-
-    Parameters
-    ----------
-    config : TrainConfig
-    network : ContrastiveNetwork
-    batches, test_batches : CropBatches
-        Of two views.
-    """
+    """An encoder that learns to know two stretches of one clip among all others."""
 
     network: ContrastiveNetwork
     measures = ("loss", "retrieval")
