@@ -13,7 +13,7 @@ from pathlib import Path
 
 from sonibook.errors import SonibookError
 from sonibook.replication.judge import write_claims
-from sonibook.replication.tables import TABLES
+from sonibook.replication.questions import TABLES
 from sonibook.training.config import PRECISIONS
 from sonibook.training.loop import keep_memory
 from tools import results_figures, results_search, results_tables

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from sonibook.model.checkpoint import read_card
 from sonibook.replication.encoders import RANDOM_SEEDS, Pretrained
-from sonibook.replication.tables import TABLES, TableSpec, assemble
+from sonibook.replication.questions import TABLES, TableSpec
+from sonibook.replication.tables import assemble
 from sonibook.replication.trials import (
     Question,
     Trial,

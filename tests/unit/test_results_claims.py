@@ -25,7 +25,7 @@ from sonibook.replication.measures import (
     over_seeds,
     size,
 )
-from sonibook.replication.tables import TABLES
+from sonibook.replication.questions import TABLES
 from sonibook.replication.verdict import Test, judge
 
 

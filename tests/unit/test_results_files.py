@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from sonibook.replication.judge import claims_content
-from sonibook.replication.tables import TABLES, assemble
+from sonibook.replication.questions import TABLES
+from sonibook.replication.tables import assemble
 from sonibook.replication.trials import TrialFile
 from sonibook.results import provenance
 

@@ -7,7 +7,7 @@ when it is made and when it is read: no NaN, nothing missing, nothing unknown.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -112,6 +112,13 @@ def estimates(values: Float[ndarray, "clips quantities"], *, seed: int = 0) -> l
 def estimate(values: Float[ndarray, " clips"], *, seed: int = 0) -> Estimate:
     """The mean of one quantity over clips: see `estimates`."""
     return estimates(np.asarray(values, np.float64)[:, None], seed=seed)[0]
+
+
+def named_estimates(
+    names: Sequence[str], values: Float[ndarray, "clips names"], *, seed: int = 0
+) -> dict[str, Estimate]:
+    """As `estimates`, by name."""
+    return dict(zip(names, estimates(values, seed=seed), strict=True))
 
 
 class Row(Estimate):

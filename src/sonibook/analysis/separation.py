@@ -23,11 +23,10 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
-from sonibook.analysis.baselines import is_baseline, with_random_weights
 from sonibook.analysis.detectors import Chosen, choose
-from sonibook.analysis.estimates import estimates
+from sonibook.analysis.networks import with_random_weights
 from sonibook.analysis.onsets import map_onsets, onsets
-from sonibook.analysis.result import Estimate, Measured, estimate, key_of
+from sonibook.analysis.result import Estimate, Measured, estimate, key_of, named_estimates
 from sonibook.analysis.scenes import SceneClip, SceneClips
 from sonibook.analysis.separation_result import (
     LAGS,
@@ -187,7 +186,9 @@ def separation(
     """
     if filters < 1:
         raise AnalysisError(f"filters {filters} is impossible: choose 1 or more.")
-    everything = with_random_weights(networks, seed=seed)
+    every = with_random_weights(networks, seed=seed)
+    everything = {network.name: network.module for network in every}
+    baselines = {network.name for network in every if network.baseline}
     counts = {
         name: [block.conv.out_channels for block in blocks_of(network)]
         for name, network in everything.items()
@@ -217,15 +218,15 @@ def separation(
             layers.append(
                 LayerSeparation(
                     network=name,
-                    baseline=is_baseline(name),
+                    baseline=name in baselines,
                     layer=row + 1,
-                    held=estimates(HOLDINGS, held[:, row]),
+                    held=named_estimates(HOLDINGS, held[:, row]),
                     lead_of_first=_lead(reference, held, row),
-                    lag=estimates(LAGS, lags[:, row]),
+                    lag=named_estimates(LAGS, lags[:, row]),
                     detection=_detection(found),
                 )
             )
-    mixtures = estimates(HOLDINGS, arrays["mixture"])
+    mixtures = named_estimates(HOLDINGS, arrays["mixture"])
     return SeparationResult(
         data=Measured.of(scenes, clips=len(whole.clip_ids), skipped=whole.skipped),
         several=int((arrays["stems"] > 1).sum()),

@@ -17,8 +17,7 @@ import torch
 from numpy import ndarray
 from torch import Tensor, nn
 
-from sonibook.analysis.estimates import estimates
-from sonibook.analysis.result import Estimate, Measured, Record, Result, key_of
+from sonibook.analysis.result import Estimate, Measured, Record, Result, key_of, named_estimates
 from sonibook.analysis.scenes import SceneClip, SceneClips
 from sonibook.analysis.stems import HOLDINGS, holdings
 from sonibook.analysis.stream import Streaming, gather, stream
@@ -193,8 +192,8 @@ def ways(
                     layer=layer,
                     start=start,
                     unpooling=unpooling,
-                    measures=estimates(names, values[:, row, column, place]),
-                    beyond_paper=estimates(names, values[:, row, column, place] - paper),
+                    measures=named_estimates(names, values[:, row, column, place]),
+                    beyond_paper=named_estimates(names, values[:, row, column, place] - paper),
                 )
                 for place, unpooling in enumerate(UNPOOLING)
             ]

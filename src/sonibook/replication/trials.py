@@ -303,8 +303,8 @@ def run_trials(
     for part in question.parts:
         parts = [f"data.train={json.dumps(part.train)}", f"data.test={json.dumps(part.test)}"]
         whole = (f"seed={own_seed}", *parts, *changes)
-        if start is not None:
-            whole = (*whole, f"encoder.start={start}", f"encoder.width={_width(encoder)}")
+        if encoder is not None and start is not None:
+            whole = (*whole, f"encoder.start={start}", f"encoder.width={encoder.width:g}")
         experiment = load_config(config, changes=whole)
         # What was trained in one precision is not trained again in the other.
         keys = {precision: _run_key(print_of, experiment, precision) for precision in PRECISIONS}
@@ -376,10 +376,6 @@ def _startable(encoder: Pretrained, runs: Path) -> str:
     return path.as_posix()
 
 
-def _width(encoder: Pretrained | None) -> str:
-    return "null" if encoder is None else f"{encoder.width:g}"
-
-
 def _metrics(
     scores: Float[ndarray, "clips classes"], targets: Float[ndarray, "clips classes"], single: bool
 ) -> dict[str, float]:
@@ -393,7 +389,7 @@ def _metrics(
 
 
 def _bits(right: ndarray) -> str:
-    return "".join("1" if one else "0" for one in right)
+    return "".join(right.astype(int).astype(str))
 
 
 def _digest(*parts: Any) -> str:
