@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import average_precision_score
 from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
@@ -18,7 +19,7 @@ from sonibook.analysis.layers import LayerResult, layer_importances, read_traine
 from sonibook.analysis.result import Row
 from sonibook.audio import write_wav
 from sonibook.cli import main
-from sonibook.datasets import open_dataset
+from sonibook.datasets import Soundscapes, open_dataset
 from sonibook.datasets.base import Clip, Dataset, Entry, FileDataset
 from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError, DatasetError
@@ -27,7 +28,13 @@ from sonibook.model.checkpoint import save_checkpoint
 from sonibook.model.encoder import CNN12
 from sonibook.plots.features import layers_figure
 from sonibook.results import write_result
-from sonibook.training.probe import STRENGTHS, linear_probe, mean_features, probed
+from sonibook.training.probe import (
+    STRENGTHS,
+    linear_probe,
+    mean_features,
+    multilabel_probe,
+    probed,
+)
 
 CLASSES = ("low", "middle", "high")
 
@@ -163,8 +170,8 @@ def test_what_is_refused(grouped):
     with pytest.raises(AnalysisError, match="no groups to leave out"):
         layer_importances(network, Tones("test"))
     scenes = open_dataset("soundscapes", size=2)
-    with pytest.raises(AnalysisError, match="is multi-label"):
-        layer_importances(network, scenes)
+    with pytest.raises(AnalysisError, match="fitted to one cannot score the other"):
+        layer_importances(network, scenes, training=Tones("train"))
     with pytest.raises(AnalysisError, match="choose 1 or more"):
         layer_importances(network, grouped, limit=0)
 
@@ -278,3 +285,35 @@ def test_a_probe_must_see_every_class():
     training.heard = 3
     with pytest.raises(DatasetError, match="no clip of 'unheard'"):
         probed(CNN12(width=1 / 16, depth=2, seed=0).eval(), training, layer=2)
+
+
+def test_layers_of_several_labels_are_scored_by_mean_average_precision():
+    def part(split, size):
+        return Soundscapes(split=split, size=size, duration=0.8, events=(1, 3), seed=2)
+
+    network, training, data = own_network()[:6], part("train", 24), part("test", 12)
+    result = layer_importances({"mine": network}, data, training=training)
+    row = result.row("mAP", network="mine", layer=2, condition="probe")
+
+    def features(part):
+        with torch.no_grad():
+            maps = [FeatureMaps(network, clip.waveform).maps[1][0].mean(dim=1) for clip in part]
+        return torch.stack(maps).numpy()
+
+    def targets(part):
+        return np.array([[number in clip.labels for number in range(26)] for clip in part], float)
+
+    scores, _ = multilabel_probe(features(training), targets(training), features(data))
+    truth = targets(data)
+    heard = truth.any(axis=0)
+    expected = average_precision_score(truth[:, heard], scores[:, heard], average="macro")
+    assert row.mean == pytest.approx(expected, abs=1e-6)
+    assert row.low < row.high
+    above = result.row("above random", network="mine", layer=2)
+    other = result.row("mAP", network="random weights", layer=2, condition="probe")
+    assert above.mean == pytest.approx(row.mean - other.mean)
+    chance = result.row("mAP", condition="chance")
+    assert chance.mean == pytest.approx(truth[:, heard].mean())
+    assert layers_figure(result).alt.startswith("MAP of linear probes")
+    with pytest.raises(AnalysisError, match="no groups to leave out"):
+        layer_importances({"mine": network}, data)

@@ -14,7 +14,7 @@ from typing import Any, Literal, Unpack
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import nn
 from tqdm.auto import tqdm
@@ -27,11 +27,20 @@ from sonibook.analysis.stream import Streaming
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError
-from sonibook.metrics import runs_interval, wilson_interval
+from sonibook.metrics import (
+    bootstrap_interval,
+    mean_average_precision,
+    runs_interval,
+    wilson_interval,
+)
 from sonibook.model.stack import blocks_of
-from sonibook.training.probe import groups_of, linear_probe
+from sonibook.training.probe import groups_of, linear_probe, multilabel_probe
 from sonibook.untrusted import read_json
 
+#: From the features' name to the scores of a probe on them.
+_Scores = Callable[[str], Float[ndarray, "clips classes"]]
+#: Redrawn data sets of a mean average precision, which takes its time.
+_REPEATS = 200
 #: From the features' name to which clips a probe on them names rightly.
 _Right = Callable[[str], Bool[ndarray, " clips"]]
 
@@ -42,7 +51,9 @@ class LayerResult(ResultTable):
     Its quantity is ``accuracy``, in [0, 1]: under the condition ``probe``, of linear probes, with
     Wilson's interval; under ``trained whole``, of networks of that depth, whose name says what they
     started from; and of no network, under ``chance``. ``above random`` is how much more often a
-    probe is right than the one on the same layer with random weights, clip by clip. The setting
+    probe is right than the one on the same layer with random weights, clip by clip. Of clips with
+    any number of labels ``mAP`` stands in the place of ``accuracy``, with bootstrap intervals, and
+    its ``chance`` is the mean share of clips that have a class. The setting
     ``trained_on`` is the split that probes were fitted to, or says that each group was left out.
     """
 
@@ -58,14 +69,14 @@ def layer_importances(
     seed: int = 0,
     **streaming: Unpack[Streaming],
 ) -> LayerResult:
-    """Fit a linear probe on every layer of every network, and count what it names rightly.
+    """Fit a linear probe on every layer of every network, and score what it says of each clip.
 
     Parameters
     ----------
     networks : mapping from str to torch.nn.Module, or sequence of Network
         In `eval` mode.
     data : Dataset
-        Single-label: the clips to name.
+        The clips to name; with one label each, or any number.
     training : Dataset or None
         What probes are fitted to. None leaves out each group of `data` in turn (of ESC-50 the
         fold, of FSDD the speaker), and names its clips by a probe fitted to the others.
@@ -84,15 +95,17 @@ def layer_importances(
     Raises
     ------
     AnalysisError
-        If the data is not single-label, the classes differ, or there is but one group; and as
-        `stream`.
+        If the classes or tasks differ, or there is but one group; and as `stream`.
     DatasetError
-        As `linear_probe`.
+        As `linear_probe` and `multilabel_probe`.
     StackError
         If a network cannot be inverted.
     """
-    if data.task != "single-label":
-        raise AnalysisError(f"{data.name} is {data.task}: a linear probe needs one label a clip.")
+    if training is not None and training.task != data.task:
+        raise AnalysisError(
+            f"{training.name} is {training.task} and {data.name} is {data.task}: a probe fitted to "
+            "one cannot score the other."
+        )
     if training is not None and training.classes != data.classes:
         raise AnalysisError(
             f"{training.name} and {data.name} have different classes: probes fitted to one cannot "
@@ -106,10 +119,16 @@ def layer_importances(
         return measure_clips("layers", _mean_maps, every, part, settings=settings, **streaming)
 
     tested, fields = features(data)
+    seen = None if training is None else features(training)[0]
+    if data.task == "multi-label":
+        targets = _targets(data, tested)
+        scores = _scores(data, tested, targets, training, seen, seed=seed)
+        rows = tuple(_precisions(every, scores, targets, seed=seed))
+        return LayerResult(**fields, rows=(*rows, *trained))
     right = (
         _leaving_out(data, tested, seed=seed)
-        if training is None
-        else _fitted_to(training, features(training)[0], data, tested, seed=seed)
+        if training is None or seen is None
+        else _fitted_to(training, seen, data, tested, seed=seed)
     )
     chance = Row(
         quantity="accuracy",
@@ -170,6 +189,95 @@ def _probed(networks: Sequence[Network], right: _Right, *, seed: int) -> Iterato
             yield Row(
                 **network.identity, layer=layer, quantity="above random", **above.model_dump()
             )
+
+
+def _precisions(
+    networks: Sequence[Network],
+    scores: _Scores,
+    targets: Float[ndarray, "clips classes"],
+    *,
+    seed: int,
+) -> Iterator[Row]:
+    """The rows of probes of several labels, by mean average precision."""
+    found = {
+        network.name: [
+            scores(json.dumps([network.name, f"layer {layer}", ""]))
+            for layer in range(1, len(blocks_of(network.module)) + 1)
+        ]
+        for network in networks
+    }
+
+    def row(
+        quantity: str, fields: dict[str, Any], statistic: Callable[..., float], *of: ndarray
+    ) -> Row:
+        low, high = bootstrap_interval(*of, statistic=statistic, repeats=_REPEATS, seed=seed)
+        mean, clips = statistic(*of), len(targets)
+        return Row(quantity=quantity, mean=mean, low=low, high=high, clips=clips, **fields)
+
+    for network in networks:
+        for layer, own in enumerate(found[network.name], start=1):
+            fields = {**network.identity, "layer": layer, "condition": "probe"}
+            yield row("mAP", fields, mean_average_precision, own, targets)
+    for network in networks:
+        if not network.baseline:
+            pairs = zip(found[network.name], found[_twin(network, networks)], strict=True)
+            for layer, (own, by_random) in enumerate(pairs, start=1):
+                fields = {**network.identity, "layer": layer}
+                yield row("above random", fields, _precision_gain, own, by_random, targets)
+    chance = float(targets[:, targets.any(axis=0)].mean())
+    yield Row(quantity="mAP", condition="chance", mean=chance, low=None, high=None,
+              clips=len(targets))  # fmt: skip
+
+
+def _precision_gain(own: ndarray, other: ndarray, targets: ndarray) -> float:
+    return mean_average_precision(own, targets) - mean_average_precision(other, targets)
+
+
+def _scores(
+    data: Dataset,
+    tested: Chunk,
+    targets: Float[ndarray, "clips classes"],
+    training: Dataset | None,
+    seen: Chunk | None,
+    *,
+    seed: int,
+) -> _Scores:
+    """Scores by probes of several labels, fitted to a training part or to the other groups."""
+    if training is not None and seen is not None:
+        labels, together = _targets(training, seen), _groups(training, seen, tested=data)
+        return lambda name: multilabel_probe(
+            seen.arrays[name], labels, tested.arrays[name], groups=together, seed=seed
+        )[0]
+    groups = _groups(data, tested)
+    if groups is None:
+        raise AnalysisError(
+            f"{data.name} ({data.split}) has no groups to leave out in turn: give a training part."
+        )
+    group = np.array(groups)
+
+    def leaving_out(name: str) -> Float[ndarray, "clips classes"]:
+        features, found = tested.arrays[name], np.zeros(targets.shape)
+        for one in np.unique(group):
+            out = group == one
+            rest = group[~out].tolist()
+            found[out], _ = multilabel_probe(
+                features[~out],
+                targets[~out],
+                features[out],
+                groups=rest if len(set(rest)) > 1 else None,
+                seed=seed,
+            )
+        return found
+
+    return leaving_out
+
+
+def _targets(data: Dataset, measured: Chunk) -> Float[ndarray, "clips classes"]:
+    """1 where a clip has a class, else 0."""
+    targets = np.zeros((len(measured.index), len(data.classes)), np.float32)
+    for row, place in enumerate(measured.index):
+        targets[row, list(data.labels(int(place)))] = 1.0
+    return targets
 
 
 def _twin(network: Network, networks: Sequence[Network]) -> str:

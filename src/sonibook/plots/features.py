@@ -48,7 +48,7 @@ def selectivity_figure(result: SelectivityResult, *, drawn: bool = False) -> Pic
 
 
 def layers_figure(*results: LayerResult) -> Picture:
-    """Draw accuracy against truncation depth, a panel for each data set, with random weights.
+    """Draw accuracy, or mAP, against truncation depth, a panel for each data set.
 
     Parameters
     ----------
@@ -61,8 +61,8 @@ def layers_figure(*results: LayerResult) -> Picture:
     """
     panels = [
         Panel(
-            "accuracy",
-            "accuracy",
+            score,
+            score,
             conditions=("probe", "trained whole"),
             references=("chance",),
             title=f"{result.data.dataset} ({result.data.split})",
@@ -70,8 +70,11 @@ def layers_figure(*results: LayerResult) -> Picture:
             result=result,
         )
         for result in results
+        for score in ["mAP" if result.select(quantity="mAP") else "accuracy"]
     ]
-    return figure_over_layers(results[0], panels, what="Accuracy of linear probes")
+    what = " and ".join(dict.fromkeys(panel.quantity for panel in panels))
+    what = what[0].upper() + what[1:]
+    return figure_over_layers(results[0], panels, what=f"{what} of linear probes")
 
 
 def activations_figure(result: ActivationsResult) -> Picture:

@@ -154,7 +154,7 @@ def layers(
         asked.networks, data, training=training, trained=runs, seed=asked.seed, **asked.streaming
     )
     asked.finish(
-        result, lambda own: layers_figure(*earlier, own), show=["accuracy", "above random"]
+        result, lambda own: layers_figure(*earlier, own), show=["accuracy", "mAP", "above random"]
     )
 
 
