@@ -276,7 +276,8 @@ LISTENED = """async (section) => {
     const control = [...section.querySelectorAll(".explorer-bar input")].at(-1);
     control.value = Number(control.value) ? 0 : 1;
     control.dispatchEvent(new Event("input"));
-    await pause(200);
+    for (let waits = 0; waits < 30 && playing()[0]?.sound === before[0].sound; waits++)
+        await pause(100);
     const after = playing();
     const other = [...document.querySelectorAll("audio")]
         .find((each) => !section.contains(each) && isShown(each));
@@ -288,8 +289,10 @@ LISTENED = """async (section) => {
 
 
 def test_a_moved_explorer_plays_on_and_one_sound_plays_at_a_time(visit: Visit) -> None:
-    visit.page.mouse.click(2, 2)  # a page that nobody has touched may not play
-    for section in visit.page.query_selector_all("section.explorer:has(audio)"):
+    sections = visit.page.query_selector_all("section.explorer:has(audio)")
+    if sections:  # a page that nobody has touched may not play
+        visit.page.locator("article h1").first.click(position={"x": 2, "y": 2})
+    for section in sections:
         before, after, last, another = visit.page.evaluate(LISTENED, section)
         for playing in (before, after, last):
             assert len(playing) == 1

@@ -231,10 +231,7 @@ def _blocks(leaves: Iterable[tuple[str, nn.Module]]) -> list[Block]:
 
 
 def _leaves(children: Iterable[tuple[str, nn.Module]]) -> Iterator[tuple[str, nn.Module]]:
-    """The modules of nested Sequentials as they run, by dotted name, without transparent ones.
-
-    A module that is used twice comes twice.
-    """
+    """The modules of nested Sequentials as they run, one used twice twice; transparent ones not."""
     for name, module in children:
         if isinstance(module, nn.Sequential) and _is_plain(module):
             prefix = f"{name}." if name else ""
