@@ -259,11 +259,12 @@ def test_static_explorers_move(visit: Visit) -> None:
 LISTENED = """async (section) => {
     const pause = (time) => new Promise((done) => setTimeout(done, time));
     const isShown = (each) => !each.closest("[hidden]");
-    const playing = () => [...document.querySelectorAll("audio")]
+    const players = [...document.querySelectorAll("audio")];
+    const playing = () => players
         .filter((each) => !each.paused)
         .map((each) => ({ shown: isShown(each), inside: section.contains(each),
                           place: each.currentTime, long: each.duration > 2,
-                          sound: each.src.slice(-2000) }));
+                          number: players.indexOf(each) }));
     const start = async (player) => {
         player.loop = true;
         await player.play();
@@ -276,15 +277,15 @@ LISTENED = """async (section) => {
     const control = [...section.querySelectorAll(".explorer-bar input")].at(-1);
     control.value = Number(control.value) ? 0 : 1;
     control.dispatchEvent(new Event("input"));
-    const moved = () => playing().length === 1 && playing()[0].sound !== before[0].sound;
+    const moved = () => playing().length === 1 && playing()[0].number !== before[0].number;
     await pause(200);
     for (let waits = 0; waits < 30 && !moved(); waits++) await pause(100);
     const after = playing();
-    const other = [...document.querySelectorAll("audio")]
+    const other = players
         .find((each) => !section.contains(each) && isShown(each));
     if (other) await start(other);
     const last = playing();
-    for (const each of document.querySelectorAll("audio")) each.pause();
+    for (const each of players) each.pause();
     return [before, after, last, Boolean(other)];
 }"""
 
@@ -299,7 +300,8 @@ def test_a_moved_explorer_plays_on_and_one_sound_plays_at_a_time(visit: Visit) -
             assert len(playing) == 1, [len(one) for one in (before, after, last)]
             assert playing[0]["shown"]
         assert after[0]["inside"]
-        assert after[0]["sound"] != before[0]["sound"]
+        # By its number: 7 kHz that is sampled at 8 kHz is, to the bit, the sound of 1 kHz.
+        assert after[0]["number"] != before[0]["number"]
         # A loop of half a second may have begun anew.
         assert not after[0]["long"] or after[0]["place"] >= before[0]["place"]
         assert last[0]["inside"] != another
