@@ -26,7 +26,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """What the command line asks for."""
     parser = argparse.ArgumentParser(description="Run one chapter with papermill.")
     parser.add_argument("chapter", type=Path, help="the stripped notebook, book/NN_name.ipynb")
-    parser.add_argument("target", type=Path, help="where the executed notebook shall be")
+    parser.add_argument("target", type=Path, help="where the executed notebook goes")
     parser.add_argument("--metrics", type=Path, help="where the chapter writes its metrics JSON")
     parser.add_argument(
         "--profile", choices=["smoke", "full"], help="minutes, or as long as it takes"
@@ -47,7 +47,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     raw = sys.argv[1:] if arguments is None else arguments
     options = parser.parse_args(_without_empty(raw))
     if options.seed is not None and not options.seed.lstrip("-").isdigit():
-        parser.error(f"seed {options.seed!r} is no whole number.")
+        parser.error(f"seed {options.seed!r} is not a whole number.")
     return options
 
 
@@ -72,9 +72,6 @@ def parameters_of(options: argparse.Namespace) -> dict[str, object]:
         given["data_root"] = str(Path(options.data_root).expanduser().resolve())
     if options.seed is not None:
         given["seed"] = int(options.seed)
-    if options.metrics:
-        options.metrics.parent.mkdir(parents=True, exist_ok=True)
-        given["metrics"] = str(options.metrics.resolve())
     for name, value in options.parameter:
         given[name] = _number(value)
     return given
@@ -95,7 +92,7 @@ def run(chapter: Path, target: Path, parameters: dict[str, object]) -> None:
     Parameters
     ----------
     chapter, target : Path
-        The stripped notebook, and where the executed one shall be.
+        The stripped notebook, and where the executed one goes.
     parameters : dict
         Values for names that the chapter's cell tagged ``parameters`` sets.
 
@@ -190,10 +187,17 @@ def main(arguments: list[str] | None = None) -> int:
     if not options.chapter.is_file():
         raise SystemExit(f"{options.chapter}: there is no such chapter.")
     parameters = parameters_of(options)
-    shown = ", ".join(f"{name} {value}" for name, value in parameters.items() if name != "metrics")
+    shown = ", ".join(f"{name} {value}" for name, value in parameters.items())
     print(f"{options.chapter.stem}: running ({shown or 'its own parameters'})", flush=True)
     start = time.perf_counter()
-    run(options.chapter, options.target, parameters)
+    if options.metrics is None:
+        run(options.chapter, options.target, parameters)
+    else:
+        with atomic(options.metrics) as numbers:
+            numbers.unlink()
+            run(options.chapter, options.target, parameters | {"metrics": str(numbers.resolve())})
+            if not numbers.exists():
+                raise SystemExit(f"{options.chapter}: left no metrics that JSON can hold.")
     print(f"{options.chapter.stem}: done in {time.perf_counter() - start:.0f} s", flush=True)
     return 0
 

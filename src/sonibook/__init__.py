@@ -1,9 +1,8 @@
 """sonibook: listen to the filters of networks that hear raw waveforms."""
 
-from __future__ import annotations
+from typing import TYPE_CHECKING
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
+from sonibook._rooms import names_of
 
 if TYPE_CHECKING:
     from sonibook.audio import read_audio
@@ -16,21 +15,13 @@ __version__ = "0.1.0"
 
 __all__ = ["CNN12", "ForwardPass", "load_encoder", "open_dataset", "read_audio", "sonify"]
 
-_HOME = {
-    "CNN12": "sonibook.model.encoder",
-    "ForwardPass": "sonibook.deconvnet.backward",
-    "load_encoder": "sonibook.model.checkpoint",
-    "open_dataset": "sonibook.datasets",
-    "read_audio": "sonibook.audio",
-    "sonify": "sonibook.deconvnet.backward",
-}
-
-
-def __getattr__(name: str) -> Any:
-    """Import a public name when it is first asked for: `sonibook --help` needs no PyTorch."""
-    if name in _HOME:
-        return getattr(import_module(_HOME[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = names_of(
+    __name__,
+    audio="read_audio",
+    datasets="open_dataset",
+    deconvnet="ForwardPass sonify",
+    model="CNN12 load_encoder",
+)
 
 
 def __dir__() -> list[str]:

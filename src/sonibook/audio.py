@@ -220,7 +220,12 @@ def as_waveform(x: object) -> Float[ndarray, " time"]:
 
 
 def excerpt(
-    x: object, *, seconds: float = 2.0, sample_rate: int = SAMPLE_RATE
+    x: object,
+    *,
+    seconds: float = 2.0,
+    sample_rate: int = SAMPLE_RATE,
+    least_length: int = 0,
+    unit_peak: bool = False,
 ) -> Float[ndarray, " excerpt"]:
     """The loudest `seconds` of a clip, so that a player is small and not mostly silence.
 
@@ -229,24 +234,48 @@ def excerpt(
     x : ndarray or Tensor, shape (time,)
     seconds : float > 0
     sample_rate : int > 0, in Hz
+    least_length : int, in samples
+        Zeros follow if there are fewer: such as a network's least input.
+    unit_peak : bool
+        Whether to scale the largest magnitude to 1.
 
     Returns
     -------
-    ndarray, shape (min(time, seconds * sample_rate),)
+    ndarray, shape (excerpt,)
         The stretch with the most energy; of equal ones the first. All of `x` if it is shorter.
+
+    Raises
+    ------
+    AudioError
+        If `x` is not a waveform, or silent where `unit_peak` is asked for.
+    """
+    array = as_waveform(x)
+    length = max(round(seconds * sample_rate), 1)
+    if len(array) > length:
+        total = np.concatenate([[0.0], np.cumsum(np.square(array, dtype=np.float64))])
+        start = int(np.argmax(total[length:] - total[:-length]))
+        array = array[start : start + length]
+    array = pad(array, least_length)
+    return scale_to_peak(array) if unit_peak else array
+
+
+def rms(x: object) -> float:
+    """The root mean square of a waveform.
+
+    Parameters
+    ----------
+    x : ndarray or Tensor, shape (time,)
+
+    Returns
+    -------
+    float
 
     Raises
     ------
     AudioError
         If `x` is not a waveform.
     """
-    array = as_waveform(x)
-    length = max(round(seconds * sample_rate), 1)
-    if len(array) <= length:
-        return array
-    total = np.concatenate([[0.0], np.cumsum(np.square(array, dtype=np.float64))])
-    start = int(np.argmax(total[length:] - total[:-length]))
-    return array[start : start + length]
+    return float(np.sqrt(np.square(as_waveform(x)).mean()))
 
 
 def pad(x: Float[ndarray, " time"], length: int) -> Float[ndarray, " length"]:

@@ -2,13 +2,14 @@
 
 Everything here draws or plays what it is handed and runs no experiment (the explorer, which is an
 instrument, is the one exception). `import sonibook` does not import this module, and the widgets
-are loaded when `Explorer` is first asked for.
+are loaded when `Explorer` or a slider is first asked for.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from sonibook._rooms import names_of
 from sonibook.audio import excerpt
 from sonibook.plots.basics import (
     centre_frequencies,
@@ -22,14 +23,18 @@ from sonibook.widgets.players import Player, Table, pair, player, table
 
 if TYPE_CHECKING:
     from sonibook.widgets.explorer import Explorer
+    from sonibook.widgets.sliders import AliasSlider, EpochSlider, TemperatureSlider
 
 __all__ = [
+    "AliasSlider",
+    "EpochSlider",
     "Explorer",
     "Grid",
     "Picture",
     "Player",
     "Stage",
     "Table",
+    "TemperatureSlider",
     "centre_frequencies",
     "compare",
     "describe",
@@ -51,11 +56,6 @@ __all__ = [
     "waveform",
 ]
 
-
-def __getattr__(name: str) -> Any:
-    """Import `Explorer`, and ipywidgets with it, when it is first asked for."""
-    if name == "Explorer":
-        from sonibook.widgets.explorer import Explorer
-
-        return Explorer
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__ = names_of(
+    "sonibook.widgets", explorer="Explorer", sliders="AliasSlider EpochSlider TemperatureSlider"
+)

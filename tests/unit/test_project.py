@@ -220,6 +220,43 @@ def test_chapter_copies_no_function_out_of_the_library(chapter: Path) -> None:
         assert not own & defined
 
 
+def code_of(chapter: Path) -> list[ast.Module]:
+    """The code cells of a chapter."""
+    cells = json.loads(chapter.read_text(encoding="utf-8"))["cells"]
+    return [ast.parse("".join(cell["source"])) for cell in cells if cell["cell_type"] == "code"]
+
+
+#: Chapters whose imports are still to be shortened.
+_LONG = {"08_growth", "10_ablation", "12_sanity", "13_separation", "14_beyond", "17_claims"}
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_chapter_imports_little(chapter: Path) -> None:
+    if chapter.stem in _LONG:
+        pytest.skip("still to be shortened")
+    imports = [
+        node
+        for cell in code_of(chapter)
+        for node in ast.walk(cell)
+        if isinstance(node, ast.Import | ast.ImportFrom)
+    ]
+    lines = sum(1 + (node.end_lineno or node.lineno) - node.lineno for node in imports)
+    assert lines <= 8, [ast.unparse(node) for node in imports]
+
+
+def test_no_two_chapters_define_a_function_of_one_name() -> None:
+    homes: dict[str, set[str]] = {}
+    for chapter in CHAPTERS:
+        for cell in code_of(chapter):
+            for node in cell.body:
+                if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                    homes.setdefault(node.name, set()).add(chapter.stem)
+    twice = {
+        name: chapters for name, chapters in homes.items() if len(chapters) > 1 and chapters - _LONG
+    }
+    assert not twice
+
+
 def test_logo_is_as_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(ROOT / "tools"))
     import logo

@@ -5,6 +5,7 @@ result (`sonibook.analysis.result`) that writes and reads JSON and has its figur
 `sonibook.plots`.
 """
 
+from sonibook._rooms import names_of
 from sonibook.analysis.activations import top_activations
 from sonibook.analysis.coherence import coherence_by_layer
 from sonibook.analysis.evolution import feature_evolution
@@ -20,3 +21,10 @@ __all__ = [
     "spectral_shape",
     "top_activations",
 ]
+
+__getattr__ = names_of(
+    __name__,
+    layers="layer_importances",
+    networks="mixed untrained with_random_weights",
+    result="estimate",
+)

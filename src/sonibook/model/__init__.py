@@ -1,1 +1,11 @@
 """The network: CNN12, its layers, checkpoints, and any 1-D CNN as a stack of blocks."""
+
+from sonibook._rooms import names_of
+
+__getattr__ = names_of(
+    __name__,
+    checkpoint="kept_checkpoints load_classifier load_encoder read_card shipped",
+    encoder="CNN12 Classifier",
+    operations="max_unpool transposed_convolution",
+    stack="blocks_of least_length out_length receptive_field stride",
+)

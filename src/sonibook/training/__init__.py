@@ -1,1 +1,19 @@
 """Training and evaluation: augment, crop, step, log, publish, probe."""
+
+from sonibook._rooms import names_of
+
+__getattr__ = names_of(
+    __name__,
+    augment="augmented source_samples",
+    config="AugmentConfig AugmentShares TrainConfig load_config",
+    data="CropBatches two_crops",
+    distributed="Runtime rows_of_all",
+    evaluate="predict",
+    experiment="starting_encoder",
+    loop="train warmup_cosine",
+    objectives="cross_entropy nt_xent",
+    probe="groups_of linear_probe mean_features probed",
+    random_streams="RandomStreams seeded",
+    runs="load_run plan",
+    tasks="ContrastiveNetwork",
+)

@@ -1,0 +1,229 @@
+"""What a chapter of the book needs beside its subject: its clips opened, its numbers kept."""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import json
+import subprocess
+import sys
+import tempfile
+import textwrap
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sonibook.audio import excerpt
+from sonibook.datasets import Dataset, open_dataset
+from sonibook.datasets.pack import pack
+from sonibook.datasets.packed import PackedDataset
+from sonibook.errors import SonibookWarning
+from sonibook.files import atomic
+from sonibook.results import DATA_FOLDERS
+
+if TYPE_CHECKING:
+    from sonibook.model.encoder import CNN12
+
+_FOLDERS: list[tempfile.TemporaryDirectory[str]] = []
+
+
+def record(
+    metrics: str | Path | None, *, silent_maps: bool = True, **measured: Any
+) -> dict[str, Any]:
+    """A chapter's numbers, written to a file whenever a cell has run.
+
+    Parameters
+    ----------
+    metrics : str or Path, or None
+        The JSON file to write, which is not there as long as a number cannot be written; None for
+        none.
+    silent_maps : bool
+        Whether the library may warn, as it does of each silent map.
+    **measured
+        What to begin with, such as the chapter's parameters.
+
+    Returns
+    -------
+    dict
+        To put numbers into.
+    """
+    if not silent_maps:
+        warnings.simplefilter("ignore", SonibookWarning)
+    if metrics is not None and (notebook := sys.modules.get("IPython")) is not None:
+        path = Path(metrics)
+
+        def write(_: object) -> None:
+            path.unlink(missing_ok=True)
+            text = json.dumps(measured, indent=2) + "\n"
+            with atomic(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+
+        if (shell := notebook.get_ipython()) is not None:
+            shell.events.register("post_run_cell", write)
+    return measured
+
+
+def scratch() -> Path:
+    """A folder that goes when the notebook ends."""
+    _FOLDERS.append(tempfile.TemporaryDirectory(prefix="sonibook-", ignore_cleanup_errors=True))
+    return Path(_FOLDERS[-1].name)
+
+
+def open_clips(
+    dataset: str, *, root: str | Path | None, split: str, **of_soundscapes: Any
+) -> Dataset:
+    """Open a data set with options that only synthesised soundscapes take.
+
+    Parameters
+    ----------
+    dataset : str
+        A name that `open_dataset` knows.
+    root, split
+        As `open_dataset`'s.
+    **of_soundscapes
+        Options of ``"soundscapes"``, such as its `seed`; other sets are opened without.
+
+    Returns
+    -------
+    Dataset
+    """
+    options = of_soundscapes if dataset == "soundscapes" else {}
+    return open_dataset(dataset, root=root, split=split, **options)
+
+
+def packed_clips(
+    dataset: str, folder: Path, *, root: str | Path | None, seed: int, full: bool
+) -> tuple[PackedDataset, PackedDataset]:
+    """Pack a data set's training and test parts, to train small networks on.
+
+    Parameters
+    ----------
+    dataset : str
+        A name that `open_dataset` knows; of soundscapes, clips of 2 s with one label each.
+    folder : Path
+        Where the pack is to be.
+    root
+        As `open_dataset`'s.
+    seed : int
+        Of soundscapes.
+    full : bool
+        Five times as many soundscapes.
+
+    Returns
+    -------
+    tuple of PackedDataset
+        The training part and the test part.
+    """
+    parts = []
+    for split, size in (("train", 520), ("test", 260)):
+        scenes = {"task": "single-label", "duration": 2.0, "size": size * (5 if full else 1)}
+        whole = open_clips(dataset, root=root, split=split, seed=seed, **scenes)
+        parts.append(pack(whole, folder, split=split, progress=False))
+    return parts[0], parts[1]
+
+
+def correct_of(encoder: CNN12, train: Dataset, test: Dataset, *, seed: int) -> int:
+    """How many test clips a linear probe on an encoder classifies correctly.
+
+    Parameters
+    ----------
+    encoder : CNN12
+        In `eval` mode.
+    train, test : Dataset
+        What the probe is fitted to, and what it is asked about.
+    seed : int
+        Of the probe's cross-validation.
+
+    Returns
+    -------
+    int
+    """
+    from sonibook.training.probe import linear_probe, mean_features
+
+    features, labels = mean_features(encoder, train)
+    test_features, test_labels = mean_features(encoder, test)
+    probe = linear_probe(features, labels, test_features, seed=seed)
+    return int((probe.predicted == test_labels).sum())
+
+
+def two_seconds(data: Dataset, index: int, encoder: CNN12) -> Float[Tensor, " time"]:
+    """The loudest two seconds of a clip, at unit peak.
+
+    Parameters
+    ----------
+    data : Dataset
+    index : int
+        Of the clip; after the last one comes the first.
+    encoder : CNN12
+        Zeros fill up to its least input.
+
+    Returns
+    -------
+    Tensor, shape (time,)
+    """
+    whole = data[index % len(data)].waveform
+    least = encoder.least_length
+    return torch.from_numpy(excerpt(whole, seconds=2.0, least_length=least, unit_peak=True))
+
+
+def read_log(run: Path | str) -> list[dict[str, str]]:
+    """The table of a training run, as text, a row an epoch.
+
+    Parameters
+    ----------
+    run : Path or str
+        The run's folder, or the name of a table that comes with sonibook.
+
+    Returns
+    -------
+    list of dict
+    """
+    if isinstance(run, str):
+        tables = (folder / "results" / f"{run}.csv" for folder in DATA_FOLDERS)
+        path = next(table for table in tables if table.exists())
+    else:
+        path = run / "log.csv"
+    with path.open(encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def configs() -> Path | None:
+    """The folder of the book's training configurations; None outside its repository."""
+    return next((path for path in (Path("../configs"), Path("configs")) if path.is_dir()), None)
+
+
+def start(
+    *arguments: str | Path, processes: int = 1, output: bool = False
+) -> subprocess.Popen[str]:
+    """Start the command `sonibook` beside the notebook.
+
+    Parameters
+    ----------
+    *arguments
+        Of the command.
+    processes : int >= 1
+        How many to start by ``torchrun``, together.
+    output : bool
+        Whether to keep what it prints.
+
+    Returns
+    -------
+    Popen
+    """
+    launcher = ["torch.distributed.run", "--nproc-per-node", str(processes), "-m"]
+    module = [*(launcher if processes > 1 else []), "sonibook"]
+    return subprocess.Popen(  # noqa: S603
+        [sys.executable, "-m", *module, *map(str, arguments)],
+        stdout=subprocess.PIPE if output else subprocess.DEVNULL,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def source(what: Any) -> str:
+    """The source text of a function or method, without its indentation."""
+    return textwrap.dedent(inspect.getsource(what))

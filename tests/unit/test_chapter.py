@@ -1,0 +1,90 @@
+"""What the chapters share: numbers kept as cells run, clips, and commands beside the notebook."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from IPython.core.interactiveshell import InteractiveShell
+
+from sonibook import CNN12, chapter, open_dataset
+from sonibook.errors import AudioError, DatasetError
+
+
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch) -> InteractiveShell:
+    shell = InteractiveShell()
+    monkeypatch.setattr("IPython.get_ipython", lambda: shell)
+    return shell
+
+
+def test_numbers_are_written_after_each_cell(shell: Any, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    shell.user_ns["measured"] = measured = chapter.record(path, seed=3)
+    assert measured == {"seed": 3}
+    shell.run_cell("measured['loss'] = {'start': 2.5}", store_history=False)
+    assert json.loads(path.read_text()) == {"seed": 3, "loss": {"start": 2.5}}
+    shell.run_cell("measured['loss']['end'] = 1.5", store_history=False)
+    assert json.loads(path.read_text())["loss"] == {"start": 2.5, "end": 1.5}
+
+
+def test_numbers_that_json_cannot_hold_leave_no_file(shell: Any, tmp_path: Path) -> None:
+    path = tmp_path / "metrics.json"
+    shell.user_ns["measured"] = chapter.record(path)
+    shell.run_cell("measured['map'] = object()", store_history=False)
+    assert not path.exists()
+
+
+def test_without_a_file_or_a_notebook_numbers_are_only_kept(tmp_path: Path) -> None:
+    assert chapter.record(None, clip=9) == {"clip": 9}
+    assert chapter.record(tmp_path / "metrics.json", clip=9) == {"clip": 9}
+
+
+def test_only_soundscapes_take_their_options() -> None:
+    scenes = chapter.open_clips("soundscapes", root=None, split="test", seed=3, duration=1.0)
+    same = open_dataset("soundscapes", split="test", seed=3, duration=1.0)
+    assert np.array_equal(scenes[0].waveform, same[0].waveform)
+    with pytest.raises(DatasetError, match="esc50"):
+        chapter.open_clips("esc50", root="nowhere", split="test", seed=3)
+
+
+def test_two_seconds_are_loud_and_long_enough() -> None:
+    data = open_dataset("soundscapes", seed=0, size=2, duration=3.0)
+    encoder = CNN12(width=1 / 16)
+    x = chapter.two_seconds(data, 3, encoder)
+    assert len(x) == max(16_000, encoder.least_length)
+    assert float(x.abs().max()) == pytest.approx(1.0)
+    assert np.array_equal(x.numpy(), chapter.two_seconds(data, 1, encoder).numpy())
+
+
+def test_a_scratch_folder_is_there() -> None:
+    one, other = chapter.scratch(), chapter.scratch()
+    assert one.is_dir()
+    assert one != other
+
+
+def test_logs_are_read_from_a_run_and_by_name(tmp_path: Path) -> None:
+    (tmp_path / "log.csv").write_text("epoch,train_loss\n1,2.5\n")
+    assert chapter.read_log(tmp_path) == [{"epoch": "1", "train_loss": "2.5"}]
+    assert "test_accuracy" in chapter.read_log("supervised-training")[0]
+
+
+def test_the_command_is_started_beside_the_notebook() -> None:
+    told, _ = chapter.start("--version", output=True).communicate(timeout=60)
+    assert "0.1.0" in told
+
+
+def test_excerpts_are_padded_and_scaled() -> None:
+    from sonibook.audio import excerpt, rms
+
+    assert np.array_equal(excerpt([0.5, -0.25], least_length=4, unit_peak=True), [1, -0.5, 0, 0])
+    with pytest.raises(AudioError, match="silent"):
+        excerpt(np.zeros(4), unit_peak=True)
+    assert rms([3.0, -4.0, 0.0]) == pytest.approx(np.sqrt(25 / 3))
+
+
+def test_source_text_is_not_indented() -> None:
+    assert chapter.source(CNN12.fold).startswith("def fold")
