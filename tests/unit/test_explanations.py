@@ -16,17 +16,14 @@ from scipy import signal, stats
 from torch import Tensor, nn
 
 from sonibook import sonify
-from sonibook.analysis.explanation_comparison import (
-    ExplanationResult,
-    compare_explanations,
-)
+from sonibook.analysis.alternatives import ExplanationResult, compare_explanations
 from sonibook.cli import main
 from sonibook.datasets import open_dataset
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.attributions import METHODS, explain, most_active_sounds
 from sonibook.errors import AnalysisError, LayerError, SonibookWarning
 from sonibook.model.encoder import CNN12, Classifier
-from sonibook.plots.explanations import explanations_figure
+from sonibook.plots.alternatives import explanations_figure
 
 GRADIENTS = METHODS[1:]
 
@@ -208,55 +205,58 @@ def result():
 
 def test_coherences_are_scipys(result):
     network = classifier()
-    for one in result.methods:
+    for method in METHODS:
         values = []
         for held in Held():
             x = torch.from_numpy(held.waveform)
-            s = most_active_sounds(one.method, network.encoder, x, [4], steps=4)[0][0]
+            s = most_active_sounds(method, network.encoder, x, [4], steps=4)[0][0]
             coherence = signal.coherence(x.double().numpy(), s.double().numpy())[1]
             values.append(np.sort(coherence)[-5:].mean())
-        assert one.coherence[4].mean == pytest.approx(np.mean(values), rel=1e-6)
+        found = result.row("coherence", network="own", layer=4, condition=method)
+        assert found.mean == pytest.approx(np.mean(values), rel=1e-6)
 
 
 def test_every_method_goes_through_the_same_ablation(result):
-    assert [one.method for one in result.methods] == list(METHODS)
-    whole = {
-        row.mean for one in result.methods for row in one.ablation if row.condition == "untouched"
-    }
-    assert len(whole) == 1
-    drops = {
-        (one.method, row.layer): row.mean
-        for one in result.methods
-        for row in one.ablation
-        if (row.quantity, row.condition) == ("drop", "sonification")
-    }
+    drops = result.select(quantity="drop")
+    assert list(dict.fromkeys(row.condition for row in drops)) == list(METHODS)
+    assert result.row("score", network="own", condition="untouched").clips == len(Held())
+    for quantity in ("score, white noise", "drop, random phase", "p_holm, white noise"):
+        found = {(row.condition, row.layer) for row in result.select(quantity=quantity)}
+        assert found == {(row.condition, row.layer) for row in drops}
     network, data = classifier(), Held()
-    for (method, layer), drop in drops.items():
+    for row in drops:
         lost = []
         for held in data:
             x = torch.from_numpy(held.waveform)
-            s = most_active_sounds(method, network.encoder, x, [layer], steps=4)[0]
+            s = most_active_sounds(row.condition, network.encoder, x, [row.layer], steps=4)[0]
             with torch.no_grad():
                 logits = network(torch.cat([x[None], x - s])[:, None]).double()
             before, after = torch.log_softmax(logits, dim=1)[:, held.labels[0]]
             lost.append(float(before - after))
-        assert drop == pytest.approx(np.mean(lost), abs=1e-5)
+        assert row.mean == pytest.approx(np.mean(lost), abs=1e-5)
 
 
 def test_methods_are_tested_against_sonification(result):
-    rows = result.against_sonification
+    measures = [f"{measure} beyond sonification" for measure in ("coherence", "drop")]
+    rows = result.select(quantity=set(measures))
     assert len(rows) == 2 * len(GRADIENTS) * 2
-    own = {one.method: one for one in result.methods}
+    sure = []
     for row in rows:
-        if row.measure == "coherence":
-            expected = (
-                own[row.method].coherence[row.layer].mean
-                - own["sonification"].coherence[row.layer].mean
+        place = {"network": "own", "layer": row.layer}
+        if row.quantity == measures[0]:
+            own, papers = (
+                result.row("coherence", condition=method, **place).mean
+                for method in (row.condition, "sonification")
             )
-            assert row.difference.mean == pytest.approx(expected)
-        assert row.p <= row.p_holm <= 1
+            assert row.mean == pytest.approx(own - papers)
+        p, p_holm = (
+            result.row(f"{name}, {row.quantity}", condition=row.condition, **place).mean
+            for name in ("p", "p_holm")
+        )
+        assert p <= p_holm <= 1
+        if row.low > 0 or row.high < 0:
+            sure.append(p)
     # Six differences of one sign: of 2**6 flips, two are as extreme.
-    sure = [row.p for row in rows if row.difference.low > 0 or row.difference.high < 0]
     assert sure
     assert min(sure) == pytest.approx(stats.binomtest(6, 6).pvalue, abs=0.01)
 
@@ -272,7 +272,8 @@ def test_it_reads_back_and_draws(result, tmp_path):
 def test_the_level_is_open(result):
     options = {"name": "own", "layers": [4], "methods": ["gradient x input"]}
     other = compare_explanations(classifier(), Held(), level="least squares", **options)
-    assert [one.method for one in other.methods] == ["sonification", "gradient x input"]
+    methods = [row.condition for row in other.select(quantity="coherence")]
+    assert methods == ["sonification", "gradient x input"]
     assert other.settings["level"] == "least squares"
 
 

@@ -44,6 +44,7 @@ def measure_networks(
     *,
     settings: Mapping[str, Any],
     of_clips: OfClips | None = None,
+    layers: Sequence[int] | None = None,
     seed: int = 0,
     least_samples: int = LEAST_SAMPLES,
     **streaming: Unpack[Streaming],
@@ -63,6 +64,8 @@ def measure_networks(
         All that the numbers depend on besides networks and data.
     of_clips : callable, or None
         From clips to arrays that concern no network.
+    layers : sequence of int, or None
+        Those of the measure's arrays; None for 1, 2, 3, ….
     seed : int >= 0
         Of the intervals.
     least_samples : int >= 1
@@ -90,7 +93,7 @@ def measure_networks(
         **streaming,
     )
     arrays = {tuple(json.loads(name)): array for name, array in whole.arrays.items()}
-    return {**fields, "rows": tuple(table_rows(networks, arrays, seed=seed))}
+    return {**fields, "rows": tuple(table_rows(networks, arrays, layers=layers, seed=seed))}
 
 
 def measure_clips(

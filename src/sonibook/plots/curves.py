@@ -31,6 +31,8 @@ class Panel:
     conditions : tuple of str
         A curve for each, for each network that was not given as a baseline; the first one for
         baselines as well. A single one is not named in the legend.
+    labels : tuple of str
+        What the legend calls them; themselves if empty.
     references : tuple of str
         Conditions that are drawn once, dashed and grey: of no network, or else of the first.
     title : str
@@ -40,6 +42,8 @@ class Panel:
         The only one to draw; empty for all.
     result : ResultTable or None
         Another one than the figure's.
+    line : float or None
+        A height to read the curves against, such as 0 or chance.
     """
 
     quantity: str
@@ -50,6 +54,8 @@ class Panel:
     options: dict[str, Any] = field(default_factory=dict)
     network: str = ""
     result: ResultTable | None = None
+    labels: tuple[str, ...] = ()
+    line: float | None = None
 
 
 def figure_over_layers(
@@ -126,7 +132,10 @@ def draw_panel(axes: Axes, result: ResultTable, panel: Panel, layers: Sequence[i
     words = []
     number = 0
     several = len(panel.conditions) > 1 or bool(panel.network)
-    for condition in panel.conditions:
+    if panel.line is not None:
+        axes.axhline(panel.line, color=GREY, linewidth=0.8)
+    labels = panel.labels or panel.conditions
+    for condition, called in zip(panel.conditions, labels, strict=True):
         for same in regimes.values():
             for network in same:
                 rows = result.select(network=network, quantity=panel.quantity, condition=condition)
@@ -134,7 +143,7 @@ def draw_panel(axes: Axes, result: ResultTable, panel: Panel, layers: Sequence[i
                 if not rows or (baseline and condition != panel.conditions[0]):
                     continue
                 first = network == same[0]
-                named = ("" if panel.network else network, condition if several else "")
+                named = ("" if panel.network else network, called if several else "")
                 label = ", ".join(filter(None, named))
                 thin = len(same) - 1
                 draw_estimates(

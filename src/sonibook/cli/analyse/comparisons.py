@@ -22,9 +22,7 @@ from sonibook.cli.output import shown, table
 
 if TYPE_CHECKING:
     from sonibook.analysis.evolution import EvolutionResult
-    from sonibook.analysis.explanation_comparison import ExplanationResult
     from sonibook.analysis.separation_result import SeparationResult
-    from sonibook.analysis.ways import WaysResult
     from sonibook.datasets import Dataset
     from sonibook.model.encoder import CNN12
 
@@ -237,8 +235,8 @@ def explanations(
     filter, as sounds: their coherence with the clip, and what the network misses when they are
     subtracted. Needs Captum: pip install 'sonibook[explain]'.
     """
-    from sonibook.analysis.explanation_comparison import compare_explanations
-    from sonibook.plots.explanations import explanations_figure
+    from sonibook.analysis.alternatives import compare_explanations
+    from sonibook.plots.alternatives import explanations_figure
 
     wanted = parse_layers(layers)
     classifiers = asked.classifiers(probe, probe_layer)
@@ -254,28 +252,8 @@ def explanations(
         seed=asked.seed,
         **asked.streaming,
     )
-    header = ["layer", "method", "coherence", result.score, "drop", "- random phase", "p"]
-    typer.echo(table(header, _explanation_rows(result)))
-    asked.finish(result, explanations_figure)
-
-
-def _explanation_rows(result: ExplanationResult) -> list[list[object]]:
-    rows: list[list[object]] = []
-    for one in result.methods:
-        means = {(row.quantity, row.layer, row.condition): row.mean for row in one.ablation}
-        for layer, coherence in one.coherence.items():
-            rows.append(
-                [
-                    layer,
-                    one.method,
-                    coherence.mean,
-                    means.get(("score", layer, "sonification")),
-                    means.get(("drop", layer, "sonification")),
-                    means.get(("difference", layer, "random phase")),
-                    means.get(("p_holm", layer, "random phase")),
-                ]
-            )
-    return rows
+    show = ["coherence", "score", "drop", "difference, random phase", "p_holm, random phase"]
+    asked.finish(result, explanations_figure, show=show)
 
 
 @analysis(
@@ -288,22 +266,14 @@ def ways(
 ) -> None:
     """Sonify a whole layer at once, and without switches, and compare with the paper's way.
 
-    By coherence with the input and likeness to the paper's way; where the clips are scenes with
-    known sources, by separation, too.
+    By coherence with the input and similarity to the sound by switches; where the clips are scenes
+    with known sources, by separation, too.
     """
-    from sonibook.analysis.ways import ways as measure
-    from sonibook.plots.ways import ways_figure
+    from sonibook.analysis.alternatives import compare_unpoolings
+    from sonibook.analysis.stems import HOLDINGS
+    from sonibook.plots.alternatives import unpooling_figure
 
-    result = measure(asked.modules, asked.data, layers=parse_layers(layers), **asked.streaming)
-    typer.echo(table(*_ways_table(result)))
-    asked.finish(result, ways_figure)
-
-
-def _ways_table(result: WaysResult) -> tuple[list[str], list[list[object]]]:
-    measures = list(result.ways[0].measures)
-    rows: list[list[object]] = [
-        [way.layer, way.network, way.start, way.unpooling]
-        + [way.measures[name].mean for name in measures]
-        for way in result.ways
-    ]
-    return ["layer", "network", "start", "unpooling", *measures], rows
+    result = compare_unpoolings(
+        asked.networks, asked.data, layers=parse_layers(layers), **asked.streaming
+    )
+    asked.finish(result, unpooling_figure, show=["coherence", "similarity", *HOLDINGS])

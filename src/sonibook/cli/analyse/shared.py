@@ -43,6 +43,8 @@ if TYPE_CHECKING:
 
 _FIGURES = (".png", ".svg", ".pdf")
 _RANDOM = "random"
+#: More columns of means with their intervals do not fit a line.
+_WITH_INTERVALS = 3
 
 Probe = Annotated[
     bool,
@@ -361,8 +363,9 @@ def parse_layers(text: str | None) -> tuple[int, ...] | None:
 
 
 def _table_of(result: ResultTable, quantities: Sequence[str]) -> str:
-    """Means with their intervals; of several quantities the means alone, side by side."""
+    """Means of the quantities that were measured: up to three with their intervals."""
     rows = result.select(quantity=frozenset(quantities))
+    measured = [name for name in quantities if any(row.quantity == name for row in rows)]
     columns = [
         name
         for name in ("layer", "network", "condition")
@@ -371,11 +374,12 @@ def _table_of(result: ResultTable, quantities: Sequence[str]) -> str:
     if len(quantities) == 1:
         columns += ["mean", "low", "high", "clips"]
         return table(columns, [[getattr(row, name) for name in columns] for row in rows])
-    lines: dict[tuple[object, ...], dict[str, float | None]] = {}
+    with_intervals = len(measured) <= _WITH_INTERVALS
+    lines: dict[tuple[object, ...], dict[str, float | str | None]] = {}
     for row in rows:
         line = lines.setdefault(tuple(getattr(row, name) for name in columns), {})
-        line[row.quantity] = row.mean
+        line[row.quantity] = row.mean if row.low is None or not with_intervals else f"{row:.3f}"
     return table(
-        [*columns, *quantities],
-        [[*key, *(line.get(name) for name in quantities)] for key, line in lines.items()],
+        [*columns, *measured],
+        [[*key, *(line.get(name) for name in measured)] for key, line in lines.items()],
     )

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
 import numpy as np
 import pytest
 import torch
@@ -11,8 +9,8 @@ from torch import nn
 
 from sonibook import CNN12, ForwardPass
 from sonibook.analysis import mean_top_coherence
+from sonibook.analysis.alternatives import STARTS, UnpoolingResult, compare_unpoolings
 from sonibook.analysis.stems import HOLDINGS
-from sonibook.analysis.ways import MEASURES, WaysResult, ways
 from sonibook.cli import main
 from sonibook.datasets import Clip, Dataset
 from sonibook.datasets.soundscapes import Soundscapes
@@ -21,7 +19,7 @@ from sonibook.errors import AnalysisError, LayerError
 from sonibook.metrics.similarity import spectrogram_correlation
 from sonibook.model.operations import max_pool, max_unpool
 
-#: A map may be silent; `ways` counts it, and `sonify_together` says so.
+#: A map may be silent; the comparison counts it, and `sonify_together` says so.
 pytestmark = pytest.mark.filterwarnings("ignore::sonibook.errors.SonibookWarning")
 
 
@@ -169,9 +167,9 @@ def test_what_is_refused():
     with pytest.raises(LayerError, match="Filter 8 of layer 3"):
         passed.sonify_together(3, [8])
     with pytest.raises(LayerError, match="Layer 5 does not exist: choose 1 to 4"):
-        ways({"n": stranger()}, Bursts(), layers=[5])
-    with pytest.raises(AnalysisError, match="no network to go back through"):
-        ways({}, Bursts())
+        compare_unpoolings({"n": stranger()}, Bursts(), layers=[5])
+    with pytest.raises(AnalysisError, match="no network to analyse"):
+        compare_unpoolings({}, Bursts())
 
 
 # Compared
@@ -179,10 +177,9 @@ def test_what_is_refused():
 
 def test_clips_are_measured_as_said(tmp_path):
     network = stranger().float()
-    result = ways({"n": network}, Bursts(), layers=[2])
-    assert [(way.start, way.unpooling) for way in result.ways] == [
-        (start, name) for start in ("most active filter", "whole layer") for name in UNPOOLING
-    ]
+    result = compare_unpoolings({"n": network}, Bursts(), layers=[2])
+    conditions = dict.fromkeys(row.condition for row in result.rows if row.network)
+    assert list(conditions) == [f"{start}, {name}" for start in STARTS for name in UNPOOLING]
     rows = []
     for clip in Bursts():
         x = torch.from_numpy(clip.waveform)
@@ -193,48 +190,59 @@ def test_clips_are_measured_as_said(tmp_path):
             (float(mean_top_coherence(x, other)), float(spectrogram_correlation(paper, other)),
              float(mean_top_coherence(x, paper)))
         )  # fmt: skip
-    coherence, likeness, papers = np.mean(rows, axis=0)
-    way = result.ways[5]
-    assert way.unpooling == "repeat"
-    assert list(way.measures) == list(MEASURES)
-    assert way.measures["coherence with the input"].mean == pytest.approx(coherence, abs=1e-4)
-    assert way.measures["likeness to the paper's way"].mean == pytest.approx(likeness, abs=1e-4)
-    beyond = way.beyond_paper["coherence with the input"].mean
-    assert beyond == pytest.approx(coherence - papers, abs=1e-4)
-    assert result.several == 0
-    result.write(tmp_path / "ways.json")
-    assert WaysResult.read(tmp_path / "ways.json") == result
+    coherence, similarity, papers = np.mean(rows, axis=0)
+    found = {
+        row.quantity: row.mean for row in result.select(condition="whole layer, repeat", layer=2)
+    }
+    assert found == {
+        "coherence": pytest.approx(coherence, abs=1e-4),
+        "similarity": pytest.approx(similarity, abs=1e-4),
+        "coherence beyond switches": pytest.approx(coherence - papers, abs=1e-4),
+        "similarity beyond switches": pytest.approx(similarity - 1.0, abs=1e-4),
+    }
+    assert result.row("sources").clips == 0
+    result.write(tmp_path / "unpooling.json")
+    assert UnpoolingResult.read(tmp_path / "unpooling.json") == result
 
 
 def test_scenes_are_measured_by_separation_too():
     data = Soundscapes(size=5, duration=1.5, events=(1, 3), seed=2)
     networks = {"wide": stranger().float(), "flat": stranger(pool=1).float()}
-    result = ways(networks, data, layers=[1, 3])
-    several = sum(len(data.scene(n).events) > 1 for n in range(5))
-    assert 0 < several == result.several < 5
-    for way in result.ways:
-        assert list(way.measures) == [*MEASURES, *HOLDINGS]
-        assert way.measures["SI-SDR"].clips <= several
-        if way.unpooling == "switches" or way.network == "flat":
-            assert way.measures["likeness to the paper's way"].mean == pytest.approx(1.0)
-            assert way.beyond_paper["SI-SDR"].mean == 0.0
+    result = compare_unpoolings(networks, data, layers=[1, 3])
+    several = [count for n in range(5) if (count := len(data.scene(n).events)) > 1]
+    assert 0 < len(several) == result.row("sources").clips < 5
+    assert result.row("sources").mean == pytest.approx(np.mean(several))
+    assert {"coherence", "similarity", *HOLDINGS} < {row.quantity for row in result.rows}
+    assert all(row.clips <= len(several) for row in result.select(quantity="SI-SDR"))
+    for row in result.select(quantity="similarity"):
+        same = {
+            name: result.row(
+                f"{name} beyond switches",
+                network=row.network, layer=row.layer, condition=row.condition,
+            ).mean
+            for name in ("coherence", "SI-SDR")
+        }  # fmt: skip
+        if row.condition.endswith("switches") or row.network == "flat":
+            assert row.mean == pytest.approx(1.0)
+            assert same["SI-SDR"] == 0.0
         else:
-            assert way.beyond_paper["coherence with the input"].mean != 0.0
+            assert same["coherence"] != 0.0
 
 
 def test_silent_maps_are_counted_and_never_nan():
     network = stranger().float()
     with torch.no_grad():
         network[3].bias.fill_(-1e6)
-    result = ways({"deaf": network}, Bursts(), layers=[1, 2])
-    counts = {(way.layer, way.measures[name].clips) for way in result.ways for name in MEASURES}
-    assert counts == {(1, 3), (2, 0)}
+    result = compare_unpoolings({"deaf": network}, Bursts(), layers=[1, 2])
+    rows = result.select(quantity={"coherence", "similarity"})
+    assert {(row.layer, row.clips) for row in rows} == {(1, 3), (2, 0)}
 
 
 def test_trained_and_untrained_encoders_of_any_depth_go_together():
     data = Soundscapes(size=1, duration=1.0, events=(2, 2))
     networks = {"deep": CNN12(width=1 / 32, seed=0).eval(), "mine": stranger()}  # in float64
-    assert {way.layer for way in ways(networks, data).ways} == {1, 2, 3, 4}
+    rows = compare_unpoolings(networks, data).select(quantity="coherence")
+    assert {row.layer for row in rows} == {1, 2, 3, 4}
 
 
 def test_command(tmp_path, capsys):
@@ -242,6 +250,7 @@ def test_command(tmp_path, capsys):
     asked = "analyse ways random -d soundscapes -o size=2 -o duration=1.5 --layers 1,3"
     rest = ["--width", "0.03125", "--processes", "1", "--out", str(out), "--figure", str(figure)]
     assert main([*asked.split(), *rest]) == 0
-    assert "likeness to the paper's way" in capsys.readouterr().out
-    assert len(json.loads(out.read_text())["ways"]) == 2 * 2 * len(UNPOOLING)
+    assert "gain in share" in capsys.readouterr().out
+    rows = UnpoolingResult.read(out).select(quantity="similarity")
+    assert len(rows) == 2 * 2 * len(UNPOOLING)
     assert figure.stat().st_size > 10_000

@@ -1,0 +1,327 @@
+"""Alternatives to the paper's sonification, by the measures that it is judged by.
+
+- *Unpooling*: the backward pass from the most active filter's map or from all maps of a layer, with
+  max-pools undone by switches or without them (`sonibook.deconvnet.unpooling`).
+- *Explanations*: gradients of the same filters (`sonibook.deconvnet.attributions`).
+
+All are measured by coherence with the clip (paper, section 4.2). Of scenes whose sources are known
+unpoolings are measured by separation, too; and explanations by ablation (section 4.1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import Any, Literal, Unpack, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from torch import Tensor, nn
+
+from sonibook.analysis.ablation import Subtraction, ablation_rows, stack_of, targets_of
+from sonibook.analysis.controls import LEVELS, RESIDUALS, Control, Level, Residual, check_choices
+from sonibook.analysis.measure import (
+    Measured,
+    array_of,
+    measure_clips,
+    measure_networks,
+    table_rows,
+)
+from sonibook.analysis.networks import Network, Networks, as_networks
+from sonibook.analysis.result import ResultTable, Row
+from sonibook.analysis.scenes import SceneClip, SceneClips
+from sonibook.analysis.stems import HOLDINGS, holdings
+from sonibook.analysis.stream import Streaming
+from sonibook.datasets.base import Clip, Dataset
+from sonibook.datasets.soundscapes import SceneDataset
+from sonibook.deconvnet.attributions import METHODS, STEPS, Method, most_active_sounds
+from sonibook.deconvnet.backward import ForwardPass
+from sonibook.deconvnet.unpooling import UNPOOLING
+from sonibook.errors import AnalysisError
+from sonibook.metrics.coherence import mean_top_coherence
+from sonibook.metrics.scores import log_probability
+from sonibook.metrics.significance import holm, sign_flip_test
+from sonibook.metrics.similarity import spectrogram_correlation
+from sonibook.model.stack import blocks_of, check_layer
+
+Start = Literal["most active filter", "whole layer"]
+STARTS: tuple[Start, ...] = get_args(Start)
+#: What explanations are subtracted beside; the first stands for the explanation itself.
+_CONTROLS: tuple[Control, ...] = ("sonification", "random phase", "white noise")
+
+
+class UnpoolingResult(ResultTable):
+    """How unpoolings compare; make it with `compare_unpoolings`.
+
+    The condition of a row says where the backward pass starts and how max-pools are undone, such
+    as ``whole layer, repeat``; ``switches`` are the paper's. The quantities:
+
+    - ``coherence`` with the clip, in [0, 1]; ``similarity`` of the spectrogram to that by switches
+      from the same start, a correlation; and, of scenes with two sources or more, each of
+      `HOLDINGS`.
+    - each of these followed by ``beyond switches``: by how much it exceeds that of the paper's
+      unpooling, clip by clip.
+    - ``sources``, of no network: how many the scenes have that have several.
+    """
+
+    analysis: Literal["unpooling"] = "unpooling"
+
+
+@dataclass(frozen=True)
+class Unpooled:
+    """The measure of `compare_unpoolings`.
+
+    Attributes
+    ----------
+    layers : tuple of int
+    """
+
+    layers: tuple[int, ...]
+
+    def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
+        """Arrays (clips, layers) by quantity and condition; NaN for what cannot be measured."""
+        values = np.stack([self._clip(network, clip) for clip in clips])
+        names = ("coherence", "similarity", *(HOLDINGS if isinstance(clips[0], SceneClip) else ()))
+        measured: Measured = {}
+        for (row, start), (column, unpooling) in product(enumerate(STARTS), enumerate(UNPOOLING)):
+            condition = f"{start}, {unpooling}"
+            for place, name in enumerate(names):
+                by_switches, own = values[:, :, row, [0, column], place].transpose(2, 0, 1)
+                measured[name, condition] = own
+                measured[f"{name} beyond switches", condition] = own - by_switches
+        return measured
+
+    def _clip(
+        self, network: nn.Module, clip: Clip
+    ) -> Float[ndarray, "layers starts unpoolings quantities"]:
+        passed = ForwardPass(network, clip.waveform, depth=max(self.layers))
+        x = passed.x[0, 0, : passed.samples]
+        rows = [
+            _measured(
+                torch.stack(
+                    [
+                        passed.sonify_together(layer, filters, unpool=unpool)
+                        for unpool in UNPOOLING.values()
+                    ]
+                ),
+                x,
+                clip,
+            )
+            for layer in self.layers
+            for filters in (passed.most_active(layer), None)
+        ]
+        return np.stack(rows).reshape(len(self.layers), len(STARTS), *rows[0].shape)
+
+
+def _measured(
+    sounds: Float[Tensor, "unpoolings time"], x: Float[Tensor, " time"], clip: Clip
+) -> Float[ndarray, "unpoolings quantities"]:
+    columns = [
+        mean_top_coherence(x.expand_as(sounds), sounds)[:, None].double(),
+        spectrogram_correlation(sounds[:1], sounds)[:, None].double(),
+    ]
+    if isinstance(clip, SceneClip):
+        unknown = torch.full((len(sounds), len(HOLDINGS)), torch.nan, dtype=torch.float64)
+        columns.append(holdings(sounds, x, clip.stems) if len(clip.stems) > 1 else unknown)
+    return torch.cat(columns, dim=1).numpy()
+
+
+def _sources(clips: Sequence[Clip]) -> Measured:
+    counts = [len(clip.stems) if isinstance(clip, SceneClip) else 0 for clip in clips]
+    return {"sources": np.array([count if count > 1 else np.nan for count in counts])}
+
+
+def compare_unpoolings(
+    networks: Networks,
+    data: Dataset,
+    *,
+    layers: Sequence[int] | None = None,
+    **streaming: Unpack[Streaming],
+) -> UnpoolingResult:
+    """Sonify a filter and a whole layer, with switches and without, and compare.
+
+    Parameters
+    ----------
+    networks : mapping from str to torch.nn.Module, or sequence of Network
+        As `sonibook.sonify` takes them.
+    data : Dataset
+        Clips of fewer than 1,024 samples are skipped.
+    layers : sequence of int, or None
+        None for all that every network has.
+    **streaming
+        `parts`, `chunk`, `processes` and `limit`, as for `sonibook.analysis.stream.stream`.
+
+    Returns
+    -------
+    UnpoolingResult
+
+    Raises
+    ------
+    AnalysisError
+        If there is nothing to measure, or no network.
+    LayerError, StackError
+        If a network has no such layer, or cannot be sonified.
+    """
+    given = as_networks(networks)
+    stacks = [blocks_of(network.module) for network in given]
+    chosen = tuple(layers or range(1, min(map(len, stacks)) + 1))
+    for blocks, layer in product(stacks, chosen):
+        check_layer(blocks, layer)
+    streaming.setdefault("chunk", 2)  # a clip takes seconds
+    fields = measure_networks(
+        "unpooling",
+        Unpooled(chosen),
+        given,
+        SceneClips(data) if isinstance(data, SceneDataset) else data,
+        settings={"layers": list(chosen)},
+        of_clips=_sources,
+        layers=chosen,
+        least_samples=1024,
+        **streaming,
+    )
+    return UnpoolingResult(**fields)
+
+
+class ExplanationResult(ResultTable):
+    """How explanations compare; make it with `compare_explanations`.
+
+    The condition of a row is the method, one of `sonibook.deconvnet.attributions.METHODS`. The
+    quantities are ``coherence`` with the clip, in [0, 1], and those of an `AblationResult`, of
+    which those of a control name it, such as ``difference, white noise``. ``coherence beyond
+    sonification`` and ``drop beyond sonification`` are differences clip by clip; their p-values,
+    such as ``p, drop beyond sonification`` and ``p_holm, …``, are of a sign-flip test.
+
+    Attributes
+    ----------
+    score : {"accuracy", "mAP"}
+    """
+
+    analysis: Literal["explanations"] = "explanations"
+    score: Literal["accuracy", "mAP"]
+
+
+@dataclass(frozen=True)
+class _Explained:
+    """Coherences of explanations with clips, and logits of clips without them."""
+
+    layers: tuple[int, ...]
+    work: Subtraction
+    methods: tuple[Method, ...]
+    steps: int
+
+    def __call__(self, classifier: nn.Module, clips: Sequence[Clip]) -> Measured:
+        rows: dict[tuple[str, str], list[ndarray]] = {}
+        for clip in clips:
+            x = torch.from_numpy(clip.waveform)
+            for method in self.methods:
+                sounds, _ = most_active_sounds(
+                    method, stack_of(classifier), x, self.layers, steps=self.steps
+                )
+                top = mean_top_coherence(x.expand_as(sounds).double(), sounds.double())
+                heard, left = self.work.logits(classifier, clip, sounds)
+                rows.setdefault(("coherence", method), []).append(top.numpy())
+                rows.setdefault(("residual", method), []).append(left)
+            rows.setdefault(("clip", ""), []).append(heard)
+        arrays: Measured = {key: np.stack(row) for key, row in rows.items()}
+        return {**arrays, "targets": targets_of(clips, arrays["clip", ""].shape[1])}
+
+
+def compare_explanations(
+    classifier: nn.Module,
+    data: Dataset,
+    *,
+    name: str = "network",
+    methods: Sequence[Method] = METHODS,
+    layers: Sequence[int] | None = None,
+    steps: int = STEPS,
+    level: Level = "peak",
+    residual: Residual = "as is",
+    seed: int = 0,
+    **streaming: Unpack[Streaming],
+) -> ExplanationResult:
+    """Put several explanations of the same filters through the same measures.
+
+    Sonification is always among the methods; ``steps`` are those of integrated gradients, and all
+    else is as for `sonibook.analysis.ablation.ablate`.
+    """
+    check_choices(
+        *(("method", method, METHODS) for method in methods),
+        ("level", level, LEVELS),
+        ("residual", residual, RESIDUALS),
+    )
+    if steps < 1:
+        raise AnalysisError(f"steps {steps} is impossible: choose 1 or more.")
+    chosen = tuple(one for one in METHODS if one == "sonification" or one in methods)
+    wanted = None if layers is None else tuple(sorted(set(layers)))
+    work = Subtraction(_CONTROLS, wanted, level=level, residual=residual, seed=seed)
+    work.check(classifier, data, name=name)
+    of_network = work.layers_of(classifier)
+    settings: dict[str, Any] = {
+        "methods": list(chosen),
+        "layers": list(of_network),
+        "steps": steps,
+        "level": level,
+        "residual": residual,
+        "seed": seed,
+    }
+    network = Network(name, classifier)
+    whole, fields = measure_clips(
+        "explanations",
+        _Explained(of_network, work, chosen, steps),
+        [network],
+        data,
+        settings=settings,
+        least_samples=512,  # two segments of coherence
+        **streaming,
+    )
+    clip, targets = (array_of(whole, name, quantity) for quantity in ("clip", "targets"))
+    before = log_probability(clip, targets, data.task)[:, None]
+    measures: dict[tuple[str, str], ndarray] = {}
+    rows: list[Row] = []
+    for method in chosen:
+        left = array_of(whole, name, "residual", method)
+        measures["coherence", method] = array_of(whole, name, "coherence", method)
+        measures["drop", method] = before - log_probability(left[:, :, 0], targets, data.task)
+        arrays = {"clip": clip, "targets": targets, "residual": left}
+        for row in ablation_rows(network, of_network, _CONTROLS, arrays, data.task, seed=seed):
+            if row.condition == "sonification":
+                rows.append(row.model_copy(update={"condition": method}))
+            elif row.condition in _CONTROLS:
+                named = f"{row.quantity}, {row.condition}"
+                rows.append(row.model_copy(update={"quantity": named, "condition": method}))
+            elif method == chosen[0]:
+                rows.append(row)  # of the untouched clips, whatever the method
+    coherence = {(name, *key): array for key, array in measures.items() if key[0] == "coherence"}
+    rows += table_rows([network], coherence, layers=of_network, seed=seed)
+    rows += _beyond_sonification(network, measures, of_network, seed)
+    score = "accuracy" if data.task == "single-label" else "mAP"
+    return ExplanationResult(score=score, rows=tuple(rows), **fields)
+
+
+def _beyond_sonification(
+    network: Network,
+    measures: dict[tuple[str, str], Float[ndarray, "clips layers"]],
+    layers: Sequence[int],
+    seed: int,
+) -> Iterator[Row]:
+    """Every method but sonification, beside it, clip by clip."""
+    differences = {
+        (network.name, f"{measure} beyond sonification", method): values
+        - measures[measure, "sonification"]
+        for measure in ("coherence", "drop")
+        for (quantity, method), values in measures.items()
+        if quantity == measure and method != "sonification"
+    }
+    if not differences:
+        return
+    means = list(table_rows([network], differences, layers=layers, seed=seed))
+    p = sign_flip_test(np.concatenate(list(differences.values()), axis=1), seed=seed)
+    yield from means
+    for kind, values in (("p", p), ("p_holm", holm(p))):
+        for row, value in zip(means, values, strict=True):
+            quantity = f"{kind}, {row.quantity}"
+            point = {"quantity": quantity, "mean": float(value), "low": None, "high": None}
+            yield row.model_copy(update=point)
