@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,15 +13,19 @@ from torch import nn
 
 from sonibook import CNN12, open_dataset
 from sonibook.analysis.detectors import areas, choose
-from sonibook.analysis.onsets import map_onsets, onsets
-from sonibook.analysis.scenes import SceneClips
-from sonibook.analysis.separation import Separation, separation
-from sonibook.analysis.separation_result import SeparationResult
-from sonibook.analysis.stems import (
-    HOLDINGS,
-    holdings,
+from sonibook.analysis.separation import (
+    Separation,
+    SeparationResult,
+    map_onsets,
+    onsets,
+    separation,
+)
+from sonibook.analysis.sources import (
+    SOURCE_SCORES,
+    SceneClips,
     projected_shares,
     si_sdr,
+    source_scores,
     spectral_shares,
 )
 from sonibook.cli import main
@@ -144,13 +149,13 @@ def test_shares_never_exceed_one():
         assert (shares.sum(dim=1) <= 1 + 1e-9).all()
 
 
-def test_holdings_are_read_against_the_mixture():
+def test_source_scores_are_read_against_the_mixture():
     stems = torch.stack([2 * tone(500), tone(1000)])
     mixture = stems.sum(dim=0)
     s = torch.stack([mixture, stems[1] + 0.1 * stems[0], torch.zeros(8000, dtype=torch.float64)])
-    rows = holdings(s, mixture, stems)
-    assert rows.shape == (3, len(HOLDINGS))
-    whole, second = (dict(zip(HOLDINGS, row.tolist(), strict=True)) for row in rows[:2])
+    rows = source_scores(s, mixture, stems)
+    assert rows.shape == (3, len(SOURCE_SCORES))
+    whole, second = (dict(zip(SOURCE_SCORES, row.tolist(), strict=True)) for row in rows[:2])
     assert whole["main stem's share"] == pytest.approx(0.8, abs=2e-3)
     assert whole["gain in share"] == pytest.approx(0.0, abs=1e-9)
     assert whole["SI-SDR gain"] == pytest.approx(0.0, abs=1e-9)
@@ -253,6 +258,32 @@ def test_map_onsets_follow_the_sound_whatever_the_bias(padding):
 # Over scenes
 
 
+class TwiceAsFast(Soundscapes):
+    """The same samples, said to be of twice the rate: all takes half as long."""
+
+    sample_rate = 16_000
+
+    def scene(self, index):
+        scene = super().scene(index)
+        events = (
+            replace(event, onset=event.onset / 2, offset=event.offset / 2) for event in scene.events
+        )
+        return replace(scene, events=tuple(events))
+
+
+def test_seconds_are_those_of_the_data_sets_sampling_rate():
+    options = {"size": 8, "duration": 6.0, "events": (1, 1), "seed": 1}
+    slow, fast = (
+        separation({"n": stranger()}, data(**options), filters=1)
+        for data in (Soundscapes, TwiceAsFast)
+    )
+    assert fast.row("lag of input").clips > 2
+    for place in ({}, *({"network": "n", "layer": layer} for layer in (1, 2, 3))):
+        for quantity in ("lag of map", "lag of sound") if place else ("lag of input",):
+            lags = [result.row(quantity, **place).mean for result in (slow, fast)]
+            assert lags[1] == pytest.approx(lags[0] / 2)
+
+
 def test_only_scenes_are_taken():
     with pytest.raises(AnalysisError, match="stems of tones are not known"):
         separation({"n": stranger()}, Tones())
@@ -267,16 +298,18 @@ def test_a_strangers_network_over_scenes(tmp_path):
     result = separation({"mine": stranger(), "twin": stranger()}, data, filters=2)
     several = sum(len(data.scene(n).events) > 1 for n in range(8))
     assert 0 < several < 8
-    assert result.several == several
-    layer = next(row for row in result.layers if (row.network, row.layer) == ("mine", 2))
-    assert layer.held["SI-SDR"].clips == several
-    assert layer.lead_of_first is None
-    twin = next(row for row in result.layers if (row.network, row.layer) == ("twin", 2))
-    assert twin.held == layer.held
-    assert twin.lead_of_first.mean == 0.0
-    baseline = [row for row in result.layers if row.baseline]
-    assert {row.network for row in baseline} == {"random weights"}
-    assert baseline[1].held != layer.held
+    assert result.row("sources").clips == several
+
+    def values(network):
+        rows = result.select(network=network, layer=2, quantity=set(SOURCE_SCORES))
+        return {row.quantity: (row.mean, row.low, row.high, row.clips) for row in rows}
+
+    assert result.row("SI-SDR", network="mine", layer=2).clips == several
+    assert not result.select(network="mine", quantity="lead of first")
+    assert values("twin") == values("mine")
+    assert result.row("lead of first", network="twin", layer=2).mean == 0.0
+    assert {row.network for row in result.select(baseline=True)} == {"random weights"}
+    assert values("random weights") != values("mine")
     assert result == separation({"mine": stranger(), "twin": stranger()}, data, filters=2)
     result.write(tmp_path / "separation.json")
     assert SeparationResult.read(tmp_path / "separation.json") == result
@@ -286,24 +319,21 @@ def test_a_scenes_row_is_what_its_words_say():
     data = Soundscapes(size=6, duration=4.0, events=(2, 2), seed=1)
     scenes, network = SceneClips(data), stranger()
     clips = [scenes[n] for n in range(6)]
-    found, timed = Separation({"n": network}, 1, len(data.classes))(clips), 0
+    measure = Separation(1, receptive_field(blocks_of(network), 3), 8000)
+    found, of_clips, timed = measure(network, clips), measure.of_clips(clips), 0
     for row, clip in enumerate(clips):
         maps = FeatureMaps(network, torch.from_numpy(clip.waveform))
-        np.testing.assert_allclose(
-            found["energy of n"][row, 6:14], maps.energy(2)[0].numpy(), rtol=1e-5
-        )
-        assert set(np.flatnonzero(found["present"][row])) == set(clip.labels)
+        np.testing.assert_allclose(found["energy"][row, 6:14], maps.energy(2)[0].numpy(), rtol=1e-5)
         first, second = clip.events[0].onset, clip.events[1].onset
         alone = second - first >= 0.5 and first >= receptive_field(blocks_of(network), 3) / 8000
-        assert np.isfinite(found["input lag"][row]) == alone
+        assert np.isfinite(of_clips["lag of input"][row]) == alone
         if alone:
             x = np.abs(clip.waveform[: round(second * 8000)])
             expected = np.flatnonzero(x >= 0.1 * x.max())[0] / 8000 - first
-            assert found["input lag"][row] == pytest.approx(expected)
+            assert of_clips["lag of input"][row] == pytest.approx(expected)
             timed += 1
-            assert np.isfinite(found["lags of n"][row]).any()
-        else:
-            assert np.isnan(found["lags of n"][row]).all()
+        lags = np.stack([found["lag of map"][row], found["lag of sound"][row]])
+        assert np.isfinite(lags).any() == alone
     assert 0 < timed < 6
 
 
@@ -320,10 +350,10 @@ def test_filters_that_are_made_for_it_separate_and_detect():
     everything[0].weight.fill_(1.0)
     data = compose(Tones(), size=60, duration=1.0, events=(1, 2), gains=(0.0, 0.0))
     result = separation({"bands": network, "all": everything}, data, filters=1)
-    bands, passing = (row for row in result.layers if not row.baseline)
-    assert bands.held["main stem's share"].mean > 0.97
-    assert passing.held["main stem's share"].mean < 0.85
-    assert passing.lead_of_first.low > 0.1
+    share = "main stem's share"
+    assert result.row(share, network="bands", layer=1).mean > 0.97
+    assert result.row(share, network="all", layer=1).mean < 0.85
+    assert result.row("lead of first", network="all", layer=1).low > 0.1
     own = {one.event: one for one in result.detectors if one.network == "bands"}
     assert [own["low"].filter, own["high"].filter] == [0, 1]
     assert all(one.area > 0.9 and one.p < 0.01 for one in own.values())
@@ -333,12 +363,13 @@ def test_filters_that_are_made_for_it_separate_and_detect():
 def test_other_explanations_are_put_to_the_same_test(method):
     data = Soundscapes(size=2, duration=1.0, events=(2, 2), seed=4)
     network, clip = stranger(), SceneClips(data)[0]
-    found = Separation({"n": network}, 1, len(data.classes), method)([clip])["held by n"]
+    found = Separation(1, 0, 8000, method)(network, [clip])
     x = torch.from_numpy(clip.waveform)
     (loudest,) = FeatureMaps(network, x).most_active(2)
     sound = explain(method, network, x, layer=2, filter=loudest)
-    expected = holdings(sound[None], x, clip.stems)[0]
-    np.testing.assert_allclose(found[0, 1], expected.numpy(), atol=1e-3)
+    expected = source_scores(sound[None], x, clip.stems)[0]
+    own = [found[name][0, 1] for name in SOURCE_SCORES]
+    np.testing.assert_allclose(own, expected.numpy(), atol=1e-3)
     result = separation({"n": network}, data, filters=1, method=method)
     assert result.settings["method"] == method
 

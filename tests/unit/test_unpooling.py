@@ -10,7 +10,7 @@ from torch import nn
 from sonibook import CNN12, ForwardPass
 from sonibook.analysis import mean_top_coherence
 from sonibook.analysis.alternatives import STARTS, UnpoolingResult, compare_unpoolings
-from sonibook.analysis.stems import HOLDINGS
+from sonibook.analysis.sources import SOURCE_SCORES
 from sonibook.cli import main
 from sonibook.datasets import Clip, Dataset
 from sonibook.datasets.soundscapes import Soundscapes
@@ -212,7 +212,7 @@ def test_scenes_are_measured_by_separation_too():
     several = [count for n in range(5) if (count := len(data.scene(n).events)) > 1]
     assert 0 < len(several) == result.row("sources").clips < 5
     assert result.row("sources").mean == pytest.approx(np.mean(several))
-    assert {"coherence", "similarity", *HOLDINGS} < {row.quantity for row in result.rows}
+    assert {"coherence", "similarity", *SOURCE_SCORES} < {row.quantity for row in result.rows}
     assert all(row.clips <= len(several) for row in result.select(quantity="SI-SDR"))
     for row in result.select(quantity="similarity"):
         same = {

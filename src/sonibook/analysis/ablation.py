@@ -32,7 +32,7 @@ from sonibook.analysis.controls import (
     perturbations,
     scale,
 )
-from sonibook.analysis.measure import Measured, array_of, measure_clips, table_rows
+from sonibook.analysis.measure import Measured, measure_clips, table_rows
 from sonibook.analysis.networks import Network, Networks, as_networks, mixed, untrained
 from sonibook.analysis.result import Estimate, ResultTable, Row, fingerprint
 from sonibook.analysis.stream import Streaming, seeded
@@ -187,18 +187,16 @@ def ablate(
         "are_runs": are_runs,
         "seed": seed,
     }
-    whole, fields = measure_clips(
-        "ablation", measure, networks, data, settings=settings, **streaming
-    )
+    found = measure_clips("ablation", measure, networks, data, settings=settings, **streaming)
     rows: list[Row] = []
     for network in networks:
-        named = {name: array_of(whole, network.name, name) for name in _ARRAYS}
+        named = {name: found.arrays[network.name, name, ""] for name in _ARRAYS}
         of_network = measure.layers_of(network.module)
         rows += ablation_rows(network, of_network, chosen, named, data.task, seed=seed)
     if are_runs:
         rows += over_runs(rows, networks=len(networks))
     score = "accuracy" if data.task == "single-label" else "mAP"
-    return AblationResult(score=score, rows=tuple(rows), **fields)
+    return AblationResult(score=score, rows=tuple(rows), **found.fields)
 
 
 def stack_of(classifier: nn.Module) -> nn.Module:

@@ -25,15 +25,19 @@ from sonibook.analysis.ablation import Subtraction, ablation_rows, stack_of, tar
 from sonibook.analysis.controls import LEVELS, RESIDUALS, Control, Level, Residual, check_choices
 from sonibook.analysis.measure import (
     Measured,
-    array_of,
     measure_clips,
     measure_networks,
     table_rows,
 )
 from sonibook.analysis.networks import Network, Networks, as_networks
 from sonibook.analysis.result import ResultTable, Row
-from sonibook.analysis.scenes import SceneClip, SceneClips
-from sonibook.analysis.stems import HOLDINGS, holdings
+from sonibook.analysis.sources import (
+    SOURCE_SCORES,
+    SceneClip,
+    SceneClips,
+    count_sources,
+    source_scores,
+)
 from sonibook.analysis.stream import Streaming
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.datasets.soundscapes import SceneDataset
@@ -61,7 +65,7 @@ class UnpoolingResult(ResultTable):
 
     - ``coherence`` with the clip, in [0, 1]; ``similarity`` of the spectrogram to that by switches
       from the same start, a correlation; and, of scenes with two sources or more, each of
-      `HOLDINGS`.
+      `SOURCE_SCORES`.
     - each of these followed by ``beyond switches``: by how much it exceeds that of the paper's
       unpooling, clip by clip.
     - ``sources``, of no network: how many the scenes have that have several.
@@ -84,7 +88,11 @@ class Unpooled:
     def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
         """Arrays (clips, layers) by quantity and condition; NaN for what cannot be measured."""
         values = np.stack([self._clip(network, clip) for clip in clips])
-        names = ("coherence", "similarity", *(HOLDINGS if isinstance(clips[0], SceneClip) else ()))
+        names = (
+            "coherence",
+            "similarity",
+            *(SOURCE_SCORES if isinstance(clips[0], SceneClip) else ()),
+        )
         measured: Measured = {}
         for (row, start), (column, unpooling) in product(enumerate(STARTS), enumerate(UNPOOLING)):
             condition = f"{start}, {unpooling}"
@@ -124,14 +132,9 @@ def _measured(
         spectrogram_correlation(sounds[:1], sounds)[:, None].double(),
     ]
     if isinstance(clip, SceneClip):
-        unknown = torch.full((len(sounds), len(HOLDINGS)), torch.nan, dtype=torch.float64)
-        columns.append(holdings(sounds, x, clip.stems) if len(clip.stems) > 1 else unknown)
+        unknown = torch.full((len(sounds), len(SOURCE_SCORES)), torch.nan, dtype=torch.float64)
+        columns.append(source_scores(sounds, x, clip.stems) if len(clip.stems) > 1 else unknown)
     return torch.cat(columns, dim=1).numpy()
-
-
-def _sources(clips: Sequence[Clip]) -> Measured:
-    counts = [len(clip.stems) if isinstance(clip, SceneClip) else 0 for clip in clips]
-    return {"sources": np.array([count if count > 1 else np.nan for count in counts])}
 
 
 def compare_unpoolings(
@@ -177,7 +180,7 @@ def compare_unpoolings(
         given,
         SceneClips(data) if isinstance(data, SceneDataset) else data,
         settings={"layers": list(chosen)},
-        of_clips=_sources,
+        of_clips=count_sources,
         layers=chosen,
         least_samples=1024,
         **streaming,
@@ -268,7 +271,7 @@ def compare_explanations(
         "seed": seed,
     }
     network = Network(name, classifier)
-    whole, fields = measure_clips(
+    found = measure_clips(
         "explanations",
         _Explained(of_network, work, chosen, steps),
         [network],
@@ -277,13 +280,13 @@ def compare_explanations(
         least_samples=512,  # two segments of coherence
         **streaming,
     )
-    clip, targets = (array_of(whole, name, quantity) for quantity in ("clip", "targets"))
+    clip, targets = (found.arrays[name, quantity, ""] for quantity in ("clip", "targets"))
     before = log_probability(clip, targets, data.task)[:, None]
     measures: dict[tuple[str, str], ndarray] = {}
     rows: list[Row] = []
     for method in chosen:
-        left = array_of(whole, name, "residual", method)
-        measures["coherence", method] = array_of(whole, name, "coherence", method)
+        left = found.arrays[name, "residual", method]
+        measures["coherence", method] = found.arrays[name, "coherence", method]
         measures["drop", method] = before - log_probability(left[:, :, 0], targets, data.task)
         arrays = {"clip": clip, "targets": targets, "residual": left}
         for row in ablation_rows(network, of_network, _CONTROLS, arrays, data.task, seed=seed):
@@ -298,7 +301,7 @@ def compare_explanations(
     rows += table_rows([network], coherence, layers=of_network, seed=seed)
     rows += _beyond_sonification(network, measures, of_network, seed)
     score = "accuracy" if data.task == "single-label" else "mAP"
-    return ExplanationResult(score=score, rows=tuple(rows), **fields)
+    return ExplanationResult(score=score, rows=tuple(rows), **found.fields)
 
 
 def _beyond_sonification(

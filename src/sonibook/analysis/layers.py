@@ -7,22 +7,20 @@ trained network adds to that has been learned. All layers come from one forward 
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Unpack
+from typing import Any, Literal, TypeAlias, Unpack
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import nn
 from tqdm.auto import tqdm
 
-from sonibook.analysis.measure import Measured, measure_clips
+from sonibook.analysis.measure import ClipArrays, Measured, measure_clips
 from sonibook.analysis.networks import Network, Networks, with_random_weights
-from sonibook.analysis.parts import Chunk
-from sonibook.analysis.result import ResultTable, Row, estimate
+from sonibook.analysis.result import Estimate, ResultTable, Row, estimate
 from sonibook.analysis.stream import Streaming
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.forward import FeatureMaps
@@ -37,12 +35,12 @@ from sonibook.model.stack import blocks_of
 from sonibook.training.probe import groups_of, linear_probe, multilabel_probe
 from sonibook.untrusted import read_json
 
-#: From the features' name to the scores of a probe on them.
-_Scores = Callable[[str], Float[ndarray, "clips classes"]]
 #: Redrawn data sets of a mean average precision, which takes its time.
 _REPEATS = 200
-#: From the features' name to which clips a probe on them names rightly.
-_Right = Callable[[str], Bool[ndarray, " clips"]]
+#: Of each clip the class that a probe names, or its score for each class.
+_Answers: TypeAlias = Int[ndarray, " _"] | Float[ndarray, "_ classes"]
+#: The classes of clips, alike: a number each, or 1 for each class that a clip has.
+_Truth: TypeAlias = _Answers
 
 
 class LayerResult(ResultTable):
@@ -115,31 +113,37 @@ def layer_importances(
     trained_on = "each group left out in turn" if training is None else training.split
     settings = {"seed": seed, "trained_on": trained_on}
 
-    def features(part: Dataset) -> tuple[Chunk, dict[str, Any]]:
+    def features(part: Dataset) -> ClipArrays:
         return measure_clips("layers", _mean_maps, every, part, settings=settings, **streaming)
 
-    tested, fields = features(data)
-    seen = None if training is None else features(training)[0]
-    if data.task == "multi-label":
-        targets = _targets(data, tested)
-        scores = _scores(data, tested, targets, training, seen, seed=seed)
-        rows = tuple(_precisions(every, scores, targets, seed=seed))
-        return LayerResult(**fields, rows=(*rows, *trained))
-    right = (
-        _leaving_out(data, tested, seed=seed)
-        if training is None or seen is None
-        else _fitted_to(training, seen, data, tested, seed=seed)
+    tested = features(data)
+    fitted_to = None if training is None else (training, features(training))
+    truth = _truth(data, tested)
+    answers = {
+        network.name: [
+            _answers((network.name, f"layer {layer}", ""), data, tested, fitted_to, seed=seed)
+            for layer in tqdm(
+                range(1, len(blocks_of(network.module)) + 1),
+                desc=f"probes {network.name}",
+                disable=None,
+                leave=False,
+            )
+        ]
+        for network in every
+    }
+    rows = [*_rows(every, answers, truth, seed=seed), *trained]
+    chance = 1 / len(data.classes) if truth.ndim == 1 else float(truth[:, truth.any(axis=0)].mean())
+    rows.append(
+        Row(
+            quantity=_quantity(truth),
+            condition="chance",
+            mean=chance,
+            low=None,
+            high=None,
+            clips=len(truth),
+        )
     )
-    chance = Row(
-        quantity="accuracy",
-        condition="chance",
-        mean=1 / len(data.classes),
-        low=None,
-        high=None,
-        clips=len(tested.clip_ids),
-    )
-    rows = (*_probed(every, right, seed=seed), *trained, chance)
-    return LayerResult(**fields, rows=rows)
+    return LayerResult(**tested.fields, rows=tuple(rows))
 
 
 def _mean_maps(network: nn.Module, clips: Sequence[Clip]) -> Measured:
@@ -152,132 +156,114 @@ def _mean_maps(network: nn.Module, clips: Sequence[Clip]) -> Measured:
     }
 
 
-def _probed(networks: Sequence[Network], right: _Right, *, seed: int) -> Iterator[Row]:
-    """The rows of probes on every layer of every network."""
-    found = {
-        network.name: [
-            right(json.dumps([network.name, f"layer {layer}", ""]))
-            for layer in tqdm(
-                range(1, len(blocks_of(network.module)) + 1),
-                desc=f"probes {network.name}",
-                disable=None,
-                leave=False,
-            )
-        ]
-        for network in networks
-    }
-    for network in networks:
-        clips = len(found[network.name][0])
-        for layer, own in enumerate(found[network.name], start=1):
-            low, high = wilson_interval(int(own.sum()), clips)
-            yield Row(
-                **network.identity,
-                layer=layer,
-                quantity="accuracy",
-                condition="probe",
-                mean=float(own.mean()),
-                low=low,
-                high=high,
-                clips=clips,
-            )
-    for network in networks:
-        if network.baseline:
-            continue
-        pairs = zip(found[network.name], found[_twin(network, networks)], strict=True)
-        for layer, (own, by_random) in enumerate(pairs, start=1):
-            above = estimate(own.astype(float) - by_random, seed=seed)
-            yield Row(
-                **network.identity, layer=layer, quantity="above random", **above.model_dump()
-            )
-
-
-def _precisions(
+def _rows(
     networks: Sequence[Network],
-    scores: _Scores,
-    targets: Float[ndarray, "clips classes"],
+    answers: Mapping[str, Sequence[_Answers]],
+    truth: _Truth,
     *,
     seed: int,
 ) -> Iterator[Row]:
-    """The rows of probes of several labels, by mean average precision."""
-    found = {
-        network.name: [
-            scores(json.dumps([network.name, f"layer {layer}", ""]))
-            for layer in range(1, len(blocks_of(network.module)) + 1)
-        ]
-        for network in networks
-    }
-
-    def row(
-        quantity: str, fields: dict[str, Any], statistic: Callable[..., float], *of: ndarray
-    ) -> Row:
-        low, high = bootstrap_interval(*of, statistic=statistic, repeats=_REPEATS, seed=seed)
-        mean, clips = statistic(*of), len(targets)
-        return Row(quantity=quantity, mean=mean, low=low, high=high, clips=clips, **fields)
-
+    """The rows of probes on every layer of every network."""
     for network in networks:
-        for layer, own in enumerate(found[network.name], start=1):
-            fields = {**network.identity, "layer": layer, "condition": "probe"}
-            yield row("mAP", fields, mean_average_precision, own, targets)
+        for layer, own in enumerate(answers[network.name], start=1):
+            fields = {"layer": layer, "quantity": _quantity(truth), "condition": "probe"}
+            found = _score(own, truth, seed=seed)
+            yield Row(**network.identity, **fields, **found.model_dump())
     for network in networks:
         if not network.baseline:
-            pairs = zip(found[network.name], found[_twin(network, networks)], strict=True)
+            pairs = zip(answers[network.name], answers[_twin(network, networks)], strict=True)
             for layer, (own, by_random) in enumerate(pairs, start=1):
-                fields = {**network.identity, "layer": layer}
-                yield row("above random", fields, _precision_gain, own, by_random, targets)
-    chance = float(targets[:, targets.any(axis=0)].mean())
-    yield Row(quantity="mAP", condition="chance", mean=chance, low=None, high=None,
-              clips=len(targets))  # fmt: skip
+                fields = {"layer": layer, "quantity": "above random"}
+                found = _gain(own, by_random, truth, seed=seed)
+                yield Row(**network.identity, **fields, **found.model_dump())
+
+
+def _quantity(truth: _Truth) -> str:
+    return "accuracy" if truth.ndim == 1 else "mAP"
+
+
+def _score(answers: _Answers, truth: _Truth, *, seed: int) -> Estimate:
+    if truth.ndim == 2:
+        return _bootstrapped(mean_average_precision, answers, truth, seed=seed)
+    right = answers == truth
+    low, high = wilson_interval(int(right.sum()), len(right))
+    return Estimate(mean=float(right.mean()), low=low, high=high, clips=len(right))
+
+
+def _gain(own: _Answers, other: _Answers, truth: _Truth, *, seed: int) -> Estimate:
+    """By how much the score of one exceeds that of the other, on the same clips."""
+    if truth.ndim == 2:
+        return _bootstrapped(_precision_gain, own, other, truth, seed=seed)
+    return estimate((own == truth).astype(float) - (other == truth), seed=seed)
 
 
 def _precision_gain(own: ndarray, other: ndarray, targets: ndarray) -> float:
     return mean_average_precision(own, targets) - mean_average_precision(other, targets)
 
 
-def _scores(
+def _bootstrapped(statistic: Callable[..., float], *of: ndarray, seed: int) -> Estimate:
+    low, high = bootstrap_interval(*of, statistic=statistic, repeats=_REPEATS, seed=seed)
+    return Estimate(mean=statistic(*of), low=low, high=high, clips=len(of[0]))
+
+
+def _answers(
+    key: tuple[str, str, str],
     data: Dataset,
-    tested: Chunk,
-    targets: Float[ndarray, "clips classes"],
-    training: Dataset | None,
-    seen: Chunk | None,
+    tested: ClipArrays,
+    fitted_to: tuple[Dataset, ClipArrays] | None,
     *,
     seed: int,
-) -> _Scores:
-    """Scores by probes of several labels, fitted to a training part or to the other groups."""
-    if training is not None and seen is not None:
-        labels, together = _targets(training, seen), _groups(training, seen, tested=data)
-        return lambda name: multilabel_probe(
-            seen.arrays[name], labels, tested.arrays[name], groups=together, seed=seed
-        )[0]
+) -> _Answers:
+    """What probes on one layer's features say: fitted to a training part, or to other groups."""
+    features, truth = tested.arrays[key], _truth(data, tested)
+    if fitted_to is not None:
+        groups = _groups(*fitted_to, tested=data)
+        seen = fitted_to[1].arrays[key]
+        return _probe(seen, _truth(*fitted_to), features, groups, seed)
     groups = _groups(data, tested)
     if groups is None:
         raise AnalysisError(
             f"{data.name} ({data.split}) has no groups to leave out in turn: give a training part."
         )
-    group = np.array(groups)
-
-    def leaving_out(name: str) -> Float[ndarray, "clips classes"]:
-        features, found = tested.arrays[name], np.zeros(targets.shape)
-        for one in np.unique(group):
-            out = group == one
-            rest = group[~out].tolist()
-            found[out], _ = multilabel_probe(
-                features[~out],
-                targets[~out],
-                features[out],
-                groups=rest if len(set(rest)) > 1 else None,
-                seed=seed,
-            )
-        return found
-
-    return leaving_out
+    group, found = np.array(groups), np.zeros_like(truth)
+    for one in np.unique(group):
+        out = group == one
+        rest = group[~out].tolist()
+        several = rest if len(set(rest)) > 1 else None
+        found[out] = _probe(features[~out], truth[~out], features[out], several, seed)
+    return found
 
 
-def _targets(data: Dataset, measured: Chunk) -> Float[ndarray, "clips classes"]:
-    """1 where a clip has a class, else 0."""
-    targets = np.zeros((len(measured.index), len(data.classes)), np.float32)
-    for row, place in enumerate(measured.index):
-        targets[row, list(data.labels(int(place)))] = 1.0
+def _probe(
+    seen: Float[ndarray, "seen features"],
+    truth: _Truth,
+    tested: Float[ndarray, "tested features"],
+    groups: list[str] | None,
+    seed: int,
+) -> _Answers:
+    if truth.ndim == 2:
+        return multilabel_probe(seen, truth, tested, groups=groups, seed=seed)[0]
+    return linear_probe(seen, truth, tested, groups=groups, seed=seed).predicted
+
+
+def _truth(data: Dataset, measured: ClipArrays) -> _Truth:
+    labels = [data.labels(place) for place in measured.index.tolist()]
+    if data.task == "single-label":
+        return np.array([own[0] for own in labels])
+    targets = np.zeros((len(labels), len(data.classes)))
+    for row, own in zip(targets, labels, strict=True):
+        row[list(own)] = 1.0
     return targets
+
+
+def _groups(
+    data: Dataset, measured: ClipArrays, *, tested: Dataset | None = None
+) -> list[str] | None:
+    groups = groups_of(data, tested=tested)
+    if groups is None:
+        return None
+    chosen = [groups[place] for place in measured.index.tolist()]
+    return chosen if len(set(chosen)) > 1 else None
 
 
 def _twin(network: Network, networks: Sequence[Network]) -> str:
@@ -287,60 +273,6 @@ def _twin(network: Network, networks: Sequence[Network]) -> str:
         return [(block.conv.weight.shape, block.pool) for block in blocks_of(one.module)]
 
     return [one.name for one in networks if shape(one) == shape(network)][-1]
-
-
-def _labels(data: Dataset, measured: Chunk) -> Int[ndarray, " clips"]:
-    return np.array([data.labels(int(place))[0] for place in measured.index])
-
-
-def _groups(data: Dataset, measured: Chunk, *, tested: Dataset | None = None) -> list[str] | None:
-    groups = groups_of(data, tested=tested)
-    if groups is None:
-        return None
-    chosen = [groups[int(place)] for place in measured.index]
-    return chosen if len(set(chosen)) > 1 else None
-
-
-def _fitted_to(
-    training: Dataset, seen: Chunk, data: Dataset, tested: Chunk, *, seed: int
-) -> _Right:
-    labels, truth = _labels(training, seen), _labels(data, tested)
-    groups = _groups(training, seen, tested=data)
-
-    def right(name: str) -> Bool[ndarray, " clips"]:
-        probe = linear_probe(
-            seen.arrays[name], labels, tested.arrays[name], groups=groups, seed=seed
-        )
-        return probe.predicted == truth
-
-    return right
-
-
-def _leaving_out(data: Dataset, tested: Chunk, *, seed: int) -> _Right:
-    """Where each group's clips are named by a probe fitted to the other groups."""
-    labels, groups = _labels(data, tested), _groups(data, tested)
-    if groups is None:
-        raise AnalysisError(
-            f"{data.name} ({data.split}) has no groups to leave out in turn: give a training part."
-        )
-    group = np.array(groups)
-
-    def right(name: str) -> Bool[ndarray, " clips"]:
-        features, found = tested.arrays[name], np.zeros(len(labels), bool)
-        for one in np.unique(group):
-            out = group == one
-            rest = group[~out].tolist()
-            probe = linear_probe(
-                features[~out],
-                labels[~out],
-                features[out],
-                groups=rest if len(set(rest)) > 1 else None,
-                seed=seed,
-            )
-            found[out] = probe.predicted == labels[out]
-        return found
-
-    return right
 
 
 def read_trained(path: str | Path) -> Row:

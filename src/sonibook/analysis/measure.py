@@ -19,12 +19,11 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias, Unpack
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import nn
 
 from sonibook.analysis.networks import Network
-from sonibook.analysis.parts import Chunk
 from sonibook.analysis.result import Measured as MeasuredOn
 from sonibook.analysis.result import Row, estimates, key_of
 from sonibook.analysis.stream import LEAST_SAMPLES, Streaming, gather, stream
@@ -82,7 +81,7 @@ def measure_networks(
     AnalysisError
         As `sonibook.analysis.stream.stream`, and if not one clip was measured.
     """
-    whole, fields = measure_clips(
+    measured = measure_clips(
         analysis,
         measure,
         networks,
@@ -92,8 +91,27 @@ def measure_networks(
         least_samples=least_samples,
         **streaming,
     )
-    arrays = {tuple(json.loads(name)): array for name, array in whole.arrays.items()}
-    return {**fields, "rows": tuple(table_rows(networks, arrays, layers=layers, seed=seed))}
+    rows = tuple(table_rows(networks, measured.arrays, layers=layers, seed=seed))
+    return {**measured.fields, "rows": rows}
+
+
+@dataclass(frozen=True)
+class ClipArrays:
+    """What a measure gives of all clips.
+
+    Attributes
+    ----------
+    index : ndarray of int, shape (clips,)
+        Where the clips stand in the data set.
+    arrays : dict of (network, quantity, condition) to ndarray, shapes (clips, ...)
+        The network is empty for what concerns none.
+    fields : dict
+        Those of a `Result`.
+    """
+
+    index: Int[ndarray, " clips"]
+    arrays: dict[tuple[str, str, str], ndarray]
+    fields: dict[str, Any]
 
 
 def measure_clips(
@@ -106,15 +124,8 @@ def measure_clips(
     of_clips: OfClips | None = None,
     least_samples: int = LEAST_SAMPLES,
     **streaming: Unpack[Streaming],
-) -> tuple[Chunk, dict[str, Any]]:
-    """What `measure_networks` makes means of: the arrays, and the fields of a `Result`.
-
-    Returns
-    -------
-    Chunk
-        Its arrays: see `array_of`.
-    dict
-    """
+) -> ClipArrays:
+    """What `measure_networks` makes means of."""
     modules = {network.name: network.module for network in networks}
     key = key_of(analysis, modules, settings)
     chunks = stream(
@@ -126,13 +137,11 @@ def measure_clips(
         **streaming,
     )
     whole = gather(chunks)
-    on = MeasuredOn.of(data, clips=len(whole.clip_ids), skipped=whole.skipped)
-    return whole, {**key, "data": on}
-
-
-def array_of(whole: Chunk, network: str, quantity: str, condition: str = "") -> ndarray:
-    """One of the arrays that `measure_clips` gives."""
-    return whole.arrays[json.dumps([network, quantity, condition])]
+    return ClipArrays(
+        whole.index,
+        {tuple(json.loads(name)): array for name, array in whole.arrays.items()},
+        {**key, "data": MeasuredOn.of(data, clips=len(whole.clip_ids), skipped=whole.skipped)},
+    )
 
 
 def table_rows(

@@ -5,7 +5,7 @@ one with random weights, which the answers are to be read against:
 
 - *Separation*: how much of one source do the sonifications of a layer's most active filters hold,
   beyond what the mixture holds of it anyway? Needs two stems.
-- *Detection*: which filters respond to which event? See `detectors`.
+- *Detection*: which filters respond to which event? See `sonibook.analysis.detectors`.
 - *Timing*: how long after an event does the most active filter's map begin, and its sonification?
   Asked of a scene's first event, where quiet enough to fill the widest receptive field comes
   before it, and no other event for half a second after.
@@ -13,9 +13,9 @@ one with random weights, which the answers are to be read against:
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Any, Literal, Unpack
 
 import numpy as np
 import torch
@@ -24,100 +24,155 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from sonibook.analysis.detectors import Chosen, choose
-from sonibook.analysis.networks import with_random_weights
-from sonibook.analysis.onsets import map_onsets, onsets
-from sonibook.analysis.result import Estimate, Measured, estimate, key_of, named_estimates
-from sonibook.analysis.scenes import SceneClip, SceneClips
-from sonibook.analysis.separation_result import (
-    LAGS,
-    Detection,
-    Detector,
-    LayerSeparation,
-    SeparationResult,
+from sonibook.analysis.measure import Measured, measure_clips, table_rows
+from sonibook.analysis.networks import Network, Networks, with_random_weights
+from sonibook.analysis.result import Record, ResultTable, Row
+from sonibook.analysis.sources import (
+    SOURCE_SCORES,
+    SceneClip,
+    SceneClips,
+    count_sources,
+    source_scores,
 )
-from sonibook.analysis.stems import HOLDINGS, holdings
-from sonibook.analysis.stream import Streaming, gather, stream
-from sonibook.audio import SAMPLE_RATE
+from sonibook.analysis.stream import Streaming
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.attributions import Method, explain
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError
-from sonibook.model.stack import blocks_of, least_length, out_length, receptive_field
+from sonibook.model.stack import (
+    Block,
+    blocks_of,
+    least_length,
+    out_length,
+    padding_before,
+    receptive_field,
+    stride,
+)
 
 #: For this long the first event must be alone, in s.
 _ALONE = 0.5
+#: A sound has begun when it first reaches this level, re its peak: -20 dB.
+_THRESHOLD = 0.1
+#: What begins: the most active filter's map, and its sound.
+_LAGS = ("lag of map", "lag of sound")
+_OF_MIXTURES = ("main stem's share", "SI-SDR")
+
+
+class Detector(Record):
+    """The filter, of all layers, that tells best of one class of events.
+
+    Attributes
+    ----------
+    network, event : str
+    layer, filter : int
+    chosen_area : float
+        Area under the ROC curve on the scenes it was chosen on, which flatters it.
+    area, low, high : float
+        On the others, with its 95 % interval.
+    p : float
+        Of "no better than chance" there, adjusted for the number of classes (Holm).
+    """
+
+    network: str
+    event: str
+    layer: int
+    filter: int
+    chosen_area: float
+    area: float
+    low: float
+    high: float
+    p: float
+
+
+class SeparationResult(ResultTable):
+    """What filters pick out of scenes; make it with `separation`.
+
+    Its quantities, layer by layer:
+
+    - each of `SOURCE_SCORES`, on scenes of several sources, where a scene counts with the mean over
+      its filters; ``lead of first``, by how much the first network's ``gain in share`` exceeds
+      another's, scene by scene;
+    - ``detection``: area under the ROC curve of a layer's best filters, mean over classes (which
+      ``clips`` counts), on scenes that they were not chosen on;
+    - ``lag of map`` and ``lag of sound``, in s, from the onset of a scene's first event.
+
+    Of no network: ``sources``, how many the scenes have that have several; the ``main stem's
+    share`` and ``SI-SDR`` of the ``mixture`` to its own main stem; ``lag of input``, from the onset
+    until the mixture has begun by the same rule, over the scenes that timing is measured on.
+
+    Attributes
+    ----------
+    detectors : tuple of Detector
+    """
+
+    analysis: Literal["separation"] = "separation"
+    detectors: tuple[Detector, ...]
 
 
 @dataclass(frozen=True)
 class Separation:
-    """The measure of `separation`, for `stream`, on clips that are scenes."""
+    """The measure of `separation`, on clips that are scenes; `quiet` in samples."""
 
-    networks: dict[str, nn.Module]
     filters: int
-    classes: int
+    quiet: int
+    sample_rate: int
     method: Method = "sonification"
 
-    def __call__(self, clips: Sequence[Clip]) -> dict[str, ndarray]:
-        """Arrays by name, a row for each clip; NaN where a measure does not apply."""
-        rows = [self._scene(clip) for clip in clips if isinstance(clip, SceneClip)]
-        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-
-    @property
-    def _widest(self) -> int:
-        """Samples that a step of any network hears at most."""
-        stacks = [blocks_of(network) for network in self.networks.values()]
-        return max(receptive_field(blocks, len(blocks)) for blocks in stacks)
-
-    def _scene(self, clip: SceneClip) -> dict[str, ndarray]:
-        x, stems = torch.from_numpy(clip.waveform), clip.stems
-        present = np.zeros(self.classes, bool)
-        present[list(clip.labels)] = True
-        mixture = np.full(len(HOLDINGS), np.nan)
-        if len(stems) > 1:
-            mixture = holdings(x[None], x, stems)[0].numpy()
-        first, alone = _first_event(clip, self._widest)
-        begun = float(onsets(x[None, :alone], sample_rate=SAMPLE_RATE)) if alone else np.nan
-        result = {
-            "present": present,
-            "stems": np.array(len(stems)),
-            "mixture": mixture,
-            "input lag": np.array(begun - first),
+    def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
+        """The energy of all filters, and by layer what sounds hold and when they begin."""
+        rows = [self._scene(network, clip) for clip in clips if isinstance(clip, SceneClip)]
+        energy, scores, lags = (np.stack(arrays) for arrays in zip(*rows, strict=True))
+        return {
+            "energy": energy,
+            **dict(zip(SOURCE_SCORES, np.moveaxis(scores, 2, 0), strict=True)),
+            **dict(zip(_LAGS, np.moveaxis(lags, 2, 0), strict=True)),
         }
-        for name, network in self.networks.items():
-            energy, held, begins = self._network(network, x, stems, alone)
-            result[f"energy of {name}"] = energy
-            result[f"held by {name}"], result[f"lags of {name}"] = held, begins - first
-        return result
 
-    def _network(
-        self, network: nn.Module, x: Tensor, stems: Tensor, alone: int
-    ) -> tuple[ndarray, ndarray, ndarray]:
-        """The energy of every filter; by layer, what its sounds hold, and when they begin, in s."""
+    def of_clips(self, clips: Sequence[Clip]) -> Measured:
+        """What concerns the scenes themselves; NaN where a measure does not apply."""
+        mixtures = np.full((len(clips), len(SOURCE_SCORES)), np.nan)
+        lags = np.full(len(clips), np.nan)
+        for row, clip in enumerate(clips):
+            if isinstance(clip, SceneClip):
+                x, (first, alone) = torch.from_numpy(clip.waveform), self._first_event(clip)
+                if len(clip.stems) > 1:
+                    mixtures[row] = source_scores(x[None], x, clip.stems)[0].numpy()
+                if alone:
+                    lags[row] = onsets(x[None, :alone], sample_rate=self.sample_rate) - first
+        columns = [SOURCE_SCORES.index(name) for name in _OF_MIXTURES]
+        named: Measured = {
+            (name, "mixture"): mixtures[:, column]
+            for name, column in zip(_OF_MIXTURES, columns, strict=True)
+        }
+        return {**named, **count_sources(clips), "lag of input": lags}
+
+    def _scene(self, network: nn.Module, clip: SceneClip) -> tuple[ndarray, ndarray, ndarray]:
+        x, stems = torch.from_numpy(clip.waveform), clip.stems
+        first, alone = self._first_event(clip)
         passed = ForwardPass(network, x)
         blocks = passed.blocks
         layers = range(1, len(blocks) + 1)
-        quiet = FeatureMaps(network, x.new_zeros(least_length(blocks)))
-        held = np.full((len(layers), len(HOLDINGS)), np.nan)
-        begins = np.full((len(layers), len(LAGS)), np.nan)
+        silence = FeatureMaps(network, x.new_zeros(least_length(blocks)))
+        scores = np.full((len(layers), len(SOURCE_SCORES)), np.nan)
+        lags = np.full((len(layers), len(_LAGS)), np.nan)
         for row, layer in enumerate(layers):
             chosen = passed.most_active(layer, self.filters)
             sounds = self._sounds(network, passed, layer, chosen)
             sounding = sounds[sounds.abs().amax(dim=1) > 0]
             if len(stems) > 1 and len(sounding):
-                held[row] = holdings(sounding, x, stems).mean(dim=0).numpy()
+                scores[row] = source_scores(sounding, x, stems).mean(dim=0).numpy()
             if alone:
-                steps = out_length(blocks, layer, alone)
                 begun = map_onsets(
-                    passed.maps[row][0, chosen[:1], :steps],
-                    quiet.maps[row][0, chosen[:1], 0],
+                    passed.maps[row][0, chosen[:1], : out_length(blocks, layer, alone)],
+                    silence.maps[row][0, chosen[:1], 0],
                     blocks[:layer],
-                    sample_rate=SAMPLE_RATE,
+                    sample_rate=self.sample_rate,
                 )
-                heard = onsets(sounds[:1, :alone], sample_rate=SAMPLE_RATE)
-                begins[row] = torch.cat([begun, heard]).numpy()
+                heard = onsets(sounds[:1, :alone], sample_rate=self.sample_rate)
+                lags[row] = torch.cat([begun, heard]).numpy() - first
         energy = torch.cat([passed.energy(layer)[0] for layer in layers])
-        return energy.numpy(), held, begins
+        return energy.numpy(), scores, lags
 
     def _sounds(
         self, network: nn.Module, passed: ForwardPass, layer: int, filters: list[int]
@@ -129,22 +184,50 @@ class Separation:
             [explain(self.method, network, x, layer=layer, filter=one) for one in filters]
         )
 
+    def _first_event(self, clip: SceneClip) -> tuple[float, int]:
+        """When the first event begins, in s, and until which sample it is alone.
 
-def _first_event(clip: SceneClip, quiet: int) -> tuple[float, int]:
-    """When the first event begins, in s, and until which sample it is alone.
+        That sample is 0 where it is not alone for long enough, or after fewer than `quiet` samples
+        of quiet, so that a map has not begun before it.
+        """
+        sounding = [event for event in clip.events if event.stem.any()]
+        first = sounding[0].onset
+        length = len(clip.waveform) / self.sample_rate
+        end = sounding[1].onset if len(sounding) > 1 else length
+        timed = end - first >= _ALONE and first * self.sample_rate >= self.quiet
+        return first, round(end * self.sample_rate) if timed else 0
 
-    That sample is 0 where it is not alone for long enough, or after fewer than `quiet` samples of
-    quiet, so that a map has not begun before it.
+
+def onsets(x: Float[Tensor, "rows time"], *, sample_rate: int | float) -> Float[Tensor, " rows"]:
+    """When each of some sounds first reaches a tenth of its peak, in s; NaN for silence.
+
+    Examples
+    --------
+    >>> onsets(torch.tensor([[0.0, 0.05, -0.4, 1.0]]), sample_rate=10.0).tolist()
+    [0.2]
     """
-    sounding = [event for event in clip.events if event.stem.any()]
-    first = sounding[0].onset
-    end = sounding[1].onset if len(sounding) > 1 else len(clip.waveform) / SAMPLE_RATE
-    timed = end - first >= _ALONE and first * SAMPLE_RATE >= quiet
-    return first, round(end * SAMPLE_RATE) if timed else 0
+    size = x.abs()
+    peak = size.amax(dim=1, keepdim=True)
+    first = (size >= _THRESHOLD * peak).int().argmax(dim=1).double() / sample_rate
+    return first.masked_fill(peak[:, 0] == 0, torch.nan)
+
+
+def map_onsets(
+    maps: Float[Tensor, "rows steps"],
+    quiet: Float[Tensor, " rows"],
+    blocks: Sequence[Block],
+    *,
+    sample_rate: int | float,
+) -> Float[Tensor, " rows"]:
+    """When each of some maps first rises a tenth of the way from silence to its highest, in s."""
+    step = stride(blocks, len(blocks))
+    middle = (receptive_field(blocks, len(blocks)) - 1) / 2 - padding_before(blocks, len(blocks))
+    above = (maps - quiet[:, None]).clamp_min(0.0)
+    return onsets(above, sample_rate=sample_rate / step) + middle / sample_rate
 
 
 def separation(
-    networks: Mapping[str, nn.Module],
+    networks: Networks,
     data: Dataset,
     *,
     filters: int = 4,
@@ -158,9 +241,9 @@ def separation(
 
     Parameters
     ----------
-    networks : mapping from str to torch.nn.Module
-        As `sonibook.sonify` takes them, at 8 kHz. Each shape of network is set beside one with
-        random weights.
+    networks : mapping from str to torch.nn.Module, or sequence of Network
+        As `sonibook.sonify` takes them, at the data set's sampling rate. Each shape of network is
+        set beside one with random weights.
     data : Dataset
         Of scenes with known stems: ``open_dataset("soundscapes")``, also with ``mixture_of``.
     filters : int >= 1
@@ -171,7 +254,7 @@ def separation(
     seed : int >= 0
         Of the random weights, and of the intervals of areas.
     **streaming
-        `parts`, `chunk`, `processes` and `limit`, as for `stream`.
+        `parts`, `chunk`, `processes` and `limit`, as for `sonibook.analysis.stream.stream`.
 
     Returns
     -------
@@ -187,89 +270,72 @@ def separation(
     if filters < 1:
         raise AnalysisError(f"filters {filters} is impossible: choose 1 or more.")
     every = with_random_weights(networks, seed=seed)
-    everything = {network.name: network.module for network in every}
-    baselines = {network.name for network in every if network.baseline}
-    counts = {
-        name: [block.conv.out_channels for block in blocks_of(network)]
-        for name, network in everything.items()
-    }
-    settings: dict[str, Any] = {"filters": filters, "method": method, "seed": seed}
-    key = key_of("separation", everything, settings)
+    stacks = {network.name: blocks_of(network.module) for network in every}
     scenes = SceneClips(data)
+    widest = max(receptive_field(blocks, len(blocks)) for blocks in stacks.values())
+    measure = Separation(filters, widest, scenes.sample_rate, method)
+    settings: dict[str, Any] = {"filters": filters, "method": method, "seed": seed}
     streaming.setdefault("chunk", 4)  # a clip takes seconds
-    chunks = stream(
-        Separation(everything, filters, len(data.classes), method),
+    found = measure_clips(
+        "separation",
+        measure,
+        every,
         scenes,
-        key=key,
-        least_samples=round(_ALONE * SAMPLE_RATE),
-        description="separation",
+        settings=settings,
+        of_clips=measure.of_clips,
+        least_samples=round(_ALONE * scenes.sample_rate),
         **streaming,
     )
-    whole = gather(chunks)
-    arrays = whole.arrays
-    layers, detectors = [], []
-    reference = arrays[f"held by {next(iter(networks))}"]
-    for name, channels in counts.items():
-        energy, ends = arrays[f"energy of {name}"], np.cumsum(channels)
-        held, lags = arrays[f"held by {name}"], arrays[f"lags of {name}"]
-        detectors += _detectors(name, choose(energy, arrays["present"], seed=seed), ends, data)
-        for row, (end, count) in enumerate(zip(ends, channels, strict=True)):
-            found = choose(energy[:, end - count : end], arrays["present"], seed=seed)
-            layers.append(
-                LayerSeparation(
-                    network=name,
-                    baseline=name in baselines,
-                    layer=row + 1,
-                    held=named_estimates(HOLDINGS, held[:, row]),
-                    lead_of_first=_lead(reference, held, row),
-                    lag=named_estimates(LAGS, lags[:, row]),
-                    detection=_detection(found),
-                )
-            )
-    mixtures = named_estimates(HOLDINGS, arrays["mixture"])
-    return SeparationResult(
-        data=Measured.of(scenes, clips=len(whole.clip_ids), skipped=whole.skipped),
-        several=int((arrays["stems"] > 1).sum()),
-        timed=int(np.isfinite(arrays["input lag"]).sum()),
-        mixture={name: mixtures[name] for name in ("main stem's share", "SI-SDR")},
-        input_lag=estimate(arrays["input lag"]),
-        layers=tuple(layers),
-        detectors=tuple(detectors),
-        **key,
-    )
+    present = np.zeros((len(found.index), len(data.classes)), bool)
+    for row, place in enumerate(found.index.tolist()):
+        present[row, list(data.labels(place))] = True
+    means = {key: array for key, array in found.arrays.items() if key[1] != "energy"}
+    first, gain = every[0], "gain in share"
+    for other in every[1:]:
+        shared = min(len(stacks[first.name]), len(stacks[other.name]))
+        own, theirs = (means[one.name, gain, ""][:, :shared] for one in (first, other))
+        means[other.name, "lead of first", ""] = own - theirs
+    rows = list(table_rows(every, means))
+    detectors: list[Detector] = []
+    for network in every:
+        channels = [block.conv.out_channels for block in stacks[network.name]]
+        ends, energy = np.cumsum(channels), found.arrays[network.name, "energy", ""]
+        best = choose(energy, present, seed=seed)
+        detectors += _detectors(network.name, best, ends, data.classes)
+        for layer, of_layer in enumerate(np.split(energy, ends[:-1], axis=1), start=1):
+            rows += _detection(network, layer, choose(of_layer, present, seed=seed))
+    return SeparationResult(rows=tuple(rows), detectors=tuple(detectors), **found.fields)
 
 
-def _lead(first: ndarray, other: ndarray, row: int) -> Estimate | None:
-    """By how much the first network's gain in share exceeds another's, scene by scene."""
-    if other is first or row >= first.shape[1]:
-        return None
-    gain = HOLDINGS.index("gain in share")
-    return estimate(first[:, row, gain] - other[:, row, gain])
+def _detection(network: Network, layer: int, found: Chosen) -> Iterator[Row]:
+    """None where no class is on scenes enough."""
+    if len(found.classes):
+        low, high = found.mean_interval
+        yield Row(
+            **network.identity,
+            layer=layer,
+            quantity="detection",
+            mean=float(found.area.mean()),
+            low=low,
+            high=high,
+            clips=len(found.classes),
+        )
 
 
-def _detection(found: Chosen) -> Detection | None:
-    if not len(found.classes):
-        return None
-    low, high = found.mean_interval
-    return Detection(area=float(found.area.mean()), low=low, high=high, classes=len(found.classes))
-
-
-def _detectors(network: str, found: Chosen, ends: ndarray, data: Dataset) -> list[Detector]:
+def _detectors(
+    network: str, found: Chosen, ends: ndarray, classes: Sequence[str]
+) -> Iterator[Detector]:
     """One detector a class; filters are counted on from layer to layer, which `ends` undoes."""
-    rows = []
     for row, place in enumerate(found.filters):
         layer = int(np.searchsorted(ends, place, side="right"))
-        rows.append(
-            Detector(
-                network=network,
-                event=data.classes[found.classes[row]],
-                layer=layer + 1,
-                filter=int(place - (ends[layer - 1] if layer else 0)),
-                chosen_area=float(found.chosen_area[row]),
-                area=float(found.area[row]),
-                low=float(found.interval[row, 0]),
-                high=float(found.interval[row, 1]),
-                p=float(found.p[row]),
-            )
+        yield Detector(
+            network=network,
+            event=classes[found.classes[row]],
+            layer=layer + 1,
+            filter=int(place - (ends[layer - 1] if layer else 0)),
+            chosen_area=float(found.chosen_area[row]),
+            area=float(found.area[row]),
+            low=float(found.interval[row, 0]),
+            high=float(found.interval[row, 1]),
+            p=float(found.p[row]),
         )
-    return rows

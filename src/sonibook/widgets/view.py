@@ -14,7 +14,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import nn
 
-from sonibook.analysis.stems import si_sdr
+from sonibook.analysis.sources import si_sdr
 from sonibook.audio import as_waveform, excerpt
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import SonibookWarning

@@ -22,7 +22,6 @@ from sonibook.cli.output import shown, table
 
 if TYPE_CHECKING:
     from sonibook.analysis.evolution import EvolutionResult
-    from sonibook.analysis.separation_result import SeparationResult
     from sonibook.datasets import Dataset
     from sonibook.model.encoder import CNN12
 
@@ -169,6 +168,7 @@ def separation(
     mixture_of=esc10). Beside each network stands the same with random weights.
     """
     from sonibook.analysis.separation import separation as measure
+    from sonibook.analysis.sources import SOURCE_SCORES
     from sonibook.deconvnet.attributions import METHODS
     from sonibook.plots.separation import separation_figure
 
@@ -177,36 +177,19 @@ def separation(
     if named is None:
         raise typer.BadParameter(f"choose one of {', '.join(METHODS)}.", param_hint="--method")
     result = measure(
-        asked.modules, data, filters=filters, method=named, seed=asked.seed, **asked.streaming
+        asked.networks, data, filters=filters, method=named, seed=asked.seed, **asked.streaming
     )
-    _print_separation(result)
-    asked.finish(result, separation_figure)
-
-
-def _print_separation(result: SeparationResult) -> None:
-    from sonibook.analysis.stems import HOLDINGS
-
-    rows: list[list[object]] = [
-        [
-            row.layer,
-            row.network,
-            *(row.held[name].mean for name in HOLDINGS),
-            row.lag["sound"].mean,
-            None if row.detection is None else row.detection.area,
-        ]
-        for row in sorted(result.layers, key=lambda row: row.layer)
-    ]
-    typer.echo(table(["layer", "network", *HOLDINGS, "lag / s", "detection"], rows))
     best: list[list[object]] = [
         [one.event, one.network, one.layer, one.filter, one.chosen_area, one.area, one.p]
         for one in sorted(result.detectors, key=lambda one: one.event)
     ]
     if best:
         header = ["event", "network", "layer", "filter", "area, chosen on", "area, elsewhere", "p"]
-        typer.echo("\n" + table(header, best))
-    typer.echo(
-        f"\n{result.several} scenes of several sources; {result.timed} with a first event alone"
-    )
+        typer.echo(table(header, best) + "\n")
+    several, timed = (result.row(name).clips for name in ("sources", "lag of input"))
+    typer.echo(f"{several} scenes of several sources; {timed} with a first event alone\n")
+    show = [*SOURCE_SCORES, "lag of map", "lag of sound", "detection"]
+    asked.finish(result, separation_figure, show=show)
 
 
 @analysis(
@@ -270,10 +253,10 @@ def ways(
     with known sources, by separation, too.
     """
     from sonibook.analysis.alternatives import compare_unpoolings
-    from sonibook.analysis.stems import HOLDINGS
+    from sonibook.analysis.sources import SOURCE_SCORES
     from sonibook.plots.alternatives import unpooling_figure
 
     result = compare_unpoolings(
         asked.networks, asked.data, layers=parse_layers(layers), **asked.streaming
     )
-    asked.finish(result, unpooling_figure, show=["coherence", "similarity", *HOLDINGS])
+    asked.finish(result, unpooling_figure, show=["coherence", "similarity", *SOURCE_SCORES])

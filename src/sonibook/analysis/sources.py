@@ -1,4 +1,4 @@
-"""How much of each source a sound holds, where the sources are known.
+"""Scenes whose sources are known, and how much of each source a sound holds.
 
 A sonification is a filtered, partial copy of its input, so that no single figure says what it
 holds; there are three here:
@@ -9,21 +9,84 @@ holds; there are three here:
 - `spectral_shares` asks only where the energy lies in time and frequency, so that a filtered
   stem counts in full.
 
-`holdings` sums them up.
+`source_scores` sums them up.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-#: What a sound holds of a scene, by `holdings`.
-HOLDINGS = ("explained share", "main stem's share", "gain in share", "SI-SDR", "SI-SDR gain")
+from sonibook.analysis.measure import Measured
+from sonibook.datasets.base import Clip, Dataset
+from sonibook.datasets.soundscapes import Event, SceneDataset
+from sonibook.errors import AnalysisError
+
+#: Of a sound beside the sources of a scene, by `source_scores`.
+SOURCE_SCORES = ("explained share", "main stem's share", "gain in share", "SI-SDR", "SI-SDR gain")
 #: What has nothing of a stem is at -inf dB; it counts as this.
 _WORST_DB = -60.0
 #: Frames of 32 ms at 8 kHz, half of one to the next.
 _FRAME, _HOP = 256, 128
+
+
+@dataclass(frozen=True)
+class SceneClip(Clip):
+    """A clip and its events, in the order of their onsets."""
+
+    events: tuple[Event, ...]
+
+    @property
+    def stems(self) -> Float[Tensor, "events time"]:
+        """The stems of the events that sound."""
+        return torch.stack([torch.from_numpy(one.stem) for one in self.events if one.stem.any()])
+
+
+class SceneClips(Dataset):
+    """The scenes of a data set as clips that know their events.
+
+    Parameters
+    ----------
+    scenes : Dataset
+        Of scenes: synthesised ones, or mixtures of recordings.
+
+    Raises
+    ------
+    AnalysisError
+        If its clips are not scenes.
+    """
+
+    def __init__(self, scenes: Dataset) -> None:
+        if not isinstance(scenes, SceneDataset):
+            raise AnalysisError(
+                f"The stems of {scenes.name} are not known: take scenes, such as soundscapes, or "
+                f"soundscapes with mixture_of={scenes.name}."
+            )
+        self.scenes = scenes
+        self.name, self.split, self.task = scenes.name, scenes.split, scenes.task
+        self.classes, self.licence = scenes.classes, scenes.licence
+        self.sample_rate = scenes.sample_rate
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def __getitem__(self, index: int) -> SceneClip:
+        scene = self.scenes.scene(index)
+        return SceneClip(scene.mixture, scene.labels, scene.clip_id, scene.events)
+
+    def labels(self, index: int) -> tuple[int, ...]:
+        return self.scenes.labels(index)
+
+
+def count_sources(clips: Sequence[Clip]) -> Measured:
+    """How many sources each clip has, where it is a scene of several; else NaN."""
+    counts = [len(clip.stems) if isinstance(clip, SceneClip) else 0 for clip in clips]
+    return {"sources": np.array([count if count > 1 else np.nan for count in counts], float)}
 
 
 def si_sdr(
@@ -105,12 +168,12 @@ def _power(x: Float[Tensor, "rows time"]) -> Float[Tensor, "rows frequency frame
     return spectra.abs().square()
 
 
-def holdings(
+def source_scores(
     sounds: Float[Tensor, "sounds time"],
     mixture: Float[Tensor, " time"],
     stems: Float[Tensor, "events time"],
 ) -> Float[Tensor, "sounds measures"]:
-    """What some sounds hold of a scene: any sounds, sonifications or other explanations.
+    """What sounds hold of a scene: any sounds, sonifications or other explanations.
 
     Each is judged by the stem it holds most of, by `spectral_shares`. To pick the best of several
     flatters every sound alike: read it against those of an untrained network.
@@ -125,7 +188,7 @@ def holdings(
     Returns
     -------
     Tensor, shape (sounds, 5), float64
-        In the order of `HOLDINGS`: the share of the sound's energy that is the stems' own
+        In the order of `SOURCE_SCORES`: the share of the sound's energy that is the stems' own
         waveforms (`projected_shares`), the main stem's share in the sound (`spectral_shares`), the
         same less its share in the mixture, the sound's SI-SDR to the main stem in dB (no less
         than -60), and the same less the mixture's. NaN for a silent sound.
