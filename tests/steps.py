@@ -30,7 +30,7 @@ from sonibook.datasets.soundscapes import SceneDataset
 from sonibook.training import loop
 from sonibook.training.config import TrainConfig
 from sonibook.training.distributed import Runtime, find_runtime
-from sonibook.training.tasks import Contrastive, Supervised
+from sonibook.training.experiment import Contrastive, Supervised
 
 REPOSITORY = Path(__file__).parents[1]
 ALONE = (sys.executable,)

@@ -144,6 +144,18 @@ def read_audio(
         raise AudioError(f"{path}: {error}") from None
 
 
+def promised_samples(path: Path, *, sample_rate: int = SAMPLE_RATE) -> int:
+    """How long a file is by its header alone, once resampled; AudioError if it has none."""
+    import soundfile
+
+    try:
+        header = soundfile.info(path)
+    except (soundfile.LibsndfileError, UnicodeEncodeError, TypeError) as error:
+        raise AudioError(f"{path}: cannot be read as sound ({error}).") from None
+    longest = int(LONGEST_HOURS * 3600 * header.samplerate)
+    return round(min(header.frames, longest) * sample_rate / header.samplerate)
+
+
 def _share_there(file: soundfile.SoundFile, count: int) -> float:
     """Which share there is of what a file's header promises, when `count` samples were read."""
     slack = _MP3_SLACK if file.format == "MP3" else 0

@@ -7,27 +7,25 @@ from clips import batch
 from scipy import signal, stats
 
 from sonibook.training.augment import (
+    EQUALISED_HZ,
     augmented,
     background,
     change_speed,
+    equalisation,
+    filter_frequencies,
+    filtered,
     gaussian_noise,
+    high_pass,
+    low_pass,
     mix_back,
     mixup,
     random_gain,
     random_level,
+    reverberation,
     source_samples,
     time_mask,
 )
 from sonibook.training.config import AugmentConfig
-from sonibook.training.filters import (
-    EQUALISED_HZ,
-    equalisation,
-    filter_frequencies,
-    filtered,
-    high_pass,
-    low_pass,
-    reverberation,
-)
 from sonibook.training.random_streams import RandomStreams
 
 AUGMENTATIONS = {

@@ -13,11 +13,10 @@ from sonibook.errors import ConfigError
 from sonibook.model.checkpoint import load_classifier, load_encoder, read_card, save_checkpoint
 from sonibook.model.encoder import CNN12
 from sonibook.training import experiment
+from sonibook.training.data import FeatureBatches
 from sonibook.training.distributed import Runtime
-from sonibook.training.evaluate import FeatureBatches
-from sonibook.training.experiment import Experiment
+from sonibook.training.experiment import Experiment, FcOnly
 from sonibook.training.loop import train
-from sonibook.training.tasks import FcOnly
 
 WIDTH = 1 / 16
 LENGTHS = [2600, 3000, 2600, 100, 4000, 3000, 2600, 3300, 2600, 3000, 2600]

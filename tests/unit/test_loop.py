@@ -37,7 +37,7 @@ from sonibook.training.distributed import Runtime
 from sonibook.training.evaluate import predict
 from sonibook.training.experiment import prepare
 from sonibook.training.loop import train
-from sonibook.training.tasks import ContrastiveNetwork
+from sonibook.training.objectives import ContrastiveNetwork
 
 #: These sounds are short: two crops of 0.3 s do not fit into them.
 pytestmark = pytest.mark.filterwarnings("ignore:.*hold less sound than two crops")

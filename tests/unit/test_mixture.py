@@ -4,12 +4,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from clips import Held, noise, settings_of
 from safetensors.torch import load_file
 from scipy import stats
 
-from sonibook.audio import write_wav
-from sonibook.datasets import open_dataset
+from sonibook.audio import read_audio, write_wav
+from sonibook.cli.train import train as plan_or_train
+from sonibook.datasets import base, open_dataset
 from sonibook.errors import ConfigError, DatasetError
 from sonibook.training import loop
 from sonibook.training.config import AugmentConfig, TrainConfig
@@ -17,8 +19,8 @@ from sonibook.training.data import CropBatches
 from sonibook.training.distributed import Runtime
 from sonibook.training.experiment import prepare
 from sonibook.training.loop import train
-from sonibook.training.mixture import Mixture
 from sonibook.training.random_streams import RandomStreams
+from sonibook.training.sampling import Mixture
 
 SECOND = 8000
 
@@ -110,7 +112,7 @@ def test_an_epoch_goes_through_each_part_as_often_as_asked(weights):
     counts = np.zeros(60, int)
     orders = []
     for epoch in range(200):
-        order = batches.shares.whole_epoch(epoch).ravel()
+        order = batches.sampler.whole_epoch(epoch).ravel()
         orders.append(tuple(order))
         assert len(order) == sum(wanted) // 5 * 5 == len(set(order))
         counts += np.bincount(order % 60, minlength=60)
@@ -134,7 +136,7 @@ def test_a_mixture_of_one_set_is_drawn_as_that_set():
     alone, mixed = (
         CropBatches(each, seed=3, batch_size=4, crop_seconds=0.2) for each in (data, mixture)
     )
-    clips = np.concatenate([alone.shares.epoch(2), mixed.shares.epoch(2)])
+    clips = np.concatenate([alone.sampler.epoch(2), mixed.sampler.epoch(2)])
     assert sorted(clips[:3].ravel()) == sorted(clips[3:].ravel())
 
 
@@ -171,7 +173,7 @@ def test_backgrounds_are_crops_of_clips_outside_the_batch():
         crop_seconds=0.025,
         augment=AugmentConfig(background_min_snr_db=0.0),
     )
-    group = batches.shares.whole_epoch(0)[0]
+    group = batches.sampler.whole_epoch(0)[0]
     outside = np.setdiff1d(np.arange(12), group)
     found = batches._backgrounds(outside, RandomStreams(0, 0, range(200)))
     values, counts = np.unique(found[:, 0, 0], return_counts=True)
@@ -266,6 +268,40 @@ def test_a_head_on_mean_features_leaves_the_last_layer_as_it_was(recordings):
     without = {name for name, p in task.network.named_parameters() if p.grad is None}
     assert without == {"encoder.fc1.fc10.weight", "encoder.fc1.fc10.bias"}
     assert before.keys() == task.network.state_dict().keys()
+
+
+def test_a_plan_counts_the_clips_and_reads_no_sound(recordings, tmp_path, monkeypatch, capsys):
+    reads: list[str] = []
+
+    def counted(path: Path, **options: object) -> np.ndarray:
+        reads.append(path.name)
+        return read_audio(path, **options)
+
+    monkeypatch.setattr(base, "read_audio", counted)
+    config = tmp_path / "joined.yaml"
+    config.write_text(yaml.safe_dump(joined().described()), encoding="utf-8")
+    plan_or_train(config, out=tmp_path / "run", data_root=recordings, dry_run=True)
+    assert reads == []
+    told = dict(line.strip().split("  ", 1) for line in capsys.readouterr().out.splitlines()[1:])
+    assert told["training clips"].strip() == "at most 12 (all; all)"
+    assert (
+        told["batch"].strip() == "4 clips, 4 an epoch"
+    )  # of eight digits and four stretches twice
+    data = prepare(joined(), data_root=recordings).train_data
+    assert (data.counts, data.quotas) == ((8, 4), (8, 8))
+    assert sorted(reads) == sorted([*(f"{n}_ada_{n}.wav" for n in range(8)), "a.wav", "b.wav"])
+
+
+def test_a_plan_leaves_out_what_is_too_short_or_no_sound(tmp_path):
+    for name, seconds in {"short": 0.3, "long": 2.2}.items():
+        write_wav(tmp_path / f"{name}.wav", noise(round(seconds * SECOND), 0), sample_rate=SECOND)
+    (tmp_path / "text.wav").write_text("no sound")
+    parts = [open_dataset("folder", root=tmp_path)]
+    planned = Mixture(
+        parts, weights=[1.0], stretch_seconds=1.0, least_sound=0.5, in_memory=True, read=False
+    )
+    assert planned.counts == (2,)
+    assert not planned._held
 
 
 def test_labels_are_for_one_data_set_alone():

@@ -105,6 +105,7 @@ def _print_plan(run: Run, data_root: Path | None, retrain_start: bool) -> None:
     from sonibook.training.experiment import prepare, starting_encoder
     from sonibook.training.folder import RunFolder
     from sonibook.training.runs import plan
+    from sonibook.training.sampling import Mixture
 
     config, planned, start = run.config, run.config, None
     stale = run.check_start(retrain=retrain_start) is not None
@@ -115,10 +116,13 @@ def _print_plan(run: Run, data_root: Path | None, retrain_start: bool) -> None:
         planned = run.from_scratch()
     RunFolder(run.out, config, start=start)
     try:
-        experiment = prepare(planned, data_root=data_root, start=start)
+        experiment = prepare(planned, data_root=data_root, start=start, read=False)
         train_data, test_data = experiment.train_data, experiment.test_data
-        encoder, clips, classes = experiment.encoder, len(train_data), len(train_data.classes)
+        encoder, classes = experiment.encoder, len(train_data.classes)
+        clips = sum(train_data.quotas) if isinstance(train_data, Mixture) else len(train_data)
         parts = [f"{len(part)} ({part.split})" for part in (train_data, test_data)]
+        if config.data.least_sound:  # how much sound a clip holds is known once it is read
+            parts[0] = f"at most {parts[0]}"
     except DatasetError as problem:
         sizes = [published_size(config.data.name, o) for o in (config.data.train, config.data.test)]
         if sizes[0] is None:

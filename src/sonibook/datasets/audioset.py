@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy import ndarray
 
-from sonibook.audio import EXTENSIONS
+from sonibook.audio import EXTENSIONS, promised_samples
 from sonibook.datasets.base import Clip, Dataset, read_clip
 from sonibook.datasets.tables import check_split, find_root, read_classes, read_rows, report_missing
 from sonibook.errors import DatasetError
@@ -128,6 +128,9 @@ class AudioSet(Dataset):
 
     def clip_id(self, index: int) -> str:
         return self._ids[index].decode()
+
+    def samples(self, index: int) -> int:
+        return promised_samples(self.path(index), sample_rate=self.sample_rate)
 
     def path(self, index: int) -> Path:
         """The file of clip `index`."""

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from sonibook.audio import SAMPLE_RATE, read_audio
+from sonibook.audio import SAMPLE_RATE, promised_samples, read_audio
 from sonibook.errors import AudioError, MissingAudioError
 
 Task = Literal["single-label", "multi-label"]
@@ -94,6 +94,10 @@ class Dataset(ABC):
         """The id of clip `index`, without reading its sound where that can be avoided."""
         return self[index].clip_id
 
+    def samples(self, index: int) -> int:
+        """How long clip `index` is, without reading its sound where that can be avoided."""
+        return len(self[index].waveform)
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -142,6 +146,9 @@ class FileDataset(Dataset):
 
     def clip_id(self, index: int) -> str:
         return self.entries[index].clip_id
+
+    def samples(self, index: int) -> int:
+        return promised_samples(self.entries[index].path, sample_rate=self.sample_rate)
 
 
 def read_clip(path: Path, sample_rate: int) -> Float[ndarray, " time"]:

@@ -87,10 +87,7 @@ class PackedDataset(Dataset):
         return len(self._ends)
 
     def __getitem__(self, index: int) -> Clip:
-        index = range(len(self))[operator.index(index)]
-        shard = int(np.searchsorted(self._first_clips, index, side="right")) - 1
-        start = 0 if index == self._first_clips[shard] else int(self._ends[index - 1])
-        count = int(self._ends[index]) - start
+        shard, start, count = self._place(index)
         path = shard_path(self.folder, shard)
         try:
             # Not a memory map: 300 of them would each hold a file open, and what was read would
@@ -107,6 +104,16 @@ class PackedDataset(Dataset):
 
     def clip_id(self, index: int) -> str:
         return self._ids[self._row(self._id_ends, index)].decode("utf-8", "surrogateescape")
+
+    def samples(self, index: int) -> int:
+        return self._place(index)[2]
+
+    def _place(self, index: int) -> tuple[int, int, int]:
+        """The shard that holds a clip, where it starts there, and how long it is."""
+        index = range(len(self))[operator.index(index)]
+        shard = int(np.searchsorted(self._first_clips, index, side="right")) - 1
+        start = 0 if index == self._first_clips[shard] else int(self._ends[index - 1])
+        return shard, start, int(self._ends[index]) - start
 
     def _row(self, ends: ndarray, index: int) -> slice:
         index = range(len(self))[operator.index(index)]

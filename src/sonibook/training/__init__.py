@@ -11,9 +11,8 @@ __getattr__ = names_of(
     evaluate="predict",
     experiment="starting_encoder",
     loop="train warmup_cosine",
-    objectives="cross_entropy nt_xent",
+    objectives="ContrastiveNetwork cross_entropy nt_xent",
     probe="groups_of linear_probe mean_features probed",
     random_streams="RandomStreams seeded",
     runs="load_run plan",
-    tasks="ContrastiveNetwork",
 )

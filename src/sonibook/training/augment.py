@@ -5,24 +5,33 @@ new tensor of the same shape. Shapes never depend on what is drawn.
 
 Gain, noise, mask, mix-back and mixup are the paper's (appendix A.2 and A.3). The others are ours:
 what a microphone, a room or a loudspeaker does to a sound, and another sound behind it. Those that
-filter are in `sonibook.training.filters`.
+filter give a response over frequency, so that several cost one Fourier transform (`filtered`).
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
+from sonibook.audio import SAMPLE_RATE
 from sonibook.training.config import AugmentConfig
-from sonibook.training.filters import randomly_filtered
 from sonibook.training.random_streams import RandomStreams
 
 Waveforms = Float[Tensor, "batch 1 time"]
 Targets = Float[Tensor, "batch classes"]
+Frequencies = Float[Tensor, " frequency"]
+Response = Float[Tensor, "batch 1 frequency"]
+
+#: Samples of the longest reverberation, and of the silence that a filter may ring on into.
+_ROOM_SAMPLES = SAMPLE_RATE // 2
+#: Where the equaliser draws its gains: evenly spaced in octaves.
+EQUALISED_HZ = tuple(20.0 * 200.0 ** (knot / 6) for knot in range(7))
 
 
 def _rms(x: Waveforms) -> Float[Tensor, "batch 1 1"]:
@@ -43,6 +52,12 @@ def random_gain(x: Waveforms, *, max_db: float = 6.0, streams: RandomStreams) ->
     Tensor, shape (batch, 1, time)
     """
     return x * 10 ** (streams.uniform(-max_db, max_db) / 20)
+
+
+def random_level(x: Waveforms, *, most_db: float = 12.0, streams: RandomStreams) -> Waveforms:
+    """Scale each clip to a peak of 1, then lower it by a random number of dB; silence stays."""
+    peak = x.abs().amax(dim=2, keepdim=True).clamp_min(1e-8)
+    return x / peak * 10 ** (-streams.uniform(0.0, most_db) / 20)
 
 
 def gaussian_noise(
@@ -117,19 +132,7 @@ def background(
     max_snr_db: float = 25.0,
     streams: RandomStreams,
 ) -> Waveforms:
-    """Put a given sound into the background of each clip, at a random ratio of levels.
-
-    Parameters
-    ----------
-    x, behind : Tensor, shape (batch, 1, time)
-    min_snr_db, max_snr_db : float, in dB, RMS of the clip re RMS of the background
-        The ratio is uniform between them. A silent background adds nothing.
-    streams : RandomStreams
-
-    Returns
-    -------
-    Tensor, shape (batch, 1, time)
-    """
+    """Put a given sound into the background of each clip, as `mix_back` puts another clip."""
     level = _rms(x) * 10 ** (-streams.uniform(min_snr_db, max_snr_db) / 20)
     return x + behind * (level / _rms(behind).clamp_min(1e-8))
 
@@ -160,22 +163,9 @@ def mixup(
 def change_speed(
     x: Float[Tensor, "batch 1 longer"], *, most: float = 0.25, samples: int, streams: RandomStreams
 ) -> Waveforms:
-    """Play each clip faster or slower, its pitch with it, by linear interpolation.
+    """Play each clip 1 / (1 + `most`) to 1 + `most` times as fast, its pitch with it.
 
-    Parameters
-    ----------
-    x : Tensor, shape (batch, 1, longer)
-        At least ``(1 + most) * samples`` long, for the fastest; what is shorter ends in its last
-        sample, held.
-    most : float > 0
-        Factors lie between ``1 / (1 + most)`` and ``1 + most``, their logarithms uniform.
-    samples : int > 0
-        Length of the result.
-    streams : RandomStreams
-
-    Returns
-    -------
-    Tensor, shape (batch, 1, samples)
+    By linear interpolation; what is shorter than (1 + most) * samples ends in its last sample.
     """
     octaves = math.log2(1 + most)
     place = 2 ** streams.uniform(-octaves, octaves) * torch.arange(samples)
@@ -186,19 +176,119 @@ def change_speed(
     return torch.lerp(first, after, place - before)
 
 
+def equalisation(
+    frequencies: Frequencies, *, max_db: float = 12.0, streams: RandomStreams
+) -> Response:
+    """A random smooth equaliser: gains at seven frequencies, an octave and a quarter apart.
+
+    Between two of them decibels are linear in the logarithm of frequency; the phase stays.
+    """
+    octaves = frequencies.clamp(EQUALISED_HZ[0], EQUALISED_HZ[-1]).log2()
+    knots = torch.tensor(EQUALISED_HZ).log2()
+    spacing = (knots[-1] - knots[0]) / (len(knots) - 1)
+    # Each knot's share in every frequency: a triangle around it.
+    hats = (1 - (octaves - knots[:, None]).abs() / spacing).clamp_min(0)
+    gains = torch.cat([streams.uniform(-max_db, max_db) for _ in EQUALISED_HZ], dim=2)
+    return ((math.log(10) / 20) * (gains @ hats)).exp()
+
+
+def low_pass(
+    frequencies: Frequencies, *, lowest_hz: float = 800.0, streams: RandomStreams
+) -> Response:
+    """The magnitude of a fourth-order Butterworth low-pass, its corner up to 3,500 Hz."""
+    corner = _log_uniform(lowest_hz, 3500.0, streams)
+    return (1 + (frequencies / corner) ** 8).rsqrt()
+
+
+def high_pass(
+    frequencies: Frequencies, *, highest_hz: float = 800.0, streams: RandomStreams
+) -> Response:
+    """The magnitude of a second-order Butterworth high-pass, its corner from 80 Hz on."""
+    ratio = (frequencies / _log_uniform(80.0, highest_hz, streams)) ** 2
+    return ratio * (1 + ratio.square()).rsqrt()
+
+
+def reverberation(
+    *, longest_seconds: float = 0.5, streams: RandomStreams
+) -> Float[Tensor, "batch 1 half_a_second"]:
+    """The impulse response of a synthetic room: the sound itself, then noise that dies away.
+
+    The noise falls by 60 dB in 0.05 s to `longest_seconds`; its energy is 0 to 12 dB below that of
+    the first sample, which is 1.
+    """
+    decay = streams.uniform(0.05, longest_seconds) * SAMPLE_RATE
+    below = streams.uniform(0.0, 12.0)
+    tail = streams.normal(_ROOM_SAMPLES) * 10 ** (-3 * torch.arange(_ROOM_SAMPLES) / decay)
+    tail[:, :, 0] = 0.0
+    tail *= 10 ** (-below / 20) / tail.norm(dim=2, keepdim=True)
+    tail[:, :, 0] = 1.0
+    return tail
+
+
+def filtered(x: Waveforms, response: Shaped[Tensor, "batch 1 frequency"]) -> Waveforms:
+    """Waveforms with a response at `filter_frequencies`; what rings on after the end is cut off."""
+    size = x.shape[2] + _ROOM_SAMPLES
+    return torch.fft.irfft(torch.fft.rfft(x, size) * response, size)[:, :, : x.shape[2]]
+
+
+def filter_frequencies(samples: int) -> Frequencies:
+    """The frequencies, in Hz, that `filtered` knows of waveforms of that length."""
+    return torch.fft.rfftfreq(samples + _ROOM_SAMPLES, 1 / SAMPLE_RATE)
+
+
+def _log_uniform(low: float, high: float, streams: RandomStreams) -> Float[Tensor, "batch 1 1"]:
+    return streams.uniform(math.log(low), math.log(high)).exp()
+
+
+def _randomly_filtered(x: Waveforms, config: AugmentConfig, streams: RandomStreams) -> Waveforms:
+    """Equalisation, low-pass, high-pass and reverberation, each on its share of the crops."""
+    shares, frequencies = config.shares, filter_frequencies(x.shape[2])
+    changes: tuple[tuple[float, float | None, Callable[[Any, RandomStreams], Tensor]], ...] = (
+        (
+            shares.equalise,
+            config.equalise_db,
+            lambda value, some: equalisation(frequencies, max_db=value, streams=some),
+        ),
+        (
+            shares.low_pass,
+            config.low_pass_hz,
+            lambda value, some: low_pass(frequencies, lowest_hz=value, streams=some),
+        ),
+        (
+            shares.high_pass,
+            config.high_pass_hz,
+            lambda value, some: high_pass(frequencies, highest_hz=value, streams=some),
+        ),
+        (
+            shares.reverberation,
+            config.reverberation_seconds,
+            lambda value, some: torch.fft.rfft(
+                reverberation(longest_seconds=value, streams=some), x.shape[2] + _ROOM_SAMPLES
+            ),
+        ),
+    )
+    changed = torch.zeros(len(x), dtype=torch.bool)
+    response = torch.ones(len(x), 1, len(frequencies), dtype=torch.complex64)
+    for share, value, change in changes:
+        if value is not None and (chosen := streams.chosen(share)).any():
+            response[chosen] *= change(value, streams.where(chosen))
+            changed |= chosen
+    if changed.any():
+        x = x.clone()
+        x[changed] = filtered(x[changed], response[changed])
+    return x
+
+
 def _sometimes(
-    x: Waveforms,
-    share: float,
-    streams: RandomStreams,
-    change: Callable[[Waveforms, RandomStreams], Waveforms],
+    x: Waveforms, share: float, streams: RandomStreams, change: Callable[..., Waveforms]
 ) -> Waveforms:
     """A change of a random share of the crops."""
     chosen = streams.chosen(share)
     if chosen.all():
-        return change(x, streams)
+        return change(x, streams=streams)
     if chosen.any():
         x = x.clone()
-        x[chosen] = change(x[chosen], streams.where(chosen))
+        x[chosen] = change(x[chosen], streams=streams.where(chosen))
     return x
 
 
@@ -245,32 +335,23 @@ def augmented(
             x[chosen] = change_speed(
                 source[chosen], most=most, samples=samples, streams=streams.where(chosen)
             )
-    x = randomly_filtered(x, config=config, streams=streams)
+    x = _randomly_filtered(x, config, streams)
     if config.mixup_alpha is not None:
         x, targets = mixup(x, targets, alpha=config.mixup_alpha, streams=streams)
     if (least := config.mix_back_min_snr_db) is not None:
         x = mix_back(x, min_snr_db=least, streams=streams)
     if (least := config.background_min_snr_db) is not None and backgrounds is not None:
+        put = partial(background, min_snr_db=least)
         x = _sometimes(
             x,
             shares.background,
             streams,
-            lambda x, some: background(x, backgrounds(some), min_snr_db=least, streams=some),
+            lambda x, streams: put(x, backgrounds(streams), streams=streams),
         )
     if (longest := config.time_mask_share) is not None:
-        x = _sometimes(
-            x,
-            shares.time_mask,
-            streams,
-            lambda x, some: time_mask(x, max_share=longest, streams=some),
-        )
-    if (quietest := config.noise_min_snr_db) is not None:
-        x = _sometimes(
-            x,
-            shares.noise,
-            streams,
-            lambda x, some: gaussian_noise(x, min_snr_db=quietest, streams=some),
-        )
+        x = _sometimes(x, shares.time_mask, streams, partial(time_mask, max_share=longest))
+    if (least := config.noise_min_snr_db) is not None:
+        x = _sometimes(x, shares.noise, streams, partial(gaussian_noise, min_snr_db=least))
     if config.polarity:
         x = x * (1 - 2 * streams.kept(0.5, 1)[:, :, None])
     if config.level_db is not None:
@@ -278,22 +359,3 @@ def augmented(
     if config.gain_db is not None:
         x = random_gain(x, max_db=config.gain_db, streams=streams)
     return x, targets
-
-
-def random_level(x: Waveforms, *, most_db: float = 12.0, streams: RandomStreams) -> Waveforms:
-    """Scale each clip to a peak of 1, then lower it by a random number of dB.
-
-    Parameters
-    ----------
-    x : Tensor, shape (batch, 1, time)
-        A silent clip stays silent.
-    most_db : float >= 0, in dB
-        The number is uniform from 0 to this.
-    streams : RandomStreams
-
-    Returns
-    -------
-    Tensor, shape (batch, 1, time), in [-1, 1]
-    """
-    peak = x.abs().amax(dim=2, keepdim=True).clamp_min(1e-8)
-    return x / peak * 10 ** (-streams.uniform(0.0, most_db) / 20)

@@ -76,7 +76,7 @@ class DataConfig(_Section):
         A training clip that holds several stretches of this length counts as so many clips; None
         takes each clip as one, however long.
     least_sound : float >= 0, in s
-        Training clips and stretches with less sound are left out; see `sonibook.training.mixture`.
+        Training clips and stretches with less sound are left out; see `sonibook.training.sampling`.
     in_memory : bool
         Read every training clip once, and hold it as 16-bit samples.
     """

@@ -9,23 +9,27 @@ from __future__ import annotations
 
 import warnings
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
-from torch import Tensor
+from torch import Tensor, nn
 
 from sonibook.audio import SAMPLE_RATE, cut, pad, sounding_starts
 from sonibook.datasets.base import Clip, ClipReader, Dataset
-from sonibook.errors import ConfigError, DatasetError, SonibookWarning
+from sonibook.errors import ConfigError, SonibookWarning
+from sonibook.model.encoder import CNN12, Classifier
 from sonibook.training.augment import augmented, source_samples
 from sonibook.training.config import AugmentConfig
-from sonibook.training.mixture import Mixture
+from sonibook.training.distributed import Runtime
+from sonibook.training.evaluate import predict
 from sonibook.training.random_streams import PARTNERS, RandomStreams, seeded
+from sonibook.training.sampling import BatchSampler, Mixture, sounding_span
 
 #: Batches that are made while a step runs, and threads that make them.
 _AHEAD = 2
@@ -40,15 +44,9 @@ AUGMENTING, DROPPING = 0, 1
 class Batch:
     """What one process sees of one step.
 
-    Attributes
-    ----------
-    x : Tensor, shape (views * clips, 1, time)
-        Waveforms: all first views, then all second ones. For a frozen encoder its features, of
-        shape (clips, dim).
-    targets : Tensor, shape (clips, classes)
-        1 where the clip has the label, else 0; mixup leaves shares.
-    rows : ndarray of int, shape (views * clips,)
-        The places of the rows of `x` in the whole batch.
+    `x` are waveforms, (views * clips, 1, time): all first views, then all second ones; for a frozen
+    encoder its features, (clips, dim). `targets` are 1 where a clip has the label, else 0, but for
+    mixup's shares; `rows` the places of the rows of `x` in the whole batch.
     """
 
     x: Tensor
@@ -56,77 +54,15 @@ class Batch:
     rows: Int[ndarray, " rows"]
 
 
-class Shares:
-    """Which clips are in which batch, and which of them this process sees."""
-
-    def __init__(
-        self,
-        data: Dataset,
-        *,
-        seed: int,
-        batch_size: int,
-        shuffle_labels: bool,
-        rank: int,
-        processes: int,
-        stretch: int = 1,
-    ) -> None:
-        clips = sum(data.quotas) if isinstance(data, Mixture) else len(data)
-        if clips < batch_size:
-            raise DatasetError(
-                f"{data.name} ({data.split}) has {clips} clips, fewer than one batch of "
-                f"{batch_size}: lower optimiser.batch_size."
-            )
-        if processes > 1 and batch_size % (processes * stretch):
-            raise ConfigError(
-                f"optimiser.batch_size: {batch_size} clips cannot be divided among {processes} "
-                f"processes: choose a multiple of {processes * stretch}."
-            )
-        self.clips, self.seed, self.batch_size = len(data), seed, batch_size
-        share = batch_size // processes
-        self.own = np.arange(rank * share, (rank + 1) * share)
-        order = seeded(seed, 0, 2).permutation(self.clips) if shuffle_labels else range(self.clips)
-        self.label_of = np.asarray(order)
-        self._mixture, self._drawn_clips = data if isinstance(data, Mixture) else None, clips
-
-    def __len__(self) -> int:
-        """Batches an epoch."""
-        return self._drawn_clips // self.batch_size
-
-    def epoch(self, epoch: int) -> Int[ndarray, "batches own"]:
-        """The clips of every batch of an epoch that are this process's.
-
-        A clip that an epoch has a second time is counted on from the number of clips.
-        """
-        return self.whole_epoch(epoch)[:, self.own]
-
-    def whole_epoch(self, epoch: int) -> Int[ndarray, "batches all"]:
-        """The clips of every batch of an epoch, of all processes."""
-        random = seeded(self.seed, epoch, 0)
-        if self._mixture is None:
-            order = random.permutation(self.clips)
-        else:
-            order = random.permutation(self._drawn(self._mixture, random))
-        return order[: len(self) * self.batch_size].reshape(len(self), -1)
-
-    def _drawn(self, mixture: Mixture, random: np.random.Generator) -> Int[ndarray, " clips"]:
-        """Each part of a mixture as often as it is asked for, what is left over at random."""
-        drawn, first = [], 0
-        for count, quota in zip(mixture.counts, mixture.quotas, strict=True):
-            times, rest = divmod(quota, count)
-            part = np.arange(first, first + count)
-            drawn += [part + time * self.clips for time in range(times)]
-            drawn.append(random.permutation(part)[:rest] + times * self.clips)
-            first += count
-        return np.concatenate(drawn)
-
-
 class CropBatches:
     """The batches of one data set, epoch by epoch.
 
     Parameters
     ----------
-    data, seed, batch_size, shuffle_labels, rank, processes
-        As for `Shares`.
+    data : Dataset
+    seed : int >= 0
+    batch_size : int >= 1
+        Of the batch of all processes together; `rank` says which of them this one is.
     crop_seconds : float > 0, in s
         Crops are drawn where there is sound (`sonibook.audio.sounding_starts`); shorter clips
         are padded with zeros.
@@ -136,6 +72,8 @@ class CropBatches:
         Crops of a clip; two do not overlap.
     pair_level_db : float or None
         As for `two_crops`.
+    shuffle_labels : bool
+        Deal the labels out among the clips at random, once.
 
     Attributes
     ----------
@@ -145,7 +83,8 @@ class CropBatches:
     Raises
     ------
     DatasetError, ConfigError
-        As `Shares`, and if backgrounds are asked for and no clip is left outside a batch.
+        If a batch is larger than the data or cannot be divided among the processes, or leaves no
+        clip outside where backgrounds are asked for.
 
     Warns
     -----
@@ -168,7 +107,7 @@ class CropBatches:
         rank: int = 0,
         processes: int = 1,
     ) -> None:
-        self.shares = Shares(
+        self.sampler = BatchSampler(
             data,
             seed=seed,
             batch_size=batch_size,
@@ -190,35 +129,25 @@ class CropBatches:
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        return len(self.shares)
+        return len(self.sampler)
 
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
-        """The batches of one epoch, in order.
-
-        Parameters
-        ----------
-        epoch : int >= 0
-        first : int from 0 to the number of batches
-            The batch to begin with.
-
-        Yields
-        ------
-        Batch
-        """
-        groups = self.shares.whole_epoch(epoch)
+        """The batches of an epoch, in order, from batch `first` on."""
+        groups = self.sampler.whole_epoch(epoch)
+        numbers = iter(range(first, len(self)))
         with ThreadPoolExecutor(max_workers=_AHEAD) as makers:
             ahead = deque(
                 makers.submit(self._make, groups[number], epoch, number)
-                for number in range(first, min(first + _AHEAD, len(self)))
+                for number in islice(numbers, _AHEAD)
             )
-            for following in range(first + _AHEAD, len(self) + _AHEAD):
+            while ahead:
                 batch = ahead.popleft().result()
-                if following < len(self):
-                    ahead.append(makers.submit(self._make, groups[following], epoch, following))
+                for number in islice(numbers, 1):
+                    ahead.append(makers.submit(self._make, groups[number], epoch, number))
                 yield batch
 
     def _make(self, group: Int[ndarray, " all"], epoch: int, number: int) -> Batch:
-        own = group[self.shares.own]
+        own = group[self.sampler.own]
         length = source_samples(self.augment, self.crop)
         waveforms = torch.zeros(self.views, len(own), 1, length)
         targets = torch.zeros(len(own), len(self.data.classes))
@@ -234,7 +163,7 @@ class CropBatches:
                 crops = [cut(clip.waveform, int(random.integers(begin, end + 1)), length)]
             else:
                 crops = two_crops(clip.waveform, length, random, most_level_db=self.pair_level_db)
-                short += _sound(clip.waveform)[1] < 2 * length
+                short += sounding_span(clip.waveform)[1] < 2 * length
             for view, crop in enumerate(crops):
                 waveforms[view, row, 0] = torch.from_numpy(crop)
             targets[row, list(self._labels(clip, index))] = 1.0
@@ -243,7 +172,7 @@ class CropBatches:
         step, rows, views = epoch * len(self) + number, [], []
         outside = np.delete(np.arange(len(self.data)), np.unique(group % len(self.data)))
         for view in range(self.views):
-            rows.append(self.shares.own + view * self.batch_size)
+            rows.append(self.sampler.own + view * self.batch_size)
             x = waveforms[view]
             if self.augment is not None:
                 streams = RandomStreams(self.seed, step, rows[-1].tolist(), purpose=AUGMENTING)
@@ -273,7 +202,7 @@ class CropBatches:
         return sounds
 
     def _labels(self, clip: Clip, index: int) -> tuple[int, ...]:
-        dealt = int(self.shares.label_of[index])
+        dealt = int(self.sampler.label_of[index])
         return clip.labels if dealt == index else self.data.labels(dealt)
 
     def _warn_of_short_pairs(self, short: int, clips: int) -> None:
@@ -286,12 +215,6 @@ class CropBatches:
                 SonibookWarning,
                 stacklevel=2,
             )
-
-
-def _sound(x: Float[ndarray, " time"]) -> tuple[int, int]:
-    """Where the sound of a clip begins, silence at its ends apart, and how long it is."""
-    loud = np.flatnonzero(np.abs(x) > 1e-3 * np.abs(x).max())
-    return (int(loud[0]), int(loud[-1]) + 1 - int(loud[0])) if loud.size else (0, len(x))
 
 
 def two_crops(
@@ -319,7 +242,7 @@ def two_crops(
     -------
     list of two ndarray, shape (length,)
     """
-    begin, sound = _sound(x)
+    begin, sound = sounding_span(x)
     taken = min(length, max(sound // 2, 1))
     free = sound - 2 * taken
     tries: list[tuple[float, list[int]]] = []
@@ -340,3 +263,73 @@ def _level_db(x: Float[ndarray, " time"]) -> float:
     """The RMS level in dB re full scale; digital silence counts as `_SILENCE_DB`."""
     power = float(np.dot(x, x)) / max(len(x), 1)
     return max(10 * float(np.log10(power)), _SILENCE_DB) if power else _SILENCE_DB
+
+
+class FeatureBatches:
+    """Batches of a frozen encoder's representations of whole clips, each computed once.
+
+    They are standardised, by `mean` and `scale`; `folded` undoes it. The next clip stands in for
+    one that cannot be read.
+    """
+
+    views = 1
+
+    def __init__(
+        self,
+        encoder: CNN12,
+        data: Dataset,
+        *,
+        seed: int,
+        batch_size: int,
+        shuffle_labels: bool,
+        runtime: Runtime,
+    ) -> None:
+        self._sampler = BatchSampler(
+            data,
+            seed=seed,
+            batch_size=batch_size,
+            shuffle_labels=shuffle_labels,
+            rank=runtime.rank,
+            processes=runtime.processes,
+        )
+        self._encoder, self._runtime, self.reader = encoder, runtime, ClipReader(data)
+        self.mean, self.scale = torch.zeros(encoder.dim), torch.ones(encoder.dim)
+        features, targets = self.features_of(data, read=self.reader.nearest)
+        self.mean, spread = features.mean(dim=0), features.std(dim=0)
+        # A feature that never changes, such as a dead filter's, is not blown up where it does.
+        changes = spread > 1e-5 * features.abs().amax(dim=0)
+        self.scale = torch.where(changes, spread, 1.0)
+        self._features = (features - self.mean) / self.scale
+        self._targets = targets[torch.from_numpy(self._sampler.label_of)]
+
+    def features_of(
+        self, data: Dataset, *, read: Callable[[int], Clip | None] | None = None
+    ) -> tuple[Float[Tensor, "clips dim"], Float[Tensor, "clips classes"]]:
+        """The standardised representation of every clip of a data set, and its targets."""
+        features, targets = predict(
+            lambda x: self._encoder(self._runtime.put(x)).float().cpu(),
+            data,
+            least_length=self._encoder.least_length,
+            progress=self._runtime.is_main,
+            read=read,
+        )
+        return (torch.from_numpy(features) - self.mean) / self.scale, torch.from_numpy(targets)
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return len(self._sampler)
+
+    def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
+        """The batches of one epoch, in order; see `CropBatches.epoch`."""
+        for indices in self._sampler.epoch(epoch)[first:]:
+            rows = torch.from_numpy(indices)
+            yield Batch(self._features[rows], self._targets[rows], self._sampler.own)
+
+    def folded(self, encoder: CNN12, head: nn.Linear, classes: tuple[str, ...]) -> Classifier:
+        """The classifier of waveforms that `head`, a classifier of these features, makes."""
+        whole = Classifier(encoder, classes)
+        weight: Float[Tensor, "classes dim"] = head.weight.detach().cpu() / self.scale
+        with torch.no_grad():
+            whole.head.weight.copy_(weight)
+            whole.head.bias.copy_(head.bias.detach().cpu() - weight @ self.mean)
+        return whole.eval()

@@ -1,25 +1,48 @@
-"""What a configuration asks for, opened and checked before anything runs or is written."""
+"""What a configuration asks for: its data and network, opened and checked before anything is
+written, and the task to train.
+
+A task is a classifier, a classifier on frozen features, or a contrastive encoder. It says what a
+step's loss is, how the network stands on the test part, and what is published.
+"""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from sonibook.audio import SAMPLE_RATE
 from sonibook.datasets import Dataset, open_dataset
+from sonibook.datasets.base import ClipReader
 from sonibook.errors import ConfigError
+from sonibook.metrics import multilabel_metrics, single_label_metrics
 from sonibook.model.checkpoint import load_encoder
-from sonibook.model.encoder import CHANNELS, CNN12, Classifier
+from sonibook.model.encoder import CHANNELS, CNN12, DROPOUT, Classifier
 from sonibook.training.config import EncoderConfig, TrainConfig
-from sonibook.training.data import CropBatches
+from sonibook.training.data import DROPPING, Batch, CropBatches, FeatureBatches
 from sonibook.training.distributed import Runtime
-from sonibook.training.evaluate import FeatureBatches
-from sonibook.training.mixture import Mixture
-from sonibook.training.tasks import Contrastive, ContrastiveNetwork, FcOnly, Supervised, Task
+from sonibook.training.evaluate import predict
+from sonibook.training.objectives import (
+    ContrastiveNetwork,
+    binary_cross_entropy,
+    cross_entropy,
+    nt_xent,
+)
+from sonibook.training.random_streams import RandomStreams
+from sonibook.training.sampling import Mixture
+
+AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
 #: Of a fresh encoder, unless the configuration says: it suits a laptop.
 _WIDTH = 0.25
+_LOSSES = {"cross_entropy": cross_entropy, "binary_cross_entropy": binary_cross_entropy}
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,41 +74,21 @@ class Experiment:
 
     def task(self, runtime: Runtime) -> Task:
         """What is to be trained, on its device."""
-        config, encoder = self.config, self.encoder
-        if config.encoder.fc_only:
-            encoder = runtime.place(encoder).eval()
-            features = FeatureBatches(
-                encoder,
-                self.train_data,
-                seed=config.seed,
-                batch_size=config.optimiser.batch_size,
-                shuffle_labels=config.data.shuffle_labels,
-                runtime=runtime,
-            )
-            fc_only = FcOnly(config, encoder, features, self.test_data)
-            fc_only.network = runtime.place(fc_only.network)
-            return fc_only
-        batches = self.batches(self.train_data, runtime=runtime)
-        if config.objective == "nt_xent":
-            head = config.contrastive
-            whole = ContrastiveNetwork(
-                encoder,
-                projection=head.projection,
-                seed=config.seed,
-                hidden=head.hidden,
-                features=head.features,
-            )
-            test = self.batches(self.test_data, training=False)
-            return Contrastive(config, runtime.place(whole), batches, test)
-        classifier = Classifier(encoder, self.train_data.classes, seed=config.seed)
-        return Supervised(config, runtime.place(classifier), batches, self.test_data)
+        if self.config.encoder.fc_only:
+            return FcOnly(self, runtime)
+        contrastive = self.config.objective == "nt_xent"
+        return Contrastive(self, runtime) if contrastive else Supervised(self, runtime)
 
 
 def prepare(
-    config: TrainConfig, *, data_root: str | Path | None = None, start: str | Path | None = None
+    config: TrainConfig,
+    *,
+    data_root: str | Path | None = None,
+    start: str | Path | None = None,
+    read: bool = True,
 ) -> Experiment:
-    """Open what a configuration names."""
-    train_data = _open_training(config, data_root)
+    """Open what a configuration names; without `read`, no recording that can be sized unread."""
+    train_data = _open_training(config, data_root, read)
     test_data = _open(config.data.name, "test", config.data.test, data_root)
     if train_data.classes != test_data.classes:
         raise ConfigError(
@@ -99,13 +102,12 @@ def prepare(
                 "label for every clip: choose another data set or task, or the objective "
                 "binary_cross_entropy."
             )
-    encoder = starting_encoder(config, start)
-    experiment = Experiment(config, train_data, test_data, encoder)
-    crop = experiment.batches(train_data).crop
-    if crop < encoder.least_length:
+    experiment = Experiment(config, train_data, test_data, starting_encoder(config, start))
+    crop, least = experiment.batches(train_data).crop, experiment.encoder.least_length
+    if crop < least:
         raise ConfigError(
-            f"data.crop_seconds: {crop} samples are fewer than the {encoder.least_length} that "
-            f"the network needs: choose at least {encoder.least_length / SAMPLE_RATE}."
+            f"data.crop_seconds: {crop} samples are fewer than the {least} that the network "
+            f"needs: choose at least {least / SAMPLE_RATE}."
         )
     return experiment
 
@@ -117,7 +119,7 @@ def starting_encoder(config: TrainConfig, start: str | Path | None = None) -> CN
     ----------
     config : TrainConfig
     start : str or Path or None
-        As for `prepare`.
+        The checkpoint to start from, where `config.encoder.start` names another configuration.
 
     Returns
     -------
@@ -155,7 +157,7 @@ def check_size(asked: EncoderConfig, start: str | Path, *, width: float, depth: 
         )
 
 
-def _open_training(config: TrainConfig, data_root: str | Path | None) -> Dataset:
+def _open_training(config: TrainConfig, data_root: str | Path | None, read: bool) -> Dataset:
     """The training part, with what is joined to it, and cut as the configuration asks."""
     data = config.data
     first = _open(data.name, "train", data.train, data_root)
@@ -168,6 +170,7 @@ def _open_training(config: TrainConfig, data_root: str | Path | None) -> Dataset
         stretch_seconds=data.stretch_seconds,
         least_sound=data.least_sound,
         in_memory=data.in_memory,
+        read=read,
     )
 
 
@@ -183,3 +186,171 @@ def _open(name: str, part: str, options: dict[str, Any], data_root: str | Path |
             f"trained at {SAMPLE_RATE:,} Hz."
         )
     return opened
+
+
+class Task(ABC):
+    """Something to train: a `network` on `batches`, and what `evaluate` gives that is logged."""
+
+    network: nn.Module
+    batches: CropBatches | FeatureBatches
+    test_reader: ClipReader
+    measures: tuple[str, ...]
+
+    @abstractmethod
+    def loss(self, batch: Batch, step: int, runtime: Runtime) -> Float[Tensor, ""]:
+        """The mean loss of this process's part of a batch."""
+
+    @abstractmethod
+    def evaluate(
+        self, runtime: Runtime, published: CNN12 | Classifier | None = None
+    ) -> dict[str, float]:
+        """How the network, or what was published of it, stands on the test part."""
+
+    @abstractmethod
+    def published(self) -> CNN12 | Classifier:
+        """What is saved, as it is now: on the CPU, in evaluation mode."""
+
+
+class Supervised(Task):
+    """A classifier, trained whole (the paper's "full")."""
+
+    network: Classifier
+
+    def __init__(self, experiment: Experiment, runtime: Runtime) -> None:
+        self._test_on(experiment)
+        self.batches = experiment.batches(experiment.train_data, runtime=runtime)
+        classes, seed = experiment.test_data.classes, self.config.seed
+        self.network = runtime.place(Classifier(experiment.encoder, classes, seed=seed))
+
+    def _test_on(self, experiment: Experiment) -> None:
+        self.config, data = experiment.config, experiment.test_data
+        self.test_reader, self.least_length = ClipReader(data), experiment.encoder.least_length
+        several = data.task != "single-label"
+        self.measures = ("mAP", "mAUC", "d_prime") if several else ("accuracy",)
+        self._measured = multilabel_metrics if several else single_label_metrics
+
+    def loss(self, batch: Batch, step: int, runtime: Runtime) -> Float[Tensor, ""]:
+        kept = _kept(self.config, batch, step, self.network.encoder, runtime)
+        logits = self.network(runtime.put(batch.x), kept=kept)
+        return _LOSSES[self.config.objective](logits.float(), runtime.put(batch.targets))
+
+    def evaluate(
+        self, runtime: Runtime, published: CNN12 | Classifier | None = None
+    ) -> dict[str, float]:
+        network = self.network.eval() if published is None else published.to(runtime.device)
+        scores, targets = predict(
+            lambda x: network(runtime.put(x)).float().cpu(),
+            self.test_reader.data,
+            least_length=self.least_length,
+            read=self.test_reader,
+        )
+        return self._measured(scores, targets)
+
+    def published(self) -> Classifier:
+        return _copy(self.network)
+
+
+class FcOnly(Supervised):
+    """A linear classifier on a frozen encoder's features (the paper's "fc-only")."""
+
+    network: nn.Linear  # type: ignore[assignment]
+    batches: FeatureBatches
+
+    def __init__(self, experiment: Experiment, runtime: Runtime) -> None:
+        self._test_on(experiment)
+        self.encoder = runtime.place(experiment.encoder).eval()
+        self.batches = FeatureBatches(
+            self.encoder,
+            experiment.train_data,
+            seed=self.config.seed,
+            batch_size=self.config.optimiser.batch_size,
+            shuffle_labels=self.config.data.shuffle_labels,
+            runtime=runtime,
+        )
+        self.classes = experiment.test_data.classes
+        self._test = self.batches.features_of(experiment.test_data, read=self.test_reader)
+        head = Classifier(self.encoder, self.classes, seed=self.config.seed).head
+        self.network = runtime.place(head)
+
+    def loss(self, batch: Batch, step: int, runtime: Runtime) -> Float[Tensor, ""]:
+        logits = self.network(runtime.put(batch.x))
+        return _LOSSES[self.config.objective](logits, runtime.put(batch.targets))
+
+    def evaluate(
+        self, runtime: Runtime, published: CNN12 | Classifier | None = None
+    ) -> dict[str, float]:
+        if published is not None:
+            return super().evaluate(runtime, published)
+        features, targets = self._test
+        with torch.no_grad():
+            scores = self.network(runtime.put(features)).cpu().numpy()
+        return self._measured(scores, targets.numpy())
+
+    def published(self) -> Classifier:
+        return self.batches.folded(_copy(self.encoder), self.network, self.classes)
+
+
+class Contrastive(Task):
+    """An encoder that learns to know two stretches of one clip among all others."""
+
+    network: ContrastiveNetwork
+    measures = ("loss", "retrieval")
+
+    def __init__(self, experiment: Experiment, runtime: Runtime) -> None:
+        self.config, head = experiment.config, experiment.config.contrastive
+        self.batches = experiment.batches(experiment.train_data, runtime=runtime)
+        self.test_batches = experiment.batches(experiment.test_data, training=False)
+        self.test_reader = self.test_batches.reader
+        network = ContrastiveNetwork(
+            experiment.encoder,
+            projection=head.projection,
+            seed=self.config.seed,
+            hidden=head.hidden,
+            features=head.features,
+        )
+        self.network = runtime.place(network)
+
+    def loss(self, batch: Batch, step: int, runtime: Runtime) -> Float[Tensor, ""]:
+        head_on_h, encoder = self.network.features == "h", self.network.encoder
+        kept = _kept(self.config, batch, step, encoder, runtime) if head_on_h else None
+        z = self.network(runtime.put(batch.x), kept=kept)
+        return nt_xent(z, temperature=self.config.contrastive.temperature, runtime=runtime)
+
+    @torch.no_grad()
+    def evaluate(
+        self, runtime: Runtime, published: CNN12 | Classifier | None = None
+    ) -> dict[str, float]:
+        """Loss, and the share of rows nearest to their partner, on batches of the test part.
+
+        The batches are always the same, and not augmented.
+        """
+        self.network.eval()
+        encoder = self.network.encoder
+        if isinstance(published, CNN12):
+            encoder = published.to(runtime.device)
+        losses, found = [], []
+        for batch in self.test_batches.epoch(0):
+            z = self.network.projected(encoder, runtime.put(batch.x)).float().cpu()
+            losses.append(float(nt_xent(z, temperature=self.config.contrastive.temperature)))
+            unit = F.normalize(z, dim=1)
+            similarity = (unit @ unit.T).fill_diagonal_(-2.0)
+            partner = torch.arange(len(z)).roll(len(z) // 2)
+            found.append(float((similarity.argmax(dim=1) == partner).float().mean()))
+        return {"loss": sum(losses) / len(losses), "retrieval": sum(found) / len(found)}
+
+    def published(self) -> CNN12:
+        return _copy(self.network.encoder)
+
+
+def _kept(
+    config: TrainConfig, batch: Batch, step: int, encoder: CNN12, runtime: Runtime
+) -> Tensor | None:
+    """What dropout keeps of this step: the same however the batch is divided among processes."""
+    if not encoder.fc1:
+        return None
+    streams = RandomStreams(config.seed, step, batch.rows.tolist(), purpose=DROPPING)
+    return runtime.put(streams.kept(1 - DROPOUT, encoder.channels))
+
+
+def _copy(network: AnyNetwork) -> AnyNetwork:
+    return deepcopy(network).to("cpu").eval()

@@ -22,7 +22,7 @@ from sonibook.errors import CheckpointError, ConfigError, SonibookWarning
 from sonibook.files import atomic, remove_leftovers
 from sonibook.model.checkpoint import load_encoder, read_card
 from sonibook.training.config import TrainConfig
-from sonibook.untrusted import parse_json, parse_yaml
+from sonibook.untrusted import parse_json, parse_yaml, read_json
 
 #: What a run publishes.
 PUBLISHED = "encoder.safetensors"
@@ -83,7 +83,7 @@ class RunFolder:
         if not path.exists():
             return None if self.state.exists() else found
         try:
-            before = dict(parse_json(path.read_text(encoding="utf-8")))
+            before = dict(read_json(path))
             same = before["weights"] == found["weights"]
         except (ValueError, LookupError, TypeError):
             raise ConfigError(f"{path}: is damaged: choose another folder, or delete it.") from None
@@ -139,7 +139,7 @@ def load_state(
     """Put a run back where `save_state` left it; returns the position."""
     try:
         with safe_open(path, framework="pt") as file:
-            position = json.loads(file.metadata()["position"])
+            position = parse_json(file.metadata()["position"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         prefix = "model/"
         network.load_state_dict(

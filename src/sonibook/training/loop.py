@@ -30,7 +30,6 @@ from sonibook.training.distributed import Runtime, find_runtime
 from sonibook.training.experiment import Experiment, prepare
 from sonibook.training.folder import RunFolder, load_state, save_state
 from sonibook.training.logging import Logger, check_loggers, open_loggers, sample_sounds
-from sonibook.training.tasks import Task
 
 #: Steps between two saved states within an epoch: what a kill can cost.
 _SAVE_EVERY = 500
@@ -87,18 +86,17 @@ def train(
     check_loggers(config.log.to)
     experiment = prepare(config, data_root=data_root, start=start)
     runtime = find_runtime(precision=config.optimiser.precision) if runtime is None else runtime
-    return _Run(config, experiment, folder, runtime).to_the_end()
+    return _Run(experiment, folder, runtime).to_the_end()
 
 
 class _Run:
     """One run: its task, its optimiser, and where it stands."""
 
-    def __init__(
-        self, config: TrainConfig, experiment: Experiment, folder: RunFolder, runtime: Runtime
-    ) -> None:
+    def __init__(self, experiment: Experiment, folder: RunFolder, runtime: Runtime) -> None:
+        config = experiment.config
         self.config, self.experiment, self.runtime = config, experiment, runtime
         self.folder, self.out = folder, folder.path
-        self.task: Task = experiment.task(runtime)
+        self.task = experiment.task(runtime)
         self.per_epoch = len(self.task.batches)
         self.total = config.optimiser.epochs * self.per_epoch
         self.warmup = round(config.optimiser.warmup_epochs * self.per_epoch)

@@ -1,4 +1,4 @@
-"""What a network is trained to do.
+"""What a network is trained to do, and the head that the contrastive objective trains with it.
 
 Each objective gives the mean over the whole batch: a process computes the mean over its own part,
 and the runtime averages over processes.
@@ -6,11 +6,16 @@ and the runtime averages over processes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
+from sonibook.model.encoder import CNN12
+from sonibook.model.layers import he_normal
 from sonibook.training.distributed import Runtime
 
 Logits = Float[Tensor, "batch classes"]
@@ -80,3 +85,59 @@ def nt_xent(
     itself = F.one_hot(own, len(everything)).bool()
     similarity = similarity.masked_fill(itself, torch.finfo(similarity.dtype).min)
     return F.cross_entropy(similarity, own.roll(rows // 2))
+
+
+class ContrastiveNetwork(nn.Module):
+    """An encoder and its projection head.
+
+    Parameters
+    ----------
+    encoder : CNN12
+        With `features` "mean", its last linear layer is frozen.
+    projection : int
+        Units of the output z.
+    seed : int
+        Of the head's initial weights (He, with zero biases).
+    hidden : sequence of int, or None
+        Units of the head's hidden layers, each with a ReLU. None is the paper's head (section 3.1):
+        one layer, as wide as z.
+    features : {"h", "mean"}
+        What the head sees: h, the encoder's output, or the mean feature maps of its last block.
+    """
+
+    def __init__(
+        self,
+        encoder: CNN12,
+        *,
+        projection: int,
+        seed: int,
+        hidden: Sequence[int] | None = None,
+        features: Literal["h", "mean"] = "h",
+    ) -> None:
+        super().__init__()
+        self.encoder, self.features = encoder, features
+        if features == "mean":
+            encoder.fc1.requires_grad_(False)
+        widths = [encoder.dim if features == "h" else encoder.channels]
+        self.projection = nn.Sequential()
+        for units in (projection,) if hidden is None else hidden:
+            self.projection.extend([nn.Linear(widths[-1], units), nn.ReLU()])
+            widths.append(units)
+        self.projection.append(nn.Linear(widths[-1], projection))
+        generator = torch.Generator().manual_seed(seed)
+        for module in self.projection:
+            if isinstance(module, nn.Linear):
+                he_normal(module, generator)
+
+    def forward(
+        self, x: Float[Tensor, "batch 1 time"], *, kept: Tensor | None = None
+    ) -> Float[Tensor, "batch projection"]:
+        """z, shape (batch, projection), of waveforms, shape (batch, 1, time)."""
+        return self.projected(self.encoder, x, kept=kept)
+
+    def projected(
+        self, encoder: CNN12, x: Float[Tensor, "batch 1 time"], *, kept: Tensor | None = None
+    ) -> Float[Tensor, "batch projection"]:
+        """The z that this head makes of another encoder of the same size."""
+        pooled = self.features == "mean"
+        return self.projection(encoder.pooled(x) if pooled else encoder(x, kept=kept))

@@ -37,15 +37,9 @@ _TRIAL_SECONDS = 20.0
 
 @dataclass(frozen=True)
 class Run:
-    """A run to make; `load_run` reads it.
+    """A run to make, its folder `out`, and the run to start from if another configuration is named.
 
-    Attributes
-    ----------
-    config : TrainConfig
-    out : Path
-        Its folder.
-    start : Run or None
-        The run whose network it starts from, where its configuration names another's.
+    `load_run` reads it.
     """
 
     config: TrainConfig
@@ -60,19 +54,8 @@ class Run:
     def from_scratch(self) -> TrainConfig:
         """The same run from random weights, of the size that it would start from.
 
-        What is known of a run before the runs that it waits for.
-
-        Returns
-        -------
-        TrainConfig
-            `config` itself, where it starts from nothing.
-
-        Raises
-        ------
-        ConfigError
-            If what it starts from is of another size than it asks for.
-        CheckpointError
-            If there is no such checkpoint.
+        What is known of a run before the runs that it waits for; ConfigError if what it starts
+        from is of another size than it asks for.
         """
         asked, start = self.config.encoder, self.config.encoder.start
         if start is None:
@@ -132,26 +115,10 @@ class Run:
     def train(
         self, *, data_root: str | Path | None = None, retrain_start: bool = False
     ) -> dict[str, Any]:
-        """Train it, or go on with it, after the run that it starts from.
+        """Train it, or go on with it, after the run that it starts from; see `loop.train`.
 
-        Parameters
-        ----------
-        data_root : str or Path or None
-            Where the data sets lie.
-        retrain_start : bool
-            Where another run lies in the folder of the one that it starts from: move that aside,
-            and train the right one.
-
-        Returns
-        -------
-        dict
-            The card of the published checkpoint.
-
-        Raises
-        ------
-        ConfigError, DatasetError, AudioError, CheckpointError
-            As `sonibook.training.loop.train`, and ConfigError if another run lies in the folder of
-            the one that it starts from, such as one of other settings.
+        Where another run lies in the folder of the one that it starts from, ConfigError; with
+        `retrain_start` that is moved aside, and the right one trained.
         """
         start = self.ready_start(data_root=data_root, retrain=retrain_start)
         return train(self.config, out=self.out, data_root=data_root, start=start)
@@ -312,19 +279,10 @@ def train_seeds(
 
 @dataclass(frozen=True)
 class Plan:
-    """The size of a run.
+    """The size of a run: its published encoder's parameters, batches an epoch, steps, hours.
 
-    Attributes
-    ----------
-    parameters : int
-        Of the published encoder.
-    batches : int
-        An epoch.
-    steps : int
-        In all.
-    hours : float
-        Estimated for this machine, from a few steps on noise; reading and evaluation apart. For a
-        frozen encoder: one pass over the training clips.
+    Hours are estimated for this machine, from a few steps on noise; reading and evaluation apart.
+    For a frozen encoder: one pass over the training clips.
     """
 
     parameters: int

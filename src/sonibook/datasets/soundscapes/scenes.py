@@ -235,6 +235,10 @@ class SceneDataset(Dataset):
         """The labels of scene `index`, without making its sound."""
         return tuple(sorted({x for plan in self._plan(index) for x in self._labels(plan.choice)}))
 
+    def samples(self, index: int) -> int:
+        """The length of scene `index`: that of all."""
+        return self.length
+
     def _checked(self, index: int) -> int:
         number = operator.index(index)
         number += self.size if number < 0 else 0

@@ -1,0 +1,187 @@
+"""Which clips an epoch goes through: several data sets as one, and what each batch draws of them.
+
+Recordings for pretraining come in all lengths. Taken file by file, a minute of birdsong would count
+as much as a door that shuts; cut into stretches, it counts for what it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy import ndarray
+from tqdm.auto import tqdm
+
+from sonibook.audio import SAMPLE_RATE
+from sonibook.datasets.base import Clip, ClipReader, Dataset
+from sonibook.datasets.packed import dequantise, quantise
+from sonibook.errors import AudioError, ConfigError, DatasetError
+from sonibook.training.random_streams import seeded
+
+
+def sounding_span(x: Float[ndarray, " time"]) -> tuple[int, int]:
+    """Where the sound of a clip begins, silence at its ends apart, and how long it is."""
+    loud = np.flatnonzero(np.abs(x) > 1e-3 * np.abs(x).max())  # -60 dB, as for `sounding_starts`
+    return (int(loud[0]), int(loud[-1]) + 1 - int(loud[0])) if loud.size else (0, len(x))
+
+
+class Mixture(Dataset):
+    """The clips of several data sets, one after the other, cut into stretches.
+
+    The first part says what the classes are; clips of the others have no labels. An epoch draws
+    `quotas` of the `counts` clips of the parts. Without `read` no sound is read: what has too
+    little of it is then known by its length alone. AudioError as `ClipReader`, and DatasetError if
+    no clip of a part is left, or one is at another rate than 8 kHz.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Dataset],
+        *,
+        weights: Sequence[float],
+        stretch_seconds: float | None = None,
+        least_sound: float = 0.0,
+        in_memory: bool = False,
+        read: bool = True,
+    ) -> None:
+        first = parts[0]
+        self.parts, self.classes, self.task = tuple(parts), first.classes, first.task
+        if {part.sample_rate for part in parts} != {SAMPLE_RATE}:
+            raise DatasetError(f"Data sets can be joined at {SAMPLE_RATE} Hz alone.")
+        self.name = " and ".join(part.name for part in parts)
+        self.split = "; ".join(part.split for part in parts)
+        self.licence = "; ".join(dict.fromkeys(part.licence or "unknown" for part in parts))
+        self._stretch, self._least = stretch_seconds, least_sound * SAMPLE_RATE
+        self._held: dict[tuple[int, int], ndarray] = {}
+        rows: list[tuple[int, int, int, int]] = []
+        counts, self.unreadable = [], 0
+        for number, part in enumerate(parts):
+            before, reader = len(rows), ClipReader(part)
+            for index in tqdm(range(len(part)), desc=f"read {part.name}", disable=None):
+                if not read:
+                    stretches = self._by_length(part, index)
+                elif (clip := reader(index)) is None:
+                    continue
+                else:
+                    if in_memory:
+                        self._held[number, index] = quantise(clip.waveform)
+                    stretches = self._with_sound(clip.waveform)
+                rows += [(number, index, *stretch) for stretch in stretches]
+            self.unreadable += len(reader.bad)
+            if len(rows) == before:
+                raise DatasetError(
+                    f"{part.name} ({part.split}) has no clip with {least_sound:g} s of sound: "
+                    "lower data.least_sound."
+                )
+            counts.append(len(rows) - before)
+        self._rows: Int[ndarray, "clips 4"] = np.array(rows)
+        self.counts = tuple(counts)
+        self.quotas = tuple(
+            max(1, round(weight * count)) for weight, count in zip(weights, counts, strict=True)
+        )
+
+    def _stretches(self, length: int) -> list[tuple[int, int]]:
+        """A clip that holds n stretches counts as n clips, of its length by n each."""
+        seconds = self._stretch
+        count = 1 if seconds is None else max(1, int(length / (seconds * SAMPLE_RATE)))
+        ends = [number * length // count for number in range(count + 1)]
+        return list(pairwise(ends))
+
+    def _with_sound(self, x: Float[ndarray, " time"]) -> list[tuple[int, int]]:
+        """The stretches that hold enough from their first to their last sample that sounds."""
+        parts = ((stretch, x[slice(*stretch)]) for stretch in self._stretches(len(x)))
+        return [ends for ends, y in parts if (sounding_span(y)[1] if y.any() else 0) >= self._least]
+
+    def _by_length(self, part: Dataset, index: int) -> list[tuple[int, int]]:
+        try:
+            return [(a, b) for a, b in self._stretches(part.samples(index)) if b - a >= self._least]
+        except AudioError:
+            return []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __getitem__(self, index: int) -> Clip:
+        number, clip, start, stop = map(int, self._rows[index])
+        held = self._held.get((number, clip))
+        if held is None:
+            x = self.parts[number][clip].waveform[start:stop]
+        else:
+            x = dequantise(held[start:stop])
+        loudest = np.abs(x).max(initial=0.0)
+        scaled = x if loudest in (0.0, 1.0) else x / loudest
+        return Clip(scaled, self.labels(index), self.clip_id(index))
+
+    def clip_id(self, index: int) -> str:
+        number, clip, start, _ = map(int, self._rows[index])
+        return f"{self.parts[number].name}/{self.parts[number].clip_id(clip)}@{start}"
+
+    def labels(self, index: int) -> tuple[int, ...]:
+        number, clip, *_ = map(int, self._rows[index])
+        return self.parts[0].labels(clip) if number == 0 else ()
+
+
+class BatchSampler:
+    """Which clips are in which batch, and which of them this process sees."""
+
+    def __init__(
+        self,
+        data: Dataset,
+        *,
+        seed: int,
+        batch_size: int,
+        shuffle_labels: bool,
+        rank: int,
+        processes: int,
+        stretch: int = 1,
+    ) -> None:
+        clips = sum(data.quotas) if isinstance(data, Mixture) else len(data)
+        if clips < batch_size:
+            raise DatasetError(
+                f"{data.name} ({data.split}) has {clips} clips, fewer than one batch of "
+                f"{batch_size}: lower optimiser.batch_size."
+            )
+        if processes > 1 and batch_size % (processes * stretch):
+            raise ConfigError(
+                f"optimiser.batch_size: {batch_size} clips cannot be divided among {processes} "
+                f"processes: choose a multiple of {processes * stretch}."
+            )
+        self.clips, self.seed, self.batch_size = len(data), seed, batch_size
+        share = batch_size // processes
+        self.own = np.arange(rank * share, (rank + 1) * share)
+        order = seeded(seed, 0, 2).permutation(self.clips) if shuffle_labels else range(self.clips)
+        self.label_of = np.asarray(order)
+        self._mixture, self._drawn_clips = data if isinstance(data, Mixture) else None, clips
+
+    def __len__(self) -> int:
+        """Batches an epoch."""
+        return self._drawn_clips // self.batch_size
+
+    def epoch(self, epoch: int) -> Int[ndarray, "batches own"]:
+        """The clips of every batch of an epoch that are this process's.
+
+        A clip that an epoch has a second time is counted on from the number of clips.
+        """
+        return self.whole_epoch(epoch)[:, self.own]
+
+    def whole_epoch(self, epoch: int) -> Int[ndarray, "batches all"]:
+        """The clips of every batch of an epoch, of all processes."""
+        random = seeded(self.seed, epoch, 0)
+        if self._mixture is None:
+            order = random.permutation(self.clips)
+        else:
+            order = random.permutation(self._drawn(self._mixture, random))
+        return order[: len(self) * self.batch_size].reshape(len(self), -1)
+
+    def _drawn(self, mixture: Mixture, random: np.random.Generator) -> Int[ndarray, " clips"]:
+        """Each part of a mixture as often as it is asked for, what is left over at random."""
+        drawn, first = [], 0
+        for count, quota in zip(mixture.counts, mixture.quotas, strict=True):
+            times, rest = divmod(quota, count)
+            part = np.arange(first, first + count)
+            drawn += [part + time * self.clips for time in range(times)]
+            drawn.append(random.permutation(part)[:rest] + times * self.clips)
+            first += count
+        return np.concatenate(drawn)
