@@ -58,7 +58,8 @@ $(INSTALLED): pyproject.toml constraints.txt
 	@touch $@
 
 test: $(PAGES) ## Run all tests (builds the book first: its pages are tested, too)
-	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(TEST_PROCESSES) --dist loadfile $(TEST_OPTIONS)
+	OMP_NUM_THREADS=1 $(PYTHON) -m pytest -n $(TEST_PROCESSES) --dist loadfile \
+	    --no-loadscope-reorder $(TEST_OPTIONS)
 
 $(XLA_INSTALLED): pyproject.toml constraints-xla.txt
 	@VENV='$(XLA_VENV)' BASE_PYTHON='$(BASE_PYTHON)' sh tools/environment.sh

@@ -31,6 +31,7 @@ import sys
 import tempfile
 import threading
 import time
+import traceback
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -121,7 +122,6 @@ def forked(job: Callable[[], int], watch: Callable[[int], None] | None, timer: A
 def _forked(job: Any, watch: Any, timer: Any, counts: Any, said: Any) -> Ended:
     child = os.fork()
     if child == 0:
-        code = 70
         try:
             os.dup2(said.fileno(), 1)
             os.dup2(said.fileno(), 2)
@@ -137,14 +137,15 @@ def _forked(job: Any, watch: Any, timer: Any, counts: Any, said: Any) -> Ended:
             sys.addaudithook(hook)
             if timer is not None:
                 timer()
-            try:
-                code = job()
-            except KeyboardInterrupt:
-                code = 130  # as Python and click end where an interrupt meets no handler of ours
+            code = 130  # as Python and click end where an interrupt meets no handler of ours
+            # The second interrupt may come when the first has ended the job.
+            with suppress(KeyboardInterrupt):
+                with suppress(KeyboardInterrupt):
+                    code = job()
+                signal.setitimer(signal.ITIMER_PROF, 0)
             os.pwrite(counts.fileno(), str(number).encode(), 0)
         except BaseException:
-            import traceback
-
+            code = 70
             traceback.print_exc()
         finally:
             sys.stdout.flush()

@@ -154,7 +154,8 @@ def test_networks_of_two_shapes_each_have_random_weights():
         assert_above(result, name, f"random weights ({name})")
 
 
-def test_it_is_the_same_resumed_and_with_two_processes(grouped, tmp_path):
+def test_it_is_the_same_resumed_and_with_two_processes(grouped, tmp_path, monkeypatch):
+    monkeypatch.setattr("sonibook.training.probe.STRENGTHS", (1e-2, 1.0))
     network = {"own": own_network()}
     first, second = (
         layer_importances(network, grouped, processes=processes, parts=tmp_path)
@@ -287,7 +288,9 @@ def test_a_probe_must_see_every_class():
         probed(CNN12(width=1 / 16, depth=2, seed=0).eval(), training, layer=2)
 
 
-def test_layers_of_several_labels_are_scored_by_mean_average_precision():
+def test_layers_of_several_labels_are_scored_by_mean_average_precision(monkeypatch):
+    monkeypatch.setattr("sonibook.training.probe.STRENGTHS", (1e-2, 1.0))
+
     def part(split, size):
         return Soundscapes(split=split, size=size, duration=0.8, events=(1, 3), seed=2)
 
