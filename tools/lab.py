@@ -19,6 +19,7 @@ from pathlib import Path
 
 LAB = Path(__file__).resolve().parents[1] / "book" / "lab"
 WASM = LAB / "engine.wasm"
+WIDGETS = Path(__file__).resolve().parents[1] / "src" / "sonibook" / "widgets"
 
 #: The modules of the worker and of the page, each after those it imports from.
 WORKER = ("signal.js", "resample.js", "engine.js", "worker.js")
@@ -30,6 +31,7 @@ PAGE = (
     "drawing.js",
     "panel.js",
     "recordings.js",
+    "recorder.js",
     "model.js",
     "view.js",
     "page.js",
@@ -52,13 +54,19 @@ def compile_engine() -> bytes:
         return target.read_bytes()
 
 
+def source_of(module: str) -> str:
+    """The text of a module of the lab, or of one that the explorer shares with it."""
+    path = LAB / module
+    return (path if path.exists() else WIDGETS / module).read_text(encoding="utf-8")
+
+
 def bundle(modules: Sequence[str], constants: dict[str, str] | None = None, end: str = "") -> str:
     """Modules as one classic script.
 
     Parameters
     ----------
     modules : sequence of str
-        File names in ``book/lab``, each after those it imports from.
+        File names in ``book/lab`` or among the widgets, each after those it imports from.
     constants : dict from str to str, or None
         Text that the modules use, by name.
     end : str
@@ -71,8 +79,7 @@ def bundle(modules: Sequence[str], constants: dict[str, str] | None = None, end:
     parts = ['(() => {\n"use strict";']
     parts += [f"const {name} = {json.dumps(value)};" for name, value in (constants or {}).items()]
     for name in modules:
-        source = (LAB / name).read_text(encoding="utf-8")
-        source = re.sub(r"^import .*\n", "", source, flags=re.MULTILINE)
+        source = re.sub(r"^import .*\n", "", source_of(name), flags=re.MULTILINE)
         parts.append(re.sub(r"^export ", "", source, flags=re.MULTILINE))
     return "\n".join([*parts, end, "})();\n"])
 

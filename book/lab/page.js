@@ -3,7 +3,8 @@
 import { WAYS, fromLink, toLink } from "./link.js";
 import { Model, OWN } from "./model.js";
 import { receive } from "./pieces.js";
-import { RECORD_SECONDS, decode, prepared, record } from "./recordings.js";
+import { RECORD_SECONDS, decode, prepared } from "./recordings.js";
+import { record } from "../../src/sonibook/widgets/recorder.js";
 import { View, part, say } from "./view.js";
 import { wavOf } from "./wav.js";
 
@@ -148,7 +149,7 @@ async function listen() {
   const button = part("record");
   button.disabled = true;
   button.classList.add("lab-live");
-  await take("The recording", "Your recording", () => record((left) => {
+  await take("The recording", "Your recording", () => record(RECORD_SECONDS, (left) => {
     const text = `Recording: ${left} s`;
     if (button.textContent !== text) button.textContent = text;
   }));

@@ -1,4 +1,4 @@
-/** Sounds that the reader brings: a file, or the microphone. The rules of sonibook.audio hold here. */
+/** Sounds that the reader brings: a file, or a recording. The rules of sonibook.audio hold here. */
 
 import { peakOf, scaledToPeak } from "./signal.js";
 
@@ -7,8 +7,6 @@ export const MOST_SECONDS = 10;
 export const LEAST_SECONDS = 0.05;
 /** How long the microphone is listened to, in seconds. */
 export const RECORD_SECONDS = 5;
-/** How long a microphone may be silent altogether, in milliseconds: pulled out, or blocked. */
-const PATIENCE = 3000;
 /** So much of a file is read: an hour of sound need not be decoded to hear its beginning. */
 const MOST_BYTES = 8 * 2 ** 20;
 /** The rate of a file that does not tell its own. */
@@ -18,7 +16,7 @@ const COMMON_RATE = 48000;
  * Decode a file at its own rate: decoding straight to 8 kHz would alias.
  * @param {File} file
  * @returns {Promise<{samples: Float32Array, rate: number, more: boolean}>} mono; whether there is more
- * @throws {Error} if it is no sound
+ * @throws {Error} if it is not a sound
  */
 export async function decode(file) {
   if (file.size === 0) throw new Error(`${file.name} is empty: give a file that holds sound.`);
@@ -116,68 +114,4 @@ export async function prepared(name, { samples, rate, more }, resample) {
     throw new Error(`${name} is silent: every sample is zero, so there is nothing to hear.`);
   }
   return { samples: scaledToPeak(x, 1), notices };
-}
-
-/** Runs in the browser's audio thread, and hands on what it hears. */
-const TAP = `registerProcessor("tap", class extends AudioWorkletProcessor {
-  process([channels]) {
-    if (channels.length) this.port.postMessage(channels[0].slice());
-    return true;
-  }
-});`;
-
-/**
- * Record from the microphone, as it is: no echo cancellation, no noise suppression, no gain control.
- * @param {function(number): void} tell told how many seconds are left
- * @returns {Promise<{samples: Float32Array, rate: number, more: boolean}>}
- * @throws {Error} if there is no microphone, or it is refused
- */
-export async function record(tell) {
-  if (!navigator.mediaDevices?.getUserMedia) {
-    throw new Error("The microphone is not to be had here: open the book from disk, or over https.");
-  }
-  let stream;
-  try {
-    stream = await navigator.mediaDevices.getUserMedia({
-      audio: {
-        channelCount: 1, echoCancellation: false, noiseSuppression: false, autoGainControl: false,
-      },
-    });
-  } catch (error) {
-    throw new Error({
-      NotAllowedError: "The microphone was refused: allow it for this page, and record again.",
-      NotFoundError: "There is no microphone: plug one in, and record again.",
-    }[error.name] ?? `The microphone cannot be used (${error.name}): is another program using it?`);
-  }
-  const context = new AudioContext();
-  try {
-    // A page opened from disk may load it from its own text only.
-    await context.audioWorklet.addModule(`data:text/javascript,${encodeURIComponent(TAP)}`);
-    const tap = new AudioWorkletNode(context, "tap", { channelCount: 1, channelCountMode: "explicit" });
-    const samples = new Float32Array(RECORD_SECONDS * context.sampleRate);
-    let filled = 0;
-    await new Promise((done, fail) => {
-      const nothing = () => fail(new Error(
-        "Nothing comes from the microphone: see to the machine's sound devices, and record again.",
-      ));
-      let patience = setTimeout(nothing, PATIENCE);
-      tap.port.onmessage = ({ data }) => {
-        clearTimeout(patience);
-        samples.set(data.subarray(0, samples.length - filled), filled);
-        filled = Math.min(filled + data.length, samples.length);
-        tell(Math.ceil((samples.length - filled) / context.sampleRate));
-        if (filled < samples.length) {
-          patience = setTimeout(nothing, PATIENCE);
-        } else {
-          tap.port.onmessage = null; // what is still on its way would count down at 0 s
-          done();
-        }
-      };
-      context.createMediaStreamSource(stream).connect(tap);
-    });
-    return { samples, rate: context.sampleRate, more: false };
-  } finally {
-    stream.getTracks().forEach((track) => track.stop());
-    context.close();
-  }
 }

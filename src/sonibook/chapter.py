@@ -199,7 +199,7 @@ def configs() -> Path | None:
 def start(
     *arguments: str | Path, processes: int = 1, output: bool = False
 ) -> subprocess.Popen[str]:
-    """Start the command `sonibook` beside the notebook.
+    """Start the command ``sonibook`` beside the notebook.
 
     Parameters
     ----------

@@ -361,7 +361,7 @@ def test_a_microphone_that_gives_nothing_is_given_up(reader: Reader) -> None:
         ("NotAllowedError", "The microphone was refused: allow it"),
         ("NotFoundError", "There is no microphone: plug one in"),
         ("NotReadableError", "is another program using it?"),
-        (None, "The microphone is not to be had here"),
+        (None, "The microphone is unavailable here"),
     ],
 )
 def test_without_a_microphone_the_page_says_so(

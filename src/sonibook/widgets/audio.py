@@ -1,7 +1,7 @@
 """Sound between the browser and Python: players that take over, the microphone, uploads.
 
-The browser's parts are ``listening.js`` and ``microphone.js``. Other modules take ipywidgets from
-here, where one sentence says how to get it.
+The browser's parts are ``listening.js``, ``microphone.js`` and ``recorder.js``, which the lab in
+the page has, too. Other modules take ipywidgets from here, where one sentence says how to get it.
 """
 
 from __future__ import annotations
@@ -74,7 +74,10 @@ class Microphone(anywidget.AnyWidget):
     at the device's own `rate`; `take` counts the recordings: observe this.
     """
 
-    _esm = Path(__file__).with_name("microphone.js")
+    _esm = "".join(
+        Path(__file__).with_name(name).read_text(encoding="utf-8")
+        for name in ("recorder.js", "microphone.js")
+    )
 
     seconds = traitlets.Float(5.0).tag(sync=True)
     samples = traitlets.Bytes().tag(sync=True, from_json=_received)
