@@ -244,7 +244,6 @@ class FileSonifier:
         rows = []
         try:
             write_wav(source, x, sample_rate=self.rate)
-            # One filter at a time: a thousand of a long clip would not fit into memory together.
             for row in self._sonified(forward, x, folder):
                 row |= {"file": shown(sound.path), "input": self._name(source)}
                 row |= {"checkpoint": shown(self.checkpoint), "weights": self._weights}
@@ -265,8 +264,10 @@ class FileSonifier:
         energy = forward.energy(self.layer)[0]
         ranked = forward.most_active(self.layer, len(energy))
         total, input_peak = float(energy.sum()), float(abs(x).max())
-        for index in ranked[: self.top] if self.filters is None else self.filters:
-            raw = forward.sonify(self.layer, [index], rescale=False)[0].numpy()
+        chosen = ranked[: self.top] if self.filters is None else self.filters
+        batches = forward.sonify_in_batches(self.layer, chosen, rescale=False)
+        for index, sound in (pair for batch in batches for pair in zip(*batch, strict=True)):
+            raw = sound.numpy()
             peak = float(abs(raw).max())
             s = scale_to_peak(raw, peak=input_peak) if peak > 0 else raw
             target = folder / f"layer{self.layer:02d}-filter{index:04d}.wav"

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -224,3 +227,61 @@ def test_bad_layers_filters_and_networks(encoder):
         sonify(encoder, x, layer=1, filters=[16])
     with pytest.raises(StackError, match="LSTM"):
         sonify(nn.Sequential(nn.LSTM(1, 2)), x, layer=1, filters=[0])
+
+
+def test_batches_of_filters_are_what_all_of_them_are():
+    passed = ForwardPass(CNN12(width=1 / 8, seed=0), clip(6_000))
+    one, two, *others = passed.most_active(6, 4)
+    filters = [one, two, *others, one]
+    together = passed.sonify(6, filters)
+    batches = list(passed.sonify_in_batches(6, filters, at_once=2))
+    assert [some for some, _ in batches] == [[one, two], others, [one]]
+    torch.testing.assert_close(torch.cat([sounds for _, sounds in batches]), together)
+    ((every, sounds),) = passed.sonify_in_batches(1)
+    assert every == list(range(8))
+    assert sounds.shape == (8, 6_000)
+    with pytest.raises(ValueError, match="at_once must be at least 1"):
+        passed.sonify_in_batches(6, at_once=0)
+    with pytest.raises(LayerError, match="Filter 99"):
+        passed.sonify_in_batches(6, [99])
+
+
+def test_batches_take_memory_for_a_few_sounds_and_not_for_all():
+    """A minute by 512 filters is 983 MB of sound; a quarter of it is never there at once."""
+    code = """
+import resource, torch
+from torch import nn
+from sonibook import ForwardPass
+network = nn.Sequential(
+    nn.Conv1d(1, 8, 16, stride=8), nn.ReLU(), nn.Conv1d(8, 512, 4, stride=8), nn.ReLU()
+)
+x = torch.randn(480_000, generator=torch.Generator().manual_seed(0))
+passed = ForwardPass(network, x)
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+next(passed.sonify_in_batches(2, range(2)))
+before = peak()
+for filters, sounds in passed.sonify_in_batches(2, at_once=16):
+    assert sounds.shape == (len(filters), 480_000)
+print(1024 * (peak() - before))
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(run.stdout) < 512 * 480_000 * 4 / 4
+
+
+def test_half_precision_on_the_way_up_gives_the_switches_of_what_was_computed():
+    network = CNN12(width=1 / 8, seed=0).eval()
+    exact, half = (
+        ForwardPass(network, clip(6_000), precision=precision)
+        for precision in (None, torch.bfloat16)
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        first = network.features[:2](half.x).float()
+    pairs = first[:, :, : first.shape[2] // 2 * 2].unflatten(2, (-1, 2))
+    assert torch.equal(half.maps[0], pairs.amax(dim=3))
+    assert torch.equal(half.switches[0], pairs[..., 1] > pairs[..., 0])
+    for layer in (1, 5, 11):
+        assert half.maps[layer - 1].dtype == torch.float32
+        assert 0 < relative_error(half.maps[layer - 1], exact.maps[layer - 1]) < 0.05
+        ours, theirs = half.sonify(layer, [0])[0], exact.sonify(layer, [0])[0]
+        assert ours.dtype == torch.float32
+        assert float(torch.cosine_similarity(ours, theirs, dim=0)) > 0.95

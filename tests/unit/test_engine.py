@@ -11,7 +11,7 @@ from torch import nn
 from sonibook import CNN12, ForwardPass
 from sonibook.deconvnet.cpu import Engine, supports
 from sonibook.deconvnet.cpu.batched import Segment, block
-from sonibook.deconvnet.cpu.weights import Weights, convolve, multiply
+from sonibook.deconvnet.cpu.weights import Weights, step
 from sonibook.deconvnet.cpu.windows import Clip, Window, pack
 
 
@@ -192,10 +192,81 @@ def test_standardised_networks_are_heard_as_they_are():
     assert_same(ForwardPass(network, passed.x), 6, [0, 1])
 
 
-def test_padded_stacks_take_the_plain_path():
-    padded = nn.Sequential(nn.Conv1d(1, 4, 5, padding=2), nn.ReLU(), nn.MaxPool1d(2))
-    assert not supports(ForwardPass(padded, torch.randn(1000)))
-    assert supports(ForwardPass(CNN12(width=1 / 16, seed=0), torch.randn(3000)))
+CONVOLUTIONS = {
+    "padded": {"padding": 4},
+    "padded beyond the kernel": {"padding": 9},
+    "same": {"padding": "same"},
+    "dilated": {"dilation": 3},
+    "dilated and padded": {"dilation": 4, "padding": 5},
+    "strided": {"stride": 2, "padding": 2},
+    "strided beyond the kernel": {"stride": 7},
+    "strided, dilated and padded": {"stride": 3, "dilation": 2, "padding": 3},
+}
+POOLS = {
+    "none": nn.Identity(),
+    "2": nn.MaxPool1d(2),
+    "3, partial": nn.MaxPool1d(3, ceil_mode=True),
+    "4, padded": nn.MaxPool1d(4, padding=2),
+    "with gaps": nn.MaxPool1d(2, stride=3, padding=1),
+    "dilated": nn.MaxPool1d(2, stride=3, dilation=2),
+    "20": nn.MaxPool1d(20),
+}
+
+
+@pytest.mark.filterwarnings("ignore::sonibook.errors.SonibookWarning")
+@pytest.mark.parametrize("pool", POOLS)
+@pytest.mark.parametrize("convolution", CONVOLUTIONS)
+def test_any_padding_dilation_stride_and_pool(convolution, pool):
+    torch.manual_seed(0)
+    modules: list[nn.Module] = []
+    for channels in ((1, 6), (6, 1), (1, 20)):
+        conv = nn.Conv1d(*channels, 5, **CONVOLUTIONS[convolution])
+        modules += [conv, nn.ReLU(), POOLS[pool]]
+    network = nn.Sequential(*modules).double()
+    with torch.no_grad():
+        network[3].bias.add_(0.2)
+    passed = ForwardPass(network, sparse_clip(9_001, seed=1, bursts=4).add_(0.01))
+    assert supports(passed)
+    for layer, filters in ((1, range(6)), (2, [0]), (3, range(20)), (3, [1, 3])):
+        assert_same(passed, layer, list(filters))
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_batch_norm_and_activations_that_are_not_relu(threads):
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(8)
+    norm.running_mean.normal_()
+    with torch.no_grad():
+        norm.weight.normal_()
+    network = nn.Sequential(
+        nn.ConstantPad1d((3, 1), 0.5), nn.Conv1d(1, 8, 6), nn.GELU(), norm, nn.MaxPool1d(2),
+        nn.Conv1d(8, 24, 4, padding=1), nn.BatchNorm1d(24), nn.LeakyReLU(), nn.MaxPool1d(3),
+        nn.Conv1d(24, 24, 3, padding=2), nn.ELU(),
+    ).double().eval()  # fmt: skip
+    x = torch.stack([sparse_clip(9_000, seed=seed, bursts=4) for seed in range(2)])[:, None]
+    passed = ForwardPass(network, x)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert supports(passed)
+        for layer, count in ((1, 8), (2, 24), (3, 24), (3, 2)):
+            assert_same(passed, layer, list(range(count)), memory=2**22)
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize(
+    "modules",
+    [
+        [nn.Conv1d(1, 4, 5), nn.ReLU(), nn.MaxPool1d(3, stride=2)],
+        [nn.Conv1d(1, 4, 5), nn.ReLU(), nn.AvgPool1d(2)],
+        [nn.Conv1d(1, 4, 5), nn.GroupNorm(2, 4), nn.ReLU()],
+        [nn.Conv1d(1, 4, 5), nn.ReLU(), nn.Conv1d(4, 4, 3, groups=4), nn.ReLU()],
+        [nn.ConstantPad1d((-2, 0), 0.0), nn.Conv1d(1, 4, 5), nn.ReLU()],
+    ],
+)
+def test_other_stacks_take_the_plain_path(modules):
+    assert not supports(ForwardPass(nn.Sequential(*modules), torch.randn(1000)))
 
 
 @pytest.mark.parametrize("pool", [1, 2, 3, 5])
@@ -208,10 +279,10 @@ def test_every_way_down_a_block_is_unpooling_and_a_transposed_convolution(pool, 
     switches = torch.randint(pool, (steps, filters), generator=generator)
     weight = torch.randn(filters, channels, taps, generator=generator, dtype=torch.float64)
     z = y.new_zeros(columns, filters, pool * steps)
-    for step in range(steps):
+    for row in range(steps):
         for index in range(filters):
-            place = pool * step + int(switches[step, index])
-            z[:, index, place] = y[:, step, index].relu()
+            place = pool * row + int(switches[row, index])
+            z[:, index, place] = y[:, row, index].relu()
     weights = Weights(weight, pool)
     early = weights.steps - 1
     whole = torch.nn.functional.conv_transpose1d(z, weight).transpose(1, 2)
@@ -220,14 +291,11 @@ def test_every_way_down_a_block_is_unpooling_and_a_transposed_convolution(pool, 
         masks[phase - 1] = switches == phase
 
     out = torch.empty(columns, pool * (steps - early), channels, dtype=torch.float64)
-    if pool > 1:
-        multiply(y.relu(), masks, weights, out)
-    else:
-        convolve(y.relu(), weights, out)
+    step(y.relu(), masks, weights, out)
     torch.testing.assert_close(out, whole[:, pool * early : pool * steps])
 
     padded = torch.nn.functional.pad(masks, (0, 0, early, early))
-    clip = Clip([], [], lambda layer, stretch: padded[:, stretch])
+    clip = Clip([], [], lambda layer, stretch: padded[:, stretch], [(0, 1000)] * 2)
     segments = [Segment(clip, y[0, :, 0], 0, 0, row, sound[row:]) for row, sound in enumerate(y)]
     below = block(1, segments, weights)
     for row, segment in enumerate(below):

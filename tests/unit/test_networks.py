@@ -127,6 +127,18 @@ def test_what_a_silent_map_hides_is_noticed():
         assert networks.try_one(seed)[0] == "refused"
 
 
+def test_a_norm_of_a_silent_map_is_rounding_and_not_another_network():
+    came, error = networks.try_one(18862)
+    assert came == "taken"
+    assert error < 1e-12
+    network = nn.Sequential(
+        nn.Conv1d(1, 4, 5), nn.ReLU(), nn.Conv1d(4, 4, 3), nn.GroupNorm(4, 4), nn.ReLU()
+    )
+    with torch.no_grad():
+        network[0].bias.fill_(-10.0)
+    assert float(ForwardPass(network, noise(900).float()).maps[1].max()) < 1e-2
+
+
 def test_a_replaced_forward_is_noticed():
     network = nn.Sequential(nn.Conv1d(1, 3, 5), nn.ReLU())
     network[1].forward = lambda x: x.clamp(max=0.1)

@@ -9,7 +9,7 @@ many times faster.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import copy
 
 import torch
@@ -29,6 +29,8 @@ from sonibook.model.stack import Block, check_filters, check_layer
 #: what its caches hold, elsewhere what is quick and leaves room.
 _AT_ONCE = {"cpu": 2 * CACHED_FLOATS}
 _ELSEWHERE = 2**26
+#: Samples of sounds in a batch.
+_BATCH = 2**25
 
 
 class ForwardPass(FeatureMaps):
@@ -36,7 +38,7 @@ class ForwardPass(FeatureMaps):
 
     Parameters
     ----------
-    network, x, depth
+    network, x, depth, precision
         As for `FeatureMaps`, whose attributes, exceptions and warnings it has, too.
     """
 
@@ -83,6 +85,56 @@ class ForwardPass(FeatureMaps):
         fast = self._fast()
         result = self._plain(layer, chosen) if fast is None else fast.sonify(layer, chosen)
         return self._finished(result, f"Layer {layer}", rescale)
+
+    def sonify_in_batches(
+        self,
+        layer: int,
+        filters: Sequence[int] | None = None,
+        *,
+        rescale: bool = True,
+        at_once: int | None = None,
+    ) -> Iterator[tuple[list[int], Float[Tensor, "*batch filters time"]]]:
+        """Sonify filters of a layer a few at a time, for more sounds than memory holds.
+
+        Memory does not grow with the number of filters: 2,048 of a minute at 8 kHz take less than
+        2 GB, of which the sounds together would fill twice as much.
+
+        Parameters
+        ----------
+        layer, filters, rescale
+            As for `sonify`.
+        at_once : int, or None
+            Filters in each batch; None for as many as are quick together.
+
+        Yields
+        ------
+        filters : list of int
+            The filters of this batch, in the order that was asked for.
+        sounds : Tensor, shape (filters, time) or (batch, filters, time)
+            As of `sonify`.
+
+        Raises
+        ------
+        LayerError
+            If there is no such layer or filter.
+        ValueError
+            If `at_once` is less than 1.
+
+        Examples
+        --------
+        >>> from sonibook import CNN12
+        >>> passed = ForwardPass(CNN12(width=0.25, seed=0), torch.sin(torch.arange(8000) * 0.3))
+        >>> [(filters, tuple(sounds.shape)) for filters, sounds
+        ...  in passed.sonify_in_batches(3, [2, 7, 9], at_once=2)]
+        [([2, 7], (2, 8000)), ([9], (1, 8000))]
+        """
+        everything = range(self.blocks[check_layer(self.blocks, layer) - 1].conv.out_channels)
+        chosen = check_filters(self.blocks, layer, everything if filters is None else filters)
+        size = max(1, _BATCH // self.x.numel()) if at_once is None else at_once
+        if size < 1:
+            raise ValueError(f"at_once must be at least 1, not {at_once}.")
+        batches = (chosen[start : start + size] for start in range(0, len(chosen), size))
+        return ((some, self.sonify(layer, some, rescale=rescale)) for some in batches)
 
     @torch.no_grad()
     def sonify_most_active(

@@ -249,6 +249,11 @@ class BatchNorm(Operation):
 
     module: nn.BatchNorm1d
 
+    @property
+    def scale(self) -> Float[Tensor, " channel"]:
+        """The factor of each channel."""
+        return _batch_scale(self.module)[0].detach()
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         scale, shift = _batch_scale(self.module)
         return x * scale[:, None] + shift[:, None], scale[None, :, None]

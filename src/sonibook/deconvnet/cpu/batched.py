@@ -11,13 +11,20 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from sonibook.deconvnet.cpu.weights import Weights, context, reach, single
-from sonibook.deconvnet.cpu.windows import Clip, SwitchMasks, Window
+from sonibook.deconvnet.cpu.weights import (
+    SwitchMasks,
+    Weights,
+    context,
+    convolve,
+    reach,
+    single,
+    unpool,
+)
+from sonibook.deconvnet.cpu.windows import Clip, Window
 from sonibook.model.gradients import CACHED_FLOATS
 
 #: Floats after unpooling that are computed at once; more where the weights are more.
@@ -64,9 +71,12 @@ def _fitting(layer: int, segments: list[Segment], weights: Sequence[Weights]) ->
 def _down(layer: int, segments: Sequence[Segment], weights: Sequence[Weights]) -> None:
     """Take segments at a layer all the way to the sound, a cacheful at a time."""
     if layer == 0:
-        for segment in segments:
-            here = slice(segment.begin - segment.first, segment.end - segment.first)
-            segment.sound[segment.begin : segment.end] = segment.y[here, 0]
+        for segment in _within(0, segments):
+            begin = max(segment.begin, segment.first)
+            end = min(segment.end, segment.first + segment.y.shape[0])
+            here = slice(begin - segment.first, max(begin, end) - segment.first)
+            start = begin - segment.clip.bounds[0][0]
+            segment.sound[start : start + here.stop - here.start] = segment.y[here, 0]
         return
     for batch in _batches(layer, segments, weights):
         _down(layer - 1, block(layer, batch, weights[layer - 1]), weights)
@@ -74,7 +84,8 @@ def _down(layer: int, segments: Sequence[Segment], weights: Sequence[Weights]) -
 
 def _most(weights: Weights) -> int:
     """Steps of a block's maps that are computed at once."""
-    return max(1, max(_PART, weights.weight.numel()) // (weights.pool * weights.filters))
+    floats = weights.pool * max(weights.filters, weights.outputs)
+    return max(1, max(_PART, weights.weight.numel()) // floats)
 
 
 def _batches(
@@ -118,25 +129,42 @@ def _entered(layer: int, entry: Entry, weights: Sequence[Weights]) -> Segment:
     entering = weights[-1]
     stride, beyond = reach(weights)
     begin, end = window.first * stride, window.last * stride + beyond
-    pad = entering.taps - 1
-    signal = F.pad(clip.unpooled(layer, window, entering.pool), (pad, pad))
+    pad = entering.beyond
+    signal = F.pad(clip.unpooled(layer, window, entering), (pad, pad))
     y = single(signal[None], entering, [window.filter])[0]
-    return Segment(clip, sound, begin, end, window.first * entering.pool, y)
+    return Segment(clip, sound, begin, end, window.first * entering.step, y)
 
 
 def block(layer: int, segments: Sequence[Segment], weights: Weights) -> list[Segment]:
     """Take segments at a layer down one block: rectify, unpool, deconvolve."""
+    segments = _within(layer, segments)
+    if not segments:
+        return []
     masks = [_masks(layer, segment, weights) for segment in segments]
+    for segment in segments:
+        weights.rectify(segment.y)
     rows = [segment.y for segment in segments]
-    if weights.channels == 1:
+    if weights.channels == 1 and weights.dilation == 1:
         below = [_last(y, mask, weights) for y, mask in zip(rows, masks, strict=True)]
     else:
         below = _convolve(rows, masks, weights)
-    first = [segment.first * weights.pool for segment in segments]
+    first = [segment.first * weights.step for segment in segments]
     return [
         replace(segment, first=begin, y=y)
         for segment, begin, y in zip(segments, first, below, strict=True)
     ]
+
+
+def _within(layer: int, segments: Sequence[Segment]) -> list[Segment]:
+    """Segments without what came out in the padding around a layer's map, or around the sound."""
+    inside = []
+    for segment in segments:
+        first, last = segment.clip.bounds[layer]
+        begin, end = max(segment.first, first), min(segment.first + segment.y.shape[0], last)
+        if begin < end:
+            y = segment.y[begin - segment.first : end - segment.first]
+            inside.append(replace(segment, first=begin, y=y))
+    return inside
 
 
 def _masks(layer: int, segment: Segment, weights: Weights) -> SwitchMasks:
@@ -146,28 +174,14 @@ def _masks(layer: int, segment: Segment, weights: Weights) -> SwitchMasks:
 
 def _convolve(segments: list[Tensor], masks: list[Tensor], weights: Weights) -> list[Tensor]:
     """Unpool into rows with zeros between the segments, and convolve them all."""
-    pool, pad = weights.pool, weights.taps - 1
+    pool, pad = weights.pool, weights.beyond
     sizes = [pool * y.shape[0] + pad for y in segments]
     z = segments[0].new_empty(pad + sum(sizes), weights.filters)
     z[:pad] = 0
     for y, mask, rows in zip(segments, masks, z[pad:].split(sizes), strict=True):
-        _unpool(y.relu_(), mask, rows[: rows.shape[0] - pad])
+        unpool(y, mask, rows[: rows.shape[0] - pad])
         rows[rows.shape[0] - pad :] = 0
-    out = F.conv2d(z.t()[None, :, None], weights.convolution)[0, :, 0].t()
-    return list(out.split(sizes))
-
-
-def _unpool(
-    y: Float[Tensor, "steps channel"], masks: SwitchMasks, out: Float[Tensor, "time channel"]
-) -> None:
-    """Each value where its maximum was: one mask for each phase after the first, 1 or 0."""
-    z = out.unflatten(0, (y.shape[0], 1 + masks.shape[0]))
-    if not masks.shape[0]:
-        z[:, 0] = y
-    rest = y
-    for phase, mask in enumerate(masks, start=1):
-        torch.mul(y, mask, out=z[:, phase])
-        rest = torch.sub(rest, z[:, phase], out=z[:, 0] if phase == masks.shape[0] else None)
+    return list(convolve(z[None], weights)[0].split([size * weights.stride for size in sizes]))
 
 
 def _last(
@@ -178,12 +192,13 @@ def _last(
     A value goes to phase 0, or to the phase of its mask: it times the weights at phase 0, plus it
     times its mask times what the weights at that phase have more.
     """
-    steps, pool = y.shape[0], weights.pool
+    steps = y.shape[0]
     base, *surplus = weights.last
-    spread = base @ y.relu_().t()
+    spread = base @ y.t()
     for mask, more in zip(masks, surplus, strict=True):
         spread.addmm_(more, (y * mask).t())
-    sound = y.new_zeros(pool, steps + weights.steps - 1)
-    for ago, samples in enumerate(spread.split(pool)):
+    sound = y.new_zeros(weights.step, steps + weights.steps - 1)
+    for ago, samples in enumerate(spread.split(weights.step)):
         sound[:, ago : ago + steps] += samples
-    return sound.t().reshape(-1, 1)[: pool * steps + weights.taps - 1]
+    end = weights.step * steps + weights.beyond * weights.stride
+    return sound.t().reshape(-1, 1)[:end]

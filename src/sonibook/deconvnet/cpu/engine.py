@@ -33,8 +33,15 @@ from torch import Tensor
 
 from sonibook.deconvnet.cpu.batched import Entry, sonify_batched
 from sonibook.deconvnet.cpu.tiled import sonify_tiled
-from sonibook.deconvnet.cpu.weights import context, weights_of
-from sonibook.deconvnet.cpu.windows import Clip, Column, SwitchMasks, Window, cut, least_gap, pack
+from sonibook.deconvnet.cpu.weights import (
+    SwitchMasks,
+    context,
+    least_gap,
+    offsets,
+    reach,
+    weights_of,
+)
+from sonibook.deconvnet.cpu.windows import Clip, Column, Window, cut, pack
 from sonibook.deconvnet.forward import FeatureMaps
 
 Member = TypeVar("Member")
@@ -44,17 +51,19 @@ TILED_FROM = 16
 _COLUMNS = 128
 #: Clips whose most active filters go down together, and share the reading of weights.
 _CLIPS = 4
-#: There are as many matrices as a window has steps, each as much larger.
-_LARGEST_POOL = 16
 
 
 def supports(passed: FeatureMaps) -> bool:
-    """Whether the engine can compute this network here: on a CPU, of plain blocks, mono."""
+    """Whether the engine can compute this network here: on a CPU, mono, of blocks that it takes.
+
+    These hold a convolution of any stride, dilation and padding, an activation, and perhaps a
+    max-pool whose windows do not overlap, and batch normalisation.
+    """
     return (
         passed.x.device.type == "cpu"
         and passed.x.dtype in (torch.float32, torch.float64)
         and passed.x.shape[1] == 1
-        and all(block.is_simple and block.pool <= _LARGEST_POOL for block in passed.blocks)
+        and all(weights_of(block) is not None for block in passed.blocks)
     )
 
 
@@ -73,7 +82,12 @@ class Engine:
         # A copy, which shares the tensors: a pass and its engine that held each other would keep
         # them until the garbage collector comes by, which for a folder of clips is too late.
         self.passed, self.memory = copy(passed), memory
-        self._weights = [weights_of(block) for block in passed.blocks]
+        weights = [weights_of(block) for block in passed.blocks]
+        self._weights = [block for block in weights if block is not None]
+        # Of the sound and each layer's map, where they are among what the network pads.
+        lengths = [passed.x.shape[2], *(maps.shape[2] for maps in passed.maps)]
+        begins = offsets(self._weights)
+        self._bounds = [(begin, begin + n) for begin, n in zip(begins, lengths, strict=True)]
         self._masks: dict[tuple[int, int], Tensor] = {}
         self._lock = Lock()
 
@@ -132,11 +146,13 @@ class Engine:
     def _windows(self, layer: int, clip: int, filters: Sequence[int]) -> Iterator[Window]:
         """What has to be computed of some maps of a clip."""
         maps = self.passed.maps[layer - 1][clip, list(filters)].numpy()
-        return cut(maps, self.passed.blocks[:layer], filters)
+        weights = self._weights[:layer]
+        gap, (stride, _), (begin, _) = least_gap(weights), reach(weights), self._bounds[layer]
+        return cut(maps, filters, gap=gap, stride=stride, begin=begin)
 
     def columns(self, layer: int, clip: int, filters: Sequence[int]) -> list[list[Column]]:
         """The windows of some maps of a clip, packed; see `sonibook.deconvnet.cpu.windows`."""
-        gap = least_gap(self.passed.blocks[:layer])
+        gap = least_gap(self._weights[:layer])
         return list(pack(self._windows(layer, clip, filters), gap))
 
     def _tiled(
@@ -146,6 +162,7 @@ class Engine:
         threads, weights = torch.get_num_threads(), self._weights[:layer]
         # Its sound, its signal, and what is near the sound of it.
         column = 4 * 4 * self.passed.x.shape[2]
+        column += sum(4 * 4 * block.steps * block.filters for block in weights)
         size = max(1, min(_COLUMNS, self.memory // (column * threads)))
         groups = _divided(columns, -(-len(columns) // size))
         first = min(window.first for column in columns for window in column)
@@ -168,6 +185,7 @@ class Engine:
                 [maps[clip] for maps in passed.maps],
                 [None if switches is None else switches[clip] for switches in passed.switches],
                 partial(self._mask, clip),
+                self._bounds,
             )
             for clip in range(len(passed.x))
         ]
@@ -184,7 +202,7 @@ class Engine:
         with self._lock:
             if key in self._masks:
                 return self._masks[key][:, steps]
-        whole = self.passed.maps[layer - 1].shape[2] + 2 * (self._weights[layer - 1].steps - 1)
+        whole = self._bounds[layer][1] + 2 * (self._weights[layer - 1].steps - 1)
         mask = self._make_mask(clip, layer, slice(0, whole))
         with self._lock:
             kept = sum(other.numel() for other in self._masks.values())
@@ -197,10 +215,10 @@ class Engine:
         block, switches = self._weights[layer - 1], self.passed.switches[layer - 1]
         maps = self.passed.maps[layer - 1][clip]
         mask = maps.new_zeros(block.pool - 1, steps.stop - steps.start, len(maps))
-        first = steps.start - (block.steps - 1)
-        begin, end = max(first, 0), min(steps.stop - (block.steps - 1), maps.shape[1])
+        first = steps.start - (block.steps - 1) - self._bounds[layer][0]
+        begin, end = max(first, 0), min(first + mask.shape[1], maps.shape[1])
         if switches is not None and begin < end:
-            here = switches[clip, :, begin:end].t()
+            here = block.phases(switches[clip, :, begin:end], begin).t()
             for phase in range(1, block.pool):
                 # Of two phases the switch itself says which.
                 is_here = here if here.dtype is torch.bool else here == phase

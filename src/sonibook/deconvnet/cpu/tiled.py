@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from sonibook.deconvnet.cpu.weights import Weights, context, is_switched, reach, single, step
+from sonibook.deconvnet.cpu.weights import Weights, context, reach, single, step
 from sonibook.deconvnet.cpu.windows import Clip, Column
 from sonibook.model.gradients import CACHED_FLOATS
 
@@ -46,13 +46,14 @@ def sonify_tiled(
         return
     run = _Run(clip, weights, columns, first, last, whole=last == end)
     sounds, begin = run.sounds(), run.begin
-    stride, beyond = reach(weights)
+    (stride, beyond), within = reach(weights), clip.bounds[0]
     for sound, column in zip(sounds, columns, strict=True):
         for window in column:
-            start = max(window.first, steps.start) * stride
-            stop = min(window.last * stride + beyond, begin + len(sound))
+            start = max(max(window.first, steps.start) * stride, within[0])
+            stop = min(window.last * stride + beyond, begin + len(sound), within[1])
             if start < stop:
-                result[window.row, start:stop] = sound[start - begin : stop - begin]
+                here = slice(start - within[0], stop - within[0])
+                result[window.row, here] = sound[start - begin : stop - begin]
 
 
 class _Run:
@@ -76,14 +77,14 @@ class _Run:
         self._ends = [0] * self.top
         self._ends[-1] = last
         for layer in range(self.top - 1, 0, -1):
-            reached = weights[layer].pool * (self._ends[layer] + self._further[layer])
-            self._ends[layer - 1] = min(clip.maps[layer - 1].shape[1], reached)
+            reached = weights[layer].step * (self._ends[layer] + self._further[layer])
+            self._ends[layer - 1] = min(clip.bounds[layer][1], reached)
         self._kept: dict[int, Tensor] = {}
         self._buffers: dict[int, Tensor] = {}
         self._signal = self._unpooled()
         #: The first sample.
         self.begin = first * reach(weights)[0]
-        samples = weights[0].pool * (self._ends[0] + self._further[0]) - self.begin
+        samples = weights[0].step * (self._ends[0] + self._further[0]) - self.begin
         self._sounds = clip.maps[0].new_empty(len(columns), samples)
 
     def sounds(self) -> Float[Tensor, "column samples"]:
@@ -98,12 +99,14 @@ class _Run:
         as `step` wants. None at the top, where the columns enter.
         """
         block = self.weights[layer - 1]
-        floats = (last - first) * block.pool * block.channels * len(self.columns)
+        floats = (last - first) * block.step * block.channels * len(self.columns)
         size = max(1, -(-(last - first) // (1 + floats // _TILE)))
+        if layer > 1:  # no less than what the block below keeps from one stretch to the next
+            size = max(size, -(-self.weights[layer - 2].steps // block.step))
         end = self._ends[layer - 1] + self._further[layer - 1]
         for start in range(first, last, size):
             stop = min(start + size, last)
-            begin, rows = start * block.pool, (stop - start) * block.pool
+            begin, rows = start * block.step, (stop - start) * block.step
             if layer == 1:
                 here = slice(begin - self.begin, begin - self.begin + rows)
                 below = out = self._sounds[:, here].unsqueeze(2)
@@ -131,7 +134,7 @@ class _Run:
         if buffer is None or buffer.numel() < steps * channels * columns:
             buffer = self._buffers[layer] = self._sounds.new_empty(steps * channels * columns)
         buffer = buffer[: steps * channels * columns]
-        if is_switched(block):
+        if block.is_switched:
             return buffer.view(steps, channels, columns).permute(2, 0, 1)
         return buffer.view(columns, steps, channels)
 
@@ -143,7 +146,9 @@ class _Run:
         last = end + self._further[layer - 1] if final else stop
         kept = self._kept.get(layer)
         y[:, :early] = 0 if kept is None else kept
-        y[:, early : early + stop - start].relu_()
+        self.weights[layer - 1].rectify(y[:, early : early + stop - start])
+        padding = self.clip.bounds[layer][0] - start
+        y[:, early : early + max(0, padding)] = 0
         y[:, early + stop - start : early + last - start] = 0
         if not final:
             self._kept[layer] = y[:, last - start : early + last - start].clone()
@@ -152,31 +157,31 @@ class _Run:
     def _unpooled(self) -> Float[Tensor, "column time"]:
         """The live maps of the columns, with room for all taps."""
         block = self.weights[-1]
-        map_ = self.clip.maps[self.top - 1]
-        signal = map_.new_zeros(len(self.columns), map_.shape[1] * block.pool)
+        length = self.clip.bounds[self.top][1] * block.pool
+        signal = self.clip.maps[0].new_zeros(len(self.columns), length)
         for row, column in zip(signal, self.columns, strict=True):
             for window in column:
                 here = slice(window.first * block.pool, window.last * block.pool)
-                row[here] = self.clip.unpooled(self.top, window, block.pool)
-        return F.pad(signal, (block.taps - 1, block.pool * (block.steps - 1)))
+                row[here] = self.clip.unpooled(self.top, window, block)
+        return F.pad(signal, (block.beyond, block.pool * (block.steps - 1)))
 
     def _enter(self, start: int, stop: int) -> Float[Tensor, "column time channel"]:
         """Deconvolve the one live channel of every column, each by its own filter."""
         block, signal, columns = self.weights[-1], self._signal, self.columns
-        taps, pool = block.taps, block.pool
+        out = signal.new_zeros(len(columns), stop - start, block.channels)
+        start, stop = start // block.stride, stop // block.stride
         present = [
-            (max(window.first * pool, start), row, window.filter)
+            (max(window.first * block.pool, start), row, window.filter)
             for row, column in enumerate(columns)
             for window in column
-            if window.first * pool < stop and window.last * pool + taps - 1 > start
+            if window.first * block.pool < stop and window.last * block.pool + block.beyond > start
         ]
-        out = signal.new_zeros(len(columns), stop - start, block.single.shape[2])
         # A column's later window overwrites what the earlier one's filter would have made of it.
         for begin, group in groupby(sorted(present), key=lambda window: window[0]):
             _, rows, filters = map(list, zip(*group, strict=True))
-            deconvolved = single(signal[rows, begin : stop + taps - 1], block, filters)
+            deconvolved = single(signal[rows, begin : stop + block.beyond], block, filters)
             if len(rows) == len(columns) and begin == start:
                 out = deconvolved  # of all columns, in order
             else:
-                out[rows, begin - start :] = deconvolved
+                out[rows, (begin - start) * block.stride :] = deconvolved
         return out

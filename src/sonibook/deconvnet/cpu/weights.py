@@ -1,8 +1,8 @@
 """A block's weights as the backward pass wants them, and one block down by them.
 
-`multiply` and `convolve` take rectified maps and write to `out` what comes out before it is
-rectified, both of shape (column, time, channel). The maps begin some steps early: one pooled step
-of what comes out depends on `Weights.steps` pooled steps, itself and those before.
+`step` takes rectified maps and writes to `out` what comes out before it is rectified, both of shape
+(column, time, channel). The maps begin some steps early: one pooled step of what comes out depends
+on `Weights.steps` pooled steps, itself and those before.
 """
 
 from __future__ import annotations
@@ -16,27 +16,70 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sonibook.deconvnet.cpu.windows import SwitchMasks
 from sonibook.model.gradients import CACHED_FLOATS
 from sonibook.model.layers import effective_weight
+from sonibook.model.operations import BatchNorm, MaxPool, Padding, Rectifier
 from sonibook.model.stack import Block
+
+#: 1 where the maximum was at phase 1, 2 …, else 0.
+SwitchMasks = Float[Tensor, "phase steps channel"]
+#: Up to this pool the zeros that unpooling makes are left out: by as many matrices as a window has
+#: steps, each as much larger.
+_LARGEST_POOL = 16
 
 
 class Weights:
-    """A block's weights in the forms that are multiplied by, each made when first asked."""
+    """A block's weights in the forms that are multiplied by, each made when first asked.
 
-    def __init__(self, weight: Float[Tensor, "filter channel tap"], pool: int) -> None:
-        self.weight, self.pool = weight, pool
-        self.filters, self.channels, self.taps = weight.shape
-        self.steps = -(-(self.taps + pool - 1) // pool)
+    A transposed convolution of stride s is one of stride 1 that gives s samples of every channel
+    at each of its steps: its *outputs* are phase by phase all channels (polyphase). With a stride,
+    the gaps of a dilated kernel are filled with zeros.
+
+    Where the network pads, what lies in the padding is computed as if it were part of the map
+    below, which `before` tells how long it is, and then left out.
+    """
+
+    def __init__(
+        self,
+        weight: Float[Tensor, "filter channel tap"],
+        pool: int = 1,
+        *,
+        stride: int = 1,
+        dilation: int = 1,
+        before: int = 0,
+        pool_padding: int | None = None,
+        scale: Float[Tensor, " filter"] | None = None,
+    ) -> None:
+        self.filters, self.channels, _ = weight.shape
+        if stride > 1:
+            weight, dilation = _polyphase(weight, stride, dilation), 1
+        self.weight, self.pool, self.stride, self.dilation = weight, pool, stride, dilation
+        self.outputs, self.taps = weight.shape[1:]
+        #: Samples that the block adds before what it takes.
+        self.before = before
+        #: Of switches that are positions in the map; None for positions in their window.
+        self.pool_padding = pool_padding
+        #: What the map is multiplied by on the backward pass before it is rectified.
+        self.scale = scale
+        #: Samples from one pooled step to the next.
+        self.step = pool * stride
+        #: Steps of the convolution beyond its own that a step reaches, and pooled steps that one
+        #: depends on, itself and those before.
+        self.beyond = dilation * (self.taps - 1)
+        self.steps = 1 - (-self.beyond // pool)
+
+    @property
+    def is_switched(self) -> bool:
+        """Whether `multiply` takes it; then `step` wants its columns side by side in memory."""
+        return 1 < self.pool <= _LARGEST_POOL and self.dilation == 1
 
     @cached_property
-    def single(self) -> Float[Tensor, "filter tap channel"]:
+    def single(self) -> Float[Tensor, "filter tap output"]:
         """For one live channel: its own weights, flipped."""
         return self.weight.flip(2).transpose(1, 2).contiguous()
 
     @cached_property
-    def convolution(self) -> Float[Tensor, "channel filter 1 tap"]:
+    def convolution(self) -> Float[Tensor, "output filter 1 tap"]:
         """For all channels: a convolution in channels-last memory that transposes the forward's."""
         flipped = self.weight.flip(2).transpose(0, 1).unsqueeze(2)
         return flipped.contiguous(memory_format=torch.channels_last)
@@ -46,7 +89,7 @@ class Weights:
         """Unpooling and transposed convolution as matrices, one for each place a maximum can have.
 
         They take `steps` pooled steps of all filters to one pooled step of what comes out, that is
-        `pool` samples of all channels. The first is for maxima at phase 0 of their windows; each
+        `step` samples of all channels. The first is for maxima at phase 0 of their windows; each
         other is what the weights for that phase have more than those.
         """
         places = torch.arange(self.pool)
@@ -60,14 +103,38 @@ class Weights:
 
     @cached_property
     def last(self) -> Float[Tensor, "phase reach filter"]:
-        """The last block for a few sounds: from one pooled step to all the samples it reaches.
+        """A block of one channel for a few sounds: from a pooled step to all samples it reaches.
 
         The first for a value at phase 0, the others what those for their phase have more.
         """
-        kernel, reach = self.weight[:, 0], self.steps * self.pool
-        ends = [reach - self.taps - phase for phase in range(self.pool)]
-        phases = [F.pad(kernel, (phase, end)).t() for phase, end in enumerate(ends)]
+        kernel, reach = self.weight.transpose(1, 2).flatten(1), self.steps * self.step
+        starts = [phase * self.stride for phase in range(self.pool)]
+        phases = [F.pad(kernel, (start, reach - kernel.shape[1] - start)).t() for start in starts]
         return torch.stack([phases[0], *(other - phases[0] for other in phases[1:])])
+
+    def rectify(self, y: Float[Tensor, "*batch filter"]) -> None:
+        """What the block's activation does to a map on the backward pass, in place."""
+        if self.scale is not None:
+            y.mul_(self.scale)
+        y.relu_()
+
+    def phases(self, switches: Tensor, first: int) -> Tensor:
+        """Where in its window each maximum was, from the switches of steps from `first` on."""
+        if self.pool_padding is None:
+            return switches
+        steps = torch.arange(first, first + switches.shape[-1])
+        return switches - (steps * self.pool - self.pool_padding)
+
+
+def _polyphase(
+    weight: Float[Tensor, "filter channel tap"], stride: int, dilation: int
+) -> Float[Tensor, "filter output fewer"]:
+    """The kernel as one of stride 1 that gives all channels, `stride` samples each."""
+    filters, channels, taps = weight.shape
+    extent = dilation * (taps - 1) + 1
+    kernel = weight.new_zeros(filters, channels, -(-extent // stride) * stride)
+    kernel[:, :, :extent:dilation] = weight
+    return kernel.unflatten(2, (-1, stride)).permute(0, 3, 1, 2).flatten(1, 2)
 
 
 def reach(weights: Sequence[Weights]) -> tuple[int, int]:
@@ -77,7 +144,7 @@ def reach(weights: Sequence[Weights]) -> tuple[int, int]:
     """
     stride, beyond = 1, 0
     for block in reversed(weights):
-        stride, beyond = stride * block.pool, beyond * block.pool + block.taps - 1
+        stride, beyond = stride * block.step, beyond * block.step + block.beyond * block.stride
     return stride, beyond
 
 
@@ -87,19 +154,65 @@ def context(weights: Sequence[Weights]) -> int:
     return -(-beyond // stride)
 
 
-_WEIGHTS: WeakKeyDictionary[nn.Conv1d, tuple[tuple[int, int, int], Weights]] = WeakKeyDictionary()
+def least_gap(weights: Sequence[Weights]) -> int:
+    """Zeros between two stretches of the last block's map for which their sounds do not meet."""
+    gap = 0
+    for block in weights:
+        gap = -(-(gap + block.beyond * block.stride) // block.step)
+    return gap
 
 
-def weights_of(block: Block) -> Weights:
-    """A block's weights, prepared once for all clips; made anew when they have changed."""
-    weight = effective_weight(block.conv).detach()
-    lasting = weight.data_ptr() == block.conv.weight.data_ptr() and not weight.is_inference()
-    if not lasting:
-        return Weights(weight, block.pool)
-    source = (weight.data_ptr(), weight._version, block.pool)
-    known = _WEIGHTS.get(block.conv)
+def offsets(weights: Sequence[Weights]) -> list[int]:
+    """Where the sound, and then each layer's map, begin when what is padded is counted."""
+    begins = [0]
+    for block in reversed(weights):
+        begins.append(begins[-1] * block.step + block.before)
+    return begins[::-1]
+
+
+_WEIGHTS: WeakKeyDictionary[nn.Conv1d, tuple[tuple[int | None, ...], Weights]] = WeakKeyDictionary()
+
+
+def weights_of(block: Block) -> Weights | None:
+    """A block's weights, prepared once for all clips; made anew when they have changed.
+
+    None where the engine cannot compute the block.
+    """
+    at = block.operations.index(block.convolution)
+    conv, paddings = block.convolution, block.operations[:at]
+    activation, *others = block.operations[at + 1 :]
+    pool, scale = None, None
+    for operation in others:
+        if isinstance(operation, MaxPool) and operation.extent <= operation.step:
+            pool = operation
+        elif isinstance(operation, BatchNorm):
+            scale = operation.scale if scale is None else scale * operation.scale
+        else:
+            return None
+    if not isinstance(activation, Rectifier) or conv.module.groups > 1:
+        return None
+    if any(not isinstance(one, Padding) or min(one.padding) < 0 for one in paddings):
+        return None
+    before = sum(one.padding[0] for one in (*paddings, conv))
+    size, pool_padding = 1, None
+    if pool is not None:
+        size, before = pool.step, before + pool.padding[0] * conv.step
+        pool_padding = None if pool.is_simple else pool.padding[0]
+    weight = effective_weight(conv.module).detach()
+
+    def make() -> Weights:
+        return Weights(
+            weight, size, stride=conv.step, dilation=int(conv.module.dilation[0]),
+            before=before, pool_padding=pool_padding, scale=scale,
+        )  # fmt: skip
+
+    lasting = weight.data_ptr() == conv.module.weight.data_ptr() and not weight.is_inference()
+    if scale is not None or not lasting:
+        return make()
+    source = (weight.data_ptr(), weight._version, size, before, pool_padding)
+    known = _WEIGHTS.get(conv.module)
     if known is None or known[0] != source:
-        known = _WEIGHTS[block.conv] = (source, Weights(weight, block.pool))
+        known = _WEIGHTS[conv.module] = (source, make())
     return known[1]
 
 
@@ -110,21 +223,37 @@ def single(
     signal: Float[Tensor, "column padded"], weights: Weights, filters: list[int]
 ) -> Float[Tensor, "column time below"]:
     """Deconvolve one live channel, each column by its own filter; it is unpooled and padded."""
-    chosen, taps = weights.single[filters], weights.taps
-    if chosen.shape[2] > 1:
-        return torch.bmm(signal.unfold(1, taps, 1), chosen)
-    time = signal.shape[1] - taps + 1
+    chosen, taps, dilation = weights.single[filters], weights.taps, weights.dilation
+    if weights.outputs > 1:
+        windows = signal.unfold(1, weights.beyond + 1, 1)[:, :, ::dilation]
+        return torch.bmm(windows, chosen).view(len(signal), -1, weights.channels)
+    time = signal.shape[1] - weights.beyond
     sound = signal[:, :time] * chosen[:, 0]
     for tap in range(1, taps):
-        sound.addcmul_(signal[:, tap : tap + time], chosen[:, tap])
+        sound.addcmul_(signal[:, tap * dilation : tap * dilation + time], chosen[:, tap])
     return sound.unsqueeze(2)
 
 
-def convolve(y: Maps, weights: Weights, out: Tensor) -> None:
-    """Deconvolve by a channels-last convolution: where there is no pool to undo."""
-    out.copy_(
-        F.conv2d(y.transpose(1, 2).unsqueeze(2), weights.convolution)[:, :, 0].transpose(1, 2)
-    )
+def unpool(
+    y: Float[Tensor, "*batch steps channel"],
+    masks: SwitchMasks,
+    out: Float[Tensor, "*batch time channel"],
+) -> None:
+    """Each value where its maximum was: one mask for each phase after the first, 1 or 0."""
+    z = out.unflatten(-2, (y.shape[-2], 1 + masks.shape[0]))
+    if not masks.shape[0]:
+        z[..., 0, :] = y
+    rest = y
+    for phase, mask in enumerate(masks, start=1):
+        placed = torch.mul(y, mask, out=z[..., phase, :])
+        rest = torch.sub(rest, placed, out=z[..., 0, :] if phase == masks.shape[0] else None)
+
+
+def convolve(z: Maps, weights: Weights) -> Float[Tensor, "column time below"]:
+    """Deconvolve unpooled maps by a channels-last convolution, which the stride lengthens."""
+    kernel, dilation = weights.convolution, (1, weights.dilation)
+    out = F.conv2d(z.transpose(1, 2).unsqueeze(2), kernel, dilation=dilation)[:, :, 0]
+    return out.transpose(1, 2).reshape(len(z), -1, weights.channels)
 
 
 def multiply(y: Maps, masks: SwitchMasks, weights: Weights, out: Tensor) -> None:
@@ -155,12 +284,11 @@ def multiply(y: Maps, masks: SwitchMasks, weights: Weights, out: Tensor) -> None
 
 def step(y: Maps, masks: SwitchMasks, weights: Weights, out: Tensor) -> None:
     """Write one block of the backward pass to `out`."""
-    if is_switched(weights):
+    if weights.is_switched:
         multiply(y, masks, weights, out)
-    else:
-        convolve(y, weights, out)
-
-
-def is_switched(weights: Weights) -> bool:
-    """Whether the block has a pool; then `step` wants its columns side by side in memory."""
-    return weights.pool > 1
+        return
+    if weights.pool > 1:
+        z = y.new_empty(len(y), weights.pool * y.shape[1], y.shape[2])
+        unpool(y, masks, z)
+        y = z[:, weights.pool * (weights.steps - 1) - weights.beyond :]
+    out.copy_(convolve(y, weights))

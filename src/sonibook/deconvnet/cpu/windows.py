@@ -8,11 +8,11 @@ from heapq import heappop, heappush
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from sonibook.model.stack import Block, stride
+from sonibook.deconvnet.cpu.weights import SwitchMasks, Weights
 
 #: Zeros between two windows, in input samples, below which cutting costs more than it saves.
 _LEAST_GAP = 2048
@@ -32,31 +32,24 @@ class Window:
 Column = list[Window]
 
 
-def least_gap(blocks: Sequence[Block]) -> int:
-    """Zeros between two stretches of the last block's map for which their sounds do not meet."""
-    gap = 0
-    for block in blocks:
-        gap = -(-(gap + block.extent - 1) // block.pool)
-    return gap
-
-
 def cut(
-    maps: Float[ndarray, "row steps"], blocks: Sequence[Block], filters: Sequence[int]
+    maps: Float[ndarray, "row steps"], filters: Sequence[int], *, gap: int, stride: int, begin: int
 ) -> Iterator[Window]:
     """Cut maps where they are zero for so long that the sounds on both sides do not meet.
 
     There is no bias on the backward pass and ReLU(0) = 0: what lies outside the receptive fields
-    of a map's non-zero steps stays exactly zero.
+    of a map's non-zero steps stays exactly zero. The maps begin at step `begin`, have a step every
+    `stride` samples, and `gap` zeros keep two sounds apart.
     """
-    gap = max(least_gap(blocks), _LEAST_GAP // stride(blocks, len(blocks)))
+    gap = max(gap, _LEAST_GAP // stride)
     places = np.flatnonzero(np.ascontiguousarray(maps).ravel() != 0)
     if places.size == 0:
         return
     rows, steps = np.divmod(places, maps.shape[1])
     fresh = np.flatnonzero((np.diff(rows) != 0) | (np.diff(steps) > gap)) + 1
-    begin, end = np.append(0, fresh), np.append(fresh, rows.size) - 1
-    for row, first, last in zip(rows[begin], steps[begin], steps[end] + 1, strict=True):
-        yield Window(int(row), filters[row], int(first), int(last))
+    firsts, lasts = np.append(0, fresh), np.append(fresh, rows.size) - 1
+    for row, first, last in zip(rows[firsts], steps[firsts], steps[lasts] + 1, strict=True):
+        yield Window(int(row), filters[row], begin + int(first), begin + int(last))
 
 
 def pack(windows: Iterable[Window], gap: int) -> Iterator[list[Column]]:
@@ -83,26 +76,30 @@ def pack(windows: Iterable[Window], gap: int) -> Iterator[list[Column]]:
         yield columns
 
 
-#: 1 where the maximum was at phase 1, 2 …, else 0.
-SwitchMasks = Float[Tensor, "phase steps channel"]
-
-
 @dataclass(frozen=True)
 class Clip:
-    """One clip of a forward pass, layer 1 first."""
+    """One clip of a forward pass: its maps and where in their windows the maxima were.
+
+    Steps are counted as if what the network pads were part of each map (`weights.offsets`).
+    """
 
     maps: Sequence[Float[Tensor, "_ _"]]
-    switches: Sequence[Bool[Tensor, "_ _"] | UInt8[Tensor, "_ _"] | None]
+    switches: Sequence[Tensor | None]
     #: For a layer and a stretch of its steps, which are counted from `early` steps before the
     #: first, one less than `Weights.steps`; as many are added at the end.
     masks: Callable[[int, slice], SwitchMasks]
+    #: First and last (excluded) sample, and then steps of each layer, that are no padding.
+    bounds: Sequence[tuple[int, int]]
 
-    def unpooled(self, layer: int, window: Window, pool: int) -> Float[Tensor, " time"]:
-        """The one live map of a window, each value where its maximum was."""
-        steps = slice(window.first, window.last)
+    def unpooled(self, layer: int, window: Window, weights: Weights) -> Float[Tensor, " time"]:
+        """The one live map of a window, rectified, each value where its maximum was."""
+        first = window.first - self.bounds[layer][0]
+        steps = slice(first, window.last - self.bounds[layer][0])
         values = self.maps[layer - 1][window.filter, steps]
-        switches = self.switches[layer - 1]
+        if weights.scale is not None:
+            values = values * weights.scale[window.filter]
+        values, switches = values.relu(), self.switches[layer - 1]
         if switches is None:
             return values
-        position = torch.arange(pool)
-        return (values[:, None] * (switches[window.filter, steps, None] == position)).flatten()
+        phases = weights.phases(switches[window.filter, steps], first)
+        return (values[:, None] * (phases[:, None] == torch.arange(weights.pool))).flatten()
