@@ -213,7 +213,7 @@ class Convolution(Operation):
 
     def normalised(self, norm: nn.BatchNorm1d) -> Convolution:
         """With the batch normalisation that follows folded in: the same numbers, padded or not."""
-        scale, shift = _batch_scale(norm)
+        scale, shift = batch_scale(norm)
         conv = self.module
         plain = nn.utils.skip_init(
             nn.Conv1d, conv.in_channels, conv.out_channels, int(conv.kernel_size[0]),
@@ -249,13 +249,8 @@ class BatchNorm(Operation):
 
     module: nn.BatchNorm1d
 
-    @property
-    def scale(self) -> Float[Tensor, " channel"]:
-        """The factor of each channel."""
-        return _batch_scale(self.module)[0].detach()
-
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        scale, shift = _batch_scale(self.module)
+        scale, shift = batch_scale(self.module)
         return x * scale[:, None] + shift[:, None], scale[None, :, None]
 
     def transpose(self, y: Tensor, length: int, scale: Tensor | None) -> Tensor:
@@ -393,7 +388,7 @@ def _pooled_length(pool: Operation, length: int, ceil_mode: bool) -> int:
     return max(steps - ((steps - 1) * pool.step >= length + pool.padding[0]), 0)
 
 
-def _batch_scale(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
+def batch_scale(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
     """Factor and shift of each channel."""
     mean, var = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
     scale = torch.rsqrt(var + norm.eps)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from sonibook.model.gradients import CACHED_FLOATS
 from sonibook.model.layers import effective_weight
-from sonibook.model.operations import BatchNorm, MaxPool, Padding, Rectifier
+from sonibook.model.operations import BatchNorm, MaxPool, Padding, Rectifier, batch_scale
 from sonibook.model.stack import Block
 
 #: 1 where the maximum was at phase 1, 2 …, else 0.
@@ -186,7 +186,8 @@ def weights_of(block: Block) -> Weights | None:
         if isinstance(operation, MaxPool) and operation.extent <= operation.step:
             pool = operation
         elif isinstance(operation, BatchNorm):
-            scale = operation.scale if scale is None else scale * operation.scale
+            factor = batch_scale(operation.module)[0].detach()
+            scale = factor if scale is None else scale * factor
         else:
             return None
     if not isinstance(activation, Rectifier) or conv.module.groups > 1:
