@@ -262,7 +262,7 @@ def test_a_result_that_is_none_is_refused_in_one_sentence(tmp_path, change, reas
     path = tmp_path / "result.json"
     loudness().write(path)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
-    with pytest.raises(AnalysisError, match=rf"result.json: is no Loudness result \({reason}"):
+    with pytest.raises(AnalysisError, match=rf"result.json: is not a Loudness result \({reason}"):
         Loudness.read(path)
 
 

@@ -273,14 +273,14 @@ def test_classes_that_are_no_names_are_refused(published, tmp_path, classes):
 def test_a_file_that_is_no_safetensors_is_refused(tmp_path, content):
     path = tmp_path / "broken.safetensors"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="is no safetensors file"):
+    with pytest.raises(CheckpointError, match="is not a safetensors file"):
         load_encoder(path)
 
 
 def test_a_truncated_file_is_refused(published, tmp_path):
     path = tmp_path / "half.safetensors"
     path.write_bytes(published.read_bytes()[: published.stat().st_size // 2])
-    with pytest.raises(CheckpointError, match="is no safetensors file"):
+    with pytest.raises(CheckpointError, match="is not a safetensors file"):
         load_encoder(path)
 
 

@@ -581,7 +581,7 @@ def other_shape(path: Path, checkpoint: Path) -> None:
 
 BAD_CHECKPOINTS = {
     "missing": ("net.safetensors", lambda path, _: None, "there is no such file"),
-    "text": ("net.safetensors", lambda path, _: path.write_text("hi"), "no safetensors file"),
+    "text": ("net.safetensors", lambda path, _: path.write_text("hi"), "not a safetensors file"),
     "other shape": ("net.safetensors", other_shape, "features.conv7.weight has the shape"),
     "pickle": (
         "net.pt",
@@ -874,7 +874,7 @@ def test_classes_must_be_the_data_sets(run, checkpoint):
         (["-d", "nonesuch"], "no data set 'nonesuch'"),
         (["-d", "soundscapes", "-o", "size=abc"], "cannot take size='abc'"),
         (["-d", "soundscapes", "-o", "colour=red"], "no option 'colour'"),
-        (["-d", "soundscapes", "-o", "split=train"], "split is no --option"),
+        (["-d", "soundscapes", "-o", "split=train"], "split is not an --option"),
         ([*SCENES, "--probe", "--layer", "12"], "choose 1 to 11"),
     ],
 )

@@ -148,7 +148,7 @@ def test_yaml_has_a_longest_length():
 def test_a_configuration_names_no_impossible_file(tmp_path):
     path = tmp_path / "run.yaml"
     path.write_text('name: a\ndata: {name: folder}\nencoder: {start: "\\0.yaml", norm: none}\n')
-    with pytest.raises(ConfigError, match=r"encoder\.start is no name of a file"):
+    with pytest.raises(ConfigError, match=r"encoder\.start is not the name of a file"):
         load_config(path)
 
 
@@ -178,7 +178,7 @@ def entry(shape: list[int], *, end: int = 0, dtype: str = "F16") -> str:
 def test_a_header_that_lies(tmp_path, content):
     path = tmp_path / "liar.safetensors"
     path.write_bytes(content)
-    with pytest.raises(CheckpointError, match="is no safetensors file"):
+    with pytest.raises(CheckpointError, match="is not a safetensors file"):
         load_encoder(path)
 
 
@@ -251,10 +251,10 @@ def test_a_run_goes_on_from_no_other_optimiser(tmp_path):
         change(tensors)
         position = json.dumps({"step": 1, "seconds": 0.0, "losses": [], "log": []})
         save_file(tensors, path, metadata={"position": position})
-        with pytest.raises(CheckpointError, match="is no checkpoint of this run"):
+        with pytest.raises(CheckpointError, match="is not a checkpoint of this run"):
             load_state(path, network, optimiser)
     save_file(whole, path, metadata={"position": json.dumps({"step": 1})})
-    with pytest.raises(CheckpointError, match="is no checkpoint of this run"):
+    with pytest.raises(CheckpointError, match="is not a checkpoint of this run"):
         load_state(path, network, optimiser)
 
 

@@ -223,7 +223,7 @@ class Result(Record):
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
             raise AnalysisError(
-                f"{path}: is no {cls.__name__} result ({place}: {first['msg']})."
+                f"{path}: is not a {cls.__name__} result ({place}: {first['msg']})."
             ) from None
         except OSError as error:
             raise AnalysisError(f"{path}: cannot be read ({error.strerror}).") from None

@@ -263,7 +263,7 @@ def separation(
     Raises
     ------
     AnalysisError
-        If the clips are no scenes, there is no network, filter or method, or nothing to measure.
+        If the clips are not scenes, there is no network, filter or method, or nothing to measure.
     StackError
         If a network cannot be sonified.
     """

@@ -47,7 +47,7 @@ Work = Callable[[Sequence[Clip]], dict[str, ndarray]]
 
 #: Clips of fewer samples are not measured, unless an analysis asks for more.
 LEAST_SAMPLES = 256
-#: A chunk of so many clips of which none can be read is no run of bad files but a bad disk.
+#: A chunk of so many clips of which none can be read means a bad disk, not a run of bad files.
 _BAD_TOGETHER = 4
 
 

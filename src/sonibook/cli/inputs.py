@@ -48,7 +48,7 @@ def parse_options(pairs: Sequence[str] | None) -> dict[str, Any]:
         except ValueError:
             equals = ""
         if not (key and equals):
-            raise typer.BadParameter(f"{pair!r} is no KEY=VALUE.", param_hint="--option")
+            raise typer.BadParameter(f"{pair!r} is not KEY=VALUE.", param_hint="--option")
     return options
 
 
@@ -62,7 +62,7 @@ def open_data(
     extra = parse_options(pairs)
     twice = {"name", "root", *options} & extra.keys()
     if twice:
-        raise DatasetError(f"{twice.pop()} is no --option: it has a place of its own.")
+        raise DatasetError(f"{twice.pop()} is not an --option: it has a place of its own.")
     return open_dataset(name, root=root, **options, **extra)
 
 
@@ -93,5 +93,5 @@ def parse_numbers(text: str, what: str, *, such_as: str) -> tuple[int, ...]:
         return tuple(int(part) for part in text.split(","))
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r} is no list of {what} such as {such_as}.", param_hint=f"--{what}"
+            f"{text!r} is not a list of {what} such as {such_as}.", param_hint=f"--{what}"
         ) from None

@@ -42,7 +42,7 @@ def sign_flip_test(
     """
     flat = np.nan_to_num(differences.reshape(len(differences), -1).astype(np.float64))
     generator = np.random.default_rng(seed)
-    # Sums of the same numbers in another order differ by rounding: that is no difference.
+    # Sums of the same numbers in another order differ by rounding: that is not a difference.
     observed = np.abs(flat.sum(axis=0)) - 1e-9 * np.abs(flat).sum(axis=0)
     extreme = np.zeros(flat.shape[1], int)
     left = flips

@@ -330,9 +330,9 @@ def _read(name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
     except (SafetensorError, OSError, ValueError) as error:
         reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: is no safetensors file ({reason}).") from None
+        raise CheckpointError(f"{path}: is not a safetensors file ({reason}).") from None
     if not isinstance(card, dict):
-        raise CheckpointError(f"{path}: its card is no JSON object.")
+        raise CheckpointError(f"{path}: its card is not a JSON object.")
     for key, tensor in tensors.items():
         if tensor.dtype not in (torch.float16, torch.float32):
             raise CheckpointError(f"{path}: {key} is {tensor.dtype}, not float16 or float32.")

@@ -99,7 +99,7 @@ def transposed_convolution(
         With any kernel, stride, dilation, groups and zero padding.
     length : int or None
         Steps that the convolution took. None for the fewest that give as many as `x` has, which
-        with stride 1 is no choice.
+        with stride 1 is not a choice.
 
     Returns
     -------

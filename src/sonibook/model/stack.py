@@ -139,7 +139,7 @@ def blocks_of(
         follows a convolution is folded into it. Blocks are returned as they are: what takes a
         network takes its blocks, too.
     modules : sequence of torch.nn.Module, or None
-        For a network that is no Sequential: those of its modules that sonification is to go
+        For a network that is not a Sequential: those of its modules that sonification is to go
         through, in the order in which the network runs them, the first of them on the waveform
         itself.
 

@@ -285,7 +285,7 @@ def course(name: str, layers: Sequence[int], estimates: Sequence[Estimate]) -> s
 
 
 def _short(value: float) -> str:
-    """Two digits, and no power of ten where there is no need: 2100 and not 2.1e+03."""
+    """Two digits, and a power of ten only where it is needed: 2100 and not 2.1e+03."""
     return f"{float(f'{value:.2g}'):g}"
 
 

@@ -12,7 +12,7 @@ _FULL: Training = "full"
 
 
 class TableSpec(Record):
-    """What a table shall hold."""
+    """What a table holds."""
 
     table: str
     title: str

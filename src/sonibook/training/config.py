@@ -321,7 +321,7 @@ def load_config(path: str | Path, *, changes: tuple[str, ...] = ()) -> TrainConf
         try:
             start = (path.parent / encoder["start"]).resolve()
         except ValueError:
-            raise ConfigError(f"{path}: encoder.start is no name of a file.") from None
+            raise ConfigError(f"{path}: encoder.start is not the name of a file.") from None
         content["encoder"] = {**encoder, "start": str(start)}
     try:
         return TrainConfig.model_validate(content)
@@ -333,11 +333,13 @@ def _change(content: dict[str, Any], change: str) -> None:
     key, equals, value = change.partition("=")
     *sections, last = key.strip().split(".")
     if not equals or not all(sections) or not last:
-        raise ConfigError(f"{change!r} is no change: write KEY=VALUE, such as optimiser.epochs=20.")
+        raise ConfigError(
+            f"{change!r} is not a change: write KEY=VALUE, such as optimiser.epochs=20."
+        )
     for section in sections:
         inner = content.get(section) or {}
         if not isinstance(inner, dict):
-            raise ConfigError(f"{change!r}: {section} is no section, with keys of its own.")
+            raise ConfigError(f"{change!r}: {section} is not a section with keys of its own.")
         content[section] = dict(inner)
         content = content[section]
     try:

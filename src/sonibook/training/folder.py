@@ -157,7 +157,7 @@ def load_state(
         return {name: position[name] for name in known}
     except (SafetensorError, OSError, LookupError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: is no checkpoint of this run ({reason}).") from None
+        raise CheckpointError(f"{path}: is not a checkpoint of this run ({reason}).") from None
 
 
 def _check_moments(
