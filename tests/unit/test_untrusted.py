@@ -21,8 +21,8 @@ from sonibook.analysis.activations import ActivationsResult
 from sonibook.audio import read_audio
 from sonibook.cli import main
 from sonibook.datasets import Clip, archives, open_dataset
-from sonibook.datasets.esc50 import open_esc50
 from sonibook.datasets.pack import pack
+from sonibook.datasets.recordings import open_esc50
 from sonibook.errors import (
     AnalysisError,
     AudioError,

@@ -13,14 +13,16 @@ from sonibook._rooms import names_of
 from sonibook.audio import RATES
 from sonibook.datasets.audioset import AudioSet, open_audioset
 from sonibook.datasets.base import Clip, Dataset, Entry, FileDataset, Task
-from sonibook.datasets.esc50 import open_esc50
-from sonibook.datasets.folder import open_folder
-from sonibook.datasets.fsd50k import open_fsd50k
-from sonibook.datasets.fsdd import open_fsdd
 from sonibook.datasets.packed import open_packed
-from sonibook.datasets.pool import open_pool
+from sonibook.datasets.recordings import (
+    open_esc50,
+    open_folder,
+    open_fsd50k,
+    open_fsdd,
+    open_pool,
+    open_speech_commands,
+)
 from sonibook.datasets.soundscapes import Soundscapes, compose
-from sonibook.datasets.speech_commands import open_speech_commands
 from sonibook.errors import DatasetError, SonibookError
 
 __all__ = ["DATASETS", "Clip", "Dataset", "Entry", "FileDataset", "Task", "open_dataset"]

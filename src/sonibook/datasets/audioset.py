@@ -21,8 +21,16 @@ import numpy as np
 from numpy import ndarray
 
 from sonibook.audio import EXTENSIONS, promised_samples
-from sonibook.datasets.base import Clip, Dataset, read_clip
-from sonibook.datasets.tables import check_split, find_root, read_classes, read_rows, report_missing
+from sonibook.datasets.base import (
+    Clip,
+    Dataset,
+    check_split,
+    find_root,
+    read_classes,
+    read_clip,
+    read_rows,
+    report_missing,
+)
 from sonibook.errors import DatasetError
 
 _PARTS = ("balanced_train", "unbalanced_train", "eval")

@@ -11,7 +11,7 @@ from numpy import ndarray
 from numpy.random import PCG64, Generator, SeedSequence
 
 from sonibook.audio import SAMPLE_RATE, scale_to_peak
-from sonibook.datasets.soundscapes import living, nature, objects
+from sonibook.datasets.soundscapes import nature, objects
 from sonibook.errors import DatasetError
 
 _EDGE = 0.004
@@ -29,20 +29,20 @@ class _EventClass(NamedTuple):
 
 EVENT_CLASSES: dict[str, _EventClass] = {
     "alarm_beep": _EventClass(objects.alarm_beep, 1.0, 3.0),
-    "applause": _EventClass(living.applause, 2.0, 4.0),
-    "bird_chirp": _EventClass(living.bird_chirp, 1.0, 3.0),
+    "applause": _EventClass(nature.applause, 2.0, 4.0),
+    "bird_chirp": _EventClass(nature.bird_chirp, 1.0, 3.0),
     "car_horn": _EventClass(objects.car_horn, 0.5, 2.0),
-    "cat_meow": _EventClass(living.cat_meow, 0.6, 2.0),
+    "cat_meow": _EventClass(nature.cat_meow, 0.6, 2.0),
     "church_bell": _EventClass(objects.church_bell, 2.0, 5.0),
     "clock_tick": _EventClass(objects.clock_tick, 2.0, 5.0),
     "crackling_fire": _EventClass(nature.crackling_fire, 2.0, 5.0),
-    "cricket": _EventClass(living.cricket, 1.0, 4.0),
-    "dog_bark": _EventClass(living.dog_bark, 0.5, 2.5),
-    "door_knock": _EventClass(living.door_knock, 0.8, 2.0),
+    "cricket": _EventClass(nature.cricket, 1.0, 4.0),
+    "dog_bark": _EventClass(nature.dog_bark, 0.5, 2.5),
+    "door_knock": _EventClass(nature.door_knock, 0.8, 2.0),
     "drum_hit": _EventClass(objects.drum_hit, 1.0, 3.0),
     "engine": _EventClass(objects.engine, 2.0, 5.0),
-    "footsteps": _EventClass(living.footsteps, 1.5, 4.0),
-    "frog": _EventClass(living.frog, 0.6, 2.5),
+    "footsteps": _EventClass(nature.footsteps, 1.5, 4.0),
+    "frog": _EventClass(nature.frog, 0.6, 2.5),
     "helicopter": _EventClass(objects.helicopter, 2.0, 5.0),
     "plucked_string": _EventClass(objects.plucked_string, 1.0, 4.0),
     "rain": _EventClass(nature.rain, 2.0, 5.0),
@@ -50,9 +50,9 @@ EVENT_CLASSES: dict[str, _EventClass] = {
     "siren": _EventClass(objects.siren, 1.5, 4.0),
     "telephone": _EventClass(objects.telephone, 1.0, 4.0),
     "thunder": _EventClass(nature.thunder, 2.0, 4.5),
-    "vowels": _EventClass(living.vowels, 0.8, 2.5),
+    "vowels": _EventClass(nature.vowels, 0.8, 2.5),
     "water_drops": _EventClass(nature.water_drops, 1.0, 4.0),
-    "whistle": _EventClass(living.whistle, 0.8, 2.5),
+    "whistle": _EventClass(nature.whistle, 0.8, 2.5),
     "wind": _EventClass(nature.wind, 2.0, 5.0),
 }
 

@@ -1,4 +1,4 @@
-"""Weather, water and fire."""
+"""Animals and people, weather, water and fire: what lives, and what moves by itself."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from sonibook.audio import SAMPLE_RATE
 from sonibook.datasets.soundscapes.synth import (
     at_frames,
     band,
+    beats,
     contour,
     decay,
+    fitting,
     gate,
+    harmonics,
     log_uniform,
     modes,
     noise,
@@ -24,6 +27,214 @@ from sonibook.datasets.soundscapes.synth import (
     tone,
     wander,
 )
+
+
+def bird_chirp(rng: Generator, n: int) -> Float[ndarray, " n"]:
+    """A phrase of quick gliding notes, said again and again with pauses."""
+    low = rng.uniform(1900.0, 2500.0)
+    high = rng.uniform(2900.0, 3500.0)
+    notes = []
+    for _ in range(int(rng.integers(2, 6))):
+        length = samples(rng.uniform(0.05, 0.14))
+        turns = low + (high - low) * rng.random(int(rng.integers(2, 4)))
+        f = contour(length, turns)
+        if rng.random() < 0.3:
+            trill = 2.0 * np.pi * rng.uniform(28.0, 45.0) * np.arange(length) / SAMPLE_RATE
+            f = f + 180.0 * np.sin(trill)
+        notes.append(tone(f) * gate(length, attack=0.012, release=0.03) * rng.uniform(0.6, 1.0))
+        notes.append(np.zeros(samples(rng.uniform(0.02, 0.06))))
+    phrase = np.concatenate(notes)
+    pause = rng.uniform(0.15, 0.5)
+    starts = beats(rng, n, period=len(phrase) / SAMPLE_RATE + pause, jitter=0.1)
+    starts = fitting(starts, len(phrase), n)
+    return overlap_add(n, starts, phrase, rng.uniform(0.7, 1.0, len(starts)))
+
+
+def cat_meow(rng: Generator, n: int) -> Float[ndarray, " n"]:
+    """A cry whose pitch arches while the mouth opens and closes: m, ee, ow."""
+    length = min(n, samples(rng.uniform(0.6, 1.0)))
+    pitch = rng.uniform(380.0, 560.0)
+    f0 = pitch * contour(length, [0.8, rng.uniform(1.25, 1.5), 1.2, 0.75], at=[0.0, 0.3, 0.6, 1.0])
+    f0 *= 1.0 + 0.012 * np.sin(2.0 * np.pi * 6.0 * np.arange(length) / SAMPLE_RATE)
+    first = contour(length, [350.0, 1000.0, 1250.0, 600.0], at=[0.0, 0.3, 0.6, 1.0])
+    second = contour(length, [1300.0, 2500.0, 2000.0, 1100.0], at=[0.0, 0.3, 0.6, 1.0])
+
+    def mouth(f: ndarray, t: ndarray) -> ndarray:
+        shape = resonances(f, (at_frames(first, t), 250.0, 1.0), (at_frames(second, t), 350.0, 0.7))
+        return shape * (400.0 / f) ** 0.5
+
+    cry = harmonics(f0, mouth)
+    cry += 0.02 * noise(rng, length, lambda f, t: band(f, 1200.0, 3500.0))
+    cry *= contour(length, [0.0, 0.5, 1.0, 0.7, 0.0], at=[0.0, 0.12, 0.4, 0.75, 1.0])
+    starts = beats(rng, n, period=length / SAMPLE_RATE + rng.uniform(0.2, 0.6), jitter=0.1)
+    starts = fitting(starts, length, n)
+    return overlap_add(n, starts, cry, rng.uniform(0.7, 1.0, len(starts)))
+
+
+def cricket(rng: Generator, n: int) -> Float[ndarray, " n"]:
+    """Short pulses of one high note, three to six to a chirp, several chirps a second."""
+    note = rng.uniform(2700.0, 3500.0)
+    length = samples(rng.uniform(0.012, 0.022))
+    pulse = tone(note * contour(length, [1.02, 0.98])) * np.hanning(length)
+    count = int(rng.integers(3, 7))
+    spacing = length + samples(rng.uniform(0.008, 0.02))
+    chirps = beats(
+        rng, n, period=count * spacing / SAMPLE_RATE + rng.uniform(0.1, 0.35), jitter=0.1
+    )
+    starts = (chirps[:, None] + spacing * np.arange(count)).ravel()
+    growing = np.tile(np.linspace(0.5, 1.0, count), len(chirps))
+    return overlap_add(n, starts, pulse, growing)
+
+
+def dog_bark(rng: Generator, n: int) -> Float[ndarray, " n"]:
+    """Abrupt rough cries, singly or in twos and threes."""
+    size = log_uniform(rng, 0.75, 1.35)
+    length = samples(rng.uniform(0.16, 0.26))
+    f0 = 420.0 * size * contour(length, [0.7, 1.3, 0.75], at=[0.0, 0.25, 1.0])
+    f0 *= 1.0 + 0.05 * wander(rng, length, rate=60.0)
+    jaw = contour(length, [500.0, 1000.0, 600.0], at=[0.0, 0.35, 1.0]) * size
+
+    def throat(f: ndarray, t: ndarray) -> ndarray:
+        return resonances(f, (at_frames(jaw, t), 350.0, 1.0), (1900.0 * size, 600.0, 0.35))
+
+    bark = harmonics(f0, throat)
+    rough = noise(rng, length, throat) * np.abs(bark).max()
+    bark = (bark + 0.25 * rough) * gate(length, attack=0.02, release=0.11)
+    group = int(rng.integers(1, 4))
+    within = rng.uniform(0.32, 0.45)
+    again = beats(rng, n, period=group * within + rng.uniform(0.15, 0.6), jitter=0.1)
+    starts = (again[:, None] + samples(within) * np.arange(group)).ravel()
+    starts = fitting(starts, length, n)
+    return overlap_add(n, starts, bark, rng.uniform(0.7, 1.0, len(starts)))
+
+
+def frog(rng: Generator, n: int) -> Float[ndarray, " n"]:
+    """Croaks: trains of pulses through a swollen throat, the second half higher."""
+    rate = rng.uniform(35.0, 65.0)
+    throat = log_uniform(rng, 450.0, 900.0)
+    length = samples(rng.uniform(0.25, 0.45))
+    starts = beats(rng, length, period=1.0 / rate, jitter=0.05)
+    grain = samples(0.03)
+    half = len(starts) // 2
+    croak = np.zeros(length)
+    for scale, part in ((1.0, starts[:half]), (rng.uniform(1.15, 1.5), starts[half:])):
+        f = throat * scale * np.array([1.0, 2.3, 3.1])
+        croak += overlap_add(length, part, modes(grain, f, [0.03, 0.02, 0.015], [1.0, 0.5, 0.3]))
+    croak *= contour(length, [0.2, 1.0, 0.5, 1.0, 0.0], at=[0.0, 0.3, 0.5, 0.8, 1.0])
+    croak *= decay(length, 2.0)
+    again = beats(rng, n, period=length / SAMPLE_RATE + rng.uniform(0.15, 0.6), jitter=0.2)
+    again = fitting(again, length, n)
+    return overlap_add(n, again, croak, rng.uniform(0.7, 1.0, len(again)))
+
+
+#: First three formants of ten men's vowels in Hz, on average (G. E. Peterson & H. L. Barney,
+#: "Control methods used in a study of the vowels", JASA 1952, table II).
+_FORMANTS = {
+    "i": (270.0, 2290.0, 3010.0),
+    "ɛ": (530.0, 1840.0, 2480.0),
+    "æ": (660.0, 1720.0, 2410.0),
+    "ɑ": (730.0, 1090.0, 2440.0),
+    "ɔ": (570.0, 840.0, 2410.0),
+    "u": (300.0, 870.0, 2240.0),
+}
+
+
+def applause(rng: Generator, n: int) -> Float[ndarray, " n"]:
+    """A dozen to forty people, each clapping at a pace and with hands of their own."""
+    length = samples(0.03)
+    loudness = contour(n, [0.3, 1.0, 1.0, 0.3], at=[0.0, 0.2, 0.7, 1.0])
+    x = np.zeros(n)
+    for _ in range(int(rng.integers(12, 40))):
+        clap = _clap(rng, length)
+        pace = rng.uniform(0.2, 0.34)
+        starts = beats(rng, n, period=pace, jitter=0.35, first=pace * rng.random())
+        distance = rng.uniform(0.15, 1.0)
+        x += overlap_add(n, starts, clap, distance * rng.uniform(0.6, 1.0, len(starts)))
+    return x * loudness
+
+
+def _clap(rng: Generator, length: int) -> Float[ndarray, " length"]:
+    hands = log_uniform(rng, 700.0, 2200.0)
+    burst = noise(rng, length, lambda f, t: resonances(f, (hands, 900.0, 1.0)))
+    return burst * decay(length, rng.uniform(0.015, 0.04))
+
+
+def door_knock(rng: Generator, n: int) -> Float[ndarray, " n"]:
+    """Two to five raps of a knuckle on wood, then a wait."""
+    board = log_uniform(rng, 110.0, 220.0) * np.array([1.0, 1.9, 2.8, 4.3, 6.1])
+    length = samples(0.22)
+    pace = rng.uniform(0.04, 0.16, 5) * np.array([1.4, 1.0, 0.8, 0.6, 0.4])
+    rap = modes(length, board, pace, [1.0, 0.9, 0.6, 0.4, 0.25])
+    rap += 0.5 * noise(rng, length, lambda f, t: band(f, 500.0, 2500.0)) * decay(length, 0.012)
+    count = int(rng.integers(2, 6))
+    within = rng.uniform(0.14, 0.3)
+    again = beats(rng, n, period=count * within + rng.uniform(0.5, 0.9))
+    starts = (again[:, None] + samples(within) * np.arange(count)).ravel()
+    starts += rng.integers(0, samples(0.02), len(starts))
+    starts = fitting(starts, length, n)
+    return overlap_add(n, starts, rap, rng.uniform(0.6, 1.0, len(starts)))
+
+
+def footsteps(rng: Generator, n: int) -> Float[ndarray, " n"]:
+    """Heel, then toe, left and right in turn, on a hard floor or on gravel."""
+    gravel = rng.random() < 0.5
+    length = samples(0.2)
+    starts = beats(rng, n, period=rng.uniform(0.42, 0.62), jitter=0.12)
+    body = log_uniform(rng, 70.0, 120.0)
+    x = np.zeros(n)
+    for foot in (0, 1):
+        heel = modes(length, body * np.array([1.0, 1.7, 2.9]) * (1.0 + 0.06 * foot), 0.07)
+        if gravel:
+            grains = noise(rng, length, lambda f, t: band(f, 500.0, 3400.0))
+            # Stones give way one after another: noise broken into random pieces.
+            pieces = np.repeat(rng.random(length // 16 + 1) ** 3, 16)[:length]
+            scrape = 1.6 * grains * pieces * gate(length, attack=0.03, release=0.12)
+        else:
+            grains = noise(rng, length, lambda f, t: resonances(f, (1100.0, 900.0, 1.0)))
+            toe = np.roll(decay(length, 0.03), samples(0.09)) * (np.arange(length) >= samples(0.09))
+            scrape = grains * (decay(length, 0.03) + 0.5 * toe)
+        steps = starts[foot::2]
+        x += overlap_add(n, steps, heel + scrape, rng.uniform(0.7, 1.0, len(steps)))
+    return x
+
+
+def vowels(rng: Generator, n: int) -> Float[ndarray, " n"]:
+    """A voice that speaks in vowels only, gliding from one to the next."""
+    # A longer vocal tract has lower formants, and with it mostly goes a lower voice.
+    tract = rng.uniform(0.95, 1.25)
+    pitch = 110.0 * (tract / 0.95) ** 2.4 * rng.uniform(0.85, 1.2)
+    count = max(2, round(n / SAMPLE_RATE / rng.uniform(0.22, 0.34)))
+    chosen = np.array(list(_FORMANTS.values()))[rng.integers(0, len(_FORMANTS), count)] * tract
+    tracks = [contour(n, np.repeat(chosen[:, number], 2)) for number in range(3)]
+    tune = contour(n, rng.uniform(0.88, 1.2, count)) * contour(n, [1.1, 1.0, 0.82])
+    f0 = pitch * tune * (1.0 + 0.008 * np.sin(2.0 * np.pi * 5.5 * np.arange(n) / SAMPLE_RATE))
+
+    def voice(f: ndarray, t: ndarray) -> ndarray:
+        first, second, third = (at_frames(track, t) for track in tracks)
+        peaks = resonances(f, (first, 80.0, 1.0), (second, 110.0, 0.5), (third, 160.0, 0.25))
+        return peaks * peaks * (200.0 / f) ** 0.3
+
+    # Each vowel is a syllable: the voice dips between them.
+    dips = np.ones(2 * count + 1)
+    dips[::2] = rng.uniform(0.1, 0.45, count + 1)
+    breath = noise(rng, n, lambda f, t: 0.004 * band(f, 1000.0, 3500.0))
+    return (harmonics(f0, voice) + breath) * contour(n, dips) * gate(n, attack=0.05, release=0.1)
+
+
+def whistle(rng: Generator, n: int) -> Float[ndarray, " n"]:
+    """A tune whistled through the lips: nearly a sine, sliding into each note, with some breath."""
+    count = max(2, round(n / SAMPLE_RATE / rng.uniform(0.25, 0.5)))
+    scale = 2.0 ** (np.array([0, 2, 4, 5, 7, 9, 11, 12]) / 12.0)
+    notes = log_uniform(rng, 800.0, 1300.0) * scale[rng.integers(0, len(scale), count)]
+    # Hold each note for most of its length, glide in the rest.
+    hold = np.linspace(0.0, 1.0, count + 1)
+    places = np.stack([hold[:-1], hold[:-1] + 0.75 * np.diff(hold)], axis=1).ravel()
+    f = contour(n, np.append(np.repeat(notes, 2), notes[-1]), at=np.append(places, 1.0))
+    f *= 1.0 + 0.012 * np.sin(2.0 * np.pi * rng.uniform(4.5, 6.5) * np.arange(n) / SAMPLE_RATE)
+    pressed = np.repeat([[0.6, 1.0]], count, axis=0).ravel()
+    air = noise(rng, n, lambda g, t: resonances(g, (at_frames(f, t), 160.0, 1.0)) ** 2)
+    x = (tone(f) + 0.05 * air) * contour(n, np.append(pressed, 0.5))
+    return x * gate(n, attack=0.04, release=0.08)
 
 
 def crackling_fire(rng: Generator, n: int) -> Float[ndarray, " n"]:
