@@ -12,8 +12,8 @@ import sys
 from pathlib import Path
 
 from sonibook.errors import SonibookError
-from sonibook.replication.judge import write_claims
-from sonibook.replication.questions import TABLES
+from sonibook.replication.paper import TABLES
+from sonibook.replication.verdict import write_claims
 from sonibook.training.config import PRECISIONS
 from sonibook.training.loop import keep_memory
 from tools import results_figures, results_search, results_tables

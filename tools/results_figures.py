@@ -23,7 +23,7 @@ from sonibook.analysis.top_clips import top_clip_agreement
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.model.checkpoint import kept_checkpoints, load_classifier, load_encoder
 from sonibook.model.encoder import CNN12
-from sonibook.replication.encoders import RANDOM_SEEDS, Pretrained
+from sonibook.replication.benchmarks import RANDOM_SEEDS, Pretrained
 from sonibook.training.probe import probed
 from tools.results_settings import PROFILES, Settings
 

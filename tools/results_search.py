@@ -16,7 +16,7 @@ from typing import Any
 from sonibook.datasets import open_dataset
 from sonibook.model.checkpoint import load_encoder
 from sonibook.model.encoder import CNN12
-from sonibook.replication.encoders import RANDOM_SEEDS
+from sonibook.replication.benchmarks import RANDOM_SEEDS
 from sonibook.results import write_result
 from sonibook.training.config import load_config
 from sonibook.training.loop import train

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from sonibook.model.checkpoint import shipped
-from sonibook.replication.encoders import Pretrained, pretrained
-from sonibook.replication.reported import Training
+from sonibook.replication.benchmarks import Pretrained, pretrained
+from sonibook.replication.paper import Training
 from sonibook.results import provenance
 
 

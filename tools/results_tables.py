@@ -8,19 +8,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from sonibook.model.checkpoint import read_card
-from sonibook.replication.encoders import RANDOM_SEEDS, Pretrained
-from sonibook.replication.questions import TABLES, TableSpec
-from sonibook.replication.tables import assemble
-from sonibook.replication.trials import (
-    Question,
-    Trial,
-    TrialFile,
+from sonibook.replication.benchmarks import (
+    RANDOM_SEEDS,
+    Benchmark,
+    Pretrained,
     folds_of,
-    probe_trials,
-    run_trials,
     speakers_of,
     split_of,
 )
+from sonibook.replication.paper import TABLES, TableSpec
+from sonibook.replication.tables import assemble
+from sonibook.replication.trials import Trial, TrialFile, probe_trials, run_trials
 from sonibook.training.config import load_config
 from sonibook.training.loop import train
 from tools.results_settings import Settings
@@ -112,22 +110,22 @@ def _trials(target: str, kept: TrialFile, settings: Settings, made: int) -> Iter
     if target == "table-a1":
         yield from _augmentations(kept, settings, made)
     elif target == "esc50-folds":
-        question = folds_of("esc50", settings.root)
-        _remember(question, kept)
-        yield from _runs(None, question, FIFTY, kept, settings, made)
-        last = replace(question, parts=question.parts[-1:])
+        benchmark = folds_of("esc50", settings.root)
+        _remember(benchmark, kept)
+        yield from _runs(None, benchmark, FIFTY, kept, settings, made)
+        last = replace(benchmark, splits=benchmark.splits[-1:])
         yield from _runs(
             None, last, FIFTY, kept, settings, made, row="none, width 1", changes=WIDE_FOLD
         )
     else:
-        for question, stem in _questions(target, settings):
-            _remember(question, kept)
+        for benchmark, stem in _benchmarks(target, settings):
+            _remember(benchmark, kept)
             for training in trainings:
-                yield from _transfer(question, stem, training, kept, settings, made)
+                yield from _transfer(benchmark, stem, training, kept, settings, made)
 
 
-def _questions(target: str, settings: Settings) -> list[tuple[Question, str]]:
-    """Of a table of transfer: its questions, each with the stem of its configurations."""
+def _benchmarks(target: str, settings: Settings) -> list[tuple[Benchmark, str]]:
+    """Of a table of transfer: its benchmarks, each with the stem of its configurations."""
     root = settings.root
     if target == "table-a4":
         return [(folds_of("esc10", root), "a4-cnn12")]
@@ -141,24 +139,24 @@ def _questions(target: str, settings: Settings) -> list[tuple[Question, str]]:
     return [(forty, "a2-cnn12"), (scenes, "a2-multilabel-cnn12")]
 
 
-def _remember(question: Question, kept: TrialFile) -> None:
+def _remember(benchmark: Benchmark, kept: TrialFile) -> None:
     """Which recordings the clips of each part are cut from: intervals ask."""
-    if not all(f"{question.name}: {part.name}" in kept.parts for part in question.parts):
-        if question.dataset == "soundscapes":
+    if not all(f"{benchmark.name}: {split.name}" in kept.parts for split in benchmark.splits):
+        if benchmark.dataset == "soundscapes":
             return
-        kept.parts |= {f"{question.name}: {k}": v for k, v in question.recordings().items()}
+        kept.parts |= {f"{benchmark.name}: {k}": v for k, v in benchmark.recordings().items()}
 
 
 def _transfer(
-    question: Question, stem: str, training: str, kept: TrialFile, settings: Settings, made: int
+    benchmark: Benchmark, stem: str, training: str, kept: TrialFile, settings: Settings, made: int
 ) -> Iterator[Trial]:
-    """One training of one question, from every start."""
+    """One training of one benchmark, from every start."""
     if training == "linear probe":
         if stem.startswith("a2"):
             return
         for encoder in settings.encoders(every=True):
             known = [trial.key for trial in kept.trials]
-            yield from probe_trials(encoder, question, known=known, made=made)
+            yield from probe_trials(encoder, benchmark, known=known, made=made)
         return
     config = MINI / f"{stem}-contrastive-{'fc' if training == 'fc-only' else 'full'}.yaml"
     scratch = MINI / f"{stem}-scratch.yaml"
@@ -166,17 +164,17 @@ def _transfer(
         scratch = MINI / f"{stem}-supervised.yaml"
     for seed in SEEDS:  # what is interrupted has every row, of fewer seeds
         for encoder in settings.encoders():
-            told = question.dataset == "esc40" and encoder.regime == "supervised"
+            told = benchmark.dataset == "esc40" and encoder.regime == "supervised"
             if encoder.seed != seed or told:  # it was told these classes
                 continue
-            yield from _runs(encoder, question, config, kept, settings, made)
+            yield from _runs(encoder, benchmark, config, kept, settings, made)
         if training == "full":
-            yield from _runs(None, question, scratch, kept, settings, made, seed=seed)
+            yield from _runs(None, benchmark, scratch, kept, settings, made, seed=seed)
 
 
 def _runs(
     encoder: Pretrained | None,
-    question: Question,
+    benchmark: Benchmark,
     config: Path,
     kept: TrialFile,
     settings: Settings,
@@ -194,13 +192,13 @@ def _runs(
             trial.tested
             for trial in kept.trials
             if (trial.question, trial.row, trial.training, trial.seed)
-            == (question.name, row or "none", "full", seed or 0)
+            == (benchmark.name, row or "none", "full", seed or 0)
         }
-        left = tuple(part for part in question.parts if part.name not in there)
-        question = replace(question, parts=left)
+        left = tuple(split for split in benchmark.splits if split.name not in there)
+        benchmark = replace(benchmark, splits=left)
     yield from run_trials(
         encoder,
-        question,
+        benchmark,
         config,
         runs=settings.runs / "results",
         row=row,
@@ -214,14 +212,14 @@ def _runs(
 
 def _augmentations(kept: TrialFile, settings: Settings, made: int) -> Iterator[Trial]:
     """Table A.1: the random row needs no pretraining, the others train theirs at profile full."""
-    question = split_of("esc40", settings.root, name="trained on fold 1",
+    benchmark = split_of("esc40", settings.root, name="trained on fold 1",
                         train={"folds": [1]}, test={"folds": [5]})  # fmt: skip
-    _remember(question, kept)
+    _remember(benchmark, kept)
     if "fc-only" in settings.how_much.trainings:
         config = MINI / "a1-cnn12-all-fc.yaml"
         for seed in RANDOM_SEEDS:
             encoder = Pretrained(f"random:{seed}", "random", seed, "none", 0.25)
-            yield from _runs(encoder, question, config, kept, settings, made)
+            yield from _runs(encoder, benchmark, config, kept, settings, made)
     if "full" not in settings.how_much.trainings:
         return
     for seed in SEEDS:
@@ -236,7 +234,7 @@ def _augmentations(kept: TrialFile, settings: Settings, made: int) -> Iterator[T
             encoder = Pretrained(path, "contrastive", seed, "weight", width)
             for suffix in ("fc", "full"):
                 own = MINI / f"{stem}-{suffix}.yaml"
-                yield from _runs(encoder, question, own, kept, settings, made, row=row)
+                yield from _runs(encoder, benchmark, own, kept, settings, made, row=row)
 
 
 def retrain(settings: Settings) -> None:

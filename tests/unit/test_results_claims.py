@@ -13,20 +13,16 @@ from sonibook.analysis.coherence import CoherenceResult
 from sonibook.analysis.result import Estimate, Measured, Row
 from sonibook.plots.claims import claim_figure, claims_table, measured_in_words
 from sonibook.replication.claims_scores import SCORE_CLAIMS
-from sonibook.replication.evidence import Evidence, regime_mean
-from sonibook.replication.judge import CLAIMS, claims_content, judge_claims, write_claims
-from sonibook.replication.measures import (
+from sonibook.replication.paper import TABLES
+from sonibook.replication.results import (
+    MISSING,
     Measure,
-    less,
-    minus,
-    negative,
-    of,
+    Results,
+    Test,
     over_layers,
     over_seeds,
-    size,
 )
-from sonibook.replication.questions import TABLES
-from sonibook.replication.verdict import Test, judge
+from sonibook.replication.verdict import CLAIMS, claims_content, judge, judge_claims, write_claims
 
 
 def measure(mean: float, half: float = 0.1, **changes) -> Measure:
@@ -66,13 +62,14 @@ def test_every_difference_that_a_claim_asks_for_is_one_that_its_table_makes(
     asked = []
 
     def difference(
-        _: Evidence, table: str, question: str, row: str, training: str, minus: str, other: str = ""
-    ) -> None:
+        _: Results, table: str, question: str, row: str, training: str, minus: str, other: str = ""
+    ) -> Measure:
         asked.append((table, (question, row, training, minus, other or training)))
+        return MISSING
 
-    monkeypatch.setattr(Evidence, "difference", difference)
+    monkeypatch.setattr(Results, "difference", difference)
     for claim in SCORE_CLAIMS:
-        list(claim.tests(Evidence(tmp_path)))
+        claim.tests(Results(tmp_path))
     assert len(asked) > 20
     for table, wanted in asked:
         assert wanted in TABLES[table].compared
@@ -103,38 +100,31 @@ def test_the_reason_tells_open_from_opposite() -> None:
 def test_the_mean_over_layers_is_cautious() -> None:
     rows = [measure(1.0, 0.1), measure(2.0, 0.3)]
     found = over_layers(rows)
-    assert found is not None
     assert (found.mean, found.low, found.high) == pytest.approx((1.5, 1.3, 1.7))
-    assert over_layers([measure(1.0), None]) is None
-    assert over_layers([]) is None
+    assert not over_layers([measure(1.0), MISSING]).known
+    assert not over_layers([]).known
 
 
 def test_several_seeds_give_students_interval() -> None:
     values = [0.4, 0.5, 0.7]
     found = over_seeds({seed: measure(value) for seed, value in enumerate(values)})
-    assert found is not None
     interval = stats.t.interval(0.95, 2, np.mean(values), stats.sem(values))
     assert (found.low, found.high) == pytest.approx(interval)
     assert (found.seeds, found.values) == (3, dict(enumerate(values)))
-    alone = over_seeds({0: measure(0.4, 0.2), 1: None})
-    assert alone is not None
+    alone = over_seeds({0: measure(0.4, 0.2), 1: MISSING})
     assert (alone.low, alone.high, alone.seeds) == pytest.approx((0.2, 0.6, 1))
 
 
 def seeds(*values: float) -> Measure:
-    found = over_seeds({seed: measure(value) for seed, value in enumerate(values)})
-    assert found is not None
-    return found
+    return over_seeds({seed: measure(value) for seed, value in enumerate(values)})
 
 
 def test_differences_of_one_seed_square_and_add_of_other_seeds_are_welchs() -> None:
     a, b = measure(1.0, 0.3), measure(0.2, 0.4)
-    found = minus(a, b)
-    assert found is not None
+    found = a - b
     assert (found.mean, found.low, found.high) == pytest.approx((0.8, 0.3, 1.3))
     first, second = [0.9, 1.0, 1.2], [0.1, 0.4]
-    found = minus(seeds(*first), seeds(*second))
-    assert found is not None
+    found = seeds(*first) - seeds(*second)
     gap = np.mean(first) - np.mean(second)
     var = [np.var(side, ddof=1) / len(side) for side in (first, second)]
     freedom = sum(var) ** 2 / sum(
@@ -143,26 +133,24 @@ def test_differences_of_one_seed_square_and_add_of_other_seeds_are_welchs() -> N
     half = stats.t.ppf(0.975, freedom) * np.sqrt(sum(var))
     assert (found.mean, found.low, found.high) == pytest.approx((gap, gap - half, gap + half))
     assert found.seeds == 2
-    assert minus(a, None) is None
+    assert not (a - MISSING).known
+    assert not (MISSING - seeds(*first)).known
 
 
 def test_the_same_seeds_are_paired_and_so_are_differences_of_differences() -> None:
     first, then, last = (0.9, 0.92, 0.99), (0.6, 0.64, 0.61), (0.5, 0.45, 0.4)
-    fall = minus(seeds(*first), seeds(*then))
-    assert fall is not None
+    fall = seeds(*first) - seeds(*then)
     expected = stats.ttest_rel(first, then).confidence_interval(0.95)
     assert (fall.low, fall.high) == pytest.approx(expected)
-    both = minus(fall, seeds(*last))
-    assert both is not None
+    both = fall - seeds(*last)
     gaps = np.subtract(first, then)
     expected = stats.ttest_rel(gaps, last).confidence_interval(0.95)
     assert (both.low, both.high, both.seeds) == pytest.approx((*expected, 3))
-    nothing = minus(fall, fall)
-    assert nothing is not None
+    nothing = fall - fall
     assert (nothing.low, nothing.mean, nothing.high) == (0.0, 0.0, 0.0)
 
 
-def test_between_its_layers_each_seed_is_compared_with_itself() -> None:
+def test_between_its_layers_each_seed_is_compared_with_itself(tmp_path: Path) -> None:
     levels, falls = [0.5, 0.7, 0.9], [0.20, 0.21, 0.22]
     rows = tuple(
         Row(network=f"c{seed}", regime="contrastive", seed=seed, layer=layer, quantity="coherence",
@@ -172,7 +160,9 @@ def test_between_its_layers_each_seed_is_compared_with_itself() -> None:
     )  # fmt: skip
     data = Measured(dataset="made up", split="all", size=40, clips=40, skipped={})
     table = CoherenceResult(data=data, networks={}, settings={}, rows=rows)
-    found = regime_mean(table, "contrastive", "coherence", (1,), less=(2,))
+    table.write(tmp_path / "figure-7.json")
+    results = Results(tmp_path)
+    found = results.means("figure-7", "coherence", (1,), less=(2,))["contrastive"]
     half = stats.t.ppf(0.975, 2) * np.std(falls, ddof=1) / np.sqrt(3)
     assert (found.low, found.high) == pytest.approx((0.21 - half, 0.21 + half))
     assert found.values == pytest.approx(dict(enumerate(falls)))
@@ -180,22 +170,18 @@ def test_between_its_layers_each_seed_is_compared_with_itself() -> None:
 
 def test_signs_and_sizes() -> None:
     a = measure(-1.0, 0.3)
-    assert negative(a) == measure(1.0, 0.3)
-    assert size(a) == measure(1.0, 0.3)
-    across = size(measure(-0.1, 0.3))
-    assert across is not None
+    assert -a == measure(1.0, 0.3)
+    assert abs(a) == measure(1.0, 0.3)
+    across = abs(measure(-0.1, 0.3))
     assert (across.low, across.high) == pytest.approx((0.0, 0.4))
-    sizes = size(seeds(-1.0, 2.0, 3.0))
-    assert sizes is not None
+    sizes = abs(seeds(-1.0, 2.0, 3.0))
     assert sizes.values == {0: 1.0, 1: 2.0, 2: 3.0}
     assert sizes.mean == 2.0
-    lower = less(measure(1.0), 0.99)
-    assert lower is not None
-    assert lower.mean == pytest.approx(0.01)
-    assert of(Estimate(mean=0.3, low=None, high=None, clips=1)) is None
+    assert (measure(1.0) - 0.99).mean == pytest.approx(0.01)
+    assert not Measure.of(Estimate(mean=0.3, low=None, high=None, clips=1)).known
 
 
-def test_a_regime_is_what_rows_say_and_not_a_name() -> None:
+def test_a_regime_is_what_rows_say_and_not_a_name(tmp_path: Path) -> None:
     networks = [
         ("contrastive", "contrastive", 0, 1.0), ("contrastive-1", "contrastive", 1, 3.0),
         ("contrastive-plain", "contrastive, not normalised", 0, 9.0),
@@ -209,12 +195,11 @@ def test_a_regime_is_what_rows_say_and_not_a_name() -> None:
     )  # fmt: skip
     data = Measured(dataset="made up", split="all", size=40, clips=40, skipped={})
     table = CoherenceResult(data=data, networks={}, settings={}, rows=rows)
-    found = {
-        regime: regime_mean(table, regime, "coherence", (1,))
-        for regime in ("contrastive", "supervised", "random", "centred random")
-    }
-    assert found.pop("centred random") is None
-    means = {regime: (one.mean, one.seeds) for regime, one in found.items()}
+    table.write(tmp_path / "figure-7.json")
+    found = Results(tmp_path).means("figure-7", "coherence", (1,))
+    assert not found["centred random"].known
+    regimes = ("contrastive", "supervised", "random")
+    means = {regime: (found[regime].mean, found[regime].seeds) for regime in regimes}
     assert means == {"contrastive": (2.0, 2), "supervised": (5.0, 1), "random": (8.0, 2)}
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from sonibook.replication.judge import claims_content
-from sonibook.replication.questions import TABLES
+from sonibook.replication.paper import TABLES
 from sonibook.replication.tables import assemble
 from sonibook.replication.trials import TrialFile
+from sonibook.replication.verdict import claims_content
 from sonibook.results import provenance
 
 RESULTS = Path(__file__).parents[2] / "data" / "results"

@@ -22,15 +22,14 @@ from sonibook.model.checkpoint import (
 )
 from sonibook.model.encoder import CNN12
 from sonibook.replication import trials as transfer
-from sonibook.replication.encoders import Pretrained, pretrained
-from sonibook.replication.trials import (
-    TrialFile,
+from sonibook.replication.benchmarks import (
+    Pretrained,
     folds_of,
-    probe_trials,
-    run_trials,
+    pretrained,
     speakers_of,
     split_of,
 )
+from sonibook.replication.trials import TrialFile, probe_trials, run_trials
 from sonibook.training.config import TrainConfig, load_config
 from sonibook.training.evaluate import predict
 from sonibook.training.probe import groups_of, linear_probe, mean_features
@@ -106,14 +105,14 @@ def test_networks_are_chosen_by_what_their_cards_say(tmp_path: Path) -> None:
     assert own.label == "a1-gain-0"
 
 
-def test_questions_leave_no_clip_out_and_test_none_twice(root: Path) -> None:
-    for question in (folds_of("esc10", root), speakers_of("fsdd", root)):
-        whole = open_dataset(question.dataset, root=root, split="all")
+def test_benchmarks_leave_no_clip_out_and_test_none_twice(root: Path) -> None:
+    for benchmark in (folds_of("esc10", root), speakers_of("fsdd", root)):
+        whole = open_dataset(benchmark.dataset, root=root, split="all")
         tested = []
-        for part in question.parts:
+        for split in benchmark.splits:
             train, test = (
-                {entry.clip_id for entry in question.open(options).entries}
-                for options in (part.train, part.test)
+                {entry.clip_id for entry in benchmark.open(options).entries}
+                for options in (split.train, split.test)
             )
             assert not train & test
             assert len(train | test) == len(whole)
@@ -121,12 +120,12 @@ def test_questions_leave_no_clip_out_and_test_none_twice(root: Path) -> None:
         assert sorted(tested) == sorted(entry.clip_id for entry in whole.entries)
     assert folds_of("esc10", root).recordings()["fold 2"][:3] == ["200", "201", "202"]
     assert set(speakers_of("fsdd", root).recordings()["speaker bo"]) == {"speaker bo"}
-    assert len(split_of("fsdd", root).parts) == 1
+    assert len(split_of("fsdd", root).splits) == 1
 
 
-def test_a_probes_cells_are_those_of_the_probe(root: Path) -> None:
-    question = folds_of("esc10", root)
-    trials = list(probe_trials(TINY, question, known=(), made=0))
+def test_a_probes_trials_are_those_of_the_probe(root: Path) -> None:
+    benchmark = folds_of("esc10", root)
+    trials = list(probe_trials(TINY, benchmark, known=(), made=0))
     assert [trial.tested for trial in trials] == [f"fold {fold}" for fold in range(1, 6)]
     network = CNN12(width=1 / 16, seed=3).eval()
     training = open_dataset("esc10", root=root, folds=(1, 3, 4, 5))
@@ -139,11 +138,13 @@ def test_a_probes_cells_are_those_of_the_probe(root: Path) -> None:
     assert trials[1].settings == {"strength": probe.strength}
     known = [trial.key for trial in trials]
     assert len(set(known)) == 5
-    assert not list(probe_trials(TINY, question, known=known, made=0))
-    (again,) = probe_trials(TINY, question, known=known[:2] + known[3:], made=0)
+    assert not list(probe_trials(TINY, benchmark, known=known, made=0))
+    (again,) = probe_trials(TINY, benchmark, known=known[:2] + known[3:], made=0)
     assert again == trials[2]
     other = replace(TINY, seed=4)
-    assert not {trial.key for trial in probe_trials(other, question, known=(), made=0)} & set(known)
+    assert not {trial.key for trial in probe_trials(other, benchmark, known=(), made=0)} & set(
+        known
+    )
 
 
 def test_a_probe_of_known_speakers_is_not_chosen_for_strangers(tmp_path: Path) -> None:
@@ -162,18 +163,18 @@ def test_a_probe_of_known_speakers_is_not_chosen_for_strangers(tmp_path: Path) -
     probe = linear_probe(features, labels, asked, groups=None, seed=3)
     assert own.settings == {"strength": probe.strength}
     assert own.right == "".join("1" if one else "0" for one in probe.predicted == truth)
-    left_out = speakers_of("fsdd", root).parts[0]
+    left_out = speakers_of("fsdd", root).splits[0]
     parts = [open_dataset("fsdd", root=root, **side) for side in (left_out.train, left_out.test)]
     assert groups_of(parts[0], tested=parts[1]) == groups_of(parts[0])
 
 
-def test_a_runs_cell_is_what_the_trained_network_says(root: Path, tmp_path: Path) -> None:
+def test_a_runs_trial_is_what_the_trained_network_says(root: Path, tmp_path: Path) -> None:
     whole = folds_of("esc10", root)
-    question = replace(whole, parts=whole.parts[4:])
+    benchmark = replace(whole, splits=whole.splits[4:])
     config = ROOT / "configs" / "mini" / "a4-cnn12-contrastive-fc.yaml"
     few = ("optimiser.epochs=2", "optimiser.warmup_epochs=0", "optimiser.batch_size=8")
     options = {"runs": tmp_path, "changes": few, "made": 0}
-    (trial,) = run_trials(TINY, question, config, known=(), **options)
+    (trial,) = run_trials(TINY, benchmark, config, known=(), **options)
     assert (trial.row, trial.training, trial.seed, trial.tested) == (
         TINY.row, "fc-only", 3, "fold 5",
     )  # fmt: skip
@@ -186,11 +187,11 @@ def test_a_runs_cell_is_what_the_trained_network_says(root: Path, tmp_path: Path
     right = scores.argmax(axis=1) == targets.argmax(axis=1)
     assert trial.right == "".join("1" if one else "0" for one in right)
     assert 0 <= trial.metrics["mAP"] <= 1
-    assert not list(run_trials(TINY, question, config, known=[trial.key], **options))
+    assert not list(run_trials(TINY, benchmark, config, known=[trial.key], **options))
     rough = {**options, "changes": (*few, "optimiser.precision=bfloat16")}
-    assert not list(run_trials(TINY, question, config, known=[trial.key], **rough))
+    assert not list(run_trials(TINY, benchmark, config, known=[trial.key], **rough))
     more = {**options, "changes": (*few, "optimiser.learning_rate=0.1")}
-    assert not list(run_trials(TINY, question, config, known=(), may_train=False, **more))
+    assert not list(run_trials(TINY, benchmark, config, known=(), may_train=False, **more))
 
 
 def test_a_shipped_network_that_is_the_run_is_not_trained_again(root: Path) -> None:
@@ -225,7 +226,7 @@ def test_what_is_interrupted_has_every_row_of_fewer_seeds(
 
     asked = []
 
-    def record(encoder, question, config, *_, seed=None) -> list[None]:
+    def record(encoder, benchmark, config, *_, seed=None) -> list[None]:
         asked.append(("none", seed) if encoder is None else (encoder.regime, encoder.seed))
         return []
 
@@ -234,9 +235,9 @@ def test_what_is_interrupted_has_every_row_of_fewer_seeds(
     starts = ("random", "supervised", "contrastive")
     for training, expected in (("fc-only", starts), ("full", (*starts, "none"))):
         asked.clear()
-        question = folds_of("esc10", root)
+        benchmark = folds_of("esc10", root)
         kept = TrialFile(tmp_path / "table.json")
-        list(results_tables._transfer(question, "a4-cnn12", training, kept, settings, 0))
+        list(results_tables._transfer(benchmark, "a4-cnn12", training, kept, settings, 0))
         assert asked == [(start, seed) for seed in range(3) for start in expected]
 
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from matplotlib.axes import Axes
 
 from sonibook.plots.style import BLUE, GREY, VERMILLION, Picture, look, new_figure, picture
-from sonibook.replication.judge import Judged
-from sonibook.replication.verdict import Test, Verdict
+from sonibook.replication.results import Test
+from sonibook.replication.verdict import Judged, Verdict
 
 #: A sign for each verdict, so that nobody needs to tell colours apart.
 SIGNS: dict[Verdict, str] = {

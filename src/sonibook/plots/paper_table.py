@@ -7,8 +7,8 @@ from typing import Any
 
 from sonibook.metrics.intervals import wilson_interval
 from sonibook.plots.style import Grid, Value, grid
-from sonibook.replication.reported import Reported
-from sonibook.replication.tables import Difference, Figure, Row
+from sonibook.replication.paper import Reported
+from sonibook.replication.tables import Difference, Metric, Row
 
 #: Metrics in the order of the columns, with their headings.
 _METRICS = {"accuracy": "accuracy", "mAP": "mAP", "mAUC": "mAUC", "d_prime": "d′"}
@@ -159,7 +159,7 @@ def _counted(share: float, clips: int) -> str:
     return f"{share:.3f} ± {(high - low) / 2:.3f}"
 
 
-def _said(one: Figure) -> str:
+def _said(one: Metric) -> str:
     if one.low is None or one.high is None:
         return f"{one.mean:.3f}"
     return f"{one.mean:.3f} ± {(one.high - one.low) / 2:.3f}"

@@ -1,7 +1,7 @@
 """The paper's tables and claims, beside what was measured here.
 
-From bottom to top: `reported` holds the paper's numbers, `encoders` says which pretrained networks
-there are and `questions` what they are asked; `transfer` measures, `cells` keeps what was measured,
-`table` and `tables` make rows of it. `evidence` and `measures` read the results files, `claims`
-says what is claimed, and `verdict` and `judge` judge.
+From bottom to top: `benchmarks` says which pretrained networks there are and what they are tested
+on, `paper` what the paper reports and what each table is to hold; `trials` measures and keeps what
+was measured, `tables` makes rows of it. `results` reads the results files that the two `claims`
+modules test the paper by, and `verdict` judges.
 """

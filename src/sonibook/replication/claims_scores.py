@@ -4,253 +4,229 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from sonibook.replication.encoders import REGIMES
-from sonibook.replication.evidence import Evidence, ablation_score, regime_mean, spread_over_layers
-from sonibook.replication.measures import Measure, minus, negative
-from sonibook.replication.verdict import Claim, Kind, Test
+from sonibook.replication.benchmarks import REGIMES
+from sonibook.replication.results import Claim, Measure, Results, Test, claim, control, effect
 
 _FOLDS, _OWN, _SPEAKERS = "esc10, five folds", "fsdd, its own split", "fsdd, a speaker left out"
 _FORTY, _ONE = "esc40, trained on folds 1 to 4", "esc40, trained on fold 1"
-_IN, _OUT = "in-domain", "out-of-domain"
-_INITIAL, _TOP = range(1, 5), range(9, 12)
+_PROBE, _FC, _FULL = "linear probe", "fc-only", "full"
+_A1, _A2, _A4, _A6 = "table-a1", "table-a2", "table-a4", "table-a6"
+_IN, _OUT = "figure-4-in-domain", "figure-4-out-of-domain"
+_S, _C = REGIMES
+_FINE_TUNES = "`make results RESULTS=full`, which fine-tunes."
 
 
-def _test(
-    says: str, measure: Measure | None, file: str, kind: Kind = "effect", unit: str = "accuracy"
-) -> Test:
-    return Test(says=says, kind=kind, unit=unit, file=file, measure=measure)
+def _accuracy(
+    results: Results, file: str, layers: range, less: range = range(0)
+) -> dict[str, Measure]:
+    return results.means(file, "accuracy", layers, condition="probe", less=less)
 
 
-def _layers(
-    evidence: Evidence, domain: str, regime: str, layers: range, less: range = range(0)
-) -> Measure | None:
-    found = evidence.importances[domain]
-    return regime_mean(found, regime, "accuracy", layers, condition="probe", less=less)
+@claim(
+    "4.1, figure 6",
+    "10_ablation",
+    "figure-6-full",
+    would_change=_FINE_TUNES,
+)
+def robust(results: Results) -> Iterator[Test]:
+    """A network fine-tuned whole is more robust to the removal than a classifier on a frozen one,
+    whose loss varies less over layers.
+    """
+    loss = results.drops("figure-6")[_C] - results.drops("figure-6-full")[_C]
+    yield effect("the probe loses more than the network that was trained whole", loss)
+    varies = results.spread("figure-6-full", _C) - results.spread("figure-6", _C)
+    yield effect("and varies less over layers", varies, unit="variance of accuracy")
 
 
-def _above(evidence: Evidence, domain: str, regime: str, layers: range) -> Measure | None:
-    own, by_random = (_layers(evidence, domain, one, layers) for one in (regime, "random"))
-    return minus(own, by_random)
+@claim(
+    "table A.1",
+    "05_contrastive",
+    _A1,
+    would_change="`make results RESULTS=full`, which pretrains seven times a seed.",
+)
+def augmentations(results: Results) -> Iterator[Test]:
+    """Contrastive pretraining is better with all four augmentations than with gain alone, and at
+    temperature 0.1 than at 0.2 and 0.3.
+    """
+    row = "+ random SNR (all)"
+    for less in ("gain", "all, tau 0.2", "all, tau 0.3"):
+        for training in (_FC, _FULL):
+            says = f"{training}: {row!r} is above {less!r}"
+            yield effect(says, results.difference(_A1, _ONE, row, training, less))
 
 
-def _steady(evidence: Evidence) -> Iterator[Test]:
-    for domain in (_IN, _OUT):
-        file = f"figure-4-{domain}"
-        for regime in REGIMES:
-            for first, then in ((range(1, 4), range(4, 8)), (range(4, 8), range(8, 12))):
-                yield _test(
-                    f"{domain}, {regime}: layers {then[0]} to {then[-1]} tell more than "
-                    f"{first[0]} to {first[-1]}",
-                    _layers(evidence, domain, regime, then, first),
-                    file,
-                )
-            yield _test(f"{domain}, {regime}: the top layer tells more than with random weights",
-                        _above(evidence, domain, regime, range(11, 12)), file,
-                        "control")  # fmt: skip
+@claim(
+    "tables A.1, A.4 and A.6",
+    "05_contrastive",
+    _A6,
+    would_change="`make results RESULTS=full`, which trains CNN12_x2, and more seeds of full "
+    "width.",
+)
+def wider(results: Results) -> Iterator[Test]:
+    """Contrastive pretraining makes better encoders of wider networks."""
+    wide = f"{_C}, width 1"
+    for file, question in ((_A4, _FOLDS), (_A6, _OWN), (_A6, _SPEAKERS)):
+        gain = results.difference(file, question, wide, _PROBE, _C)
+        says = f"{question}: contrastive at full width, linear probe, is above a quarter of the "
+        yield effect(says + "width", gain, file=file)
+        over_random = results.difference(file, question, wide, _PROBE, "random, width 1")
+        yield control(f"{question}: and above random weights of full width", over_random, file=file)
+    for training in (_FC, _FULL):
+        gain = results.difference(_A1, _ONE, "all, CNN12_x2", training, "+ random SNR (all)")
+        says = f"the pretraining data's classes, {training}: CNN12_x2 is above CNN12"
+        yield effect(says, gain, file=_A1)
 
 
-def _initial(evidence: Evidence) -> Iterator[Test]:
-    for domain in (_IN, _OUT):
-        file = f"figure-4-{domain}"
-        supervised, contrastive = (
-            _layers(evidence, domain, regime, _INITIAL) for regime in REGIMES
-        )
-        yield _test(f"{domain}: contrastive is above supervised, layers 1 to 4",
-                    minus(contrastive, supervised), file)  # fmt: skip
-        yield _test(f"{domain}: and above random weights",
-                    _above(evidence, domain, "contrastive", _INITIAL), file,
-                    "control")  # fmt: skip
+@claim("table A.2", "05_contrastive", _A2, would_change=_FINE_TUNES)
+def same_domain(results: Results) -> Iterator[Test]:
+    """Contrastive pretraining helps a classifier of the very data that it was pretrained on."""
+    says = "contrastive, fine-tuned, is above random weights trained alike"
+    yield effect(says, results.difference(_A2, _FORTY, _C, _FULL, "random"))
+    says = "contrastive, and above training from scratch with standardised weights"
+    yield control(says, results.difference(_A2, _FORTY, _C, _FULL, "none"))
+    says = "contrastive, fc-only, is above the random encoder"
+    yield control(says, results.difference(_A2, _FORTY, _C, _FC, "random"))
 
 
-def _deep(evidence: Evidence) -> Iterator[Test]:
-    file = "figure-4-in-domain"
-    supervised, contrastive = (_layers(evidence, _IN, regime, _TOP) for regime in REGIMES)
-    yield _test("supervised is above contrastive, layers 9 to 11",
-                minus(supervised, contrastive), file)  # fmt: skip
-    yield _test("and above random weights", _above(evidence, _IN, "supervised", _TOP), file,
-                "control")  # fmt: skip
-
-
-def _all_but_two(evidence: Evidence) -> Iterator[Test]:
-    file = "figure-4-out-of-domain"
-    for layers, says, sign in (
-        (range(1, 10), "contrastive is above supervised, layers 1 to 9", 1),
-        (range(10, 12), "supervised is above contrastive, layers 10 and 11", -1),
-    ):
-        both = [_layers(evidence, _OUT, regime, layers) for regime in REGIMES[::sign]]
-        yield _test(says, minus(both[1], both[0]), file)
-
-
-def _middle(evidence: Evidence) -> Iterator[Test]:
-    file = "figure-4-out-of-domain"
-    found = {
-        regime: _layers(evidence, _OUT, regime, range(5, 8), range(11, 12))
-        for regime in (*REGIMES, "random")
-    }
-    for regime in REGIMES:
-        yield _test(f"{regime}: layers 5 to 7 are above layer 11", found[regime], file)
-        yield _test(f"{regime}: and further above it than with random weights",
-                    minus(found[regime], found["random"]), file, "control")  # fmt: skip
-
-
-def _frozen(evidence: Evidence) -> Iterator[Test]:
-    for file, question in (("table-a4", _FOLDS), ("table-a6", _OWN)):
-        for training in ("linear probe", "fc-only"):
+@claim("3.1, tables A.4 and A.6", "09_layers", _A4)
+def performant(results: Results) -> Iterator[Test]:
+    """What pretraining learned is good enough for other classes (here: it must beat the random
+    encoder).
+    """
+    for file, question in ((_A4, _FOLDS), (_A6, _OWN)):
+        for training in (_PROBE, _FC):
             for row in REGIMES:
-                yield _test(f"{question}: {row}, {training}, is above the random encoder",
-                            evidence.difference(file, question, row, training, "random"),
-                            file)  # fmt: skip
+                gain = results.difference(file, question, row, training, "random")
+                says = f"{question}: {row}, {training}, is above the random encoder"
+                yield effect(says, gain, file=file)
 
 
-def _supervised_above(evidence: Evidence, file: str, question: str, training: str) -> Test:
-    found = evidence.difference(file, question, "contrastive", training, "supervised")
-    return _test(f"{training}: supervised is above contrastive", negative(found), file)
+def _supervised_above(results: Results, file: str, question: str, training: str) -> Test:
+    below = results.difference(file, question, _C, training, _S)
+    return effect(f"{training}: supervised is above contrastive", -below)
 
 
-def _supervised_best(evidence: Evidence) -> Iterator[Test]:
-    file = "table-a4"
-    for training in ("linear probe", "fc-only"):
-        yield _supervised_above(evidence, file, _FOLDS, training)
-        yield _test(f"{training}: and above the random encoder",
-                    evidence.difference(file, _FOLDS, "supervised", training, "random"), file,
-                    "control")  # fmt: skip
+@claim("table A.4", "09_layers", _A4)
+def supervised_fc(results: Results) -> Iterator[Test]:
+    """In-domain, a linear classifier does better on the supervised encoder than on the contrastive
+    one.
+    """
+    for training in (_PROBE, _FC):
+        yield _supervised_above(results, _A4, _FOLDS, training)
+        over_random = results.difference(_A4, _FOLDS, _S, training, "random")
+        yield control(f"{training}: and above the random encoder", over_random)
 
 
-def _finetuned(evidence: Evidence) -> Iterator[Test]:
-    for file, question in (("table-a4", _FOLDS), ("table-a6", _OWN), ("table-a6", _SPEAKERS)):
+@claim("table A.4", "09_layers", _A4, would_change=_FINE_TUNES)
+def frozen_best(results: Results) -> Iterator[Test]:
+    """In-domain, the supervised encoder is better frozen than fine-tuned."""
+    below = results.difference(_A4, _FOLDS, _S, _FULL, _S, _FC)
+    yield effect("supervised: fc-only is above fine-tuned", -below)
+
+
+@claim("table A.6", "09_layers", _A6)
+def supervised_digits(results: Results) -> Iterator[Test]:
+    """Out-of-domain, too, a linear classifier does better on the supervised encoder than on the
+    contrastive one.
+    """
+    for training in (_PROBE, _FC):
+        yield _supervised_above(results, _A6, _OWN, training)
+
+
+@claim(
+    "tables A.2, A.4 and A.6",
+    "09_layers",
+    _A4,
+    would_change="`make results RESULTS=full`, which trains whole networks.",
+)
+def frozen_below(results: Results) -> Iterator[Test]:
+    """A linear classifier on the contrastive encoder does worse than a network trained from
+    scratch.
+    """
+    for file, question in ((_A2, _FORTY), (_A4, _FOLDS), (_A6, _OWN)):
+        gain = results.difference(file, question, "random", _FULL, _C, _FC)
+        says = f"{question}: random weights trained whole are above contrastive, fc-only"
+        yield effect(says, gain, file=file)
+
+
+@claim("tables A.4 and A.6", "09_layers", _A4, would_change=_FINE_TUNES)
+def fine_tuning(results: Results) -> Iterator[Test]:
+    """Fine-tuning a pretrained network beats training from scratch, in-domain and out-of-domain."""
+    for file, question in ((_A4, _FOLDS), (_A6, _OWN), (_A6, _SPEAKERS)):
         for row in REGIMES:
-            yield _test(f"{question}: {row}, fine-tuned, is above random weights trained alike",
-                        evidence.difference(file, question, row, "full", "random"),
-                        file)  # fmt: skip
-            yield _test(f"{question}: {row}, and above training from scratch with standardised "
-                        "weights", evidence.difference(file, question, row, "full", "none"), file,
-                        "control")  # fmt: skip
+            gain = results.difference(file, question, row, _FULL, "random")
+            says = f"{question}: {row}, fine-tuned, is above random weights trained alike"
+            yield effect(says, gain, file=file)
+            gain = results.difference(file, question, row, _FULL, "none")
+            says = f"{question}: {row}, and above training from scratch with standardised weights"
+            yield control(says, gain, file=file)
 
 
-def _same_domain(evidence: Evidence) -> Iterator[Test]:
-    file = "table-a2"
-    yield _test("contrastive, fine-tuned, is above random weights trained alike",
-                evidence.difference(file, _FORTY, "contrastive", "full", "random"),
-                file)  # fmt: skip
-    yield _test("contrastive, and above training from scratch with standardised weights",
-                evidence.difference(file, _FORTY, "contrastive", "full", "none"), file,
-                "control")  # fmt: skip
-    yield _test("contrastive, fc-only, is above the random encoder",
-                evidence.difference(file, _FORTY, "contrastive", "fc-only", "random"), file,
-                "control")  # fmt: skip
-
-
-def _supervised_digits(evidence: Evidence) -> Iterator[Test]:
-    for training in ("linear probe", "fc-only"):
-        yield _supervised_above(evidence, "table-a6", _OWN, training)
-
-
-def _frozen_best(evidence: Evidence) -> Iterator[Test]:
-    file = "table-a4"
-    found = evidence.difference(file, _FOLDS, "supervised", "full", "supervised", "fc-only")
-    yield _test("supervised: fc-only is above fine-tuned", negative(found), file)
-
-
-def _frozen_below(evidence: Evidence) -> Iterator[Test]:
-    for file, question in (("table-a2", _FORTY), ("table-a4", _FOLDS), ("table-a6", _OWN)):
-        yield _test(f"{question}: random weights trained whole are above contrastive, fc-only",
-                    evidence.difference(file, question, "random", "full", "contrastive",
-                                        "fc-only"), file)  # fmt: skip
-
-
-def _too_specific(evidence: Evidence) -> Iterator[Test]:
-    file = "table-a6"
+@claim("table A.6, B", "09_layers", _A6)
+def too_specific(results: Results) -> Iterator[Test]:
+    """Out-of-domain, a linear classifier on the whole frozen encoder does badly: its features are
+    too specific.
+    """
     for question in (_OWN, _SPEAKERS):
         for row in REGIMES:
-            found = evidence.difference(file, question, row, "linear probe", "random")
-            yield _test(f"{question}: {row} does worse than the random encoder, linear probe",
-                        negative(found), file)  # fmt: skip
-            yield _test(f"{question}: {row}, fine-tuned, is above {row}, fc-only",
-                        evidence.difference(file, question, row, "full", row, "fc-only"), file,
-                        "control")  # fmt: skip
+            gain = results.difference(_A6, question, row, _PROBE, "random")
+            says = f"{question}: {row} does worse than the random encoder, linear probe"
+            yield effect(says, -gain)
+            gain = results.difference(_A6, question, row, _FULL, row, _FC)
+            yield control(f"{question}: {row}, fine-tuned, is above {row}, fc-only", gain)
 
 
-def _augmentations(evidence: Evidence) -> Iterator[Test]:
-    file = "table-a1"
-    for row, less in (("+ random SNR (all)", "gain"),
-                      ("+ random SNR (all)", "all, tau 0.2"),
-                      ("+ random SNR (all)", "all, tau 0.3")):  # fmt: skip
-        for training in ("fc-only", "full"):
-            yield _test(f"{training}: {row!r} is above {less!r}",
-                        evidence.difference(file, _ONE, row, training, less), file)  # fmt: skip
+@claim("B, figure 4", "09_layers", _IN)
+def steady(results: Results) -> Iterator[Test]:
+    """Performance rises steadily as layers are added."""
+    for file in (_IN, _OUT):
+        domain = file.removeprefix("figure-4-")
+        top = _accuracy(results, file, range(11, 12))
+        for regime in REGIMES:
+            for first, then in ((range(1, 4), range(4, 8)), (range(4, 8), range(8, 12))):
+                says = f"{domain}, {regime}: layers {then[0]} to {then[-1]} tell more than "
+                rise = _accuracy(results, file, then, first)[regime]
+                yield effect(says + f"{first[0]} to {first[-1]}", rise, file=file)
+            says = f"{domain}, {regime}: the top layer tells more than with random weights"
+            yield control(says, top[regime] - top["random"], file=file)
 
 
-def _wider(evidence: Evidence) -> Iterator[Test]:
-    for file, question in (("table-a4", _FOLDS), ("table-a6", _OWN), ("table-a6", _SPEAKERS)):
-        yield _test(f"{question}: contrastive at full width, linear probe, is above a quarter of "
-                    "the width",
-                    evidence.difference(file, question, "contrastive, width 1", "linear probe",
-                                        "contrastive"), file)  # fmt: skip
-        yield _test(f"{question}: and above random weights of full width",
-                    evidence.difference(file, question, "contrastive, width 1", "linear probe",
-                                        "random, width 1"), file, "control")  # fmt: skip
-    for training in ("fc-only", "full"):
-        yield _test(f"the pretraining data's classes, {training}: CNN12_x2 is above CNN12",
-                    evidence.difference("table-a1", _ONE, "all, CNN12_x2", training,
-                                        "+ random SNR (all)"), "table-a1")  # fmt: skip
+@claim("B, figure 4", "09_layers", _IN)
+def initial_layers(results: Results) -> Iterator[Test]:
+    """In the initial layers contrastive pretraining does better, in-domain and out-of-domain."""
+    for file in (_IN, _OUT):
+        domain, found = file.removeprefix("figure-4-"), _accuracy(results, file, range(1, 5))
+        says = f"{domain}: contrastive is above supervised, layers 1 to 4"
+        yield effect(says, found[_C] - found[_S], file=file)
+        yield control(f"{domain}: and above random weights", found[_C] - found["random"], file=file)
 
 
-def _robust(evidence: Evidence) -> Iterator[Test]:
-    probed, whole = evidence.ablation(), evidence.ablation("figure-6-full")
-    loss = minus(*(ablation_score(some, "contrastive") for some in (probed, whole)))
-    yield _test("the probe loses more than the network that was trained whole", loss,
-                "figure-6-full")  # fmt: skip
-    varies = minus(*(spread_over_layers(some, "contrastive") for some in (whole, probed)))
-    yield _test("and varies less over layers", varies, "figure-6-full",
-                unit="variance of accuracy")  # fmt: skip
+@claim("B, figure 4", "09_layers", _IN)
+def deep_supervised(results: Results) -> Iterator[Test]:
+    """In-domain, the deep layers do better after supervised pretraining."""
+    found = _accuracy(results, _IN, range(9, 12))
+    yield effect("supervised is above contrastive, layers 9 to 11", found[_S] - found[_C])
+    yield control("and above random weights", found[_S] - found["random"])
+
+
+@claim("B, figure 4", "09_layers", _OUT)
+def out_of_domain(results: Results) -> Iterator[Test]:
+    """Out-of-domain, contrastive pretraining does better in all but the last two layers."""
+    found = _accuracy(results, _OUT, range(1, 10))
+    yield effect("contrastive is above supervised, layers 1 to 9", found[_C] - found[_S])
+    found = _accuracy(results, _OUT, range(10, 12))
+    yield effect("supervised is above contrastive, layers 10 and 11", found[_S] - found[_C])
+
+
+@claim("B, figure 4", "09_layers", _OUT)
+def middle_best(results: Results) -> Iterator[Test]:
+    """Out-of-domain, a classifier on a middle layer beats one on the top layer."""
+    found = _accuracy(results, _OUT, range(5, 8), range(11, 12))
+    for regime in REGIMES:
+        yield effect(f"{regime}: layers 5 to 7 are above layer 11", found[regime])
+        says = f"{regime}: and further above it than with random weights"
+        yield control(says, found[regime] - found["random"])
 
 
 #: In the paper's order.
-SCORE_CLAIMS = (
-    Claim("robust", "4.1, figure 6", "A network fine-tuned whole is more robust to the removal "
-          "than a classifier on a frozen one, whose loss varies less over layers.", _robust,
-          "10_ablation", "figure-6-full",
-          would_change="`make results RESULTS=full`, which fine-tunes."),
-    Claim("augmentations", "table A.1", "Contrastive pretraining is better with all four "
-          "augmentations than with gain alone, and at temperature 0.1 than at 0.2 and 0.3.",
-          _augmentations, "05_contrastive", "table-a1",
-          would_change="`make results RESULTS=full`, which pretrains seven times a seed."),
-    Claim("wider", "tables A.1, A.4 and A.6", "Contrastive pretraining makes better encoders of "
-          "wider networks.", _wider, "05_contrastive", "table-a6",
-          would_change="`make results RESULTS=full`, which trains CNN12_x2, and more seeds of full "
-          "width."),
-    Claim("same-domain", "table A.2", "Contrastive pretraining helps a classifier of the very data "
-          "that it was pretrained on.", _same_domain, "05_contrastive", "table-a2",
-          would_change="`make results RESULTS=full`, which fine-tunes."),
-    Claim("performant", "3.1, tables A.4 and A.6", "What pretraining learned is good enough for "
-          "other classes (here: it must beat the random encoder).", _frozen, "09_layers",
-          "table-a4"),
-    Claim("supervised-fc", "table A.4", "In-domain, a linear classifier does better on the "
-          "supervised encoder than on the contrastive one.", _supervised_best, "09_layers",
-          "table-a4"),
-    Claim("frozen-best", "table A.4", "In-domain, the supervised encoder is better frozen than "
-          "fine-tuned.", _frozen_best, "09_layers", "table-a4",
-          would_change="`make results RESULTS=full`, which fine-tunes."),
-    Claim("supervised-digits", "table A.6", "Out-of-domain, too, a linear classifier does better "
-          "on the supervised encoder than on the contrastive one.", _supervised_digits,
-          "09_layers", "table-a6"),
-    Claim("frozen-below", "tables A.2, A.4 and A.6", "A linear classifier on the contrastive "
-          "encoder does worse than a network trained from scratch.", _frozen_below, "09_layers",
-          "table-a4", would_change="`make results RESULTS=full`, which trains whole networks."),
-    Claim("fine-tuning", "tables A.4 and A.6", "Fine-tuning a pretrained network beats training "
-          "from scratch, in-domain and out-of-domain.", _finetuned, "09_layers", "table-a4",
-          would_change="`make results RESULTS=full`, which fine-tunes."),
-    Claim("too-specific", "table A.6, B", "Out-of-domain, a linear classifier on the whole frozen "
-          "encoder does badly: its features are too specific.", _too_specific, "09_layers",
-          "table-a6"),
-    Claim("steady", "B, figure 4", "Performance rises steadily as layers are added.", _steady,
-          "09_layers", "figure-4-in-domain"),
-    Claim("initial-layers", "B, figure 4", "In the initial layers contrastive pretraining does "
-          "better, in-domain and out-of-domain.", _initial, "09_layers", "figure-4-in-domain"),
-    Claim("deep-supervised", "B, figure 4", "In-domain, the deep layers do better after supervised "
-          "pretraining.", _deep, "09_layers", "figure-4-in-domain"),
-    Claim("out-of-domain", "B, figure 4", "Out-of-domain, contrastive pretraining does better in "
-          "all but the last two layers.", _all_but_two, "09_layers", "figure-4-out-of-domain"),
-    Claim("middle-best", "B, figure 4", "Out-of-domain, a classifier on a middle layer beats one "
-          "on the top layer.", _middle, "09_layers", "figure-4-out-of-domain"),
-)  # fmt: skip
+SCORE_CLAIMS = tuple(one for one in [*globals().values()] if isinstance(one, Claim))

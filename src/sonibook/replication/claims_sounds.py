@@ -1,295 +1,302 @@
-"""The paper's claims about sonifications (its sections 3.2 to 4.2)."""
+"""The paper's claims about sonifications (its sections 3.2 to 4.2), and how each is tested."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
+import numpy as np
+
+from sonibook.analysis.evolution import FilterEvolution
+from sonibook.analysis.shifts import ShiftResult
 from sonibook.analysis.stimulation import STIMULI, TAKEN
-from sonibook.replication.encoders import REGIMES, UNTRAINED
-from sonibook.replication.evidence import (
+from sonibook.replication.benchmarks import REGIMES, UNTRAINED
+from sonibook.replication.results import (
     EVOLUTIONS,
-    Evidence,
-    ablation_score,
-    fullness,
-    over_filters,
-    regime_mean,
-    steadier,
-)
-from sonibook.replication.measures import (
+    MISSING,
+    Claim,
     Measure,
-    less,
-    minus,
-    negative,
-    of,
+    Results,
+    Test,
+    claim,
+    control,
+    effect,
     over_layers,
     over_seeds,
-    size,
 )
-from sonibook.replication.verdict import Claim, Kind, Test, nothing
 
-_ALL, _FIRST, _MIDDLE, _DEEP, _FIG1 = (
-    range(1, 12), range(1, 4), range(3, 8), range(8, 12), (8, 9)
-)  # fmt: skip
+_ALL, _FIRST, _MIDDLE, _DEEP = range(1, 12), range(1, 4), range(3, 8), range(8, 12)
+#: Layers that the paper's figure 1 shows, beside the first.
+_SHOWN = (8, 9)
 #: A cosine above this is called equal.
 _EQUAL = 0.99
+_LISTEN = "It was judged by ear, on examples that the authors chose: that takes listeners"
+_S, _C = REGIMES
+_CENTRED = "centred random"
 
 
-def _test(says: str, measure: Measure | None, unit: str, file: str, kind: Kind = "effect") -> Test:
-    return Test(says=says, kind=kind, unit=unit, file=file, measure=measure)
+@claim("3.2, 4.1", "10_ablation", "stimulation", unit="dB")
+def stimulation(results: Results) -> Iterator[Test]:
+    """A sonification is what activates its feature map: the map answers to it, and is less active
+    without it.
+    """
 
+    def means(quantity: str, stimulus: str) -> dict[str, Measure]:
+        return results.means("stimulation", quantity, _ALL, condition=stimulus)
 
-def _stimulate(evidence: Evidence) -> Iterator[Test]:
-    file = "stimulation"
-
-    def mean(regime: str, quantity: str, control: str) -> Measure | None:
-        return regime_mean(evidence.stimulation, regime, quantity, _ALL, condition=control)
-
-    heard, left = (
-        {regime: mean(regime, *which) for regime in (*REGIMES, *UNTRAINED)}
-        for which in (("above", "white noise"), ("left", "sonification"))
-    )
+    noise, left = means("above", "white noise"), means("left", "sonification")
     for regime in REGIMES:
-        for control in STIMULI[1:]:
-            kind: Kind = "effect" if control == "white noise" else "control"
-            yield _test(
-                f"{regime}: a filter is more active on its sonification than on {control}",
-                mean(regime, "above", control),
-                "dB", file, kind,
-            )  # fmt: skip
+        for stimulus in STIMULI[1:]:
+            test = effect if stimulus == "white noise" else control
+            says = f"{regime}: a filter is more active on its sonification than on {stimulus}"
+            yield test(says, means("above", stimulus)[regime])
         for weights, named in UNTRAINED.items():
-            yield _test(f"{regime}: than on white noise, and by more than with {named}",
-                        minus(heard[regime], heard[weights]), "dB", file, "control")  # fmt: skip
-        yield _test(f"{regime}: a filter is less active on what is left of the clip",
-                    negative(left[regime]), "dB", file)  # fmt: skip
+            says = f"{regime}: than on white noise, and by more than with {named}"
+            yield control(says, noise[regime] - noise[weights])
+        yield effect(
+            f"{regime}: a filter is less active on what is left of the clip", -left[regime]
+        )
         for weights, named in UNTRAINED.items():
-            yield _test(f"{regime}: and loses more than with {named}",
-                        minus(left[weights], left[regime]), "dB", file, "control")  # fmt: skip
-        for control in TAKEN[1:]:
-            instead = f"{control} is subtracted"
-            if control not in STIMULI:
+            yield control(
+                f"{regime}: and loses more than with {named}", left[weights] - left[regime]
+            )
+        for stimulus in TAKEN[1:]:
+            instead = f"{stimulus} is subtracted"
+            if stimulus not in STIMULI:
                 instead = "the clip itself is turned down to that level"
-            yield _test(
-                f"{regime}: and less than when {instead}",
-                mean(regime, "below", control),
-                "dB", file, "control",
-            )  # fmt: skip
+            yield control(
+                f"{regime}: and less than when {instead}", means("below", stimulus)[regime]
+            )
 
 
-def _shift(evidence: Evidence) -> Iterator[Test]:
-    law = evidence.shifts
-    for which in (True, False):
-        found = None
+@claim(
+    "3.2, figure B.3",
+    "06_sonification",
+    "figure-b3",
+    unit="cosine",
+    would_change="Nothing: it follows from how max-pools pair their inputs.",
+)
+def shift(results: Results) -> Iterator[Test]:
+    """A sonification follows any integer shift of its input."""
+    law = results.read(ShiftResult, "figure-b3")
+    for exact in (True, False):
+        cosine = MISSING
         if law is not None:
-            networks = [
-                over_layers(
-                    of(row)
-                    for row in law.select(network=network, quantity="cosine", layer=8)
-                    if law.is_exact(row) == which
-                )
-                for network in law.names()
+            rows = [
+                row for row in law.select(quantity="cosine", layer=8) if law.is_exact(row) == exact
             ]
             # Whatever the weights, and so over networks of every regime.
-            found = less(over_seeds(dict(enumerate(networks))), _EQUAL)
-        offsets = "multiples of the pooling stride" if which else "other offsets"
-        yield _test(f"layer 8, {offsets}: cosine above {_EQUAL}", found, "cosine", "figure-b3")
+            networks = [
+                over_layers(row for row in rows if row.network == name) for name in law.names()
+            ]
+            cosine = over_seeds(dict(enumerate(networks))) - _EQUAL
+        offsets = "multiples of the pooling stride" if exact else "other offsets"
+        yield effect(f"layer 8, {offsets}: cosine above {_EQUAL}", cosine)
 
 
-def _early_bands(evidence: Evidence) -> Iterator[Test]:
-    def bands(regime: str) -> Measure | None:
-        return regime_mean(evidence.selectivity, regime, "bandwidth", _FIRST, condition="drawn")
+@claim(
+    "3.2",
+    "06_sonification",
+    untestable="No network with strided convolutions was trained.",
+    would_change="Training one, with everything else alike.",
+)
+def strided(_: Results) -> Iterable[Test]:
+    """Strided convolutions in the place of max-pools make much worse sonifications."""
+    return ()
 
+
+@claim("3.3.1", "07_tour", "figure-1", unit="Hz")
+def early_bands(results: Results) -> Iterator[Test]:
+    """Both regimes learn simple band-selective filters in the first layers."""
+    bands = results.means("figure-1", "bandwidth", _FIRST, condition="drawn")
     for regime in REGIMES:
-        own = bands(regime)
-        yield _test(f"{regime}: narrower than with random weights, layers 1 to 3",
-                    minus(bands("random"), own), "Hz", "figure-1")  # fmt: skip
-        yield _test(f"{regime}: narrower than centred random filters",
-                    minus(bands("centred random"), own), "Hz", "figure-1", "control")  # fmt: skip
+        says = f"{regime}: narrower than with random weights, layers 1 to 3"
+        yield effect(says, bands["random"] - bands[regime])
+        says = f"{regime}: narrower than centred random filters"
+        yield control(says, bands[_CENTRED] - bands[regime])
 
 
-def _deep_bands(evidence: Evidence) -> Iterator[Test]:
-    supervised, contrastive, centred = (
-        regime_mean(evidence.selectivity, regime, "bandwidth", _DEEP, condition="drawn")
-        for regime in (*REGIMES, "centred random")
-    )
-    yield _test("supervised is narrower than contrastive, layers 8 to 11",
-                minus(contrastive, supervised), "Hz", "figure-1")  # fmt: skip
-    yield _test("and narrower than centred random filters",
-                minus(centred, supervised), "Hz", "figure-1", "control")  # fmt: skip
-
-
-def _activity(evidence: Evidence) -> Iterator[Test]:
-    for what in ("maps", "steps"):
-        supervised, contrastive, centred = (
-            regime_mean(evidence.selectivity, regime, f"live {what}", _DEEP)
-            for regime in (*REGIMES, "centred random")
-        )
-        yield _test(f"supervised has fewer live {what} than contrastive, layers 8 to 11",
-                    minus(contrastive, supervised), "share", "figure-1")  # fmt: skip
-        yield _test(f"and fewer live {what} than centred random filters",
-                    minus(centred, supervised), "share", "figure-1", "control")  # fmt: skip
-
-
-def _alike_at_first(evidence: Evidence) -> Iterator[Test]:
-    bands = evidence.selectivity
+@claim("3.3.1, figure 1", "07_tour", "figure-1")
+def alike_at_first(results: Results) -> Iterator[Test]:
+    """At layer 1 the two regimes are alike; they part in the deep layers."""
     for name, condition, unit in (("bandwidth", "drawn", "Hz"), ("live steps", "", "share")):
-        apart = [
-            size(minus(*(regime_mean(bands, regime, name, layers, condition=condition)
-                         for regime in REGIMES)))
-            for layers in ((1,), _FIG1)
-        ]  # fmt: skip
-        yield _test(f"the regimes differ less in {name} at layer 1 than at layers 8 and 9",
-                    minus(apart[1], apart[0]), unit, "figure-1")  # fmt: skip
+        first, deep = (
+            results.means("figure-1", name, layers, condition=condition)
+            for layers in ((1,), _SHOWN)
+        )
+        apart = abs(deep[_S] - deep[_C]) - abs(first[_S] - first[_C])
+        says = f"the regimes differ less in {name} at layer 1 than at layers 8 and 9"
+        yield effect(says, apart, unit=unit)
 
 
-def _high_bins(evidence: Evidence) -> Iterator[Test]:
-    supervised, contrastive = (
-        regime_mean(evidence.selectivity, regime, "centroid", _FIG1) for regime in REGIMES
-    )
-    yield _test("the centroid of contrastive is above that of supervised, layers 8 and 9",
-                minus(contrastive, supervised), "Hz", "figure-1")  # fmt: skip
+@claim("3.3.1", "07_tour", "figure-1", unit="Hz")
+def deep_bands(results: Results) -> Iterator[Test]:
+    """Deep supervised layers are more band-selective than contrastive ones."""
+    bands = results.means("figure-1", "bandwidth", _DEEP, condition="drawn")
+    yield effect("supervised is narrower than contrastive, layers 8 to 11", bands[_C] - bands[_S])
+    yield control("and narrower than centred random filters", bands[_CENTRED] - bands[_S])
 
 
-def _deep_noise(evidence: Evidence) -> Iterator[Test]:
+@claim("3.3.1, figure 1", "07_tour", "figure-1", unit="share")
+def deep_activity(results: Results) -> Iterator[Test]:
+    """Deep supervised maps are less active than contrastive ones."""
+    for what in ("maps", "steps"):
+        live = results.means("figure-1", f"live {what}", _DEEP)
+        says = f"supervised has fewer live {what} than contrastive, layers 8 to 11"
+        yield effect(says, live[_C] - live[_S])
+        yield control(
+            f"and fewer live {what} than centred random filters", live[_CENTRED] - live[_S]
+        )
+
+
+@claim("figure 1", "07_tour", "figure-1", unit="Hz")
+def high_bins(results: Results) -> Iterator[Test]:
+    """Contrastive sonifications of layers 8 and 9 have more in the high frequencies."""
+    centroid = results.means("figure-1", "centroid", _SHOWN)
+    says = "the centroid of contrastive is above that of supervised, layers 8 and 9"
+    yield effect(says, centroid[_C] - centroid[_S])
+
+
+@claim(
+    "3.3.2, figure 2",
+    "07_tour",
+    "figures-2-3",
+    untestable=f"{_LISTEN}; the pairs here were chosen by a rule.",
+    would_change="A listening test, blind to the layer.",
+)
+def middle_layers(_: Results) -> Iterable[Test]:
+    """The most remarkable supervised sonifications are those of layers 3 to 7."""
+    return ()
+
+
+@claim("3.3.2", "07_tour", "figure-1")
+def deep_noise(results: Results) -> Iterator[Test]:
+    """Supervised sonifications of layers 8 to 11 are mostly high-frequency noise, contrastive ones
+    less so.
+    """
     for what, unit in (("centroid", "Hz"), ("entropy", "of 1")):
-        rises = {
-            regime: regime_mean(evidence.selectivity, regime, what, _DEEP, less=_MIDDLE)
-            for regime in (*REGIMES, *UNTRAINED)
-        }
-        yield _test(f"supervised: the {what} is higher in layers 8 to 11 than in 3 to 7",
-                    rises["supervised"], unit, "figure-1")  # fmt: skip
-        yield _test(f"and rises more than that of contrastive ({what})",
-                    minus(rises["supervised"], rises["contrastive"]), unit,
-                    "figure-1")  # fmt: skip
+        rises = results.means("figure-1", what, _DEEP, less=_MIDDLE)
+        says = f"supervised: the {what} is higher in layers 8 to 11 than in 3 to 7"
+        yield effect(says, rises[_S], unit=unit)
+        says = f"and rises more than that of contrastive ({what})"
+        yield effect(says, rises[_S] - rises[_C], unit=unit)
         for weights, named in UNTRAINED.items():
-            yield _test(f"and more than with {named} ({what})",
-                        minus(rises["supervised"], rises[weights]), unit, "figure-1",
-                        "control")  # fmt: skip
+            says = f"and more than with {named} ({what})"
+            yield control(says, rises[_S] - rises[weights], unit=unit)
 
 
-def _coupling(evidence: Evidence) -> Iterator[Test]:
-    agree = {
-        regime: regime_mean(evidence.top_clips, regime, "agreement", (11,))
-        for regime in (*REGIMES, *UNTRAINED)
-    }
-    yield _test("layer 11: top clips of a contrastive filter share a class more often than those "
-                "of a supervised one", minus(agree["contrastive"], agree["supervised"]), "share",
-                "figures-2-3")  # fmt: skip
+@claim(
+    "abstract, 3.3.2, figure 3",
+    "13_separation",
+    "figures-2-3",
+    untestable=f"{_LISTEN}; what of it can be measured, likeness to the clip, is judged below.",
+    would_change="A listening test, blind to the regime.",
+)
+def discernible(_: Results) -> Iterable[Test]:
+    """Deep contrastive sonifications are more acoustically discernible than supervised ones."""
+    return ()
+
+
+@claim("3.3.2", "07_tour", "figures-2-3", unit="share")
+def coupling(results: Results) -> Iterator[Test]:
+    """Deep contrastive filters are tied to content; supervised ones answer to a wider variety of
+    clips.
+    """
+    agree = results.means("figures-2-3", "agreement", (11,))
+    says = "layer 11: top clips of a contrastive filter share a class more often than those of a "
+    yield effect(says + "supervised one", agree[_C] - agree[_S])
     for weights, named in UNTRAINED.items():
-        yield _test(f"and more often than with {named}",
-                    minus(agree["contrastive"], agree[weights]), "share", "figures-2-3",
-                    "control")  # fmt: skip
+        yield control(f"and more often than with {named}", agree[_C] - agree[weights])
 
 
-def _evolves(evidence: Evidence) -> Iterator[Test]:
-    for regime, found in evidence.evolutions.items():
-        yield _test(f"{regime}: the first checkpoint's spectrogram is fuller than the last one's",
-                    over_filters(found, lambda one: fullness(one, 0) - fullness(one, -1)),
-                    "share of points", EVOLUTIONS[regime])  # fmt: skip
+@claim(
+    "3.4, figure 5",
+    "08_growth",
+    "figure-5",
+    unit="share of points",
+    would_change="Other runs, and filters that are dead in the end, too.",
+)
+def evolution(results: Results) -> Iterator[Test]:
+    """Sonifications of the first checkpoint have a full spectrogram, which changes over
+    training.
+    """
+
+    def thinned(one: FilterEvolution) -> float:
+        """By how much the share of points falls that are within 40 dB of the loudest."""
+        first, last = (float((one.steps[place].levels > 40).mean()) for place in (0, -1))
+        return first - last
+
+    for regime, file in EVOLUTIONS.items():
+        says = f"{regime}: the first checkpoint's spectrogram is fuller than the last one's"
+        yield effect(says, results.over_filters(regime, thinned), file=file)
 
 
-def _smoother(evidence: Evidence) -> Iterator[Test]:
-    for regime, found in evidence.evolutions.items():
-        yield _test(f"{regime}: a fixed clip changes less between checkpoints than top clips do",
-                    over_filters(found, steadier), "correlation",
-                    EVOLUTIONS[regime])  # fmt: skip
+@claim(
+    "3.4",
+    "08_growth",
+    "figure-5",
+    unit="correlation",
+    would_change="Other runs than this one.",
+)
+def smoother(results: Results) -> Iterator[Test]:
+    """A clip that stays the same shows a filter grow more smoothly than the top clip of each
+    checkpoint does.
+    """
+
+    def steadier(one: FilterEvolution) -> float:
+        """A difference of correlations; NaN for a filter that is silent too often to tell."""
+        pairs = [
+            step.steadiness - step.top_clip_steadiness
+            for step in one.steps
+            if step.steadiness is not None and step.top_clip_steadiness is not None
+        ]
+        return float(np.mean(pairs)) if pairs else float("nan")
+
+    for regime, file in EVOLUTIONS.items():
+        says = f"{regime}: a fixed clip changes less between checkpoints than top clips do"
+        yield effect(says, results.over_filters(regime, steadier), file=file)
 
 
-def _removal(evidence: Evidence) -> Iterator[Test]:
-    result = evidence.ablation()
-    by_random = ablation_score(result, "random")
+@claim("4.1, figure 6", "10_ablation", "figure-6")
+def removal(results: Results) -> Iterator[Test]:
+    """Sonifications hold what recognition needs: subtracting them costs performance drastically."""
+    drops = results.drops("figure-6")
+    others = {
+        "white noise": "white noise",
+        "random phase": "random phase",
+        "another clip": "another clip",
+        "random weights": "that of random weights",
+    }
     for regime in REGIMES:
-        own = ablation_score(result, regime)
-        yield _test(f"{regime} (probe): accuracy falls", own, "accuracy", "figure-6")
-        yield _test(f"{regime}: and more than a probe of random weights loses",
-                    minus(own, by_random), "accuracy", "figure-6", "control")  # fmt: skip
-        for control in ("white noise", "random phase", "another clip", "random weights"):
-            what = "that of random weights" if control == "random weights" else control
-            yield _test(f"{regime}: and more than when {what} is subtracted",
-                        ablation_score(result, regime, control), "accuracy", "figure-6",
-                        "control")  # fmt: skip
+        yield effect(f"{regime} (probe): accuracy falls", drops[regime])
+        says = f"{regime}: and more than a probe of random weights loses"
+        yield control(says, drops[regime] - drops["random"])
+        for other, named in others.items():
+            more = results.drops("figure-6", other)[regime]
+            yield control(f"{regime}: and more than when {named} is subtracted", more)
 
 
-def _falls(evidence: Evidence) -> Iterator[Test]:
-    falls = _coherence_falls(evidence)
+@claim("4.2, figure 7", "11_coherence", "figure-7", unit="coherence")
+def coherence_falls(results: Results) -> Iterator[Test]:
+    """Coherence with the input falls with depth in both regimes."""
+    falls = results.means("figure-7", "coherence", _FIRST, less=_DEEP)
     for regime in REGIMES:
-        yield _test(f"{regime}: coherence is lower in layers 8 to 11 than in 1 to 3",
-                    falls[regime], "coherence", "figure-7")  # fmt: skip
+        says = f"{regime}: coherence is lower in layers 8 to 11 than in 1 to 3"
+        yield effect(says, falls[regime])
         for weights, named in UNTRAINED.items():
-            yield _test(f"{regime}: and falls more than with {named}",
-                        minus(falls[regime], falls[weights]), "coherence", "figure-7",
-                        "control")  # fmt: skip
+            says = f"{regime}: and falls more than with {named}"
+            yield control(says, falls[regime] - falls[weights])
 
 
-def _decays_faster(evidence: Evidence) -> Iterator[Test]:
-    falls = _coherence_falls(evidence)
-    supervised, contrastive = (
-        regime_mean(evidence.coherence, regime, "coherence", _DEEP) for regime in REGIMES
-    )
-    yield _test("supervised falls more than contrastive",
-                minus(falls["supervised"], falls["contrastive"]), "coherence",
-                "figure-7")  # fmt: skip
-    yield _test("contrastive is above supervised, layers 8 to 11",
-                minus(contrastive, supervised), "coherence", "figure-7")  # fmt: skip
+@claim("abstract, 4.2, figure 7", "11_coherence", "figure-7", unit="coherence")
+def coherence_decay(results: Results) -> Iterator[Test]:
+    """Coherence falls faster in the supervised network."""
+    falls = results.means("figure-7", "coherence", _FIRST, less=_DEEP)
+    deep = results.means("figure-7", "coherence", _DEEP)
+    yield effect("supervised falls more than contrastive", falls[_S] - falls[_C])
+    yield effect("contrastive is above supervised, layers 8 to 11", deep[_C] - deep[_S])
     for weights, named in UNTRAINED.items():
-        yield _test(f"supervised falls more than with {named}",
-                    minus(falls["supervised"], falls[weights]), "coherence", "figure-7",
-                    "control")  # fmt: skip
+        yield control(f"supervised falls more than with {named}", falls[_S] - falls[weights])
 
-
-def _coherence_falls(evidence: Evidence) -> dict[str, Measure | None]:
-    return {
-        regime: regime_mean(evidence.coherence, regime, "coherence", _FIRST, less=_DEEP)
-        for regime in (*REGIMES, *UNTRAINED)
-    }
-
-
-_LISTEN = "It was judged by ear, on examples that the authors chose: that takes listeners"
 
 #: In the paper's order.
-SOUND_CLAIMS = (
-    Claim("stimulation", "3.2, 4.1", "A sonification is what activates its feature map: the map "
-          "answers to it, and is less active without it.", _stimulate, "10_ablation",
-          "stimulation"),
-    Claim("shift", "3.2, figure B.3", "A sonification follows any integer shift of its input.",
-          _shift, "06_sonification", "figure-b3",
-          would_change="Nothing: it follows from how max-pools pair their inputs."),
-    Claim("strided", "3.2", "Strided convolutions in the place of max-pools make much worse "
-          "sonifications.", nothing, "06_sonification",
-          untestable="No network with strided convolutions was trained.",
-          would_change="Training one, with everything else alike."),
-    Claim("early-bands", "3.3.1", "Both regimes learn simple band-selective filters in the first "
-          "layers.", _early_bands, "07_tour", "figure-1"),
-    Claim("alike-at-first", "3.3.1, figure 1", "At layer 1 the two regimes are alike; they part in "
-          "the deep layers.", _alike_at_first, "07_tour", "figure-1"),
-    Claim("deep-bands", "3.3.1", "Deep supervised layers are more band-selective than contrastive "
-          "ones.", _deep_bands, "07_tour", "figure-1"),
-    Claim("deep-activity", "3.3.1, figure 1", "Deep supervised maps are less active than "
-          "contrastive ones.", _activity, "07_tour", "figure-1"),
-    Claim("high-bins", "figure 1", "Contrastive sonifications of layers 8 and 9 have more in the "
-          "high frequencies.", _high_bins, "07_tour", "figure-1"),
-    Claim("middle-layers", "3.3.2, figure 2", "The most remarkable supervised sonifications are "
-          "those of layers 3 to 7.", nothing, "07_tour", "figures-2-3",
-          untestable=f"{_LISTEN}; the pairs here were chosen by a rule.",
-          would_change="A listening test, blind to the layer."),
-    Claim("deep-noise", "3.3.2", "Supervised sonifications of layers 8 to 11 are mostly "
-          "high-frequency noise, contrastive ones less so.", _deep_noise, "07_tour", "figure-1"),
-    Claim("discernible", "abstract, 3.3.2, figure 3", "Deep contrastive sonifications are more "
-          "acoustically discernible than supervised ones.", nothing, "13_separation",
-          "figures-2-3",
-          untestable=f"{_LISTEN}; what of it can be measured, likeness to the clip, is judged "
-          "below.", would_change="A listening test, blind to the regime."),
-    Claim("coupling", "3.3.2", "Deep contrastive filters are tied to content; supervised ones "
-          "answer to a wider variety of clips.", _coupling, "07_tour", "figures-2-3"),
-    Claim("evolution", "3.4, figure 5", "Sonifications of the first checkpoint have a full "
-          "spectrogram, which changes over training.", _evolves, "08_growth", "figure-5",
-          would_change="Other runs, and filters that are dead in the end, too."),
-    Claim("smoother", "3.4", "A clip that stays the same shows a filter grow more smoothly than "
-          "the top clip of each checkpoint does.", _smoother, "08_growth", "figure-5",
-          would_change="Other runs than this one."),
-    Claim("removal", "4.1, figure 6", "Sonifications hold what recognition needs: subtracting them "
-          "costs performance drastically.", _removal, "10_ablation", "figure-6"),
-    Claim("coherence-falls", "4.2, figure 7", "Coherence with the input falls with depth in both "
-          "regimes.", _falls, "11_coherence", "figure-7"),
-    Claim("coherence-decay", "abstract, 4.2, figure 7", "Coherence falls faster in the supervised "
-          "network.", _decays_faster, "11_coherence", "figure-7"),
-)  # fmt: skip
+SOUND_CLAIMS = tuple(one for one in [*globals().values()] if isinstance(one, Claim))

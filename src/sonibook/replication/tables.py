@@ -9,21 +9,19 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from sonibook.analysis.result import Record
+from sonibook.analysis.result import Estimate, Record
 from sonibook.metrics import crossed_interval, runs_interval, wilson_interval
-from sonibook.replication.questions import TableSpec
-from sonibook.replication.reported import REPORTED, Training
+from sonibook.replication.paper import REPORTED, TableSpec, Training
 from sonibook.replication.trials import Trial, TrialFile
 
 
-class Figure(Record):
-    """A metric of one row.
+class Metric(Estimate):
+    """A metric of one row, by seed.
 
     Attributes
     ----------
-    mean : float
-    low, high : float or None
-        Ends of the 95 % interval.
+    mean, low, high, clips
+        As of every `Estimate`; the clips are those that each seed was tested on.
     over : {"seeds", "folds", "clips", "nothing"}
         What that interval is over: Student's t over seeds, where there are several; else over
         folds (or speakers); else, of an accuracy, Wilson's over clips.
@@ -32,8 +30,6 @@ class Figure(Record):
     """
 
     mean: float
-    low: float | None
-    high: float | None
     over: Literal["seeds", "folds", "clips", "nothing"]
     values: dict[str, float]
 
@@ -51,7 +47,7 @@ class Row(Record):
         How many parts (folds, speakers) each was tested on.
     clips : int
         Clips that each seed was tested on.
-    metrics : dict of str to Figure
+    metrics : dict of str to Metric
     """
 
     question: str
@@ -60,31 +56,30 @@ class Row(Record):
     seeds: tuple[int, ...]
     parts: int
     clips: int
-    metrics: dict[str, Figure]
+    metrics: dict[str, Metric]
 
 
-class Difference(Record):
+class Difference(Estimate):
     """How much more often one row is right than another, clip by clip.
 
     Attributes
     ----------
-    question, row, training, minus, minus_training : str
-    mean, low, high : float
+    mean, low, high, clips
         Of accuracies; the interval is over recordings (clips cut from one count together) and over
         seeds, which are paired where both rows have the same.
-    clips, recordings : int
+    question, row, training, minus, minus_training : str
+    recordings : int
     seeds, minus_seeds : tuple of int
     """
 
+    mean: float
+    low: float
+    high: float
     question: str
     row: str
     training: Training
     minus: str
     minus_training: Training
-    mean: float
-    low: float
-    high: float
-    clips: int
     recordings: int
     seeds: tuple[int, ...]
     minus_seeds: tuple[int, ...]
@@ -115,29 +110,36 @@ def _row(question: str, row: str, training: Training, seeds: Mapping[int, list[T
         seeds=tuple(whole),
         parts=most,
         clips=sum(trial.clips for trial in first),
-        metrics={name: figure_of(name, whole) for name in names},
+        metrics={name: _metric(name, whole) for name in names},
     )
 
 
-def figure_of(name: str, seeds: Mapping[int, Sequence[Trial]]) -> Figure:
+def _metric(name: str, seeds: Mapping[int, Sequence[Trial]]) -> Metric:
     """One metric of one row."""
-    values = {seed: _over_parts(name, own) for seed, own in seeds.items()}
+    values = {seed: _over_splits(name, own) for seed, own in seeds.items()}
     mean = sum(values.values()) / len(values)
-    by_seed = {str(seed): value for seed, value in values.items()}
     (own, *_) = seeds.values()
+    low: float | None = None
+    high: float | None = None
+    over: Literal["seeds", "folds", "clips", "nothing"] = "nothing"
     if len(values) > 1:
-        low, high = runs_interval(list(values.values()))
-        return Figure(mean=mean, low=low, high=high, over="seeds", values=by_seed)
-    if len(own) > 1:
-        low, high = runs_interval([trial.metrics[name] for trial in own])
-        return Figure(mean=mean, low=low, high=high, over="folds", values=by_seed)
-    if name == "accuracy":
-        low, high = wilson_interval(round(mean * own[0].clips), own[0].clips)
-        return Figure(mean=mean, low=low, high=high, over="clips", values=by_seed)
-    return Figure(mean=mean, low=None, high=None, over="nothing", values=by_seed)
+        over, (low, high) = "seeds", runs_interval(list(values.values()))
+    elif len(own) > 1:
+        over, (low, high) = "folds", runs_interval([trial.metrics[name] for trial in own])
+    elif name == "accuracy":
+        clips = own[0].clips
+        over, (low, high) = "clips", wilson_interval(round(mean * clips), clips)
+    return Metric(
+        mean=mean,
+        low=low,
+        high=high,
+        clips=sum(trial.clips for trial in own),
+        over=over,
+        values={str(seed): value for seed, value in values.items()},
+    )
 
 
-def _over_parts(name: str, trials: Sequence[Trial]) -> float:
+def _over_splits(name: str, trials: Sequence[Trial]) -> float:
     clips = sum(trial.clips for trial in trials)
     return sum(trial.metrics[name] * trial.clips for trial in trials) / clips
 
@@ -213,7 +215,7 @@ def _rights(
 
 
 #: What the intervals in a table are, in words.
-INTERVALS = (
+_INTERVALS = (
     "95 %. A row's: Student's t over seeds where there are several, else over folds (or speakers), "
     "else Wilson's over clips, as 'over' says. A difference's, of accuracies paired by clip and "
     "by seed: Student's t, over recordings and seeds at once."
@@ -245,7 +247,7 @@ def assemble(spec: TableSpec, kept: TrialFile) -> dict[str, Any]:
         "table": spec.table,
         "title": spec.title,
         "data": spec.data,
-        "interval": INTERVALS,
+        "interval": _INTERVALS,
         "rows": [one.model_dump(mode="json") for one in sorted(rows, key=_order(spec))],
         "differences": differences,
         "reported": [one.model_dump(mode="json") for one in REPORTED.get(spec.table, ())],

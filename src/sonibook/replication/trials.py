@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +19,18 @@ from pydantic import ValidationError
 from scipy.special import softmax
 
 from sonibook.analysis.result import Record, fingerprint
-from sonibook.datasets import Dataset, open_dataset
 from sonibook.datasets.base import FileDataset
 from sonibook.errors import AnalysisError
 from sonibook.metrics import multilabel_metrics, single_label_metrics
 from sonibook.model.checkpoint import load_classifier, read_card, save_checkpoint, shipped
-from sonibook.replication.encoders import Pretrained
-from sonibook.replication.reported import Training
+from sonibook.replication.benchmarks import Benchmark, Pretrained
+from sonibook.replication.paper import Training
 from sonibook.results import write_result
 from sonibook.training.config import PRECISIONS, TrainConfig, load_config
 from sonibook.training.evaluate import predict
 from sonibook.training.loop import train as train_run
 from sonibook.training.probe import groups_of, linear_probe, mean_features
+from sonibook.untrusted import read_json
 
 
 class Trial(Record):
@@ -89,7 +88,7 @@ class TrialFile:
         self.before: dict[str, Any] = {}
         if self.path.exists():
             try:
-                self.before = json.loads(self.path.read_text(encoding="utf-8"))
+                self.before = read_json(self.path)
                 self.trials = [Trial.model_validate(one) for one in self.before["trials"]]
                 self.made, self.parts = self.before["made"], self.before["parts"]
             except (ValueError, KeyError, TypeError) as error:
@@ -132,114 +131,28 @@ def _place(trial: Trial) -> tuple[str, str, str, str, int, str]:
     return trial.question, trial.training, trial.row, trial.network, trial.seed, trial.tested
 
 
-@dataclass(frozen=True)
-class Part:
-    """A tested part and what classifiers of it are trained on."""
-
-    name: str
-    train: dict[str, Any]
-    test: dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Question:
-    """A data set, divided."""
-
-    name: str
-    dataset: str
-    parts: tuple[Part, ...]
-    root: Path | None = field(default=None, compare=False)
-
-    def open(self, options: dict[str, Any]) -> Dataset:
-        """A part of the data set."""
-        return open_dataset(self.dataset, root=self.root, **options)
-
-    def recordings(self) -> dict[str, list[str]]:
-        """For each tested part, the recording that each clip is cut from.
-
-        Of ESC-50, whose file names say it, the source on Freesound; where a part is a speaker,
-        that speaker; else each clip is a recording of its own.
-        """
-        found = {}
-        for part in self.parts:
-            data = self.open(part.test)
-            if part.name.startswith("speaker "):
-                found[part.name] = [part.name] * len(data)
-            elif isinstance(data, FileDataset):
-                found[part.name] = [_recording(data.name, one.clip_id) for one in data.entries]
-            else:
-                found[part.name] = [f"{part.name} {number}" for number in range(len(data))]
-        return found
-
-
-def _recording(dataset: str, clip_id: str) -> str:
-    """The source on Freesound, the second part of a name such as 5-253085-A-0."""
-    return clip_id.split("-")[1] if dataset.startswith("esc") else clip_id
-
-
-def folds_of(dataset: str, root: Path | None) -> Question:
-    """ESC-50 or a subset of it, each fold tested in turn."""
-    parts = tuple(
-        Part(
-            f"fold {fold}",
-            {"folds": [other for other in range(1, 6) if other != fold]},
-            {"folds": [fold]},
-        )
-        for fold in range(1, 6)
-    )
-    return Question(f"{dataset}, five folds", dataset, parts, root)
-
-
-def speakers_of(dataset: str, root: Path | None) -> Question:
-    """Spoken digits, each speaker tested in turn."""
-    whole = open_dataset(dataset, root=root, split="all")
-    speakers = sorted(set(groups_of(whole) or ()))
-    parts = tuple(
-        Part(
-            f"speaker {one}",
-            {"split": "all", "speakers": [other for other in speakers if other != one]},
-            {"split": "all", "speakers": [one]},
-        )
-        for one in speakers
-    )
-    return Question(f"{dataset}, a speaker left out", dataset, parts, root)
-
-
-def split_of(
-    dataset: str,
-    root: Path | None,
-    *,
-    name: str = "its own split",
-    train: dict[str, Any] | None = None,
-    test: dict[str, Any] | None = None,
-) -> Question:
-    """One part: a data set's own split, or the one that options of ``train`` and ``test`` make."""
-    part = Part("test", train or {"split": "train"}, test or {"split": "test"})
-    return Question(f"{dataset}, {name}", dataset, (part,), root)
-
-
 def probe_trials(
-    encoder: Pretrained, question: Question, *, known: Sequence[str], made: int
+    encoder: Pretrained, benchmark: Benchmark, *, known: Sequence[str], made: int
 ) -> Iterator[Trial]:
     """A linear probe for each part of a question."""
     network = encoder.load()
     print_of = fingerprint(network)
     keys, together = {}, {}
-    for part in question.parts:
-        training = question.open(part.train)
-        together[part.name] = groups_of(training, tested=question.open(part.test))
-        how = "linear probe" if together[part.name] else "linear probe, nothing kept together"
-        keys[part.name] = _digest(print_of, how, question.dataset, part.train, part.test)
+    for split in benchmark.splits:
+        training = benchmark.open(split.train)
+        together[split.name] = groups_of(training, tested=benchmark.open(split.test))
+        how = "linear probe" if together[split.name] else "linear probe, nothing kept together"
+        keys[split.name] = _digest(print_of, how, benchmark.dataset, split.train, split.test)
     if set(keys.values()) <= set(known):
         return
     # Every clip once, whatever parts it belongs to.
     features: dict[str, tuple[ndarray, int]] = {}
-    for part in question.parts:
-        if keys[part.name] in known:
+    for split in benchmark.splits:
+        if keys[split.name] in known:
             continue
         sides = []
-        for options in (part.train, part.test):
-            data = question.open(options)
+        for options in (split.train, split.test):
+            data = benchmark.open(options)
             if not isinstance(data, FileDataset):
                 raise TypeError(f"{data.name}: a linear probe here needs a data set of files.")
             new = FileDataset(
@@ -255,17 +168,17 @@ def probe_trials(
             own = [features[entry.clip_id] for entry in data.entries]
             sides.append((np.stack([row for row, _ in own]), np.array([one for _, one in own])))
         (fitted, labels), (asked, truth) = sides
-        groups = together[part.name]
+        groups = together[split.name]
         probe = linear_probe(fitted, labels, asked, groups=groups, seed=encoder.seed)
         scores = asked @ probe.weight.T + probe.bias
         yield Trial(
-            key=keys[part.name],
+            key=keys[split.name],
             row=encoder.row,
             network=encoder.label,
             seed=encoder.seed,
-            question=question.name,
+            question=benchmark.name,
             training="linear probe",
-            tested=part.name,
+            tested=split.name,
             clips=len(truth),
             metrics=_metrics(scores, np.eye(len(data.classes), dtype=np.float32)[truth], True),
             right=_bits(scores.argmax(axis=1) == truth),
@@ -276,7 +189,7 @@ def probe_trials(
 
 def run_trials(
     encoder: Pretrained | None,
-    question: Question,
+    benchmark: Benchmark,
     config: Path,
     *,
     runs: Path,
@@ -300,8 +213,8 @@ def run_trials(
         print_of = fingerprint(encoder.load())
         start = _startable(encoder, runs)
     known_keys = set(known)
-    for part in question.parts:
-        parts = [f"data.train={json.dumps(part.train)}", f"data.test={json.dumps(part.test)}"]
+    for split in benchmark.splits:
+        parts = [f"data.train={json.dumps(split.train)}", f"data.test={json.dumps(split.test)}"]
         whole = (f"seed={own_seed}", *parts, *changes)
         if encoder is not None and start is not None:
             whole = (*whole, f"encoder.start={start}", f"encoder.width={encoder.width:g}")
@@ -310,14 +223,14 @@ def run_trials(
         keys = {precision: _run_key(print_of, experiment, precision) for precision in PRECISIONS}
         if not known_keys.isdisjoint(keys.values()):
             continue
-        folder = f"{config.stem}-{label}-{own_seed}-{part.name}".replace(" ", "-").replace(",", "")
+        folder = f"{config.stem}-{label}-{own_seed}-{split.name}".replace(" ", "-").replace(",", "")
         ready = _shipped_run(experiment)
         if ready is None:
             if not may_train:
                 continue
-            train_run(experiment, out=runs / folder, data_root=question.root)
+            train_run(experiment, out=runs / folder, data_root=benchmark.root)
             ready = (runs / folder / "encoder.safetensors").as_posix()
-        network, data = load_classifier(ready), question.open(part.test)
+        network, data = load_classifier(ready), benchmark.open(split.test)
         scores, targets = predict(network, data, least_length=network.encoder.least_length)
         single = data.task == "single-label"
         yield Trial(
@@ -325,9 +238,9 @@ def run_trials(
             row=label,
             network=name,
             seed=own_seed,
-            question=question.name,
+            question=benchmark.name,
             training=training,
-            tested=part.name,
+            tested=split.name,
             clips=len(data),
             metrics=_metrics(scores, targets, single),
             right=_bits(scores.argmax(axis=1) == targets.argmax(axis=1)) if single else None,

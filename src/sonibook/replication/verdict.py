@@ -19,14 +19,19 @@ cannot be tested     what it takes is not here; the claim says what
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Literal
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
 
 from sonibook.analysis.result import Record
-from sonibook.replication.evidence import Evidence
-from sonibook.replication.measures import Measure
+from sonibook.replication.claims_scores import SCORE_CLAIMS
+from sonibook.replication.claims_sounds import SOUND_CLAIMS
+from sonibook.replication.results import Claim, Results, Test
+from sonibook.results import write_result
 
+#: All, in the paper's order.
+CLAIMS: tuple[Claim, ...] = (*SOUND_CLAIMS, *SCORE_CLAIMS)
 Verdict = Literal[
     "holds",
     "holds in part",
@@ -35,42 +40,6 @@ Verdict = Literal[
     "cannot be tested here",
     "not measured yet",
 ]
-Kind = Literal["effect", "control"]
-
-
-class Test(Record):
-    """One test of a claim.
-
-    Attributes
-    ----------
-    says : str
-        What would be so if it passed.
-    kind : {"effect", "control"}
-    unit : str
-        Of the measure.
-    file : str
-        The results file that it is from, without ``.json``.
-    measure : Measure or None
-        Above zero if the test passes; None for what was not measured yet.
-    """
-
-    __test__ = False  # pytest takes it for one of its own
-
-    says: str
-    kind: Kind
-    unit: str
-    file: str
-    measure: Measure | None
-
-    @property
-    def passes(self) -> bool:
-        """Whether the whole interval lies above zero."""
-        return self.measure is not None and self.measure.low > 0
-
-    @property
-    def reversed(self) -> bool:
-        """Whether the whole interval lies below zero: the opposite is shown."""
-        return self.measure is not None and self.measure.high < 0
 
 
 class Judgement(Record):
@@ -91,6 +60,19 @@ class Judgement(Record):
     words: str
     why: str
     seeds: int
+
+
+class Judged(Record):
+    """A claim, what was measured, and the verdict; see `Claim`, `Test` and `Judgement`."""
+
+    name: str
+    where: str
+    says: str
+    judgement: Judgement
+    tests: tuple[Test, ...]
+    chapter: str
+    figure: str
+    would_change: str
 
 
 def judge(tests: Sequence[Test], *, untestable: str = "") -> Judgement:
@@ -115,68 +97,90 @@ def judge(tests: Sequence[Test], *, untestable: str = "") -> Judgement:
     if untestable:
         verdict: Verdict = "cannot be tested here"
         return Judgement(verdict=verdict, words=verdict, why=untestable, seeds=0)
-    effects = [one for one in tests if one.kind == "effect"]
+    effects = [test for test in tests if test.kind == "effect"]
     if not effects:
         raise ValueError("A claim needs an effect: controls alone prove nothing.")
-    passed = [one for one in tests if one.passes]
-    missing = [one for one in tests if one.measure is None]
-    failed = [one for one in tests if one.measure is not None and not one.passes]
-    if any(one.passes for one in effects):
-        verdict = "holds in part" if missing or failed else "holds"
-    elif any(one.measure is None for one in effects):
+    if any(test.passes for test in effects):
+        verdict = "holds" if all(test.passes for test in tests) else "holds in part"
+    elif any(test.measure is None for test in effects):
         verdict = "not measured yet"
     else:
-        against = any(one.reversed for one in effects)
+        against = any(test.reversed for test in effects)
         verdict = "does not hold here" if against else "not shown here"
-    seeds = min((one.measure.seeds for one in tests if one.measure is not None), default=0)
+    seeds = min((test.measure.seeds for test in tests if test.measure is not None), default=0)
     note = " (one seed)" if seeds == 1 and verdict != "not measured yet" else ""
-    return Judgement(
-        verdict=verdict, words=verdict + note, why=_why(passed, failed, missing), seeds=seeds
-    )
+    return Judgement(verdict=verdict, words=verdict + note, why=_why(tests), seeds=seeds)
 
 
-def _why(passed: Sequence[Test], failed: Sequence[Test], missing: Sequence[Test]) -> str:
+def _why(tests: Sequence[Test]) -> str:
     """What passed, what did not, and what is missing, in one sentence."""
-    if not failed and not missing and len(passed) == 1:
-        return "Its one test passes."
-    if not failed and not missing:
-        return f"All {len(passed)} tests pass, controls among them where there are any."
-    parts = []
-    if passed:
-        parts.append("shown: " + _listed(passed))
-    against = [one for one in failed if one.reversed]
-    open_ones = [one for one in failed if not one.reversed]
-    if open_ones:
-        parts.append("not shown: " + _listed(open_ones))
-    if against:
-        parts.append("the opposite is shown of: " + _listed(against))
-    if missing:
-        parts.append("not measured yet: " + _listed(missing))
-    text = "; ".join(parts)
+    if all(test.passes for test in tests):
+        if len(tests) == 1:
+            return "Its one test passes."
+        return f"All {len(tests)} tests pass, controls among them where there are any."
+    outcomes = ("shown", "not shown", "the opposite is shown of", "not measured yet")
+    said = {
+        outcome: ", ".join(test.says for test in tests if _outcome(test) == outcome)
+        for outcome in outcomes
+    }
+    text = "; ".join(f"{outcome}: {tests}" for outcome, tests in said.items() if tests)
     return text[0].upper() + text[1:] + "."
 
 
-def _listed(tests: Sequence[Test]) -> str:
-    return ", ".join(one.says for one in tests)
+def _outcome(test: Test) -> str:
+    if test.measure is None:
+        return "not measured yet"
+    if test.reversed:
+        return "the opposite is shown of"
+    return "shown" if test.passes else "not shown"
 
 
-Tests = Callable[[Evidence], Iterator[Test]]
+def judge_claims(folder: str | Path) -> list[Judged]:
+    """Every claim with its verdict, by the results files that there are.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Such as ``data/results``.
+
+    Returns
+    -------
+    list of Judged
+
+    Raises
+    ------
+    AnalysisError
+        If a results file is damaged.
+    """
+    results = Results(folder)
+    judged = []
+    for claim in CLAIMS:
+        tests = claim.tests(results)
+        judged.append(
+            Judged(
+                name=claim.name,
+                where=claim.where,
+                says=claim.says,
+                judgement=judge(tests, untestable=claim.untestable),
+                tests=tests,
+                chapter=claim.chapter,
+                figure=claim.figure,
+                would_change=claim.would_change,
+            )
+        )
+    return judged
 
 
-def nothing(evidence: Evidence) -> Iterator[Test]:
-    """The tests of a claim that cannot be tested here."""
-    yield from ()
+def claims_content(folder: str | Path) -> dict[str, Any]:
+    """What ``claims.json`` holds, without its provenance: JSON."""
+    judged = judge_claims(folder)
+    return {
+        "rule": "sonibook.replication.verdict: a test passes if its 95 % interval lies above zero.",
+        "verdicts": dict(Counter(one.judgement.verdict for one in judged)),
+        "claims": [one.model_dump(mode="json") for one in judged],
+    }
 
 
-@dataclass(frozen=True)
-class Claim:
-    """A claim of the paper."""
-
-    name: str
-    where: str
-    says: str
-    tests: Tests
-    chapter: str
-    figure: str = ""
-    untestable: str = ""
-    would_change: str = "More seeds, and a network as large and as long trained as the paper's."
+def write_claims(folder: str | Path, *, command: str | None = None) -> None:
+    """Write ``claims.json`` into the folder whose results files it is made from."""
+    write_result(Path(folder) / "claims.json", claims_content(folder), command=command)

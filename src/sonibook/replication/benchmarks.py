@@ -1,0 +1,176 @@
+"""What tables are measured on: which pretrained encoders there are, as their cards say, and the
+splits of which data sets they are tested on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from sonibook.datasets import Dataset, open_dataset
+from sonibook.datasets.base import FileDataset
+from sonibook.model.checkpoint import load_encoder, read_card
+from sonibook.model.encoder import CNN12
+from sonibook.training.probe import groups_of
+
+_Regime = Literal["random", "supervised", "contrastive"]
+
+#: The two regimes that the paper compares.
+REGIMES = ("supervised", "contrastive")
+#: Regimes of weights that have learned nothing, as tests name them.
+UNTRAINED = {"random": "random weights", "centred random": "centred random filters"}
+#: Of the encoders with random weights, which need no file.
+RANDOM_SEEDS = (0, 1, 2)
+#: What encoders must have been pretrained on: classes that transfer is not measured on.
+_PRETRAINED_ON = "esc40"
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """An encoder to start from."""
+
+    name: str
+    regime: _Regime
+    seed: int
+    norm: str
+    width: float
+
+    @property
+    def label(self) -> str:
+        """How results name it: one that is not shipped after its run, wherever that lies."""
+        file = Path(self.name)
+        return file.parent.name if file.suffix == ".safetensors" else self.name
+
+    @property
+    def row(self) -> str:
+        """The row of a table that it belongs to, beside others that differ in their seed alone."""
+        plain = self.regime != "random" and self.norm == "none"
+        size = "" if self.width == 0.25 else f", width {self.width:g}"
+        return self.regime + (", not normalised" if plain else "") + size
+
+    @property
+    def main(self) -> bool:
+        """Whether it is of the usual size and normalisation, and so one of those compared."""
+        return self.row == self.regime
+
+    def load(self) -> CNN12:
+        """The encoder, in evaluation mode."""
+        if self.regime == "random":
+            return CNN12(width=self.width, seed=self.seed).eval()
+        return load_encoder(self.name)
+
+
+def pretrained(checkpoints: Mapping[str, Path], *, width: float = 0.25) -> list[Pretrained]:
+    """Encoders pretrained on ESC-50's 40 classes that ESC-10 lacks, and random ones.
+
+    Others, such as one that has seen all 50 classes, are left out: what they know of the classes
+    that transfer is measured on, they may have been told.
+    """
+    found = [Pretrained(f"random:{seed}", "random", seed, "none", width) for seed in RANDOM_SEEDS]
+    regimes: dict[str, _Regime] = {"cross_entropy": "supervised", "nt_xent": "contrastive"}
+    for name in sorted(checkpoints):
+        card = read_card(checkpoints[name])
+        config = card.get("config", {})
+        if config.get("data", {}).get("name") != _PRETRAINED_ON:
+            continue
+        if config.get("encoder", {}).get("start") is not None:
+            continue
+        regime = regimes.get(config.get("objective"))
+        if regime is not None:
+            norm, size = config["encoder"]["norm"], float(card["width"])
+            found.append(Pretrained(name, regime, int(config["seed"]), norm, size))
+    found += [
+        Pretrained(f"random:{seed}", "random", seed, "none", other)
+        for other in sorted({one.width for one in found} - {width})
+        for seed in RANDOM_SEEDS
+    ]
+    order = ("random", "supervised", "contrastive")
+    return sorted(found, key=lambda one: (order.index(one.regime), not one.main, one.seed))
+
+
+@dataclass(frozen=True)
+class Split:
+    """A tested part and what classifiers of it are trained on."""
+
+    name: str
+    train: dict[str, Any]
+    test: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """A data set, divided."""
+
+    name: str
+    dataset: str
+    splits: tuple[Split, ...]
+    root: Path | None = field(default=None, compare=False)
+
+    def open(self, options: dict[str, Any]) -> Dataset:
+        """A part of the data set."""
+        return open_dataset(self.dataset, root=self.root, **options)
+
+    def recordings(self) -> dict[str, list[str]]:
+        """For each tested part, the recording that each clip is cut from.
+
+        Of ESC-50, whose file names say it, the source on Freesound; where a part is a speaker,
+        that speaker; else each clip is a recording of its own.
+        """
+        found = {}
+        for split in self.splits:
+            data = self.open(split.test)
+            if split.name.startswith("speaker "):
+                found[split.name] = [split.name] * len(data)
+            elif isinstance(data, FileDataset):
+                found[split.name] = [_recording(data.name, one.clip_id) for one in data.entries]
+            else:
+                found[split.name] = [f"{split.name} {number}" for number in range(len(data))]
+        return found
+
+
+def _recording(dataset: str, clip_id: str) -> str:
+    """The source on Freesound, the second part of a name such as 5-253085-A-0."""
+    return clip_id.split("-")[1] if dataset.startswith("esc") else clip_id
+
+
+def folds_of(dataset: str, root: Path | None) -> Benchmark:
+    """ESC-50 or a subset of it, each fold tested in turn."""
+    splits = tuple(
+        Split(
+            f"fold {fold}",
+            {"folds": [other for other in range(1, 6) if other != fold]},
+            {"folds": [fold]},
+        )
+        for fold in range(1, 6)
+    )
+    return Benchmark(f"{dataset}, five folds", dataset, splits, root)
+
+
+def speakers_of(dataset: str, root: Path | None) -> Benchmark:
+    """Spoken digits, each speaker tested in turn."""
+    whole = open_dataset(dataset, root=root, split="all")
+    speakers = sorted(set(groups_of(whole) or ()))
+    splits = tuple(
+        Split(
+            f"speaker {one}",
+            {"split": "all", "speakers": [other for other in speakers if other != one]},
+            {"split": "all", "speakers": [one]},
+        )
+        for one in speakers
+    )
+    return Benchmark(f"{dataset}, a speaker left out", dataset, splits, root)
+
+
+def split_of(
+    dataset: str,
+    root: Path | None,
+    *,
+    name: str = "its own split",
+    train: dict[str, Any] | None = None,
+    test: dict[str, Any] | None = None,
+) -> Benchmark:
+    """One part: a data set's own split, or the one that options of ``train`` and ``test`` make."""
+    split = Split("test", train or {"split": "train"}, test or {"split": "test"})
+    return Benchmark(f"{dataset}, {name}", dataset, (split,), root)

@@ -1,0 +1,246 @@
+"""The paper's tables: what it reports in them, and what each is to hold here.
+
+Of the paper's A.1, A.2, A.4 and A.6 these are the rows of CNN12 and CNN12_x2, by the names that the
+miniature's rows have, so that the two stand side by side. Of ESC-50, which the paper does not use,
+it is another publication's figure.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Literal
+
+from sonibook.analysis.result import Record
+from sonibook.replication.benchmarks import REGIMES
+
+#: "linear probe" is fc-only by a logistic regression; see `sonibook.replication.trials`.
+Training = Literal["linear probe", "fc-only", "full"]
+_PROBE: Training = "linear probe"
+_FC: Training = "fc-only"
+_FULL: Training = "full"
+#: A benchmark, a row and its training; and, in a difference, the row that is subtracted.
+_Row = tuple[str, str, Training]
+_Pair = tuple[str, str, Training, str, Training]
+#: A mean, and half of its interval.
+_Mean = tuple[float, float | None]
+
+
+class Reported(Record):
+    """A row of a table of the paper."""
+
+    row: str
+    training: Training
+    metrics: dict[str, _Mean]
+    source: str | None = None
+
+
+class TableSpec(Record):
+    """What a table is to hold, and which of its rows are compared."""
+
+    table: str
+    title: str
+    data: str
+    wanted: tuple[_Row, ...]
+    compared: tuple[_Pair, ...]
+
+
+def _reported(
+    lines: list[tuple[str, Training, list[_Mean]]], metrics: tuple[str, ...]
+) -> tuple[Reported, ...]:
+    return tuple(
+        Reported(row=row, training=training, metrics=dict(zip(metrics, means, strict=True)))
+        for row, training, means in lines
+    )
+
+
+_X2 = "contrastive, CNN12_x2"
+_RANKED = ("mAP", "mAUC", "d_prime")
+#: By table; rows in the paper's order.
+REPORTED: dict[str, tuple[Reported, ...]] = {
+    "A.1": _reported(
+        [
+            ("gain", _FC, [(0.112, 0.002)]),
+            ("gain", _FULL, [(0.203, 0.001)]),
+            ("+ noise", _FC, [(0.142, 0.001)]),
+            ("+ noise", _FULL, [(0.210, 0.003)]),
+            ("+ time mask", _FC, [(0.142, 0.001)]),
+            ("+ time mask", _FULL, [(0.211, 0.002)]),
+            ("+ random SNR (all)", _FC, [(0.148, 0.003)]),
+            ("+ random SNR (all)", _FULL, [(0.215, 0.001)]),
+            ("all, tau 0.2", _FC, [(0.120, 0.001)]),
+            ("all, tau 0.2", _FULL, [(0.205, 0.002)]),
+            ("all, tau 0.3", _FC, [(0.105, 0.001)]),
+            ("all, tau 0.3", _FULL, [(0.200, 0.001)]),
+            ("all, CNN12_x2", _FC, [(0.151, 0.003)]),
+            ("all, CNN12_x2", _FULL, [(0.217, 0.005)]),
+        ],
+        ("mAP",),
+    ),
+    "A.2": _reported(
+        [
+            ("none", _FULL, [(0.299, 0.001), (0.954, 0.000), (2.378, 0.007)]),
+            ("contrastive", _FC, [(0.197, 0.003), (0.918, 0.006), (1.966, 0.057)]),
+            ("contrastive", _FULL, [(0.327, 0.009), (0.958, 0.001), (2.436, 0.011)]),
+            (_X2, _FULL, [(0.332, 0.005), (0.959, 0.001), (2.438, 0.020)]),
+        ],
+        _RANKED,
+    ),
+    "A.4": _reported(
+        [
+            ("none", _FULL, [(0.362, 0.006), (0.909, 0.001), (1.889, 0.010)]),
+            ("contrastive", _FC, [(0.306, 0.007), (0.873, 0.003), (1.611, 0.024)]),
+            ("contrastive", _FULL, [(0.424, 0.004), (0.921, 0.001), (2.001, 0.006)]),
+            ("supervised", _FC, [(0.463, 0.002), (0.935, 0.001), (2.144, 0.015)]),
+            ("supervised", _FULL, [(0.448, 0.004), (0.928, 0.003), (2.068, 0.028)]),
+            (_X2, _FC, [(0.307, 0.006), (0.869, 0.004), (1.584, 0.020)]),
+            (_X2, _FULL, [(0.432, 0.003), (0.924, 0.001), (2.032, 0.004)]),
+        ],
+        _RANKED,
+    ),
+    "A.6": _reported(
+        [
+            ("none", _FULL, [(0.923, 0.005)]),
+            ("supervised", _FC, [(0.360, 0.014)]),
+            ("supervised", _FULL, [(0.929, 0.007)]),
+            ("contrastive", _FC, [(0.295, 0.006)]),
+            ("contrastive", _FULL, [(0.934, 0.007)]),
+        ],
+        ("accuracy",),
+    ),
+    "ESC-50": (
+        Reported(
+            row="EnvNet, raw waveform at 44.1 kHz",
+            training=_FULL,
+            metrics={"accuracy": (0.64, None)},
+            source="Tokozume and Harada 2017",
+        ),
+    ),
+}
+
+
+def _untaught(training: Training) -> tuple[str, ...]:
+    """Rows that learned nothing before: random weights, and with "full" those from scratch, too.
+
+    Random weights trained whole are the paper's row from scratch, without normalisation, and are
+    trained just as those pretrained are. The row "none", from scratch, has standardised weights.
+    """
+    return ("none", "random") if training == _FULL else ("random",)
+
+
+def _rows(question: str, *trainings: Training) -> Iterator[_Row]:
+    """Every start."""
+    for training in trainings:
+        for start in (*_untaught(training), *REGIMES):
+            yield question, start, training
+
+
+def _pairs(question: str, *trainings: Training) -> Iterator[_Pair]:
+    """Each pretrained start against none, and one against the other."""
+    for training in trainings:
+        for nothing in _untaught(training):
+            for row in REGIMES:
+                yield question, row, training, nothing, training
+        yield question, "contrastive", training, "supervised", training
+
+
+def _finetuned(question: str) -> Iterator[_Pair]:
+    """Each pretrained start trained whole against a classifier on it; and that against scratch."""
+    for row in REGIMES:
+        yield question, row, _FULL, row, _FC
+    yield question, "random", _FULL, "contrastive", _FC
+
+
+def _variants(question: str) -> Iterator[_Row]:
+    """One seed of either regime without normalisation, and one at full width, by linear probes."""
+    for row in REGIMES:
+        yield question, f"{row}, not normalised", _PROBE
+    for row in ("random", *REGIMES):
+        yield question, f"{row}, width 1", _PROBE
+
+
+def _variant_pairs(question: str) -> Iterator[_Pair]:
+    """Each of them against random weights of its width, and against the usual networks."""
+    for start in REGIMES:
+        for variant, nothing in ((", not normalised", "random"), (", width 1", "random, width 1")):
+            for less in (nothing, start):
+                yield question, f"{start}{variant}", _PROBE, less, _PROBE
+
+
+_FOLDS, _OWN, _SPEAKERS = "esc10, five folds", "fsdd, its own split", "fsdd, a speaker left out"
+_SCENES, _FORTY = "soundscapes, several labels", "esc40, trained on folds 1 to 4"
+_ONE, _FIFTY = "esc40, trained on fold 1", "esc50, five folds"
+_AUGMENTED = tuple(dict.fromkeys(one.row for one in REPORTED["A.1"]))
+_STEPS = (
+    ("+ noise", "gain"),
+    ("+ time mask", "+ noise"),
+    ("+ random SNR (all)", "+ time mask"),
+    ("+ random SNR (all)", "all, tau 0.2"),
+    ("+ random SNR (all)", "all, tau 0.3"),
+    ("+ random SNR (all)", "gain"),
+    ("all, CNN12_x2", "+ random SNR (all)"),
+)
+_TRAININGS = (_PROBE, _FC, _FULL)
+
+#: By the name of the results file.
+TABLES: dict[str, TableSpec] = {
+    "table-a1": TableSpec(
+        table="A.1",
+        title="Augmentations one by one, and the temperature",
+        data="Contrastive pretraining on ESC-50's 40 classes that ESC-10 lacks, folds 1 to 4; "
+        "classifiers of these classes trained on fold 1, tested on fold 5.",
+        wanted=(
+            (_ONE, "random", _FC),
+            *((_ONE, row, training) for row in _AUGMENTED for training in (_FC, _FULL)),
+        ),
+        compared=(
+            *((_ONE, row, _FC, "random", _FC) for row in _AUGMENTED),
+            *((_ONE, row, how, less, how) for row, less in _STEPS for how in (_FC, _FULL)),
+        ),
+    ),
+    "table-a2": TableSpec(
+        table="A.2",
+        title="The data of pretraining itself, and several labels to a clip",
+        data="ESC-50's 40 classes that ESC-10 lacks, trained on folds 1 to 4, tested on fold 5; "
+        "synthesised soundscapes of several events (2,000 to train on, 500 tested).",
+        wanted=(
+            *((_FORTY, row, _FC) for row in ("random", "contrastive")),
+            *((_FORTY, row, _FULL) for row in ("none", "random", "contrastive")),
+            *_rows(_SCENES, _FC, _FULL),
+        ),
+        compared=(
+            (_FORTY, "contrastive", _FC, "random", _FC),
+            (_FORTY, "contrastive", _FULL, "random", _FULL),
+            (_FORTY, "contrastive", _FULL, "none", _FULL),
+            (_FORTY, "random", _FULL, "contrastive", _FC),
+        ),
+    ),
+    "table-a4": TableSpec(
+        table="A.4",
+        title="In-domain transfer",
+        data="ESC-10's 10 classes, which no pretraining saw; five folds, each tested once.",
+        wanted=(*_rows(_FOLDS, *_TRAININGS), *_variants(_FOLDS)),
+        compared=(*_pairs(_FOLDS, *_TRAININGS), *_variant_pairs(_FOLDS), *_finetuned(_FOLDS)),
+    ),
+    "table-a6": TableSpec(
+        table="A.6",
+        title="Out-of-domain transfer",
+        data="Spoken digits (FSDD): its own split, in which the speakers are the same; and each of "
+        "6 speakers left out in turn.",
+        wanted=tuple(
+            row for one in (_OWN, _SPEAKERS) for row in (*_rows(one, *_TRAININGS), *_variants(one))
+        ),
+        compared=tuple(
+            pair
+            for one in (_OWN, _SPEAKERS)
+            for pair in (*_pairs(one, *_TRAININGS), *_finetuned(one), *_variant_pairs(one))
+        ),
+    ),
+    "esc50-folds": TableSpec(
+        table="ESC-50",
+        title="All 50 classes from scratch",
+        data="ESC-50, five folds, each tested once by a network trained on the others; at full "
+        "width one fold, the fifth.",
+        wanted=((_FIFTY, "none", _FULL), (_FIFTY, "none, width 1", _FULL)),
+        compared=((_FIFTY, "none, width 1", _FULL, "none", _FULL),),
+    ),
+}

@@ -1,0 +1,364 @@
+"""What claims are judged by: results files, arithmetic with intervals, and tests made of both.
+
+What is missing, a file or a network in it, is `MISSING`, and so is whatever is made of it.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar, cast
+
+import numpy as np
+from pydantic import ConfigDict, Field
+from scipy import stats
+
+from sonibook.analysis.ablation import AblationResult
+from sonibook.analysis.coherence import CoherenceResult
+from sonibook.analysis.evolution import EvolutionResult, FilterEvolution
+from sonibook.analysis.layers import LayerResult
+from sonibook.analysis.result import Estimate, Record, Result, ResultTable, Row, estimate
+from sonibook.analysis.selectivity import SelectivityResult
+from sonibook.analysis.shifts import ShiftResult
+from sonibook.analysis.stimulation import StimulationResult
+from sonibook.analysis.top_clips import TopClipsResult
+from sonibook.metrics import runs_interval
+from sonibook.replication.tables import Difference
+from sonibook.untrusted import read_json
+
+_Kind = TypeVar("_Kind", bound=Result)
+#: The results file of each regime's figure 5.
+EVOLUTIONS = {"contrastive": "figure-5", "supervised": "figure-5-supervised"}
+_TABLES: dict[str, type[ResultTable]] = {
+    "figure-1": SelectivityResult,
+    "figures-2-3": TopClipsResult,
+    "figure-4-in-domain": LayerResult,
+    "figure-4-out-of-domain": LayerResult,
+    "figure-7": CoherenceResult,
+    "figure-b3": ShiftResult,
+    "stimulation": StimulationResult,
+}
+_SONIFICATION, _ENDS = "sonification", ("mean", "low", "high")
+
+
+class Measure(Estimate):
+    """An estimate over clips (or filters) and networks; NaN where nothing was measured.
+
+    ``a - b`` is a difference with its interval, of the same seeds on either side Student's t over
+    their differences. A seed names the weights that a network started from, whatever it was trained
+    for, so that networks of one seed belong together. Of several networks each, but of other seeds,
+    it is Welch's t interval. Else, as of single networks, each side's distance to its end is
+    squared and added (Newcombe 1998, method 10), as if they had no clips in common: on the same
+    clips that is cautious.
+
+    Attributes
+    ----------
+    mean, low, high, clips
+        As of every `Estimate`.
+    seeds : int
+        Networks of the regime that has fewest.
+    values : dict of int to float
+        By seed, where it is a mean over networks that differ in theirs; else empty.
+
+    References
+    ----------
+    R. G. Newcombe, "Interval estimation for the difference between independent proportions:
+    comparison of eleven methods", Statistics in Medicine 17, 1998.
+    """
+
+    model_config = ConfigDict(allow_inf_nan=True)
+
+    mean: float
+    low: float
+    high: float
+    seeds: int = 1
+    values: dict[int, float] = Field(default_factory=dict)
+
+    @classmethod
+    def of(cls, one: Estimate) -> Measure:
+        """An estimate as a measure; one without an interval counts as not measured."""
+        if one.mean is None or one.low is None or one.high is None:
+            return MISSING
+        return cls(mean=one.mean, low=one.low, high=one.high, clips=one.clips)
+
+    @property
+    def known(self) -> bool:
+        """Whether it was measured."""
+        return not np.isnan(self.mean)
+
+    def __sub__(self, other: Measure | float) -> Measure:
+        if isinstance(other, float):  # which is known
+            ends = {"mean": self.mean - other, "low": self.low - other, "high": self.high - other}
+            return self._with(ends, lambda value: value - other)
+        clips, seeds = min(self.clips, other.clips), min(self.seeds, other.seeds)
+        if seeds > 1 and self.values.keys() == other.values.keys():
+            return _over(
+                {seed: self.values[seed] - other.values[seed] for seed in self.values}, clips
+            )
+        mean = self.mean - other.mean
+        ours, theirs = [*self.values.values()], [*other.values.values()]
+        if seeds > 1 and ours and theirs and np.ptp(ours) + np.ptp(theirs) > 0:
+            interval = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(0.95)
+            low, high = float(interval.low), float(interval.high)
+        else:
+            low = mean - float(np.hypot(self.mean - self.low, other.high - other.mean))
+            high = mean + float(np.hypot(self.high - self.mean, other.mean - other.low))
+        return Measure(mean=mean, low=low, high=high, clips=clips, seeds=seeds)
+
+    def __neg__(self) -> Measure:
+        ends = {"mean": -self.mean, "low": -self.high, "high": -self.low}
+        return self._with(ends, lambda value: -value)
+
+    def __abs__(self) -> Measure:
+        """Without its sign: of several networks, the mean of each one's size."""
+        if len(self.values) > 1:
+            return _over({seed: abs(value) for seed, value in self.values.items()}, self.clips)
+        least, most = sorted((abs(self.low), abs(self.high)))
+        least = 0.0 if self.low <= 0 <= self.high else least
+        return self._with({"mean": abs(self.mean), "low": least, "high": most}, abs)
+
+    def _with(self, ends: dict[str, float], change: Callable[[float], float]) -> Measure:
+        values = {seed: change(value) for seed, value in self.values.items()}
+        return self.model_copy(update={**ends, "values": values})
+
+
+MISSING = Measure(mean=np.nan, low=np.nan, high=np.nan, clips=0)
+
+
+def over_layers(layers: Iterable[Estimate]) -> Measure:
+    """The mean over layers, its interval as if all layers erred together (which is cautious).
+
+    Missing where a layer was not measured.
+    """
+    found = [one if isinstance(one, Measure) else Measure.of(one) for one in layers]
+    if not found:
+        return MISSING
+    ends = {end: float(np.mean([getattr(one, end) for one in found])) for end in _ENDS}
+    return Measure(**ends, clips=min(one.clips for one in found))
+
+
+def over_seeds(networks: Mapping[int, Measure]) -> Measure:
+    """The mean over networks that differ in their seed alone, which are given by seed.
+
+    One network's interval is that over clips; of several it is Student's t over networks, the clips
+    being taken as they are.
+    """
+    known = {seed: one for seed, one in networks.items() if one.known}
+    values = {seed: one.mean for seed, one in known.items()}
+    if len(known) > 1:
+        return _over(values, min(one.clips for one in known.values()))
+    return next((one.model_copy(update={"values": values}) for one in known.values()), MISSING)
+
+
+def _over(values: dict[int, float], clips: int) -> Measure:
+    """Of several seeds."""
+    low, high = runs_interval([*values.values()])
+    mean = float(np.mean([*values.values()]))
+    return Measure(mean=mean, low=low, high=high, clips=clips, seeds=len(values), values=values)
+
+
+class Results:
+    """The results files of one folder; what is missing in it is `MISSING`."""
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._known: dict[str, Result] = {}
+
+    def read(self, kind: type[_Kind], name: str) -> _Kind | None:
+        """One file, read once; None where it is not there."""
+        path = self.folder / f"{name}.json"
+        if name not in self._known and path.exists():
+            self._known[name] = kind.read(path)
+        return cast("_Kind | None", self._known.get(name))
+
+    def means(
+        self,
+        file: str,
+        quantity: str,
+        layers: Iterable[int],
+        *,
+        condition: str = "",
+        less: Iterable[int] = (),
+    ) -> defaultdict[str, Measure]:
+        """Each regime's mean of a quantity over some layers, less that over others."""
+        result, wanted, others = self.read(_TABLES[file], file), set(layers), set(less)
+        rows = result.select(quantity=quantity, condition=condition) if result else ()
+        regimes: dict[str, dict[int, Measure]] = {}
+        for (regime, seed), own in _by_network(rows).items():
+            mean = over_layers(row for row in own if row.layer in wanted)
+            if others:
+                mean -= over_layers(row for row in own if row.layer in others)
+            regimes.setdefault(regime, {})[seed] = mean
+        found = {regime: over_seeds(by_seed) for regime, by_seed in regimes.items()}
+        return defaultdict(lambda: MISSING, found)
+
+    def drops(self, file: str, control: str = "") -> defaultdict[str, Measure]:
+        """How much accuracy each regime loses when its sonifications are subtracted: of 1.
+
+        Over all layers; with a `control`, how much more than when the control is. It is accuracy,
+        as the paper counts scores, and not log-probability, which depends on how sure of itself a
+        classifier is, right or wrong.
+        """
+        regimes: dict[str, dict[int, Measure]] = {}
+        for (regime, seed), rows in self._scores(file).items():
+            untouched = {
+                (row.layer, row.condition): row.mean or 0.0
+                for row in rows
+                if row.quantity == "untouched"
+            }
+            lost = {
+                (row.layer, row.condition): -(Measure.of(row) - untouched[row.layer, row.condition])
+                for row in rows
+                if row.quantity == "score" and row.clips and row.layer is not None
+            }
+            regimes.setdefault(regime, {})[seed] = over_layers(
+                one - lost.get((layer, control), MISSING) if control else one
+                for (layer, condition), one in lost.items()
+                if condition == _SONIFICATION
+            )
+        found = {regime: over_seeds(by_seed) for regime, by_seed in regimes.items()}
+        return defaultdict(lambda: MISSING, found)
+
+    def spread(self, file: str, regime: str) -> Measure:
+        """The variance over layers of the score that is left when sonifications are subtracted.
+
+        Missing for one network: only several give an interval.
+        """
+        by_seed = {}
+        for (own, seed), rows in self._scores(file).items():
+            if own == regime:
+                scores = [
+                    row for row in rows if (row.quantity, row.condition) == ("score", _SONIFICATION)
+                ]
+                spread = float(np.var([row.mean for row in scores if row.mean is not None]))
+                clips = min((row.clips for row in scores if row.clips), default=0)
+                by_seed[seed] = Measure(mean=spread, low=spread, high=spread, clips=clips)
+        found = over_seeds(by_seed)
+        return found if found.seeds > 1 else MISSING
+
+    def _scores(self, file: str) -> dict[tuple[str, int], list[Row]]:
+        result = self.read(AblationResult, file)
+        return _by_network(result.select(quantity={"score", "untouched"}) if result else ())
+
+    def over_filters(self, regime: str, value: Callable[[FilterEvolution], float]) -> Measure:
+        """A number of each filter that was followed through a regime's training, over filters."""
+        result = self.read(EvolutionResult, EVOLUTIONS[regime])
+        if result is None:
+            return MISSING
+        return Measure.of(estimate(np.array([value(one) for one in result.filters])))
+
+    def difference(
+        self, table: str, question: str, row: str, training: str, minus: str, other: str = ""
+    ) -> Measure:
+        """A difference of a table; `other` is the training of `minus`, the same if empty."""
+        path = self.folder / f"{table}.json"
+        wanted = (question, row, training, minus, other or training)
+        for one in read_json(path)["differences"] if path.exists() else ():
+            found = Difference.model_validate(one)
+            names = (found.question, found.row, found.training, found.minus, found.minus_training)
+            if names == wanted:
+                seeds = min(len(found.seeds), len(found.minus_seeds))
+                return Measure.of(found).model_copy(update={"seeds": seeds})
+        return MISSING
+
+
+def _by_network(rows: Iterable[Row]) -> dict[tuple[str, int], list[Row]]:
+    """Rows by regime and seed."""
+    found: dict[tuple[str, int], list[Row]] = {}
+    for row in rows:
+        if row.seed is not None:
+            found.setdefault((row.regime, row.seed), []).append(row)
+    return found
+
+
+class Test(Record):
+    """One test of a claim; make it with `effect` or `control`.
+
+    Attributes
+    ----------
+    says : str
+        What would be so if it passed.
+    kind : {"effect", "control"}
+    unit : str
+        Of the measure.
+    file : str
+        The results file that it is from, without ``.json``.
+    measure : Measure or None
+        Above zero if the test passes; None for what was not measured yet.
+    """
+
+    __test__ = False  # pytest takes it for one of its own
+
+    says: str
+    kind: Literal["effect", "control"]
+    unit: str
+    file: str
+    measure: Measure | None
+
+    @property
+    def passes(self) -> bool:
+        """Whether the whole interval lies above zero."""
+        return self.measure is not None and self.measure.low > 0
+
+    @property
+    def reversed(self) -> bool:
+        """Whether the whole interval lies below zero: the opposite is shown."""
+        return self.measure is not None and self.measure.high < 0
+
+
+def effect(says: str, measure: Measure, *, unit: str = "", file: str = "") -> Test:
+    """A test of what the paper says; its unit and file are the claim's where they are empty."""
+    known = measure if measure.known else None
+    return Test(says=says, kind="effect", unit=unit, file=file, measure=known)
+
+
+def control(says: str, measure: Measure, *, unit: str = "", file: str = "") -> Test:
+    """A test of whether the effect goes beyond what would be there anyway."""
+    return effect(says, measure, unit=unit, file=file).model_copy(update={"kind": "control"})
+
+
+_Tests = Callable[[Results], Iterable[Test]]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of the paper, where it stands, and how it is tested; make it with `claim`."""
+
+    name: str
+    says: str
+    where: str
+    chapter: str
+    figure: str
+    unit: str
+    untestable: str
+    would_change: str
+    make: _Tests
+
+    def tests(self, results: Results) -> tuple[Test, ...]:
+        """Its tests, by some results."""
+        return tuple(
+            test.model_copy(
+                update={"unit": test.unit or self.unit, "file": test.file or self.figure}
+            )
+            for test in self.make(results)
+        )
+
+
+def claim(
+    where: str,
+    chapter: str,
+    figure: str = "",
+    *,
+    unit: str = "accuracy",
+    untestable: str = "",
+    would_change: str = "More seeds, and a network as large and as long trained as the paper's.",
+) -> Callable[[_Tests], Claim]:
+    """Make a claim of the function that makes its tests: its docstring is what the paper says."""
+
+    def claimed(make: _Tests) -> Claim:
+        name, says = make.__name__.replace("_", "-"), " ".join((make.__doc__ or "").split())
+        return Claim(name, says, where, chapter, figure, unit, untestable, would_change, make)
+
+    return claimed
