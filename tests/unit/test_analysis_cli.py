@@ -23,6 +23,7 @@ from sonibook.analysis.activations import ActivationsResult, top_activations
 from sonibook.analysis.coherence import CoherenceResult
 from sonibook.analysis.evolution import EvolutionResult
 from sonibook.analysis.selectivity import SelectivityResult
+from sonibook.analysis.top_clips import TopClipsResult
 from sonibook.cli import main
 from sonibook.cli.analyse import commands, comparisons
 from sonibook.cli.analyse.shared import open_networks
@@ -69,6 +70,7 @@ def test_every_command_explains_itself_by_examples(run, command):
     [
         ("activations", ActivationsResult, "dead filters"),
         ("coherence", CoherenceResult, "white noise"),
+        ("top-clips", TopClipsResult, "chance"),
         ("selectivity", SelectivityResult, "the clips themselves"),
     ],
 )

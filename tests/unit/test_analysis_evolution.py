@@ -179,6 +179,16 @@ def test_interrupted_and_in_two_processes_it_is_the_same(run, scenes, result, tm
     assert list(tmp_path.rglob("*.npz"))
 
 
+def test_seconds_and_hertz_are_those_of_the_data_sets_sampling_rate(run) -> None:
+    clips = open_dataset("soundscapes", size=2, duration=0.8, seed=6)
+    clips.sample_rate = 16_000
+    found = feature_evolution(run, clips, filters=[(1, 0)])
+    assert found.filters[0].seconds == 0.4
+    strip = evolution_figure(found).figure.axes[0]
+    assert strip.images[0].get_extent() == [0.0, 0.4, 0.0, 8.0]
+    assert [label.get_text() for label in strip.get_yticklabels()] == ["0", "8 kHz"]
+
+
 def test_sounds_of_every_checkpoint(run, scenes) -> None:
     x = scenes[0].waveform
     sounds, energy = sonify_through_training(run, x, layer=BORN[0], filter=BORN[1])

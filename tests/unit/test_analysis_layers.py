@@ -254,6 +254,19 @@ def test_selectivity_by_hand(network, scenes, selective) -> None:
     assert own.mean == pytest.approx(inputs[:, 1].mean(), rel=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore:.*silent")
+def test_hertz_are_those_of_the_data_sets_sampling_rate(network) -> None:
+    found = []
+    for rate in (8000, 16_000):
+        clips = open_dataset("soundscapes", size=2, duration=0.8)
+        clips.sample_rate = rate
+        found.append(selectivity_by_layer({"tiny": network}, clips, filters=0))
+    for quantity, factor in (("centroid", 2), ("bandwidth", 2), ("entropy", 1)):
+        for place in ({"network": "tiny", "layer": 1}, {"condition": "the clips themselves"}):
+            slow, fast = (one.row(quantity, **place).mean for one in found)
+            assert fast == pytest.approx(factor * slow)
+
+
 def test_all_filters_drawn_are_all_live_filters(scenes) -> None:
     mine, place = own_network()[:3], {"network": "mine", "layer": 1}
     every = selectivity_by_layer({"mine": mine}, scenes, filters=99)

@@ -117,10 +117,27 @@ def test_the_rule_chooses_the_pair(liked: TopClipsResult, network: CNN12, scenes
         assert 0 < pair.coherence <= 1
 
 
-def test_top_clips_need_one_label(network: CNN12) -> None:
-    many = open_dataset("soundscapes", size=4, duration=0.6)
-    with pytest.raises(AnalysisError, match="compared by one label"):
-        top_clip_agreement({"tiny": network}, many)
+def test_agreement_of_clips_with_any_number_of_labels_is_their_classes_in_common(
+    network: CNN12,
+) -> None:
+    many = open_dataset("soundscapes", size=12, duration=0.6, seed=4)
+    assert many.task == "multi-label"
+    found = top_clip_agreement({"tiny": network}, many)
+    tops = top_activations({"tiny": network}, many, k=3)
+
+    def shared(*places: int) -> float:
+        sets = [set(many.labels(place)) for place in places]
+        return float(np.mean([len(a & b) / len(a | b) for a, b in combinations(sets, 2)]))
+
+    filters = [one for one in tops.of_layer("tiny", 5) if len(one.top) == 3]
+    shares = [shared(*(top.index for top in one.top)) for one in filters]
+    assert 0 < min(shares) + max(shares) < 2
+    assert found.row("agreement", network="tiny", layer=5).mean == pytest.approx(np.mean(shares))
+    chance = found.row("agreement", condition="chance").mean
+    assert chance == pytest.approx(shared(*range(len(many))))
+    pair = found.pairs[4]
+    labels = [many.classes[label] for label in many.labels(pair.clip.index)]
+    assert pair.label == ", ".join(labels)
 
 
 @pytest.fixture(scope="module")

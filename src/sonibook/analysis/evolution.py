@@ -25,7 +25,6 @@ from torch import Tensor, nn
 from sonibook.analysis.activations import TopClip, top_activations
 from sonibook.analysis.result import Record, Result, key_of
 from sonibook.analysis.stream import Streaming, quietly_on_one_thread, seeded
-from sonibook.audio import SAMPLE_RATE
 from sonibook.datasets.base import Dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
@@ -107,10 +106,13 @@ class EvolutionResult(Result):
     ----------
     filters : tuple of FilterEvolution
         By layer.
+    sample_rate : int, in Hz
+        Of the clips; 8000 in results that do not say.
     """
 
     analysis: Literal["evolution"] = "evolution"
     filters: tuple[FilterEvolution, ...]
+    sample_rate: int = 8000
 
 
 def feature_evolution(
@@ -181,6 +183,7 @@ def feature_evolution(
     return EvolutionResult(
         **key_of("evolution", networks, settings),
         data=found.data,
+        sample_rate=data.sample_rate,
         filters=tuple(
             _follow(checkpoints, data, pair, live[pair], [one.get(pair) for one in tops.values()])
             for pair in sorted(chosen)
@@ -269,9 +272,8 @@ def _follow(
         )
         for number, epoch in enumerate(epochs)
     )
-    return FilterEvolution(
-        layer=layer, filter=index, clip=clip, seconds=len(x) / SAMPLE_RATE, steps=steps
-    )
+    seconds = len(x) / data.sample_rate
+    return FilterEvolution(layer=layer, filter=index, clip=clip, seconds=seconds, steps=steps)
 
 
 def _steadiness(levels: Sequence[UInt8[ndarray, "64 80"] | None]) -> list[float | None]:

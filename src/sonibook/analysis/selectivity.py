@@ -53,6 +53,7 @@ class _Selectivity:
 
     filters: int
     seed: int
+    sample_rate: int
 
     def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
         rows = [self._of_clip(network, clip) for clip in clips]
@@ -60,7 +61,7 @@ class _Selectivity:
 
     def of_clips(self, clips: Sequence[Clip]) -> Measured:
         """Spectra of the clips themselves."""
-        shapes = np.stack([spectral_shape(clip.waveform) for clip in clips])
+        shapes = np.stack([self._shape(clip.waveform) for clip in clips])
         return {
             (name, "the clips themselves"): column
             for name, column in zip(_SHAPE, shapes.T, strict=True)
@@ -68,7 +69,7 @@ class _Selectivity:
 
     def _of_clip(self, network: nn.Module, clip: Clip) -> Measured:
         passed = ForwardPass(network, clip.waveform)
-        top = spectral_shape(passed.sonify_most_active()[0].numpy())
+        top = self._shape(passed.sonify_most_active()[0].numpy())
         drawn = np.full_like(top, np.nan)
         live_maps, live_steps = np.empty((2, len(top)))
         for layer, maps in enumerate(passed.maps, start=1):
@@ -80,11 +81,14 @@ class _Selectivity:
             chosen = generator.choice(able, min(self.filters, len(able)), replace=False)
             if len(chosen):
                 sounds = passed.sonify(layer, chosen.tolist()).numpy()
-                drawn[layer - 1] = spectral_shape(sounds).mean(axis=0)
+                drawn[layer - 1] = self._shape(sounds).mean(axis=0)
         measured: Measured = dict(zip(_SHAPE, top.T, strict=True))
         if self.filters:
             measured |= {(name, "drawn"): x for name, x in zip(_SHAPE, drawn.T, strict=True)}
         return measured | {"live maps": live_maps, "live steps": live_steps}
+
+    def _shape(self, x: Float[ndarray, "*batch time"]) -> Float[ndarray, "*batch 3"]:
+        return spectral_shape(x, sample_rate=self.sample_rate)
 
 
 def selectivity_by_layer(
@@ -123,7 +127,7 @@ def selectivity_by_layer(
     """
     if filters < 0:
         raise AnalysisError(f"filters {filters} is impossible: choose 0 or more.")
-    measure = _Selectivity(filters, seed)
+    measure = _Selectivity(filters, seed, data.sample_rate)
     fields = measure_networks(
         "selectivity",
         measure,
@@ -138,7 +142,7 @@ def selectivity_by_layer(
 
 
 def spectral_shape(
-    x: Float[ndarray, "*batch time"], *, sample_rate: float = 8000.0
+    x: Float[ndarray, "*batch time"], *, sample_rate: int | float = 8000
 ) -> Float[ndarray, "*batch 3"]:
     """Centroid, bandwidth and entropy of the mean power spectrum of sounds.
 
@@ -150,7 +154,7 @@ def spectral_shape(
     Parameters
     ----------
     x : ndarray, shape (..., time), with at least 256 samples
-    sample_rate : float > 0, in Hz
+    sample_rate : int or float > 0, in Hz
 
     Returns
     -------

@@ -3,12 +3,12 @@
 The paper shows pairs of input and sonification that its authors chose. Here a rule chooses: of a
 layer, the filter whose three top clips agree most in class; of equals, the one that the third
 activates nearly as much as the first. And what the paper says of "content coupling" is counted:
-how often two top clips of a filter share a class.
+how often two top clips of a filter share a class; of clips with any number of labels, which share
+of the classes of either is of both.
 """
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from itertools import combinations
 from typing import Literal, Unpack
@@ -24,7 +24,6 @@ from sonibook.analysis.result import Record, ResultTable, Row, estimate, key_of
 from sonibook.analysis.stream import Streaming, quietly_on_one_thread
 from sonibook.datasets.base import Dataset
 from sonibook.deconvnet.backward import ForwardPass
-from sonibook.errors import AnalysisError
 from sonibook.metrics.coherence import mean_top_coherence
 from sonibook.model.stack import blocks_of
 
@@ -41,9 +40,9 @@ class SelectedPair(Record):
     layer, filter : int
     clip : TopClip
     label : str
-        The clip's class.
+        The clip's class, or all of them.
     agreement : float in [0, 1]
-        Share of pairs of the filter's top clips that share a class.
+        Of the filter's top clips; see `TopClipsResult`.
     coherence : float in [0, 1]
         Mean top-5 coherence of the two.
     input, sonification : str
@@ -64,19 +63,24 @@ class SelectedPair(Record):
 class TopClipsResult(ResultTable):
     """What the top clips of filters have in common; make it with `top_clip_agreement`.
 
-    Its quantity is ``agreement``, in [0, 1]: the share of pairs of a filter's three top clips that
-    share a class, its mean and interval over filters that have as many (which ``clips`` counts);
-    of no network, under the condition ``chance``, the share of all pairs of clips. Then ``dead
-    filters``, as of `ActivationsResult`.
+    Its quantity is ``agreement``, in [0, 1]: the mean over pairs of a filter's three top clips of
+    their classes in common, as a share of the classes that either has (Jaccard 1901). Of clips with
+    one label each it is the share of pairs that share a class. Its mean and interval are over
+    filters that have as many top clips (which ``clips`` counts); of no network, under the condition
+    ``chance``, it is the mean over all pairs of clips. Then ``dead filters``, as of
+    `ActivationsResult`.
 
     Attributes
     ----------
     pairs : tuple of SelectedPair
         One for each layer that has one, but of no baseline.
+    sample_rate : int, in Hz
+        Of the clips; 8000 in results that do not say.
     """
 
     analysis: Literal["top clips"] = "top clips"
     pairs: tuple[SelectedPair, ...]
+    sample_rate: int = 8000
 
 
 def top_clip_agreement(
@@ -88,7 +92,7 @@ def top_clip_agreement(
     ----------
     networks : mapping from str to torch.nn.Module, or sequence of Network
     data : Dataset
-        Single-label.
+        Clips with one label each, or any number.
     seed : int >= 0
         Of the random weights and the intervals.
     **streaming
@@ -101,12 +105,10 @@ def top_clip_agreement(
     Raises
     ------
     AnalysisError
-        If the data is not single-label, or as `top_activations`.
+        As `top_activations`.
     StackError
         If a network cannot be inverted.
     """
-    if data.task != "single-label":
-        raise AnalysisError(f"{data.name} is {data.task}: top clips are compared by one label.")
     every = with_random_weights(networks, seed=seed)
     found = top_activations(every, data, k=_COMPARED, **streaming)
     rows: list[Row] = []
@@ -120,12 +122,10 @@ def top_clip_agreement(
             chosen = None if network.baseline else chosen_filter(filters, data)
             if chosen is not None:
                 pairs.append(_pair(network.module, chosen, data))
-    counts = Counter(data.labels(index)[0] for index in range(len(data)))
-    chance = sum(count * (count - 1) for count in counts.values())
-    chance_row = Row(
+    chance = Row(
         quantity="agreement",
         condition="chance",
-        mean=chance / max(len(data) * (len(data) - 1), 1),
+        mean=_chance(data),
         low=None,
         high=None,
         clips=len(data),
@@ -134,17 +134,31 @@ def top_clip_agreement(
     return TopClipsResult(
         **key_of("top clips", modules, {"seed": seed}),
         data=found.data,
-        rows=(*rows, *found.select(quantity="dead filters"), chance_row),
+        rows=(*rows, *found.select(quantity="dead filters"), chance),
         pairs=tuple(pairs),
+        sample_rate=data.sample_rate,
     )
 
 
+def _chance(data: Dataset) -> float:
+    """The agreement of two clips drawn at random."""
+    classes = np.zeros((len(data), len(data.classes)))
+    for index, row in enumerate(classes):
+        row[list(data.labels(index))] = 1.0
+    sets, counts = np.unique(classes, axis=0, return_counts=True)
+    common, sizes = sets @ sets.T, sets.sum(axis=1)
+    shares = common / np.maximum(sizes[:, None] + sizes - common, 1)
+    # Of all ordered pairs, those of a clip with itself are none.
+    total = counts @ shares @ counts - counts @ shares.diagonal()
+    return float(total / max(len(data) * (len(data) - 1), 1))
+
+
 def _agreement(filter: FilterActivations, data: Dataset) -> float:
-    """The share of pairs of a filter's top clips that share a class; NaN if there are too few."""
+    """Of a filter's top clips; NaN if there are too few. See `TopClipsResult`."""
     if len(filter.top) < _COMPARED:
         return float("nan")
-    labels = [data.labels(one.index)[0] for one in filter.top]
-    return float(np.mean([a == b for a, b in combinations(labels, 2)]))
+    classes = [set(data.labels(one.index)) for one in filter.top]
+    return float(np.mean([len(a & b) / max(len(a | b), 1) for a, b in combinations(classes, 2)]))
 
 
 def chosen_filter(filters: Sequence[FilterActivations], data: Dataset) -> FilterActivations | None:
@@ -169,7 +183,7 @@ def _pair(network: nn.Module, chosen: FilterActivations, data: Dataset) -> Selec
         layer=chosen.layer,
         filter=chosen.filter,
         clip=top,
-        label=data.classes[data.labels(top.index)[0]],
+        label=", ".join(data.classes[label] for label in data.labels(top.index)),
         agreement=_agreement(chosen, data),
         coherence=float(mean_top_coherence(both[0][None], both[1][None])[0]),
         input=packed(small_spectrogram(both[0])),

@@ -13,7 +13,6 @@ from matplotlib.figure import SubFigure
 
 from sonibook.analysis.evolution import RANGE_DB, EvolutionResult, FilterEvolution
 from sonibook.analysis.result import Estimate
-from sonibook.audio import SAMPLE_RATE
 from sonibook.plots.curves import draw_estimates
 from sonibook.plots.style import (
     ACTIVITY,
@@ -61,7 +60,7 @@ def evolution_figure(result: EvolutionResult) -> Picture:
         figure = new_figure(10.0, 0.6 + 0.62 * len(strips) + 2.6)
         heights = [0.6 + 0.62 * len(strips), 2.6]
         above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
-        _draw_strips(above, strips)
+        _draw_strips(above, strips, result.sample_rate / 2000)
         _draw_similarity(below, rows)
     return picture(figure, alt=_words(result))
 
@@ -71,7 +70,7 @@ def _first_of_each_layer(rows: tuple[FilterEvolution, ...]) -> tuple[FilterEvolu
     return tuple(by_layer[layer] for layer in sorted(by_layer))
 
 
-def _draw_strips(figure: SubFigure, rows: tuple[FilterEvolution, ...]) -> None:
+def _draw_strips(figure: SubFigure, rows: tuple[FilterEvolution, ...], highest_khz: float) -> None:
     count = len(rows[0].steps)
     columns = np.unique(np.linspace(0, count - 1, min(count, _MOST_SHOWN)).round().astype(int))
     grid = figure.subplots(len(rows), len(columns), squeeze=False)
@@ -79,13 +78,13 @@ def _draw_strips(figure: SubFigure, rows: tuple[FilterEvolution, ...]) -> None:
         for axes, place in zip(line, columns, strict=True):
             step = row.steps[place]
             if step.energy > 0:
-                extent = (0.0, row.seconds, 0.0, SAMPLE_RATE / 2000)
+                extent = (0.0, row.seconds, 0.0, highest_khz)
                 axes.imshow(step.levels, cmap=LEVELS, vmin=0, vmax=RANGE_DB, extent=extent)
             else:
                 axes.set_facecolor("#D1D5DB")
                 axes.text(0.5, 0.5, "dead", ha="center", va="center", transform=axes.transAxes)
             axes.set(xticks=[], yticks=[])
-        line[0].set_yticks([0, 4], ["0", "4 kHz"])
+        line[0].set_yticks([0, highest_khz], ["0", f"{highest_khz:g} kHz"])
         title = f"layer {row.layer}\nfilter {row.filter}"
         line[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize=8.5)
     for axes, place in zip(grid[0], columns, strict=True):

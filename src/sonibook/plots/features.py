@@ -9,6 +9,7 @@ from sonibook.analysis.evolution import BANDS, RANGE_DB, unpacked
 from sonibook.analysis.layers import LayerResult
 from sonibook.analysis.selectivity import SelectivityResult
 from sonibook.analysis.top_clips import TopClipsResult
+from sonibook.errors import AnalysisError
 from sonibook.plots.curves import Panel, figure_over_layers
 from sonibook.plots.style import LEVELS, Picture, look, new_figure, picture
 
@@ -114,12 +115,12 @@ def top_clips_figure(result: TopClipsResult, network: str, *, layers: Sequence[i
 
     Raises
     ------
-    ValueError
+    AnalysisError
         If there is no pair of these layers.
     """
     pairs = [one for one in result.pairs if one.network == network and one.layer in layers]
     if not pairs:
-        raise ValueError(f"{network} has no pair of the layers {list(layers)}.")
+        raise AnalysisError(f"{network} has no pair of the layers {list(layers)}.")
     words = []
     with look():
         figure = new_figure(1.0 + 1.85 * len(pairs), 3.4)
@@ -132,8 +133,9 @@ def top_clips_figure(result: TopClipsResult, network: str, *, layers: Sequence[i
             grid[0, column].set_title(f"{name}\n{label}", fontsize=8.5, fontweight="normal")
             words.append(f"{name}: {label}, coherence {one.coherence:.2f}")
         for axes, title in zip(grid[:, 0], ("clip", "sonification"), strict=True):
-            axes.set_yticks([0, BANDS - 1], ["0", "4 kHz"])
+            axes.set_yticks([0, BANDS - 1], ["0", f"{result.sample_rate / 2000:g} kHz"])
             axes.set_ylabel(title)
     what = "spectrograms of clips and, below each, of the sonification of a filter"
-    alt = f"{network}: {what} that it activates most. {'; '.join(words)}."
+    over = f"that it activates most, over {result.data.clips} clips"
+    alt = f"{network}: {what} {over}. {'; '.join(words)}."
     return picture(figure, alt=alt)

@@ -46,6 +46,28 @@ def activations(
 
 
 @analysis(
+    "sonibook analyse top-clips supervised --dataset esc10 --folds 5 --figure pairs.png",
+    "sonibook analyse top-clips supervised random --dataset soundscapes --limit 100",
+)
+def top_clips(asked: Asked) -> None:
+    """How much the clips that activate a filter most agree in class (figures 2 and 3).
+
+    The mean over pairs of a filter's three top clips of their classes in common, as a share of the
+    classes that either has; beside it random weights, and pairs of clips drawn at random. The JSON
+    holds a pair of clip and sonification of each layer, and the figure shows the first network's.
+    """
+    from sonibook.analysis.top_clips import top_clip_agreement
+    from sonibook.plots.features import top_clips_figure
+
+    result = top_clip_agreement(asked.networks, asked.data, seed=asked.seed, **asked.streaming)
+    layers = [one.layer for one in result.pairs]
+    first = next(iter(result.networks))
+    asked.finish(
+        result, lambda own: top_clips_figure(own, first, layers=layers), show=["agreement"]
+    )
+
+
+@analysis(
     "sonibook analyse coherence supervised --dataset soundscapes --limit 40",
     "sonibook analyse coherence supervised random:1 --dataset esc10 --folds 5 --out coherence.json",
 )

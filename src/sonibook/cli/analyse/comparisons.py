@@ -137,9 +137,10 @@ def _write_sounds(
         own = folder / f"layer{row.layer:02d}-filter{row.filter:04d}"
         x = data[row.clip.index].waveform
         heard, _ = sonify_through_training(run, x, layer=row.layer, filter=row.filter)
-        write_wav(own / "input.wav", x)
+        write_wav(own / "input.wav", x, sample_rate=result.sample_rate)
         for step, sound in zip(row.steps, heard.numpy(), strict=True):
-            write_wav(own / f"epoch-{step.epoch:04d}.wav", sound)
+            path = own / f"epoch-{step.epoch:04d}.wav"
+            write_wav(path, sound, sample_rate=result.sample_rate)
 
 
 @analysis(

@@ -288,7 +288,7 @@ def analysis(
         command.__annotations__ = {parameter.name: parameter.annotation for parameter in every} | {
             "return": None
         }
-        analyse_commands.command(body.__name__, epilog=examples(*lines))(command)
+        analyse_commands.command(body.__name__.replace("_", "-"), epilog=examples(*lines))(command)
         return body
 
     return decorate
