@@ -18,8 +18,7 @@ from sonibook.datasets import Clip, Dataset, open_dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
 from sonibook.model.encoder import CNN12
-from sonibook.plots.coherence import coherence_figure
-from sonibook.plots.features import selectivity_figure
+from sonibook.plots.features import coherence_figure, selectivity_figure
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from scipy import stats
 
 from sonibook.errors import AnalysisError
 from sonibook.metrics import crossed_interval, wilson_interval
-from sonibook.plots.paper_table import differences_table, paper_table, search_table
+from sonibook.plots.claims import differences_table, paper_table, search_table
 from sonibook.replication.paper import REPORTED, TABLES
 from sonibook.replication.tables import assemble, difference, table_rows
 from sonibook.replication.trials import Trial, TrialFile

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sonibook.analysis.activations import ActivationsResult
+from sonibook.analysis.coherence import CoherenceResult
 from sonibook.analysis.evolution import BANDS, RANGE_DB, unpacked
 from sonibook.analysis.layers import LayerResult
 from sonibook.analysis.selectivity import SelectivityResult
@@ -139,3 +140,12 @@ def top_clips_figure(result: TopClipsResult, network: str, *, layers: Sequence[i
     over = f"that it activates most, over {result.data.clips} clips"
     alt = f"{network}: {what} {over}. {'; '.join(words)}."
     return picture(figure, alt=alt)
+
+
+def coherence_figure(result: CoherenceResult) -> Picture:
+    """Mean top-k coherence against depth, beside another clip's sonification and white noise."""
+    label = f"mean top-{result.settings['k']} coherence"
+    limits = {"ylim": (0.0, 1.02)}
+    references = ("another clip", "white noise")
+    panel = Panel("coherence", label, references=references, options=limits)
+    return figure_over_layers(result, [panel], what="Coherence of clips with their sonifications")

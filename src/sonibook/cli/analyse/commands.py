@@ -87,7 +87,7 @@ def coherence(
     clip's sonification and white noise.
     """
     from sonibook.analysis.coherence import coherence_by_layer
-    from sonibook.plots.coherence import coherence_figure
+    from sonibook.plots.features import coherence_figure
 
     result = coherence_by_layer(
         asked.networks,
