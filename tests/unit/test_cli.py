@@ -990,6 +990,7 @@ def test_info_tells_the_blocks_and_the_card(run, checkpoint):
 
 
 def test_info_without_a_name_lists_what_is_shipped(run, monkeypatch, checkpoint):
+    monkeypatch.setattr("sonibook.model.checkpoint.imported", dict)
     monkeypatch.setattr("sonibook.model.checkpoint.shipped", lambda: {"tiny": checkpoint})
     told = run("info")
     assert told.code == 0

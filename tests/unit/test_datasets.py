@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.signal
 import soundfile
 
 from sonibook.audio import read_audio, write_wav
@@ -108,10 +109,22 @@ def test_a_rate_of_ones_own(replicas, name):
             open_dataset(name, root=replicas, sample_rate=rate)
 
 
+def test_scenes_at_another_rate_are_the_same_scenes():
+    slow, fast = (open_dataset("soundscapes", size=2, sample_rate=rate) for rate in (None, 22_050))
+    one, other = slow.scene(1), fast.scene(1)
+    assert (fast.sample_rate, len(other.mixture)) == (22_050, 5 * 22_050)
+    assert np.array_equal(other.stems.sum(axis=0), other.mixture)
+    assert np.abs(other.mixture).max() == pytest.approx(1.0, abs=1e-5)
+    assert [(a.name, a.onset, a.gain) for a in one.events] == [
+        (b.name, b.onset, b.gain) for b in other.events
+    ]
+    back = scipy.signal.resample(other.mixture, len(one.mixture))
+    middle = slice(400, -400)
+    assert np.corrcoef(back[middle], one.mixture[middle])[0, 1] > 0.99
+
+
 def test_sets_that_keep_their_rate(replicas):
     assert open_dataset("soundscapes", sample_rate=8000, size=1).sample_rate == 8000
-    with pytest.raises(DatasetError, match="soundscapes has the rate 8,000 Hz, and cannot be"):
-        open_dataset("soundscapes", sample_rate=16000)
     fast = open_dataset("folder", root=replicas, sample_rate=16000)
     with pytest.raises(DatasetError, match="folder was opened at 16,000 Hz: scenes are composed"):
         open_dataset("soundscapes", mixture_of=fast)

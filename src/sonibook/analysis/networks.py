@@ -199,7 +199,7 @@ def load_network(file: str | None, name: str, *, width: float = 0.25, seed: int 
     if file is None:
         return Network(name, CNN12(width=width, seed=seed).eval(), RANDOM, seed)
     module, card = open_network(file)
-    config = card.get("config") or {}
+    config = {} if "layers" in card else card.get("config") or {}
     kind = {"cross_entropy": "supervised", "nt_xent": "contrastive"}.get(
         str(config.get("objective"))
     )

@@ -19,7 +19,7 @@ from sonibook.cli.analyse import analyse_commands
 from sonibook.cli.data import data_commands
 from sonibook.cli.evaluate import EVALUATE_EXAMPLES, evaluate
 from sonibook.cli.export_lab import EXPORT_LAB_EXAMPLES, export_lab
-from sonibook.cli.info import INFO_EXAMPLES, info
+from sonibook.cli.info import INFO_EXAMPLES, import_commands, info
 from sonibook.cli.output import error, examples, explain, shown
 from sonibook.cli.sonify import SONIFY_EXAMPLES, sonify
 from sonibook.cli.train import TRAIN_EXAMPLES, train
@@ -82,6 +82,7 @@ app.command(
 )(evaluate)
 app.add_typer(analyse_commands, name="analyse")
 app.command("info", epilog=INFO_EXAMPLES)(info)
+app.add_typer(import_commands, name="import")
 app.command("export-lab", epilog=EXPORT_LAB_EXAMPLES)(export_lab)
 app.add_typer(data_commands, name="data")
 

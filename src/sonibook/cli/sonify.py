@@ -25,7 +25,8 @@ Columns of the table:
 SONIFY_EXAMPLES = _COLUMNS + examples(
     "sonibook sonify clip.wav --layer 8 --top 3",
     "sonibook sonify a.ogg b.mp3 --layer 11 --filter 5 --filter 17 --out heard",
-    "sonibook sonify recordings/ --layer 8 --top 1 --checkpoint runs/mine/encoder.safetensors",
+    "sonibook sonify recordings/ --layer 8 --top 1 --network runs/mine/encoder.safetensors",
+    "sonibook sonify clip.wav --layer 5 --top 3 --network soundnet    # see sonibook import",
 )
 
 
@@ -53,11 +54,12 @@ def sonify(
     checkpoint: Annotated[
         str,
         typer.Option(
+            "--network",
             "--checkpoint",
             "-c",
             metavar="NAME|PATH|MODULE:FUNCTION",
-            help="Shipped name, .safetensors file, or module:function: Python code that is run and "
-            "makes a network.",
+            help="Shipped or imported name, .safetensors file, or module:function: Python code "
+            "that is run and makes a network.",
         ),
     ] = "supervised",
     out: Annotated[
@@ -80,10 +82,10 @@ def sonify(
     """Turn what single filters respond to in a clip back into sound.
 
     For each clip, a folder of its name in the output folder holds input.wav and, for each filter,
-    the sonification as WAV (8 kHz, 16 bit, at the input's peak) and a picture of both. Beside the
-    clips' folders are provenance.json and sonifications.csv, which has a row for each. What
-    earlier runs left in the output folder stays, also in the table; a clip whose folder holds
-    another sound, or sonifications of another network, gets a folder of a new name.
+    the sonification as WAV (16 bit, at the network's rate and the input's peak) and a picture of
+    both. Beside the clips' folders are provenance.json and sonifications.csv, which has a row for
+    each. What earlier runs left in the output folder stays, also in the table; a clip whose folder
+    holds another sound, or sonifications of another network, gets a folder of a new name.
 
     A file that cannot be read keeps no other from being sonified: it is named at the end, and
     the exit code is 2.

@@ -22,7 +22,7 @@ from sonibook.datasets.recordings import (
     open_pool,
     open_speech_commands,
 )
-from sonibook.datasets.soundscapes import Soundscapes, compose
+from sonibook.datasets.soundscapes import SceneDataset, Soundscapes, compose
 from sonibook.errors import DatasetError, SonibookError
 
 __all__ = ["DATASETS", "Clip", "Dataset", "Entry", "FileDataset", "Task", "open_dataset"]
@@ -55,7 +55,7 @@ def open_dataset(
         ``"all"``, ``"train"`` or ``"test"``; a folder has only ``"all"``, a packed set what it
         was packed with, and the large sets have the parts of their own, too.
     sample_rate : int from 100 to 10,000,000, in Hz, or None
-        What recordings are resampled to; 8 kHz if None. Soundscapes and packed sets keep the rate
+        What recordings and soundscapes are resampled to; 8 kHz if None. Packed sets keep the rate
         that they were made at.
     **options
         Of ``audioset``: `segments`. Of ``esc10``, ``esc40`` and ``esc50``: `folds`. Of ``fsdd``:
@@ -110,7 +110,7 @@ def open_dataset(
             raise DatasetError(
                 f"sample_rate {sample_rate!r} is impossible: choose {RATES[0]} to {RATES[1]:,} Hz."
             )
-        if not isinstance(data, FileDataset | AudioSet):
+        if not isinstance(data, FileDataset | AudioSet | SceneDataset):
             raise DatasetError(
                 f"{data.name} has the rate {data.sample_rate:,} Hz, and cannot be read at another."
             )

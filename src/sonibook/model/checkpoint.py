@@ -1,4 +1,4 @@
-"""Published networks: safetensors in half precision, with the card inside.
+"""Networks by name: published ones in half precision, others' stacks, and one's own code.
 
 A published weight is rounded to float16 once and that value is used everywhere
 (``w.half().float()``): rounding flips max-pool switches, so two precisions of "the same" network
@@ -9,6 +9,7 @@ file's header, so that the two cannot be separated. No pickle is ever read.
 from __future__ import annotations
 
 import json
+import os
 import re
 import sys
 from importlib import import_module
@@ -20,10 +21,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from sonibook.audio import SAMPLE_RATE
 from sonibook.errors import CheckpointError
 from sonibook.files import atomic
 from sonibook.model.encoder import CHANNELS, CNN12, EMBEDDING, KERNELS, Classifier
+from sonibook.model.stack_file import build_stack, sample_rate_of
 from sonibook.results import DATA_FOLDERS
 from sonibook.untrusted import parse_json
 
@@ -40,6 +41,28 @@ def shipped() -> dict[str, Path]:
         for folder in DATA_FOLDERS
         for path in sorted((folder / "checkpoints").glob("*.safetensors"))
     }
+
+
+def networks_folder() -> Path:
+    """Where networks that were imported lie, to be opened by their names.
+
+    Returns
+    -------
+    Path
+        What the environment variable ``SONIBOOK_NETWORKS`` says; else ``build/networks`` of a
+        checkout, or ``.sonibook/networks`` in the user's home.
+    """
+    named = os.environ.get("SONIBOOK_NETWORKS")
+    if named:
+        return Path(named)
+    checkout = Path(__file__).parents[3]
+    at_home = Path.home() / ".sonibook"
+    return (checkout / "build" if (checkout / "pyproject.toml").is_file() else at_home) / "networks"
+
+
+def imported() -> dict[str, Path]:
+    """The networks in `networks_folder`, by name."""
+    return {path.stem: path for path in sorted(networks_folder().glob("*.safetensors"))}
 
 
 def kept_checkpoints(name: str | Path) -> dict[int, Path]:
@@ -144,7 +167,7 @@ def read_card(name: str | Path) -> dict[str, Any]:
     Parameters
     ----------
     name : str or Path
-        A shipped name (`shipped`) or a path to a ``.safetensors`` file.
+        A shipped or imported name (`shipped`, `imported`) or a path to a ``.safetensors`` file.
 
     Returns
     -------
@@ -176,17 +199,19 @@ def load_encoder(name: str | Path) -> CNN12:
     CheckpointError
         If there is no such checkpoint, it is damaged, or of another network.
     """
-    return _build(name)[0]
+    return _build(name, *_read(name))
 
 
 def open_network(name: str | Path) -> tuple[nn.Module, dict[str, Any]]:
-    """A published encoder with its card, or a network that a function of one's own makes.
+    """Any network by its name, with its card.
 
     Parameters
     ----------
     name : str or Path
-        As for `load_encoder`; or ``"module:function"``: the module is imported, from the working
-        folder as well, and the function called without arguments. That runs its code.
+        As for `load_encoder`; or of a network from elsewhere: its name, if it was imported
+        (`imported`), or the path of a file that `sonibook.model.stack_file.save_network` wrote; or
+        ``"module:function"``: the module is imported, from the working folder as well, and the
+        function called without arguments. That runs its code.
 
     Returns
     -------
@@ -203,7 +228,10 @@ def open_network(name: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     home, colon, maker = str(name).partition(":")
     dotted = all(part.isidentifier() for part in (*home.split("."), maker))
     if not colon or not dotted or Path(name).exists():
-        encoder, card, _ = _build(name)
+        card, tensors = _read(name)
+        if "layers" in card:
+            return build_stack(str(name), card, tensors), card
+        encoder = _build(name, card, tensors)
         return encoder, {**card, "width": encoder.width}
     here = str(Path.cwd())
     sys.path.insert(0, here)
@@ -216,11 +244,6 @@ def open_network(name: str | Path) -> tuple[nn.Module, dict[str, Any]]:
     if not isinstance(network, nn.Module):
         raise CheckpointError(f"{name} makes a {type(network).__name__}, not a torch.nn.Module.")
     return network.eval(), {"name": str(name), "sample_rate": sample_rate_of(network)}
-
-
-def sample_rate_of(network: nn.Module) -> int:
-    """The sampling rate that a network takes, in Hz: its attribute, or 8000."""
-    return int(getattr(network, "sample_rate", SAMPLE_RATE))
 
 
 def load_classifier(name: str | Path) -> Classifier:
@@ -240,7 +263,8 @@ def load_classifier(name: str | Path) -> Classifier:
     CheckpointError
         As `load_encoder`, and if the checkpoint has no classes.
     """
-    encoder, card, tensors = _build(name)
+    card, tensors = _read(name)
+    encoder = _build(name, card, tensors)
     if "head.weight" not in tensors or "classes" not in card:
         raise CheckpointError(f"{name}: holds an encoder without classes; use load_encoder.")
     classes = card["classes"]
@@ -253,8 +277,9 @@ def load_classifier(name: str | Path) -> Classifier:
     return classifier.eval()
 
 
-def _build(name: str | Path) -> tuple[CNN12, dict[str, Any], dict[str, Tensor]]:
-    card, tensors = _read(name)
+def _build(name: str | Path, card: dict[str, Any], tensors: dict[str, Tensor]) -> CNN12:
+    if "layers" in card:
+        raise CheckpointError(f"{name}: holds no CNN12 but a stack: open it with open_network.")
     first = tensors.get("features.conv1.weight")
     if first is None or first.ndim != 3:
         raise CheckpointError(f"{name}: holds no CNN12 (features.conv1.weight is missing).")
@@ -274,7 +299,7 @@ def _build(name: str | Path) -> tuple[CNN12, dict[str, Any], dict[str, Tensor]]:
     encoder = CNN12(width=width, depth=depth)
     _check(name, encoder, ours)
     encoder.load_state_dict(ours)
-    return encoder.eval(), card, tensors
+    return encoder.eval()
 
 
 def _check_shapes(
@@ -316,9 +341,10 @@ def _check(name: str | Path, module: nn.Module, tensors: dict[str, Tensor]) -> N
 
 
 def _read(name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    path = shipped().get(str(name), Path(name))
+    names = {**imported(), **shipped()}
+    path = names.get(str(name), Path(name))
     if not path.is_file():
-        known = ", ".join(shipped()) or "none"
+        known = ", ".join(names) or "none"
         raise CheckpointError(f"{name}: there is no such file, nor a shipped checkpoint ({known}).")
     if path.suffix != ".safetensors":
         raise CheckpointError(
@@ -338,5 +364,7 @@ def _read(name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             raise CheckpointError(f"{path}: {key} is {tensor.dtype}, not float16 or float32.")
         if not torch.isfinite(tensor).all():
             raise CheckpointError(f"{path}: {key} holds NaN or infinite weights.")
+    if "layers" in card:
+        return card, {key: tensor.float() for key, tensor in tensors.items()}
     # Rounding once more leaves canonical weights as they are, and makes any others canonical.
     return card, {key: tensor.half().float() for key, tensor in tensors.items()}

@@ -31,14 +31,14 @@ from sonibook.model.operations import (
 )
 
 _TRANSPARENT = (nn.Identity, nn.Dropout, nn.Dropout1d)
-_NORMS = (nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm1d)
-_ACTIVATIONS = (
+NORMS = (nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm1d)
+ACTIVATIONS = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish
 )  # fmt: skip
 #: What is not overridden in a module that computes what its class is known for.
 _FORWARDS = frozenset({"forward", "_conv_forward"})
 _PLAIN = (nn.Sequential, nn.Conv1d, nn.ConstantPad1d, nn.BatchNorm1d, nn.AvgPool1d, nn.MaxPool1d,
-          Blocks, Conv1d, MaxPool1d, *_TRANSPARENT, *_NORMS, *_ACTIVATIONS)  # fmt: skip
+          Blocks, Conv1d, MaxPool1d, *_TRANSPARENT, *NORMS, *ACTIVATIONS)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -169,12 +169,12 @@ def blocks_of(
                 "MaxPool1d and has none as .features: pass the part of your network that is one, "
                 "or list its modules in order: blocks_of(network, modules=[...])."
             )
-        leaves = _leaves([("", features)])
+        members = leaves([("", features)])
         ends: Sequence[nn.Module] = [features]
     else:
-        leaves = _leaves((f"modules[{n}]", module) for n, module in enumerate(modules))
+        members = leaves((f"modules[{n}]", module) for n, module in enumerate(modules))
         ends = modules
-    blocks = _blocks(leaves)
+    blocks = _blocks(members)
     for number, (first, second) in enumerate(zip(blocks, blocks[1:], strict=False), start=1):
         if first.conv.out_channels != second.conv.in_channels:
             raise StackError(
@@ -186,10 +186,10 @@ def blocks_of(
     return stack
 
 
-def _blocks(leaves: Iterable[tuple[str, nn.Module]]) -> list[Block]:
+def _blocks(members: Iterable[tuple[str, nn.Module]]) -> list[Block]:
     """Divide modules into blocks: each begins with a convolution and the padding before it."""
     blocks: list[list[Operation]] = [[]]
-    for name, module in leaves:
+    for name, module in members:
         operations = blocks[-1]
         kinds = [type(one) for one in operations]
         has_conv = Convolution in kinds
@@ -230,14 +230,14 @@ def _blocks(leaves: Iterable[tuple[str, nn.Module]]) -> list[Block]:
     return [Block(tuple(operations)) for operations in blocks]
 
 
-def _leaves(children: Iterable[tuple[str, nn.Module]]) -> Iterator[tuple[str, nn.Module]]:
+def leaves(children: Iterable[tuple[str, nn.Module]]) -> Iterator[tuple[str, nn.Module]]:
     """The modules of nested Sequentials as they run, one used twice twice; transparent ones not."""
     for name, module in children:
         if isinstance(module, nn.Sequential) and _is_plain(module):
             prefix = f"{name}." if name else ""
             # Not `named_children`, which gives a module that is used twice only once.
             members = [(key, one) for key, one in module._modules.items() if one is not None]
-            yield from _leaves((prefix + key, child) for key, child in members)
+            yield from leaves((prefix + key, child) for key, child in members)
         elif not (isinstance(module, _TRANSPARENT) and _is_plain(module)):
             yield name, module
 

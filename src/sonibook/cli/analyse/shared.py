@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from sonibook.audio import SAMPLE_RATE
 from sonibook.cli.inputs import (
     ALL_FOLDS,
     DataOptions,
@@ -95,28 +96,37 @@ class Asked:
 
     @cached_property
     def data(self) -> Dataset:
-        """The clips to measure on: split test, unless a user says."""
-        part = dict(self.part)
-        split, folds = part.pop("split"), part.pop("folds")
-        which: dict[str, Any] = (
-            {"split": split or "test"} if folds is None else {"folds": parse_folds(folds)}
-        )
-        if any(":" in name and not name.startswith(f"{_RANDOM}:") for name in self.names):
-            which |= self._own_rate()
-        return open_data(**part, **which)
+        """The clips to measure on: split test, unless a user says; at the networks' own rate."""
+        folds = self.part["folds"]
+        if folds is None:
+            return self._open(split=self.part["split"] or "test")
+        return self._open(folds=parse_folds(folds))
 
-    def _own_rate(self) -> dict[str, int]:
-        """The sampling rate of networks that a user's own code makes."""
-        from sonibook.model.checkpoint import sample_rate_of
-
-        rates = {sample_rate_of(network.module) for network in self.networks}
+    def _open(self, **which: Any) -> Dataset:
+        part = {name: self.part[name] for name in self.part if name not in ("split", "folds")}
+        rates = set(map(self._rate, self.names))
         if len(rates) > 1:
             raise typer.BadParameter(
                 f"they take {' and '.join(f'{rate:,}' for rate in sorted(rates))} Hz: analyse them "
                 "one by one.",
                 param_hint="NETWORK",
             )
-        return {"sample_rate": rates.pop()}
+        if rates - {SAMPLE_RATE}:
+            which["sample_rate"] = rates.pop()
+        return open_data(**part, **which)
+
+    def _rate(self, name: str) -> int:
+        """The sampling rate that a network takes, in Hz."""
+        from sonibook.model.checkpoint import read_card
+        from sonibook.model.stack_file import sample_rate_of
+
+        if name.partition(":")[0] == _RANDOM:
+            return SAMPLE_RATE
+        if ":" in name and not Path(name).exists():
+            network = self.networks[self.names.index(name)]
+            return sample_rate_of(network.module)
+        card = read_card(name)
+        return int(card["sample_rate"]) if "layers" in card else SAMPLE_RATE
 
     @cached_property
     def networks(self) -> list[Network]:
@@ -131,16 +141,15 @@ class Asked:
     @property
     def training(self) -> Dataset:
         """What probes may be fitted to: split train, or the folds that are not measured on."""
-        part = dict(self.part)
-        split, folds = part.pop("split"), part.pop("folds")
+        split, folds = self.part["split"], self.part["folds"]
         if split in ("train", "all"):
             raise typer.BadParameter(
                 "probes are fitted to split train: measure on another.", param_hint="--split"
             )
         tested = parse_folds(folds)
         if tested is None:
-            return open_data(**part, split="train")
-        return open_data(**part, folds=[fold for fold in ALL_FOLDS if fold not in tested])
+            return self._open(split="train")
+        return self._open(folds=[fold for fold in ALL_FOLDS if fold not in tested])
 
     def classifiers(self, probe: bool, layer: int) -> dict[str, nn.Module]:
         """The networks as classifiers of the data's classes: published ones, or linear probes."""
@@ -189,8 +198,8 @@ def _all_options(
         list[str],
         typer.Argument(
             metavar="NETWORK",
-            help="Shipped names, .safetensors files, 'random' or 'random:SEED' for an untrained "
-            "encoder, or module:function, Python code that makes a network.",
+            help="Shipped or imported names, .safetensors files, 'random' or 'random:SEED' for an "
+            "untrained encoder, or module:function, Python code that makes a network.",
         ),
     ],
     dataset: Annotated[

@@ -16,6 +16,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
+import soxr
 from jaxtyping import Float
 from numpy import ndarray
 from numpy.random import PCG64, Generator, SeedSequence
@@ -221,6 +222,8 @@ class SceneDataset(Dataset):
                 stem[plan.start + first : plan.start + last] = level * x[first:last]
             span = (plan.start + first) / SAMPLE_RATE, (plan.start + last) / SAMPLE_RATE
             known.append((labels, name, source, *span, plan.gain))
+        if self.sample_rate != SAMPLE_RATE:
+            stems = soxr.resample(stems.T, SAMPLE_RATE, self.sample_rate).T
         peak = np.abs(stems.sum(axis=0)).max()
         stems = (np.rint(stems / (peak or 1.0) / _STEP) * _STEP).astype(np.float32)
         events = [Event(*facts, stem) for facts, stem in zip(known, stems, strict=True)]

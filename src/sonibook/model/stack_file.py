@@ -1,0 +1,257 @@
+"""Any stack as a safetensors file: its layers in the card, its weights beside them.
+
+A card lists modules of PyTorch by the names of their classes and parameters. It is untrusted: only
+the classes that a stack may hold are known, every number has bounds, and nothing is allocated
+before the file is seen to hold all the weights that the card asks for.
+"""
+
+from __future__ import annotations
+
+import inspect
+import json
+import math
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save
+from torch import Tensor, nn
+
+from sonibook.audio import RATES, SAMPLE_RATE
+from sonibook.errors import CheckpointError, StackError
+from sonibook.files import atomic
+from sonibook.model.layers import effective_bias, effective_weight
+from sonibook.model.stack import ACTIVATIONS, NORMS, blocks_of, leaves, receptive_field
+
+_TYPES: dict[str, type[nn.Module]] = {
+    kind.__name__: kind
+    for kind in (nn.Conv1d, nn.ConstantPad1d, nn.BatchNorm1d, nn.MaxPool1d, nn.AvgPool1d,
+                 *NORMS, *ACTIVATIONS)
+}  # fmt: skip
+_WHOLE = {
+    "in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups", "num_features",
+    "num_groups", "num_channels", "num_parameters",
+}  # fmt: skip
+_TRUTH = {"bias", "affine", "elementwise_affine", "ceil_mode", "count_include_pad"}
+_REAL = {"eps", "value", "negative_slope", "alpha"}
+_CHOICES = {"approximate": ("none", "tanh"), "padding": ("same", "valid")}
+_PARAMETERS = _WHOLE | _TRUTH | _REAL | _CHOICES.keys() | {"normalized_shape"}
+#: Of one number, of the modules of a stack, and of the samples that it pads with or hears at once.
+_LARGEST, _MOST_MODULES, _WIDEST = 2**16, 1000, 2**24
+
+
+def sample_rate_of(network: nn.Module) -> int:
+    """The sampling rate that a network takes, in Hz: its attribute, or 8000."""
+    return int(getattr(network, "sample_rate", SAMPLE_RATE))
+
+
+def save_network(
+    path: str | Path,
+    network: nn.Module,
+    card: dict[str, Any],
+    *,
+    modules: Sequence[nn.Module] | None = None,
+    input_scale: float = 1.0,
+) -> None:
+    """Write any network that can be sonified to a file that is opened by its name.
+
+    Parameters
+    ----------
+    path : str or Path
+        Ends in ``.safetensors``; written whole or not at all.
+    network : torch.nn.Module
+        As `sonibook.model.stack.blocks_of` takes it. What comes after its stack is left out.
+    card : dict
+        Must be JSON. What others should know, such as ``name``, ``source``, ``licence`` and
+        ``citation``; ``sample_rate``, in Hz, is the network's attribute unless it says.
+        ``layers`` is added.
+    modules : sequence of torch.nn.Module, or None
+        As for `blocks_of`.
+    input_scale : float
+        What sounds of unit peak are multiplied by before this network hears them. The weights that
+        are written take sounds of unit peak, as everything here does.
+
+    Raises
+    ------
+    StackError
+        If the network cannot be inverted.
+    CheckpointError
+        If a weight is not finite, the rate impossible, or a stack that does not begin with a
+        convolution has an `input_scale`.
+    OSError
+        If the file cannot be written.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from sonibook.model.checkpoint import open_network
+    >>> network = nn.Sequential(nn.Conv1d(1, 4, 9, stride=2), nn.ReLU(), nn.MaxPool1d(2))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "mine.safetensors"
+    ...     save_network(path, network, {"sample_rate": 16000, "licence": "CC0"})
+    ...     again, card = open_network(path)
+    >>> again.sample_rate, card["layers"][2]["type"]
+    (16000, 'MaxPool1d')
+    """
+    layers, tensors = _described(network, modules)
+    if input_scale != 1.0:
+        first = next(row for row in layers if row.get("value", 1) != 0)  # after padding with zeros
+        if first["type"] != "Conv1d":
+            raise CheckpointError(
+                f"{path}: an input scale needs a convolution first, not {first['type']}."
+            )
+        tensors[f"{first['name']}.weight"] *= input_scale
+        card = {**card, "input_scale": input_scale}
+    card = {"sample_rate": sample_rate_of(network), **card, "layers": layers}
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
+            raise CheckpointError(f"{path}: {name} holds NaN or infinite weights.")
+    build_stack(str(path), card, tensors)  # what cannot be opened is not written
+    with atomic(path) as temporary:
+        # Not save_file, whose errors do not say that a disk is full.
+        metadata = {"card": json.dumps(card, ensure_ascii=False)}
+        temporary.write_bytes(save(tensors, metadata=metadata))
+
+
+def _described(
+    network: nn.Module, modules: Sequence[nn.Module] | None
+) -> tuple[list[dict[str, Any]], dict[str, Tensor]]:
+    """A stack's modules as a card lists them, and their weights in float32."""
+    layers: list[dict[str, Any]] = []
+    tensors: dict[str, Tensor] = {}
+    blocks_of(network, modules=modules)
+    parts = modules or [getattr(network, "features", network)]
+    own = len(parts) == 1
+    for title, module in leaves([("" if own else f"m{n}", part) for n, part in enumerate(parts)]):
+        kind = next(known for known in _TYPES.values() if isinstance(module, known))
+        name = (title or kind.__name__.lower()).replace(".", "_")
+        while any(row["name"] == name for row in layers):
+            name += "_again"
+        state = dict(module.state_dict())
+        state.pop("num_batches_tracked", None)
+        if isinstance(module, nn.Conv1d):
+            weights = {"weight": effective_weight(module), "bias": effective_bias(module)}
+            state = {key: value for key, value in weights.items() if value is not None}
+        layers.append({"name": name, "type": kind.__name__, **_parameters(kind, module)})
+        tensors |= {
+            f"{name}.{key}": value.detach()
+            .cpu()
+            .float()
+            .clone(memory_format=torch.contiguous_format)
+            for key, value in state.items()
+        }
+    return layers, tensors
+
+
+def _parameters(kind: type[nn.Module], module: nn.Module) -> dict[str, Any]:
+    """What a module was made with."""
+    found: dict[str, Any] = {}
+    for name in inspect.signature(kind).parameters:
+        if name in _PARAMETERS and hasattr(module, name):
+            value = getattr(module, name)
+            if isinstance(value, tuple):
+                value = value[0] if len(value) == 1 and name != "normalized_shape" else list(value)
+            found[name] = value is not None if name == "bias" else value
+    return found
+
+
+def build_stack(name: str, card: dict[str, Any], tensors: dict[str, Tensor]) -> nn.Sequential:
+    """The network that a card describes, with these weights, in evaluation mode."""
+    rate, layers = card.get("sample_rate"), card.get("layers")
+    if not isinstance(rate, int) or not RATES[0] <= rate <= RATES[1]:
+        raise CheckpointError(f"{name}: the sampling rate in its card is {rate!r}.")
+    if not isinstance(layers, list) or not 0 < len(layers) <= _MOST_MODULES:
+        raise CheckpointError(
+            f"{name}: the layers in its card are not a list of 1 to {_MOST_MODULES} modules."
+        )
+    children: OrderedDict[str, nn.Module] = OrderedDict()
+    for row in layers:
+        title, module = _module(name, row)
+        if title in children:
+            raise CheckpointError(f"{name}: its card has two layers called {title!r}.")
+        children[title] = module
+    network = nn.Sequential(children)
+    expected = network.state_dict()
+    counters = [key for key in expected if key.endswith(".num_batches_tracked")]
+    for key in sorted(expected.keys() - set(counters) | tensors.keys()):
+        if key not in tensors:
+            raise CheckpointError(f"{name}: the tensor {key} is missing.")
+        if key not in expected or key in counters:
+            raise CheckpointError(f"{name}: the tensor {key} belongs to no layer of its card.")
+        if tensors[key].shape != expected[key].shape:
+            raise CheckpointError(
+                f"{name}: {key} has the shape {tuple(tensors[key].shape)}, and its card asks for "
+                f"{tuple(expected[key].shape)}."
+            )
+        if key.endswith(".running_var") and bool((tensors[key] < 0).any()):
+            raise CheckpointError(f"{name}: {key} holds variances below zero.")
+    network.load_state_dict({**tensors, **{key: torch.tensor(0) for key in counters}}, assign=True)
+    network.requires_grad_(False).eval()
+    _check_geometry(name, network)
+    setattr(network, "sample_rate", rate)  # noqa: B010 - modules take tensors alone, for mypy
+    return network
+
+
+def _module(name: str, row: Any) -> tuple[str, nn.Module]:
+    """One module of a card's list, without memory for its weights."""
+    if not isinstance(row, dict) or not isinstance(row.get("name"), str) or "." in row["name"]:
+        raise CheckpointError(f"{name}: a layer in its card has no name without a dot.")
+    title, kind = row["name"], _TYPES.get(str(row.get("type")))
+    if not title or kind is None:
+        raise CheckpointError(
+            f"{name}: layer {title!r} of its card is of the type {row.get('type')!r}, and a stack "
+            f"holds {', '.join(_TYPES)} alone."
+        )
+    known = inspect.signature(kind).parameters.keys() & _PARAMETERS
+    given = {key: value for key, value in row.items() if key not in ("name", "type")}
+    for key, value in given.items():
+        if key not in known or not _is_possible(kind, key, value):
+            raise CheckpointError(
+                f"{name}: layer {title!r} of its card has {key} {value!r}, which is impossible."
+            )
+    size = given.get("kernel_size")
+    if kind in (nn.MaxPool1d, nn.AvgPool1d) and size and 2 * given.get("padding", 0) > size:
+        raise CheckpointError(f"{name}: layer {title!r} pads more than half of its window.")
+    try:
+        with torch.device("meta"):
+            return title, kind(**given)
+    except Exception as error:  # whatever PyTorch raises for what does not go together
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{name}: layer {title!r} of its card: {reason}.") from None
+
+
+def _is_possible(kind: type[nn.Module], key: str, value: Any) -> bool:
+    """Whether a parameter of a module can have this value, and is not beyond all bounds."""
+    if key in _TRUTH:
+        return isinstance(value, bool)
+    if key in _REAL:
+        number = isinstance(value, int | float) and not isinstance(value, bool)
+        return number and math.isfinite(value) and (key != "eps" or value > 0)
+    if key == "normalized_shape" or (key == "padding" and kind is nn.ConstantPad1d):
+        least = 1 if key == "normalized_shape" else -_LARGEST
+        whole = isinstance(value, list) and all(_is_whole(one, least) for one in value)
+        return whole and 1 <= len(value) <= 2
+    if key in _CHOICES and isinstance(value, str):
+        return value in _CHOICES[key] and (key != "padding" or kind is nn.Conv1d)
+    return _is_whole(value, 0 if key == "padding" else 1)
+
+
+def _is_whole(value: Any, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= _LARGEST
+
+
+def _check_geometry(name: str, network: nn.Sequential) -> None:
+    """See that the network can be inverted, and neither hears nor pads with minutes at once."""
+    try:
+        blocks = blocks_of(network)
+    except StackError as error:
+        raise StackError(f"{name}: {error}") from None
+    padding = sum(sum(map(abs, one.padding)) for block in blocks for one in block.operations)
+    field = receptive_field(blocks, len(blocks))
+    if max(field, padding) > _WIDEST:
+        raise CheckpointError(
+            f"{name}: its last layer hears {field:,} samples at once and pads with {padding:,}, "
+            f"and {_WIDEST:,} is the most."
+        )
