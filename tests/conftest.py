@@ -48,3 +48,11 @@ def data_root() -> Path:
     if not Path(named).is_dir():
         pytest.skip(f"needs real recordings: SONIBOOK_DATA names {named}, which is no folder")
     return Path(named)
+
+
+@pytest.fixture(scope="session")
+def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of 24 sounds in three classes that a network can tell apart; not to be changed."""
+    from clips import write_tones
+
+    return write_tones(tmp_path_factory.mktemp("sounds"))

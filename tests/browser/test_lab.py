@@ -188,8 +188,8 @@ def test_a_link_restores_what_is_heard(reader: Reader) -> None:
     page.get_by_label("only the chosen").check()
     page.locator("#lab-top button").nth(1).click()
     before = reader.heard()
-    page.wait_for_function("location.hash.includes('hear=only')")
-    page.wait_for_timeout(300)  # the address follows a moment later
+    chosen = f"&hear=only&chosen={'.'.join(map(str, before['chosen']))}"
+    page.wait_for_function("(end) => location.hash.endsWith(end)", arg=chosen)
     after = reader.open(page.evaluate("location.hash")).heard()
     assert {k: v for k, v in after.items() if k != "sound"}.keys() == before.keys() - {"sound"}
     for name in ("network", "clip", "layer", "filter", "way"):

@@ -372,10 +372,7 @@ def test_a_level_is_a_peak_below_one_whatever_it_was():
 def test_polarity_turns_half_of_the_crops():
     x = batch(1, 50).expand(500, 1, 50)
     turned, _ = augmented(
-        x,
-        torch.eye(500),
-        config=NOTHING.model_copy(update={"polarity": True}),
-        streams=drawn(500),
+        x, torch.eye(500), config=NOTHING.model_copy(update={"polarity": True}), streams=drawn(500)
     )
     signs = (turned / x)[:, 0]
     assert set(signs.unique().tolist()) == {-1.0, 1.0}

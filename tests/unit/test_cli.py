@@ -642,29 +642,32 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path):
         assert "Traceback" not in process.stderr.read()
 
 
-def wait_for(path: Path, process: subprocess.Popen, seconds: float = 60) -> None:
-    deadline = time.monotonic() + seconds
-    while not path.exists():
-        assert process.poll() is None, "it ended before it could be interrupted"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-
-
-def test_an_interrupted_run_says_how_to_go_on(tmp_path):
-    config = write_config(tmp_path, epochs=2000)
-    out = tmp_path / "run"
+def interrupted(path: Path, *arguments: object) -> str:
+    """What a command says that gets a Ctrl-C as soon as `path` is there."""
     with subprocess.Popen(
-        [sys.executable, "-m", "sonibook", "train", config, "--out", out, "--data-root", tmp_path],
+        [sys.executable, "-m", "sonibook", *map(str, arguments)],
+        stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
         env=process_environment(),
     ) as process:
-        wait_for(out / "log.csv", process)
+        deadline = time.monotonic() + 60
+        while not path.exists():
+            assert process.poll() is None, "it ended before it could be interrupted"
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
         told = process.stderr.read()
         assert process.wait(60) == 130
     assert "Traceback" not in told
+    return told
+
+
+def test_an_interrupted_run_says_how_to_go_on(tmp_path):
+    config = write_config(tmp_path, epochs=2000)
+    out = tmp_path / "run"
+    told = interrupted(out / "log.csv", "train", config, "--out", out, "--data-root", tmp_path)
     last = told.splitlines()[-1]
     assert last == "Interrupted: give the same command again to go on."
     assert not (out / "encoder.safetensors").exists()
@@ -676,20 +679,7 @@ def test_interrupted_sonifying_keeps_what_was_done(checkpoint, tmp_path):
     write_wav(folder / "0000.wav", noise(0.1))
     for index in range(1, 3000):
         (folder / f"{index:04d}.wav").write_bytes((folder / "0000.wav").read_bytes())
-    arguments = ("sonify", folder, *quickly(checkpoint, out))
-    with subprocess.Popen(
-        [sys.executable, "-m", "sonibook", *map(str, arguments)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=process_environment(),
-    ) as process:
-        wait_for(out / "0003", process)
-        process.send_signal(signal.SIGINT)
-        assert process.stderr is not None
-        told = process.stderr.read()
-        assert process.wait(60) == 130
-    assert "Traceback" not in told
+    told = interrupted(out / "0003", "sonify", folder, *quickly(checkpoint, out))
     rows = rows_of(out)
     assert 0 < len(rows) < 3000
     assert f"Interrupted: {len(rows)} of 3000 clips are done: {out}." in told

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clips import noise, settings_of, tiny, write_tones
+from clips import noise, settings_of, tiny
 
 from sonibook.audio import write_wav
 from sonibook.errors import CheckpointError, ConfigError, DatasetError
@@ -28,11 +28,6 @@ def replica(root: Path) -> Path:
         rows.append(f"{fold}-1-A-0.wav,{fold},0,dog,True,1,A")
     (root / "ESC-50" / "meta" / "esc50.csv").write_text("\n".join(rows) + "\n")
     return root
-
-
-@pytest.fixture(scope="module")
-def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tones(tmp_path_factory.mktemp("sounds"))
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from clips import Held, noise, tiny, write_tones
+from clips import Held, noise, tiny
 from safetensors.torch import load_file
 from sklearn.preprocessing import StandardScaler
 
@@ -138,11 +138,6 @@ def test_a_feature_that_never_changes_in_training_is_not_blown_up_where_it_does(
 
 
 # --- a whole run ---------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tones(tmp_path_factory.mktemp("sounds"))
 
 
 @pytest.fixture(scope="module")

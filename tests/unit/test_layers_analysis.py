@@ -28,13 +28,7 @@ from sonibook.model.checkpoint import save_checkpoint
 from sonibook.model.encoder import CNN12
 from sonibook.plots.features import layers_figure
 from sonibook.results import write_result
-from sonibook.training.probe import (
-    STRENGTHS,
-    linear_probe,
-    mean_features,
-    multilabel_probe,
-    probed,
-)
+from sonibook.training.probe import STRENGTHS, linear_probe, mean_features, multilabel_probe, probed
 
 CLASSES = ("low", "middle", "high")
 

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from clips import noise, settings_of, tiny, write_tones
+from clips import noise, settings_of, tiny
 from safetensors import safe_open
 from safetensors.torch import load_file
 from scipy import stats
@@ -50,11 +50,6 @@ CONTRASTIVE = {
     "augment": {"mix_back_min_snr_db": 0.0},
     "data": {"name": "folder", "crop_seconds": 0.3},
 }
-
-
-@pytest.fixture(scope="module")
-def sounds(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_tones(tmp_path_factory.mktemp("sounds"))
 
 
 @pytest.fixture(scope="module")

@@ -10,13 +10,7 @@ from sonibook.datasets import Soundscapes
 from sonibook.errors import DatasetError
 from sonibook.model.encoder import CNN12
 from sonibook.training.evaluate import predict
-from sonibook.training.probe import (
-    groups_of,
-    linear_probe,
-    mean_features,
-    multilabel_probe,
-    probed,
-)
+from sonibook.training.probe import groups_of, linear_probe, mean_features, multilabel_probe, probed
 
 
 def blobs(count: int, *, seed: int, shift: float = 2.0) -> tuple[np.ndarray, np.ndarray]:

@@ -242,10 +242,7 @@ def test_what_is_interrupted_has_every_row_of_fewer_seeds(
 
 
 def test_the_command_makes_what_is_missing_and_says_what_is_not(
-    root: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(ROOT)
     from tools import results
