@@ -289,7 +289,8 @@ def load_config(path: str | Path, *, changes: tuple[str, ...] = ()) -> TrainConf
     Parameters
     ----------
     path : str or Path
-        YAML, as in ``configs/``.
+        YAML, as in ``configs/``, which an installed wheel carries: ``configs/contrastive.yaml``
+        is the package's own where the working directory has none.
     changes : tuple of str
         Such as ``"seed=1"`` or ``"optimiser.epochs=20"``: values, in YAML, that replace the
         file's.
@@ -306,6 +307,8 @@ def load_config(path: str | Path, *, changes: tuple[str, ...] = ()) -> TrainConf
         the message names the key.
     """
     path = Path(path)
+    if path.parts[:1] == ("configs",) and not path.exists():
+        path = next(filter(Path.is_file, [Path(__file__).parents[1] / path]), path)
     try:
         content = parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
