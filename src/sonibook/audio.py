@@ -42,6 +42,8 @@ _UNKNOWN_SIZES = (range(0x7FFF_0000, 0x8001_0000), range(0xFFFF_0000, 0x1_0000_0
 _UNKNOWN_COUNT = 1 << 40
 #: Whole MP3s hold some frames less than libsndfile counts in them.
 _MP3_SLACK = 16 * 1152
+#: Bytes of the largest page of Ogg, and the flag of the last one.
+_OGG_PAGE, _OGG_LAST = 65_307, 4
 
 
 def read_audio(
@@ -131,6 +133,8 @@ def read_audio(
     _check_finite(path, x)  # finite samples may leave the range of float32 between two of them
     if share < 1:
         _warn(f"{path}: was cut short: it holds {share:.1%} of what its header promises.")
+    elif _is_ogg_without_end(path):
+        _warn(f"{path}: was cut short: its last page is missing.")
     if loudest < _CANCELLED * loudest_channel:
         problem = f"{path}: its channels cancel each other: their mean is "
         if loudest == 0 and unit_peak:
@@ -165,6 +169,23 @@ def _share_there(file: soundfile.SoundFile, count: int) -> float:
         if match and not any(int(match[1]) in sizes for sizes in _UNKNOWN_SIZES):
             shares.append(int(match[2]) / max(int(match[1]), 1))
     return min(shares, default=1.0)
+
+
+def _is_ogg_without_end(path: Path) -> bool:
+    """Whether a file is Ogg, whose last page is cut or does not say that it is the last.
+
+    Ogg has no header that promises a length (RFC 3533, section 6: the page header).
+    """
+    with path.open("rb") as file:
+        if file.read(4) != b"OggS":
+            return False
+        size = file.seek(0, 2)
+        file.seek(max(size - _OGG_PAGE, 0))
+        tail = file.read()
+    page = tail[tail.rfind(b"OggS\0") :]
+    segments = page[27 : 27 + page[26]] if len(page) > 26 else b""
+    whole = len(page) > 26 and len(segments) == page[26]
+    return not whole or len(page) < 27 + len(segments) + sum(segments) or not page[5] & _OGG_LAST
 
 
 def _warn(sentence: str) -> None:

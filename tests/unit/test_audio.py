@@ -289,6 +289,22 @@ def test_what_is_read_of_a_file_cut_short_is_said(tmp_path, kind):
         read_audio(path)
 
 
+@pytest.mark.parametrize("subtype", ["VORBIS", "OPUS"])
+@pytest.mark.parametrize("share", [0.3, 0.7, 0.97])
+def test_an_ogg_cut_short_is_said_to_be(tmp_path, subtype, share):
+    path = tmp_path / "cut.ogg"
+    soundfile.write(path, tune(seconds=20.0), SAMPLE_RATE, subtype, format="OGG")
+    whole = len(read_audio(path))
+    content = path.read_bytes()
+    path.write_bytes(content[: round(len(content) * share)])
+    with pytest.warns(SonibookWarning, match=r"cut\.ogg: was cut short: (it holds|its last page)"):
+        assert len(read_audio(path)) < whole
+    # Cut between two pages, it ends well but for the flag of the last.
+    path.write_bytes(content[: content.rfind(b"OggS")])
+    with pytest.warns(SonibookWarning, match=r"cut\.ogg: was cut short: (it holds|its last page)"):
+        read_audio(path)
+
+
 @pytest.mark.parametrize("size", [0xFFFFFFFF, 0x7FFFF000])
 def test_a_header_written_before_the_length_was_known(tmp_path, size):
     """As ffmpeg and sox write into a pipe: nothing is missing."""

@@ -29,10 +29,12 @@ from sonibook.cli.inputs import parse_folds, parse_options
 from sonibook.cli.output import explain, shown, table
 from sonibook.datasets import open_dataset
 from sonibook.deconvnet.backward import ForwardPass, sonify
+from sonibook.errors import SonibookWarning
 from sonibook.model.checkpoint import load_classifier, load_encoder, save_checkpoint
 from sonibook.model.encoder import CNN12, Classifier
 from sonibook.sonify_files import find_sounds
 from sonibook.training.evaluate import predict
+from sonibook.training.probe import probed
 
 REPOSITORY = Path(__file__).parents[2]
 #: A 16-bit sample is half a step off where the writer rounds, a whole one where it cuts off.
@@ -939,6 +941,34 @@ def test_with_a_probe_a_networks_own_classes_do_not_matter(run, checkpoint, tmp_
     assert told.code == 0, told.err
     (row,) = json.loads(out.read_text())["results"]
     assert row["method"] == "probe"
+
+
+def test_clips_that_cannot_be_read_are_left_out_counted_and_limited(run, tmp_path):
+    recordings, out = tmp_path / "FSDD" / "recordings", tmp_path / "r.json"
+    for digit in range(2):
+        for index in range(15):
+            write_wav(recordings / f"{digit}_ada_{index}.wav", noise(seed=100 * digit + index))
+    for name in ("0_ada_1", "0_ada_7", "1_ada_9"):  # one to test on, two to train on
+        (recordings / f"{name}.wav").write_bytes(b"no sound")
+    how = ("--probe", "--layer", 2, "--width", 1 / 16, "--data-root", tmp_path, "--out", out)
+    told = run("evaluate", "random", "random:1", "-d", "fsdd", *how)
+    assert told.code == 0, told.err
+    notes = " ".join(told.err.split())
+    assert "1 of the 10 clips of fsdd (test) cannot be read, and are left out" in notes
+    assert "2 of the 20 clips of fsdd (train) cannot be read" in notes
+    content = json.loads(out.read_text())
+    assert (content["clips"], content["unreadable_clips"]) == (9, {"test": 1, "training": 2})
+    assert all(row["accuracy"] == row["correct"] / 9 for row in content["results"])
+    assert "9 clips" in told.out
+    training = open_dataset("fsdd", root=tmp_path, split="train")
+    training.classes = training.classes[:2]
+    with pytest.warns(SonibookWarning, match="2 of the 20 clips of fsdd"):
+        assert probed(CNN12(width=1 / 16), training, layer=2).classes == ("0", "1")
+    for path in recordings.glob("1_*.wav"):
+        path.write_bytes(b"no sound")
+    told = run("evaluate", "random", "-d", "fsdd", *how)
+    assert (told.code, told.out) == (2, "")
+    assert re.search(r"Error: 5 of the 20 clips of fsdd \(train\) .* Is the disk there\?", told.err)
 
 
 def test_a_random_encoder_has_no_classes(run):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from numpy import ndarray
 
     from sonibook.datasets import Dataset
+    from sonibook.datasets.base import ClipReader
     from sonibook.model.encoder import CNN12, Classifier
 
 EVALUATE_EXAMPLES = examples(
@@ -66,8 +67,10 @@ def evaluate(
     for the classes of each clip; they must be the data set's, or only the probe is measured. With
     --probe a logistic regression on each encoder's standardised mean feature maps is fitted to the
     training part, its regularisation chosen by cross-validation there, and tested on the same
-    clips. An untrained encoder (He weights) is what both must be read against.
+    clips. An untrained encoder (He weights) is what both must be read against. Clips that cannot
+    be read are left out and counted, a few at most.
     """
+    from sonibook.datasets.base import ClipReader
     from sonibook.training.evaluate import predict
 
     tested = parse_folds(folds)
@@ -87,6 +90,8 @@ def evaluate(
     if training is not None:
         for _, encoder, _ in networks:
             encoder.truncate(layer)
+    reader = ClipReader(data)
+    training_reader = None if training is None else ClipReader(training)
     results: list[dict[str, Any]] = []
     for name, encoder, classifier in networks:
         if classifier is not None:
@@ -96,13 +101,16 @@ def evaluate(
                 least_length=encoder.least_length,
                 batch_size=batch_size,
                 progress=True,
+                read=reader,
             )
             found = _measured(scores, targets, data, seed)
             results.append({"network": name, "method": "classifier", **found})
-        if training is not None:
-            found = _probed(encoder, training, data, layer=layer, seed=seed, batch_size=batch_size)
+        if training_reader is not None:
+            found = _probed(
+                encoder, training_reader, reader, layer=layer, seed=seed, batch_size=batch_size
+            )
             results.append({"network": name, "method": "probe", "layer": layer, **found})
-    _report(results, data, training, out, {"seed": seed, "width_of_random": width})
+    _report(results, reader, training_reader, out, {"seed": seed, "width_of_random": width})
 
 
 def _check_apart(training: Dataset, data: Dataset) -> None:
@@ -156,7 +164,13 @@ def _open(
 
 
 def _probed(
-    encoder: CNN12, training: Dataset, data: Dataset, *, layer: int, seed: int, batch_size: int
+    encoder: CNN12,
+    training: ClipReader,
+    tested: ClipReader,
+    *,
+    layer: int,
+    seed: int,
+    batch_size: int,
 ) -> dict[str, Any]:
     """How well a linear probe on an encoder, fitted to `training`, does on `data`."""
     import numpy as np
@@ -164,18 +178,19 @@ def _probed(
     from sonibook.training.evaluate import predict
     from sonibook.training.probe import groups_of, linear_probe, multilabel_probe
 
-    short = encoder.truncate(layer)
+    short, data = encoder.truncate(layer), tested.data
     (features, targets), (asked, truth) = (
         predict(
             short.pooled,
-            part,
+            reader.data,
             least_length=short.least_length,
             batch_size=batch_size,
             progress=True,
+            read=reader,
         )
-        for part in (training, data)
+        for reader in (training, tested)
     )
-    groups = groups_of(training, tested=data)
+    groups = groups_of(training.data, tested=data, left_out=training.bad)
     if data.task == "multi-label":
         scores, chosen = multilabel_probe(features, targets, asked, groups=groups, seed=seed)
     else:
@@ -203,15 +218,21 @@ def _measured(scores: ndarray, targets: ndarray, data: Dataset, seed: int) -> di
 
 def _report(
     results: list[dict[str, Any]],
-    data: Dataset,
-    training: Dataset | None,
+    tested: ClipReader,
+    training: ClipReader | None,
     out: Path | None,
     settings: dict[str, object],
 ) -> None:
     """Print the results, and write them where that is asked for."""
     from sonibook.results import write_result
 
-    typer.echo(f"{data.name} ({data.split}), {len(data)} clips, {len(data.classes)} classes")
+    data, count = tested.data, len(tested.data) - len(tested.bad)
+    unreadable = {"test": len(tested.bad)}
+    tested.warn()
+    if training is not None:
+        unreadable["training"] = len(training.bad)
+        training.warn()
+    typer.echo(f"{data.name} ({data.split}), {count} clips, {len(data.classes)} classes")
     named = [
         (row["network"], row["method"] + (f" on layer {row['layer']}" if "layer" in row else ""))
         for row in results
@@ -219,15 +240,16 @@ def _report(
     content: dict[str, Any] = {
         "dataset": data.name,
         "tested_on": data.split,
-        "probe_trained_on": None if training is None else training.split,
-        "clips": len(data),
+        "probe_trained_on": None if training is None else training.data.split,
+        "clips": count,
+        **({"unreadable_clips": unreadable} if any(unreadable.values()) else {}),
         "classes": len(data.classes),
     }
     if data.task == "multi-label":
         shares = [0.0] * len(data.classes)
-        for index in range(len(data)):
+        for index in set(range(len(data))) - tested.bad.keys():
             for label in data.labels(index):
-                shares[label] += 1 / len(data)
+                shares[label] += 1 / count
         present = [share for share in shares if share]
         chance = {"mAP": sum(present) / len(present), "mAUC": 0.5, "d_prime": 0.0}
         lines = [["chance", "", *(f"{value:.3f}" for value in chance.values())]]

@@ -204,6 +204,17 @@ class ClipReader:
                 ) from None
             return None
 
+    def warn(self) -> None:
+        """Tell how many clips could not be read, and were left out."""
+        if self.bad:
+            warnings.warn(
+                f"{len(self.bad)} of the {len(self.data)} clips of {self.data.name} "
+                f"({self.data.split}) cannot be read, and are left out. "
+                f"{next(iter(self.bad.values()))}",
+                SonibookWarning,
+                stacklevel=3,
+            )
+
     def nearest(self, index: int) -> Clip:
         """Clip `index`, or the next that can be read."""
         while (clip := self(index)) is None:

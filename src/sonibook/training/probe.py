@@ -8,7 +8,7 @@ looked at once.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from jaxtyping import Float, Int, Shaped
 from numpy import ndarray
 from torch import Tensor, nn
 
-from sonibook.datasets.base import Dataset, FileDataset
+from sonibook.datasets.base import ClipReader, Dataset, FileDataset
 from sonibook.errors import DatasetError
 from sonibook.metrics import mean_average_precision
 from sonibook.model.encoder import CNN12
@@ -105,7 +105,9 @@ def mean_features(
     return features, targets.argmax(axis=1)
 
 
-def groups_of(data: Dataset, *, tested: Dataset | None = None) -> list[str] | None:
+def groups_of(
+    data: Dataset, *, tested: Dataset | None = None, left_out: Container[int] = ()
+) -> list[str] | None:
     """What a cross-validation must keep together: for ESC-50 the fold, for FSDD the speaker.
 
     Parameters
@@ -114,6 +116,8 @@ def groups_of(data: Dataset, *, tested: Dataset | None = None) -> list[str] | No
     tested : Dataset or None
         What will be named in the end. A cross-validation should be as hard as that is: where all
         its groups are in `data`, too, such as the same speakers, nothing is kept together.
+    left_out : container of int
+        Clips that could not be read.
 
     Returns
     -------
@@ -123,7 +127,7 @@ def groups_of(data: Dataset, *, tested: Dataset | None = None) -> list[str] | No
     """
     if not isinstance(data, FileDataset):
         return None
-    groups = [entry.group for entry in data.entries]
+    groups = [entry.group for n, entry in enumerate(data.entries) if n not in left_out]
     known = set(groups)
     if isinstance(tested, FileDataset) and {entry.group for entry in tested.entries} <= known:
         return None
@@ -294,10 +298,12 @@ def probed(
         As `mean_features`, `linear_probe` and `multilabel_probe`, and if a class has no clip
         where each clip has one label.
     """
-    short, groups = encoder.truncate(layer), groups_of(training)
+    short, reader = encoder.truncate(layer), ClipReader(training)
     features, targets = predict(
-        short.pooled, training, least_length=short.least_length, progress=progress
+        short.pooled, training, least_length=short.least_length, progress=progress, read=reader
     )
+    reader.warn()
+    groups = groups_of(training, left_out=reader.bad)
     missing = np.flatnonzero(targets.sum(axis=0) == 0)
     if len(missing) and training.task == "single-label":
         raise DatasetError(
