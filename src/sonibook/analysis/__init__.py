@@ -24,7 +24,13 @@ __all__ = [
 
 __getattr__ = names_of(
     __name__,
+    ablation="ablate",
+    alternatives="STARTS Unpooled compare_unpoolings",
+    controls="CONTROLS perturbations projection",
+    detectors="choose",
+    evolution="sonify_through_training",
     layers="layer_importances",
     networks="mixed untrained with_random_weights",
     result="estimate",
+    sources="SOURCE_SCORES SceneClips si_sdr source_scores",
 )
