@@ -191,6 +191,13 @@ def read_log(run: Path | str) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def results_folder(path: str | Path | None) -> Path:
+    """The folder of results files that a reader names; None takes those that come with sonibook."""
+    if path is not None:
+        return Path(path)
+    return next(folder / "results" for folder in DATA_FOLDERS if (folder / "results").is_dir())
+
+
 def configs() -> Path | None:
     """The folder of the book's training configurations; None outside its repository."""
     return next((path for path in (Path("../configs"), Path("configs")) if path.is_dir()), None)

@@ -226,14 +226,8 @@ def code_of(chapter: Path) -> list[ast.Module]:
     return [ast.parse("".join(cell["source"])) for cell in cells if cell["cell_type"] == "code"]
 
 
-#: Chapters whose imports are still to be shortened.
-_LONG = {"08_growth", "10_ablation", "12_sanity", "13_separation", "14_beyond", "17_claims"}
-
-
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 def test_chapter_imports_little(chapter: Path) -> None:
-    if chapter.stem in _LONG:
-        pytest.skip("still to be shortened")
     imports = [
         node
         for cell in code_of(chapter)
@@ -251,10 +245,7 @@ def test_no_two_chapters_define_a_function_of_one_name() -> None:
             for node in cell.body:
                 if isinstance(node, ast.FunctionDef | ast.ClassDef):
                     homes.setdefault(node.name, set()).add(chapter.stem)
-    twice = {
-        name: chapters for name, chapters in homes.items() if len(chapters) > 1 and chapters - _LONG
-    }
-    assert not twice
+    assert not {name: chapters for name, chapters in homes.items() if len(chapters) > 1}
 
 
 def test_logo_is_as_drawn(monkeypatch: pytest.MonkeyPatch) -> None:

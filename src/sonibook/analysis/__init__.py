@@ -24,13 +24,18 @@ __all__ = [
 
 __getattr__ = names_of(
     __name__,
-    ablation="ablate",
+    ablation="AblationResult ablate",
     alternatives="STARTS Unpooled compare_unpoolings",
+    coherence="CoherenceResult",
     controls="CONTROLS perturbations projection",
     detectors="choose",
-    evolution="sonify_through_training",
-    layers="layer_importances",
+    evolution="EvolutionResult sonify_through_training",
+    layers="LayerResult layer_importances",
     networks="mixed untrained with_random_weights",
     result="estimate",
+    selectivity="SelectivityResult",
+    shifts="ShiftResult",
     sources="SOURCE_SCORES SceneClips si_sdr source_scores",
+    stimulation="StimulationResult",
+    top_clips="TopClipsResult",
 )

@@ -9,7 +9,8 @@ __getattr__ = names_of(
     claims="SIGNS claim_figure claims_table differences_table paper_table search_table",
     curves="Panel figure_over_layers first_of_regimes",
     evolution="evolution_figure growth_figure",
-    features="activations_figure coherence_figure layers_figure selectivity_figure top_clips_figure",
+    features="activations_figure coherence_figure layers_figure selectivity_figure "
+    "top_clips_figure",
     interventions="ablation_figure sanity_figure shifts_figure stimulation_figure",
     sonification="coherence_walks",
     training="crops intervals probabilities shares similarity_matrix",

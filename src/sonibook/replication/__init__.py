@@ -5,3 +5,12 @@ on, `paper` what the paper reports and what each table is to hold; `trials` meas
 was measured, `tables` makes rows of it. `results` reads the results files that the two `claims`
 modules test the paper by, and `verdict` judges.
 """
+
+from sonibook._rooms import names_of
+
+__getattr__ = names_of(
+    __name__,
+    claims_sounds="SOUND_CLAIMS",
+    results="EVOLUTIONS",
+    verdict="judge judge_claims",
+)
