@@ -106,7 +106,7 @@ def figure_over_layers(
         for panel, axes in zip(panels, grid, strict=False):
             shown = panel.result or result
             layers = sorted({row.layer for row in shown.rows if row.layer is not None})
-            drawn = "; ".join(draw_panel(axes, shown, panel, layers))
+            drawn = "; ".join(_draw_panel(axes, shown, panel, layers))
             curves.append(f"{panel.title or panel.ylabel}: {drawn}" if len(panels) > 1 else drawn)
             over_layers(axes, layers, ylabel=panel.ylabel, title=panel.title, **panel.options)
             handles, names = axes.get_legend_handles_labels()
@@ -124,7 +124,7 @@ def figure_over_layers(
     return picture(figure, alt=f"{what}, layer by layer, {clips}. {words or '. '.join(curves)}.")
 
 
-def draw_panel(axes: Axes, result: ResultTable, panel: Panel, layers: Sequence[int]) -> list[str]:
+def _draw_panel(axes: Axes, result: ResultTable, panel: Panel, layers: Sequence[int]) -> list[str]:
     """Draw the curves of one panel, and put them in words."""
     regimes = _regimes(result)
     if panel.network:
@@ -210,28 +210,7 @@ def draw_estimates(
     band: bool = True,
     flat: bool = False,
 ) -> None:
-    """Draw one curve: the means, and a band from low to high where there is an interval.
-
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-    layers : sequence of int
-    estimates : sequence of Estimate
-        One a layer; the curve has a gap where nothing was measured.
-    label : str
-        In the legend.
-    number : int >= 0
-        Which curve it is: gives it a colour and a marker of its own.
-    baseline : bool
-        Whether it is what others are to be read against: dashed and grey.
-    variant : bool
-        Whether it is one more of a kind that has a curve already, such as another seed: thin, with
-        neither markers nor a band.
-    band : bool
-        Whether intervals are drawn.
-    flat : bool
-        Whether it is one number, whatever the layer: without markers.
-    """
+    """Draw one curve: the means, and a band from low to high where there is an interval."""
     colour = GREY if baseline else CYCLE[number % len(CYCLE)]
     mean, low, high = (
         np.array([_or_nan(getattr(one, end)) for one in estimates])
@@ -252,27 +231,13 @@ def draw_estimates(
 
 
 def over_layers(axes: Axes, layers: Sequence[int], **labels: Any) -> None:
-    """Give axes whose horizontal one counts layers their ticks, grid and labels.
-
-    Parameters
-    ----------
-    axes : matplotlib.axes.Axes
-    layers : sequence of int
-    **labels
-        Of `Axes.set`, such as `ylabel` and `title`.
-    """
+    """Give axes whose horizontal one counts layers their ticks, grid and labels."""
     axes.set(xlabel="layer", xticks=layers, **labels)
     axes.grid(True)
 
 
 def course(name: str, layers: Sequence[int], estimates: Sequence[Estimate]) -> str:
-    """A curve in words, for alternative text: where it starts, ends and turns.
-
-    Returns
-    -------
-    str
-        Such as "supervised: 0.94 at layer 1, 0.58 at layer 11".
-    """
+    """A curve in words, for alternative text: where it starts, ends and turns."""
     known = [
         (layer, one.mean)
         for layer, one in zip(layers, estimates, strict=True)

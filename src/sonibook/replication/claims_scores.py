@@ -28,7 +28,7 @@ def _accuracy(
     "figure-6-full",
     would_change=_FINE_TUNES,
 )
-def robust(results: Results) -> Iterator[Test]:
+def _robust(results: Results) -> Iterator[Test]:
     """A network fine-tuned whole is more robust to the removal than a classifier on a frozen one,
     whose loss varies less over layers.
     """
@@ -44,7 +44,7 @@ def robust(results: Results) -> Iterator[Test]:
     _A1,
     would_change="`make results RESULTS=full`, which pretrains seven times a seed.",
 )
-def augmentations(results: Results) -> Iterator[Test]:
+def _augmentations(results: Results) -> Iterator[Test]:
     """Contrastive pretraining is better with all four augmentations than with gain alone, and at
     temperature 0.1 than at 0.2 and 0.3.
     """
@@ -62,7 +62,7 @@ def augmentations(results: Results) -> Iterator[Test]:
     would_change="`make results RESULTS=full`, which trains CNN12_x2, and more seeds of full "
     "width.",
 )
-def wider(results: Results) -> Iterator[Test]:
+def _wider(results: Results) -> Iterator[Test]:
     """Contrastive pretraining makes better encoders of wider networks."""
     wide = f"{_C}, width 1"
     for file, question in ((_A4, _FOLDS), (_A6, _OWN), (_A6, _SPEAKERS)):
@@ -78,7 +78,7 @@ def wider(results: Results) -> Iterator[Test]:
 
 
 @claim("table A.2", "05_contrastive", _A2, would_change=_FINE_TUNES)
-def same_domain(results: Results) -> Iterator[Test]:
+def _same_domain(results: Results) -> Iterator[Test]:
     """Contrastive pretraining helps a classifier of the very data that it was pretrained on."""
     says = "contrastive, fine-tuned, is above random weights trained alike"
     yield effect(says, results.difference(_A2, _FORTY, _C, _FULL, "random"))
@@ -89,7 +89,7 @@ def same_domain(results: Results) -> Iterator[Test]:
 
 
 @claim("3.1, tables A.4 and A.6", "09_layers", _A4)
-def performant(results: Results) -> Iterator[Test]:
+def _performant(results: Results) -> Iterator[Test]:
     """What pretraining learned is good enough for other classes (here: it must beat the random
     encoder).
     """
@@ -107,7 +107,7 @@ def _supervised_above(results: Results, file: str, question: str, training: str)
 
 
 @claim("table A.4", "09_layers", _A4)
-def supervised_fc(results: Results) -> Iterator[Test]:
+def _supervised_fc(results: Results) -> Iterator[Test]:
     """In-domain, a linear classifier does better on the supervised encoder than on the contrastive
     one.
     """
@@ -118,14 +118,14 @@ def supervised_fc(results: Results) -> Iterator[Test]:
 
 
 @claim("table A.4", "09_layers", _A4, would_change=_FINE_TUNES)
-def frozen_best(results: Results) -> Iterator[Test]:
+def _frozen_best(results: Results) -> Iterator[Test]:
     """In-domain, the supervised encoder is better frozen than fine-tuned."""
     below = results.difference(_A4, _FOLDS, _S, _FULL, _S, _FC)
     yield effect("supervised: fc-only is above fine-tuned", -below)
 
 
 @claim("table A.6", "09_layers", _A6)
-def supervised_digits(results: Results) -> Iterator[Test]:
+def _supervised_digits(results: Results) -> Iterator[Test]:
     """Out-of-domain, too, a linear classifier does better on the supervised encoder than on the
     contrastive one.
     """
@@ -139,7 +139,7 @@ def supervised_digits(results: Results) -> Iterator[Test]:
     _A4,
     would_change="`make results RESULTS=full`, which trains whole networks.",
 )
-def frozen_below(results: Results) -> Iterator[Test]:
+def _frozen_below(results: Results) -> Iterator[Test]:
     """A linear classifier on the contrastive encoder does worse than a network trained from
     scratch.
     """
@@ -150,7 +150,7 @@ def frozen_below(results: Results) -> Iterator[Test]:
 
 
 @claim("tables A.4 and A.6", "09_layers", _A4, would_change=_FINE_TUNES)
-def fine_tuning(results: Results) -> Iterator[Test]:
+def _fine_tuning(results: Results) -> Iterator[Test]:
     """Fine-tuning a pretrained network beats training from scratch, in-domain and out-of-domain."""
     for file, question in ((_A4, _FOLDS), (_A6, _OWN), (_A6, _SPEAKERS)):
         for row in REGIMES:
@@ -163,7 +163,7 @@ def fine_tuning(results: Results) -> Iterator[Test]:
 
 
 @claim("table A.6, B", "09_layers", _A6)
-def too_specific(results: Results) -> Iterator[Test]:
+def _too_specific(results: Results) -> Iterator[Test]:
     """Out-of-domain, a linear classifier on the whole frozen encoder does badly: its features are
     too specific.
     """
@@ -177,7 +177,7 @@ def too_specific(results: Results) -> Iterator[Test]:
 
 
 @claim("B, figure 4", "09_layers", _IN)
-def steady(results: Results) -> Iterator[Test]:
+def _steady(results: Results) -> Iterator[Test]:
     """Performance rises steadily as layers are added."""
     for file in (_IN, _OUT):
         domain = file.removeprefix("figure-4-")
@@ -192,7 +192,7 @@ def steady(results: Results) -> Iterator[Test]:
 
 
 @claim("B, figure 4", "09_layers", _IN)
-def initial_layers(results: Results) -> Iterator[Test]:
+def _initial_layers(results: Results) -> Iterator[Test]:
     """In the initial layers contrastive pretraining does better, in-domain and out-of-domain."""
     for file in (_IN, _OUT):
         domain, found = file.removeprefix("figure-4-"), _accuracy(results, file, range(1, 5))
@@ -202,7 +202,7 @@ def initial_layers(results: Results) -> Iterator[Test]:
 
 
 @claim("B, figure 4", "09_layers", _IN)
-def deep_supervised(results: Results) -> Iterator[Test]:
+def _deep_supervised(results: Results) -> Iterator[Test]:
     """In-domain, the deep layers do better after supervised pretraining."""
     found = _accuracy(results, _IN, range(9, 12))
     yield effect("supervised is above contrastive, layers 9 to 11", found[_S] - found[_C])
@@ -210,7 +210,7 @@ def deep_supervised(results: Results) -> Iterator[Test]:
 
 
 @claim("B, figure 4", "09_layers", _OUT)
-def out_of_domain(results: Results) -> Iterator[Test]:
+def _out_of_domain(results: Results) -> Iterator[Test]:
     """Out-of-domain, contrastive pretraining does better in all but the last two layers."""
     found = _accuracy(results, _OUT, range(1, 10))
     yield effect("contrastive is above supervised, layers 1 to 9", found[_C] - found[_S])
@@ -219,7 +219,7 @@ def out_of_domain(results: Results) -> Iterator[Test]:
 
 
 @claim("B, figure 4", "09_layers", _OUT)
-def middle_best(results: Results) -> Iterator[Test]:
+def _middle_best(results: Results) -> Iterator[Test]:
     """Out-of-domain, a classifier on a middle layer beats one on the top layer."""
     found = _accuracy(results, _OUT, range(5, 8), range(11, 12))
     for regime in REGIMES:

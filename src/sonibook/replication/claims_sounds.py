@@ -35,7 +35,7 @@ _CENTRED = "centred random"
 
 
 @claim("3.2, 4.1", "10_ablation", "stimulation", unit="dB")
-def stimulation(results: Results) -> Iterator[Test]:
+def _stimulation(results: Results) -> Iterator[Test]:
     """A sonification is what activates its feature map: the map answers to it, and is less active
     without it.
     """
@@ -75,7 +75,7 @@ def stimulation(results: Results) -> Iterator[Test]:
     unit="cosine",
     would_change="Nothing: it follows from how max-pools pair their inputs.",
 )
-def shift(results: Results) -> Iterator[Test]:
+def _shift(results: Results) -> Iterator[Test]:
     """A sonification follows any integer shift of its input."""
     law = results.read(ShiftResult, "figure-b3")
     for exact in (True, False):
@@ -99,13 +99,13 @@ def shift(results: Results) -> Iterator[Test]:
     untestable="No network with strided convolutions was trained.",
     would_change="Training one, with everything else alike.",
 )
-def strided(_: Results) -> Iterable[Test]:
+def _strided(_: Results) -> Iterable[Test]:
     """Strided convolutions in the place of max-pools make much worse sonifications."""
     return ()
 
 
 @claim("3.3.1", "07_tour", "figure-1", unit="Hz")
-def early_bands(results: Results) -> Iterator[Test]:
+def _early_bands(results: Results) -> Iterator[Test]:
     """Both regimes learn simple band-selective filters in the first layers."""
     bands = results.means("figure-1", "bandwidth", _FIRST, condition="drawn")
     for regime in REGIMES:
@@ -116,7 +116,7 @@ def early_bands(results: Results) -> Iterator[Test]:
 
 
 @claim("3.3.1, figure 1", "07_tour", "figure-1")
-def alike_at_first(results: Results) -> Iterator[Test]:
+def _alike_at_first(results: Results) -> Iterator[Test]:
     """At layer 1 the two regimes are alike; they part in the deep layers."""
     for name, condition, unit in (("bandwidth", "drawn", "Hz"), ("live steps", "", "share")):
         first, deep = (
@@ -129,7 +129,7 @@ def alike_at_first(results: Results) -> Iterator[Test]:
 
 
 @claim("3.3.1", "07_tour", "figure-1", unit="Hz")
-def deep_bands(results: Results) -> Iterator[Test]:
+def _deep_bands(results: Results) -> Iterator[Test]:
     """Deep supervised layers are more band-selective than contrastive ones."""
     bands = results.means("figure-1", "bandwidth", _DEEP, condition="drawn")
     yield effect("supervised is narrower than contrastive, layers 8 to 11", bands[_C] - bands[_S])
@@ -137,7 +137,7 @@ def deep_bands(results: Results) -> Iterator[Test]:
 
 
 @claim("3.3.1, figure 1", "07_tour", "figure-1", unit="share")
-def deep_activity(results: Results) -> Iterator[Test]:
+def _deep_activity(results: Results) -> Iterator[Test]:
     """Deep supervised maps are less active than contrastive ones."""
     for what in ("maps", "steps"):
         live = results.means("figure-1", f"live {what}", _DEEP)
@@ -149,7 +149,7 @@ def deep_activity(results: Results) -> Iterator[Test]:
 
 
 @claim("figure 1", "07_tour", "figure-1", unit="Hz")
-def high_bins(results: Results) -> Iterator[Test]:
+def _high_bins(results: Results) -> Iterator[Test]:
     """Contrastive sonifications of layers 8 and 9 have more in the high frequencies."""
     centroid = results.means("figure-1", "centroid", _SHOWN)
     says = "the centroid of contrastive is above that of supervised, layers 8 and 9"
@@ -163,13 +163,13 @@ def high_bins(results: Results) -> Iterator[Test]:
     untestable=f"{_LISTEN}; the pairs here were chosen by a rule.",
     would_change="A listening test, blind to the layer.",
 )
-def middle_layers(_: Results) -> Iterable[Test]:
+def _middle_layers(_: Results) -> Iterable[Test]:
     """The most remarkable supervised sonifications are those of layers 3 to 7."""
     return ()
 
 
 @claim("3.3.2", "07_tour", "figure-1")
-def deep_noise(results: Results) -> Iterator[Test]:
+def _deep_noise(results: Results) -> Iterator[Test]:
     """Supervised sonifications of layers 8 to 11 are mostly high-frequency noise, contrastive ones
     less so.
     """
@@ -191,13 +191,13 @@ def deep_noise(results: Results) -> Iterator[Test]:
     untestable=f"{_LISTEN}; what of it can be measured, likeness to the clip, is judged below.",
     would_change="A listening test, blind to the regime.",
 )
-def discernible(_: Results) -> Iterable[Test]:
+def _discernible(_: Results) -> Iterable[Test]:
     """Deep contrastive sonifications are more acoustically discernible than supervised ones."""
     return ()
 
 
 @claim("3.3.2", "07_tour", "figures-2-3", unit="share")
-def coupling(results: Results) -> Iterator[Test]:
+def _coupling(results: Results) -> Iterator[Test]:
     """Deep contrastive filters are tied to content; supervised ones answer to a wider variety of
     clips.
     """
@@ -215,7 +215,7 @@ def coupling(results: Results) -> Iterator[Test]:
     unit="share of points",
     would_change="Other runs, and filters that are dead in the end, too.",
 )
-def evolution(results: Results) -> Iterator[Test]:
+def _evolution(results: Results) -> Iterator[Test]:
     """Sonifications of the first checkpoint have a full spectrogram, which changes over
     training.
     """
@@ -237,7 +237,7 @@ def evolution(results: Results) -> Iterator[Test]:
     unit="correlation",
     would_change="Other runs than this one.",
 )
-def smoother(results: Results) -> Iterator[Test]:
+def _smoother(results: Results) -> Iterator[Test]:
     """A clip that stays the same shows a filter grow more smoothly than the top clip of each
     checkpoint does.
     """
@@ -257,7 +257,7 @@ def smoother(results: Results) -> Iterator[Test]:
 
 
 @claim("4.1, figure 6", "10_ablation", "figure-6")
-def removal(results: Results) -> Iterator[Test]:
+def _removal(results: Results) -> Iterator[Test]:
     """Sonifications hold what recognition needs: subtracting them costs performance drastically."""
     drops = results.drops("figure-6")
     others = {
@@ -276,7 +276,7 @@ def removal(results: Results) -> Iterator[Test]:
 
 
 @claim("4.2, figure 7", "11_coherence", "figure-7", unit="coherence")
-def coherence_falls(results: Results) -> Iterator[Test]:
+def _coherence_falls(results: Results) -> Iterator[Test]:
     """Coherence with the input falls with depth in both regimes."""
     falls = results.means("figure-7", "coherence", _FIRST, less=_DEEP)
     for regime in REGIMES:
@@ -288,7 +288,7 @@ def coherence_falls(results: Results) -> Iterator[Test]:
 
 
 @claim("abstract, 4.2, figure 7", "11_coherence", "figure-7", unit="coherence")
-def coherence_decay(results: Results) -> Iterator[Test]:
+def _coherence_decay(results: Results) -> Iterator[Test]:
     """Coherence falls faster in the supervised network."""
     falls = results.means("figure-7", "coherence", _FIRST, less=_DEEP)
     deep = results.means("figure-7", "coherence", _DEEP)

@@ -358,7 +358,10 @@ def claim(
     """Make a claim of the function that makes its tests: its docstring is what the paper says."""
 
     def claimed(make: _Tests) -> Claim:
-        name, says = make.__name__.replace("_", "-"), " ".join((make.__doc__ or "").split())
+        name, says = (
+            make.__name__.strip("_").replace("_", "-"),
+            " ".join((make.__doc__ or "").split()),
+        )
         return Claim(name, says, where, chapter, figure, unit, untestable, would_change, make)
 
     return claimed

@@ -153,22 +153,20 @@ def judge_claims(folder: str | Path) -> list[Judged]:
         If a results file is damaged.
     """
     results = Results(folder)
-    judged = []
-    for claim in CLAIMS:
-        tests = claim.tests(results)
-        judged.append(
-            Judged(
-                name=claim.name,
-                where=claim.where,
-                says=claim.says,
-                judgement=judge(tests, untestable=claim.untestable),
-                tests=tests,
-                chapter=claim.chapter,
-                figure=claim.figure,
-                would_change=claim.would_change,
-            )
+    return [
+        Judged(
+            name=claim.name,
+            where=claim.where,
+            says=claim.says,
+            judgement=judge(tests, untestable=claim.untestable),
+            tests=tests,
+            chapter=claim.chapter,
+            figure=claim.figure,
+            would_change=claim.would_change,
         )
-    return judged
+        for claim in CLAIMS
+        for tests in [claim.tests(results)]
+    ]
 
 
 def claims_content(folder: str | Path) -> dict[str, Any]:
