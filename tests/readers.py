@@ -23,7 +23,7 @@ import torch
 import typer
 
 from sonibook.analysis.activations import ActivationsResult, top_activations
-from sonibook.analysis.parts import Chunk, Parts
+from sonibook.analysis.chunks import Chunk, ChunkCache
 from sonibook.audio import read_audio
 from sonibook.cli.inputs import parse_options
 from sonibook.datasets import Dataset, open_dataset
@@ -275,8 +275,8 @@ def _read_result(content: bytes, folder: Path) -> None:
     assert ActivationsResult.read(path) == result
 
 
-def _parts(folder: Path) -> Parts:
-    return Parts(folder / "parts")
+def _parts(folder: Path) -> ChunkCache:
+    return ChunkCache(folder / "parts")
 
 
 def _prepare_part(folder: Path) -> list[bytes]:

@@ -15,9 +15,9 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import nn
 
+from sonibook.analysis.chunks import Tally
 from sonibook.analysis.measure import table_rows
 from sonibook.analysis.networks import Networks, as_networks
-from sonibook.analysis.parts import Tally
 from sonibook.analysis.result import Measured, Record, ResultTable, Row, key_of
 from sonibook.analysis.stream import Streaming, stream
 from sonibook.datasets.base import Clip, Dataset

@@ -37,7 +37,7 @@ import numpy as np
 import torch
 from numpy import ndarray
 
-from sonibook.analysis.parts import Chunk, Parts, Tally
+from sonibook.analysis.chunks import Chunk, ChunkCache, Tally
 from sonibook.analysis.workers import in_order
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.errors import AnalysisError, AudioError, MissingAudioError, SonibookWarning
@@ -83,7 +83,7 @@ def stream(
         if value is not None and value < 1:
             raise AnalysisError(f"{name} {value} is impossible: choose 1 or more.")
     count = len(data) if limit is None else min(limit, len(data))
-    kept = None if parts is None else Parts.of(parts, [key, count, chunk, least_samples], data)
+    kept = None if parts is None else ChunkCache.of(parts, [key, count, chunk, least_samples], data)
     job = _Job(work, data, least_samples, kept)
     indices = [
         tuple(place * len(data) // count for place in range(start, min(start + chunk, count)))
@@ -145,7 +145,7 @@ class _Job:
     work: Work
     data: Dataset
     least_samples: int
-    parts: Parts | None
+    parts: ChunkCache | None
 
     def __call__(self, number: int, places: tuple[int, ...]) -> Chunk:
         kept = None if self.parts is None else self.parts.read(number)

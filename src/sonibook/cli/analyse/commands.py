@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,12 +37,19 @@ def activations(
 
     The JSON holds the top clips of every filter of every layer. Printed are, for each layer: the
     share of pairs of a clip and a filter whose map is zero, the share of filters that are live on
-    no clip, and how many different clips activate some filter most.
+    no clip, and how many different clips activate some filter most; then which clip activates most
+    of a layer's filters most.
     """
     from sonibook.analysis.activations import top_activations
     from sonibook.plots.features import activations_figure
 
     result = top_activations(asked.networks, asked.data, k=k, **asked.streaming)
+    tops: dict[tuple[int, str], Counter[str]] = {}
+    for one in result.filters:
+        counts = tops.setdefault((one.layer, one.network), Counter())
+        counts.update(top.clip_id for top in one.top[:1])
+    most = [[*place, *counts.most_common(1)[0]] for place, counts in tops.items() if counts]
+    typer.echo(table(["layer", "network", "top clip of most", "filters"], most) + "\n")
     asked.finish(result, activations_figure, show=["dead maps", "dead filters", "top clips"])
 
 

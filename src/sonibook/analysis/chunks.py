@@ -65,13 +65,13 @@ class Tally:
 
 
 @dataclass(frozen=True)
-class Parts:
-    """The chunks of one analysis of one data set; make it with `Parts.of`."""
+class ChunkCache:
+    """The chunks of one analysis of one data set; make it with `ChunkCache.of`."""
 
     folder: Path
 
     @classmethod
-    def of(cls, parts: str | Path, key: list[Any], data: Dataset) -> Parts:
+    def of(cls, parts: str | Path, key: list[Any], data: Dataset) -> ChunkCache:
         """Those below the folder `parts` that were measured with the same key on the same data."""
         whole = [version("sonibook"), key, _traits(data)]
         text = json.dumps(whole, sort_keys=True, allow_nan=False)
