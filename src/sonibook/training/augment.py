@@ -26,7 +26,7 @@ from sonibook.training.random_streams import RandomStreams
 Waveforms = Float[Tensor, "batch 1 time"]
 Targets = Float[Tensor, "batch classes"]
 Frequencies = Float[Tensor, " frequency"]
-Response = Float[Tensor, "batch 1 frequency"]
+_Response = Float[Tensor, "batch 1 frequency"]
 
 #: Samples of the longest reverberation, and of the silence that a filter may ring on into.
 _ROOM_SAMPLES = SAMPLE_RATE // 2
@@ -178,7 +178,7 @@ def change_speed(
 
 def equalisation(
     frequencies: Frequencies, *, max_db: float = 12.0, streams: RandomStreams
-) -> Response:
+) -> _Response:
     """A random smooth equaliser: gains at seven frequencies, an octave and a quarter apart.
 
     Between two of them decibels are linear in the logarithm of frequency; the phase stays.
@@ -194,7 +194,7 @@ def equalisation(
 
 def low_pass(
     frequencies: Frequencies, *, lowest_hz: float = 800.0, streams: RandomStreams
-) -> Response:
+) -> _Response:
     """The magnitude of a fourth-order Butterworth low-pass, its corner up to 3,500 Hz."""
     corner = _log_uniform(lowest_hz, 3500.0, streams)
     return (1 + (frequencies / corner) ** 8).rsqrt()
@@ -202,7 +202,7 @@ def low_pass(
 
 def high_pass(
     frequencies: Frequencies, *, highest_hz: float = 800.0, streams: RandomStreams
-) -> Response:
+) -> _Response:
     """The magnitude of a second-order Butterworth high-pass, its corner from 80 Hz on."""
     ratio = (frequencies / _log_uniform(80.0, highest_hz, streams)) ** 2
     return ratio * (1 + ratio.square()).rsqrt()

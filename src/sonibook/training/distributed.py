@@ -96,7 +96,7 @@ class Runtime:
         """Wait until every process is here."""
 
 
-class Distributed(Runtime):
+class _Distributed(Runtime):
     """One of several processes that ``torchrun`` started: gloo between CPUs, NCCL between GPUs."""
 
     def __init__(self, *, precision: str = "float32") -> None:
@@ -242,7 +242,7 @@ def find_runtime(*, precision: str = "float32") -> Runtime:
     if os.environ.get("PJRT_DEVICE"):
         return Xla(precision=precision)
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    runtime = (Distributed if several else Runtime)(precision=precision)
+    runtime = (_Distributed if several else Runtime)(precision=precision)
     asked = runtime.device.type == "cpu" and precision == "bfloat16" and runtime.is_main
     if asked and hasattr(torch.cpu, "get_capabilities"):  # newer than the oldest torch allowed
         able = torch.cpu.get_capabilities()

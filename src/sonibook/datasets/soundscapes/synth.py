@@ -22,8 +22,8 @@ from numpy.random import Generator
 
 from sonibook.audio import SAMPLE_RATE
 
-Numbers = float | Sequence[float] | ndarray
-Spectrum = Callable[[ndarray, ndarray], ndarray]
+_Numbers = float | Sequence[float] | ndarray
+_Spectrum = Callable[[ndarray, ndarray], ndarray]
 
 _HOP = 128
 _WINDOW = np.sqrt(0.5 - 0.5 * np.cos(np.pi * np.arange(2 * _HOP) / _HOP))
@@ -40,12 +40,12 @@ def log_uniform(rng: Generator, low: float, high: float) -> float:
     return float(low * (high / low) ** rng.random())
 
 
-def below_nyquist(frequency: Numbers) -> ndarray:
+def below_nyquist(frequency: _Numbers) -> ndarray:
     """1 up to 3,600 Hz, falling to 0 at 3,900 Hz: what keeps every tone below half the rate."""
     return np.clip((_FADE_TO - np.asarray(frequency)) / (_FADE_TO - _FADE_FROM), 0.0, 1.0)
 
 
-def contour(n: int, values: Numbers, *, at: Numbers | None = None) -> Float[ndarray, " n"]:
+def contour(n: int, values: _Numbers, *, at: _Numbers | None = None) -> Float[ndarray, " n"]:
     """A smooth curve through `values`, level at each; `at` are their places in [0, 1]."""
     heights = np.asarray(values, dtype=float)
     places = np.linspace(0.0, 1.0, len(heights)) if at is None else np.asarray(at, dtype=float)
@@ -79,7 +79,7 @@ def tone(frequency: Float[ndarray, " n"]) -> Float[ndarray, " n"]:
     return below_nyquist(frequency) * np.sin(phase)
 
 
-def harmonics(f0: Float[ndarray, " n"], spectrum: Spectrum) -> Float[ndarray, " n"]:
+def harmonics(f0: Float[ndarray, " n"], spectrum: _Spectrum) -> Float[ndarray, " n"]:
     """A pitched sound: every harmonic of `f0` (Hz) below half the rate, in cosine phase."""
     n = len(f0)
     frames = n // _HOP + 2
@@ -104,7 +104,9 @@ def harmonics(f0: Float[ndarray, " n"], spectrum: Spectrum) -> Float[ndarray, " 
     return out
 
 
-def modes(n: int, frequencies: Numbers, t60: Numbers, gains: Numbers = 1.0) -> Float[ndarray, " n"]:
+def modes(
+    n: int, frequencies: _Numbers, t60: _Numbers, gains: _Numbers = 1.0
+) -> Float[ndarray, " n"]:
     """Something struck: sines that start together and each fall by 60 dB in their `t60` (s)."""
     f, pace, gain = np.broadcast_arrays(np.atleast_1d(frequencies), t60, gains)
     rate = (-np.log(1000.0) / pace + 2j * np.pi * f) / SAMPLE_RATE
@@ -114,7 +116,7 @@ def modes(n: int, frequencies: Numbers, t60: Numbers, gains: Numbers = 1.0) -> F
     return (coarse @ fine).imag.ravel()[:n]
 
 
-def noise(rng: Generator, n: int, spectrum: Spectrum) -> Float[ndarray, " n"]:
+def noise(rng: Generator, n: int, spectrum: _Spectrum) -> Float[ndarray, " n"]:
     """Noise of unit variance where `spectrum` is 1, shaped in half-overlapping frames of 32 ms."""
     blocks = n // _HOP + 3
     white = (rng.random((blocks, _HOP)) - 0.5) * np.sqrt(12.0)
@@ -131,7 +133,7 @@ def at_frames(curve: Float[ndarray, " n"], time: Float[ndarray, " frames"]) -> n
     return curve[np.minimum((time * SAMPLE_RATE).astype(int), len(curve) - 1)]
 
 
-def band(frequency: ndarray, low: Numbers, high: Numbers, *, order: int = 2) -> ndarray:
+def band(frequency: ndarray, low: _Numbers, high: _Numbers, *, order: int = 2) -> ndarray:
     """Amplitude of a Butterworth band-pass from `low` to `high` Hz, by frequency."""
     f = np.maximum(frequency, 1.0)
     below = 1.0 + (np.asarray(low) / f) ** (2 * order)
@@ -139,7 +141,7 @@ def band(frequency: ndarray, low: Numbers, high: Numbers, *, order: int = 2) -> 
     return 1.0 / np.sqrt(below * above)
 
 
-def resonances(frequency: ndarray, *peaks: tuple[Numbers, float, float]) -> ndarray:
+def resonances(frequency: ndarray, *peaks: tuple[_Numbers, float, float]) -> ndarray:
     """Amplitude of added resonances (centre in Hz, width at half power, gain), by frequency."""
     total = np.zeros(np.broadcast_shapes(frequency.shape, *(np.shape(peak[0]) for peak in peaks)))
     for centre, width, gain in peaks:
@@ -151,7 +153,7 @@ def overlap_add(
     n: int,
     starts: Int[ndarray, " grains"],
     grains: Float[ndarray, "grains length"] | Float[ndarray, " length"],
-    gains: Numbers = 1.0,
+    gains: _Numbers = 1.0,
 ) -> Float[ndarray, " n"]:
     """Short sounds, one for each start or one for all, added up; what runs past `n` is cut."""
     length = grains.shape[-1]
