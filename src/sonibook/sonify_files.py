@@ -267,7 +267,7 @@ class FileSonifier:
         chosen = ranked[: self.top] if self.filters is None else self.filters
         batches = forward.sonify_in_batches(self.layer, chosen, rescale=False)
         for index, sound in (pair for batch in batches for pair in zip(*batch, strict=True)):
-            raw = sound.numpy()
+            raw = sound.cpu().numpy()
             peak = float(abs(raw).max())
             s = scale_to_peak(raw, peak=input_peak) if peak > 0 else raw
             target = folder / f"layer{self.layer:02d}-filter{index:04d}.wav"

@@ -280,7 +280,7 @@ class Subtraction:
 
     def _sounds(self, network: nn.Module, clip: Clip) -> Float[Tensor, "layers time"]:
         x, layers = torch.from_numpy(clip.waveform), self.layers_of(network)
-        return most_active_sounds(self.method, network, x, layers)[0]
+        return most_active_sounds(self.method, network, x, layers)[0].cpu()
 
     def _by_random(self, classifier: nn.Module, clip: Clip) -> Float[Tensor, "layers time"]:
         """By weights of the clip's own, so that intervals over clips hold for other weights."""
@@ -292,10 +292,11 @@ class Subtraction:
 
 @torch.no_grad()
 def _logits(classifier: nn.Module, x: Float[Tensor, "sounds time"]) -> ndarray:
-    least = least_length(blocks_of(stack_of(classifier)))
-    waveforms = F.pad(x, (0, max(least - x.shape[1], 0))).unsqueeze(1)
+    blocks = blocks_of(stack_of(classifier))
+    least, weight = least_length(blocks), blocks[0].conv.weight
+    waveforms = F.pad(x.to(weight), (0, max(least - x.shape[1], 0))).unsqueeze(1)
     at_once = max(_AT_ONCE // waveforms.shape[2], 1)
-    return torch.cat([classifier(some) for some in waveforms.split(at_once)]).numpy()
+    return torch.cat([classifier(some) for some in waveforms.split(at_once)]).cpu().numpy()
 
 
 def ablation_rows(

@@ -103,7 +103,7 @@ class _Energies:
 
 def _energies(network: nn.Module, clip: Clip) -> list[Float[ndarray, " filters"]]:
     maps = FeatureMaps(network, clip.waveform)
-    return [maps.energy(layer)[0].numpy() for layer in range(1, len(maps.blocks) + 1)]
+    return [maps.energy(layer)[0].cpu().numpy() for layer in range(1, len(maps.blocks) + 1)]
 
 
 class _Best:

@@ -106,7 +106,7 @@ class Unpooled:
         self, network: nn.Module, clip: Clip
     ) -> Float[ndarray, "layers starts unpoolings quantities"]:
         passed = ForwardPass(network, clip.waveform, depth=max(self.layers))
-        x = passed.x[0, 0, : passed.samples]
+        x = passed.x[0, 0, : passed.samples].cpu()
         rows = [
             _measured(
                 torch.stack(
@@ -114,7 +114,7 @@ class Unpooled:
                         passed.sonify_together(layer, filters, unpool=unpool)
                         for unpool in UNPOOLING.values()
                     ]
-                ),
+                ).cpu(),
                 x,
                 clip,
             )
@@ -223,6 +223,7 @@ class _Explained:
                 sounds, _ = most_active_sounds(
                     method, stack_of(classifier), x, self.layers, steps=self.steps
                 )
+                sounds = sounds.cpu()
                 top = mean_top_coherence(x.expand_as(sounds).double(), sounds.double())
                 heard, left = self.work.logits(classifier, clip, sounds)
                 rows.setdefault(("coherence", method), []).append(top.numpy())

@@ -50,7 +50,8 @@ class _TopCoherence:
     seed: int
 
     def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
-        sounds = [ForwardPass(network, clip.waveform).sonify_most_active()[0] for clip in clips]
+        passes = [ForwardPass(network, clip.waveform) for clip in clips]
+        sounds = [passed.sonify_most_active()[0].cpu() for passed in passes]
         own = [self._top(clip, s) for clip, s in zip(clips, sounds, strict=True)]
         other = [
             np.full(len(own[0]), np.nan) if partner is None else self._top(clip, sounds[partner])

@@ -216,7 +216,7 @@ def sonify_through_training(
             passed = ForwardPass(checkpoints[epoch], x, depth=layer)
             sounds.append(passed.sonify(layer, [filter])[0])
             energies.append(passed.energy(layer)[0, filter])
-    return torch.stack(sounds), torch.stack(energies)
+    return torch.stack(sounds).cpu(), torch.stack(energies).cpu()
 
 
 def _draw(live: list[tuple[int, int]], count: int, seed: int) -> list[tuple[int, int]]:
@@ -255,7 +255,7 @@ def _follow(
                 jumping.append(None)
             else:
                 passed = ForwardPass(checkpoints[epoch], data[top.index].waveform, depth=layer)
-                jumping.append(small_spectrogram(passed.sonify(layer, [index])[0]))
+                jumping.append(small_spectrogram(passed.sonify(layer, [index])[0].cpu()))
     steady, top_steady = _steadiness(levels), _steadiness(jumping)
     steps = tuple(
         EvolutionStep(

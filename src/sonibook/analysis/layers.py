@@ -151,7 +151,7 @@ def _mean_maps(network: nn.Module, clips: Sequence[Clip]) -> Measured:
     with torch.no_grad():
         passes = [FeatureMaps(network, clip.waveform).maps for clip in clips]
     return {
-        f"layer {layer}": np.stack([one[0].mean(dim=1).numpy() for one in maps])
+        f"layer {layer}": np.stack([one[0].mean(dim=1).cpu().numpy() for one in maps])
         for layer, maps in enumerate(zip(*passes, strict=True), start=1)
     }
 

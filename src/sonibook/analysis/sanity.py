@@ -99,12 +99,14 @@ class Sanity:
     def _clip(self, clip: Clip) -> dict[str, ndarray]:
         x, blocks = torch.from_numpy(clip.waveform), blocks_of(self.network)[: max(self.layers)]
         passed = ForwardPass(self.network, x, depth=len(blocks))
-        trained, filters = passed.sonify_most_active(self.layers)
+        sounds, filters = passed.sonify_most_active(self.layers)
+        trained = sounds.cpu()
         seeds = seeded(self.seed, clip.clip_id).integers(2**31, size=2)
         first, second = (untrained(blocks, seed=int(one)) for one in seeds)
 
         def most_active(network: nn.Module) -> Tensor:
-            return ForwardPass(network, x, depth=len(blocks)).sonify_most_active(self.layers)[0]
+            passed = ForwardPass(network, x, depth=len(blocks))
+            return passed.sonify_most_active(self.layers)[0].cpu()
 
         def forgetful(layers: Collection[int]) -> Tensor:
             """The fixed filters; those of layers below all random ones are not changed: NaN."""
@@ -134,7 +136,7 @@ class Sanity:
 
     def _runners_up(self, passed: ForwardPass) -> Tensor:
         """The second most active filter of each layer; NaN where there is just one."""
-        sounds = passed.x.new_full((len(self.layers), passed.samples), torch.nan)
+        sounds = passed.x.new_full((len(self.layers), passed.samples), torch.nan, device="cpu")
         for row, layer in enumerate(self.layers):
             second = passed.most_active(layer, 2)[1:]
             if second:

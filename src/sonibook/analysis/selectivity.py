@@ -69,18 +69,18 @@ class _Selectivity:
 
     def _of_clip(self, network: nn.Module, clip: Clip) -> Measured:
         passed = ForwardPass(network, clip.waveform)
-        top = self._shape(passed.sonify_most_active()[0].numpy())
+        top = self._shape(passed.sonify_most_active()[0].cpu().numpy())
         drawn = np.full_like(top, np.nan)
         live_maps, live_steps = np.empty((2, len(top)))
         for layer, maps in enumerate(passed.maps, start=1):
             live = maps[0] > 0
             live_maps[layer - 1] = float(live.any(dim=1).double().mean())
             live_steps[layer - 1] = float(live.double().mean())
-            able = torch.nonzero(live.any(dim=1))[:, 0].numpy()
+            able = torch.nonzero(live.any(dim=1))[:, 0].cpu().numpy()
             generator = seeded(self.seed, clip.clip_id, f"layer {layer}")
             chosen = generator.choice(able, min(self.filters, len(able)), replace=False)
             if len(chosen):
-                sounds = passed.sonify(layer, chosen.tolist()).numpy()
+                sounds = passed.sonify(layer, chosen.tolist()).cpu().numpy()
                 drawn[layer - 1] = self._shape(sounds).mean(axis=0)
         measured: Measured = dict(zip(_SHAPE, top.T, strict=True))
         if self.filters:

@@ -158,21 +158,21 @@ class Separation:
         lags = np.full((len(layers), len(_LAGS)), np.nan)
         for row, layer in enumerate(layers):
             chosen = passed.most_active(layer, self.filters)
-            sounds = self._sounds(network, passed, layer, chosen)
+            sounds = self._sounds(network, passed, layer, chosen).cpu()
             sounding = sounds[sounds.abs().amax(dim=1) > 0]
             if len(stems) > 1 and len(sounding):
                 scores[row] = source_scores(sounding, x, stems).mean(dim=0).numpy()
             if alone:
                 begun = map_onsets(
-                    passed.maps[row][0, chosen[:1], : out_length(blocks, layer, alone)],
-                    silence.maps[row][0, chosen[:1], 0],
+                    passed.maps[row][0, chosen[:1], : out_length(blocks, layer, alone)].cpu(),
+                    silence.maps[row][0, chosen[:1], 0].cpu(),
                     blocks[:layer],
                     sample_rate=self.sample_rate,
                 )
                 heard = onsets(sounds[:1, :alone], sample_rate=self.sample_rate)
                 lags[row] = torch.cat([begun, heard]).numpy() - first
         energy = torch.cat([passed.energy(layer)[0] for layer in layers])
-        return energy.numpy(), scores, lags
+        return energy.cpu().numpy(), scores, lags
 
     def _sounds(
         self, network: nn.Module, passed: ForwardPass, layer: int, filters: list[int]

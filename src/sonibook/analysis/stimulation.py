@@ -58,7 +58,7 @@ class _Energies:
 
     def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
         passes = [ForwardPass(network, clip.waveform) for clip in clips]
-        sounds = [one.sonify_most_active()[0] for one in passes]
+        sounds = [one.sonify_most_active()[0].cpu() for one in passes]
         levels = np.stack(
             [
                 self._levels(network, clip, own, s, None if other is None else sounds[other])
@@ -102,7 +102,7 @@ class _Energies:
             those = torch.stack([matched(stimuli[place], s) for place in there])
             quieter = matched(x.expand(1, -1), x - those[:1])
             asked = torch.cat([matched(those, x.expand_as(those)), x - those, quieter]).unsqueeze(1)
-            energy = FeatureMaps(network, asked, depth=layer).energy(layer)[:, index].double()
+            energy = FeatureMaps(network, asked, depth=layer).energy(layer)[:, index].cpu().double()
             in_db = (10 * (energy / own).clamp_min(10 ** (FLOOR_DB / 10)).log10()).numpy()
             places = [*there, *(len(STIMULI) + place for place in (*there, len(STIMULI)))]
             levels[row, places] = in_db

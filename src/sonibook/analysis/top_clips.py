@@ -176,7 +176,7 @@ def _pair(network: nn.Module, chosen: FilterActivations, data: Dataset) -> Selec
     x = torch.from_numpy(data[top.index].waveform)
     with quietly_on_one_thread():
         passed = ForwardPass(network, x, depth=chosen.layer)
-        s = passed.sonify(chosen.layer, [chosen.filter])[0]
+        s = passed.sonify(chosen.layer, [chosen.filter])[0].cpu()
     both = x.double(), s[: len(x)].double()
     return SelectedPair(
         network=chosen.network,

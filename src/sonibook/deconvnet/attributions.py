@@ -89,12 +89,12 @@ def explain(
         return sonify(network, x, layer=layer, filters=[filter], rescale=rescale)[0]
     blocks = blocks_of(network)
     check_filters(blocks, layer, [filter])
-    batch, samples = as_clips(x, blocks, layer)
+    batch, samples = as_clips(x.to(blocks[0].conv.weight), blocks, layer)
     sound = _attribute(method, MapEnergy(blocks[:layer], filter), batch, steps)[0, 0, :samples]
     peak = sound.abs().max()
     if not rescale or peak == 0:
         return sound
-    return sound / peak * x.abs().max()
+    return sound / peak * batch.abs().max()
 
 
 def most_active_sounds(

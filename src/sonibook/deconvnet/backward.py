@@ -25,7 +25,7 @@ from sonibook.model.gradients import CACHED_FLOATS
 from sonibook.model.operations import MaxPool, Pooled, Rectifier, Unpool, max_unpool
 from sonibook.model.stack import Block, check_filters, check_layer
 
-#: Floats of a map that are on their way back at once, for as many filters as that allows: on a CPU
+#: Floats of a map that are on their way back at once, for as many sounds as that allows: on a CPU
 #: what its caches hold, elsewhere what is quick and leaves room.
 _AT_ONCE = {"cpu": 2 * CACHED_FLOATS}
 _ELSEWHERE = 2**26
@@ -166,9 +166,9 @@ class ForwardPass(FeatureMaps):
         if fast is not None:
             result = fast.sonify_one_each(chosen, indices)
         else:
-            starts = [self._only(layer, filters[:, n]) for n, layer in enumerate(chosen)]
             result = torch.stack(
-                [self.backward(*start) for start in zip(chosen, starts, strict=True)], dim=1
+                [self._plain_one_each(layer, filters[:, n]) for n, layer in enumerate(chosen)],
+                dim=1,
             )
         sounds = self._finished(result, "Most active filters", rescale)
         return sounds, indices if self.is_batch else indices[0]
@@ -244,26 +244,38 @@ class ForwardPass(FeatureMaps):
         """
         maps, chosen = self.maps[layer - 1], torch.tensor(list(filters), device=self.x.device)
         sounds = self.x.new_empty(len(self.x), len(chosen), *self.x.shape[1:])
-        largest = max(
-            length * block.conv.out_channels
-            for length, block in zip(self.lengths[:layer], self.blocks, strict=False)
-        )
-        at_once = max(1, _AT_ONCE.get(maps.device.type, _ELSEWHERE) // largest)
+        at_once = self._at_once(layer)
         for clip in range(len(maps)):
-            alone = self._alone(clip)
+            alone = self._some(slice(clip, clip + 1))
             for some, place in zip(chosen.split(at_once), sounds[clip].split(at_once), strict=True):
                 copies = copy(alone)
                 copies.maps = [map_.expand(len(some), -1, -1) for map_ in alone.maps]
                 place[:] = copies.backward(layer, copies._only(layer, some))
         return sounds[:, :, 0] if sounds.shape[2] == 1 else sounds
 
-    def _alone(self, clip: int) -> ForwardPass:
-        """The pass of one clip of the batch."""
-        here = slice(clip, clip + 1)
-        alone = copy(self)
-        alone.maps = [map_[here] for map_ in self.maps]
-        alone.switches = [None if kept is None else kept[here] for kept in self.switches]
-        alone._steps = [
+    def _plain_one_each(self, layer: int, filters: Int[Tensor, " batch"]) -> Tensor:
+        """By the steps of the paper, another filter of each clip, for some clips at once."""
+        at_once = self._at_once(layer)
+        parts = [slice(first, first + at_once) for first in range(0, len(filters), at_once)]
+        passes = [(self._some(here), filters[here]) for here in parts]
+        return torch.cat(
+            [some.backward(layer, some._only(layer, chosen)) for some, chosen in passes]
+        )
+
+    def _at_once(self, layer: int) -> int:
+        """How many sounds may be on their way back from a layer together."""
+        largest = max(
+            length * block.conv.out_channels
+            for length, block in zip(self.lengths[:layer], self.blocks, strict=False)
+        )
+        return max(1, _AT_ONCE.get(self.x.device.type, _ELSEWHERE) // largest)
+
+    def _some(self, here: slice) -> ForwardPass:
+        """The pass of some clips of the batch."""
+        some = copy(self)
+        some.maps = [map_[here] for map_ in self.maps]
+        some.switches = [None if kept is None else kept[here] for kept in self.switches]
+        some._steps = [
             [
                 step if step.scale is None or len(step.scale) == 1
                 else step._replace(scale=step.scale[here])
@@ -271,7 +283,7 @@ class ForwardPass(FeatureMaps):
             ]
             for steps in self._steps
         ]  # fmt: skip
-        return alone
+        return some
 
     def _finished(self, sounds: Tensor, what: str, rescale: bool) -> Tensor:
         """Cut to the clip's length, scaled, in the shape of what was asked."""

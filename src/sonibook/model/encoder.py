@@ -195,7 +195,8 @@ class CNN12(nn.Module):
         CNN12
             With ``norm="none"``; a copy that shares nothing with this network.
         """
-        plain = CNN12(width=self.width, depth=self.depth)
+        device = next(self.parameters()).device
+        plain = CNN12(width=self.width, depth=self.depth).to(device)
         with torch.no_grad():
             for name, module in self.features.named_children():
                 if isinstance(module, FoldableConv1d):

@@ -47,7 +47,7 @@ class FoldableConv1d(Conv1d):
         Conv1d
             Equal, up to rounding, to this layer in evaluation mode.
         """
-        plain = Conv1d(self.in_channels, self.out_channels, self.kernel_size[0])
+        plain = Conv1d(self.in_channels, self.out_channels, self.kernel_size[0]).to(self.weight)
         folded = {"weight": self.effective_weight(), "bias": self.effective_bias()}
         plain.load_state_dict(folded)
         return plain

@@ -108,7 +108,11 @@ class _Distributed(Runtime):
         # Joined once and left at the end: runs that follow each other cannot meet a second time.
         if not dist.is_initialized():
             # Long: the others wait while one evaluates.
-            dist.init_process_group("nccl" if on_gpu else "gloo", timeout=timedelta(days=1))
+            dist.init_process_group(
+                "nccl" if on_gpu else "gloo",
+                timeout=timedelta(days=1),
+                device_id=self.device if on_gpu else None,
+            )
             atexit.register(dist.destroy_process_group)
         self.rank, self.processes = dist.get_rank(), dist.get_world_size()
 
