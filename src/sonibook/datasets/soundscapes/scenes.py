@@ -2,9 +2,8 @@
 
 Clip n of seed s is made alone, from ``SeedSequence([s, split, n])`` and nothing else. The random
 numbers, and with them classes, times and gains, are the same bit for bit on every machine; the
-samples are equal to within the rounding of sines and exponentials, which is far below the step
-of 2**-22 that stems are rounded to. (NumPy promises its bit generators for good, its distributions
-only mostly: a test pins what is drawn.)
+samples are equal to within the rounding of sines and exponentials, far below the step of 2**-22
+that stems are rounded to. (NumPy does not promise its distributions: a test pins what is drawn.)
 """
 
 from __future__ import annotations
@@ -45,8 +44,7 @@ class Event:
     Attributes
     ----------
     labels : tuple of int
-        Indices into the data set's `classes`; one, unless the scene is composed of clips that
-        have several or none.
+        Indices into the data set's `classes`; one, unless composed of clips with several or none.
     name : str
         Its class; several are joined by commas.
     source : str
