@@ -16,6 +16,8 @@ FUZZ_SECONDS ?= 60
 ## How many test files run at the same time; more options for pytest, such as `-k audio`.
 TEST_PROCESSES ?= 2
 TEST_OPTIONS ?=
+## The Python of `make cuda`, which has PyTorch for the GPU.
+CUDA_PYTHON ?= python3
 
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
@@ -39,7 +41,7 @@ MAKEFLAGS += --jobs=2
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help setup test test-xla lint format typecheck chapters book pdf engine lab networks bench \
+.PHONY: help setup test test-xla cuda lint format typecheck chapters book pdf engine lab networks bench \
     fuzz faults constraints clean FORCE
 
 help: ## Show what make can do
@@ -69,6 +71,9 @@ $(XLA_INSTALLED): pyproject.toml constraints-xla.txt
 
 test-xla: $(XLA_INSTALLED) $(INSTALLED) ## Test training on XLA, in an environment of its own (8 GB)
 	ORDINARY_PYTHON='$(abspath $(PYTHON))' $(XLA_PYTHON) -m pytest tests/xla $(TEST_OPTIONS)
+
+cuda: ## Test what runs on a GPU, with the Python of CUDA_PYTHON (installs nothing)
+	PYTHONPATH=src$${PYTHONPATH:+:$$PYTHONPATH} $(CUDA_PYTHON) -m pytest tests/cuda $(TEST_OPTIONS)
 
 lint: $(INSTALLED) ## Check style and formatting of code and chapters
 	$(PYTHON) -m ruff check .
