@@ -80,8 +80,9 @@ def max_unpool(x: Pooled, switches: Switches, *, pool: int, length: int) -> Map:
     Tensor, shape (batch, channel, length)
     """
     # Channels side by side in memory, as the convolution that follows wants them.
-    values, places = x.transpose(1, 2), switches.transpose(1, 2)
-    placed = torch.stack([values * (places == here) for here in range(pool)], dim=2).flatten(1, 2)
+    values, places = x.transpose(1, 2).unsqueeze(2), switches.transpose(1, 2).unsqueeze(2)
+    phases = torch.arange(pool, device=x.device)[:, None]
+    placed = (values * (places == phases).to(x.dtype)).flatten(1, 2)
     rest = length - placed.shape[1]
     return (F.pad(placed, (0, 0, 0, rest)) if rest else placed).transpose(1, 2)
 
