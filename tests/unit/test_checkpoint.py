@@ -313,7 +313,7 @@ def test_no_pickle_is_ever_run(tmp_path, suffix):
 
 
 def test_a_missing_checkpoint_names_those_there_are(tmp_path):
-    with pytest.raises(CheckpointError, match="no such file, nor a shipped checkpoint"):
+    with pytest.raises(CheckpointError, match="no such file, nor a network of that name"):
         load_encoder("nonesuch")
     with pytest.raises(CheckpointError, match="no such file"):
         load_encoder(tmp_path)
