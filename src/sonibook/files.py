@@ -29,21 +29,6 @@ def atomic(path: str | Path) -> Iterator[Path]:
 
     It is on the disk before it takes the name, and the name before this returns: a power cut
     neither halves a file nor takes back one that was written.
-
-    Parameters
-    ----------
-    path : str or Path
-        Where the file is to be. Missing folders are made.
-
-    Yields
-    ------
-    Path
-        To write to. It keeps the suffix of `path`, which some writers look at.
-
-    Raises
-    ------
-    OSError
-        If the folder cannot be written to. Whatever was at `path` before is then still there.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -85,6 +85,7 @@ def test_the_wheel_trains_by_the_configurations_it_carries(installed: Path, tmp_
     assert done.returncode == 0, done.stderr
     assert "esc40 lies in files" in done.stdout + done.stderr  # what is missing is the recordings
 
+
 def test_a_network_of_the_repository_is_had_by_its_folder(installed: Path, tmp_path: Path) -> None:
     done = sonibook(installed, "info", "contrastive-1", cwd=tmp_path)
     assert done.returncode == 2

@@ -196,10 +196,6 @@ class ExplanationResult(ResultTable):
     which those of a control name it, such as ``difference, white noise``. ``coherence beyond
     sonification`` and ``drop beyond sonification`` are differences clip by clip; their p-values,
     such as ``p, drop beyond sonification`` and ``p_holm, …``, are of a sign-flip test.
-
-    Attributes
-    ----------
-    score : {"accuracy", "mAP"}
     """
 
     analysis: Literal["explanations"] = "explanations"

@@ -48,39 +48,7 @@ def measure_networks(
     least_samples: int = LEAST_SAMPLES,
     **streaming: Unpack[Streaming],
 ) -> dict[str, Any]:
-    """The fields of a `ResultTable`: a measure of each network, layer by layer.
-
-    Parameters
-    ----------
-    analysis : str
-        Its name.
-    measure : callable
-        From a network and clips to arrays; at the top of a module, since processes unpickle it.
-    networks : sequence of Network
-        With their baselines: see `sonibook.analysis.networks.with_random_weights`.
-    data : Dataset
-    settings : mapping from str to JSON
-        All that the numbers depend on besides networks and data.
-    of_clips : callable, or None
-        From clips to arrays that concern no network.
-    layers : sequence of int, or None
-        Those of the measure's arrays; None for 1, 2, 3, ….
-    seed : int >= 0
-        Of the intervals.
-    least_samples : int >= 1
-        Shorter clips are skipped and counted.
-    **streaming
-        `parts`, `chunk`, `processes` and `limit`, as for `sonibook.analysis.stream.stream`.
-
-    Returns
-    -------
-    dict
-
-    Raises
-    ------
-    AnalysisError
-        As `sonibook.analysis.stream.stream`, and if not one clip was measured.
-    """
+    """The fields of a `ResultTable`: a measure of each network, layer by layer."""
     measured = measure_clips(
         analysis,
         measure,
@@ -151,23 +119,7 @@ def table_rows(
     layers: Sequence[int] | None = None,
     seed: int = 0,
 ) -> Iterator[Row]:
-    """Means over clips with their 95 % intervals, network by network.
-
-    Parameters
-    ----------
-    networks : sequence of Network
-    arrays : mapping from (network, quantity, condition) to ndarray
-        Shape (clips,), or (clips, layers) for a row a layer; the network is empty for what concerns
-        none.
-    layers : sequence of int, or None
-        Which those are; None for 1, 2, 3, ….
-    seed : int >= 0
-        Of the bootstrap.
-
-    Yields
-    ------
-    Row
-    """
+    """Means over clips with their 95 % intervals, network by network."""
     identity = {network.name: network.identity for network in networks}
     order = [*identity, ""]
     for network, quantity, condition in sorted(arrays, key=lambda name: order.index(name[0])):

@@ -65,13 +65,7 @@ Networks: TypeAlias = Mapping[str, nn.Module] | Sequence[Network]
 
 
 def as_networks(networks: Networks) -> list[Network]:
-    """Networks with what they are.
-
-    Raises
-    ------
-    AnalysisError
-        If there is no network, or two have one name.
-    """
+    """Networks with what they are."""
     listed = (
         [Network(name, module) for name, module in networks.items()]
         if isinstance(networks, Mapping)
@@ -172,30 +166,7 @@ def mixed(
 
 
 def load_network(file: str | None, name: str, *, width: float = 0.25, seed: int = 0) -> Network:
-    """A published network with what its card says of it, or an untrained one.
-
-    Parameters
-    ----------
-    file : str or None
-        As for `sonibook.model.checkpoint.open_network`; None for He weights.
-    name : str
-        Its name in results.
-    width : float > 0
-        Of an untrained one.
-    seed : int >= 0
-        Of an untrained one.
-
-    Returns
-    -------
-    Network
-        Its regime is ``"supervised"`` or ``"contrastive"``, and whatever sets it apart from the
-        usual networks of that kind: other data, width, or no normalisation.
-
-    Raises
-    ------
-    CheckpointError
-        As `sonibook.load_encoder`.
-    """
+    """A published network with what its card says of it, or an untrained one."""
     if file is None:
         return Network(name, CNN12(width=width, seed=seed).eval(), RANDOM, seed)
     module, card = open_network(file)

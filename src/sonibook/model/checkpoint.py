@@ -346,8 +346,9 @@ def _read(name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     if not path.is_file():
         known = ", ".join(names) or "none"
         raise CheckpointError(
-            f"{name}: there is no such file, nor a network of that name ({known}; others of sonibook's "
-            "repository lie in its data/checkpoints: set SONIBOOK_NETWORKS to such a folder)."
+            f"{name}: there is no such file, nor a network of that name ({known}; others of "
+            "sonibook's repository lie in its data/checkpoints: set SONIBOOK_NETWORKS to such a "
+            "folder)."
         )
     if path.suffix != ".safetensors":
         raise CheckpointError(

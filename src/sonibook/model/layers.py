@@ -31,12 +31,6 @@ def he_normal(module: nn.Conv1d | nn.Linear, generator: torch.Generator | None) 
 
     With PyTorch's default the signal dies on its way up an un-normalised stack, and the network
     never leaves chance.
-
-    Parameters
-    ----------
-    module : torch.nn.Conv1d or torch.nn.Linear
-    generator : torch.Generator or None
-        None draws from PyTorch's own.
     """
     # Drawn in the order of the shape, however the weights lie in memory.
     fresh = torch.empty(module.weight.shape)

@@ -22,13 +22,7 @@ RELU_GAIN = math.sqrt(2.0 / (1.0 - 1.0 / math.pi))
 
 
 class FoldableConv1d(Conv1d):
-    """A convolution with a normalisation that a plain one can stand in for.
-
-    Parameters
-    ----------
-    in_channels, out_channels, kernel_size : int
-        As for `torch.nn.Conv1d`.
-    """
+    """A convolution with a normalisation that a plain one can stand in for."""
 
     bias: nn.Parameter
 
@@ -40,13 +34,7 @@ class FoldableConv1d(Conv1d):
         return self.bias
 
     def fold(self) -> Conv1d:
-        """The plain convolution with the same effective weights.
-
-        Returns
-        -------
-        Conv1d
-            Equal, up to rounding, to this layer in evaluation mode.
-        """
+        """The plain convolution with the same effective weights."""
         plain = Conv1d(self.in_channels, self.out_channels, self.kernel_size[0]).to(self.weight)
         folded = {"weight": self.effective_weight(), "bias": self.effective_bias()}
         plain.load_state_dict(folded)
@@ -61,11 +49,6 @@ class StandardisedConv1d(FoldableConv1d):
     taken away, is divided by its standard deviation times the square root of its fan-in, and is
     multiplied by the gain of ReLU and by one learned number. No batch statistics: clips of a
     batch know nothing of each other, and no process needs another's.
-
-    Parameters
-    ----------
-    in_channels, out_channels, kernel_size : int
-        As for `torch.nn.Conv1d`.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
@@ -85,15 +68,6 @@ class BatchNormConv1d(FoldableConv1d):
     For comparison: clips of a batch see each other's statistics, and where several processes train
     together the statistics are those of the whole batch, so that no process can tell its own clips
     from the others' (a leak that contrastive training would exploit; Chen et al. 2020).
-
-    Parameters
-    ----------
-    in_channels, out_channels, kernel_size : int
-        As for `torch.nn.Conv1d`.
-    momentum : float in (0, 1]
-        Share of the newest batch in the running statistics, which evaluation uses.
-    eps : float > 0
-        Added to variances.
     """
 
     running_mean: Tensor
