@@ -33,6 +33,21 @@ class Held(Dataset):
         return Clip(self.waveforms[index], (self._labels[index],), f"clip{index}")
 
 
+class AtRate(Dataset):
+    """The same samples, said to be of another rate."""
+
+    def __init__(self, clips: Dataset, sample_rate: int) -> None:
+        self.clips, self.sample_rate = clips, sample_rate
+        self.name, self.split, self.task = clips.name, clips.split, clips.task
+        self.classes = clips.classes
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> Clip:
+        return self.clips[index]
+
+
 def noise(samples: int, seed: int) -> np.ndarray:
     x = np.random.default_rng(seed).standard_normal(samples).astype(np.float32)
     return x / np.abs(x).max()

@@ -8,6 +8,7 @@ import zlib
 import numpy as np
 import pytest
 import torch
+from clips import AtRate
 from scipy import signal, stats
 
 from sonibook.analysis.evolution import (
@@ -175,8 +176,7 @@ def test_interrupted_and_in_two_processes_it_is_the_same(run, scenes, result, tm
 
 
 def test_seconds_and_hertz_are_those_of_the_data_sets_sampling_rate(run) -> None:
-    clips = open_dataset("soundscapes", size=2, duration=0.8, seed=6)
-    clips.sample_rate = 16_000
+    clips = AtRate(open_dataset("soundscapes", size=2, duration=0.8, seed=6), 16_000)
     found = feature_evolution(run, clips, filters=[(1, 0)])
     assert found.filters[0].seconds == 0.4
     strip = evolution_figure(found).figure.axes[0]

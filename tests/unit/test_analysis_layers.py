@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from clips import AtRate
 from oracles import plain_stack
 from scipy import signal
 from torch import nn
@@ -257,8 +258,7 @@ def test_selectivity_by_hand(network, scenes, selective) -> None:
 def test_hertz_are_those_of_the_data_sets_sampling_rate(network) -> None:
     found = []
     for rate in (8000, 16_000):
-        clips = open_dataset("soundscapes", size=2, duration=0.8)
-        clips.sample_rate = rate
+        clips = AtRate(open_dataset("soundscapes", size=2, duration=0.8), rate)
         found.append(selectivity_by_layer({"tiny": network}, clips, filters=0))
     for quantity, factor in (("centroid", 2), ("bandwidth", 2), ("entropy", 1)):
         for place in ({"network": "tiny", "layer": 1}, {"condition": "the clips themselves"}):

@@ -497,7 +497,7 @@ def test_a_damaged_state_is_refused(straight, sounds, tmp_path):
     out.mkdir()
     (out / "config.yaml").write_bytes((straight / "config.yaml").read_bytes())
     (out / "state.safetensors").write_bytes((straight / "state.safetensors").read_bytes()[:1000])
-    with pytest.raises(CheckpointError, match="no checkpoint of this run"):
+    with pytest.raises(CheckpointError, match="not a checkpoint of this run"):
         train(tiny(**KEEPING), out=out, data_root=sounds)
     assert not (out / "encoder.safetensors").exists()
 

@@ -31,5 +31,5 @@ def test_state_holds_weights_moments_and_position(tmp_path):
     for (name, first), second in zip(network.named_parameters(), other.parameters(), strict=True):
         assert torch.equal(first, second), name
     wider = CNN12(width=1 / 8, norm="weight")
-    with pytest.raises(CheckpointError, match="no checkpoint of this run"):
+    with pytest.raises(CheckpointError, match="not a checkpoint of this run"):
         load_state(path, wider, torch.optim.AdamW(wider.parameters()))

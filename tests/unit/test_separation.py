@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import copy
 from dataclasses import replace
 
 import numpy as np
@@ -264,7 +265,9 @@ class TwiceAsFast(Soundscapes):
     sample_rate = 16_000
 
     def scene(self, index):
-        scene = super().scene(index)
+        slow = copy(self)
+        slow.sample_rate = 8000
+        scene = Soundscapes.scene(slow, index)
         events = (
             replace(event, onset=event.onset / 2, offset=event.offset / 2) for event in scene.events
         )
