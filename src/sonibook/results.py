@@ -21,8 +21,22 @@ DATA_FOLDERS = (Path(__file__).parent / "data", Path(__file__).parents[2] / "dat
 _PACKAGES = ("sonibook", "torch", "numpy", "scipy", "scikit-learn", "soxr", "soundfile")
 
 
+def check_replaceable(path: str | Path) -> None:
+    """Refuse a path at which something else than a result stands."""
+    path = Path(path)
+    if not path.exists() or (path.is_file() and not path.stat().st_size):
+        return
+    try:
+        content = read_json(path)
+    except (ValueError, OSError):
+        content = None
+    if not isinstance(content, dict) or "provenance" not in content:
+        raise SonibookError(f"{path}: is there already and is not a result: choose another name.")
+
+
 def write_result(path: str | Path, content: dict[str, Any], *, command: str | None = None) -> None:
-    """Write a result and its provenance, whole or not at all."""
+    """Write a result and its provenance, whole or not at all, in place of a result alone."""
+    check_replaceable(path)
     whole = {**content, "provenance": content.get("provenance") or provenance(command)}
     rows = whole.get("rows") or []
     text = json.dumps(

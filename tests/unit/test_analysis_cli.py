@@ -322,3 +322,23 @@ def test_a_network_of_ones_own_code_at_its_own_rate(run, tmp_path, monkeypatch):
     code, _, err = run("analyse", "coherence", made, "random", *SCENES)
     assert code == 2
     assert "analyse them one by one" in " ".join(err.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("content", ["precious", '{"precious": 1}', "[1]"])
+def test_only_a_result_is_replaced(run, tmp_path, content) -> None:
+    out = tmp_path / "mine.json"
+    out.write_text(content)
+    for command in (
+        ("analyse", "coherence", *TINY, *SCENES),
+        ("evaluate", "supervised", "-d", "soundscapes"),
+    ):
+        code, printed, refusal = run(*command, "--out", out)
+        assert (code, printed) == (2, "")
+        assert refusal == (
+            f"Error: {out}: is there already and is not a result: choose another name.\n"
+        )
+        assert out.read_text() == content
+    out.write_text("")  # what mktemp makes
+    for _ in range(2):
+        assert run("analyse", "coherence", *TINY, *SCENES, "--out", out)[0] == 0
+        assert "provenance" in json.loads(out.read_text())

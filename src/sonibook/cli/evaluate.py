@@ -71,8 +71,11 @@ def evaluate(
     be read are left out and counted, a few at most.
     """
     from sonibook.datasets.base import ClipReader
+    from sonibook.results import check_replaceable
     from sonibook.training.evaluate import predict
 
+    if out is not None:
+        check_replaceable(out)
     tested = parse_folds(folds)
     if tested is not None and split is not None:
         raise typer.BadParameter("give either --folds or --split.", param_hint="--split")

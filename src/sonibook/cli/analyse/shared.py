@@ -32,6 +32,7 @@ from sonibook.cli.inputs import (
     parse_numbers,
 )
 from sonibook.cli.output import examples, shown, table
+from sonibook.results import check_replaceable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -313,6 +314,8 @@ def streamed(
             f"{shown(figure)}: choose a name that ends in {', '.join(_FIGURES)}.",
             param_hint="--figure",
         )
+    if out is not None:
+        check_replaceable(out)
     parts = None if out is None else out.with_name(f".{out.name}.parts")
     try:
         yield {"parts": parts, "processes": processes, "limit": limit}
