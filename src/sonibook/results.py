@@ -35,8 +35,7 @@ def check_replaceable(path: str | Path) -> None:
 
 
 def write_result(path: str | Path, content: dict[str, Any], *, command: str | None = None) -> None:
-    """Write a result and its provenance, whole or not at all, in place of a result alone."""
-    check_replaceable(path)
+    """Write a result and its provenance, whole or not at all."""
     whole = {**content, "provenance": content.get("provenance") or provenance(command)}
     rows = whole.get("rows") or []
     text = json.dumps(
