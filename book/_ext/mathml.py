@@ -55,7 +55,7 @@ def to_mathml(latex: str, *, display: bool) -> str:
     except ElementTree.ParseError as error:
         raise ValueError(f"{source!r} does not become MathML ({error}).") from None
     except Exception as error:  # the converter's errors share no base of their own
-        raise ValueError(f"{source!r} is no LaTeX ({type(error).__name__}).") from None
+        raise ValueError(f"{source!r} is not LaTeX ({type(error).__name__}).") from None
     for leaf in element.iter():
         if leaf.text and leaf.text.startswith("\\") and len(leaf.text) > 1:
             raise ValueError(f"{source!r} uses {leaf.text}, which cannot be translated.")

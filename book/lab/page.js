@@ -11,7 +11,7 @@ import { wavOf } from "./wav.js";
 const root = document.getElementById("lab");
 const model = new Model(new URL(".", document.currentScript.src).href);
 const view = new View();
-/** What shall be heard, what was heard last, and whether it is being computed. */
+/** What to play next, what was heard last, and whether it is being computed. */
 let state = { network: "", clip: "", layer: 8, filter: null, way: "one", chosen: new Set() };
 let heard = null;
 let busy = false;

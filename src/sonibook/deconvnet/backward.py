@@ -80,8 +80,7 @@ class ForwardPass(FeatureMaps):
         self, layer: int, filters: Sequence[int] | None = None, *, rescale: bool = True
     ) -> Float[Tensor, "*batch filters time"]:
         """Sonify some filters of a layer, or all; see `sonibook.sonify`."""
-        everything = range(self.blocks[check_layer(self.blocks, layer) - 1].conv.out_channels)
-        chosen = check_filters(self.blocks, layer, everything if filters is None else filters)
+        chosen = self._chosen(layer, filters)
         fast = self._fast()
         result = self._plain(layer, chosen) if fast is None else fast.sonify(layer, chosen)
         return self._finished(result, f"Layer {layer}", rescale)
@@ -128,8 +127,7 @@ class ForwardPass(FeatureMaps):
         ...  in passed.sonify_in_batches(3, [2, 7, 9], at_once=2)]
         [([2, 7], (2, 8000)), ([9], (1, 8000))]
         """
-        everything = range(self.blocks[check_layer(self.blocks, layer) - 1].conv.out_channels)
-        chosen = check_filters(self.blocks, layer, everything if filters is None else filters)
+        chosen = self._chosen(layer, filters)
         size = max(1, _BATCH // self.x.numel()) if at_once is None else at_once
         if size < 1:
             raise ValueError(f"at_once must be at least 1, not {at_once}.")
@@ -212,8 +210,7 @@ class ForwardPass(FeatureMaps):
             If there are not as many weights as filters.
         """
         maps = self.maps[check_layer(self.blocks, layer) - 1]
-        everything = range(maps.shape[1])
-        chosen = check_filters(self.blocks, layer, everything if filters is None else filters)
+        chosen = self._chosen(layer, filters)
         factors = maps.new_ones(len(chosen)) if weights is None else maps.new_tensor(weights)
         if len(factors) != len(chosen):
             raise ValueError(f"Give one weight a filter: {len(factors)} for {len(chosen)}.")
@@ -222,6 +219,11 @@ class ForwardPass(FeatureMaps):
         sound = self.backward(layer, start, unpool=unpool)[:, None]
         sound = self._finished(sound, f"Layer {layer}", rescale)
         return sound.squeeze(1 if self.is_batch else 0)
+
+    def _chosen(self, layer: int, filters: Sequence[int] | None) -> list[int]:
+        """The filters that are asked for of a layer: all where none are named."""
+        everything = range(self.blocks[check_layer(self.blocks, layer) - 1].conv.out_channels)
+        return check_filters(self.blocks, layer, everything if filters is None else filters)
 
     def _fast(self) -> Engine | None:
         """The engine of this pass, where there is one that can compute it."""
