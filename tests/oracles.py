@@ -22,6 +22,7 @@ def plain_stack(network: nn.Module, *, padded: bool = False) -> nn.Sequential:
                 module.in_channels,
                 module.out_channels,
                 kernel,
+                module.stride,
                 padding=kernel // 2 if padded else 0,
             )
             conv = conv.to(module.weight.dtype)

@@ -181,6 +181,19 @@ def test_a_truncated_network_comes_back_as_it_was(tmp_path, depth):
         loaded.encoder.truncate(depth + 1)
 
 
+def test_a_strided_network_comes_back_as_it_was(tmp_path):
+    path = tmp_path / "strided.safetensors"
+    strided = CNN12(width=WIDTH, norm="weight", downsample="stride", seed=0)
+    save_checkpoint(path, strided.truncate(9), {"name": "strided"})
+    assert read_card(path)["downsample"] == "stride"
+    with torch.no_grad():
+        expected = canonical(strided).truncate(9)(clips())
+        assert torch.equal(load_encoder(path)(clips()), expected)
+    save_file(load_file(path), path, metadata={"card": json.dumps({"downsample": ["mean"]})})
+    with pytest.raises(CheckpointError, match=r"the card asks for the downsample \['mean'\]"):
+        load_encoder(path)
+
+
 def test_canonical_of_an_encoder_alone_is_one(tmp_path):
     path = tmp_path / "encoder.safetensors"
     encoder = trained("batch").encoder

@@ -37,6 +37,10 @@ def written(path: Path, content: object) -> Path:
         (settings_of(encoder={"depth": 12}), r"encoder\.depth: .* less than or equal to 11"),
         (settings_of(encoder={"norm": "layer"}), r"encoder\.norm: .*'none', 'weight' or 'batch'"),
         (settings_of(encoder={"start": "x"}), "encoder: norm must be none with start"),
+        (
+            settings_of(encoder={"start": "x", "norm": "none", "downsample": "stride"}),
+            "encoder: downsample is the checkpoint's with start",
+        ),
         (settings_of(objective="guess"), "objective: "),
         (settings_of(name="../up"), "name: "),
         (settings_of(threads=0), "threads: "),

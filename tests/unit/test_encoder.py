@@ -36,18 +36,31 @@ def test_modules_are_named_and_shaped_as_in_the_listing():
     assert encoder.fc1.fc10.in_features == 2048
 
 
+def test_strides_take_the_place_of_the_pools_and_leave_the_weights_alike():
+    pooled, strided = CNN12(width=1 / 8, seed=3), CNN12(width=1 / 8, downsample="stride", seed=3)
+    assert not any(isinstance(module, nn.MaxPool1d) for module in strided.modules())
+    convs = [m for m in strided.features if isinstance(m, nn.Conv1d)]
+    assert [c.stride[0] for c in convs] == [2] * 8 + [1] * 3
+    for (name, ours), theirs in zip(
+        strided.state_dict().items(), pooled.state_dict().values(), strict=True
+    ):
+        assert torch.equal(ours, theirs), name
+
+
+@pytest.mark.parametrize("downsample", ["max", "stride"])
 @pytest.mark.parametrize("norm", ["none", "weight"])
-def test_forward_equals_pytorchs_own_modules(norm):
-    encoder = CNN12(width=1 / 8, norm=norm, seed=1).double().eval()
+def test_forward_equals_pytorchs_own_modules(norm, downsample):
+    encoder = CNN12(width=1 / 8, norm=norm, downsample=downsample, seed=1).double().eval()
     x = torch.randn(3, 1, 4001, dtype=torch.float64)
     maps = plain_stack(encoder)(x)
     torch.testing.assert_close(encoder.features(x), maps)
     torch.testing.assert_close(encoder(x), encoder.fc1.fc10(maps.mean(2)))
 
 
+@pytest.mark.parametrize("downsample", ["max", "stride"])
 @pytest.mark.parametrize("norm", ["none", "weight"])
-def test_gradients_equal_those_of_pytorchs_own_modules(norm):
-    encoder = CNN12(width=1 / 32, norm=norm, seed=1).double().eval()
+def test_gradients_equal_those_of_pytorchs_own_modules(norm, downsample):
+    encoder = CNN12(width=1 / 32, norm=norm, downsample=downsample, seed=1).double().eval()
     x = torch.randn(2, 1, 2500, dtype=torch.float64)
     stack = plain_stack(encoder).requires_grad_(True)
     encoder.features(x).square().sum().backward()

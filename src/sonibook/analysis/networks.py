@@ -180,6 +180,7 @@ def load_network(file: str | None, name: str, *, width: float = 0.25, seed: int 
     apart = (
         "" if data == "esc40" else str(data),
         "not normalised" if norm == "none" else "",
+        "strided" if card.get("downsample") == "stride" else "",
         "" if card["width"] == 0.25 else f"width {card['width']:g}",
     )
     regime = ", ".join(filter(None, (kind, *apart)))

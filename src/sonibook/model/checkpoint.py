@@ -14,7 +14,7 @@ import re
 import sys
 from importlib import import_module
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar, cast, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from sonibook.errors import CheckpointError
 from sonibook.files import atomic
-from sonibook.model.encoder import CHANNELS, CNN12, EMBEDDING, KERNELS, Classifier
+from sonibook.model.encoder import CHANNELS, CNN12, EMBEDDING, KERNELS, Classifier, Downsample
 from sonibook.model.stack_file import build_stack, sample_rate_of
 from sonibook.results import DATA_FOLDERS
 from sonibook.untrusted import parse_json
@@ -115,7 +115,8 @@ def save_checkpoint(path: str | Path, network: CNN12 | Classifier, card: dict[st
         Ends in ``.safetensors``; written whole or not at all.
     network : CNN12 or Classifier
     card : dict
-        Must be JSON. ``width``, ``depth`` and ``classes`` are added.
+        Must be JSON. ``width``, ``depth`` and ``classes`` are added, and ``downsample`` where it is
+        not ``"max"``.
 
     Raises
     ------
@@ -127,6 +128,8 @@ def save_checkpoint(path: str | Path, network: CNN12 | Classifier, card: dict[st
     encoder = network.encoder if isinstance(network, Classifier) else network
     tensors = dict(encoder.fold().state_dict())
     card = {**card, "width": encoder.width, "depth": encoder.depth}
+    if encoder.downsample != "max":
+        card["downsample"] = encoder.downsample
     if isinstance(network, Classifier):
         tensors |= {f"head.{name}": value for name, value in network.head.state_dict().items()}
         card["classes"] = list(network.classes)
@@ -296,7 +299,10 @@ def _build(name: str | Path, card: dict[str, Any], tensors: dict[str, Tensor]) -
             f"{channels} in features.conv{depth}, not {last.shape[0]})."
         )
     _check_shapes(name, ours, width=width, depth=depth)
-    encoder = CNN12(width=width, depth=depth)
+    downsample = card.get("downsample", "max")
+    if downsample not in get_args(Downsample):
+        raise CheckpointError(f"{name}: the card asks for the downsample {downsample!r}.")
+    encoder = CNN12(width=width, downsample=downsample, depth=depth)
     _check(name, encoder, ours)
     encoder.load_state_dict(ours)
     return encoder.eval()

@@ -14,6 +14,7 @@ from sonibook.model.norms import BatchNormConv1d, FoldableConv1d, StandardisedCo
 from sonibook.model.stack import blocks_of, check_layer, least_length
 
 Norm = Literal["none", "weight", "batch"]
+Downsample = Literal["max", "stride"]
 
 #: Channels of the eleven convolutions at width 1, their kernels, and how many blocks pool.
 CHANNELS = (64, 64, 128, 128, 256, 256, 512, 512, 1024, 1024, 2048)
@@ -41,6 +42,9 @@ class CNN12(nn.Module):
         ``"none"`` is the paper's network. ``"weight"`` standardises the weights while training
         (`StandardisedConv1d`), ``"batch"`` the maps (`BatchNormConv1d`); `fold` turns either into
         the plain network.
+    downsample : {"max", "stride"}
+        What halves the rate in each of the first eight blocks: a max-pool of two, as in the paper,
+        or the stride of the block's convolution, and no pool. The weights are alike.
     depth : int from 1 to 11
         Blocks to keep. Below 11 the network ends in the mean over time of its last block, with
         no linear layer (paper, appendix B).
@@ -71,6 +75,7 @@ class CNN12(nn.Module):
         *,
         width: float = 1.0,
         norm: Norm = "none",
+        downsample: Downsample = "max",
         depth: int = len(CHANNELS),
         seed: int | None = None,
     ) -> None:
@@ -79,14 +84,16 @@ class CNN12(nn.Module):
             raise ValueError(f"width {width} leaves no channel: choose at least {1 / CHANNELS[0]}.")
         if not 1 <= depth <= len(CHANNELS):
             raise ValueError(f"depth {depth} is impossible: choose 1 to {len(CHANNELS)}.")
-        self.width, self.norm, self.depth = width, norm, depth
+        self.width, self.norm, self.depth, self.downsample = width, norm, depth, downsample
         modules: OrderedDict[str, nn.Module] = OrderedDict()
         previous = 1
         for number in range(1, depth + 1):
             channels = round(CHANNELS[number - 1] * width)
-            modules[f"conv{number}"] = _LAYERS[norm](previous, channels, KERNELS[number - 1])
+            halves = number <= POOLED_BLOCKS
+            kernel, stride = KERNELS[number - 1], 2 if halves and downsample == "stride" else 1
+            modules[f"conv{number}"] = _LAYERS[norm](previous, channels, kernel, stride=stride)
             modules[f"act{number}"] = nn.ReLU()
-            if number <= POOLED_BLOCKS:
+            if halves and downsample == "max":
                 modules[f"mp{number}"] = MaxPool1d(2)
             previous = channels
         self.features = Blocks(modules)
@@ -180,7 +187,8 @@ class CNN12(nn.Module):
             If there is no such block.
         """
         check_layer(blocks_of(self), depth)
-        short = CNN12(width=self.width, norm=self.norm, depth=depth).train(self.training)
+        short = CNN12(width=self.width, norm=self.norm, downsample=self.downsample, depth=depth)
+        short.train(self.training)
         for name in list(short.features._modules):
             short.features._modules[name] = self.features._modules[name]
         if depth == self.depth:
@@ -196,7 +204,7 @@ class CNN12(nn.Module):
             With ``norm="none"``; a copy that shares nothing with this network.
         """
         device = next(self.parameters()).device
-        plain = CNN12(width=self.width, depth=self.depth).to(device)
+        plain = CNN12(width=self.width, downsample=self.downsample, depth=self.depth).to(device)
         with torch.no_grad():
             for name, module in self.features.named_children():
                 if isinstance(module, FoldableConv1d):

@@ -65,16 +65,19 @@ class Conv1d(nn.Conv1d):
         out_channels: int,
         kernel_size: int,
         *,
+        stride: int = 1,
         padding: int = 0,
         dilation: int = 1,
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, padding=padding, dilation=dilation)
+        super().__init__(
+            in_channels, out_channels, kernel_size, stride, padding=padding, dilation=dilation
+        )
         self.weight = nn.Parameter(channels_last(self.weight.detach()))
 
     @property
     def is_simple(self) -> bool:
-        """Whether it is neither padded nor dilated."""
-        return self.padding == (0,) and self.dilation == (1,)
+        """Whether it is neither strided, padded nor dilated."""
+        return self.stride == (1,) and self.padding == (0,) and self.dilation == (1,)
 
     def effective_weight(self) -> Float[Tensor, "filter channel tap"]:
         """The weights of the convolution that is really computed."""
@@ -107,6 +110,7 @@ class Conv1d(nn.Conv1d):
             input.unsqueeze(2),
             weight.unsqueeze(2),
             bias,
+            stride=(1, self.stride[0]),
             padding=(0, int(self.padding[0])),
             dilation=(1, self.dilation[0]),
         ).squeeze(2)

@@ -26,8 +26,10 @@ class FoldableConv1d(Conv1d):
 
     bias: nn.Parameter
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
-        super().__init__(in_channels, out_channels, kernel_size)
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride=stride)
 
     def effective_bias(self) -> Float[Tensor, " filter"]:
         """The bias that is really added."""
@@ -35,7 +37,8 @@ class FoldableConv1d(Conv1d):
 
     def fold(self) -> Conv1d:
         """The plain convolution with the same effective weights."""
-        plain = Conv1d(self.in_channels, self.out_channels, self.kernel_size[0]).to(self.weight)
+        sizes = self.in_channels, self.out_channels, self.kernel_size[0]
+        plain = Conv1d(*sizes, stride=self.stride[0]).to(self.weight)
         folded = {"weight": self.effective_weight(), "bias": self.effective_bias()}
         plain.load_state_dict(folded)
         return plain
@@ -51,8 +54,10 @@ class StandardisedConv1d(FoldableConv1d):
     batch know nothing of each other, and no process needs another's.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int) -> None:
-        super().__init__(in_channels, out_channels, kernel_size)
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1
+    ) -> None:
+        super().__init__(in_channels, out_channels, kernel_size, stride=stride)
         self.gain = nn.Parameter(torch.ones(out_channels))
 
     def effective_weight(self) -> Float[Tensor, "filter channel tap"]:
@@ -80,10 +85,11 @@ class BatchNormConv1d(FoldableConv1d):
         out_channels: int,
         kernel_size: int,
         *,
+        stride: int = 1,
         momentum: float = 0.1,
         eps: float = 1e-5,
     ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size)
+        super().__init__(in_channels, out_channels, kernel_size, stride=stride)
         self.gain = nn.Parameter(torch.ones(out_channels))
         self.momentum, self.eps = momentum, eps
         self.register_buffer("running_mean", torch.zeros(out_channels))

@@ -17,6 +17,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 #: Settings that came later: written down where they are used alone, so that what was written
 #: before them still names the same run.
 _LATER = {
+    "encoder": ("downsample",),
     "data": ("joined", "weight", "stretch_seconds", "least_sound", "in_memory"),
     "contrastive": ("hidden", "features", "pair_level_db"),
     "augment": (
@@ -102,6 +103,8 @@ class EncoderConfig(_Section):
         1 is the paper's CNN12, 2 its CNN12_x2. None is the checkpoint's with `start`, else 0.25.
     norm : {"none", "weight", "batch"}
         See `CNN12`. With `start` it must be "none": a published network is plain.
+    downsample : {"max", "stride"}
+        See `CNN12`. With `start` it is the checkpoint's.
     depth : int from 1 to 11, or None
         Blocks to keep (paper, appendix B). None keeps all there are.
     start : str or None
@@ -114,6 +117,7 @@ class EncoderConfig(_Section):
 
     width: float | None = Field(default=None, ge=1 / 64)
     norm: Literal["none", "weight", "batch"] = "weight"
+    downsample: Literal["max", "stride"] = "max"
     depth: int | None = Field(default=None, ge=1, le=11)
     start: str | None = None
     fc_only: bool = False
@@ -122,6 +126,8 @@ class EncoderConfig(_Section):
     def _start_is_plain(self) -> EncoderConfig:
         if self.start is not None and self.norm != "none":
             raise ValueError("norm must be none with start (a published network is plain)")
+        if self.start is not None and self.downsample != "max":
+            raise ValueError("downsample is the checkpoint's with start: leave it out")
         return self
 
 

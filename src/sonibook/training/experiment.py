@@ -137,7 +137,13 @@ def starting_encoder(config: TrainConfig, start: str | Path | None = None) -> CN
     if start is None:
         width = _WIDTH if asked.width is None else asked.width
         depth = len(CHANNELS) if asked.depth is None else asked.depth
-        return CNN12(width=width, norm=asked.norm, depth=depth, seed=config.seed)
+        return CNN12(
+            width=width,
+            norm=asked.norm,
+            downsample=asked.downsample,
+            depth=depth,
+            seed=config.seed,
+        )
     encoder = load_encoder(start)
     check_size(asked, start, width=encoder.width, depth=encoder.depth)
     return encoder if asked.depth is None else encoder.truncate(asked.depth)
