@@ -82,7 +82,7 @@ lint: $(INSTALLED) ## Check style and formatting of code and chapters
 format: $(INSTALLED) ## Put code and chapters into the house's format, and strip the chapters
 	$(PYTHON) -m ruff format .
 	$(PYTHON) -m ruff check --fix .
-	$(if $(CHAPTERS),$(PYTHON) -m nbstripout $(CHAPTERS))
+	$(if $(CHAPTERS),$(PYTHON) tools/notebooks.py $(CHAPTERS))
 
 typecheck: $(INSTALLED) ## Check the types
 	$(PYTHON) -m mypy

@@ -99,14 +99,8 @@ def run(chapter: Path, target: Path, parameters: dict[str, object]) -> None:
     Raises
     ------
     SystemExit
-        With one sentence, if a parameter is unknown or a cell fails.
+        With one sentence, if a cell fails; a chapter's first refuses parameters of no use.
     """
-    known = set(papermill.inspect_notebook(str(chapter)))
-    if unknown := sorted(set(parameters) - known):
-        raise SystemExit(
-            f"{chapter}: has no parameter {', '.join(unknown)}: choose from "
-            f"{', '.join(sorted(known)) or 'none (no cell is tagged parameters)'}."
-        )
     log = target.parent / f"{target.stem}.log"
     failed = target.parent / f"{target.stem}.failed"
     target.parent.mkdir(parents=True, exist_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import inspect
 import json
@@ -21,20 +22,21 @@ from sonibook.audio import excerpt
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.datasets.pack import pack
 from sonibook.datasets.packed import PackedDataset
-from sonibook.errors import SonibookWarning
+from sonibook.errors import ParameterError, SonibookWarning
 from sonibook.files import atomic
 from sonibook.results import DATA_FOLDERS
 
 if TYPE_CHECKING:
     from sonibook.model.encoder import CNN12
 
+_WORDS = {int: "a whole number", float: "a number", str: "text"}
 _FOLDERS: list[tempfile.TemporaryDirectory[str]] = []
 
 
 def record(
     metrics: str | Path | None, *, silent_maps: bool = True, **measured: Any
 ) -> dict[str, Any]:
-    """A chapter's numbers, written to a file whenever a cell has run.
+    """Check a chapter's parameters; keep its numbers, in a file written whenever a cell has run.
 
     Parameters
     ----------
@@ -50,10 +52,20 @@ def record(
     -------
     dict
         To put numbers into.
+
+    Raises
+    ------
+    ParameterError
+        If papermill passed a parameter that the chapter does not have, or one of its parameters
+        has a value that it cannot take.
     """
     if not silent_maps:
         warnings.simplefilter("ignore", SonibookWarning)
-    if metrics is not None and (notebook := sys.modules.get("IPython")) is not None:
+    notebook = sys.modules.get("IPython")
+    shell = None if notebook is None else notebook.get_ipython()
+    if shell is not None:
+        _check_parameters(shell.user_ns)
+    if metrics is not None and shell is not None:
         path = Path(metrics)
 
         def write(_: object) -> None:
@@ -62,9 +74,52 @@ def record(
             with atomic(path) as temporary:
                 temporary.write_text(text, encoding="utf-8")
 
-        if (shell := notebook.get_ipython()) is not None:
-            shell.events.register("post_run_cell", write)
+        shell.events.register("post_run_cell", write)
     return measured
+
+
+def _check_parameters(names: dict[str, Any]) -> None:
+    """Hold a notebook's variables against the cell that sets them first, by which they are known.
+
+    After it comes papermill's own cell, which sets whatever papermill was told, known or not.
+    """
+    defaults: dict[str, tuple[ast.expr, str]] = {}
+    passed: list[str] = []
+    for cell in names.get("In", []):
+        try:
+            body = ast.parse(cell).body
+        except SyntaxError:
+            continue
+        lines = cell.splitlines()
+        assigned = {
+            node.targets[0].id: (node.value, lines[node.lineno - 1])
+            for node in body
+            if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+        }
+        if cell.startswith("# Parameters"):
+            passed += assigned
+        elif {"profile", "metrics"} <= set(assigned):
+            defaults, passed = assigned, []
+    for name in passed:
+        if defaults and name not in defaults:
+            has = ", ".join(defaults)
+            raise ParameterError(f"{name}: no such parameter; this chapter has {has}.")
+    for name, (node, line) in defaults.items():
+        if isinstance(node, ast.Constant):
+            kind = str if node.value is None else type(node.value)
+            _check_value(name, names[name], kind, or_none="None" in line)
+
+
+def _check_value(name: str, value: Any, kind: type[Any], *, or_none: bool) -> None:
+    """Refuse a value of another kind than the default's, or one that nothing could use."""
+    if name == "profile" and value not in ("smoke", "full"):
+        raise ParameterError(f"profile {value!r}: choose smoke or full.")
+    right = isinstance(value, (int, float) if kind is float else kind)
+    if isinstance(value, bool) or (name == "seed" and right and value < 0):
+        right = False
+    if kind in _WORDS and not right and not (or_none and value is None):
+        words = f"{_WORDS[kind]}{' or None' if or_none else ''}"
+        raise ParameterError(f"{name} {value!r}: give {words}{', 0 or more' * (name == 'seed')}.")
 
 
 def scratch() -> Path:

@@ -37,6 +37,14 @@ class ConfigError(SonibookError, ValueError):
     """A configuration with a missing, unknown or impossible value."""
 
 
+class ParameterError(SonibookError, ValueError):
+    """A chapter's parameter that it does not have, or with a value that it cannot take."""
+
+    def _render_traceback_(self) -> list[str]:
+        """In a notebook, the one sentence alone."""
+        return [str(self)]
+
+
 class MetricError(SonibookError, ValueError):
     """Scores, targets or runs that give no score: NaN, or too few to judge by."""
 

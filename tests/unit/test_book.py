@@ -1,14 +1,16 @@
-"""How the pages are put together: launch buttons, and what is left out on paper."""
+"""How chapters are kept, and pages put together: folded code, launch buttons, what paper lacks."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
 import yaml
 
 ROOT = Path(__file__).parents[2]
+CHAPTERS = sorted((ROOT / "book").glob("[0-9]*.ipynb"))
 CONFIGURATION = (ROOT / "book" / "_config.yml").read_text(encoding="utf-8")
 
 
@@ -88,3 +90,19 @@ def test_paper_has_the_chapters_and_no_lab() -> None:
     assert {"glob": "[0-9]*"} in kept
     assert {"file": "glossary"} in kept
     assert not {"lab", "reference/index"} & {one.get("file") for one in kept}
+
+
+@pytest.mark.usefixtures("tools")
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_jupyterlab_folds_what_the_page_folds(chapter: Path) -> None:
+    from tools.notebooks import formatted
+
+    text = chapter.read_text(encoding="utf-8")
+    assert formatted(text) == text, "run `make format`"
+    for cell in nbformat.reads(text, as_version=4).cells:
+        tags = set(cell.metadata.get("tags", []))
+        folded = cell.metadata.get("jupyter", {})
+        assert folded.get("source_hidden", False) == bool(tags & {"hide-input", "hide-cell"})
+        assert folded.get("outputs_hidden", False) == ("hide-cell" in tags)
+        if tags & {"parameters"} or cell.source.startswith(("import ", "from ")):
+            assert "hide-input" in tags

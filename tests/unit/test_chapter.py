@@ -11,7 +11,9 @@ import pytest
 from IPython.core.interactiveshell import InteractiveShell
 
 from sonibook import CNN12, chapter, open_dataset
-from sonibook.errors import AudioError, DatasetError
+from sonibook.errors import AudioError, DatasetError, ParameterError
+
+CHAPTERS = sorted((Path(__file__).parents[2] / "book").glob("[0-9]*.ipynb"))
 
 
 @pytest.fixture
@@ -29,6 +31,53 @@ def test_numbers_are_written_after_each_cell(shell: Any, tmp_path: Path) -> None
     assert json.loads(path.read_text()) == {"seed": 3, "loss": {"start": 2.5}}
     shell.run_cell("measured['loss']['end'] = 1.5", store_history=False)
     assert json.loads(path.read_text())["loss"] == {"start": 2.5, "end": 1.5}
+
+
+def cells_before_the_lesson(chapter_path: Path) -> tuple[str, str]:
+    """A chapter's parameters, and the cell that checks them."""
+    cells = json.loads(chapter_path.read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    return code[0], code[1]
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ("profile = 'fast'", "profile 'fast': choose smoke or full."),
+        ("layr = 8", "layr: no such parameter; this chapter has seed, profile, "),
+        ("clip = 'minus'", "clip 'minus': give a whole number."),
+        ("layer = 8.5", "layer 8.5: give a whole number."),
+        ("layer = True", "layer True: give a whole number."),
+        ("width = 'wide'", "width 'wide': give a number."),
+        ("seed = -1", "seed -1: give a whole number, 0 or more."),
+        ("dataset = 50", "dataset 50: give text."),
+        ("data_root = 3", "data_root 3: give text or None."),
+    ],
+)
+def test_a_parameter_of_no_use_stops_a_chapter_with_a_sentence(
+    shell: Any, path: Path, given: str, sentence: str
+) -> None:
+    parameters, setup = cells_before_the_lesson(path)
+    name = given.split()[0]
+    shell.run_cell(parameters, store_history=True)
+    shell.run_cell(f"# Parameters\n{given}\n", store_history=True)
+    problem = shell.run_cell(setup, store_history=True).error_in_exec
+    assert isinstance(problem, ParameterError)
+    has_none = f"\n{name} = " not in f"\n{parameters}"
+    assert str(problem).startswith(f"{name}: no such parameter;" if has_none else sentence)
+    assert problem._render_traceback_() == [str(problem)]
+
+
+@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
+def test_what_a_chapter_can_use_is_taken(shell: Any, path: Path) -> None:
+    parameters, setup = cells_before_the_lesson(path)
+    use = {"profile": "full", "width": 1, "beside": None, "data_root": "here", "metrics": None}
+    given = "\n".join(f"{name} = {use[name]!r}" for name in use if f"{name} =" in parameters)
+    shell.run_cell("%pwd\n", store_history=True)
+    shell.run_cell(parameters, store_history=True)
+    shell.run_cell(f"# Parameters\n{given}\n", store_history=True)
+    shell.run_cell(setup, store_history=True).raise_error()
 
 
 def test_numbers_that_json_cannot_hold_leave_no_file(shell: Any, tmp_path: Path) -> None:
