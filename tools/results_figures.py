@@ -13,6 +13,7 @@ from sonibook.analysis.ablation import ablate
 from sonibook.analysis.coherence import coherence_by_layer
 from sonibook.analysis.evolution import feature_evolution
 from sonibook.analysis.layers import layer_importances
+from sonibook.analysis.listeners import listen
 from sonibook.analysis.networks import Network
 from sonibook.analysis.result import Result, fingerprint
 from sonibook.analysis.selectivity import selectivity_by_layer
@@ -145,6 +146,25 @@ def _stimulation(settings: Settings, streaming: Streaming) -> Result:
     return stimulation(_networks(settings), _fold(settings, (5,)), **streaming)
 
 
+def _listeners_of_events(settings: Settings, streaming: Streaming) -> Result:
+    return listen(_networks(settings), _unseen(settings), **streaming)
+
+
+def _listeners_of_digits(settings: Settings, streaming: Streaming) -> Result:
+    test, training = (
+        open_dataset("fsdd", root=settings.root, split=split) for split in ("test", "train")
+    )
+    return listen(_networks(settings), test, training=training, **streaming)
+
+
+def _listeners_of_scenes(settings: Settings, streaming: Streaming) -> Result:
+    test, training = (
+        open_dataset("soundscapes", split=split, size=size)
+        for split, size in (("test", 200), ("train", 1000))
+    )
+    return listen(_networks(settings), test, training=training, **streaming)
+
+
 def _shifts(settings: Settings, streaming: Streaming) -> Result:
     networks = [Network(one.name, one.load(), one.row, one.seed) for one in _beside_one(settings)]
     return shift_law(networks, _fold(settings, (5,)), **streaming)
@@ -211,6 +231,9 @@ FIGURES: dict[str, Measure] = {
     "figure-6": _ablation,
     "figure-6-full": _ablation_of_fine_tuned,
     "figure-b3": _shifts,
+    "listeners-esc10": _listeners_of_events,
+    "listeners-fsdd": _listeners_of_digits,
+    "listeners-scenes": _listeners_of_scenes,
     "stimulation": _stimulation,
 }
 

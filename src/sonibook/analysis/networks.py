@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
 import torch
@@ -19,6 +19,8 @@ from sonibook.model.stack import Block, blocks_of
 
 #: The regime of networks with He weights, which were never trained, and the name of one.
 RANDOM, RANDOM_WEIGHTS = "random", "random weights"
+#: The regime of those with He weights that are centred and scaled, as training standardises them.
+CENTRED = "centred random"
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,8 @@ class Network:
         Of its first weights, and of its training.
     baseline : bool
         Whether others are to be read against it.
+    start : Network or None
+        What its training started from, where that was drawn at random and is known.
     """
 
     name: str
@@ -45,6 +49,7 @@ class Network:
     regime: str = ""
     seed: int = 0
     baseline: bool = False
+    start: Network | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "regime", self.regime or self.name)
@@ -119,6 +124,20 @@ def with_random_weights(networks: Networks, *, seed: int) -> list[Network]:
     return given + baselines
 
 
+def with_starts(networks: Networks) -> list[Network]:
+    """Networks, and after them what they started from, once each, where that is known."""
+    given = as_networks(networks)
+    starts: dict[str, list[Network]] = {}
+    for network in given:
+        if network.start is not None:
+            starts.setdefault(repr(network.start), []).append(network)
+    for alike in starts.values():
+        name = f"start of {', '.join(network.name for network in alike)}"
+        start = alike[0].start
+        given += [] if start is None else [replace(start, name=name)]
+    return given
+
+
 def untrained(blocks: Sequence[Block], *, seed: int) -> tuple[Block, ...]:
     """The same stack with fresh He (Kaiming) weights and zero biases.
 
@@ -184,4 +203,18 @@ def load_network(file: str | None, name: str, *, width: float = 0.25, seed: int 
         "" if card["width"] == 0.25 else f"width {card['width']:g}",
     )
     regime = ", ".join(filter(None, (kind, *apart)))
-    return Network(name, module, regime, int(config.get("seed", 0)))
+    seed = int(config.get("seed", 0))
+    return Network(name, module, regime, seed, start=_start(card, config, seed))
+
+
+def _start(card: Mapping[str, Any], config: Mapping[str, Any], seed: int) -> Network | None:
+    """The weights before the first step, rounded as what is published."""
+    encoder = config["encoder"]
+    if encoder.get("start") is not None:
+        return None
+    width, depth, norm = float(card["width"]), card.get("depth", 11), encoder.get("norm")
+    fresh = CNN12(width=width, depth=int(depth), norm=norm, seed=seed)
+    module = fresh.fold().half().float().eval()
+    regime = RANDOM if norm == "none" else CENTRED
+    regime += "" if width == 0.25 else f", width {width:g}"
+    return Network(f"start {regime} {seed}", module, regime, seed, baseline=True)

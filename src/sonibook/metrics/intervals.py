@@ -101,12 +101,34 @@ def bootstrap_means(
     low, high = np.full((2, values.shape[1]), np.nan)
     judged = np.count_nonzero(numbers, axis=0) > 1
     if judged.any():
-        times = _times_drawn(count, repeats, seed)
-        drawn = times @ numbers[:, judged]
-        means = np.full(drawn.shape, np.nan)
-        np.divide(times @ sums[:, judged], drawn, out=means, where=drawn > 0)
-        ends = [(1 - confidence) / 2, (1 + confidence) / 2]
-        low[judged], high[judged] = np.nanquantile(means, ends, axis=0)
+        ends = _ends_of_ratios(sums[:, judged], numbers[:, judged], repeats, seed, confidence)
+        low[judged], high[judged] = ends
+    return low, high
+
+
+def bootstrap_ratio(
+    values: Float[ndarray, " clips"], of: Float[ndarray, " clips"], *, seed: int = 0
+) -> tuple[float, float]:
+    """The 95 % interval of a ratio of means over the same clips; NaN of fewer than two clips."""
+    if len(values) < 2:
+        return np.nan, np.nan
+    low, high = _ends_of_ratios(values[:, None], of[:, None], 2000, seed, 0.95)
+    return float(low[0]), float(high[0])
+
+
+def _ends_of_ratios(
+    above: Float[ndarray, "rows quantities"],
+    below: Float[ndarray, "rows quantities"],
+    repeats: int,
+    seed: int,
+    confidence: float,
+) -> tuple[Float[ndarray, " quantities"], Float[ndarray, " quantities"]]:
+    """Percentile intervals of ratios of sums; a redrawn one without any value below is left out."""
+    times = _times_drawn(len(above), repeats, seed)
+    drawn = times @ below
+    ratios = np.full(drawn.shape, np.nan)
+    np.divide(times @ above, drawn, out=ratios, where=drawn > 0)
+    low, high = np.nanquantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
     return low, high
 
 

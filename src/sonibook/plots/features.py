@@ -8,6 +8,7 @@ from sonibook.analysis.activations import ActivationsResult
 from sonibook.analysis.coherence import CoherenceResult
 from sonibook.analysis.evolution import BANDS, RANGE_DB, unpacked
 from sonibook.analysis.layers import LayerResult
+from sonibook.analysis.listeners import OF_CLIPS, ListenersResult
 from sonibook.analysis.selectivity import SelectivityResult
 from sonibook.analysis.top_clips import TopClipsResult
 from sonibook.errors import AnalysisError
@@ -149,3 +150,24 @@ def coherence_figure(result: CoherenceResult) -> Picture:
     references = ("another clip", "white noise")
     panel = Panel("coherence", label, references=references, options=limits)
     return figure_over_layers(result, [panel], what="Coherence of clips with their sonifications")
+
+
+def listeners_figure(result: ListenersResult) -> Picture:
+    """Draw the scores of listeners against depth, a panel each, beside the clips and white noise.
+
+    Parameters
+    ----------
+    result : ListenersResult
+
+    Returns
+    -------
+    Picture
+    """
+    names = dict.fromkeys(row.quantity for row in result.rows if not row.network)
+    panels = [
+        Panel(name, f"{name} / dB" if name == "SI-SDR" else f"score: {name}", references=OF_CLIPS)
+        for name in names
+        if not name.startswith("share of")
+    ]
+    what = "What listeners hear in the sonifications of most active filters"
+    return figure_over_layers(result, panels, what=what, columns=min(len(panels), 3))

@@ -19,6 +19,7 @@ from sonibook.analysis.ablation import AblationResult
 from sonibook.analysis.coherence import CoherenceResult
 from sonibook.analysis.evolution import EvolutionResult, FilterEvolution
 from sonibook.analysis.layers import LayerResult
+from sonibook.analysis.listeners import ListenersResult
 from sonibook.analysis.result import Estimate, Record, Result, ResultTable, Row, estimate
 from sonibook.analysis.selectivity import SelectivityResult
 from sonibook.analysis.shifts import ShiftResult
@@ -38,6 +39,8 @@ _TABLES: dict[str, type[ResultTable]] = {
     "figure-4-out-of-domain": LayerResult,
     "figure-7": CoherenceResult,
     "figure-b3": ShiftResult,
+    "listeners-esc10": ListenersResult,
+    "listeners-fsdd": ListenersResult,
     "stimulation": StimulationResult,
 }
 _SONIFICATION, _ENDS = "sonification", ("mean", "low", "high")

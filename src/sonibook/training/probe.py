@@ -304,6 +304,19 @@ def probed(
     )
     reader.warn()
     groups = groups_of(training, left_out=reader.bad)
+    head = fit_head(features, targets, training, groups=groups, seed=seed)
+    return ProbedEncoder(short, training.classes, head).eval()
+
+
+def fit_head(
+    features: Float[ndarray, "clips features"],
+    targets: Shaped[ndarray, "clips classes"],
+    training: Dataset,
+    *,
+    groups: Sequence[str] | None = None,
+    seed: int = 0,
+) -> nn.Linear:
+    """A linear probe, fitted to clips of a data set, as a layer from features to logits."""
     missing = np.flatnonzero(targets.sum(axis=0) == 0)
     if len(missing) and training.task == "single-label":
         raise DatasetError(
@@ -311,9 +324,8 @@ def probed(
             "a probe must see every class that it is to name."
         )
     if training.task == "single-label":
-        probe = linear_probe(
-            features, targets.argmax(axis=1), features[:1], groups=groups, seed=seed
-        )
+        labels = targets.argmax(axis=1)
+        probe = linear_probe(features, labels, features[:1], groups=groups, seed=seed)
         weight, bias = probe.weight, probe.bias
     else:  # scores are affine: those of nothing, and of one channel at a time, tell all
         channels = features.shape[1]
@@ -324,4 +336,4 @@ def probed(
     with torch.no_grad():
         head.weight.copy_(torch.from_numpy(weight))
         head.bias.copy_(torch.from_numpy(bias))
-    return ProbedEncoder(short, training.classes, head).eval()
+    return head

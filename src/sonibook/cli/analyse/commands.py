@@ -189,6 +189,46 @@ def layers(
 
 
 @analysis(
+    "sonibook analyse listeners supervised --dataset esc10 --folds 5 --out heard.json",
+    "sonibook analyse listeners supervised contrastive --dataset esc10 --split all",
+)
+def listeners(
+    asked: Asked,
+    listener: Annotated[
+        list[str] | None,
+        typer.Option(help="Who listens; may be repeated.", show_default="all that are there"),
+    ] = None,
+) -> None:
+    """Ask independent listeners what they still hear in sonifications.
+
+    Which event, by a classifier of mel levels and by SoundNet, each fitted to split train, or to
+    the folds that are not measured on, or with --split all to all folds but the clip's own; and how
+    near the sound is to the clip or its nearest stem. Printed is the share of each listener's score
+    on the clips themselves that is left in the sonifications of the most active filters; beside it
+    another clip's, a sound of the same spectrum, white noise, random weights, and the weights that
+    the network started from.
+    """
+    from sonibook.analysis.ears import EARS, missing
+    from sonibook.analysis.listeners import listen
+    from sonibook.plots.features import listeners_figure
+
+    whole = asked.part["split"] == "all"
+    data, training = asked.data, None if whole else asked.training
+    result = listen(
+        asked.networks,
+        data,
+        training=training,
+        listeners=listener,
+        seed=asked.seed,
+        **asked.streaming,
+    )
+    away = [f"{name} ({missing(name)})" for name in EARS if missing(name) and not listener]
+    if away:
+        typer.echo(f"Not there, and not asked: {'; '.join(away)}.\n")
+    asked.finish(result, listeners_figure, show=[f"share of {name}" for name in EARS] + ["SI-SDR"])
+
+
+@analysis(
     "sonibook analyse ablation supervised --dataset esc50 --folds 5 --limit 40",
     "sonibook analyse ablation supervised random --probe --dataset esc10 --folds 5",
     "sonibook analyse ablation a.safetensors b.safetensors --runs --dataset soundscapes",

@@ -1,0 +1,228 @@
+"""What an independent listener still hears in sonifications, layer by layer.
+
+The paper's authors listened themselves, and call sonifications *acoustically discernible*. Here
+listeners are machines that have nothing to do with the network: each hears a sound without the
+clip that it was made from, and is asked something that can be right or wrong (see
+`sonibook.analysis.ears`). Its score on the clips themselves says what it can hear at all; the
+*share* of that score which survives in the sonification is the measure.
+
+All is heard at the level (RMS) of the clip, beside the clip itself: the sonification; that of
+another clip that shares no label; a sound of its spectrum with random phases; white noise; and the
+sonifications by random weights and by the weights that the network started from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, Unpack
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from torch import Tensor, nn
+
+from sonibook.analysis.controls import as_long_as, matched, partners, random_phase, white_noise
+from sonibook.analysis.ears import Ear, open_ears
+from sonibook.analysis.measure import Measured, measure_clips, table_rows
+from sonibook.analysis.networks import Networks, with_random_weights, with_starts
+from sonibook.analysis.result import Estimate, ResultTable, Row
+from sonibook.analysis.sources import SceneClips
+from sonibook.analysis.stream import Streaming, seeded
+from sonibook.datasets.base import Clip, Dataset
+from sonibook.datasets.soundscapes import SceneDataset
+from sonibook.deconvnet import ForwardPass
+from sonibook.errors import AnalysisError
+from sonibook.metrics.intervals import bootstrap_ratio
+
+#: What is heard beside the sonification, of each network and layer, and of no network.
+CONTROLS, OF_CLIPS = ("another clip", "random phase"), ("the clip itself", "white noise")
+
+
+class ListenersResult(ResultTable):
+    """What listeners hear; make it with `listen`.
+
+    Its quantities are the scores of the listeners, by name (`sonibook.analysis.ears.EARS`), of each
+    clip's most active filter's sonification, clips left out on which no filter of the layer is
+    live; under `CONTROLS` as conditions, of what else there is; and of no network, under
+    `OF_CLIPS`. ``share of``, followed by the listener's name, is the mean score in per one of the
+    mean score of the same clips themselves. A listener that is asked about certain clips alone,
+    such as those in which it hears speech, counts these; the others are left out.
+
+    The setting ``listeners`` says who each is, and what it was fitted to.
+    """
+
+    analysis: Literal["listeners"] = "listeners"
+
+
+@dataclass(frozen=True)
+class _Hearing:
+    """The scores that listeners have on sonifications and controls of clips."""
+
+    ears: tuple[Ear, ...]
+    seed: int
+
+    def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
+        passes = [ForwardPass(network, clip.waveform) for clip in clips]
+        sounds = [one.sonify_most_active()[0].cpu() for one in passes]
+        rows = [
+            self._scores(clip, s, None if other is None else sounds[other])
+            for clip, s, other in zip(clips, sounds, partners(clips), strict=True)
+        ]
+        return _by_name(rows, self.ears, ("", *CONTROLS))
+
+    def of_clips(self, clips: Sequence[Clip]) -> Measured:
+        """The scores on the clips themselves, and on white noise."""
+        rows = []
+        for clip in clips:
+            x = torch.from_numpy(clip.waveform)[None]
+            noise = white_noise(x, generator=seeded(self.seed, "white noise", clip.clip_id))
+            rows.append(self._heard(clip, torch.stack([x, noise])))
+        return {name: values[:, 0] for name, values in _by_name(rows, self.ears, OF_CLIPS).items()}
+
+    def _scores(
+        self,
+        clip: Clip,
+        sounds: Float[Tensor, "layers samples"],
+        of_another: Float[Tensor, "layers others"] | None,
+    ) -> Float[ndarray, "listeners sounds layers"]:
+        s = sounds[:, : len(clip.waveform)]
+        other = torch.zeros_like(s) if of_another is None else as_long_as(of_another, s.shape[1])
+        turned = random_phase(s, generator=seeded(self.seed, "random phase", clip.clip_id))
+        heard = torch.stack([s, other, turned])
+        return self._heard(clip, heard * (s != 0).any(dim=1, keepdim=True))
+
+    def _heard(
+        self, clip: Clip, sounds: Float[Tensor, "kinds layers time"]
+    ) -> Float[ndarray, "listeners kinds layers"]:
+        """NaN for silence, which nobody is asked about."""
+        flat = sounds.flatten(0, 1)
+        there = (flat != 0).any(dim=1)
+        scores = np.full((len(self.ears), len(flat)), np.nan)
+        if there.any():
+            loud = matched(flat[there], torch.from_numpy(clip.waveform))
+            for row, ear in enumerate(self.ears):
+                scores[row, there.numpy()] = ear(clip, loud)
+        return scores.reshape(len(self.ears), *sounds.shape[:2])
+
+
+def _by_name(
+    rows: Sequence[Float[ndarray, "listeners kinds layers"]],
+    ears: Sequence[Ear],
+    conditions: Sequence[str],
+) -> Measured:
+    """Arrays (clips, layers) by listener and condition."""
+    every = np.stack(rows)
+    return {
+        (ear.name, condition): every[:, row, column]
+        for row, ear in enumerate(ears)
+        for column, condition in enumerate(conditions)
+    }
+
+
+def listen(
+    networks: Networks,
+    data: Dataset,
+    *,
+    training: Dataset | None = None,
+    listeners: Sequence[str] | None = None,
+    seed: int = 0,
+    **streaming: Unpack[Streaming],
+) -> ListenersResult:
+    """Let listeners hear each clip's most active filter of each layer, and controls.
+
+    Parameters
+    ----------
+    networks : mapping from str to torch.nn.Module, or sequence of Network
+        As `sonibook.sonify` takes them. Beside them stand the same with random weights, and with
+        the weights that they started from where that is known.
+    data : Dataset
+    training : Dataset or None
+        What listeners that name events are fitted to. None leaves out each group of `data` in turn
+        (of ESC-50 the fold, of FSDD the speaker): who hears its clips was fitted to the others.
+    listeners : sequence of str, or None
+        Of `sonibook.analysis.ears.EARS`; None for all that are installed and have something to say
+        of these clips.
+    seed : int >= 0
+        Of the random weights, the controls, the fits and the intervals.
+    **streaming
+        `parts`, `chunk`, `processes` and `limit`, as for `sonibook.analysis.stream.stream`. The
+        other clip is one of the same chunk. Listeners are fitted to all clips, whatever the limit.
+
+    Returns
+    -------
+    ListenersResult
+
+    Raises
+    ------
+    AnalysisError
+        If there is no network, no such listener, it is not installed or cannot be fitted; or as
+        `stream`.
+    StackError
+        If a network cannot be inverted.
+    """
+    every = with_random_weights(with_starts(networks), seed=seed)
+    clips = SceneClips(data) if isinstance(data, SceneDataset) else data
+    ears = open_ears(listeners, clips, training, seed=seed, streaming=streaming)
+    if not ears:
+        raise AnalysisError("There is nobody to listen: name a listener that is installed.")
+    measure = _Hearing(ears, seed)
+    settings: dict[str, Any] = {"listeners": {ear.name: ear.who for ear in ears}, "seed": seed}
+    found = measure_clips(
+        "listeners",
+        measure,
+        every,
+        clips,
+        settings=settings,
+        of_clips=measure.of_clips,
+        **streaming,
+    )
+    arrays = {name: array.copy() for name, array in found.arrays.items()}
+    for (network, quantity, _), array in arrays.items():
+        if network:
+            array[~_asked_of(arrays["", quantity, OF_CLIPS[0]], ears, quantity)] = np.nan
+    rows = [*table_rows(every, arrays, seed=seed)]
+    identity = {network.name: network.identity for network in every}
+    rows += _shares(arrays, identity, [ear.name for ear in ears if ear.has_share], seed=seed)
+    return ListenersResult(rows=tuple(rows), **found.fields)
+
+
+def _asked_of(clean: Float[ndarray, " clips"], ears: Sequence[Ear], quantity: str) -> ndarray:
+    """The clips that a listener is asked about: of some, those alone in which it hears it."""
+    (ear,) = [one for one in ears if one.name == quantity]
+    return ~np.isnan(clean) & (clean > 0) if ear.where_heard else ~np.isnan(clean)
+
+
+def _shares(
+    arrays: Mapping[tuple[str, str, str], Float[ndarray, "clips ..."]],
+    identity: Mapping[str, Mapping[str, Any]],
+    names: Sequence[str],
+    *,
+    seed: int,
+) -> Iterator[Row]:
+    """Mean scores over those of the same clips themselves."""
+    for (network, quantity, condition), array in arrays.items():
+        if quantity not in names or condition == OF_CLIPS[0]:
+            continue
+        clean, columns = arrays["", quantity, OF_CLIPS[0]], array.reshape(len(array), -1)
+        for layer, scores in enumerate(columns.T, start=1):
+            kept = ~np.isnan(scores) & ~np.isnan(clean)
+            yield Row(
+                **identity.get(network, {}),
+                layer=layer if network else None,
+                quantity=f"share of {quantity}",
+                condition=condition,
+                **_ratio(scores[kept], clean[kept], seed=seed).model_dump(),
+            )
+
+
+def _ratio(
+    scores: Float[ndarray, " clips"], clean: Float[ndarray, " clips"], *, seed: int
+) -> Estimate:
+    """Not measured where the listener hears nothing in the clips themselves."""
+    if not len(clean) or clean.mean() <= 0:
+        return Estimate(mean=None, low=None, high=None, clips=0)
+    low, high = bootstrap_ratio(scores, clean, seed=seed)
+    ends = {"low": None, "high": None} if len(clean) < 2 else {"low": low, "high": high}
+    return Estimate(mean=float(scores.mean() / clean.mean()), **ends, clips=len(clean))
