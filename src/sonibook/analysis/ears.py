@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import soxr
@@ -46,6 +46,7 @@ Sounds = Float[Tensor, "sounds time"]
 _Features = Callable[[Sounds], Float[ndarray, "sounds features"]]
 
 
+@runtime_checkable
 class Ear(Protocol):
     """A listener.
 
@@ -115,7 +116,7 @@ class MelFeatures:
     sample_rate: int
 
     def __call__(self, sounds: Sounds) -> Float[ndarray, "sounds features"]:
-        levels = mel_levels(sounds, sample_rate=self.sample_rate)
+        levels = mel_levels(sounds, sample_rate=float(self.sample_rate))
         changes = levels.diff(dim=2).abs() if levels.shape[2] > 1 else torch.zeros_like(levels)
         found = [levels.mean(dim=2), levels.std(dim=2, correction=0), changes.mean(dim=2)]
         return torch.cat(found, dim=1).numpy()

@@ -101,7 +101,8 @@ class _Hearing:
         there = (flat != 0).any(dim=1)
         scores = np.full((len(self.ears), len(flat)), np.nan)
         if there.any():
-            loud = matched(flat[there], torch.from_numpy(clip.waveform))
+            x = torch.from_numpy(clip.waveform)
+            loud = matched(flat[there], x.expand(int(there.sum()), -1))
             for row, ear in enumerate(self.ears):
                 scores[row, there.numpy()] = ear(clip, loud)
         return scores.reshape(len(self.ears), *sounds.shape[:2])

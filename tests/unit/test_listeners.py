@@ -1,0 +1,244 @@
+"""Listeners: what they are handed, what they score, and whether they can hear at all."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from sonibook.analysis import listeners as listening
+from sonibook.analysis.controls import partners
+from sonibook.analysis.ears import Distortion, open_ears
+from sonibook.analysis.listeners import ListenersResult, listen
+from sonibook.analysis.networks import CENTRED, load_network, with_starts
+from sonibook.analysis.result import Measured, Row
+from sonibook.datasets import open_dataset
+from sonibook.datasets.base import Clip
+from sonibook.deconvnet import sonify
+from sonibook.errors import AnalysisError
+from sonibook.metrics.intervals import bootstrap_interval, bootstrap_ratio
+from sonibook.model.checkpoint import kept_checkpoints, load_encoder
+from sonibook.model.encoder import CNN12
+from sonibook.replication.verdict import judge_claims
+
+ROOT = os.environ.get("SONIBOOK_DATA")
+recordings = pytest.mark.skipif(not ROOT, reason="needs the recordings that SONIBOOK_DATA names")
+
+
+@dataclass
+class Recorder:
+    """A listener that keeps what it hears, and hears something in every second clip."""
+
+    name: str = "recorder"
+    who: str = "a test"
+    has_share: bool = True
+    where_heard: bool = True
+
+    def __post_init__(self) -> None:
+        self.heard: list[tuple[str, np.ndarray]] = []
+
+    def __call__(self, clip: Clip, sounds: torch.Tensor) -> np.ndarray:
+        self.heard.append((clip.clip_id, sounds.numpy()))
+        return np.full(len(sounds), 0.5 if hash_of(clip) % 2 else 0.0)
+
+
+def hash_of(clip: Clip) -> int:
+    return int(clip.clip_id.rsplit("-", 1)[-1])
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return open_dataset("soundscapes", split="test", size=4, duration=0.6)
+
+
+@pytest.fixture(scope="module")
+def network() -> CNN12:
+    return CNN12(width=1 / 16, seed=0).eval()
+
+
+@pytest.mark.filterwarnings("ignore::sonibook.errors.SonibookWarning")
+def test_everything_is_heard_at_the_level_of_the_clip(scenes, network, monkeypatch) -> None:
+    ear = Recorder()
+    monkeypatch.setattr(listening, "open_ears", lambda *_, **__: (ear,))
+    result = listen({"tiny": network}, scenes, limit=3)
+    clips = [scenes[index] for index in (0, 1, 2)]
+    levels = {clip.clip_id: np.sqrt(np.mean(clip.waveform.astype(float) ** 2)) for clip in clips}
+    for clip_id, sounds in ear.heard:
+        rms = np.sqrt(np.mean(sounds.astype(float) ** 2, axis=1))
+        np.testing.assert_allclose(rms, levels[clip_id], rtol=1e-4)
+    # tiny and random weights hear each clip once: 3 x 11 sounds; then clip and noise.
+    shapes = [len(sounds) for _, sounds in ear.heard]
+    assert shapes == [33] * 6 + [2] * 3
+    first = ear.heard[0][1].reshape(3, 11, -1)
+    partner = clips[partners(clips)[0]]
+    for layer in (1, 6, 11):
+        for row, clip in ((0, clips[0]), (1, partner)):
+            maps = torch.from_numpy(clip.waveform)
+            top = int(network_energy(network, maps, layer).argmax())
+            own = sonify(network, maps, layer=layer, filters=[top])[0].numpy()
+            heard = first[row, layer - 1]
+            assert np.corrcoef(own, heard)[0, 1] == pytest.approx(1.0, abs=1e-4)
+        spectra = np.abs(np.fft.rfft(first[[0, 2], layer - 1]))
+        np.testing.assert_allclose(spectra[0], spectra[1], atol=1e-3 * spectra.max())
+    assert abs(np.corrcoef(first[0, 0], first[2, 0])[0, 1]) < 0.5
+    np.testing.assert_allclose(ear.heard[6][1][0], clips[0].waveform, rtol=1e-5)
+    # Where it hears nothing in the clip itself, it is not asked about the sonification.
+    odd = sum(hash_of(clip) % 2 for clip in clips)
+    assert {row.clips for row in result.select(network="tiny", quantity="recorder")} == {odd}
+    assert result.row("recorder", condition="the clip itself").clips == 3
+    shares = result.select(network="tiny", quantity="share of recorder", condition="")
+    assert [row.mean for row in shares] == [1.0] * 11
+
+
+def network_energy(network: CNN12, x: torch.Tensor, layer: int) -> torch.Tensor:
+    """Of each map of a layer, by the encoder's own forward pass."""
+    with torch.no_grad():
+        padded = torch.nn.functional.pad(x, (0, max(network.least_length - len(x), 0)))
+        y = padded[None, None]
+        for module in network.truncate(layer).features:
+            y = module(y)
+    return y[0].square().sum(dim=1)
+
+
+def test_a_ratio_of_means_has_the_interval_of_redrawn_clips() -> None:
+    generator = np.random.default_rng(0)
+    clean = generator.uniform(0.5, 1.0, 60)
+    scores = clean * generator.uniform(0.0, 0.8, 60)
+    redrawn = bootstrap_interval(scores, clean, statistic=lambda s, c: s.mean() / c.mean())
+    assert bootstrap_ratio(scores, clean) == pytest.approx(redrawn, abs=0.015)
+    assert redrawn[0] < scores.mean() / clean.mean() < redrawn[1]
+
+
+def test_shares_are_of_the_same_clips_and_nothing_is_no_share() -> None:
+    clean = np.array([1.0, 0.0, 1.0, np.nan])
+    own = np.array([[1.0, 0.0], [0.0, 0.0], [np.nan, 1.0], [1.0, 1.0]])
+    arrays = {("n", "e", ""): own, ("", "e", "the clip itself"): clean}
+    identity = {"n": {"network": "n", "regime": "r", "seed": 0, "baseline": False}}
+    first, second = listening._shares(arrays, identity, ["e"], seed=0)
+    assert (first.mean, first.clips, first.layer) == (1.0, 2, 1)
+    assert (second.mean, second.clips, second.layer) == (0.5, 3, 2)
+    arrays["", "e", "the clip itself"] = np.zeros(4)
+    assert next(listening._shares(arrays, identity, ["e"], seed=0)).mean is None
+
+
+@pytest.mark.parametrize("name", ["contrastive", "esc40-supervised"])
+def test_a_networks_start_is_what_its_run_kept_of_epoch_0(name: str) -> None:
+    network = load_network(name, name)
+    _, start = with_starts([network])
+    assert (start.name, start.regime, start.baseline) == (f"start of {name}", CENTRED, True)
+    kept = load_encoder(kept_checkpoints(name)[0]).state_dict()
+    ours = start.module.state_dict()
+    assert kept.keys() == ours.keys()
+    assert all(torch.equal(kept[key], ours[key]) for key in kept)
+
+
+def test_networks_of_one_start_share_it() -> None:
+    names = ("contrastive", "esc40-supervised", "contrastive-1", "supervised")
+    every = with_starts([load_network(name, name) for name in names])
+    assert [network.name for network in every[4:]] == [
+        "start of contrastive, esc40-supervised, supervised",
+        "start of contrastive-1",
+    ]
+
+
+def test_the_nearest_stem_is_found_whatever_the_gain(scenes) -> None:
+    x = torch.from_numpy(scenes[0].waveform)
+    clip = Clip(x.numpy(), (0,), "x")
+    noise = torch.randn(len(x), generator=torch.Generator().manual_seed(0))
+    same, mixed, other = Distortion()(clip, torch.stack([-3 * x, x + noise, noise]))
+    assert same == 60.0
+    assert -60 <= other < mixed < 60
+
+
+def test_listeners_that_are_not_there_are_named(scenes, network, monkeypatch, tmp_path) -> None:
+    monkeypatch.setenv("SONIBOOK_NETWORKS", str(tmp_path))
+    with pytest.raises(AnalysisError, match="no listener 'dog': choose of event, "):
+        listen({"tiny": network}, scenes, listeners=["dog"])
+    with pytest.raises(AnalysisError, match="'event, SoundNet' is not there: sonibook import"):
+        listen({"tiny": network}, scenes, listeners=["event, SoundNet"])
+    with pytest.raises(AnalysisError, match="no groups to leave out in turn"):
+        listen({"tiny": network}, scenes, listeners=["event"])
+    other = open_dataset("soundscapes", split="train", size=4, task="single-label")
+    with pytest.raises(AnalysisError, match="different classes"):
+        listen({"tiny": network}, scenes, training=other, listeners=["event"])
+    with pytest.raises(AnalysisError, match="nobody to listen"):
+        listen({"tiny": network}, scenes, listeners=[])
+
+
+@recordings
+def test_the_classifier_of_events_hears_and_noise_tells_it_nothing() -> None:
+    data = open_dataset("esc10", root=ROOT, split="all")
+    (ear,) = open_ears(["event"], data, None, seed=0, streaming={"limit": 3})
+    generator = torch.Generator().manual_seed(0)
+    scores = []
+    for clip in data:
+        x = torch.from_numpy(clip.waveform)
+        sounds = torch.stack([x, 0.01 * x, torch.randn(len(x), generator=generator)])
+        scores.append(ear(clip, sounds))
+    clean, quiet, noise = np.mean(scores, axis=0)
+    assert clean >= 0.6
+    assert quiet == pytest.approx(clean, abs=0.02)  # it does not go by level
+    assert noise == pytest.approx(0.1, abs=0.05)
+    assert "the other groups of esc10" in ear.who
+
+
+def heard(folder: Path, supervised: dict[str, list[float]], contrastive: float) -> None:
+    """Results of listeners, made up: by listener the shares in layers 1 and 2, 3 to 7, 8 to 11."""
+    for file, names in (
+        ("listeners-esc10", ("event", "event, SoundNet")),
+        ("listeners-fsdd", ("digit", "speech")),
+    ):
+        rows = []
+        for name in names:
+            first, middle, deep = supervised[name]
+            parts = [first] * 2 + [middle] * 5 + [deep] * 4
+            curves = {
+                ("supervised", ""): parts,
+                ("contrastive", ""): [contrastive] * 11,
+                ("contrastive", "another clip"): [0.1] * 11,
+                ("contrastive", "random phase"): [0.1] * 11,
+                ("random", ""): [0.2] * 11,
+                ("centred random", ""): [0.2] * 11,
+            }
+            rows += [
+                Row(network=regime, regime=regime, seed=0, layer=layer, condition=condition,
+                    quantity=f"share of {name}", mean=mean, low=mean - 0.01, high=mean + 0.01,
+                    clips=40)
+                for (regime, condition), means in curves.items()
+                for layer, mean in enumerate(means, start=1)
+            ]  # fmt: skip
+        data = Measured(dataset="made up", split="all", size=40, clips=40, skipped={})
+        table = ListenersResult(data=data, networks={}, settings={}, rows=tuple(rows))
+        table.write(folder / f"{file}.json")
+
+
+NAMES = ("event", "event, SoundNet", "digit", "speech")
+
+
+@pytest.mark.parametrize(
+    ("parts", "contrastive", "middle", "discernible"),
+    [
+        ([0.3, 0.6, 0.2], 0.5, "holds", "holds"),
+        ([0.9, 0.6, 0.2], 0.5, "holds in part", "holds"),
+        ([0.9, 0.2, 0.6], 0.5, "does not hold here", "does not hold here"),
+        ([0.3, 0.6, 0.2], 0.15, "holds", "does not hold here"),
+        ([0.3, 0.6, 0.05], 0.15, "holds", "holds in part"),
+    ],
+)
+def test_what_listeners_hear_judges_two_claims(
+    tmp_path, parts, contrastive, middle, discernible
+) -> None:
+    heard(tmp_path, dict.fromkeys(NAMES, parts), contrastive)
+    found = {claim.name: claim.judgement.verdict for claim in judge_claims(tmp_path)}
+    assert (found["middle-layers"], found["discernible"]) == (middle, discernible)
+
+
+def test_without_listeners_nothing_is_judged(tmp_path) -> None:
+    found = {claim.name: claim for claim in judge_claims(tmp_path)}
+    for name, tests in (("middle-layers", 16), ("discernible", 20)):
+        assert found[name].judgement.verdict == "not measured yet"
+        assert len(found[name].tests) == tests
