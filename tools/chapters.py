@@ -150,14 +150,24 @@ def _tidy(path: Path) -> None:
     """Leave out what a page without a kernel has no use for.
 
     Widgets are shown in their static form, so their state (megabytes, for a player) can go, and
-    with it progress bars, which have no other form; the cell of injected parameters is hidden,
-    since a reader wants the chapter's own.
+    with it progress bars, which have no other form; a script that stands there several times is
+    kept once; the cell of injected parameters is hidden, since a reader wants the chapter's own.
     """
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("widgets", None)
+    seen: set[str] = set()
+
+    def once(script: re.Match[str]) -> str:
+        known = script[0] in seen
+        seen.add(script[0])
+        return "" if known else script[0]
+
     for cell in notebook.cells:
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if not _is_progress_bar(output)]
+            for data in (output.get("data", {}) for output in cell.outputs):
+                if page := data.get("text/html"):
+                    data["text/html"] = re.sub(r"<script>.*?</script>", once, page, flags=re.S)
         tags = cell.metadata.get("tags", [])
         if "injected-parameters" in tags:
             cell.metadata["tags"] = [*tags, "remove-cell"]

@@ -22,11 +22,11 @@ WASM = LAB / "engine.wasm"
 WIDGETS = Path(__file__).resolve().parents[1] / "src" / "sonibook" / "widgets"
 
 #: The modules of the worker and of the page, each after those it imports from.
-WORKER = ("signal.js", "resample.js", "engine.js", "worker.js")
+WORKER = ("sound.js", "signal.js", "resample.js", "engine.js", "worker.js")
 PAGE = (
     "pieces.js",
+    "sound.js",
     "signal.js",
-    "wav.js",
     "link.js",
     "drawing.js",
     "panel.js",

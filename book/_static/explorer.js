@@ -1,6 +1,6 @@
 /* Static explorers move: whatever has a data-slider is moved between its children that have a
-   data-stop. Without this script they are sections to open, one by one. And one sound plays at a
-   time on a page, whoever started it. */
+   data-stop. Without this script they are sections to open, one by one. Their one player takes the
+   sounds of the stop that is shown, or the track of its number. */
 
 (() => {
   "use strict";
@@ -18,43 +18,24 @@
     return sliders;
   }
 
-  /** Let a player go on from a place, as soon as it can. */
-  function resume(player, seconds) {
-    const go = () => {
-      player.currentTime = Math.min(seconds, player.duration || seconds);
-      player.play();
-    };
-    if (player.readyState >= 1) go();
-    else {
-      player.addEventListener("loadedmetadata", go, { once: true });
-      player.load();
-    }
-  }
-
   function enhance(section, number) {
     const sliders = slidersOf(section);
     if (!sliders.size) return;
     const state = {};
     const isShown = (element) => !element.closest("[hidden]");
-    const sound = (kind) => (
-      [...section.querySelectorAll(`[data-sound="${kind}"] audio`)].find(isShown)
-    );
+    const player = section.querySelector("sonibook-player");
+    const input = player?.querySelector("figure");
+    const figures = [...section.querySelectorAll("[data-stop] figure:has(audio)")];
 
     /** Show what the sliders stand at; what plays goes on, at the same place. */
     function show() {
-      const playing = [...section.querySelectorAll("audio")].find((each) => !each.paused);
       for (const slider of section.querySelectorAll("[data-slider]")) {
         for (const stop of slider.children) {
           if (stop.dataset.stop) stop.hidden = stop.dataset.stop !== state[slider.dataset.slider];
         }
       }
-      if (playing && !isShown(playing)) {
-        const kind = playing.closest("[data-sound]")?.dataset.sound;
-        const next = kind ? sound(kind) : [...section.querySelectorAll("audio")].find(isShown);
-        const place = playing.currentTime;
-        playing.pause();
-        if (next) resume(next, place);
-      }
+      if (player && figures.length) player.tracks = [input, ...figures.filter(isShown)];
+      else if (player) player.track = [...sliders.values()][0].indexOf(Object.values(state)[0]);
       point();
     }
 
@@ -72,18 +53,24 @@
         const range = document.createElement("input");
         const output = document.createElement("output");
         Object.assign(range, { id, type: "range", min: 0, max: values.length - 1 });
-        range.value = values.indexOf(state[name]);
         output.htmlFor = id;
-        const tell = () => {
-          state[name] = values[range.value];
-          output.textContent = state[name];
-          range.setAttribute("aria-valuetext", `${name} ${state[name]}`);
+        const tell = (value) => {
+          state[name] = value;
+          range.value = values.indexOf(value);
+          output.textContent = value;
+          range.setAttribute("aria-valuetext", `${name} ${value}`);
         };
         range.oninput = () => {
-          tell();
+          tell(values[range.value]);
           show();
         };
-        tell();
+        if (player && !figures.length) {
+          player.addEventListener("track", () => {
+            tell(values[player.track]);
+            show();
+          });
+        }
+        tell(state[name]);
         bar.append(range, output);
       } else {
         const choice = document.createElement("select");
@@ -104,6 +91,7 @@
     const link = document.createElement("a");
     link.className = "explorer-lab";
     link.textContent = "This filter in the lab";
+    section.querySelector("[data-slider]").after(link);
     function point() {
       const filter = [...section.querySelectorAll("[data-filter]")].find(isShown);
       const network = filter?.closest("[data-lab]");
@@ -113,41 +101,12 @@
       link.href = `${page.split("#")[0]}#${new URLSearchParams(parts)}`;
     }
 
-    if (sound("input")) {
-      const end = document.createElement("div");
-      end.className = "explorer-end";
-      const swap = document.createElement("button");
-      swap.type = "button";
-      swap.textContent = "A/B";
-      swap.title = "Go on with the other of input and sonification, at the same place";
-      swap.onclick = () => {
-        const input = sound("input");
-        (input.paused ? input : sound("sonification")).play();
-      };
-      end.append(swap, link);
-      section.querySelector("[data-slider]").after(end);
-    }
     for (const details of section.querySelectorAll("details")) details.open = true;
     section.classList.add("explorer-moves");
     show();
   }
 
-  /** What is started silences what plays; within an explorer it takes over, at the same place. */
-  function takeOver({ target }) {
-    const section = target.closest("section.explorer");
-    for (const other of document.querySelectorAll("audio")) {
-      if (other === target || other.paused) continue;
-      const place = other.currentTime;
-      other.pause();
-      if (section && other.closest("section.explorer") === section) resume(target, place);
-    }
-  }
-
-  function begin() {
-    document.addEventListener("play", takeOver, true);
-    document.querySelectorAll("section.explorer").forEach(enhance);
-  }
-
+  const begin = () => document.querySelectorAll("section.explorer").forEach(enhance);
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);
   else begin();
 })();

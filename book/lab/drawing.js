@@ -1,7 +1,7 @@
 /** Waveforms, spectrograms and bars on canvases, in the colours of the page. */
 
 import { fromBase64 } from "./pieces.js";
-import { BINS, HOP } from "./signal.js";
+import { BINS, HOP } from "../../src/sonibook/widgets/sound.js";
 
 /* global MAGMA -- the colour map of levels, 256 times red, green, blue, alpha: see tools/lab.py */
 

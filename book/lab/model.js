@@ -1,7 +1,7 @@
 /** What the page knows: networks and clips by name, and the worker that computes. */
 
 import { fromBase64, load, loadBytes } from "./pieces.js";
-import { peakOf } from "./signal.js";
+import { peakOf } from "../../src/sonibook/widgets/sound.js";
 
 /* global ENGINE, WORKER -- the engine as base64 and the worker's source: see tools/lab.py */
 

@@ -6,7 +6,7 @@ import { receive } from "./pieces.js";
 import { RECORD_SECONDS, decode, prepared } from "./recordings.js";
 import { record } from "../../src/sonibook/widgets/recorder.js";
 import { View, part, say } from "./view.js";
-import { wavOf } from "./wav.js";
+import { wavOf } from "../../src/sonibook/widgets/sound.js";
 
 const root = document.getElementById("lab");
 const model = new Model(new URL(".", document.currentScript.src).href);

@@ -1,8 +1,7 @@
 /** One sound on the page: its name, its pictures, its player. */
 
 import { drawSpectrogram, drawWaveform, timePlace, timeShare } from "./drawing.js";
-import { BINS, HOP } from "./signal.js";
-import { wavOf } from "./wav.js";
+import { described, wavOf } from "../../src/sonibook/widgets/sound.js";
 
 /** All players play at this gain: a residual may reach twice the peak of its input. */
 const PLAY_GAIN = 0.5;
@@ -93,30 +92,4 @@ export class Panel {
   play() {
     this.player.play().catch(() => {});
   }
-}
-
-/**
- * What a spectrogram shows, in words measured as sonibook.plots.sound.describe does.
- * @param {Float32Array} power @param {number} rate in Hz @returns {string}
- */
-export function described(power, rate) {
-  const byBin = new Float64Array(BINS);
-  let loudest = { power: 0, frame: 0 };
-  for (let frame = 0; frame < power.length / BINS; frame++) {
-    let here = 0;
-    for (let k = 0; k < BINS; k++) {
-      byBin[k] += power[frame * BINS + k];
-      here += power[frame * BINS + k];
-    }
-    if (here > loudest.power) loudest = { power: here, frame };
-  }
-  const total = byBin.reduce((sum, value) => sum + value, 0);
-  if (total === 0) return "silence";
-  const reached = (share) => {
-    let sum = 0;
-    const bin = byBin.findIndex((value) => (sum += value) >= share * total);
-    return ((bin * rate) / 2000 / (BINS - 1)).toFixed(2);
-  };
-  const seconds = ((loudest.frame * HOP) / rate).toFixed(2);
-  return `loudest at ${seconds} s, most of its power between ${reached(0.1)} and ${reached(0.9)} kHz`;
 }

@@ -1,6 +1,7 @@
 /** Sounds that the reader brings: a file, or a recording. The rules of sonibook.audio hold here. */
 
-import { peakOf, scaledToPeak } from "./signal.js";
+import { peakOf } from "../../src/sonibook/widgets/sound.js";
+import { scaledToPeak } from "./signal.js";
 
 /** What the lab takes of a sound at most, and at least, in seconds. */
 export const MOST_SECONDS = 10;

@@ -2,7 +2,7 @@
 
 import { drawBars } from "./drawing.js";
 import { Panel } from "./panel.js";
-import { peakOf } from "./signal.js";
+import { peakOf } from "../../src/sonibook/widgets/sound.js";
 
 /** How many filters have a button of their own. */
 const BUTTONS = 6;

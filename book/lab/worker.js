@@ -2,7 +2,8 @@
 
 import { Engine } from "./engine.js";
 import { resample } from "./resample.js";
-import { meanTopCoherence, peakOf, powerSpectrogram, scaledToPeak } from "./signal.js";
+import { peakOf, powerSpectrogram } from "../../src/sonibook/widgets/sound.js";
+import { meanTopCoherence, scaledToPeak } from "./signal.js";
 
 /* global self */
 const engines = new Map();

@@ -19,21 +19,19 @@ from sonibook.plots.basics import (
 from sonibook.plots.sonification import Stage, feature_maps, held, steps
 from sonibook.plots.sound import compare, describe, log_spectrogram, side_by_side, waveform
 from sonibook.plots.style import Grid, Picture, grid, layers, lines, picture
-from sonibook.widgets.players import Player, Table, pair, player, table
+from sonibook.widgets.players import Player, pair, player, table
 
 if TYPE_CHECKING:
     from sonibook.widgets.explorer import Explorer
-    from sonibook.widgets.sliders import AliasSlider, EpochSlider, TemperatureSlider
+    from sonibook.widgets.sliders import AliasSlider, TemperatureSlider
 
 __all__ = [
     "AliasSlider",
-    "EpochSlider",
     "Explorer",
     "Grid",
     "Picture",
     "Player",
     "Stage",
-    "Table",
     "TemperatureSlider",
     "centre_frequencies",
     "compare",
@@ -57,5 +55,5 @@ __all__ = [
 ]
 
 __getattr__ = names_of(
-    "sonibook.widgets", explorer="Explorer", sliders="AliasSlider EpochSlider TemperatureSlider"
+    "sonibook.widgets", explorer="Explorer", sliders="AliasSlider TemperatureSlider"
 )

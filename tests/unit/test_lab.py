@@ -229,7 +229,8 @@ def test_engine_is_what_its_source_compiles_to(lab: Any) -> None:
 
 
 def test_script_is_whole_and_plain(lab: Any) -> None:
-    assert {*lab.PAGE, *lab.WORKER} == {path.name for path in LAB.glob("*.js")} | {"recorder.js"}
+    shared = {"recorder.js", "sound.js"}
+    assert {*lab.PAGE, *lab.WORKER} == {path.name for path in LAB.glob("*.js")} | shared
     script = lab.page_script()
     assert not re.search(r"^\s*(import|export)\b", script, flags=re.MULTILINE)
     assert script == lab.page_script()

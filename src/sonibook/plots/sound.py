@@ -5,16 +5,12 @@ A sound is an array or tensor of shape (time,); what is not a waveform raises `A
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
-from typing import Any
 
-import matplotlib as mpl
 import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from numpy import ndarray
@@ -77,11 +73,7 @@ def describe(x: Sound, *, sample_rate: int = SAMPLE_RATE) -> str:
         Such as "loudest at 0.52 s, most of its power between 0.31 and 1.20 kHz"; "silence" for
         zeros.
     """
-    return describe_power(power_spectrogram(x), sample_rate=sample_rate)
-
-
-def describe_power(power: Power, *, sample_rate: int) -> str:
-    """`describe` of a sound whose spectrogram is known."""
+    power = power_spectrogram(x)
     total = float(power.sum())
     if total == 0:
         return "silence"
@@ -246,63 +238,3 @@ def draw_levels(axes: Axes, levels: Power, *, sample_rate: int, floor_db: float)
         extent=(0.0, max(seconds, HOP / sample_rate), 0.0, sample_rate / 2000),
         interpolation="nearest",
     )
-
-
-class Painter:
-    """The log spectrograms of an input and of what was made of it, repainted at every move.
-
-    Axes, labels and the input are drawn once; `paint` draws only what changes over them.
-    """
-
-    def __init__(
-        self,
-        power: Power,
-        *,
-        sample_rate: int,
-        titles: Sequence[str] = ("Sonification", "Residual"),
-    ) -> None:
-        self.power = power
-        with look():
-            figure = new_figure(9.6, 2.4)
-            self._canvas = FigureCanvasAgg(figure)
-            panels = figure.subplots(1, 1 + len(titles), sharex=True, sharey=True)
-            empty = np.full_like(self.power, FLOOR_DB)
-            self._panels: list[tuple[Axes, AxesImage]] = []
-            for axes, title in zip(panels, ("Input", *titles), strict=True):
-                image = draw_levels(axes, empty, sample_rate=sample_rate, floor_db=FLOOR_DB)
-                image.set_animated(True)
-                axes.set(title=title, xlabel="time / s")
-                self._panels.append((axes, image))
-            panels[0].set_ylabel("frequency / kHz")
-            figure.colorbar(image, ax=panels.tolist(), label="level / dB", pad=0.01)
-            self._canvas.draw()
-        self._ground = self._canvas.copy_from_bbox(figure.bbox)
-
-    def paint(self, *powers: Power) -> bytes:
-        """The input and one spectrogram for each title as a PNG file, in dB re the loudest."""
-        everything = (self.power, *powers)
-        reference = max(float(power.max()) for power in everything)
-        self._canvas.restore_region(self._ground)
-        for (axes, image), power in zip(self._panels, everything, strict=True):
-            image.set_data(decibels(power, reference=reference))
-            axes.draw_artist(image)
-        # A player waits for this: quick rather than small.
-        return _encoded(self._canvas.buffer_rgba(), format="png", compress_level=1)
-
-
-def thumbnail(power: Power, *, reference: float | None = None) -> bytes:
-    """A log spectrogram without axes as a small WebP file, a pixel for each frame and frequency.
-
-    It is in dB re `reference`, or re its own maximum.
-    """
-    loudest = float(power.max()) if reference is None else reference
-    shade = 1 - decibels(power, reference=loudest)[::-1] / FLOOR_DB
-    return _encoded(mpl.colormaps[LEVELS](shade, bytes=True), format="webp", quality=60)
-
-
-def _encoded(rgba: object, **options: Any) -> bytes:
-    from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(np.asarray(rgba)[:, :, :3])).save(file, **options)
-    return file.getvalue()

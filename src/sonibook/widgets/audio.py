@@ -1,7 +1,7 @@
 """Sound between the browser and Python: players that take over, the microphone, uploads.
 
-The browser's parts are ``listening.js``, ``microphone.js`` and ``recorder.js``, which the lab in
-the page has, too. Other modules take ipywidgets from here, where one sentence says how to get it.
+The browser's parts are the player's, ``microphone.js`` and ``recorder.js``, which the lab in the
+page has, too. Other modules take ipywidgets from here, where one sentence says how to get it.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 
-from sonibook.audio import read_audio
+from sonibook.audio import SAMPLE_RATE, read_audio
 from sonibook.errors import AudioError
+from sonibook.widgets.players import script
 
 try:
     import anywidget
@@ -38,23 +39,22 @@ _TITLES = {
 
 
 class Listening(anywidget.AnyWidget):
-    """Players at one gain. Starting one takes over from another, at the same place.
+    """The player of a notebook: what is replaced while it plays goes on in the new sound.
 
-    So the ear compares the sounds and not its memory of them. A sound that is replaced while it
-    plays goes on in the new one. `titles` say which of the three sounds (WAV files, as bytes) have
-    a player, and what stands above it; `about` is what the sonification is of, for screen readers.
-    With an input and a sonification there is A/B, and a loop.
+    `titles` say which of the three sounds (FLAC or WAV files, as bytes) are tracks, and their
+    names; `about` stands above them, and `rate` is theirs in Hz.
     """
 
-    _esm = Path(__file__).with_name("listening.js")
+    _esm = script() + Path(__file__).with_name("listening.js").read_text(encoding="utf-8")
 
     titles = traitlets.Dict(_TITLES).tag(sync=True)
     input = traitlets.Bytes().tag(sync=True)
     sonification = traitlets.Bytes().tag(sync=True)
     residual = traitlets.Bytes().tag(sync=True)
     about = traitlets.Unicode().tag(sync=True)
+    rate = traitlets.Int(SAMPLE_RATE).tag(sync=True)
 
-    def play(self, **state: str | bytes | dict[str, str]) -> None:
+    def play(self, **state: str | bytes | int | dict[str, str]) -> None:
         """Set some of the attributes together."""
         with self.hold_sync():
             for name, value in state.items():

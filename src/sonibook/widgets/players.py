@@ -1,95 +1,88 @@
-"""Players for sounds as they are: nothing is normalised behind the listener's back.
+"""The player: sounds as they are, to see and to hear; nothing is normalised behind one's back.
 
-What is to be compared is played at one gain. A player holds its sound (16-bit WAV), so a page
-with players needs nothing else: two seconds at 8 kHz are 43 kB.
+What is to be compared is played at one gain. A player holds its sounds (16-bit FLAC: two seconds
+at 8 kHz are 15 to 43 kB) and the script that plays and draws them, so it needs nothing else: a
+page without a kernel, opened from disk, is enough. Without a script it is a list of ``<audio>``.
+
+The browser's part is ``player.js``, with ``tracks.js``, ``pictures.js`` and ``sound.js``.
 """
 
 from __future__ import annotations
 
 import base64
+import functools
 import html
 import io
-from collections.abc import Mapping, Sequence
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
+import matplotlib as mpl
 import numpy as np
 
 from sonibook.audio import SAMPLE_RATE, as_waveform
 from sonibook.errors import AudioError
 from sonibook.plots.sound import Sound, peak_of
+from sonibook.plots.style import LEVELS
 
-#: Players of a row wrap: narrower than 15rem, one has no room for its time line.
-_ROW = "display: flex; flex-wrap: wrap; gap: 0.25rem 1rem;"
-_CELL = "min-width: min(15rem, 80vw); max-width: 22rem; margin: 0.25rem 0;"
+#: The player's modules, each after those it imports from.
+_MODULES = ("sound.js", "pictures.js", "tracks.js", "player.js")
 
 
 @dataclass(frozen=True, eq=False)
 class Player:
-    """One sound with its player, as a 16-bit WAV file; make it with `player`.
+    """Sounds as tracks of one player, each a FLAC file; make it with `player`, `pair` or `table`.
 
-    A screen reader calls it by its label, which is shown above it where it stands alone.
+    The gain is the factor that the samples were multiplied by.
     """
 
     # Not in its repr, which notebooks keep beside the player.
-    wav: bytes = field(repr=False)
+    tracks: dict[str, bytes] = field(repr=False)
     label: str
-    seconds: float
+    sample_rate: int
+    gain: float
+    columns: int
 
     @property
-    def audio_tag(self) -> str:
-        """The bare ``<audio>``, which holds its sound."""
-        data = base64.b64encode(self.wav).decode()
-        name = html.escape(self.label, quote=True)
+    def element(self) -> str:
+        """The ``<sonibook-player>`` without the script, which a page needs once."""
+        tracks = "".join(audio_figure(name, sound) for name, sound in self.tracks.items())
         return (
-            f'<audio controls preload="metadata" style="width: 100%;" aria-label="{name}" '
-            f'src="data:audio/wav;base64,{data}"></audio>'
+            f'<sonibook-player label="{html.escape(self.label)}" columns="{self.columns}" '
+            f'rate="{self.sample_rate}">{tracks}</sonibook-player>'
         )
 
-    @property
-    def length(self) -> str:
-        """How long a sound is whose player says "0:00", such as " (0.6 s)"; else nothing."""
-        return f" ({self.seconds:.2g} s)" if self.seconds < 1 else ""
-
     def _repr_html_(self) -> str:
-        caption = html.escape(self.label + self.length)
-        return f"<figure><figcaption>{caption}</figcaption>{self.audio_tag}</figure>"
+        return f"{self.element}<script>{script()}</script>"
 
 
-@dataclass(frozen=True, eq=False)
-class Table:
-    """Players in rows and columns, all at one gain; make it with `pair` or `table`."""
+def player(
+    sounds: Sound | Mapping[str, Sound],
+    *,
+    label: str,
+    gain: float | None = None,
+    sample_rate: int = SAMPLE_RATE,
+    columns: int = 3,
+) -> Player:
+    """A player with a spectrogram and a waveform for each sound, which switches between them.
 
-    rows: dict[str, tuple[Player, ...]] = field(repr=False)
-    columns: tuple[str, ...]
-    gain: float
-    caption: str
-
-    def _repr_html_(self) -> str:
-        lines, basis = [], "20rem" if len(self.columns) <= 2 else "15rem"
-        for name, players in self.rows.items():
-            start = f'<th scope="row">{html.escape(name)}</th>' if name else ""
-            figures = ""
-            for column, each in zip(self.columns, players, strict=True):
-                about = html.escape(column + each.length)
-                figures += f'<figure style="flex: 1 1 {basis}; {_CELL}">'
-                figures += f"<figcaption>{about}</figcaption>{each.audio_tag}</figure>"
-            cell = f'<td style="width: 100%;"><div style="{_ROW}">{figures}</div></td>'
-            lines.append(f"<tr>{start}{cell}</tr>")
-        caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
-        return f'<table class="players" style="width: 100%;">{caption}{"".join(lines)}</table>'
-
-
-def player(x: Sound, *, label: str, gain: float = 1.0, sample_rate: int = SAMPLE_RATE) -> Player:
-    """A player for a sound.
+    Space plays, the arrow keys and a click on a picture seek, the keys 1 to 9 go on in another
+    track at the same place, L loops.
 
     Parameters
     ----------
-    x : ndarray or Tensor, shape (time,)
+    sounds : ndarray or Tensor, shape (time,), or mapping from str to such
+        One sound, called by the label, or several by name.
     label : str
-        What it is; read out by screen readers.
-    gain : float
-        Factor on the samples before they are rounded to 16 bits.
+        What is heard; may be empty where there are several.
+    gain : float or None
+        Factor on the samples before they are rounded to 16 bits. None leaves one sound as it is,
+        and brings the loudest of several to 1.
     sample_rate : int > 0, in Hz
+    columns : int > 0
+        So many tracks are side by side at most.
 
     Returns
     -------
@@ -99,24 +92,28 @@ def player(x: Sound, *, label: str, gain: float = 1.0, sample_rate: int = SAMPLE
     Raises
     ------
     AudioError
-        If `x` is not a waveform, or leaves [-1, 1] after the gain (it would be clipped).
+        If a sound is not a waveform, or leaves [-1, 1] after the gain (it would be clipped).
     ValueError
-        If the label is empty.
-    """
-    import soundfile
+        If there is no sound, or one has no name.
 
-    if not label.strip():
-        raise ValueError("A player needs a label: say what is heard.")
-    samples = as_waveform(x) * np.float32(gain)
-    loudest = float(np.abs(samples).max())
-    if not loudest <= 1.0 + 1e-6:
-        raise AudioError(
-            f"{label}: the sound peaks at {loudest:.3g} after a gain of {gain:.3g} and would "
-            "clip: lower the gain, or use pair or table, which choose one."
-        )
-    file = io.BytesIO()
-    soundfile.write(file, np.clip(samples, -1.0, 1.0), sample_rate, "PCM_16", format="WAV")
-    return Player(file.getvalue(), label, len(samples) / sample_rate)
+    Examples
+    --------
+    >>> x = np.sin(np.arange(8000) / 10)
+    >>> list(player({"Whole": x, "Half as loud": 0.5 * x}, label="A tone").tracks)
+    ['Whole', 'Half as loud']
+    """
+    named = dict(sounds) if isinstance(sounds, Mapping) else {label: sounds}
+    if not named:
+        raise ValueError("A player needs at least one sound.")
+    if not all(name.strip() for name in named):
+        raise ValueError("A player needs a label for each sound: say what is heard.")
+    if gain is None:
+        gain = full_scale_gain(*named.values()) if isinstance(sounds, Mapping) else 1.0
+    files = {
+        name: as_flac(x, label=name, gain=gain, sample_rate=sample_rate)
+        for name, x in named.items()
+    }
+    return Player(files, label, sample_rate, gain, columns)
 
 
 def table(
@@ -125,21 +122,21 @@ def table(
     columns: Sequence[str],
     caption: str = "",
     sample_rate: int = SAMPLE_RATE,
-) -> Table:
-    """Players in rows and columns, at the one gain that brings the loudest of them to 1.
+) -> Player:
+    """A player of sounds in rows and columns, at the one gain that brings the loudest to 1.
 
     Parameters
     ----------
     rows : mapping from str to sequence of ndarray or Tensor, shapes (time,)
         Sounds by name of row, one for each column.
     columns : sequence of str
-        Names of the columns.
+        Names of the columns; of a single one, it names the tracks only where its row has no name.
     caption : str
     sample_rate : int > 0, in Hz
 
     Returns
     -------
-    Table
+    Player
         Displays itself in a notebook.
 
     Raises
@@ -152,20 +149,17 @@ def table(
             raise ValueError(f"Row {name!r} has {len(sounds)} sounds for {len(columns)} columns.")
     if not rows or not columns:
         raise ValueError("A table of players needs at least one sound.")
-    gain = full_scale_gain(*(x for sounds in rows.values() for x in sounds))
-    players = {
-        name: tuple(
-            player(
-                x,
-                label=": ".join(filter(None, (name, column))) or "Sound",
-                gain=gain,
-                sample_rate=sample_rate,
-            )
-            for column, x in zip(columns, sounds, strict=True)
-        )
+    tracks = {
+        (name if name and len(columns) == 1 else ": ".join(filter(None, (name, column)))): x
         for name, sounds in rows.items()
+        for column, x in zip(columns, sounds, strict=True)
     }
-    return Table(players, tuple(columns), gain, caption)
+    return player(
+        tracks,
+        label=caption,
+        sample_rate=sample_rate,
+        columns=len(columns) if len(columns) > 1 else 3,
+    )
 
 
 def pair(
@@ -175,8 +169,8 @@ def pair(
     labels: tuple[str, str] = ("Input", "Sonification"),
     caption: str = "",
     sample_rate: int = SAMPLE_RATE,
-) -> Table:
-    """Two sounds side by side, at one gain; as `table` with one row.
+) -> Player:
+    """A player of two sounds, at one gain; as `table` with one row.
 
     Parameters
     ----------
@@ -186,6 +180,58 @@ def pair(
     sample_rate : int > 0, in Hz
     """
     return table({"": (x, s)}, columns=labels, caption=caption, sample_rate=sample_rate)
+
+
+def as_flac(x: Sound, *, label: str, gain: float = 1.0, sample_rate: int = SAMPLE_RATE) -> bytes:
+    """A sound as a 16-bit FLAC file; `AudioError`, with its label, if it would clip."""
+    import soundfile
+
+    samples = as_waveform(x) * np.float32(gain)
+    loudest = float(np.abs(samples).max())
+    if not loudest <= 1.0 + 1e-6:
+        raise AudioError(
+            f"{label}: the sound peaks at {loudest:.3g} after a gain of {gain:.3g} and would "
+            "clip: lower the gain, or leave it out, and several sounds get one that fits."
+        )
+    file = io.BytesIO()
+    soundfile.write(file, np.clip(samples, -1.0, 1.0), sample_rate, "PCM_16", format="FLAC")
+    return file.getvalue()
+
+
+def audio_figure(name: str, sound: bytes) -> str:
+    """A track in HTML, from a FLAC file: the player takes it, and without a script it plays."""
+    data, name = base64.b64encode(sound).decode(), html.escape(name)
+    return (
+        f"<figure><figcaption>{name}</figcaption>"
+        f'<audio controls preload="none" aria-label="{name}" src="data:audio/flac;base64,{data}">'
+        "</audio></figure>"
+    )
+
+
+@functools.cache
+def script() -> str:
+    """The script that makes ``<sonibook-player>`` of a page what it is; twice does no harm."""
+    folder = Path(__file__).parent
+    colours = mpl.colormaps[LEVELS](np.arange(256), bytes=True).tobytes()
+    constants = {
+        "MAGMA": base64.b64encode(colours).decode(),
+        "STYLE": (folder / "player.css").read_text(encoding="utf-8"),
+    }
+    return joined((folder / name for name in _MODULES), constants)
+
+
+def joined(modules: Iterable[Path], constants: Mapping[str, str] | None = None) -> str:
+    """JavaScript modules, each after those it imports from, as one classic script.
+
+    `constants` are text that the modules use, by name.
+    """
+    parts = ['(() => {\n"use strict";']
+    parts += [f"const {name} = {json.dumps(value)};" for name, value in (constants or {}).items()]
+    for path in modules:
+        source = re.sub(r"^import [^;]*;\n", "", path.read_text(encoding="utf-8"), flags=re.M)
+        source = re.sub(r"^ */\*\*.*?\*/\n", "", source, flags=re.M | re.S)
+        parts.append(re.sub(r"^export |^ +", "", source, flags=re.M))
+    return "\n".join([*parts, "})();\n"])
 
 
 def full_scale_gain(*sounds: Sound, peak: float = 1.0) -> float:

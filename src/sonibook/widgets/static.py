@@ -2,7 +2,7 @@
 
 Plain HTML that opens and closes with the browser's own ``<details>``. Where the book's script runs
 (``book/_static/explorer.js``), it puts sliders in their place: whatever has a ``data-slider`` is
-moved between its children that have a ``data-stop``.
+moved between its children that have a ``data-stop``, and the one player of the whole follows.
 """
 
 from __future__ import annotations
@@ -15,29 +15,31 @@ from torch import nn
 
 from sonibook.audio import SAMPLE_RATE, as_waveform, excerpt
 from sonibook.model.checkpoint import shipped
-from sonibook.plots.sound import Power, Sound, describe_power, power_spectrogram, thumbnail
-from sonibook.plots.style import image_tag
-from sonibook.widgets.players import player, shared_gain
+from sonibook.plots.sound import Sound
+from sonibook.widgets.players import Player, as_flac, audio_figure, shared_gain
 from sonibook.widgets.view import Exploration
-
-_GRID = (
-    "display: grid; gap: 0.5rem 1rem; grid-template-columns: repeat(auto-fit, minmax(15rem, 20rem))"
-)
 
 
 def static_slider(
-    stops: Mapping[str, tuple[str, str]], *, name: str, title: str, opened: str, end: str = ""
+    stops: Mapping[str, tuple[str, str]],
+    *,
+    name: str,
+    title: str,
+    opened: str,
+    heard: Player | None = None,
+    end: str = "",
 ) -> str:
     """The static form of a slider: by value, what a stop is called and the HTML that it shows.
 
     `name` is what the slider moves, `title` names the whole for screen readers, `opened` is the
-    stop that is open at first, `end` a sentence below.
+    stop that is open at first, `heard` has a track for each stop, `end` is a sentence below.
     """
     parts = [
         _stop(value, summary, shown, is_open=value == opened)
         for value, (summary, shown) in stops.items()
     ]
-    below = f"<p>{html.escape(end)}</p>" if end else ""
+    below = heard._repr_html_() if heard else ""
+    below += f"<p>{html.escape(end)}</p>" if end else ""
     return (
         f'<section class="explorer" aria-label="{html.escape(title, quote=True)}">'
         f'<div data-slider="{name}">{"".join(parts)}</div>{below}</section>'
@@ -64,7 +66,7 @@ def static_explorer(
     several = len(named) > 1
     top = top or (2 if several else 3)
     short = excerpt(x, seconds=seconds, sample_rate=sample_rate)
-    draw = _Drawing(short, sample_rate)
+    gain = shared_gain(short)
     parts, notices = [], dict[str, None]()
     if len(short) < len(as_waveform(x)):
         stretch = "second is" if seconds == 1 else f"{seconds:g} s are"
@@ -74,7 +76,7 @@ def static_explorer(
         notices |= dict.fromkeys(exploration.notices)
         count = min(exploration.layers, 3 if several else 4)
         spread = {round(layer) for layer in np.linspace(1, exploration.layers, count)}
-        body = _layers(exploration, layers or sorted(spread), top, draw)
+        body = _layers(exploration, layers or sorted(spread), top, gain)
         if several:
             summary = f"Network: {title}"
             body = _stop(title, summary, body, is_open=number == 0, lab=title in shipped())
@@ -85,51 +87,34 @@ def static_explorer(
     if several:
         content = f'<div data-slider="Network">{content}</div>'
     told = "".join(f"<p>{html.escape(notice)}</p>" for notice in notices)
-    heard = draw(short, draw.power, "input", f"Input ({name}):")
+    heard = Player({"Input": _file(short, gain, sample_rate)}, name, sample_rate, gain, columns=3)
     return (
         f'<section class="explorer" aria-label="Explorer">{told}'
-        f'<div style="{_GRID};">{heard}</div>{content}'
-        "<p>All players have one gain. In JupyterLab this is an instrument: it takes any clip, "
+        f"{heard._repr_html_()}{content}"
+        "<p>All sounds have one gain. In JupyterLab this is an instrument: it takes any clip, "
         "layer and filter, and your own sounds.</p></section>"
     )
 
 
-class _Drawing:
-    """Sounds as figures: a picture, a player and what they are of, all on the input's scales."""
-
-    def __init__(self, x: Sound, sample_rate: int) -> None:
-        self.gain, self.sample_rate = shared_gain(x), sample_rate
-        self.power = power_spectrogram(x)
-        self.reference = float(self.power.max()) or None
-
-    def __call__(self, sound: Sound, power: Power, kind: str, title: str) -> str:
-        described = describe_power(power, sample_rate=self.sample_rate)
-        alt = f"Log spectrogram, 0 to {self.sample_rate / 2000:g} kHz. {title} {described}."
-        heard = player(
-            sound, label=title.rstrip(".:"), gain=self.gain, sample_rate=self.sample_rate
-        )
-        image = thumbnail(power, reference=self.reference)
-        picture = image_tag(image, alt, width="100%", kind="webp")
-        caption = html.escape(title.rstrip(":") + heard.length)
-        return (
-            f'<figure data-sound="{kind}" style="margin: 0.5rem 0;">{picture}{heard.audio_tag}'
-            f"<figcaption>{caption}</figcaption></figure>"
-        )
+def _file(x: Sound, gain: float, sample_rate: int) -> bytes:
+    return as_flac(x, label="A sound of the explorer", gain=gain, sample_rate=sample_rate)
 
 
-def _layers(exploration: Exploration, layers: Sequence[int], top: int, draw: _Drawing) -> str:
+def _layers(exploration: Exploration, layers: Sequence[int], top: int, gain: float) -> str:
     parts = []
     for number, layer in enumerate(layers):
         filters = []
         for rank, (index, _) in enumerate(exploration.ranking(layer)[:top], start=1):
             made = exploration.sonify(layer, index)
             title = f"{exploration.rank_text(layer, rank)} {made.measures}".strip()
-            rest = f"Input − sonification of layer {layer}, filter {index}."
-            sonification, residual = made.waveform, made.residual
+            tracks = {"Sonification": made.waveform, "Input − sonification": made.residual}
+            figures = "".join(
+                audio_figure(name, _file(x, gain, exploration.sample_rate))
+                for name, x in tracks.items()
+            )
             filters.append(
-                f'<div data-stop="{rank}" data-filter="{index}" style="{_GRID};">'
-                f"{draw(sonification, power_spectrogram(sonification), 'sonification', title)}"
-                f"{draw(residual, power_spectrogram(residual), 'residual', rest)}</div>"
+                f'<div data-stop="{rank}" data-filter="{index}">'
+                f"<p>{html.escape(title)}</p>{figures}</div>"
             )
         summary = f"Layer {layer}: the {len(filters)} filters with the most energy"
         body = f'<div data-slider="Filter rank">{"".join(filters)}</div>'

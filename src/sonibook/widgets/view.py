@@ -19,10 +19,9 @@ from sonibook.audio import as_waveform, excerpt
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import SonibookWarning
 from sonibook.metrics.coherence import mean_top_coherence
-from sonibook.plots.sound import Painter, Sound, describe_power, power_spectrogram
-from sonibook.plots.style import image_tag
+from sonibook.plots.sound import Sound
 from sonibook.widgets.audio import Listening, widgets
-from sonibook.widgets.players import player, shared_gain
+from sonibook.widgets.players import as_flac, shared_gain
 
 #: Longer clips are cut to their loudest stretch of this length: maps take memory.
 _MOST_SECONDS = 30.0
@@ -130,7 +129,7 @@ class NetworkView(widgets.VBox):
     """A network on one clip after another, each passed forward once; a part of the explorer.
 
     `key` is that of the clip that was taken last, `exploration` of that clip; `sonification` is
-    what `info`, `image` and `listening` show.
+    what `info` and `listening` show.
     """
 
     exploration: Exploration
@@ -139,19 +138,16 @@ class NetworkView(widgets.VBox):
     def __init__(self, name: str, network: nn.Module, *, sample_rate: int) -> None:
         self.name, self.network, self.sample_rate = name, network, sample_rate
         self.key: str | None = None
-        self.info, self.image, self.listening = widgets.HTML(), widgets.HTML(), Listening()
-        super().__init__([self.info, self.image, self.listening])
+        self.info, self.listening = widgets.HTML(), Listening()
+        super().__init__([self.info, self.listening])
         self.add_class("sonibook-view")
 
     def take(self, key: str, x: Sound) -> None:
         """Pass a clip forward. Nothing has changed if this fails."""
         exploration = Exploration(self.network, x, sample_rate=self.sample_rate)
         self.key, self.exploration = key, exploration
-        power = power_spectrogram(exploration.x)
-        self._painter = Painter(power, sample_rate=self.sample_rate)
-        self._input_text = f"Input: {describe_power(power, sample_rate=self.sample_rate)}."
         self._gain = shared_gain(exploration.x)
-        self._input_wav = self._wav("input", exploration.x)
+        self._input_file = self._file("input", exploration.x)
 
     def show(self, layer: int, rank: int, *, named: bool) -> tuple[str, ...]:
         """Show what the filter of this rank keeps; returns what a listener should know.
@@ -163,27 +159,21 @@ class NetworkView(widgets.VBox):
         made = self.exploration.sonify(layer, ranking[rank - 1].filter)
         text = f"{self.exploration.rank_text(layer, rank)} {made.measures}".strip()
         name = f"<strong>{html.escape(self.name)}</strong>: " if named else ""
-        powers = power_spectrogram(made.waveform), power_spectrogram(made.residual)
-        described = [describe_power(power, sample_rate=self.sample_rate) for power in powers]
-        alt = (
-            f"Log spectrograms side by side. {self._input_text} "
-            f"Sonification: {described[0]}. Residual: {described[1]}."
-        )
         about = f"layer {layer}, filter {made.filter}"
-        with self.info.hold_sync(), self.image.hold_sync():
+        with self.info.hold_sync():
             self.info.value = f'<p style="margin: 0.4em 0;">{name}{html.escape(text)}</p>'
-            self.image.value = image_tag(self._painter.paint(*powers), alt)
             self.listening.play(
                 about=f"{self.name}, {about}" if named else about,
-                input=self._input_wav,
-                sonification=self._wav("sonification", made.waveform),
-                residual=self._wav("residual", made.residual),
+                rate=self.sample_rate,
+                input=self._input_file,
+                sonification=self._file("sonification", made.waveform),
+                residual=self._file("residual", made.residual),
             )
         self.sonification = made
         return made.notices
 
-    def _wav(self, label: str, x: Sound) -> bytes:
-        return player(x, label=label, gain=self._gain, sample_rate=self.sample_rate).wav
+    def _file(self, label: str, x: Sound) -> bytes:
+        return as_flac(x, label=label, gain=self._gain, sample_rate=self.sample_rate)
 
 
 def _with_notices(action: Callable[[], _Result]) -> tuple[_Result, tuple[str, ...]]:
