@@ -20,7 +20,7 @@ from sonibook.replication.benchmarks import RANDOM_SEEDS
 from sonibook.results import write_result
 from sonibook.training.config import load_config
 from sonibook.training.loop import train
-from sonibook.training.probe import groups_of, linear_probe, mean_features
+from sonibook.training.probe import groups_of, linear_probe, probe_features
 from tools.results_settings import Settings
 
 EPOCHS = 30
@@ -106,7 +106,7 @@ class Candidate:
 
 def _probe(network: CNN12, settings: Settings) -> dict[str, Any]:
     parts = [open_dataset("esc40", root=settings.root, **part) for part in (TRAIN, TEST)]
-    (known, labels), (asked, truth) = (mean_features(network, part) for part in parts)
+    (known, labels), (asked, truth) = (probe_features(network, part) for part in parts)
     probe = linear_probe(known, labels, asked, groups=groups_of(parts[0]), seed=0)
     return {"value": float((probe.predicted == truth).mean()), "clips": len(truth)}
 

@@ -197,10 +197,10 @@ def correct_of(encoder: CNN12, train: Dataset, test: Dataset, *, seed: int) -> i
     -------
     int
     """
-    from sonibook.training.probe import linear_probe, mean_features
+    from sonibook.training.probe import linear_probe, probe_features
 
-    features, labels = mean_features(encoder, train)
-    test_features, test_labels = mean_features(encoder, test)
+    features, labels = probe_features(encoder, train)
+    test_features, test_labels = probe_features(encoder, test)
     probe = linear_probe(features, labels, test_features, seed=seed)
     return int((probe.predicted == test_labels).sum())
 

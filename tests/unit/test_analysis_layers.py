@@ -5,18 +5,25 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from clips import AtRate
+import torch.nn.functional as F
+from clips import AtRate, Held, noise
 from oracles import plain_stack
 from scipy import signal
 from torch import nn
 
 from sonibook.analysis.coherence import CoherenceResult, coherence_by_layer
 from sonibook.analysis.controls import partners
-from sonibook.analysis.networks import Network, as_networks, with_random_weights
+from sonibook.analysis.networks import (
+    Network,
+    as_networks,
+    random_twin,
+    with_random_weights,
+)
 from sonibook.analysis.result import Row, fingerprint
 from sonibook.analysis.selectivity import SelectivityResult, selectivity_by_layer, spectral_shape
 from sonibook.datasets import Clip, Dataset, open_dataset
 from sonibook.deconvnet.backward import ForwardPass
+from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError
 from sonibook.model.encoder import CNN12
 from sonibook.plots.features import coherence_figure, selectivity_figure
@@ -127,6 +134,34 @@ def test_random_weights_are_one_for_each_shape_and_differ_by_seed(network) -> No
         with_random_weights({"random weights": network}, seed=0)
     with pytest.raises(AnalysisError, match="Two networks are called 'a'"):
         as_networks([Network("a", network), Network("a", plain)])
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_random_twin_normalises_by_a_few_clips_of_its_own_data(after) -> None:
+    norm, relu = nn.BatchNorm1d(6), nn.ReLU()
+    layers = [nn.Conv1d(1, 6, 9, stride=2), *((relu, norm) if after else (norm, relu))]
+    network = nn.Sequential(*layers, nn.Conv1d(6, 4, 5), nn.BatchNorm1d(4), nn.ReLU()).eval()
+    for one in (network[1 + after], network[4]):
+        for values in (one.weight, one.bias, one.running_mean, one.running_var):
+            values.data.uniform_(3.0, 9.0)
+    data = Held([noise(n, n) for n in (2000, 3000, 2500)], [0, 1, 0])
+    twin = random_twin(network, data, seed=1)
+    x = torch.from_numpy(np.stack([one[:2000] for one in data.waveforms]))[:, None]
+    convs = [one for one in twin if isinstance(one, nn.Conv1d)]
+    with torch.no_grad():
+        for conv in convs:  # by hand: one layer after the other, over clips and time
+            y = F.conv1d(x, conv.weight, stride=conv.stride)
+            y = y.relu() if after and conv is convs[0] else y
+            mean, var = y.mean(dim=(0, 2)), y.var(dim=(0, 2))
+            y = (y - mean[:, None]) / (var[:, None] + 1e-5).sqrt()
+            x = y if after and conv is convs[0] else y.relu()
+        passed = FeatureMaps(twin, np.stack([one[:2000] for one in data.waveforms])[:, None])
+    torch.testing.assert_close(passed.maps[1], x, rtol=2e-3, atol=2e-3)
+    assert not any(one.training for one in twin if isinstance(one, nn.BatchNorm1d))
+    assert fingerprint(random_twin(network, data, seed=1)) == fingerprint(twin)
+    assert fingerprint(random_twin(network, data, seed=2)) != fingerprint(twin)
+    by_name = with_random_weights({"own": network}, data, seed=1)[-1]
+    assert fingerprint(by_name.module) == fingerprint(twin)
 
 
 def test_another_clip_shares_no_label_where_there_is_such() -> None:

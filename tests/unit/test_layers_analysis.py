@@ -28,7 +28,13 @@ from sonibook.model.checkpoint import save_checkpoint
 from sonibook.model.encoder import CNN12
 from sonibook.plots.features import layers_figure
 from sonibook.results import write_result
-from sonibook.training.probe import STRENGTHS, linear_probe, mean_features, multilabel_probe, probed
+from sonibook.training.probe import (
+    STRENGTHS,
+    linear_probe,
+    multilabel_probe,
+    probe_features,
+    probed,
+)
 
 CLASSES = ("low", "middle", "high")
 
@@ -256,8 +262,8 @@ def test_a_probed_encoder_names_what_its_probe_names(classes):
     training, data = Tones("train", 30, classes), Tones("test", 12, classes)
     encoder = CNN12(width=1 / 16, depth=6, seed=0).eval()
     network = probed(encoder, training, layer=4)
-    seen, labels = mean_features(encoder, training, layer=4)
-    heard, _ = mean_features(encoder, data, layer=4)
+    seen, labels = probe_features(encoder, training, layer=4)
+    heard, _ = probe_features(encoder, data, layer=4)
     model = search(StratifiedKFold(5, shuffle=True, random_state=0)).fit(seen.astype(float), labels)
     x = torch.stack([torch.from_numpy(clip.waveform) for clip in data])[:, None]
     with torch.no_grad():

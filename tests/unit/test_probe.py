@@ -2,15 +2,23 @@
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from clips import Held, noise
 
 from sonibook.analysis.ablation import ablate
 from sonibook.datasets import Soundscapes
-from sonibook.errors import DatasetError
+from sonibook.datasets.base import ClipReader, Entry, FileDataset
+from sonibook.errors import DatasetError, LayerError, SonibookWarning
 from sonibook.model.encoder import CNN12
 from sonibook.training.evaluate import predict
-from sonibook.training.probe import groups_of, linear_probe, mean_features, multilabel_probe, probed
+from sonibook.training.probe import (
+    groups_of,
+    linear_probe,
+    multilabel_probe,
+    probe_features,
+    probed,
+)
 
 
 def blobs(count: int, *, seed: int, shift: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
@@ -64,10 +72,10 @@ def test_probe_refuses_what_cannot_be_cross_validated():
         linear_probe(features[:4], labels[:4], features)
 
 
-def test_mean_features_are_the_maps_of_each_clip_alone():
+def test_features_are_the_maps_of_each_clip_alone():
     data = Held([noise(n, n) for n in (2500, 3000, 2500, 60)], [0, 1, 2, 0])
     encoder = CNN12(width=1 / 16, seed=1).eval()
-    features, labels = mean_features(encoder, data, layer=3, batch_size=2)
+    features, labels = probe_features(encoder, data, layer=3, batch_size=2)
     np.testing.assert_array_equal(labels, [0, 1, 2, 0])
     with torch.no_grad():
         for row, x in zip(features, data.waveforms, strict=True):
@@ -75,8 +83,42 @@ def test_mean_features_are_the_maps_of_each_clip_alone():
             np.testing.assert_allclose(row, maps[0].mean(1), rtol=1e-4, atol=1e-6)
     assert groups_of(data) is None
     data.task = "multi-label"
-    with pytest.raises(DatasetError, match="multi-label"):
-        mean_features(encoder, data)
+    _, targets = probe_features(encoder, data, layer=3)
+    np.testing.assert_array_equal(targets, np.eye(3)[[0, 1, 2, 0]])
+
+
+def test_log_features_are_of_means_and_of_maxima_and_any_stack_has_them():
+    data = Held([noise(n, n) for n in (900, 700, 900)], [0, 1, 0])
+    network = torch.nn.Sequential(
+        torch.nn.Conv1d(1, 3, 9, stride=4), torch.nn.BatchNorm1d(3), torch.nn.ReLU(),
+        torch.nn.MaxPool1d(3), torch.nn.Conv1d(3, 2, 5), torch.nn.ReLU(),
+    ).eval()  # fmt: skip
+    features, _ = probe_features(network, data, layer=1, kind="log", batch_size=2)
+    with torch.no_grad():
+        for row, x in zip(features, data.waveforms, strict=True):
+            maps = network[:4](torch.from_numpy(x)[None, None])[0].numpy()
+            expected = np.log(1 + np.append(maps.mean(axis=1), maps.max(axis=1)))
+            np.testing.assert_allclose(row, expected, rtol=1e-4, atol=1e-6)
+    with pytest.raises(LayerError):
+        probe_features(network, data, layer=3)
+
+
+def test_a_clip_that_cannot_be_read_is_left_out_of_features_labels_and_groups(tmp_path):
+    entries = [Entry(tmp_path / f"{n}.wav", (n % 2,), str(n), f"fold{n % 3}") for n in range(12)]
+    for n, entry in enumerate(entries):
+        soundfile.write(entry.path, noise(2500, n), 8000)
+    entries[4].path.write_bytes(b"no sound")
+    data = FileDataset(entries, name="own", classes=("a", "b"), split="all")
+    encoder = CNN12(width=1 / 16, seed=1).eval()
+    with pytest.warns(SonibookWarning, match="1 of the 12 clips"):
+        features, labels = probe_features(encoder, data, layer=2)
+    assert features.shape == (11, 4)
+    np.testing.assert_array_equal(labels, [n % 2 for n in range(12) if n != 4])
+    reader = ClipReader(data)
+    again, _ = probe_features(encoder, reader, layer=2)
+    np.testing.assert_array_equal(again, features)
+    assert list(reader.bad) == [4]
+    assert groups_of(reader) == [f"fold{n % 3}" for n in range(12) if n != 4]
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -99,7 +141,7 @@ def test_a_probed_encoder_answers_as_its_probe(layer):
     )
     encoder = CNN12(width=1 / 16, seed=1).eval()
     network = probed(encoder, data, layer=layer)
-    features, labels = mean_features(encoder, data, layer=layer)
+    features, labels = probe_features(encoder, data, layer=layer)
     expected = linear_probe(features, labels, features)
     with torch.no_grad():
         x = torch.from_numpy(np.stack(data.waveforms))[:, None]

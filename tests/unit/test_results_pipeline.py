@@ -32,7 +32,7 @@ from sonibook.replication.benchmarks import (
 from sonibook.replication.trials import TrialFile, probe_trials, run_trials
 from sonibook.training.config import TrainConfig, load_config
 from sonibook.training.evaluate import predict
-from sonibook.training.probe import groups_of, linear_probe, mean_features
+from sonibook.training.probe import groups_of, linear_probe, probe_features
 
 ROOT = Path(__file__).parents[2]
 ESC10 = (0, 1, 10, 11, 12, 20, 21, 38, 40, 41)
@@ -129,8 +129,8 @@ def test_a_probes_trials_are_those_of_the_probe(root: Path) -> None:
     assert [trial.tested for trial in trials] == [f"fold {fold}" for fold in range(1, 6)]
     network = CNN12(width=1 / 16, seed=3).eval()
     training = open_dataset("esc10", root=root, folds=(1, 3, 4, 5))
-    features, labels = mean_features(network, training)
-    asked, truth = mean_features(network, open_dataset("esc10", root=root, folds=(2,)))
+    features, labels = probe_features(network, training)
+    asked, truth = probe_features(network, open_dataset("esc10", root=root, folds=(2,)))
     probe = linear_probe(features, labels, asked, groups=groups_of(training), seed=3)
     right = "".join("1" if one else "0" for one in probe.predicted == truth)
     assert trials[1].right == right
@@ -158,8 +158,8 @@ def test_a_probe_of_known_speakers_is_not_chosen_for_strangers(tmp_path: Path) -
     training, tested = (open_dataset("fsdd", root=root, split=one) for one in ("train", "test"))
     assert groups_of(training)
     assert groups_of(training, tested=tested) is None
-    features, labels = mean_features(network, training)
-    asked, truth = mean_features(network, tested)
+    features, labels = probe_features(network, training)
+    asked, truth = probe_features(network, tested)
     probe = linear_probe(features, labels, asked, groups=None, seed=3)
     assert own.settings == {"strength": probe.strength}
     assert own.right == "".join("1" if one else "0" for one in probe.predicted == truth)

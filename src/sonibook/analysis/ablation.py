@@ -287,7 +287,7 @@ class Subtraction:
         blocks = blocks_of(stack_of(classifier))[: max(self.layers_of(classifier))]
         seed = int(seeded(self.seed, "random weights", clip.clip_id).integers(2**31))
         fresh = untrained(blocks, seed=seed)
-        return self._sounds(mixed(fresh, fresh, ()), clip)
+        return self._sounds(mixed(fresh, fresh, (), heard=[clip]), clip)
 
 
 @torch.no_grad()

@@ -135,7 +135,7 @@ def coherence_by_layer(
     fields = measure_networks(
         "coherence",
         measure,
-        with_random_weights(networks, seed=seed),
+        with_random_weights(networks, data, seed=seed),
         data,
         settings={"k": k, "nperseg": nperseg, "noverlap": noverlap, "seed": seed},
         of_clips=measure.with_noise,

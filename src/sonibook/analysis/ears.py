@@ -233,7 +233,8 @@ def _head(
 ) -> nn.Linear:
     several = groups is not None and len(set(groups.tolist())) > 1
     kept = groups.tolist() if groups is not None and several else None
-    return fit_head(features, targets, part, groups=kept, seed=seed)
+    labels = targets.argmax(axis=1) if part.task == "single-label" else targets
+    return fit_head(features, labels, part, groups=kept, seed=seed)
 
 
 @dataclass(frozen=True)

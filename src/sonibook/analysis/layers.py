@@ -1,13 +1,14 @@
 """Layer importances: what each truncation depth tells of the classes (paper, appendix B, figure 4).
 
-A linear probe on the mean feature maps of every layer, beside the same layers with random weights:
-depth, width and receptive field alone make features that tell classes apart, and only what a
-trained network adds to that has been learned. All layers come from one forward pass.
+A linear probe on the feature maps of every layer, summed up over time, beside the same layers with
+random weights: depth, width and receptive field alone make features that tell classes apart, and
+only what a trained network adds to that has been learned. All layers come from one forward pass.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, Unpack
 
@@ -32,7 +33,13 @@ from sonibook.metrics import (
     wilson_interval,
 )
 from sonibook.model.stack import blocks_of
-from sonibook.training.probe import groups_of, linear_probe, multilabel_probe
+from sonibook.training.probe import (
+    FeatureKind,
+    groups_of,
+    linear_probe,
+    multilabel_probe,
+    over_time,
+)
 from sonibook.untrusted import read_json
 
 #: Redrawn data sets of a mean average precision, which takes its time.
@@ -64,6 +71,7 @@ def layer_importances(
     *,
     training: Dataset | None = None,
     trained: Sequence[Row] = (),
+    features: FeatureKind = "mean",
     seed: int = 0,
     **streaming: Unpack[Streaming],
 ) -> LayerResult:
@@ -80,6 +88,8 @@ def layer_importances(
         fold, of FSDD the speaker), and names its clips by a probe fitted to the others.
     trained : sequence of Row
         Of training runs, to set beside the probes; see `read_trained`.
+    features : {"mean", "log"}
+        What probes see of feature maps, as `sonibook.training.probe.probe_features` says.
     seed : int >= 0
         Of the random weights, the probes and the intervals.
     **streaming
@@ -109,15 +119,16 @@ def layer_importances(
             f"{training.name} and {data.name} have different classes: probes fitted to one cannot "
             "name those of the other."
         )
-    every = with_random_weights(networks, seed=seed)
+    every = with_random_weights(networks, data, seed=seed)
     trained_on = "each group left out in turn" if training is None else training.split
-    settings = {"seed": seed, "trained_on": trained_on}
+    settings = {"features": features, "seed": seed, "trained_on": trained_on}
 
-    def features(part: Dataset) -> ClipArrays:
-        return measure_clips("layers", _mean_maps, every, part, settings=settings, **streaming)
+    def measured(part: Dataset) -> ClipArrays:
+        measure = partial(_features, features)
+        return measure_clips("layers", measure, every, part, settings=settings, **streaming)
 
-    tested = features(data)
-    fitted_to = None if training is None else (training, features(training))
+    tested = measured(data)
+    fitted_to = None if training is None else (training, measured(training))
     truth = _truth(data, tested)
     answers = {
         network.name: [
@@ -146,12 +157,12 @@ def layer_importances(
     return LayerResult(**tested.fields, rows=tuple(rows))
 
 
-def _mean_maps(network: nn.Module, clips: Sequence[Clip]) -> Measured:
-    """Every layer's feature maps, averaged over each clip."""
+def _features(kind: FeatureKind, network: nn.Module, clips: Sequence[Clip]) -> Measured:
+    """What a probe sees of every layer's feature maps, clip by clip."""
     with torch.no_grad():
         passes = [FeatureMaps(network, clip.waveform).maps for clip in clips]
     return {
-        f"layer {layer}": np.stack([one[0].mean(dim=1).cpu().numpy() for one in maps])
+        f"layer {layer}": np.concatenate([over_time(one, kind).cpu().numpy() for one in maps])
         for layer, maps in enumerate(zip(*passes, strict=True), start=1)
     }
 

@@ -7,20 +7,26 @@ from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeAlias
 
+import numpy as np
 import torch
 from torch import nn
 
+from sonibook.audio import pad
+from sonibook.datasets.base import Clip, ClipReader, Dataset
 from sonibook.errors import AnalysisError
 from sonibook.model.checkpoint import open_network
 from sonibook.model.encoder import CNN12
 from sonibook.model.layers import he_normal
 from sonibook.model.norms import FoldableConv1d
-from sonibook.model.stack import Block, blocks_of
+from sonibook.model.operations import BatchNorm, Convolution, Operation
+from sonibook.model.stack import Block, blocks_of, least_length
 
 #: The regime of networks with He weights, which were never trained, and the name of one.
 RANDOM, RANDOM_WEIGHTS = "random", "random weights"
 #: The regime of those with He weights that are centred and scaled, as training standardises them.
 CENTRED = "centred random"
+#: Clips that give a random network's batch normalisation its statistics.
+_FEW = 8
 
 
 @dataclass(frozen=True)
@@ -85,12 +91,16 @@ def as_networks(networks: Networks) -> list[Network]:
     return listed
 
 
-def with_random_weights(networks: Networks, *, seed: int) -> list[Network]:
+def with_random_weights(
+    networks: Networks, data: Dataset | None = None, *, seed: int
+) -> list[Network]:
     """Networks, and after them one with He weights for each shape that there is among them.
 
     Parameters
     ----------
     networks : mapping from str to torch.nn.Module, or sequence of Network
+    data : Dataset or None
+        Whose clips give batch normalisation its statistics, where a network has any.
     seed : int >= 0
 
     Returns
@@ -112,15 +122,13 @@ def with_random_weights(networks: Networks, *, seed: int) -> list[Network]:
         shapes.setdefault(shape, []).append(network)
     baselines = []
     for alike in shapes.values():
-        theirs = ", ".join(network.name for network in alike)
+        theirs = ", ".join(network.name for network in alike if not network.baseline)
         alone = len(shapes) == 1
         name = RANDOM_WEIGHTS if alone else f"{RANDOM_WEIGHTS} ({theirs})"
         if any(network.name == name for network in given):
             raise AnalysisError(f"{name!r} is what the baseline is called: name yours otherwise.")
-        fresh = untrained(blocks_of(alike[0].module), seed=seed)
-        baselines.append(
-            Network(name, mixed(fresh, fresh, ()), RANDOM if alone else name, seed, True)
-        )
+        twin = random_twin(alike[0].module, data, seed=seed)
+        baselines.append(Network(name, twin, RANDOM if alone else name, seed, True))
     return given + baselines
 
 
@@ -138,6 +146,17 @@ def with_starts(networks: Networks) -> list[Network]:
     return given
 
 
+def random_twin(network: nn.Module, data: Dataset | None = None, *, seed: int) -> nn.Sequential:
+    """A network of the same shape that has learned nothing.
+
+    Its weights are He's and its biases zero. Batch normalisation scales by 1 and shifts by 0, and
+    takes its statistics from a few clips of `data`.
+    """
+    fresh = untrained(blocks_of(network), seed=seed)
+    normalised = any(isinstance(one, _FreshNorm) for block in fresh for one in block.modules)
+    return mixed(fresh, fresh, (), heard=_few(data) if data is not None and normalised else ())
+
+
 def untrained(blocks: Sequence[Block], *, seed: int) -> tuple[Block, ...]:
     """The same stack with fresh He (Kaiming) weights and zero biases.
 
@@ -149,20 +168,43 @@ def untrained(blocks: Sequence[Block], *, seed: int) -> tuple[Block, ...]:
     Returns
     -------
     tuple of Block
-        With convolutions of their own; those that were normalised are plain.
+        With convolutions of their own; those whose weights were normalised are plain. Batch
+        normalisation stands on its own and has no statistics: `mixed` gives it some.
     """
     generator = torch.Generator().manual_seed(seed)
-    return tuple(block.with_conv(_fresh(block.conv, generator)) for block in blocks)
+    return tuple(
+        Block(tuple(new for one in block.operations for new in _untrained(one, generator)))
+        for block in blocks
+    )
 
 
-def _fresh(conv: nn.Conv1d, generator: torch.Generator) -> nn.Conv1d:
+def _untrained(operation: Operation, generator: torch.Generator) -> list[Operation]:
+    if isinstance(operation, BatchNorm):
+        return [BatchNorm(_FreshNorm.like(operation.module), operation.name)]
+    if not isinstance(operation, Convolution):
+        return [operation]
+    conv, norm = operation.module, operation.norm
     copy = conv.fold() if isinstance(conv, FoldableConv1d) else deepcopy(conv)
     he_normal(copy, generator)
-    return copy
+    plain: list[Operation] = [Convolution(copy, operation.name)]
+    return plain if norm is None else [*plain, BatchNorm(_FreshNorm.like(norm), operation.name)]
+
+
+class _FreshNorm(nn.BatchNorm1d):
+    """Batch normalisation that has learned nothing; `mixed` gives it statistics."""
+
+    @classmethod
+    def like(cls, norm: nn.BatchNorm1d) -> _FreshNorm:
+        fresh = cls(norm.num_features, eps=norm.eps, momentum=1.0).eval().requires_grad_(False)
+        return fresh.to(norm.running_var)
 
 
 def mixed(
-    blocks: Sequence[Block], others: Sequence[Block], layers: Collection[int]
+    blocks: Sequence[Block],
+    others: Sequence[Block],
+    layers: Collection[int],
+    *,
+    heard: Sequence[Clip] = (),
 ) -> nn.Sequential:
     """A network whose `layers` are those of `others`, and all the rest those of `blocks`.
 
@@ -172,16 +214,42 @@ def mixed(
         Of one shape. The network shares their weights.
     layers : collection of int
         Counted from 1.
+    heard : sequence of Clip
+        On which batch normalisation that is fresh from `untrained` takes its statistics, cut to the
+        shortest. Without any it does nothing.
 
     Returns
     -------
     torch.nn.Sequential
     """
-    modules: list[nn.Module] = []
-    for layer, (block, other) in enumerate(zip(blocks, others, strict=True), start=1):
-        chosen = other if layer in layers else block
-        modules += chosen.modules
-    return nn.Sequential(*modules)
+    chosen = [
+        other if layer in layers else block
+        for layer, (block, other) in enumerate(zip(blocks, others, strict=True), start=1)
+    ]
+    # Statistics are those of this network alone.
+    modules = [
+        deepcopy(one) if isinstance(one, _FreshNorm) else one
+        for block in chosen
+        for one in block.modules
+    ]
+    network = nn.Sequential(*modules)
+    fresh = [one for one in modules if isinstance(one, _FreshNorm)]
+    if fresh and heard:
+        shortest = max(min(len(clip.waveform) for clip in heard), least_length(chosen))
+        x = np.stack([pad(clip.waveform, shortest)[:shortest] for clip in heard])
+        with torch.no_grad():  # in training they take the statistics of what they hear
+            for norm in fresh:
+                norm.train()
+            network(torch.from_numpy(x).to(chosen[0].conv.weight).unsqueeze(1))
+            for norm in fresh:
+                norm.eval()
+    return network
+
+
+def _few(data: Dataset) -> list[Clip]:
+    """A few clips of a data set, evenly spaced."""
+    reader, count = ClipReader(data), min(_FEW, len(data))
+    return [reader.nearest(place * len(data) // count) for place in range(count)]
 
 
 def load_network(file: str | None, name: str, *, width: float = 0.25, seed: int = 0) -> Network:

@@ -111,14 +111,16 @@ class Sanity:
         def forgetful(layers: Collection[int]) -> Tensor:
             """The fixed filters; those of layers below all random ones are not changed: NaN."""
             sounds = torch.full_like(trained, torch.nan)
-            again = ForwardPass(mixed(blocks, first, layers), x)
+            again = ForwardPass(mixed(blocks, first, layers, heard=[clip]), x)
             for row, layer in enumerate(self.layers):
                 if layer >= min(layers):
                     sounds[row] = again.sonify(layer, [int(filters[row])])[0]
             return sounds
 
         every = range(1, len(blocks) + 1)
-        random, another = (most_active(mixed(blocks, one, every)) for one in (first, second))
+        random, another = (
+            most_active(mixed(blocks, one, every, heard=[clip])) for one in (first, second)
+        )
         baselines = [
             (trained, x.expand_as(trained)),
             (trained, self._runners_up(passed)),

@@ -131,7 +131,7 @@ def selectivity_by_layer(
     fields = measure_networks(
         "selectivity",
         measure,
-        with_random_weights(networks, seed=seed),
+        with_random_weights(networks, data, seed=seed),
         data,
         settings={"filters": filters, "seed": seed},
         of_clips=measure.of_clips,

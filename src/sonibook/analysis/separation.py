@@ -269,7 +269,7 @@ def separation(
     """
     if filters < 1:
         raise AnalysisError(f"filters {filters} is impossible: choose 1 or more.")
-    every = with_random_weights(networks, seed=seed)
+    every = with_random_weights(networks, data, seed=seed)
     stacks = {network.name: blocks_of(network.module) for network in every}
     scenes = SceneClips(data)
     widest = max(receptive_field(blocks, len(blocks)) for blocks in stacks.values())

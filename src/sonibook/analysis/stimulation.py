@@ -139,7 +139,7 @@ def stimulation(
     fields = measure_networks(
         "stimulation",
         _Energies(seed),
-        with_random_weights(networks, seed=seed),
+        with_random_weights(networks, data, seed=seed),
         data,
         settings={"seed": seed, "floor_db": FLOOR_DB},
         seed=seed,

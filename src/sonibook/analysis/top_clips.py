@@ -109,7 +109,7 @@ def top_clip_agreement(
     StackError
         If a network cannot be inverted.
     """
-    every = with_random_weights(networks, seed=seed)
+    every = with_random_weights(networks, data, seed=seed)
     found = top_activations(every, data, k=_COMPARED, **streaming)
     rows: list[Row] = []
     pairs: list[SelectedPair] = []

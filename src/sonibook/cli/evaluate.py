@@ -178,27 +178,25 @@ def _probed(
     """How well a linear probe on an encoder, fitted to `training`, does on `data`."""
     import numpy as np
 
-    from sonibook.training.evaluate import predict
-    from sonibook.training.probe import groups_of, linear_probe, multilabel_probe
+    from sonibook.training.probe import (
+        groups_of,
+        linear_probe,
+        multilabel_probe,
+        probe_features,
+    )
 
-    short, data = encoder.truncate(layer), tested.data
-    (features, targets), (asked, truth) = (
-        predict(
-            short.pooled,
-            reader.data,
-            least_length=short.least_length,
-            batch_size=batch_size,
-            progress=True,
-            read=reader,
-        )
+    data = tested.data
+    (features, labels), (asked, truth) = (
+        probe_features(encoder, reader, layer=layer, batch_size=batch_size, progress=True)
         for reader in (training, tested)
     )
-    groups = groups_of(training.data, tested=data, left_out=training.bad)
+    groups = groups_of(training, tested=data)
     if data.task == "multi-label":
-        scores, chosen = multilabel_probe(features, targets, asked, groups=groups, seed=seed)
+        scores, chosen = multilabel_probe(features, labels, asked, groups=groups, seed=seed)
     else:
-        probe = linear_probe(features, targets.argmax(1), asked, groups=groups, seed=seed)
-        scores = np.eye(len(data.classes))[probe.predicted]
+        probe = linear_probe(features, labels, asked, groups=groups, seed=seed)
+        names = np.eye(len(data.classes))
+        scores, truth = names[probe.predicted], names[truth]
         chosen = {"strength": probe.strength, "folds": probe.folds}
     return {
         **_measured(scores, truth, data, seed),

@@ -178,6 +178,8 @@ class Convolution(Operation):
     """A `torch.nn.Conv1d` of any kernel, stride, dilation, groups and zero padding."""
 
     module: nn.Conv1d
+    #: The batch normalisation that is folded into the module.
+    norm: nn.BatchNorm1d | None = None
 
     def __init__(self, module: nn.Conv1d, name: str = "") -> None:
         super().__init__(module, name)
@@ -220,12 +222,13 @@ class Convolution(Operation):
             nn.Conv1d, conv.in_channels, conv.out_channels, int(conv.kernel_size[0]),
             stride=conv.stride, padding=conv.padding, dilation=conv.dilation, groups=conv.groups,
         )  # fmt: skip
-        bias = effective_bias(conv)
-        weight = effective_weight(conv) * scale[:, None, None]
+        weight, bias = effective_weight(conv) * scale[:, None, None], effective_bias(conv)
         plain.weight = nn.Parameter(weight.detach(), requires_grad=False)
         bias = shift if bias is None else shift + bias * scale
         plain.bias = nn.Parameter(bias.detach(), requires_grad=False)
-        return Convolution(plain, self.name)
+        folded = Convolution(plain, self.name)
+        folded.norm = norm
+        return folded
 
 
 class Padding(Operation):
@@ -235,8 +238,7 @@ class Padding(Operation):
 
     def __init__(self, module: nn.ConstantPad1d, name: str = "") -> None:
         super().__init__(module, name)
-        before, after = module.padding
-        self.padding = (int(before), int(after))
+        self.padding = (int(module.padding[0]), int(module.padding[1]))
 
     def forward(self, x: Tensor) -> tuple[Tensor, None]:
         return F.pad(x, self.padding, value=float(self.module.value)), None
@@ -395,5 +397,4 @@ def batch_scale(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
     scale = torch.rsqrt(var + norm.eps)
     if norm.weight is not None:
         scale = scale * norm.weight
-    shift = -mean * scale
-    return scale, shift if norm.bias is None else shift + norm.bias
+    return scale, -mean * scale if norm.bias is None else norm.bias - mean * scale

@@ -109,15 +109,6 @@ class Block:
             length = operation.out_length(length) if length else 0
         return length
 
-    def with_conv(self, conv: nn.Conv1d) -> Block:
-        """The same block around another convolution of the same shape."""
-        return Block(
-            tuple(
-                Convolution(conv, one.name) if isinstance(one, Convolution) else one
-                for one in self.operations
-            )
-        )
-
 
 class Stack(tuple[Block, ...]):
     """The blocks of a network, first layer first, which it is, and which modules run in order."""

@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from scipy.special import softmax
 
 from sonibook.analysis.result import Record, fingerprint
-from sonibook.datasets.base import FileDataset
+from sonibook.datasets.base import ClipReader, FileDataset
 from sonibook.errors import AnalysisError
 from sonibook.metrics import multilabel_metrics, single_label_metrics
 from sonibook.model.checkpoint import load_classifier, read_card, save_checkpoint, shipped
@@ -29,7 +29,7 @@ from sonibook.results import write_result
 from sonibook.training.config import PRECISIONS, TrainConfig, load_config
 from sonibook.training.evaluate import predict
 from sonibook.training.loop import train as train_run
-from sonibook.training.probe import groups_of, linear_probe, mean_features
+from sonibook.training.probe import groups_of, linear_probe, probe_features
 from sonibook.untrusted import read_json
 
 
@@ -150,7 +150,7 @@ def probe_trials(
     for split in benchmark.splits:
         if keys[split.name] in known:
             continue
-        sides = []
+        sides, groups = [], list[list[str]]()
         for options in (split.train, split.test):
             data = benchmark.open(options)
             if not isinstance(data, FileDataset):
@@ -162,14 +162,19 @@ def probe_trials(
                 split=data.split,
             )
             if len(new):
-                found, labels = mean_features(network, new, progress=True)
-                for entry, row, label in zip(new.entries, found, labels, strict=True):
+                reader = ClipReader(new)
+                found, labels = probe_features(network, reader, progress=True)
+                reader.warn()
+                readable = [one for n, one in enumerate(new.entries) if n not in reader.bad]
+                for entry, row, label in zip(readable, found, labels, strict=True):
                     features[entry.clip_id] = (row, int(label))
-            own = [features[entry.clip_id] for entry in data.entries]
+            entries = [one for one in data.entries if one.clip_id in features]
+            own = [features[one.clip_id] for one in entries]
+            groups.append([one.group for one in entries])
             sides.append((np.stack([row for row, _ in own]), np.array([one for _, one in own])))
         (fitted, labels), (asked, truth) = sides
-        groups = together[split.name]
-        probe = linear_probe(fitted, labels, asked, groups=groups, seed=encoder.seed)
+        kept = groups[0] if together[split.name] else None
+        probe = linear_probe(fitted, labels, asked, groups=kept, seed=encoder.seed)
         scores = asked @ probe.weight.T + probe.bias
         yield Trial(
             key=keys[split.name],

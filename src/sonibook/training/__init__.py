@@ -12,7 +12,7 @@ __getattr__ = names_of(
     experiment="starting_encoder",
     loop="train warmup_cosine",
     objectives="ContrastiveNetwork cross_entropy nt_xent",
-    probe="groups_of linear_probe mean_features probed",
+    probe="groups_of linear_probe probe_features probed",
     random_streams="RandomStreams seeded",
     runs="load_run plan",
 )

@@ -8,8 +8,9 @@ looked at once.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
@@ -21,11 +22,16 @@ from sonibook.datasets.base import ClipReader, Dataset, FileDataset
 from sonibook.errors import DatasetError
 from sonibook.metrics import mean_average_precision
 from sonibook.model.encoder import CNN12
+from sonibook.model.stack import blocks_of, check_layer, least_length
 from sonibook.training.evaluate import predict
 
 #: Inverse strengths of regularisation to choose from (scikit-learn's C).
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _MOST_FOLDS = 5
+#: How feature maps become a probe's features; see `probe_features`.
+FeatureKind: TypeAlias = Literal["mean", "log"]
+#: The classes of clips: a number each, or 1 for each class that a clip has.
+Labels: TypeAlias = Int[ndarray, " clips"] | Float[ndarray, "clips classes"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,70 +60,94 @@ class LinearProbe:
     bias: Float[ndarray, " classes"]
 
 
-def mean_features(
-    encoder: CNN12,
-    data: Dataset,
+def over_time(
+    maps: Float[Tensor, "batch channel time"], kind: FeatureKind = "mean"
+) -> Float[Tensor, "batch features"]:
+    """What a probe sees of feature maps; see `probe_features`."""
+    mean = maps.mean(dim=2)
+    return mean if kind == "mean" else torch.cat([mean, maps.amax(dim=2)], dim=1).log1p()
+
+
+def probe_features(
+    network: nn.Module,
+    data: Dataset | ClipReader,
     *,
     layer: int = 11,
+    kind: FeatureKind = "mean",
     batch_size: int = 16,
     progress: bool = False,
-) -> tuple[Float[ndarray, "clips channels"], Int[ndarray, " clips"]]:
-    """The feature maps of a layer, averaged over each whole clip, and the clips' labels.
+) -> tuple[Float[ndarray, "clips features"], Labels]:
+    """What a linear probe sees of each whole clip, and the clips' labels.
+
+    Clips that cannot be read are left out, a few at most.
 
     Parameters
     ----------
-    encoder : CNN12
-        In `eval` mode.
-    data : Dataset
-        Single-label.
+    network : torch.nn.Module
+        As `sonibook.model.stack.blocks_of` takes it, in `eval` mode.
+    data : Dataset or ClipReader
+        At the network's sampling rate. A reader tells afterwards which clips are left out, in its
+        ``bad``; with a data set, a warning does.
     layer : int
         Counted from 1. Maps are taken after the layer's ReLU and pool.
+    kind : {"mean", "log"}
+        ``"mean"`` averages each map over time. ``"log"`` gives log(1 + mean) and, after these,
+        log(1 + maximum) of each map: for networks whose maps are sparse and of very different
+        sizes, such as SoundNet.
     batch_size : int >= 1
     progress : bool
         Show a progress bar.
 
     Returns
     -------
-    features : ndarray, shape (clips, channels), >= 0
-    labels : ndarray of int, shape (clips,)
+    features : ndarray, shape (clips, channels), or twice as many for ``"log"``; >= 0
+    labels : ndarray
+        Of int, shape (clips,), if each clip has one label. Else of shape (clips, classes): 1 for
+        each class that a clip has.
 
     Raises
     ------
-    LayerError
-        If there is no such layer.
-    DatasetError
-        If the data set is not single-label.
+    LayerError, StackError
+        If there is no such layer, or the network is no stack.
     AudioError
-        If a clip cannot be read.
+        If a clip's file has vanished, or more than a few cannot be read.
+
+    Warns
+    -----
+    SonibookWarning
+        If clips of a data set are left out.
     """
-    if data.task != "single-label":
-        raise DatasetError(
-            f"{data.name} is {data.task}: a linear probe needs one label for every clip."
-        )
-    short = encoder.truncate(layer)
+    reader = data if isinstance(data, ClipReader) else ClipReader(data)
+    blocks = blocks_of(network)
+    check_layer(blocks, layer)
+    stack = (
+        network.truncate(layer).features
+        if isinstance(network, CNN12)
+        else nn.Sequential(*(one for block in blocks[:layer] for one in block.modules))
+    )
     features, targets = predict(
-        short.pooled,
-        data,
-        least_length=short.least_length,
+        lambda x: over_time(stack(x), kind),
+        reader.data,
+        least_length=least_length(blocks, layer),
         batch_size=batch_size,
         progress=progress,
+        read=reader,
     )
-    return features, targets.argmax(axis=1)
+    if reader is not data:
+        reader.warn()
+    return features, targets.argmax(axis=1) if reader.data.task == "single-label" else targets
 
 
-def groups_of(
-    data: Dataset, *, tested: Dataset | None = None, left_out: Container[int] = ()
-) -> list[str] | None:
+def groups_of(data: Dataset | ClipReader, *, tested: Dataset | None = None) -> list[str] | None:
     """What a cross-validation must keep together: for ESC-50 the fold, for FSDD the speaker.
 
     Parameters
     ----------
-    data : Dataset
+    data : Dataset or ClipReader
+        Of a reader, without the clips that it could not read.
     tested : Dataset or None
         What will be named in the end. A cross-validation should be as hard as that is: where all
         its groups are in `data`, too, such as the same speakers, nothing is kept together.
-    left_out : container of int
-        Clips that could not be read.
 
     Returns
     -------
@@ -125,9 +155,10 @@ def groups_of(
         One for each clip; None where the data set tells fewer than two groups, or `tested` has no
         group of its own.
     """
+    data, bad = (data.data, data.bad) if isinstance(data, ClipReader) else (data, {})
     if not isinstance(data, FileDataset):
         return None
-    groups = [entry.group for n, entry in enumerate(data.entries) if n not in left_out]
+    groups = [entry.group for n, entry in enumerate(data.entries) if n not in bad]
     known = set(groups)
     if isinstance(tested, FileDataset) and {entry.group for entry in tested.entries} <= known:
         return None
@@ -295,42 +326,40 @@ def probed(
     Raises
     ------
     LayerError, DatasetError, AudioError
-        As `mean_features`, `linear_probe` and `multilabel_probe`, and if a class has no clip
+        As `probe_features`, `linear_probe` and `multilabel_probe`, and if a class has no clip
         where each clip has one label.
     """
-    short, reader = encoder.truncate(layer), ClipReader(training)
-    features, targets = predict(
-        short.pooled, training, least_length=short.least_length, progress=progress, read=reader
-    )
+    reader = ClipReader(training)
+    features, labels = probe_features(encoder, reader, layer=layer, progress=progress)
     reader.warn()
-    groups = groups_of(training, left_out=reader.bad)
-    head = fit_head(features, targets, training, groups=groups, seed=seed)
-    return ProbedEncoder(short, training.classes, head).eval()
+    groups = groups_of(reader)
+    head = fit_head(features, labels, training, groups=groups, seed=seed)
+    return ProbedEncoder(encoder.truncate(layer), training.classes, head).eval()
 
 
 def fit_head(
     features: Float[ndarray, "clips features"],
-    targets: Shaped[ndarray, "clips classes"],
+    labels: Labels,
     training: Dataset,
     *,
     groups: Sequence[str] | None = None,
     seed: int = 0,
 ) -> nn.Linear:
     """A linear probe, fitted to clips of a data set, as a layer from features to logits."""
-    missing = np.flatnonzero(targets.sum(axis=0) == 0)
-    if len(missing) and training.task == "single-label":
-        raise DatasetError(
-            f"{training.name} ({training.split}) has no clip of {training.classes[missing[0]]!r}: "
-            "a probe must see every class that it is to name."
-        )
     if training.task == "single-label":
-        labels = targets.argmax(axis=1)
+        missing = sorted({*range(len(training.classes))} - {*labels.tolist()})
+        if missing:
+            raise DatasetError(
+                f"{training.name} ({training.split}) has no clip of "
+                f"{training.classes[missing[0]]!r}: a probe must see every class that it is to "
+                "name."
+            )
         probe = linear_probe(features, labels, features[:1], groups=groups, seed=seed)
         weight, bias = probe.weight, probe.bias
     else:  # scores are affine: those of nothing, and of one channel at a time, tell all
         channels = features.shape[1]
         asked = np.vstack([np.zeros(channels), np.eye(channels)])
-        scores, _ = multilabel_probe(features, targets, asked, groups=groups, seed=seed)
+        scores, _ = multilabel_probe(features, labels, asked, groups=groups, seed=seed)
         weight, bias = (scores[1:] - scores[0]).T, scores[0]
     head = nn.Linear(features.shape[1], len(training.classes))
     with torch.no_grad():

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -150,6 +150,13 @@ def layers(
             "fold, of FSDD the speaker), and fit the probes to the others.",
         ),
     ] = False,
+    features: Annotated[
+        Literal["mean", "log"],
+        typer.Option(
+            help="What probes see of each map: its mean over time, or log(1 + mean) and "
+            "log(1 + maximum), which suits sparse maps of very different sizes."
+        ),
+    ] = "mean",
     trained: Annotated[
         list[Path] | None,
         typer.Option(
@@ -164,8 +171,8 @@ def layers(
 ) -> None:
     """Fit a linear probe on every layer, beside random weights (figure 4).
 
-    Probes see each layer's mean feature maps. They are fitted to split train, or to the folds
-    that are not measured on.
+    Probes see each layer's feature maps, summed up over time. They are fitted to split train, or
+    to the folds that are not measured on.
     """
     from sonibook.analysis.layers import LayerResult, layer_importances, read_trained
     from sonibook.plots.features import layers_figure
@@ -181,7 +188,13 @@ def layers(
     earlier = [LayerResult.read(path) for path in beside or ()]
     runs = [read_trained(path) for path in trained or ()]
     result = layer_importances(
-        asked.networks, data, training=training, trained=runs, seed=asked.seed, **asked.streaming
+        asked.networks,
+        data,
+        training=training,
+        trained=runs,
+        features=features,
+        seed=asked.seed,
+        **asked.streaming,
     )
     asked.finish(
         result, lambda own: layers_figure(*earlier, own), show=["accuracy", "mAP", "above random"]
