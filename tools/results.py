@@ -16,11 +16,11 @@ from sonibook.replication.paper import TABLES
 from sonibook.replication.verdict import write_claims
 from sonibook.training.config import PRECISIONS
 from sonibook.training.loop import keep_memory
-from tools import results_figures, results_search, results_tables
+from tools import results_elsewhere, results_figures, results_search, results_tables
 from tools.results_settings import PROFILES, Settings
 
 RESULTS = Path("data/results")
-TARGETS = (*TABLES, *results_figures.FIGURES, "search", "claims")
+TARGETS = (*TABLES, *results_figures.FIGURES, "elsewhere", "search", "claims")
 
 
 def make(target: str, settings: Settings) -> None:
@@ -29,6 +29,8 @@ def make(target: str, settings: Settings) -> None:
     if target == "claims":
         write_claims(settings.folder, command=settings.command(target))
         print(f"{path} is written.")
+    elif target == "elsewhere":
+        results_elsewhere.make(settings)
     elif target == "search":
         results_search.make(path, settings)
     elif target in TABLES:

@@ -1,0 +1,131 @@
+"""What networks that others trained answer to this book's questions, beside random weights.
+
+A results file for each network and analysis, such as ``soundnet-coherence.json``; where a network
+was not imported, its files are left as they are. The measures are small: minutes, not hours.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+
+from sonibook.analysis.activations import top_activations
+from sonibook.analysis.coherence import coherence_by_layer
+from sonibook.analysis.layers import layer_importances
+from sonibook.analysis.networks import RANDOM, RANDOM_WEIGHTS, Network, random_twin
+from sonibook.analysis.result import Result, fingerprint
+from sonibook.analysis.sanity import sanity
+from sonibook.analysis.selectivity import selectivity_by_layer
+from sonibook.analysis.separation import separation
+from sonibook.analysis.stimulation import stimulation
+from sonibook.analysis.stream import Streaming
+from sonibook.datasets import Dataset, open_dataset
+from sonibook.model.checkpoint import imported, open_network
+from sonibook.model.stack_file import sample_rate_of
+from tools.results_settings import Settings
+
+Measure = Callable[[Network, int, Settings, Streaming], Result]
+
+NETWORKS = ("soundnet", "crepe-tiny")
+#: Random networks beside each: one drawn by the analysis, the others here.
+_SEEDS = (1, 2)
+#: Clips, and scenes, of what is measured clip by clip.
+_CLIPS = {"activations": 100, "selectivity": 40, "coherence": 40, "stimulation": 12, "sanity": 8,
+          "separation": 16}  # fmt: skip
+
+
+def make(settings: Settings) -> None:
+    """Measure what is missing or was made by other networks, or say that there is none."""
+    there = imported()
+    for name in NETWORKS:
+        if name not in there:
+            print(f"{name} is not there, and is not measured: make networks imports it.")
+            continue
+        module, _ = open_network(name)
+        network, rate = Network(name, module), sample_rate_of(module)
+        for analysis, measure in MEASURES.items():
+            path = settings.folder / f"{name}-{analysis}.json"
+            if path.exists():
+                before = json.loads(path.read_text(encoding="utf-8"))
+                if before["provenance"].get("network") == fingerprint(module):
+                    print(f"{path} is up to date.")
+                    continue
+            print(f"{name}: {analysis}", flush=True)
+            parts = path.with_name(f".{path.name}.parts")
+            limit = _CLIPS.get(analysis)
+            streaming: Streaming = {
+                "parts": parts, "processes": settings.processes, "limit": limit
+            }  # fmt: skip
+            result = measure(network, rate, settings, streaming)
+            made = {**settings.provenance("elsewhere"), "network": fingerprint(module)}
+            result.model_copy(update={"provenance": made}).write(path)
+            shutil.rmtree(parts, ignore_errors=True)
+            print(f"{path} is written.")
+
+
+def _recordings(settings: Settings, rate: int, name: str = "esc50") -> Dataset:
+    return open_dataset(name, root=settings.root, split="all", sample_rate=rate)
+
+
+def _beside(network: Network, data: Dataset) -> list[Network]:
+    """A network, and random ones of its shape besides the one that an analysis adds."""
+    others = [
+        Network(
+            f"{RANDOM_WEIGHTS}-{seed}",
+            random_twin(network.module, data, seed=seed),
+            RANDOM,
+            seed,
+            baseline=True,
+        )
+        for seed in _SEEDS
+    ]
+    return [network, *others]
+
+
+def _layers(network: Network, rate: int, settings: Settings, streaming: Streaming) -> Result:
+    data = _recordings(settings, rate, "esc10")
+    return layer_importances(_beside(network, data), data, features="log", **streaming)
+
+
+def _activations(network: Network, rate: int, settings: Settings, streaming: Streaming) -> Result:
+    data = _recordings(settings, rate)
+    twin = random_twin(network.module, data, seed=0)
+    networks = [network, Network(RANDOM_WEIGHTS, twin, RANDOM, 0, baseline=True)]
+    result = top_activations(networks, data, k=1, **streaming)
+    return result.model_copy(update={"filters": ()})  # thousands
+
+
+def _selectivity(network: Network, rate: int, settings: Settings, streaming: Streaming) -> Result:
+    return selectivity_by_layer([network], _recordings(settings, rate), filters=0, **streaming)
+
+
+def _coherence(network: Network, rate: int, settings: Settings, streaming: Streaming) -> Result:
+    data = _recordings(settings, rate)
+    return coherence_by_layer(_beside(network, data), data, **streaming)
+
+
+def _stimulation(network: Network, rate: int, settings: Settings, streaming: Streaming) -> Result:
+    return stimulation([network], _recordings(settings, rate), **streaming)
+
+
+def _sanity(network: Network, rate: int, settings: Settings, streaming: Streaming) -> Result:
+    data = _recordings(settings, rate)
+    return sanity(network.module, data, name=network.name, **streaming)
+
+
+def _separation(network: Network, rate: int, settings: Settings, streaming: Streaming) -> Result:
+    scenes = open_dataset("soundscapes", size=_CLIPS["separation"], seed=0, sample_rate=rate)
+    return separation([network], scenes, filters=2, **streaming)
+
+
+#: By the last part of a results file's name.
+MEASURES: dict[str, Measure] = {
+    "layers": _layers,
+    "activations": _activations,
+    "selectivity": _selectivity,
+    "coherence": _coherence,
+    "separation": _separation,
+    "stimulation": _stimulation,
+    "sanity": _sanity,
+}
