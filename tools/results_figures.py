@@ -12,17 +12,24 @@ from torch import nn
 from sonibook.analysis.ablation import ablate
 from sonibook.analysis.coherence import coherence_by_layer
 from sonibook.analysis.evolution import feature_evolution
+from sonibook.analysis.grid import grid
 from sonibook.analysis.layers import layer_importances
 from sonibook.analysis.listeners import listen
 from sonibook.analysis.networks import Network
-from sonibook.analysis.result import Result, fingerprint
+from sonibook.analysis.result import Result, Row, fingerprint
 from sonibook.analysis.selectivity import selectivity_by_layer
 from sonibook.analysis.shifts import shift_law
 from sonibook.analysis.stimulation import stimulation
 from sonibook.analysis.stream import Streaming
 from sonibook.analysis.top_clips import top_clip_agreement
 from sonibook.datasets import Dataset, open_dataset
-from sonibook.model.checkpoint import kept_checkpoints, load_classifier, load_encoder
+from sonibook.model.checkpoint import (
+    canonical,
+    kept_checkpoints,
+    load_classifier,
+    load_encoder,
+    read_card,
+)
 from sonibook.model.encoder import CNN12
 from sonibook.replication.benchmarks import RANDOM_SEEDS, Pretrained
 from sonibook.training.probe import probed
@@ -170,6 +177,42 @@ def _shifts(settings: Settings, streaming: Streaming) -> Result:
     return shift_law(networks, _fold(settings, (5,)), **streaming)
 
 
+def _halving_networks(settings: Settings) -> list[Network]:
+    """Supervised networks with max-pools and with strides, of the same seeds, and their starts."""
+    every = [one for one in settings.encoders(every=True) if one.regime == "supervised"]
+    strided = {one.seed for one in every if one.row == "supervised, strided"}
+    found = []
+    for one in every:
+        if one.seed not in strided or one.row not in ("supervised", "supervised, strided"):
+            continue
+        ending = one.row.removeprefix("supervised")
+        start = CNN12(width=0.25, norm="weight", downsample=one.load().downsample, seed=one.seed)
+        found += [
+            Network(one.name, one.load(), one.row, one.seed),
+            Network(
+                f"own start of {one.name}",
+                canonical(start),
+                f"own start{ending}",
+                one.seed,
+                baseline=True,
+            ),
+        ]
+    return found
+
+
+def _strided(settings: Settings, streaming: Streaming) -> Result:
+    networks = _halving_networks(settings)
+    scenes = open_dataset("soundscapes", root=settings.root, mixture_of="esc10", size=60)
+    result = grid(networks, scenes, **streaming)
+    accuracies = []
+    for network in networks:
+        test = {} if network.baseline else read_card(network.name)["test"]
+        if test:
+            accuracy = {"mean": test["accuracy"], "low": None, "high": None, "clips": test["clips"]}
+            accuracies.append(Row(**network.identity, layer=None, quantity="accuracy", **accuracy))
+    return result.model_copy(update={"rows": (*result.rows, *accuracies)})
+
+
 def _in_domain(settings: Settings, streaming: Streaming) -> Result:
     return layer_importances(_compared(settings), _unseen(settings), **_of_all(streaming))
 
@@ -235,6 +278,7 @@ FIGURES: dict[str, Measure] = {
     "listeners-fsdd": _listeners_of_digits,
     "listeners-scenes": _listeners_of_scenes,
     "stimulation": _stimulation,
+    "strided": _strided,
 }
 
 #: The networks that each is measured on, which tell whether it is up to date.
@@ -249,4 +293,5 @@ NETWORKS_OF: dict[str, Callable[[Settings], dict[str, nn.Module]]] = {
     "figure-5": _kept_of("contrastive"),
     "figure-5-supervised": _kept_of("esc40-supervised"),
     "figure-6-full": _fine_tuned,
+    "strided": lambda settings: {one.name: one.module for one in _halving_networks(settings)},
 }

@@ -10,8 +10,11 @@ import torch
 
 from sonibook import sonify
 from sonibook.analysis.activations import top_activations
+from sonibook.analysis.coherence import coherence_by_layer
 from sonibook.analysis.controls import matched, partners, random_phase
+from sonibook.analysis.grid import grid, spectral_lines
 from sonibook.analysis.shifts import ShiftResult, shift_law
+from sonibook.analysis.sources import SOURCE_SCORES, SceneClips, source_scores
 from sonibook.analysis.stimulation import STIMULI, TAKEN, StimulationResult, stimulation
 from sonibook.analysis.stream import seeded
 from sonibook.analysis.top_clips import TopClipsResult, chosen_filter, top_clip_agreement
@@ -66,6 +69,63 @@ def test_a_shifts_cosine_is_that_of_the_definition(
         cosines.append(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
     row = law.row("cosine", network="tiny", layer=4, condition="1")
     assert row.mean == pytest.approx(np.mean(cosines), abs=1e-6)
+
+
+def test_lines_are_those_of_a_grid_and_of_nothing_else():
+    time = np.arange(16000)
+    draw = np.random.default_rng(0)
+    noise = draw.standard_normal((300, 16000))
+    assert spectral_lines(torch.from_numpy(noise), 16).mean().abs() < 1
+    # Values of mean zero at every 16th sample repeat their spectrum and have no lines; positive
+    # ones, as after ReLU, have.
+    held = torch.from_numpy(np.where(time % 16 == 0, noise, 0.0))
+    assert spectral_lines(held, 16).mean().abs() < 3
+    assert spectral_lines(held.abs(), 16).min() > 15
+    pattern = np.tile(draw.standard_normal(16), 1000)[None]
+    assert spectral_lines(torch.from_numpy(pattern + 0.1 * noise[:3]), 16).min() > 20
+    # A tone between the lines lowers what it is compared with, at one of eight places alone.
+    tone = np.sin(2 * np.pi * 750 / 8000 * time)[None]
+    lines = [
+        float(spectral_lines(gain * torch.from_numpy(tone + 0.1 * noise[:1]), 16))
+        for gain in (1, 5)
+    ]
+    assert lines[0] < 0
+    assert lines[0] == pytest.approx(lines[1])
+    assert spectral_lines(torch.zeros(1, 16000), 16).isnan().all()
+    assert spectral_lines(torch.ones(1, 100), 16).isnan().all()  # too short to tell lines apart
+
+
+def test_a_grid_is_measured_by_the_definitions_of_the_other_analyses(network: CNN12) -> None:
+    data = open_dataset("soundscapes", size=2, duration=1.5, seed=4)
+    strided = CNN12(width=1 / 16, downsample="stride", seed=1).eval()
+    result = grid({"pooled": network, "strided": strided}, data)
+    coherences = coherence_by_layer({"pooled": network, "strided": strided}, SceneClips(data))
+    for name, module in (("pooled", network), ("strided", strided)):
+        law = shift_law({name: module}, data, shifts=(1, 256))
+        for layer in (1, 5, 11):
+            own = {"network": name, "layer": layer}
+            assert result.row("coherence", **own).mean == pytest.approx(
+                coherences.row("coherence", condition="", **own).mean
+            )
+            for shift in ("1", "256"):
+                assert result.row("cosine", condition=shift, **own).mean == pytest.approx(
+                    law.row("cosine", condition=shift, **own).mean
+                )
+            ratios, lines = [], []
+            for clip in map(SceneClips(data).__getitem__, range(2)):
+                x = torch.from_numpy(clip.waveform)
+                chosen = FeatureMaps(module, x).most_active(layer)[0]
+                s = sonify(module, x, layer=layer, filters=[chosen], rescale=False)
+                if len(clip.stems) > 1:
+                    scores = source_scores(s, x, clip.stems)
+                    ratios.append(float(scores[0, SOURCE_SCORES.index("SI-SDR")]))
+                step = 2 ** min(layer, 8)
+                lines.append(float(spectral_lines(s, step) - spectral_lines(x[None], step)))
+            assert result.row("SI-SDR", **own).mean == pytest.approx(np.mean(ratios))
+            if layer == 1:  # a grid of two samples has its line at half the sampling rate
+                assert np.isfinite(lines).all()
+            if np.isfinite(lines).all():
+                assert result.row("lines", **own).mean == pytest.approx(np.mean(lines))
 
 
 def test_a_shift_longer_than_the_clip_is_counted_as_not_measured(

@@ -48,32 +48,34 @@ class _Cosines:
     shifts: tuple[int, ...]
 
     def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
-        cosines = np.stack([self._clip(network, clip.waveform) for clip in clips])
+        cosines = np.stack([shift_cosines(network, clip.waveform, self.shifts) for clip in clips])
         return {
             ("cosine", str(shift)): cosines[:, :, column]
             for column, shift in enumerate(self.shifts)
         }
 
-    def _clip(
-        self, network: nn.Module, x: Float[ndarray, " time"]
-    ) -> Float[ndarray, "layers shifts"]:
-        straight = ForwardPass(network, x)
-        depth = len(straight.blocks)
-        found = np.full((depth, len(self.shifts)), np.nan)
-        chosen = [straight.most_active(layer)[0] for layer in range(1, depth + 1)]
-        whole = [straight.sonify(n, [f], rescale=False)[0] for n, f in enumerate(chosen, start=1)]
-        for column, shift in enumerate(self.shifts):
-            if shift >= len(x):
-                continue
-            later = ForwardPass(network, x[shift:])
-            for layer, index in enumerate(chosen, start=1):
-                # Within a receptive field of its start the shifted clip lacks what was cut off.
-                margin = receptive_field(straight.blocks, layer)
-                found[layer - 1, column] = _cosine(
-                    later.sonify(layer, [index], rescale=False)[0][margin:],
-                    whole[layer - 1][shift + margin :],
-                )
-        return found
+
+def shift_cosines(
+    network: nn.Module, x: Float[ndarray, " time"], shifts: Sequence[int]
+) -> Float[ndarray, "layers shifts"]:
+    """Of one clip: how far the most active filter's sonification follows each shift; else NaN."""
+    straight = ForwardPass(network, x)
+    depth = len(straight.blocks)
+    found = np.full((depth, len(shifts)), np.nan)
+    chosen = [straight.most_active(layer)[0] for layer in range(1, depth + 1)]
+    whole = [straight.sonify(n, [f], rescale=False)[0] for n, f in enumerate(chosen, start=1)]
+    for column, shift in enumerate(shifts):
+        if shift >= len(x):
+            continue
+        later = ForwardPass(network, x[shift:])
+        for layer, index in enumerate(chosen, start=1):
+            # Within a receptive field of its start the shifted clip lacks what was cut off.
+            margin = receptive_field(straight.blocks, layer)
+            found[layer - 1, column] = _cosine(
+                later.sonify(layer, [index], rescale=False)[0][margin:],
+                whole[layer - 1][shift + margin :],
+            )
+    return found
 
 
 def _cosine(a: Float[Tensor, " time"], b: Float[Tensor, " time"]) -> float:

@@ -18,6 +18,7 @@ from scipy import stats
 from sonibook.analysis.ablation import AblationResult
 from sonibook.analysis.coherence import CoherenceResult
 from sonibook.analysis.evolution import EvolutionResult, FilterEvolution
+from sonibook.analysis.grid import GridResult
 from sonibook.analysis.layers import LayerResult
 from sonibook.analysis.listeners import ListenersResult
 from sonibook.analysis.result import Estimate, Record, Result, ResultTable, Row, estimate
@@ -42,6 +43,7 @@ _TABLES: dict[str, type[ResultTable]] = {
     "listeners-esc10": ListenersResult,
     "listeners-fsdd": ListenersResult,
     "stimulation": StimulationResult,
+    "strided": GridResult,
 }
 _SONIFICATION, _ENDS = "sonification", ("mean", "low", "high")
 
