@@ -14,8 +14,10 @@ import tarfile
 import warnings
 import zipfile
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from unittest import mock
 
 import numpy as np
 import soundfile
@@ -30,6 +32,7 @@ from sonibook.datasets import Dataset, open_dataset
 from sonibook.datasets.archives import unpack
 from sonibook.datasets.pack import pack
 from sonibook.errors import SonibookError, SonibookWarning
+from sonibook.model import elsewhere
 from sonibook.model.checkpoint import load_classifier, load_encoder, read_card, save_checkpoint
 from sonibook.model.encoder import CNN12, Classifier
 from sonibook.training.config import load_config
@@ -360,6 +363,91 @@ def _unpack(parts: list[Path], folder: Path) -> None:
         assert after - before <= {folder / "a", folder / "a" / "b", inside}
 
 
+# --- networks from elsewhere ---------------------------------------------------------------------
+
+
+def short(text: str) -> bytes:
+    return b"U" + bytes([len(text)]) + text.encode("ascii")
+
+
+def array_op(shape: tuple[int, ...], kind: str, content: bytes, *, name: str = "ndarray") -> bytes:
+    """How Python 2 and numpy 1 pickled an array, operation by operation."""
+    start = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\n" + name.encode() + b"\n"
+    empty = start + b"(K\x00t" + short("b") + b"\x87R"
+    sizes = b"(" + b"".join(b"J" + size.to_bytes(4, "little") for size in shape) + b"t"
+    order = b"<" if kind == "f4" else b"|"
+    dtype = b"cnumpy\ndtype\n(" + short(kind) + b"K\x00K\x01tR(K\x03" + short(order.decode())
+    return (
+        empty
+        + b"(K\x01"
+        + sizes
+        + dtype
+        + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
+        + (b"\x89" + content + b"tb")
+    )
+
+
+def sound8(content: dict[str, dict[str, np.ndarray]], *, name: str = "ndarray") -> bytes:
+    """SoundNet's file with these arrays."""
+    layers = b"}("
+    for layer, parts in content.items():
+        layers += short(layer) + b"}("
+        for part, values in parts.items():
+            data = values.tobytes()
+            packed = b"T" + len(data).to_bytes(4, "little") + data
+            layers += short(part) + array_op(values.shape, "f4", packed)
+        layers += b"u"
+    layers += b"u"
+    header = "{'descr': '|O', 'fortran_order': False, 'shape': (), }"
+    start = b"\x93NUMPY\x01\x00F\x00" + header.ljust(69).encode() + b"\n"
+    return start + b"\x80\x02" + array_op((), "O8", b"]" + layers + b"a", name=name) + b"."
+
+
+#: Of a CREPE with one channel a layer, so that not all of a file is weights.
+_NARROW = {"fuzz": (1,) * 7}
+
+
+def _prepare_soundnet(_: Path) -> list[bytes]:
+    ones = np.ones((2, 1, 1, 3), np.float32)
+    return [sound8({"conv1": {"weights": ones, "biases": ones[0, 0, 0]}, "conv2": {}})]
+
+
+def _read_soundnet(content: bytes, folder: Path) -> None:
+    layers = elsewhere._soundnet_arrays(content, folder)
+    with suppress(SonibookError):
+        elsewhere._soundnet(layers, folder)
+
+
+def _prepare_crepe(_: Path) -> list[bytes]:
+    state: dict[str, torch.Tensor] = {}
+    for number in range(1, 7):
+        state[f"conv{number}.weight"] = torch.ones(1, 1, 512 if number == 1 else 64, 1)
+        state[f"conv{number}.bias"] = torch.zeros(1)
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            state[f"conv{number}_BN.{name}"] = torch.ones(1)
+    stream = io.BytesIO()
+    torch.save(state, stream)
+    return [stream.getvalue()]
+
+
+def _read_crepe(content: bytes, folder: Path) -> None:
+    with mock.patch.dict(elsewhere._CREPE_CHANNELS, _NARROW):
+        elsewhere._crepe(content, "fuzz", folder)
+
+
+def _prepare_sdist(_: Path) -> list[bytes]:
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w:gz") as archive:
+        info = tarfile.TarInfo("top/sound8.npy")
+        info.size = 30
+        archive.addfile(info, io.BytesIO(b"ten bytes." * 3))
+    return [stream.getvalue()]
+
+
+def _read_sdist(content: bytes, folder: Path) -> None:
+    elsewhere._member(_put(folder / "package.tar.gz", content), ".npy", "sound8.npy")
+
+
 READERS = {
     reader.name: reader
     for reader in (
@@ -375,5 +463,8 @@ READERS = {
         Reader("pack", _prepare_pack, _read_pack),
         Reader("zip", _prepare_zip, _read_zip),
         Reader("tar", _prepare_tar, _read_tar),
+        Reader("soundnet", _prepare_soundnet, _read_soundnet),
+        Reader("crepe", _prepare_crepe, _read_crepe),
+        Reader("package", _prepare_sdist, _read_sdist),
     )
 }

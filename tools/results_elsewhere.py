@@ -1,14 +1,20 @@
 """What networks that others trained answer to this book's questions, beside random weights.
 
-A results file for each network and analysis, such as ``soundnet-coherence.json``; where a network
-was not imported, its files are left as they are. The measures are small: minutes, not hours.
+A results file for each network and analysis, such as ``soundnet-coherence.json``, and a few sounds
+of SoundNet on soundscapes, for pages that are made where it is not; where a network was not
+imported, its files are left as they are. The measures are small: minutes, not hours.
 """
 
 from __future__ import annotations
 
+import io
 import json
 import shutil
+import zipfile
 from collections.abc import Callable
+from pathlib import Path
+
+import soundfile
 
 from sonibook.analysis.activations import top_activations
 from sonibook.analysis.coherence import coherence_by_layer
@@ -21,6 +27,8 @@ from sonibook.analysis.separation import separation
 from sonibook.analysis.stimulation import stimulation
 from sonibook.analysis.stream import Streaming
 from sonibook.datasets import Dataset, open_dataset
+from sonibook.deconvnet import ForwardPass
+from sonibook.files import atomic
 from sonibook.model.checkpoint import imported, open_network
 from sonibook.model.stack_file import sample_rate_of
 from tools.results_settings import Settings
@@ -33,6 +41,8 @@ _SEEDS = (1, 2)
 #: Clips, and scenes, of what is measured clip by clip.
 _CLIPS = {"activations": 100, "selectivity": 40, "coherence": 40, "stimulation": 12, "sanity": 8,
           "separation": 16}  # fmt: skip
+#: Scenes of which sounds are kept, their length, the layers, and that beside random weights.
+_KEPT, _SECONDS, _LAYERS, _DEEP = 2, 2.5, (1, 3, 5, 7), 5
 
 
 def make(settings: Settings) -> None:
@@ -44,6 +54,8 @@ def make(settings: Settings) -> None:
             continue
         module, _ = open_network(name)
         network, rate = Network(name, module), sample_rate_of(module)
+        if name == "soundnet":
+            write_sounds(network, rate, settings.folder / "soundnet-sounds.zip")
         for analysis, measure in MEASURES.items():
             path = settings.folder / f"{name}-{analysis}.json"
             if path.exists():
@@ -62,6 +74,26 @@ def make(settings: Settings) -> None:
             result.model_copy(update={"provenance": made}).write(path)
             shutil.rmtree(parts, ignore_errors=True)
             print(f"{path} is written.")
+
+
+def write_sounds(network: Network, rate: int, path: Path) -> None:
+    """Each layer's most active filter on a few scenes, and a random network's, as FLAC files."""
+    scenes = open_dataset("soundscapes", size=_KEPT, duration=_SECONDS, seed=0, sample_rate=rate)
+    twin = random_twin(network.module, scenes, seed=0)
+    with atomic(path) as temporary, zipfile.ZipFile(temporary, "w") as archive:
+        for number in range(_KEPT):
+            x = scenes[number].waveform
+            own, random = (
+                ForwardPass(one, x).sonify_most_active()[0] for one in (network.module, twin)
+            )
+            sounds = {f"layer {layer}": own[layer - 1].numpy() for layer in _LAYERS}
+            sounds |= {f"layer {_DEEP}, random weights": random[_DEEP - 1].numpy()}
+            for name, sound in {"the scene": x, **sounds}.items():
+                file = io.BytesIO()
+                soundfile.write(file, sound, rate, format="FLAC", subtype="PCM_16")
+                # With no time of its own, so that the same sounds make the same file.
+                archive.writestr(zipfile.ZipInfo(f"{number}/{name}.flac"), file.getvalue())
+    print(f"{path} is written: {path.stat().st_size:,} bytes.")
 
 
 def _recordings(settings: Settings, rate: int, name: str = "esc50") -> Dataset:

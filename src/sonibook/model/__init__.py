@@ -4,7 +4,8 @@ from sonibook._rooms import names_of
 
 __getattr__ = names_of(
     __name__,
-    checkpoint="kept_checkpoints load_classifier load_encoder open_network read_card shipped",
+    checkpoint="imported kept_checkpoints load_classifier load_encoder open_network read_card "
+    "shipped",
     elsewhere="import_crepe import_soundnet",
     encoder="CNN12 Classifier",
     operations="max_unpool transposed_convolution",
