@@ -116,7 +116,7 @@ def top_clip_agreement(
     for network in every:
         for layer in range(1, len(blocks_of(network.module)) + 1):
             filters = found.of_layer(network.name, layer)
-            shares = np.array([_agreement(one, data) for one in filters])
+            shares = np.array([agreement_of(one, data) for one in filters])
             over_filters = estimate(shares, seed=seed).model_dump()
             rows.append(Row(**network.identity, layer=layer, quantity="agreement", **over_filters))
             chosen = None if network.baseline else chosen_filter(filters, data)
@@ -153,8 +153,8 @@ def _chance(data: Dataset) -> float:
     return float(total / max(len(data) * (len(data) - 1), 1))
 
 
-def _agreement(filter: FilterActivations, data: Dataset) -> float:
-    """Of a filter's top clips; NaN if there are too few. See `TopClipsResult`."""
+def agreement_of(filter: FilterActivations, data: Dataset) -> float:
+    """Of a filter's top clips, in [0, 1]; NaN if there are too few. See `TopClipsResult`."""
     if len(filter.top) < _COMPARED:
         return float("nan")
     classes = [set(data.labels(one.index)) for one in filter.top]
@@ -167,7 +167,7 @@ def chosen_filter(filters: Sequence[FilterActivations], data: Dataset) -> Filter
     if not able:
         return None
     return max(
-        able, key=lambda one: (_agreement(one, data), one.top[-1].energy / one.top[0].energy)
+        able, key=lambda one: (agreement_of(one, data), one.top[-1].energy / one.top[0].energy)
     )
 
 
@@ -184,7 +184,7 @@ def _pair(network: nn.Module, chosen: FilterActivations, data: Dataset) -> Selec
         filter=chosen.filter,
         clip=top,
         label=", ".join(data.classes[label] for label in data.labels(top.index)),
-        agreement=_agreement(chosen, data),
+        agreement=agreement_of(chosen, data),
         coherence=float(mean_top_coherence(both[0][None], both[1][None])[0]),
         input=packed(small_spectrogram(both[0])),
         sonification=packed(small_spectrogram(both[1])),

@@ -16,6 +16,7 @@ import typer
 from typer.core import TyperGroup
 
 from sonibook.cli.analyse import analyse_commands
+from sonibook.cli.atlas import ATLAS_EXAMPLES, atlas
 from sonibook.cli.data import data_commands
 from sonibook.cli.evaluate import EVALUATE_EXAMPLES, evaluate
 from sonibook.cli.export_lab import EXPORT_LAB_EXAMPLES, export_lab
@@ -81,6 +82,7 @@ app.command(
     short_help="Measure how well networks tell classes apart, beside chance.",
 )(evaluate)
 app.add_typer(analyse_commands, name="analyse")
+app.command("atlas", epilog=ATLAS_EXAMPLES)(atlas)
 app.command("info", epilog=INFO_EXAMPLES)(info)
 app.add_typer(import_commands, name="import")
 app.command("export-lab", epilog=EXPORT_LAB_EXAMPLES)(export_lab)

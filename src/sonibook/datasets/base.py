@@ -105,15 +105,20 @@ class Dataset(ABC):
         """How long clip `index` is, without reading its sound where that can be avoided."""
         return len(self[index].waveform)
 
+    def credit(self, index: int) -> str:
+        """Where clip `index` comes from and its own licence, as far as the data set tells."""
+        return ""
+
 
 @dataclass(frozen=True)
 class Entry:
-    """A clip that lies in a file: its path, labels, id, and the group it must not be split from."""
+    """A clip that lies in a file: its path, labels, id, the group it must not be split from."""
 
     path: Path
     labels: tuple[int, ...]
     clip_id: str
     group: str = ""
+    credit: str = ""
 
 
 class FileDataset(Dataset):
@@ -156,6 +161,9 @@ class FileDataset(Dataset):
 
     def samples(self, index: int) -> int:
         return promised_samples(self.entries[index].path, sample_rate=self.sample_rate)
+
+    def credit(self, index: int) -> str:
+        return self.entries[index].credit
 
 
 def read_clip(path: Path, sample_rate: int) -> Float[ndarray, " time"]:

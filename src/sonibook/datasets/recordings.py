@@ -18,7 +18,7 @@ arXiv:1804.03209). The archive of its separate test set belongs to another proto
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -90,6 +90,7 @@ def open_esc50(
             labels=(targets.index(int(row["target"])),),
             clip_id=Path(row["filename"]).stem,
             group=row["fold"],
+            credit=_esc50_credit(row),
         )
         for row in sorted(rows, key=lambda row: row["filename"])
         if int(row["fold"]) in wanted
@@ -107,6 +108,12 @@ def open_esc50(
         split=split if folds is None else "folds " + ",".join(map(str, wanted)),
         licence="CC BY-NC 3.0 (ESC-10: CC BY), K. J. Piczak, ESC-50, ACM Multimedia 2015",
     )
+
+
+def _esc50_credit(row: Mapping[str, str]) -> str:
+    """Of one clip: its source on Freesound, where the table tells, and its own licence."""
+    source = f"Freesound {row['src_file']}, " if row.get("src_file") else ""
+    return source + ("CC BY" if row["esc10"] == "True" else "CC BY-NC 3.0")
 
 
 def _chosen(asked: Sequence[str] | str | None, known: list[str], refusal: str) -> Sequence[str]:

@@ -1,0 +1,223 @@
+"""Every filter's top clips and their sonifications: what the authors listened to (section 3.3).
+
+`top_activations` finds the clips in one pass over the data. Then each clip that some filter chose
+is read once more, and all the filters that chose it are sonified from one forward pass. Only a
+stretch of each sonification is kept: the one around the largest value of the filter's map.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Unpack
+
+import numpy as np
+from jaxtyping import Float
+from numpy import ndarray
+from torch import nn
+
+from sonibook.analysis.activations import ActivationsResult
+from sonibook.analysis.networks import Networks, as_networks
+from sonibook.analysis.result import key_of
+from sonibook.analysis.selectivity import spectral_shape
+from sonibook.analysis.stream import Streaming, stream
+from sonibook.datasets.base import Clip, Dataset
+from sonibook.deconvnet.backward import ForwardPass
+from sonibook.errors import AnalysisError
+from sonibook.model.stack import receptive_field, stride
+
+
+@dataclass(frozen=True)
+class Place:
+    """A filter of a network, and which of its top clips, from 0."""
+
+    network: str
+    layer: int
+    filter: int
+    rank: int
+
+
+@dataclass(frozen=True, eq=False)
+class TopSound:
+    """What a filter keeps of one of its top clips.
+
+    Attributes
+    ----------
+    place : Place
+    start : int
+        The sample of the clip at which the stretch begins.
+    stretch : ndarray, shape (time,), float32
+        Of the sonification, as `sonibook.sonify` scales it.
+    centroid, bandwidth : float, in Hz
+        Of the whole sonification; see `spectral_shape`.
+    """
+
+    place: Place
+    start: int
+    stretch: Float[ndarray, " time"]
+    centroid: float
+    bandwidth: float
+
+
+class _PartOf(Dataset):
+    """Some of another data set, which it describes."""
+
+    def __init__(self, data: Dataset) -> None:
+        self.data = data
+        for trait in ("name", "classes", "split", "task", "licence", "sample_rate", "missing"):
+            setattr(self, trait, getattr(data, trait))
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+
+class Beginnings(_PartOf):
+    """The first `seconds` of each clip of a data set, so that memory has a bound."""
+
+    def __init__(self, data: Dataset, seconds: float) -> None:
+        super().__init__(data)
+        self._most = max(1, round(seconds * data.sample_rate))
+
+    def __getitem__(self, index: int) -> Clip:
+        clip = self.data[index]
+        return replace(clip, waveform=clip.waveform[: self._most])
+
+    def labels(self, index: int) -> tuple[int, ...]:
+        return self.data.labels(index)
+
+    def clip_id(self, index: int) -> str:
+        return self.data.clip_id(index)
+
+    def samples(self, index: int) -> int:
+        return min(self.data.samples(index), self._most)
+
+    def credit(self, index: int) -> str:
+        return self.data.credit(index)
+
+
+class _Chosen(_PartOf):
+    """Some clips of a data set, each called by its place there."""
+
+    def __init__(self, data: Dataset, places: Sequence[int]) -> None:
+        super().__init__(data)
+        self._places = tuple(places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __getitem__(self, index: int) -> Clip:
+        return replace(self.data[self._places[index]], clip_id=str(self._places[index]))
+
+
+@dataclass(frozen=True)
+class _Sonified:
+    """The sonifications of one clip at all places that chose it."""
+
+    networks: dict[str, nn.Module]
+    places: dict[str, list[Place]]
+    samples: int
+    sample_rate: int
+
+    def __call__(self, clips: Sequence[Clip]) -> dict[str, ndarray]:
+        (clip,) = clips
+        x, places = clip.waveform, self.places[clip.clip_id]
+        size = min(self.samples, len(x))
+        stretches = np.empty((len(places), size), np.float32)
+        starts = np.empty(len(places), np.int64)
+        shapes = np.empty((len(places), 2))
+        for name, network in self.networks.items():
+            for numbers, filters, passed, layer in self._passes(network, name, x, places):
+                sounds = passed.sonify(layer, filters)[:, : len(x)].cpu().numpy()
+                shapes[numbers] = spectral_shape(sounds, sample_rate=self.sample_rate)[:, :2]
+                middles = _loudest(passed, layer, filters)
+                starts[numbers] = np.clip(middles - size // 2, 0, len(x) - size)
+                for number, sound in zip(numbers, sounds, strict=True):
+                    stretches[number] = sound[starts[number] :][:size]
+        found = {"input": x, "stretch": stretches, "start": starts, "shape": shapes}
+        return {key: value[None] for key, value in found.items()}
+
+    @staticmethod
+    def _passes(
+        network: nn.Module, name: str, x: ndarray, places: Sequence[Place]
+    ) -> Iterator[tuple[list[int], list[int], ForwardPass, int]]:
+        layers: dict[int, list[int]] = {}
+        for number, place in enumerate(places):
+            if place.network == name:
+                layers.setdefault(place.layer, []).append(number)
+        if not layers:
+            return
+        passed = ForwardPass(network, x, depth=max(layers))
+        for layer, numbers in layers.items():
+            yield numbers, [places[number].filter for number in numbers], passed, layer
+
+
+def _loudest(passed: ForwardPass, layer: int, filters: Sequence[int]) -> ndarray:
+    """The samples in the middle of what the largest values of some maps respond to."""
+    steps = passed.maps[layer - 1][0, list(filters)].argmax(dim=1).cpu().numpy()
+    return steps * stride(passed.blocks, layer) + receptive_field(passed.blocks, layer) // 2
+
+
+def sonify_top_clips(
+    networks: Networks,
+    data: Dataset,
+    found: ActivationsResult,
+    *,
+    seconds: float = 1.0,
+    **streaming: Unpack[Streaming],
+) -> Iterator[tuple[int, Float[ndarray, " time"], list[TopSound]]]:
+    """Sonify every filter on its top clips, clip by clip, each read once.
+
+    Parameters
+    ----------
+    networks : mapping from str to torch.nn.Module, or sequence of Network
+    data : Dataset
+    found : ActivationsResult
+        What `sonibook.analysis.activations.top_activations` found for these networks and data.
+    seconds : float > 0
+        How much of each sonification is kept, around the largest value of the filter's map: the
+        whole of what is shorter.
+    **streaming
+        `parts` and `processes`, as for `sonibook.analysis.stream.stream`.
+
+    Yields
+    ------
+    index : int
+        Of the clip in the data set.
+    x : ndarray, shape (time,), float32
+        Its waveform.
+    sounds : list of TopSound
+
+    Raises
+    ------
+    AnalysisError
+        If `seconds` is not above 0, or a clip can no longer be read; or as `stream`.
+    """
+    samples = round(seconds * data.sample_rate)
+    if samples < 1:
+        raise AnalysisError(f"A stretch of {seconds:g} s is impossible: choose more than 0.")
+    modules = {network.name: network.module for network in as_networks(networks)}
+    by_clip: dict[int, list[Place]] = {}
+    for one in found.filters:
+        for rank, top in enumerate(one.top):
+            place = Place(one.network, one.layer, one.filter, rank)
+            by_clip.setdefault(top.index, []).append(place)
+    indices = sorted(by_clip)
+    work = _Sonified(
+        modules, {str(index): by_clip[index] for index in indices}, samples, data.sample_rate
+    )
+    key: dict[str, Any] = key_of("atlas", modules, {"samples": samples})
+    key["places"] = [[index, len(by_clip[index])] for index in indices]
+    own: Streaming = {**streaming, "chunk": 1, "limit": None}
+    chunks = stream(work, _Chosen(data, indices), key=key, description="sonify", **own)
+    for index, chunk in zip(indices, chunks, strict=True):
+        if not chunk.clip_ids:
+            raise AnalysisError(
+                f"{data.clip_id(index)} was read, and now cannot be: is the disk there?"
+            )
+        part = {name: value[0] for name, value in chunk.arrays.items()}
+        rows = zip(by_clip[index], part["start"], part["stretch"], part["shape"], strict=True)
+        sounds = [
+            TopSound(place, int(start), stretch, float(shape[0]), float(shape[1]))
+            for place, start, stretch, shape in rows
+        ]
+        yield index, part["input"], sounds

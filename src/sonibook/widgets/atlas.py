@@ -1,0 +1,396 @@
+"""The atlas: a folder with a page on which every filter of a network is heard on its top clips.
+
+A page that was opened from disk may load scripts and pictures and nothing else. So each filter's
+sounds are a script of their own, loaded when they are first heard: FLAC, at a constant distance
+from its quantisation noise. The pieces call the same function as those of the lab, which opens the
+atlas's clips by themselves.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import re
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, Unpack
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from numpy import ndarray
+
+from sonibook.analysis.activations import ActivationsResult, FilterActivations, top_activations
+from sonibook.analysis.atlas import Beginnings, TopSound, sonify_top_clips
+from sonibook.analysis.chunks import ChunkCache
+from sonibook.analysis.networks import Network
+from sonibook.analysis.result import key_of
+from sonibook.analysis.stream import Streaming
+from sonibook.analysis.top_clips import agreement_of
+from sonibook.datasets.base import Dataset
+from sonibook.errors import SonibookError
+from sonibook.files import atomic
+from sonibook.model.encoder import CNN12
+from sonibook.model.stack import blocks_of, receptive_field
+from sonibook.plots.sound import decibels, power_spectrogram
+from sonibook.plots.style import LEVELS
+from sonibook.results import provenance
+from sonibook.untrusted import read_json
+from sonibook.widgets.players import script
+
+#: Of each clip, at most so many seconds are heard, as in the lab.
+MOST_SECONDS = 10.0
+#: Signal to quantisation noise of sonifications and of clips, in dB.
+_SNR, _CLIP_SNR = 40.0, 60.0
+#: What the sonifications of a network may take, in samples: with 5 bits a sample about 40 MB.
+_MOST_SAMPLES = 44e6
+#: What clips may take, in samples, for them to be there as a whole: about 24 MB.
+_MOST_OF_CLIPS = 24e6
+#: Height and width of a thumbnail, and how many stand in a row.
+_HEIGHT, _WIDTH, _ROW = 40, 48, 16
+
+
+def make_atlas(
+    networks: Sequence[Network],
+    data: Dataset,
+    out: str | Path,
+    *,
+    facts: Mapping[str, Sequence[str]] | None = None,
+    lab: str = "",
+    k: int = 3,
+    seconds: float | None = None,
+    **streaming: Unpack[Streaming],
+) -> dict[str, Any]:
+    """Find every filter's top clips, sonify them, and write the folder, whole or not at all.
+
+    Where the folder holds the same atlas already, only its page is written anew.
+
+    Parameters
+    ----------
+    networks : sequence of Network
+        The first is shown first; the others must have its shape.
+    data : Dataset
+        The first ten seconds of its clips are taken.
+    out : str or Path
+    facts : mapping from str to sequence of str, or None
+        Sentences on the networks, by name.
+    lab : str
+        Where the page finds the lab, such as ``"../lab.html"``.
+    k : int >= 1
+        Clips for each filter.
+    seconds : float > 0, or None
+        How much of each sonification is kept, around the largest value of the filter's map. None
+        takes a second, or less where the folder would become larger than 60 MB a network.
+    **streaming
+        As for `sonibook.analysis.stream.stream`.
+
+    Returns
+    -------
+    dict
+        What ``atlas.json`` says.
+
+    Raises
+    ------
+    SonibookError
+        If `out` is something else than an atlas.
+    AnalysisError, StackError
+        As `top_activations` and `sonify_top_clips`.
+    """
+    out = Path(out)
+    earlier = _earlier(out)
+    data = Beginnings(data, MOST_SECONDS)
+    modules = {network.name: network.module for network in networks}
+    settings = {"k": k, "seconds": seconds, "limit": streaming.get("limit")}
+    made_of = ChunkCache.of(out, [key_of("atlas", modules, settings)], data).folder.name
+    if earlier is not None and earlier.get("made_of") == made_of:
+        _write_page(out, earlier["title"], lab)
+        return earlier
+    found = top_activations(networks, data, k=k, **streaming)
+    longest = max(sum(len(one.top) for one in _of(found, name)) for name in modules)
+    if seconds is None:
+        seconds = min(1.0, _MOST_SAMPLES / max(longest * data.sample_rate, 1))
+    with _replaced(out) as folder:
+        writer = _Writer(folder, networks, data, found, seconds)
+        for index, x, sounds in sonify_top_clips(
+            networks, data, found, seconds=seconds, **streaming
+        ):
+            writer.add(index, x, sounds)
+        manifest = writer.manifest(facts or {})
+        _write_script(folder, "manifest", manifest)
+        files = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
+        summary: dict[str, Any] = {
+            "title": f"{networks[0].name} over {data.name} ({data.split})",
+            "made_of": made_of,
+            "data": found.data.model_dump(),
+            "licence": data.licence,
+            "stretch_seconds": seconds,
+            "filters": {name: len(_of(found, name)) for name in modules},
+            "bytes": sum(files),
+            "largest_file": max(files),
+            "provenance": provenance(),
+        }
+        _write_page(folder, summary["title"], lab)
+        text = json.dumps(summary, indent=2, ensure_ascii=False)
+        (folder / "atlas.json").write_text(text + "\n", "utf-8", errors="backslashreplace")
+    return summary
+
+
+def _of(found: ActivationsResult, name: str) -> list[FilterActivations]:
+    return [one for one in found.filters if one.network == name]
+
+
+def _earlier(out: Path) -> dict[str, Any] | None:
+    """What the atlas in `out` says of itself; None if nothing is there."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return None
+    try:
+        content = read_json(out / "atlas.json")
+    except (OSError, ValueError):
+        content = None
+    if not isinstance(content, dict) or not {"made_of", "title", "provenance"} <= content.keys():
+        raise SonibookError(f"{out}: is there already and is not an atlas: choose another folder.")
+    return content
+
+
+@contextmanager
+def _replaced(out: Path) -> Iterator[Path]:
+    """A folder to write to, which takes the place of `out` when the block ends well."""
+    new, old = (out.with_name(f".{out.name}.{word}") for word in ("new", "old"))
+    for left in (new, old):  # where an earlier run was killed
+        shutil.rmtree(left, ignore_errors=True)
+    new.mkdir(parents=True)
+    try:
+        yield new
+        if out.exists():
+            out.rename(old)
+        new.rename(out)
+    finally:
+        for left in (new, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+_Filter = tuple[str, int, int]
+
+
+class _Kept(NamedTuple):
+    """What is kept of a sonification until those of the filter's other clips have come."""
+
+    start: int
+    samples: int
+    centroid: float
+    bandwidth: float
+    flac: str
+
+
+class _Writer:
+    """Takes sounds as they come, and writes what is complete."""
+
+    def __init__(
+        self,
+        folder: Path,
+        networks: Sequence[Network],
+        data: Dataset,
+        found: ActivationsResult,
+        seconds: float,
+    ) -> None:
+        self.folder, self.networks, self.data, self.found = folder, networks, data, found
+        self.seconds = seconds
+        self._filters = {(one.network, one.layer, one.filter): one for one in found.filters}
+        self._waiting: dict[_Filter, dict[int, _Kept]] = {}
+        self._rows: dict[_Filter, list[Any]] = {}
+        self._thumbnails: dict[_Filter, UInt8[ndarray, "height width"]] = {}
+        self._clips: dict[str, Any] = {}
+        chosen = {top.index for one in found.filters for top in one.top}
+        self._whole = sum(data.samples(index) for index in chosen) <= _MOST_OF_CLIPS
+        for network in networks:
+            (folder / _slug(network.name)).mkdir()
+        (folder / "clips").mkdir()
+
+    def add(self, index: int, x: Float[ndarray, " time"], sounds: Sequence[TopSound]) -> None:
+        """A clip, and what filters keep of it."""
+        first, last = 0, len(x)
+        if not self._whole:
+            first = min(sound.start for sound in sounds)
+            last = max(sound.start + len(sound.stretch) for sound in sounds)
+        classes = [self.data.classes[label] for label in self.data.labels(index)]
+        about = {
+            "id": self.data.clip_id(index),
+            "classes": [name.replace("_", " ") for name in classes],
+            "credit": self.data.credit(index),
+            "start": first,
+        }
+        self._clips[str(index)] = about
+        rate = self.data.sample_rate
+        content = {**about, "flac": _flac(x[first:last], rate, snr=_CLIP_SNR)}
+        _write_script(self.folder, f"clips/{index}", content)
+        for sound in sounds:
+            place = sound.place
+            key = (place.network, place.layer, place.filter)
+            # Encoded at once: a network's sounds as they are would fill the memory.
+            flac = _flac(sound.stretch, rate, snr=_SNR)
+            kept = _Kept(sound.start, len(sound.stretch), sound.centroid, sound.bandwidth, flac)
+            self._waiting.setdefault(key, {})[place.rank] = kept
+            if place.rank == 0:
+                self._thumbnails[key] = _small(sound.stretch)
+            if len(self._waiting[key]) == len(self._filters[key].top):
+                self._finish(key)
+
+    def _finish(self, key: _Filter) -> None:
+        """All top clips of a filter have come."""
+        network, layer, number = key
+        kept = [sound for _, sound in sorted(self._waiting.pop(key).items())]
+        _write_script(self.folder, f"{_slug(network)}/{layer:02d}-{number:04d}",
+                      [sound.flac for sound in kept])  # fmt: skip
+        top = [[each.index, _short(each.energy), sound.start, sound.samples]
+               for each, sound in zip(self._filters[key].top, kept, strict=True)]  # fmt: skip
+        shapes = np.array([[sound.centroid, sound.bandwidth] for sound in kept])
+        self._rows[key] = [*(_short(mean) for mean in shapes.mean(axis=0)), top]
+
+    def manifest(self, facts: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+        """Write the tables and the thumbnails of each layer; what the page is to know first."""
+        data = self.data
+        return {
+            "data": self.found.data.model_dump() | {"missing": data.missing},
+            "licence": data.licence,
+            "classes": len(data.classes),
+            "rate": data.sample_rate,
+            "seconds": self.seconds,
+            "most": MOST_SECONDS,
+            "whole": self._whole,
+            "thumbnail": [_WIDTH, _HEIGHT, _ROW],
+            "networks": [
+                {
+                    "name": network.name,
+                    "folder": _slug(network.name),
+                    "facts": list(facts.get(network.name, ())),
+                    "lab": _name_in_lab(network),
+                    "layers": [
+                        self._layer(network, layer)
+                        for layer in range(1, len(blocks_of(network.module)) + 1)
+                    ],
+                }
+                for network in self.networks
+            ],
+            "clips": dict(sorted(self._clips.items(), key=lambda item: int(item[0]))),
+        }
+
+    def _layer(self, network: Network, layer: int) -> dict[str, Any]:
+        blocks, filters = blocks_of(network.module), self.found.of_layer(network.name, layer)
+        rows, sheet = [], _Sheet(len(filters))
+        for one in filters:
+            key = (network.name, layer, one.filter)
+            shape = self._rows.get(key, [None, None, []])
+            rows.append([one.live_clips, _short(agreement_of(one, self.data)), *shape])
+            if key in self._thumbnails:
+                sheet.put(one.filter, self._thumbnails[key])
+        stem = f"{_slug(network.name)}/{layer:02d}"
+        sheet.write(self.folder / f"{stem}.webp")
+        _write_script(self.folder, stem, rows)
+        return {
+            "filters": len(filters),
+            "dead": sum(not one.live_clips for one in filters),
+            "milliseconds": _short(1000 * receptive_field(blocks, layer) / self.data.sample_rate),
+        }
+
+
+class _Sheet:
+    """The thumbnails of a layer in one picture."""
+
+    def __init__(self, count: int) -> None:
+        rows = -(-count // _ROW)
+        self._levels = np.zeros((rows * _HEIGHT, min(count, _ROW) * _WIDTH), np.uint8)
+
+    def put(self, number: int, levels: UInt8[ndarray, "height width"]) -> None:
+        """Put one in its place."""
+        row, column = divmod(number, _ROW)
+        self._levels[row * _HEIGHT :, column * _WIDTH :][:_HEIGHT, :_WIDTH] = levels
+
+    def write(self, path: Path) -> None:
+        """In the colours of the book's spectrograms."""
+        import matplotlib as mpl
+        from PIL import Image
+
+        rgb = mpl.colormaps[LEVELS](self._levels, bytes=True)[:, :, :3]
+        Image.fromarray(np.ascontiguousarray(rgb)).save(path, format="webp", quality=60)
+
+
+def _small(x: Float[ndarray, " time"]) -> UInt8[ndarray, "height width"]:
+    """A log spectrogram of a sound in few points, 0 for the floor and 255 for its maximum."""
+    power = power_spectrogram(x)[1:]
+    edges = [np.linspace(0, size, count, endpoint=False).astype(int)
+             for size, count in zip(power.shape, (_HEIGHT, _WIDTH), strict=True)]  # fmt: skip
+    power = np.maximum.reduceat(np.maximum.reduceat(power, edges[0], axis=0), edges[1], axis=1)
+    levels = decibels(power, reference=float(power.max()), floor_db=-60.0)
+    return np.rint(255 * (1 + levels[::-1] / 60.0)).astype(np.uint8)
+
+
+def _flac(x: Float[ndarray, " time"], sample_rate: int, *, snr: float) -> str:
+    """A sound as a FLAC file, in base64.
+
+    Samples are rounded to a power of two that keeps the quantisation noise `snr` dB below the
+    sound's RMS, and no finer than 16 bits: FLAC spends nothing on bits that are zero throughout.
+    """
+    import soundfile
+
+    samples = np.asarray(x, np.float64) * 32768
+    finest = np.sqrt(12 * np.mean(samples**2)) * 10 ** (-snr / 20)
+    step = 2.0 ** max(0, int(np.floor(np.log2(max(finest, 1)))))
+    rounded = np.clip(np.rint(samples / step), -32768 / step, 32768 / step - 1) * step
+    file = io.BytesIO()
+    soundfile.write(
+        file, rounded.astype(np.int16), sample_rate, "PCM_16", format="FLAC", compression_level=1.0
+    )
+    return base64.b64encode(file.getvalue()).decode()
+
+
+def _short(value: float | None) -> float | None:
+    """Four digits; None for NaN."""
+    return None if value is None or np.isnan(value) else float(f"{value:.4g}")
+
+
+def _slug(name: str) -> str:
+    """A name for a folder and a link."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip(".-") or "network"
+
+
+def _name_in_lab(network: Network) -> str | None:
+    """What the lab calls a network: it takes encoders, and has one with random weights."""
+    blocks, random = blocks_of(network.module), blocks_of(CNN12(width=0.25, seed=0))
+    if network.baseline:
+        same = len(blocks) == len(random) and all(
+            torch.equal(a.conv.weight.cpu(), b.conv.weight)
+            for a, b in zip(blocks, random, strict=True)
+        )
+        return "random" if same else None
+    return _slug(network.name) if isinstance(network.module, CNN12) else None
+
+
+def _write_script(folder: Path, name: str, content: object) -> None:
+    """Write a script that hands `content` over under a name; the folder as a whole is atomic."""
+    arguments = ", ".join(
+        json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+        for value in (name, content)
+    )
+    (folder / f"{name}.js").write_text(f"sonibookLab.receive({arguments});\n", encoding="utf-8")
+
+
+def _write_page(folder: Path, title: str, lab: str) -> None:
+    """Write the page and what it is made of; each file whole or not at all."""
+    import html
+
+    page, code, style = (
+        Path(__file__).with_name(f"atlas.{kind}").read_text(encoding="utf-8")
+        for kind in ("html", "js", "css")
+    )
+    link = f' data-lab="{html.escape(lab, quote=True)}"' if lab else ""
+    pages = {
+        "index.html": page.format(title=html.escape(title), lab=link),
+        "atlas.js": script() + code,
+        "atlas.css": style,
+    }
+    for name, text in pages.items():
+        with atomic(folder / name) as temporary:
+            temporary.write_text(text, encoding="utf-8")
