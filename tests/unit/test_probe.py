@@ -90,15 +90,18 @@ def test_features_are_the_maps_of_each_clip_alone():
 def test_log_features_are_of_means_and_of_maxima_and_any_stack_has_them():
     data = Held([noise(n, n) for n in (900, 700, 900)], [0, 1, 0])
     network = torch.nn.Sequential(
-        torch.nn.Conv1d(1, 3, 9, stride=4), torch.nn.BatchNorm1d(3), torch.nn.ReLU(),
+        torch.nn.Conv1d(1, 3, 9, stride=4), torch.nn.ReLU(), torch.nn.BatchNorm1d(3),
         torch.nn.MaxPool1d(3), torch.nn.Conv1d(3, 2, 5), torch.nn.ReLU(),
     ).eval()  # fmt: skip
+    network[2].running_mean.fill_(2.0)  # so that some maps are below zero, and below -1
     features, _ = probe_features(network, data, layer=1, kind="log", batch_size=2)
     with torch.no_grad():
         for row, x in zip(features, data.waveforms, strict=True):
             maps = network[:4](torch.from_numpy(x)[None, None])[0].numpy()
-            expected = np.log(1 + np.append(maps.mean(axis=1), maps.max(axis=1)))
+            both = np.append(maps.mean(axis=1), maps.max(axis=1))
+            expected = np.sign(both) * np.log(1 + np.abs(both))
             np.testing.assert_allclose(row, expected, rtol=1e-4, atol=1e-6)
+            assert expected.min() < np.log(0.5)
     with pytest.raises(LayerError):
         probe_features(network, data, layer=3)
 

@@ -25,6 +25,7 @@ __all__ = [
 __getattr__ = names_of(
     __name__,
     ablation="AblationResult ablate",
+    activations="ActivationsResult",
     alternatives="STARTS Unpooled compare_unpoolings",
     coherence="CoherenceResult",
     controls="CONTROLS perturbations projection",

@@ -65,7 +65,10 @@ def over_time(
 ) -> Float[Tensor, "batch features"]:
     """What a probe sees of feature maps; see `probe_features`."""
     mean = maps.mean(dim=2)
-    return mean if kind == "mean" else torch.cat([mean, maps.amax(dim=2)], dim=1).log1p()
+    if kind == "mean":
+        return mean
+    both = torch.cat([mean, maps.amax(dim=2)], dim=1)
+    return both.abs().log1p() * both.sign()
 
 
 def probe_features(
@@ -92,15 +95,15 @@ def probe_features(
         Counted from 1. Maps are taken after the layer's ReLU and pool.
     kind : {"mean", "log"}
         ``"mean"`` averages each map over time. ``"log"`` gives log(1 + mean) and, after these,
-        log(1 + maximum) of each map: for networks whose maps are sparse and of very different
-        sizes, such as SoundNet.
+        log(1 + maximum) of each map (of what is below zero, that of its magnitude, with its sign):
+        for networks whose maps are sparse and of very different sizes, such as SoundNet.
     batch_size : int >= 1
     progress : bool
         Show a progress bar.
 
     Returns
     -------
-    features : ndarray, shape (clips, channels), or twice as many for ``"log"``; >= 0
+    features : ndarray, shape (clips, channels), or twice as many for ``"log"``
     labels : ndarray
         Of int, shape (clips,), if each clip has one label. Else of shape (clips, classes): 1 for
         each class that a clip has.
