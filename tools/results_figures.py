@@ -11,7 +11,9 @@ from torch import nn
 
 from sonibook.analysis.ablation import ablate
 from sonibook.analysis.coherence import coherence_by_layer
+from sonibook.analysis.controls import Level
 from sonibook.analysis.evolution import feature_evolution
+from sonibook.analysis.faithfulness import faithfulness
 from sonibook.analysis.grid import grid
 from sonibook.analysis.layers import layer_importances
 from sonibook.analysis.listeners import listen
@@ -172,6 +174,23 @@ def _listeners_of_scenes(settings: Settings, streaming: Streaming) -> Result:
     return listen(_networks(settings), test, training=training, **streaming)
 
 
+def _faithfulness_at(level: Level) -> Measure:
+    """Of a network that names ESC-50's classes, and of a probe on random weights, on a new fold."""
+
+    def measure(settings: Settings, streaming: Streaming) -> Result:
+        tested, training = (
+            open_dataset("esc50", root=settings.root, folds=folds) for folds in ((5,), (1, 2, 3, 4))
+        )
+        by_random = probed(CNN12(width=0.25, seed=0).eval(), training, progress=True)
+        networks = [
+            Network("supervised", load_classifier("supervised"), "supervised"),
+            Network("random weights", by_random, "random", baseline=True),
+        ]
+        return faithfulness(networks, tested, layers=(2, 5, 8, 11), level=level, **streaming)
+
+    return measure
+
+
 def _shifts(settings: Settings, streaming: Streaming) -> Result:
     networks = [Network(one.name, one.load(), one.row, one.seed) for one in _beside_one(settings)]
     return shift_law(networks, _fold(settings, (5,)), **streaming)
@@ -274,6 +293,8 @@ FIGURES: dict[str, Measure] = {
     "figure-6": _ablation,
     "figure-6-full": _ablation_of_fine_tuned,
     "figure-b3": _shifts,
+    "faithfulness": _faithfulness_at("peak"),
+    "faithfulness-least-squares": _faithfulness_at("least squares"),
     "listeners-esc10": _listeners_of_events,
     "listeners-fsdd": _listeners_of_digits,
     "listeners-scenes": _listeners_of_scenes,
@@ -287,6 +308,10 @@ NETWORKS_OF: dict[str, Callable[[Settings], dict[str, nn.Module]]] = {
     **dict.fromkeys(
         ("figure-4-in-domain", "figure-4-out-of-domain"),
         lambda settings: {network.name: network.module for network in _compared(settings)},
+    ),
+    **dict.fromkeys(
+        ("faithfulness", "faithfulness-least-squares"),
+        lambda _: {"supervised": load_classifier("supervised")},
     ),
     "figure-6": _trained,
     "figure-b3": _trained,

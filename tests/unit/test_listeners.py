@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from clips import Held
 
 from sonibook.analysis import listeners as listening
 from sonibook.analysis.controls import partners
-from sonibook.analysis.ears import Distortion, open_ears
+from sonibook.analysis.ears import Distortion, missing, open_ears
 from sonibook.analysis.listeners import ListenersResult, listen
 from sonibook.analysis.networks import CENTRED, load_network, with_starts
 from sonibook.analysis.result import Measured, Row
 from sonibook.datasets import open_dataset
-from sonibook.datasets.base import Clip
+from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet import sonify
 from sonibook.errors import AnalysisError
 from sonibook.metrics.intervals import bootstrap_interval, bootstrap_ratio
@@ -242,3 +244,91 @@ def test_without_listeners_nothing_is_judged(tmp_path) -> None:
     for name, tests in (("middle-layers", 16), ("discernible", 20)):
         assert found[name].judgement.verdict == "not measured yet"
         assert len(found[name].tests) == tests
+
+
+def clean_and_noise(name: str, clips: list[Clip], data: Dataset) -> tuple[float, float]:
+    """Mean scores of a listener on clips, and on white noise of their level."""
+    (ear,) = open_ears([name], data, None, seed=0, streaming={})
+    generator = torch.Generator().manual_seed(0)
+    scores = []
+    for clip in clips:
+        x = torch.from_numpy(clip.waveform)
+        noise = torch.randn(len(x), generator=generator) * x.square().mean().sqrt()
+        scores.append(ear(clip, torch.stack([x, noise])))
+    clean, noise = np.nanmean(scores, axis=0)
+    return float(clean), float(noise)
+
+
+@recordings
+@pytest.mark.parametrize(
+    ("name", "module", "least", "most"),
+    [
+        ("speech", "silero_vad", 0.95, 0.05),
+        ("digit", "pocketsphinx", 0.55, 0.15),
+        ("STOI", "pystoi", 0.999, 0.5),
+        ("PESQ", "pesq", 4.4, 2.0),
+    ],
+)
+def test_who_is_asked_about_digits_hears_them_and_nothing_in_noise(
+    name: str, module: str, least: float, most: float
+) -> None:
+    pytest.importorskip(module)
+    data = open_dataset("fsdd", root=ROOT, split="test")
+    clean, noise = clean_and_noise(name, [data[place] for place in range(0, 300, 10)], data)
+    assert clean >= least
+    assert noise <= most
+
+
+@recordings
+def test_few_clips_of_events_are_taken_for_speech() -> None:
+    pytest.importorskip("silero_vad")
+    data = open_dataset("esc10", root=ROOT, split="all")
+    clips = [data[place] for place in range(0, 400, 20)]
+    quiet = [clip for clip in clips if data.classes[clip.labels[0]] != "crying_baby"]
+    assert clean_and_noise("speech", quiet, data)[0] <= 0.25
+
+
+def harmonic(pitch: float, samples: int = 8000) -> np.ndarray:
+    time = np.arange(samples) / 8000
+    tone = sum(np.sin(2 * np.pi * pitch * k * time) / k for k in range(1, 6))
+    return (tone / np.abs(tone).max()).astype(np.float32)
+
+
+def test_a_pitch_is_the_same_to_half_a_semitone(scenes) -> None:
+    if missing("pitch"):
+        pytest.skip("torchcrepe is not installed")
+    (ear,) = open_ears(["pitch"], scenes, None, seed=0, streaming={})
+    clip = Clip(harmonic(220.0), (0,), "tone")
+    others = [harmonic(220 * 2 ** (cents / 1200)) for cents in (0, 20, 100, 1200)]
+    noise = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
+    scores = ear(clip, torch.from_numpy(np.stack([*others, noise, 1e-3 * others[0]])))
+    assert scores[[0, 1, 5]].tolist() == [1.0, 1.0, 1.0]
+    assert scores[[2, 3]].tolist() == [0.0, 0.0]
+    assert scores[4] <= 0.1
+    assert np.isnan(ear(Clip(noise, (0,), "noise"), torch.from_numpy(noise[None]))).all()
+
+
+def test_what_is_too_short_to_judge_is_left_out(scenes) -> None:
+    clip = Clip(harmonic(300.0, 1000), (0,), "short")
+    sounds = torch.from_numpy(clip.waveform)[None]
+    for name, module in (("STOI", "pystoi"), ("PESQ", "pesq")):
+        if find_spec(module) is not None:
+            (ear,) = open_ears([name], scenes, None, seed=0, streaming={})
+            assert np.isnan(ear(clip, sounds)).all(), name
+
+
+@pytest.mark.parametrize("name", ["speech", "digit", "pitch", "STOI", "PESQ"])
+def test_what_is_not_installed_says_how_to_have_it(scenes, monkeypatch, name: str) -> None:
+    monkeypatch.setattr("sonibook.analysis.ears.find_spec", lambda _: None)
+    with pytest.raises(AnalysisError, match=f"'{name}' is not there: pip install"):
+        open_ears([name], scenes, None, seed=0, streaming={})
+
+
+def test_a_digit_is_asked_of_digits_alone(scenes) -> None:
+    pytest.importorskip("pocketsphinx")
+    with pytest.raises(AnalysisError, match="no class that is a digit"):
+        open_ears(["digit"], scenes, None, seed=0, streaming={})
+    data = Held([harmonic(300.0)], [0])
+    data.classes = ("dog", "4", "five")
+    (ear,) = open_ears(["digit"], data, None, seed=0, streaming={})
+    assert np.isnan(ear(data[0], torch.from_numpy(data.waveforms[0])[None])).all()

@@ -129,7 +129,7 @@ def imported(path: Path) -> set[str]:
 
 def test_every_import_of_the_library_is_declared() -> None:
     homes = packages_distributions()
-    declared = set(requirements("lab", "explain", "wandb", "trackio", "xla"))
+    declared = set(requirements("lab", "explain", "listeners", "pesq", "wandb", "trackio", "xla"))
     for path in sorted(LIBRARY.rglob("*.py")):
         for name in imported(path):
             distributions = {canonicalize_name(home) for home in homes.get(name, [name])}

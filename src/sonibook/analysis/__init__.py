@@ -32,6 +32,7 @@ __getattr__ = names_of(
     detectors="choose",
     evolution="EvolutionResult sonify_through_training",
     ears="EARS",
+    faithfulness="FaithfulnessResult",
     layers="LayerResult layer_importances",
     listeners="ListenersResult listen",
     networks="mixed random_twin untrained with_random_weights",

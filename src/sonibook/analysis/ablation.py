@@ -244,7 +244,7 @@ class Subtraction:
         """The logits of one clip, and of what is left without s, or another clip's, and so on."""
         x = torch.from_numpy(clip.waveform)
         s = scale(s, x, self.level)
-        by_random = self._by_random(classifier, clip) if "random weights" in self.controls else None
+        by_random = self.by_random(classifier, clip) if "random weights" in self.controls else None
         taken = perturbations(
             x,
             s,
@@ -257,7 +257,7 @@ class Subtraction:
         # Nothing is compared where the filter's map is silent: no control has a level to match.
         measured = (taken != 0).any(dim=2) & (s != 0).any(dim=1, keepdim=True)
         residuals = normalise(x - taken[measured], self.residual)
-        logits = _logits(classifier, torch.cat([x[None], residuals]))
+        logits = logits_of(classifier, torch.cat([x[None], residuals]))
         left = np.full((*measured.shape, logits.shape[1]), np.nan, np.float32)
         left[measured.numpy()] = logits[1:]
         return logits[0], left
@@ -271,7 +271,7 @@ class Subtraction:
     def check(self, classifier: nn.Module, data: Dataset, *, name: str) -> None:
         """See that a classifier has the layers, and a logit for each class of the data."""
         self.layers_of(classifier)
-        outputs = _logits(classifier, torch.zeros(1, 1)).shape[1]
+        outputs = logits_of(classifier, torch.zeros(1, 1)).shape[1]
         if outputs != len(data.classes):
             raise AnalysisError(
                 f"{name} names {outputs} classes and {data.name} has {len(data.classes)}: take "
@@ -282,7 +282,7 @@ class Subtraction:
         x, layers = torch.from_numpy(clip.waveform), self.layers_of(network)
         return most_active_sounds(self.method, network, x, layers)[0].cpu()
 
-    def _by_random(self, classifier: nn.Module, clip: Clip) -> Float[Tensor, "layers time"]:
+    def by_random(self, classifier: nn.Module, clip: Clip) -> Float[Tensor, "layers time"]:
         """By weights of the clip's own, so that intervals over clips hold for other weights."""
         blocks = blocks_of(stack_of(classifier))[: max(self.layers_of(classifier))]
         seed = int(seeded(self.seed, "random weights", clip.clip_id).integers(2**31))
@@ -291,7 +291,8 @@ class Subtraction:
 
 
 @torch.no_grad()
-def _logits(classifier: nn.Module, x: Float[Tensor, "sounds time"]) -> ndarray:
+def logits_of(classifier: nn.Module, x: Float[Tensor, "sounds time"]) -> ndarray:
+    """A classifier's logits of sounds, shape (sounds, classes); short ones are padded."""
     blocks = blocks_of(stack_of(classifier))
     least, weight = least_length(blocks), blocks[0].conv.weight
     waveforms = F.pad(x.to(weight), (0, max(least - x.shape[1], 0))).unsqueeze(1)

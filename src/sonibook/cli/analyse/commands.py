@@ -214,12 +214,15 @@ def listeners(
 ) -> None:
     """Ask independent listeners what they still hear in sonifications.
 
-    Which event, by a classifier of mel levels and by SoundNet, each fitted to split train, or to
-    the folds that are not measured on, or with --split all to all folds but the clip's own; and how
-    near the sound is to the clip or its nearest stem. Printed is the share of each listener's score
-    on the clips themselves that is left in the sonifications of the most active filters; beside it
-    another clip's, a sound of the same spectrum, white noise, random weights, and the weights that
-    the network started from.
+    Which event: a classifier of mel levels and SoundNet, each fitted to split train, or to the
+    folds that are not measured on, or with --split all to all folds but the clip's own. Whether it
+    is speech (silero-vad), which digit (pocketsphinx), which pitch (CREPE); how intelligible (STOI)
+    and good (PESQ) it is as a copy of the clip, and how near to it or its nearest stem (SI-SDR).
+    They need pip install 'sonibook[listeners]'; who is missing is named.
+
+    Printed is the share of each listener's score on the clips themselves that is left in the
+    sonifications of the most active filters; beside it another clip's, a sound of the same
+    spectrum, white noise, random weights, and the weights that the network started from.
     """
     from sonibook.analysis.ears import EARS, missing
     from sonibook.analysis.listeners import listen

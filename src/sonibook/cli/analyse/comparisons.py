@@ -241,6 +241,47 @@ def explanations(
 
 
 @analysis(
+    "sonibook analyse faithfulness supervised --dataset esc50 --folds 5 --limit 40 --layers 4,8,11",
+    "sonibook analyse faithfulness supervised random --probe --dataset esc10 --folds 5 "
+    "--level 'least squares' --out faithful.json",
+)
+def faithfulness(
+    asked: Asked,
+    probe: Probe = False,
+    probe_layer: ProbeLayer = 11,
+    layers: Layers = None,
+    points: Annotated[
+        int, typer.Option(min=0, help="Steps of insertion and deletion curves; 0 for none.")
+    ] = 5,
+    steps: Annotated[int, typer.Option(min=1, help="Of integrated gradients.")] = 32,
+    level: Level = "peak",
+) -> None:
+    """Measure how faithful sonifications are, as listenable maps (L-MAC) are measured.
+
+    Average increase, drop and gain (AI, AD, AG), faithfulness (FF), input fidelity (Fid-In),
+    sparseness, complexity, and the areas under insertion and deletion curves: of the sonifications
+    of the most active filters, of controls at their RMS, and of gradients where Captum is there
+    (pip install 'sonibook[explain]').
+    """
+    from sonibook.analysis.faithfulness import QUANTITIES
+    from sonibook.analysis.faithfulness import faithfulness as measure
+    from sonibook.plots.alternatives import faithfulness_figure
+
+    wanted = parse_layers(layers)
+    result = measure(
+        asked.classifiers(probe, probe_layer),
+        asked.data,
+        layers=wanted,
+        points=points or None,
+        steps=steps,
+        level=level,
+        seed=asked.seed,
+        **asked.streaming,
+    )
+    asked.finish(result, faithfulness_figure, show=QUANTITIES)
+
+
+@analysis(
     "sonibook analyse ways supervised --dataset soundscapes --limit 40",
     "sonibook analyse ways supervised --dataset esc10 --folds 5 --layers 8 --out ways.json",
 )

@@ -1,0 +1,365 @@
+"""How faithful explanations are to a classifier, by the measures of listenable maps (L-MAC).
+
+An explanation s of a clip x is handed to the classifier alone (the explained part) and taken away
+from the clip (the rest, x - s), and it is asked what becomes of the class c that it names on x,
+whose probability is p:
+
+============== ======================= ==========================================================
+quantity       of one clip             better
+============== ======================= ==========================================================
+``AI``         100 if p(s) > p(x)      higher: average increase, in %
+``AD``         100 max(0, p(x) - p(s)) lower: average drop, in %
+               / p(x)
+``AG``         100 max(0, p(s) - p(x)) higher: average gain, in %
+               / (1 - p(x))
+``FF``         p(x) - p(x - s)         higher: faithfulness, in [-1, 1]
+``Fid-In``     1 if s is named c, too  higher: input fidelity
+``sparseness`` Gini index of S         higher: how few points hold the explanation, in [0, 1]
+``complexity`` entropy of S            lower: over how many points it spreads, in nats
+``insertion``  mean of p over shares   higher: the points of x that are loudest in s come first
+``deletion``   mean of p over shares   lower: these points of x are taken away first
+============== ======================= ==========================================================
+
+S is the size of the short-time spectrum of s, at its points of time and frequency; for its entropy,
+their shares of its sum. L-MAC masks the
+spectrogram of x, so that explained part and rest are of it by design; a sonification is a sound of
+its own, whose level is open: see `sonibook.analysis.controls.scale`.
+
+References
+----------
+F. Paissan, M. Ravanelli, C. Subakan, "Listenable maps for audio classifiers", ICML 2024
+(arXiv 2403.13086): AI, AD, AG, FF, Fid-In. P. Chalasani et al., "Concise explanations of neural
+networks using adversarial training", ICML 2020: sparseness. U. Bhatt, A. Weller, J. Moura,
+"Evaluating and aggregating feature-based model explanations", IJCAI 2020: complexity.
+V. Petsiuk, A. Das, K. Saenko, "RISE", BMVC 2018: insertion and deletion.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any, Literal, Unpack
+
+import numpy as np
+import torch
+from jaxtyping import Complex, Float
+from numpy import ndarray
+from torch import Tensor, nn
+
+from sonibook.analysis.ablation import Subtraction, logits_of, stack_of
+from sonibook.analysis.controls import (
+    LEVELS,
+    Control,
+    Level,
+    check_choices,
+    partners,
+    perturbations,
+    scale,
+)
+from sonibook.analysis.measure import Measured, measure_networks
+from sonibook.analysis.networks import Networks, as_networks
+from sonibook.analysis.result import ResultTable
+from sonibook.analysis.stream import Streaming
+from sonibook.datasets.base import Clip, Dataset
+from sonibook.deconvnet.attributions import METHODS, STEPS, Method, most_active_sounds
+from sonibook.errors import AnalysisError
+
+#: What stands in the sonification's place, at its RMS; the clip itself at its own.
+CONTROLS: tuple[Control, ...] = (
+    "sonification",
+    "random weights",
+    "another clip",
+    "random phase",
+    "white noise",
+)
+_ITSELF = "the clip itself"
+QUANTITIES = (
+    "AI", "AD", "AG", "FF", "Fid-In", "sparseness", "complexity", "insertion", "deletion",
+)  # fmt: skip
+#: Short-time spectra: frames of 32 ms at 8 kHz, half of one to the next.
+_FRAME, _HOP = 256, 128
+
+
+class FaithfulnessResult(ResultTable):
+    """How faithful explanations are; make it with `faithfulness`.
+
+    Its quantities are `QUANTITIES`, of each clip's most active filter of a layer; the condition is
+    one of `CONTROLS`, another of `sonibook.deconvnet.attributions.METHODS`, or ``the clip itself``,
+    which explains all and leaves nothing. Clips on which no filter of a layer is live are left out.
+    """
+
+    analysis: Literal["faithfulness"] = "faithfulness"
+
+
+def kept_and_lost(
+    whole: Float[ndarray, " classes"],
+    explained: Float[ndarray, "sounds classes"],
+    rest: Float[ndarray, "sounds classes"],
+) -> dict[str, Float[ndarray, " sounds"]]:
+    """AI, AD, AG, FF and Fid-In of explanations of one clip, from class probabilities.
+
+    Examples
+    --------
+    >>> found = kept_and_lost(np.array([0.75, 0.25]), np.array([[0.25, 0.75]]),
+    ...                       np.array([[0.5, 0.5]]))
+    >>> {name: round(float(values[0]), 2) for name, values in found.items()}
+    {'AI': 0.0, 'AD': 66.67, 'AG': 0.0, 'FF': 0.25, 'Fid-In': 0.0}
+    """
+    named = int(whole.argmax())
+    p, inside, outside = float(whole[named]), explained[:, named], rest[:, named]
+    room = max(1.0 - p, np.finfo(np.float64).tiny)
+    return {
+        "AI": 100.0 * (inside > p),
+        "AD": 100.0 * np.maximum(p - inside, 0.0) / p,
+        "AG": 100.0 * np.maximum(inside - p, 0.0) / room,
+        "FF": p - outside,
+        "Fid-In": (explained.argmax(axis=1) == named).astype(float),
+    }
+
+
+def sparseness(sizes: Float[ndarray, "sounds points"]) -> Float[ndarray, " sounds"]:
+    """Gini index of each row of sizes: 0 if all points are alike, near 1 if one holds all.
+
+    Examples
+    --------
+    >>> sparseness(np.array([[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 1.0]])).tolist()
+    [0.0, 0.75]
+    """
+    ordered, count = np.sort(sizes, axis=1), sizes.shape[1]
+    weights = 2 * np.arange(1, count + 1) - count - 1
+    return (ordered @ weights) / (count * ordered.sum(axis=1))
+
+
+def complexity(sizes: Float[ndarray, "sounds points"]) -> Float[ndarray, " sounds"]:
+    """Entropy, in nats, of the shares that points have of each row's sum.
+
+    Examples
+    --------
+    >>> complexity(np.array([[1.0, 1.0], [0.0, 1.0]])).round(4).tolist()
+    [0.6931, 0.0]
+    """
+    shares = sizes / sizes.sum(axis=1, keepdims=True)
+    logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
+    return np.maximum(-(shares * logs).sum(axis=1), 0.0)
+
+
+def _spectrum(x: Float[Tensor, "sounds time"]) -> Complex[Tensor, "sounds frequency frame"]:
+    window = torch.hann_window(_FRAME, device=x.device)
+    return torch.stft(x, _FRAME, _HOP, window=window, pad_mode="constant", return_complex=True)
+
+
+def partial_clips(
+    x: Float[Tensor, " time"], s: Float[Tensor, " time"], points: int
+) -> tuple[Float[Tensor, "steps time"], Float[Tensor, "steps time"]]:
+    """A clip with ever more of its points of time and frequency, and with ever fewer.
+
+    Parameters
+    ----------
+    x, s : Tensor, shape (time,)
+        The clip and what explains it: the points come in the order of s's size there.
+    points : int >= 2
+        Steps from nothing to the whole clip.
+
+    Returns
+    -------
+    inserted, deleted : Tensor, shape (points - 1, time)
+        The clip with the first 1/points, 2/points … of its points alone, and without them.
+    """
+    spectrum = _spectrum(x[None])[0]
+    order = _spectrum(s[None])[0].abs().flatten().argsort(descending=True)
+    place = torch.empty_like(order)
+    place[order] = torch.arange(len(order))
+    first = (place[None] < torch.arange(1, points)[:, None] * (len(order) / points)).to(x.dtype)
+    masked = spectrum * first.reshape(-1, *spectrum.shape)
+    window = torch.hann_window(_FRAME)
+    inserted = torch.istft(masked, _FRAME, _HOP, window=window, length=len(x))
+    return inserted, x - inserted
+
+
+@dataclass(frozen=True)
+class _Faithful:
+    """The measure of `faithfulness`; `points` None for no curves."""
+
+    work: Subtraction
+    methods: tuple[Method, ...]
+    points: int | None
+    steps: int
+
+    def __call__(self, classifier: nn.Module, clips: Sequence[Clip]) -> Measured:
+        layers, stack = self.work.layers_of(classifier), stack_of(classifier)
+        explained = [
+            [
+                most_active_sounds(
+                    method, stack, torch.from_numpy(clip.waveform), layers, steps=self.steps
+                )[0].cpu()
+                for method in ("sonification", *self.methods)
+            ]
+            for clip in clips
+        ]
+        conditions = (*CONTROLS, *self.methods, _ITSELF)
+        values = np.stack(
+            [
+                self._of_clip(classifier, clip, sounds, None if at is None else explained[at][0])
+                for clip, sounds, at in zip(clips, explained, partners(clips), strict=True)
+            ]
+        )
+        return {
+            (quantity, condition): values[:, row, :, column]
+            for row, condition in enumerate(conditions)
+            for column, quantity in enumerate(QUANTITIES)
+            if self.points is not None or quantity not in ("insertion", "deletion")
+        }
+
+    def _of_clip(
+        self,
+        classifier: nn.Module,
+        clip: Clip,
+        sounds: Sequence[Float[Tensor, "layers time"]],
+        of_another: Float[Tensor, "layers samples"] | None,
+    ) -> Float[ndarray, "conditions layers quantities"]:
+        x = torch.from_numpy(clip.waveform)
+        s, *others = (scale(one, x, self.work.level) for one in sounds)
+        instead = perturbations(
+            x,
+            s,
+            CONTROLS,
+            by_random=self.work.by_random(classifier, clip),
+            of_another=torch.zeros_like(s) if of_another is None else of_another,
+            clip_id=clip.clip_id,
+            seed=self.work.seed,
+        )
+        every = torch.stack([*instead, *others, x.expand_as(s)])
+        asked = ((every != 0).any(dim=2) & (s != 0).any(dim=1)).flatten().numpy()
+        values = np.full((*every.shape[:2], len(QUANTITIES)), np.nan)
+        if asked.any():
+            flat = every.flatten(0, 1)[asked]
+            values.reshape(-1, len(QUANTITIES))[asked] = self._values(classifier, x, flat)
+        return values
+
+    def _values(
+        self, classifier: nn.Module, x: Float[Tensor, " time"], s: Float[Tensor, "sounds time"]
+    ) -> Float[ndarray, "sounds quantities"]:
+        silence = torch.zeros_like(x)
+        heard = _probabilities(classifier, torch.cat([x[None], silence[None], s, x - s]))
+        whole = heard[0]
+        found = kept_and_lost(whole, heard[2 : 2 + len(s)], heard[2 + len(s) :])
+        sizes = _spectrum(s).abs().flatten(1).double().numpy()
+        found |= {"sparseness": sparseness(sizes), "complexity": complexity(sizes)}
+        if self.points is not None:
+            named = int(whole.argmax())
+            curves = np.stack([self._curves(classifier, x, one, named) for one in s])
+            ends = np.broadcast_to(heard[[1, 0], named], (len(s), 2))
+            insertion = np.column_stack([ends[:, :1], curves[:, 0], ends[:, 1:]])
+            deletion = np.column_stack([ends[:, 1:], curves[:, 1], ends[:, :1]])
+            found["insertion"] = np.trapezoid(insertion, dx=1 / self.points, axis=1)
+            found["deletion"] = np.trapezoid(deletion, dx=1 / self.points, axis=1)
+        missing = np.full(len(s), np.nan)
+        return np.column_stack([found.get(name, missing) for name in QUANTITIES])
+
+    def _curves(
+        self,
+        classifier: nn.Module,
+        x: Float[Tensor, " time"],
+        s: Float[Tensor, " time"],
+        named: int,
+    ) -> Float[ndarray, "2 steps"]:
+        inserted, deleted = partial_clips(x, s, self.points or 2)
+        return _probabilities(classifier, torch.cat([inserted, deleted]))[:, named].reshape(2, -1)
+
+
+def _probabilities(
+    classifier: nn.Module, x: Float[Tensor, "sounds time"]
+) -> Float[ndarray, "sounds classes"]:
+    logits = torch.from_numpy(logits_of(classifier, x)).double()
+    return logits.softmax(dim=1).numpy()
+
+
+def faithfulness(
+    classifiers: Networks,
+    data: Dataset,
+    *,
+    layers: Sequence[int] | None = None,
+    methods: Sequence[Method] | None = None,
+    points: int | None = 5,
+    steps: int = STEPS,
+    level: Level = "peak",
+    seed: int = 0,
+    **streaming: Unpack[Streaming],
+) -> FaithfulnessResult:
+    """Put sonifications, controls and gradients through the measures of faithfulness.
+
+    Parameters
+    ----------
+    classifiers : mapping from str to torch.nn.Module, or sequence of Network
+        As for `sonibook.analysis.ablation.ablate`.
+    data : Dataset
+        Clips with one label each. What is asked is the class that a classifier names, right or
+        wrong.
+    layers : sequence of int, or None
+        None for all.
+    methods : sequence of str, or None
+        Other explanations of the same filters, of `sonibook.deconvnet.attributions.METHODS`; None
+        for all where Captum is installed.
+    points : int >= 2, or None
+        Steps of the insertion and deletion curves, each of which takes a forward pass; None for no
+        curves.
+    steps : int >= 1
+        Of integrated gradients.
+    level : {"peak", "least squares"}
+        Of every explanation; see `sonibook.analysis.controls.scale`. Controls have its RMS.
+    seed : int >= 0
+        Of everything random, with the clip's id.
+    **streaming
+        `parts`, `chunk`, `processes` and `limit`, as for `sonibook.analysis.stream.stream`. The
+        other clip is one of the same chunk.
+
+    Returns
+    -------
+    FaithfulnessResult
+
+    Raises
+    ------
+    AnalysisError
+        If clips have any number of labels, an argument is none of its choices, Captum is asked for
+        and not installed, or as `ablate`.
+    LayerError, StackError
+        If a network has no such layer, or cannot be sonified.
+    """
+    every = METHODS[1:] if find_spec("captum") is not None else ()
+    chosen = tuple(one for one in METHODS[1:] if one in (every if methods is None else methods))
+    check_choices(
+        *(("method", method, METHODS) for method in methods or ()), ("level", level, LEVELS)
+    )
+    for what, value, least in (("points", points, 2), ("steps", steps, 1)):
+        if value is not None and value < least:
+            raise AnalysisError(f"{what} {value} is impossible: choose {least} or more.")
+    if data.task != "single-label":
+        raise AnalysisError(
+            f"{data.name} is {data.task}: these measures ask for the one class that is named."
+        )
+    networks = as_networks(classifiers)
+    wanted = None if layers is None else tuple(sorted(set(layers)))
+    work = Subtraction(CONTROLS, wanted, level=level, seed=seed)
+    for network in networks:
+        work.check(network.module, data, name=network.name)
+    streaming.setdefault("chunk", 2)  # a clip takes seconds
+    settings: dict[str, Any] = {
+        "layers": None if wanted is None else list(wanted),
+        "methods": list(chosen),
+        "points": points,
+        "steps": steps,
+        "level": level,
+        "seed": seed,
+    }
+    fields = measure_networks(
+        "faithfulness",
+        _Faithful(work, chosen, points, steps),
+        networks,
+        data,
+        settings=settings,
+        layers=wanted,
+        seed=seed,
+        **streaming,
+    )
+    return FaithfulnessResult(**fields)

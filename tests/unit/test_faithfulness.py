@@ -1,0 +1,215 @@
+"""Faithfulness: every measure against its definition, computed anew by other means."""
+
+from __future__ import annotations
+
+import inspect
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+import torch
+from scipy import signal, stats
+from torch import nn
+
+from sonibook.analysis.controls import as_long_as, partners
+from sonibook.analysis.faithfulness import (
+    CONTROLS,
+    QUANTITIES,
+    FaithfulnessResult,
+    complexity,
+    faithfulness,
+    kept_and_lost,
+    partial_clips,
+    sparseness,
+)
+from sonibook.datasets import open_dataset
+from sonibook.datasets.base import Clip, Dataset
+from sonibook.deconvnet import sonify
+from sonibook.errors import AnalysisError
+from sonibook.plots.alternatives import faithfulness_figure
+
+
+class Tones(Dataset):
+    """Tones in noise: low for class 0, high for class 1."""
+
+    name, split, task, classes = "tones", "all", "single-label", ("low", "high", "none")
+
+    def __init__(self) -> None:
+        generator, time = np.random.default_rng(0), np.arange(3000) / 8000
+        self.clips = []
+        for place in range(4):
+            x = np.sin(2 * np.pi * (400, 1800)[place % 2] * time + generator.uniform(0, 6))
+            x += 0.3 * generator.standard_normal(3000)
+            self.clips.append(Clip((x / np.abs(x).max()).astype("f4"), (place % 2,), f"c{place}"))
+
+    def __len__(self) -> int:
+        return len(self.clips)
+
+    def __getitem__(self, index: int) -> Clip:
+        return self.clips[index]
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Sequential:
+    torch.manual_seed(0)
+    blocks: list[nn.Module] = []
+    for inputs, outputs in ((1, 8), (8, 8), (8, 12)):
+        blocks += [nn.Conv1d(inputs, outputs, 9), nn.ReLU(), nn.MaxPool1d(4)]
+    parts = OrderedDict(
+        encoder=nn.Sequential(*blocks),
+        mean=nn.AdaptiveAvgPool1d(1),
+        flat=nn.Flatten(),
+        head=nn.Linear(12, 3),
+    )
+    with torch.no_grad():
+        parts["head"].weight.mul_(30)  # so that it is sure of itself
+    return nn.Sequential(parts).eval()
+
+
+def probabilities(network: nn.Module, x: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        logits = network(torch.from_numpy(np.asarray(x, "f4"))[None, None])[0].double().numpy()
+    return np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+
+
+def spectrum(x: np.ndarray) -> np.ndarray:
+    """By scipy, without its scale, and the frames that PyTorch has."""
+    window = signal.get_window("hann", 256)
+    found = signal.stft(x, window=window, nperseg=256, padded=True, boundary="zeros")[2]
+    return found[:, : len(x) // 128 + 1] * window.sum()
+
+
+def most_active(network: nn.Module, x: np.ndarray, layer: int) -> np.ndarray:
+    wave = torch.from_numpy(x)
+    with torch.no_grad():
+        energy = network.encoder[: 3 * layer](wave[None, None])[0].square().sum(dim=1)
+    return sonify(network.encoder, wave, layer=layer, filters=[int(energy.argmax())])[0].numpy()
+
+
+def by_definition(network: nn.Module, x: np.ndarray, s: np.ndarray) -> dict[str, float]:
+    whole, kept, lost = (probabilities(network, one) for one in (x, s, x - s))
+    c = whole.argmax()
+    sizes = np.abs(spectrum(s)).flatten()
+    lorenz = np.cumsum(np.sort(sizes)) / sizes.sum()
+    return {
+        "AI": 100.0 if kept[c] > whole[c] else 0.0,
+        "AD": 100 * max(0, whole[c] - kept[c]) / whole[c],
+        "AG": 100 * max(0, kept[c] - whole[c]) / (1 - whole[c]),
+        "FF": whole[c] - lost[c],
+        "Fid-In": float(kept.argmax() == c),
+        # Twice the area between the line of equality and Lorenz's curve.
+        "sparseness": (len(sizes) + 1 - 2 * lorenz.sum()) / len(sizes),
+        "complexity": stats.entropy(sizes),
+    }
+
+
+@pytest.mark.parametrize("level", ["peak", "least squares"])
+def test_every_number_follows_from_its_definition(network, level: str) -> None:
+    data, layers = Tones(), (1, 3)
+    result = faithfulness(
+        {"net": network}, data, layers=layers, methods=[], points=4, level=level, chunk=4
+    )
+    partner = partners(data.clips)
+    for layer in layers:
+        sounds = [most_active(network, clip.waveform, layer) for clip in data.clips]
+        found: dict[str, list[dict[str, float]]] = {}
+        for clip, s, other in zip(data.clips, sounds, partner, strict=True):
+            x = clip.waveform
+            if level == "least squares":
+                s = s * float(np.dot(x, s) / np.dot(s, s))
+            another = as_long_as(torch.from_numpy(sounds[other]), len(x)).numpy()
+            another = another * np.sqrt(np.mean(s.astype(float) ** 2) / np.mean(another**2))
+            for condition, one in (("sonification", s), ("another clip", another),
+                                   ("the clip itself", x)):  # fmt: skip
+                found.setdefault(condition, []).append(by_definition(network, x, one))
+        for condition, rows in found.items():
+            for quantity in rows[0]:
+                ours = result.row(quantity, network="net", layer=layer, condition=condition)
+                expected = np.mean([row[quantity] for row in rows])
+                assert ours.mean == pytest.approx(expected, abs=2e-3, rel=1e-3), (
+                    quantity, condition, layer)  # fmt: skip
+    conditions = {row.condition for row in result.rows}
+    assert conditions == {*CONTROLS, "the clip itself"}
+    assert result.settings["level"] == level
+    assert "Faithfulness to what net names" in faithfulness_figure(result).alt
+
+
+def test_points_come_in_the_order_of_their_size(network) -> None:
+    generator = np.random.default_rng(1)
+    x, s = generator.standard_normal((2, 3000)).astype("f4")
+    inserted, deleted = partial_clips(torch.from_numpy(x), torch.from_numpy(s), 4)
+    points, sizes = spectrum(x), np.abs(spectrum(s))
+    window = signal.get_window("hann", 256)
+    ranks = stats.rankdata(-sizes.flatten(), method="ordinal").reshape(sizes.shape)
+    for step, (own, rest) in enumerate(zip(inserted.numpy(), deleted.numpy(), strict=True), 1):
+        kept = np.where(ranks <= step / 4 * sizes.size, points, 0)
+        expected = signal.istft(kept / window.sum(), window=window, nperseg=256)[1]
+        inner = slice(256, 2600)  # beyond the frames that scipy pads
+        np.testing.assert_allclose(own[inner], expected[inner], atol=2e-4)
+        np.testing.assert_allclose(own + rest, x, atol=1e-5)
+
+
+def test_curves_are_means_between_silence_and_the_clip(network) -> None:
+    data = Tones()
+    result = faithfulness({"net": network}, data, layers=[2], methods=[], points=3)
+    areas = []
+    for clip in data.clips:
+        x = clip.waveform
+        s = most_active(network, x, 2)
+        inserted, deleted = partial_clips(torch.from_numpy(x), torch.from_numpy(s), 3)
+        c = probabilities(network, x).argmax()
+        ends = [probabilities(network, one)[c] for one in (np.zeros_like(x), x)]
+        first = [probabilities(network, one)[c] for one in inserted.numpy()]
+        then = [probabilities(network, one)[c] for one in deleted.numpy()]
+        areas.append([(sum(ends) / 2 + sum(middle)) / 3 for middle in (first, then)])
+    for name, expected in zip(("insertion", "deletion"), np.mean(areas, axis=0), strict=True):
+        row = result.row(name, network="net", layer=2, condition="sonification")
+        assert row.mean == pytest.approx(expected, abs=1e-4)
+
+
+def test_gradients_stand_beside_it_and_all_is_repeatable(network, tmp_path) -> None:
+    pytest.importorskip("captum")
+    found = [
+        faithfulness({"net": network}, Tones(), layers=[2], points=None, steps=4, limit=2)
+        for _ in range(2)
+    ]
+    assert found[0] == found[1]
+    conditions = {row.condition for row in found[0].rows}
+    assert {"guided backpropagation", "gradient x input", "integrated gradients"} < conditions
+    assert {row.quantity for row in found[0].rows} == set(QUANTITIES) - {"insertion", "deletion"}
+    found[0].write(tmp_path / "f.json")
+    assert FaithfulnessResult.read(tmp_path / "f.json") == found[0]
+
+
+def test_a_sure_classifier_can_gain_nothing() -> None:
+    sure = kept_and_lost(np.array([1.0, 0.0]), np.array([[1.0, 0.0]]), np.array([[0.0, 1.0]]))
+    assert {name: float(values[0]) for name, values in sure.items()} == {
+        "AI": 0.0, "AD": 0.0, "AG": 0.0, "FF": 1.0, "Fid-In": 1.0,
+    }  # fmt: skip
+
+
+def test_one_point_is_sparse_and_many_are_complex() -> None:
+    sizes = np.eye(1, 1000) + 0.0
+    flat = np.ones((1, 1000))
+    assert sparseness(np.vstack([sizes, flat])) == pytest.approx([0.999, 0.0])
+    assert complexity(np.vstack([sizes, 7 * flat])) == pytest.approx([0.0, np.log(1000)])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"points": 1}, "points 1 is impossible: choose 2 or more"),
+        ({"steps": 0}, "steps 0 is impossible: choose 1 or more"),
+        ({"level": "loud"}, "no level 'loud'"),
+        ({"methods": ["guess"]}, "no method 'guess'"),
+    ],
+)
+def test_what_is_refused(network, changes, message: str) -> None:
+    with pytest.raises(AnalysisError, match=message):
+        inspect.unwrap(faithfulness)({"net": network}, Tones(), **changes)
+
+
+def test_clips_of_several_labels_are_refused(network) -> None:
+    scenes = open_dataset("soundscapes", size=2, duration=0.6)
+    with pytest.raises(AnalysisError, match="soundscapes is multi-label"):
+        faithfulness({"net": network}, scenes)
