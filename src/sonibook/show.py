@@ -19,6 +19,7 @@ from sonibook.plots.basics import (
 from sonibook.plots.sonification import Stage, feature_maps, held, steps
 from sonibook.plots.sound import compare, describe, log_spectrogram, side_by_side, waveform
 from sonibook.plots.style import Grid, Picture, grid, layers, lines, picture
+from sonibook.widgets.animation import Animation, backward_animation
 from sonibook.widgets.players import Player, pair, player, table
 
 if TYPE_CHECKING:
@@ -27,12 +28,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AliasSlider",
+    "Animation",
     "Explorer",
     "Grid",
     "Picture",
     "Player",
     "Stage",
     "TemperatureSlider",
+    "backward_animation",
     "centre_frequencies",
     "compare",
     "describe",

@@ -1,0 +1,251 @@
+"""The network drawn as a stack of layers that moves: a sound on its way up and back, step by step.
+
+All numbers are the library's (`sonibook.widgets.stages`); ``animation.js`` draws them and computes
+none. Without a script, and on paper, a picture of all stages and players stand in its place.
+
+Chapters: The encoder; Sonification, step by step.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.colors import LinearSegmentedColormap
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from sonibook.audio import SAMPLE_RATE
+from sonibook.deconvnet.backward import ForwardPass
+from sonibook.errors import StackError
+from sonibook.model.stack import check_filters, check_layer
+from sonibook.plots.sound import describe
+from sonibook.plots.style import image_tag, look, new_figure
+from sonibook.widgets.players import table
+from sonibook.widgets.stages import BINS, Drawn, WayBack, decoded
+
+_UP = LinearSegmentedColormap.from_list("up", ["#0b1016", "#0a4a78", "#56B4E9", "#f4fbff"])
+_BACK = LinearSegmentedColormap.from_list("back", ["#0b1016", "#8a3d00", "#F08A24", "#fff4e0"])
+
+
+@dataclass(frozen=True, eq=False)
+class Animation:
+    """A drawing of a network that moves; make it with `backward_animation` or `encoder_diagram`.
+
+    Attributes
+    ----------
+    data : dict
+        What the script draws, ready for JSON.
+    still : str
+        HTML that says the same without a script.
+    """
+
+    data: dict[str, Any] = field(repr=False)
+    still: str = field(repr=False)
+
+    def _repr_html_(self) -> str:
+        here = Path(__file__)
+        script = here.with_name("animation.js").read_text(encoding="utf-8")
+        style = here.with_name("animation.css").read_text(encoding="utf-8")
+        data = json.dumps(self.data, separators=(",", ":")).replace("</", "<\\/")
+        return (
+            f'<style>{style}</style><sonibook-animation><div class="still">{self.still}</div>'
+            f'<script type="application/json">{data}</script></sonibook-animation>'
+            f"<script>{script}</script>"
+        )
+
+
+def backward_animation(
+    passed: ForwardPass,
+    *,
+    layer: int,
+    filter: int | None = None,
+    other: ForwardPass | None = None,
+    sample_rate: int = SAMPLE_RATE,
+) -> Animation:
+    """Sonification as an animation: up the network, one filter kept, and back down by the switches.
+
+    It plays, pauses and steps, by hand or keyboard. Each stage of the backward pass that can be
+    heard has a loudspeaker, and the switches can be exchanged.
+
+    Parameters
+    ----------
+    passed : ForwardPass
+        Of one mono clip, through a stack of plain conv-relu-[pool] blocks.
+    layer : int
+        Layer to sonify, counted from 1.
+    filter : int or None
+        Which of its filters, counted from 0; None for the one with the most energy.
+    other : ForwardPass or None
+        Of another clip of the same length, whose switches can be tried; None for none.
+    sample_rate : int > 0, in Hz
+
+    Returns
+    -------
+    Animation
+        Displays itself in a notebook and on a page.
+
+    Raises
+    ------
+    LayerError
+        If there is no such layer or filter.
+    StackError
+        If a block up to `layer` is not a plain convolution, ReLU and at most a max-pool.
+    ValueError
+        If `passed` holds several clips, or `other` a clip of another length.
+    """
+    check_layer(passed.blocks, layer)
+    chosen = passed.most_active(layer)[0] if filter is None else filter
+    check_filters(passed.blocks, layer, [chosen])
+    _check(passed, layer, other)
+    switches: dict[str, list[Tensor | None]] = {
+        "its own": passed.switches,
+        "the first of each pool": [
+            None if kept is None else torch.zeros_like(kept) for kept in passed.switches
+        ],
+    }
+    if other is not None:
+        switches["another clip's"] = other.switches
+    ways = {name: WayBack(passed, layer, chosen, kept) for name, kept in switches.items()}
+    own = ways["its own"]
+    drawn = Drawn(passed, own, sample_rate)
+    sounds = [passed.x[0, 0, : passed.samples], *(way.sound for way in ways.values())]
+    names = ["Input", *(f"Sonification, switches: {name}" for name in ways)]
+    what = f"filter {chosen} of layer {layer}"
+    data = drawn.data | {
+        "kind": "backward",
+        "label": f"The sonification of {what}, step by step",
+        "intro": f"A sound goes up through {len(passed.blocks)} layers. {what.capitalize()} is "
+        "kept, and goes back down until it is sound again. Press play.",
+        "layer": layer,
+        "row": drawn.rows[layer - 1].index(chosen),
+        "ways": [drawn.way(name, way) for name, way in ways.items()],
+        "acts": _acts(passed, layer, chosen),
+        "near": [drawn.near_up(number) for number in range(1, len(passed.blocks) + 1)],
+    }
+    alt = (
+        f"Left, from the bottom up: the clip's spectrogram and the feature maps of layers 1 to "
+        f"{len(passed.blocks)}. Right, from the top down: {what} alone, what it becomes in each "
+        f"layer below, and the spectrogram of the sonification. Input: {describe(sounds[0])}. "
+        f"Sonification: {describe(sounds[1])}."
+    )
+    players = table({"": sounds}, columns=names, sample_rate=sample_rate)
+    return Animation(data, _image(_still(data), alt) + players._repr_html_())
+
+
+def _check(passed: ForwardPass, layer: int, other: ForwardPass | None) -> None:
+    """Refuse what cannot be drawn."""
+    for number, block in enumerate(passed.blocks[:layer], start=1):
+        if not block.is_simple:
+            raise StackError(
+                f"Block {number} is not a plain convolution, ReLU and max-pool, and the animation "
+                "draws no other: use sonify, which takes it."
+            )
+    if len(passed.x) != 1 or passed.x.shape[1] != 1:
+        raise ValueError("The animation draws one mono clip: make a ForwardPass of one waveform.")
+    if other is not None and other.x.shape != passed.x.shape:
+        raise ValueError(
+            f"The other clip has {other.x.shape[2]} samples and this one {passed.x.shape[2]}: "
+            "cut both to one length."
+        )
+
+
+def _acts(passed: ForwardPass, layer: int, chosen: int) -> list[dict[str, Any]]:
+    """The steps of the animation: what happens, in which layer, and a sentence about it."""
+    filters = passed.blocks[layer - 1].conv.out_channels
+    seconds = passed.samples / SAMPLE_RATE
+    acts: list[dict[str, Any]] = [
+        {
+            "act": "input",
+            "layer": 0,
+            "text": f"A sound of {seconds:.2g} s. You see its spectrogram; the network gets its "
+            "samples.",
+        }
+    ]
+    for number, block in enumerate(passed.blocks, start=1):
+        text = f"Up, layer {number}: convolve and rectify."
+        if block.pool > 1:
+            text = (
+                f"Up, layer {number}: convolve, rectify, pool. Of {block.pool} neighbours the "
+                "largest goes up; a switch keeps which one it was."
+            )
+        acts.append({"act": "up", "layer": number, "text": text})
+    acts.append(
+        {
+            "act": "choose",
+            "layer": layer,
+            "text": f"Choose: filter {chosen} of layer {layer} stays. Its {filters - 1} "
+            "neighbours are set to zero.",
+        }
+    )
+    for number in range(layer, 0, -1):
+        block = passed.blocks[number - 1]
+        if block.pool > 1:
+            text = (
+                f"Back, layer {number}: unpool. Each value goes where its switch points; all other "
+                "places get zero."
+            )
+            acts.append({"act": "unpool", "layer": number, "text": text})
+        text = f"Back, layer {number}: rectify. What is negative is cut off. Here {{cut}}."
+        acts.append({"act": "rectify", "layer": number, "text": text})
+        where = f"to layer {number - 1}" if number > 1 else "to the sound"
+        text = (
+            f"Back, layer {number}: transposed convolution. The filter's own weights spread each "
+            f"value over {block.conv.kernel_size[0]} places, down {where}."
+        )
+        acts.append({"act": "paint", "layer": number, "text": text})
+    text = "The sonification, scaled to the peak of the input. Listen to both."
+    return [*acts, {"act": "end", "layer": 0, "text": text}]
+
+
+def _image(figure: Figure, alt: str) -> str:
+    """A figure as a small picture."""
+    from PIL import Image
+
+    file = io.BytesIO()
+    figure.savefig(file, format="png", dpi=100)
+    image = Image.open(file).convert("RGB")
+    file = io.BytesIO()
+    image.save(file, format="webp", quality=70)
+    return f"<figure>{image_tag(file.getvalue(), alt, kind='webp')}</figure>"
+
+
+def _still(data: dict[str, Any]) -> Figure:
+    """All stages in one picture: the way up on the left, the way back on the right."""
+    layers, way = data["layers"], data["ways"][0] if "ways" in data else None
+    with look():
+        figure = new_figure(8.0 if way else 6.0, 1.3 + 0.42 * len(layers))
+        ratios = [1] * len(layers) + [2.4]
+        grid = figure.subplots(
+            len(ratios), 2 if way else 1, sharex=True, squeeze=False, height_ratios=ratios
+        )
+        seconds = data["samples"] / data["rate"]
+        for axes in grid.flat:
+            axes.set(xlim=(0, seconds), yticks=[], facecolor="#0b1016")
+        for number, one in enumerate(layers, start=1):
+            row = grid[len(layers) - number]
+            start = (one["field"] - one["stride"]) / 2 / data["rate"]
+            end = start + one["steps"] * one["stride"] / data["rate"]
+            box: Any = {"extent": (start, end, 0, 1), "vmin": 0, "vmax": 1}
+            values = decoded(one["map"], len(one["shown"]))
+            row[0].imshow(np.sqrt(values / 255), cmap=_UP, **box)
+            row[0].set_ylabel(number, rotation=0, va="center", labelpad=8)
+            if way and number <= data["layer"]:
+                back = decoded(way["layers"][number - 1]["map"], len(one["shown"]))
+                row[1].imshow(np.sqrt(back / 255), cmap=_BACK, **box)
+        box = {"extent": (0, seconds, 0, data["rate"] / 2000), "vmin": 0, "vmax": 255}
+        bottom, names = grid[-1], ["the sound", "the sonification"]
+        bottom[0].imshow(decoded(data["input"], BINS)[::-1], cmap=_UP, **box)
+        if way:
+            bottom[1].imshow(decoded(way["sound"], BINS)[::-1], cmap=_BACK, **box)
+        for axes, name in zip(bottom, names, strict=False):
+            axes.set(xlabel=f"time / s: {name}")
+        grid[0, 0].set_title("The way up: feature maps by layer")
+        if way:
+            grid[0, 1].set_title("The way back: one filter")
+    return figure

@@ -1,0 +1,159 @@
+"""The animation of the backward pass, opened from disk and driven by the keyboard alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sonibook import CNN12, ForwardPass
+from sonibook.widgets.animation import backward_animation
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A page with nothing but the animation, on disk."""
+    x = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
+    passed = ForwardPass(CNN12(width=0.0625, seed=0).eval(), x / np.abs(x).max())
+    other = ForwardPass(passed.blocks, passed.x[0, 0].flip(0))
+    body = backward_animation(passed, layer=3, other=other)._repr_html_()
+    path: Path = tmp_path_factory.mktemp("animation") / "page.html"
+    path.write_text(
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Animation</title>'
+        f"<body><main><h1>Animation</h1>{body}</main></body></html>",
+        encoding="utf-8",
+    )
+    return path.as_uri()
+
+
+@pytest.fixture(params=["no-preference", "reduce"])
+def page(browser: Any, address: str, request: pytest.FixtureRequest) -> Iterator[Any]:
+    context = browser.new_context(reduced_motion=request.param, offline=True)
+    page = context.new_page()
+    page.trouble = []
+    page.on("pageerror", lambda error: page.trouble.append(str(error)))
+    page.on("console", lambda message: page.trouble.append(message.text))
+    page.goto(address)
+    yield page
+    assert page.trouble == []
+    context.close()
+
+
+#: What a colour-blind machine sees: the bytes of a strip's canvas.
+STRIP = """([side, layer]) => {
+    const canvas = document.querySelector(`[data-side=${side}][data-layer="${layer}"] canvas`);
+    return [...canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data];
+}"""
+
+
+def said(page: Any) -> str:
+    return str(page.locator("sonibook-animation .say").inner_text())
+
+
+def reach(page: Any, selector: str) -> None:
+    """Tab on until an element has the focus."""
+    for _ in range(30):
+        if page.evaluate("(what) => document.activeElement.matches(what)", selector):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"the Tab key never reaches {selector}")
+
+
+def test_is_driven_by_the_keyboard_alone(page: Any) -> None:
+    assert said(page).startswith("A sound goes up through 11 layers.")
+    reach(page, "input[type=range]")
+    page.keyboard.press("Home")
+    assert said(page).startswith("A sound of 1 s")
+    texts = [said(page)]
+    for _ in range(int(page.locator("input[type=range]").get_attribute("max"))):
+        page.keyboard.press("ArrowRight")
+        texts.append(said(page))
+    assert len(set(texts)) == len(texts)
+    assert texts[12].startswith("Choose: filter")
+    assert texts[-1].startswith("The sonification")
+    # At rest, whatever moved before: switches change what comes back, and not what went up.
+    page.keyboard.press("Home")
+    page.keyboard.press("End")
+    before = {side: page.evaluate(STRIP, [side, 1]) for side in ("up", "back")}
+    reach(page, "input[type=radio]")
+    page.keyboard.press("ArrowDown")
+    assert page.evaluate(STRIP, ["up", 1]) == before["up"]
+    assert page.evaluate(STRIP, ["back", 1]) != before["back"]
+    lit = page.locator(".dots").nth(7).locator("i")
+    on = lit.evaluate_all("(all) => all.map((one) => one.classList.contains('on'))")
+    assert on == [False] * 8 + [True] * 8, "the first of each pool"
+
+
+def test_space_plays_and_pauses(page: Any) -> None:
+    reach(page, "input[type=range]")
+    page.keyboard.press("Space")
+    assert page.get_by_role("button", name="Pause").count() == 1
+    page.wait_for_function(
+        "document.querySelector('sonibook-animation .say').innerText.startsWith('A sound of')"
+    )
+    page.keyboard.press("Space")
+    assert page.get_by_role("button", name="Play").count() == 1
+
+
+def test_every_loudspeaker_has_a_sound_of_its_own(page: Any) -> None:
+    buttons = page.locator("sonibook-animation .speaker:visible")
+    assert buttons.count() == 2 + 3
+    heard = []
+    for number in range(buttons.count()):
+        buttons.nth(number).focus()
+        page.keyboard.press("Enter")
+        heard.append(
+            page.evaluate(
+                """async () => {
+                    const { audio } = document.querySelector("sonibook-animation");
+                    const data = await (await fetch(audio.src)).arrayBuffer();
+                    const sound = await new OfflineAudioContext(1, 1, 8000).decodeAudioData(data);
+                    const values = sound.getChannelData(0);
+                    return [sound.duration, Math.hypot(...values.slice(0, 4000))];
+                }"""
+            )
+        )
+    assert all(0.9 < seconds <= 1 and power > 0 for seconds, power in heard)
+    assert len({round(power, 6) for _, power in heard}) == len(heard)
+
+
+def test_a_value_marks_what_it_hears(page: Any) -> None:
+    reach(page, ".stack")
+    page.keyboard.press("ArrowRight")
+    assert "of layer 3 hears" in said(page)
+    marks = page.locator("[data-side=up] .mark:visible")
+    widths = marks.evaluate_all("(all) => all.map((one) => one.getBoundingClientRect().width)")
+    assert len(widths) == 4
+    assert widths == sorted(widths), "wider with each layer down"
+    page.keyboard.press("ArrowUp")
+    assert "of layer 4 hears" in said(page)
+
+
+def test_motion_is_left_to_the_reader(page: Any) -> None:
+    reduced = page.evaluate("matchMedia('(prefers-reduced-motion: reduce)').matches")
+    still = page.locator("sonibook-animation .still")
+    assert still.is_visible() == reduced
+    page.get_by_role("button", name="All stages").click()
+    assert still.is_visible() != reduced
+
+
+@pytest.mark.parametrize("width", [1000, 360])
+def test_axe_finds_nothing_serious(page: Any, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 800})
+    axe = Path(pytest.importorskip("axe_playwright_python").__file__).parent / "axe.min.js"
+    page.evaluate(axe.read_text(encoding="utf-8"))
+    found = page.evaluate("async () => (await axe.run(document)).violations")
+    assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found] == []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_without_a_script_picture_and_players_are_there(browser: Any, address: str) -> None:
+    context = browser.new_context(java_script_enabled=False)
+    page = context.new_page()
+    page.goto(address)
+    assert page.locator("sonibook-animation img").is_visible()
+    assert page.locator("sonibook-animation audio:visible").count() == 4
+    context.close()
