@@ -164,8 +164,8 @@ def test_what_cannot_be_drawn_is_told(passed: ForwardPass) -> None:
         backward_animation(passed, layer=12)
     with pytest.raises(LayerError):
         backward_animation(passed, layer=1, filter=99)
+    short = ForwardPass(passed.blocks, passed.x[0, 0, :7000])
     with pytest.raises(ValueError, match="cut both to one length"):
-        short = ForwardPass(passed.blocks, passed.x[0, 0, :7000])
         backward_animation(passed, layer=1, other=short)
     with pytest.raises(ValueError, match="one mono clip"):
         backward_animation(ForwardPass(passed.blocks, passed.x.repeat(2, 1, 1)), layer=1)
