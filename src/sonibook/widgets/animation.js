@@ -58,17 +58,9 @@
     context.putImageData(image, 0, 0);
   }
 
-  /** Signed bytes, each held for some samples, as the address of a WAV file. */
-  function held(values, stride, rate) {
-    const samples = new Int16Array(values.length * stride);
-    samples.forEach((_, at) => { samples[at] = 200 * values[Math.floor(at / stride)]; });
-    const head = new DataView(new ArrayBuffer(44));
-    const put = (at, text) => [...text].forEach((one, n) => head.setUint8(at + n, one.charCodeAt(0)));
-    put(0, "RIFF"); put(8, "WAVEfmt "); put(36, "data");
-    [[4, 36 + samples.byteLength], [16, 16], [24, rate], [28, 2 * rate], [40, samples.byteLength]]
-      .forEach(([at, value]) => head.setUint32(at, value, true));
-    [[20, 1], [22, 1], [32, 2], [34, 16]].forEach(([at, value]) => head.setUint16(at, value, true));
-    return URL.createObjectURL(new Blob([head, samples], { type: "audio/wav" }));
+  /** Signed bytes as samples, each held for some. */
+  function held(values, stride) {
+    return Float32Array.from({ length: values.length * stride }, (_, at) => values[Math.floor(at / stride)] / 160);
   }
 
   class Animation extends HTMLElement {
@@ -78,6 +70,7 @@
       this.quiet = matchMedia("(prefers-reduced-motion: reduce)");
       this.still = this.querySelector(".still");
       this.live = make("div", "live");
+      this.live.dataset.lmSuppressShortcuts = "true"; // JupyterLab would take keys for its own
       this.live.setAttribute("role", "group");
       this.live.setAttribute("aria-label", this.data.label);
       this.prepend(this.live);
@@ -117,14 +110,16 @@
       this.stack.addEventListener("pointerleave", () => this.mark(null));
       this.stack.addEventListener("keydown", (event) => this.walk(event));
       this.live.addEventListener("keydown", (event) => {
-        event.stopPropagation(); // JupyterLab has these keys, too
-        if (event.key !== " " || event.target.closest("button, input[type=radio]")) return;
+        if (event.key !== " " || this.player.contains(event.target) || event.target.closest("button, input[type=radio]")) return;
         event.preventDefault();
         this.play(!this.running);
       });
-      document.addEventListener("play", ({ target }) => {
-        if (target !== this.audio) this.audio?.pause();
-      }, true);
+      this.player = this.querySelector("sonibook-player");
+      this.live.append(this.player);
+      this.player.addEventListener("track", () => {
+        if (this.player.track) this.exchange(this.player.track - 1);
+      });
+      this.follow(this.player);
     }
 
     row(number) {
@@ -148,13 +143,12 @@
         row.dots = make("span", "dots", "<i></i>".repeat(one.pool > 1 ? 16 : 0));
         row.mid.append(row.dots);
         row.sound = this.speaker("", `Hear layer ${number} on the way back: its strongest channel, `
-          + `each value held for ${one.stride} samples`, () => this.heldSound(number));
+          + `each value held for ${one.stride} samples`, (button) => this.hear(button, this.stages(), number - 1));
         row.mid.append(row.sound);
       } else {
-        const sounds = () => [...this.still.querySelectorAll("audio")];
-        row.input = this.speaker("Input", "Hear the input", () => sounds()[0].src);
+        row.input = this.speaker("Input", "Hear the input", (button) => this.hear(button, this.player, 0));
         row.sound = this.speaker("Sonification", "Hear the sonification",
-          () => sounds()[1 + this.way].src);
+          (button) => this.hear(button, this.player, this.way + 1));
         row.mid = make("div", "mid words", "<small>Dots: eight of the switches. Each keeps which of two "
           + "neighbours won.</small>");
         row.up.append(row.input);
@@ -173,7 +167,7 @@
         button.addEventListener("click", act);
         return button;
       };
-      this.playButton = press("play", "Play", () => this.play(!this.running));
+      this.playButton = press("play", "Play the animation", () => this.play(!this.running));
       this.range = make("input");
       Object.assign(this.range, { type: "range", min: 0, max: last, step: 1 });
       this.range.setAttribute("aria-label", "Step of the animation");
@@ -187,25 +181,25 @@
         press("next", "Step forward", () => this.go(this.at + 1)), this.range, this.count, all);
       const choice = make("fieldset", "", "<legend>Switches</legend>");
       const name = `switches-${Math.random().toString(36).slice(2)}`;
-      this.data.ways.forEach((way, number) => {
+      this.radios = this.data.ways.map((way, number) => {
         const label = make("label"), radio = make("input");
         Object.assign(radio, { type: "radio", name, checked: number === 0 });
         radio.addEventListener("change", () => this.exchange(number));
         label.append(radio, way.name);
         choice.append(label);
+        return radio;
       });
       const whole = make("div");
       whole.append(bar, choice);
       return whole;
     }
 
-    speaker(text, label, source) {
+    speaker(text, label, act) {
       const button = make("button", "speaker", icon("sound") + text);
       button.type = "button";
       button.setAttribute("aria-label", label);
       button.setAttribute("aria-pressed", "false");
-      button.addEventListener("click", () => this.hear(button, source));
-      button.source = source;
+      button.addEventListener("click", () => act(button));
       return button;
     }
 
@@ -216,42 +210,56 @@
 
     // ---- sound
 
-    heldSound(number) {
-      const held_ = this.back.layers[number - 1];
-      held_.url ??= held(new Int8Array(bytes(held_.held).buffer),
-        this.data.layers[number - 1].stride, this.data.rate);
-      return held_.url;
+    /** Play what a loudspeaker stands for: a track of a player, at the place where it plays. */
+    hear(button, player, track) {
+      if (!player.paused && player.track === track) {
+        player.pause();
+        return;
+      }
+      if (player.paused) player.currentTime = 0;
+      player.track = track;
+      this.heard = button;
+      player.play();
     }
 
-    hear(button, source, from = 0) {
-      const stop = button === this.heard && this.audio && !this.audio.paused && !from;
-      this.audio?.pause();
-      for (const other of document.querySelectorAll("audio")) other.pause();
-      if (stop) return;
-      const audio = new Audio(source());
-      Object.assign(this, { audio, heard: button });
-      const follow = () => {
-        const playing = !audio.paused && !audio.ended && this.isConnected;
-        if (this.audio !== audio) return;
+    /** The strongest channel of each layer on the way back, as tracks of a player that is not seen. */
+    stages() {
+      if (!this.held) {
+        this.held = document.createElement("sonibook-player");
+        this.held.hidden = true;
+        this.live.append(this.held);
+        this.follow(this.held);
+      }
+      this.held.tracks = this.back.layers.map((one, n) => ({
+        name: `Layer ${n + 1}`,
+        sound: held(new Int8Array(bytes(one.held).buffer), this.data.layers[n].stride),
+      }));
+      return this.held;
+    }
+
+    /** Draw where a player is, in all layers, and light the loudspeaker. */
+    follow(player) {
+      const show = () => {
+        const lines = this.live.querySelectorAll(".head-line");
+        const left = `${100 * player.currentTime * this.data.rate / this.data.samples}%`;
+        for (const line of lines) Object.assign(line.style, { display: player.paused ? "none" : "block", left });
+        if (player === this.player) {
+          const { input, sound } = this.rows.get(0);
+          this.heard = player.track ? sound : input;
+        }
         for (const each of this.live.querySelectorAll(".speaker")) {
-          each.setAttribute("aria-pressed", String(playing && each === this.heard));
+          each.setAttribute("aria-pressed", String(!player.paused && each === this.heard));
         }
-        const place = 100 * audio.currentTime * this.data.rate / this.data.samples;
-        for (const line of this.live.querySelectorAll(".head-line")) {
-          Object.assign(line.style, { display: playing ? "block" : "none", left: `${place}%` });
-        }
-        if (playing) requestAnimationFrame(follow);
       };
-      for (const event of ["play", "pause", "ended"]) audio.addEventListener(event, follow);
-      audio.currentTime = from;
-      audio.play();
+      for (const event of ["play", "pause", "track", "timeupdate"]) player.addEventListener(event, show);
     }
 
     exchange(number) {
       this.way = number;
-      const again = this.audio && !this.audio.paused && this.heard !== this.rows.get(0).input;
+      this.radios[number].checked = true;
+      if (this.player.track > 0 || this.player.paused) this.player.track = number + 1;
+      if (this.held) this.stages();
       this.show();
-      if (again) this.hear(this.heard, this.heard.source, this.audio.currentTime || 1e-3);
     }
 
     // ---- time
@@ -276,7 +284,7 @@
         this.run(true);
       }
       this.playButton.innerHTML = icon(yes ? "pause" : "play");
-      this.playButton.setAttribute("aria-label", yes ? "Pause" : "Play");
+      this.playButton.setAttribute("aria-label", `${yes ? "Pause" : "Play"} the animation`);
     }
 
     run(on) {
@@ -286,7 +294,7 @@
       const tick = (now) => {
         const beyond = this.act.act === "up" && this.act.layer > this.data.layer ? .4 : 1;
         // Each step rests before the next, so that it can be read.
-        this.part += (now - before) / (lasts[this.act.act] * beyond);
+        this.part += Math.max(now - before, 0) / (lasts[this.act.act] * beyond);
         before = now;
         if (this.part >= 1.35 && on && this.at < this.data.acts.length - 1) {
           this.at += 1;

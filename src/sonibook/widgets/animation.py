@@ -26,7 +26,7 @@ from sonibook.errors import StackError
 from sonibook.model.stack import check_filters, check_layer
 from sonibook.plots.sound import describe
 from sonibook.plots.style import image_tag, look, new_figure
-from sonibook.widgets.players import table
+from sonibook.widgets.players import Player, player, script
 from sonibook.widgets.stages import BINS, Drawn, WayBack, decoded
 
 _UP = LinearSegmentedColormap.from_list("up", ["#0b1016", "#0a4a78", "#56B4E9", "#f4fbff"])
@@ -43,20 +43,25 @@ class Animation:
         What the script draws, ready for JSON.
     still : str
         HTML that says the same without a script.
+    player : Player
+        The sounds of its stages.
     """
 
     data: dict[str, Any] = field(repr=False)
     still: str = field(repr=False)
+    player: Player = field(repr=False)
 
     def _repr_html_(self) -> str:
         here = Path(__file__)
-        script = here.with_name("animation.js").read_text(encoding="utf-8")
+        moves = here.with_name("animation.js").read_text(encoding="utf-8")
         style = here.with_name("animation.css").read_text(encoding="utf-8")
         data = json.dumps(self.data, separators=(",", ":")).replace("</", "<\\/")
+        heard = self.player.element.replace("<sonibook-player", "<sonibook-player compact", 1)
         return (
-            f'<style>{style}</style><sonibook-animation><div class="still">{self.still}</div>'
+            f"<style>{style}</style>"
+            f'<sonibook-animation><div class="still">{self.still}</div>{heard}'
             f'<script type="application/json">{data}</script></sonibook-animation>'
-            f"<script>{script}</script>"
+            f"<script>{script()}</script><script>{moves}</script>"
         )
 
 
@@ -115,7 +120,7 @@ def backward_animation(
     own = ways["its own"]
     drawn = Drawn(passed, own, sample_rate)
     sounds = [passed.x[0, 0, : passed.samples], *(way.sound for way in ways.values())]
-    names = ["Input", *(f"Sonification, switches: {name}" for name in ways)]
+    names = ["Input", *(f"Switches: {name}" for name in ways)]
     what = f"filter {chosen} of layer {layer}"
     data = drawn.data | {
         "kind": "backward",
@@ -134,8 +139,8 @@ def backward_animation(
         f"layer below, and the spectrogram of the sonification. Input: {describe(sounds[0])}. "
         f"Sonification: {describe(sounds[1])}."
     )
-    players = table({"": sounds}, columns=names, sample_rate=sample_rate)
-    return Animation(data, _image(_still(data), alt) + players._repr_html_())
+    heard = player(dict(zip(names, sounds, strict=True)), label="", sample_rate=sample_rate)
+    return Animation(data, _image(_still(data), alt), heard)
 
 
 def _check(passed: ForwardPass, layer: int, other: ForwardPass | None) -> None:
@@ -208,10 +213,10 @@ def _image(figure: Figure, alt: str) -> str:
     from PIL import Image
 
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=100)
+    figure.savefig(file, format="png", dpi=85)
     image = Image.open(file).convert("RGB")
     file = io.BytesIO()
-    image.save(file, format="webp", quality=70)
+    image.save(file, format="webp", quality=45)
     return f"<figure>{image_tag(file.getvalue(), alt, kind='webp')}</figure>"
 
 
