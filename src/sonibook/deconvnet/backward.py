@@ -19,15 +19,15 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from sonibook.deconvnet.cpu import Engine, supports
-from sonibook.deconvnet.forward import FeatureMaps
+from sonibook.deconvnet.forward import FeatureMaps, Step
 from sonibook.errors import SonibookWarning
 from sonibook.model.gradients import CACHED_FLOATS
-from sonibook.model.operations import MaxPool, Pooled, Rectifier, Unpool, max_unpool
+from sonibook.model.operations import MaxPool, Rectifier, Unpool, max_unpool
 from sonibook.model.stack import Block, check_filters, check_layer
 
 #: Floats of a map that are on their way back at once, for as many sounds as that allows: on a CPU
-#: what its caches hold, elsewhere what is quick and leaves room.
-_AT_ONCE = {"cpu": 2 * CACHED_FLOATS}
+#: what its caches all but hold, elsewhere what is quick and leaves room.
+_AT_ONCE = {"cpu": 4 * CACHED_FLOATS}
 _ELSEWHERE = 2**26
 #: Samples of sounds in a batch.
 _BATCH = 2**25
@@ -65,14 +65,27 @@ class ForwardPass(FeatureMaps):
         """
         y = start
         for index in range(check_layer(self.blocks, layer) - 1, -1, -1):
-            switches = self.switches[index]
-            for operation, length, scale in reversed(self._steps[index]):
-                if isinstance(operation, MaxPool) and switches is not None:
-                    y = operation.unpool(y, switches, length, unpool)
-                elif isinstance(operation, Rectifier):
-                    y = F.relu(y)
-                else:
-                    y = operation.transpose(y, length, scale)
+            y = self._undo(self._steps[index], self.switches[index], y, unpool, keep=y is start)
+        return y
+
+    def _undo(
+        self,
+        steps: Sequence[Step],
+        switches: Tensor | None,
+        y: Tensor,
+        unpool: Unpool = max_unpool,
+        *,
+        keep: bool = False,
+    ) -> Tensor:
+        """Go back through some steps of a block, last first; `keep` what is handed in as it is."""
+        given = y if keep else None
+        for operation, length, scale in reversed(steps):
+            if isinstance(operation, MaxPool) and switches is not None:
+                y = operation.unpool(y, switches, length, unpool)
+            elif isinstance(operation, Rectifier):
+                y = F.relu(y, inplace=y is not given)
+            else:
+                y = operation.transpose(y, length, scale)
         return y
 
     @torch.no_grad()
@@ -231,38 +244,49 @@ class ForwardPass(FeatureMaps):
             self._engine = Engine(self)
         return self._engine
 
-    def _only(self, layer: int, filters: Int[Tensor, " batch"]) -> Pooled:
-        """A layer's maps, all zero but one filter's: another of each clip."""
-        maps, rows = self.maps[layer - 1], torch.arange(len(filters), device=filters.device)
-        only = torch.zeros_like(maps)
-        only[rows, filters] = maps[rows, filters]
-        return only
-
     def _plain(self, layer: int, filters: Sequence[int]) -> Tensor:
         """By the steps of the paper, for as many filters at once as there is room for.
 
         Returns what has the shape (batch, filters, time), with channels before time if there are
         several.
         """
-        maps, chosen = self.maps[layer - 1], torch.tensor(list(filters), device=self.x.device)
+        chosen = torch.tensor(list(filters), device=self.x.device)
         sounds = self.x.new_empty(len(self.x), len(chosen), *self.x.shape[1:])
         at_once = self._at_once(layer)
-        for clip in range(len(maps)):
+        for clip in range(len(sounds)):
             alone = self._some(slice(clip, clip + 1))
             for some, place in zip(chosen.split(at_once), sounds[clip].split(at_once), strict=True):
-                copies = copy(alone)
-                copies.maps = [map_.expand(len(some), -1, -1) for map_ in alone.maps]
-                place[:] = copies.backward(layer, copies._only(layer, some))
+                place[:] = alone._from_single(layer, some)
         return sounds[:, :, 0] if sounds.shape[2] == 1 else sounds
 
     def _plain_one_each(self, layer: int, filters: Int[Tensor, " batch"]) -> Tensor:
         """By the steps of the paper, another filter of each clip, for some clips at once."""
         at_once = self._at_once(layer)
         parts = [slice(first, first + at_once) for first in range(0, len(filters), at_once)]
-        passes = [(self._some(here), filters[here]) for here in parts]
-        return torch.cat(
-            [some.backward(layer, some._only(layer, chosen)) for some, chosen in passes]
-        )
+        return torch.cat([self._some(here)._from_single(layer, filters[here]) for here in parts])
+
+    @torch.no_grad()
+    def _from_single(self, layer: int, filters: Int[Tensor, " sounds"]) -> Tensor:
+        """`backward` from one filter's map each, of every clip or all of the only one.
+
+        The dense maps that they start from would be all zero but for one channel: down to the
+        layer's convolution, that channel is all there is.
+        """
+        steps, switches = self._steps[layer - 1], self.switches[layer - 1]
+        maps, conv = self.maps[layer - 1], self.blocks[layer - 1].convolution
+        rows = torch.arange(len(filters), device=filters.device) % len(maps)
+
+        def single(x: Tensor) -> Tensor:
+            return x.expand(*maps.shape[:2], -1)[rows, filters].unsqueeze(1)
+
+        at = next(n for n, step in enumerate(steps) if step.operation is conv)
+        above = [
+            step if step.scale is None else step._replace(scale=single(step.scale))
+            for step in steps[at + 1 :]
+        ]
+        y = self._undo(above, None if switches is None else single(switches), single(maps))
+        y = self._undo(steps[:at], None, conv.transpose_single(y[:, 0], filters, steps[at].length))
+        return y if layer == 1 else self.backward(layer - 1, y)
 
     def _at_once(self, layer: int) -> int:
         """How many sounds may be on their way back from a layer together."""

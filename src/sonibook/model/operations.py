@@ -19,7 +19,16 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 
 from sonibook.errors import AudioError, StackError
-from sonibook.model.layers import Conv1d, channels_last, effective_bias, effective_weight
+from sonibook.model.layers import (
+    Conv1d,
+    channels_last,
+    effective_bias,
+    effective_weight,
+    kernel_extent,
+    spread,
+    spread_single,
+    zeros_around,
+)
 
 Map = Float[Tensor, "batch channel time"]
 Pooled = Float[Tensor, "batch channel steps"]
@@ -63,6 +72,7 @@ def switch_type(pool: int) -> torch.dtype:
     return torch.uint8 if pool <= 256 else torch.int32
 
 
+@torch.no_grad()
 def max_unpool(x: Pooled, switches: Switches, *, pool: int, length: int) -> Map:
     """Put each value back where its maximum was, and zeros elsewhere (paper, step 3i).
 
@@ -80,11 +90,15 @@ def max_unpool(x: Pooled, switches: Switches, *, pool: int, length: int) -> Map:
     Tensor, shape (batch, channel, length)
     """
     # Channels side by side in memory, as the convolution that follows wants them.
-    values, places = x.transpose(1, 2).unsqueeze(2), switches.transpose(1, 2).unsqueeze(2)
-    phases = torch.arange(pool, device=x.device)[:, None]
-    placed = (values * (places == phases).to(x.dtype)).flatten(1, 2)
-    rest = length - placed.shape[1]
-    return (F.pad(placed, (0, 0, 0, rest)) if rest else placed).transpose(1, 2)
+    values, places = x.transpose(1, 2), switches.transpose(1, 2)
+    places = places.to(torch.uint8) if places.dtype == torch.bool else places
+    out = x.new_empty(len(x), length, x.shape[1])
+    end = pool * values.shape[1]
+    windows = out[:, :end].unflatten(1, (-1, pool))
+    for phase in range(pool):
+        torch.mul(values, places == phase, out=windows[:, :, phase])
+    out[:, end:] = 0
+    return out.transpose(1, 2)
 
 
 def transposed_convolution(
@@ -106,37 +120,18 @@ def transposed_convolution(
     -------
     Tensor, shape (batch, in_channels, length)
     """
-    # In two dimensions, of which one has a single step: in channels-last memory a CPU is several
-    # times as quick at it as at `conv_transpose1d`.
-    whole = F.conv_transpose2d(
-        channels_last(x).unsqueeze(2),
-        effective_weight(conv).unsqueeze(2),
-        stride=(1, conv.stride[0]),
-        dilation=(1, conv.dilation[0]),
-        groups=conv.groups,
-    ).squeeze(2)
+    return _cut(spread(x, conv), conv, length)
+
+
+def _cut(whole: Tensor, conv: nn.Conv1d, length: int | None) -> Tensor:
+    """What a kernel spreads, without what padding added, and with what the stride left over."""
     before, after = zeros_around(conv)
     if length is None:
         length = whole.shape[2] - before - after
     if before == 0 and whole.shape[2] == length:
         return whole
-    # Cut what padding added, and add what the stride had left over at the end.
-    return F.pad(
-        whole.transpose(1, 2), (0, 0, -before, length + before - whole.shape[2])
-    ).transpose(1, 2)
-
-
-def kernel_extent(conv: nn.Conv1d) -> int:
-    """Samples from the first to the last tap of a kernel."""
-    return int(conv.dilation[0]) * (int(conv.kernel_size[0]) - 1) + 1
-
-
-def zeros_around(conv: nn.Conv1d) -> tuple[int, int]:
-    """Zeros that a convolution adds before and after its input."""
-    if isinstance(conv.padding, str):
-        total = kernel_extent(conv) - 1 if conv.padding == "same" else 0
-        return total // 2, total - total // 2
-    return int(conv.padding[0]), int(conv.padding[0])
+    rest = length + before - whole.shape[2]
+    return F.pad(whole.transpose(1, 2), (0, 0, -before, rest)).transpose(1, 2)
 
 
 class Operation:
@@ -213,6 +208,10 @@ class Convolution(Operation):
 
     def transpose(self, y: Tensor, length: int, scale: Tensor | None) -> Tensor:
         return transposed_convolution(y, self.module, length)
+
+    def transpose_single(self, y: Tensor, filters: Tensor, length: int) -> Tensor:
+        """`transpose` of maps of which one filter is alive, `y` (batch, steps), each its own."""
+        return _cut(spread_single(y, self.module, filters), self.module, length)
 
     def normalised(self, norm: nn.BatchNorm1d) -> Convolution:
         """With the batch normalisation that follows folded in: the same numbers, padded or not."""
