@@ -178,6 +178,25 @@ def test_a_data_set_can_be_explored(encoder: CNN12) -> None:
     check(explorer, encoder, data[2].waveform)
 
 
+def test_sounds_have_the_rate_of_the_network(tmp_path: Path) -> None:
+    network = torch.nn.Sequential(torch.nn.Conv1d(1, 3, 9, stride=2), torch.nn.ReLU())
+    network.sample_rate = 16_000
+    t = np.arange(44_100) / 44_100
+    soundfile.write(tmp_path / "tone.wav", np.sin(2 * np.pi * 6000 * t), 44_100)
+    explorer = Explorer(network, open_dataset("folder", root=tmp_path))
+    x, rate = soundfile.read(io.BytesIO(explorer.view.listening.input))
+    assert (rate, len(x), explorer.view.listening.rate) == (16_000, 16_000, 16_000)
+    # Above what 8 kHz can hold, the tone is there.
+    spectrum = np.abs(np.fft.rfft(x * np.hanning(len(x))))
+    assert spectrum.argmax() == pytest.approx(6000, abs=2)
+    upload(explorer, "again.wav", (tmp_path / "tone.wav").read_bytes())
+    assert len(explorer.x) == 16_000
+    assert soundfile.info(io.BytesIO(explorer.view.listening.sonification)).samplerate == 16_000
+    assert 'rate="16000"' in explorer._repr_mimebundle_()["text/html"]
+    with pytest.raises(ValueError, match=r"wide 16,000 Hz, narrow 8,000 Hz"):
+        Explorer({"wide": network, "narrow": CNN12(width=1 / 16, seed=0)}, {"x": noise(0)})
+
+
 def test_your_own_file_is_heard(explorer: Explorer, encoder: CNN12) -> None:
     explorer.layer.value = 3
     x = noise(7, 0.7, peak=0.3)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import os
 from collections.abc import Callable
+from copy import copy
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -105,16 +106,23 @@ def open_dataset(
         given = ", ".join(f"{option}={value!r}" for option, value in options.items())
         reason = " ".join(str(error).split())
         raise DatasetError(f"{name} cannot take {given or 'that'} ({reason}).") from None
-    if sample_rate not in (None, data.sample_rate):
-        if not isinstance(sample_rate, int) or not RATES[0] <= sample_rate <= RATES[1]:
-            raise DatasetError(
-                f"sample_rate {sample_rate!r} is impossible: choose {RATES[0]} to {RATES[1]:,} Hz."
-            )
-        if not isinstance(data, FileDataset | AudioSet | SceneDataset):
-            raise DatasetError(
-                f"{data.name} has the rate {data.sample_rate:,} Hz, and cannot be read at another."
-            )
-        data.sample_rate = sample_rate
+    return data if sample_rate is None else at_rate(data, sample_rate)
+
+
+def at_rate(data: Dataset, sample_rate: int) -> Dataset:
+    """A data set whose clips are read at this rate, in Hz; `DatasetError` if they cannot be."""
+    if sample_rate == data.sample_rate:
+        return data
+    if not isinstance(sample_rate, int) or not RATES[0] <= sample_rate <= RATES[1]:
+        raise DatasetError(
+            f"sample_rate {sample_rate!r} is impossible: choose {RATES[0]} to {RATES[1]:,} Hz."
+        )
+    if not isinstance(data, FileDataset | AudioSet | SceneDataset):
+        raise DatasetError(
+            f"{data.name} has the rate {data.sample_rate:,} Hz, and cannot be read at another."
+        )
+    data = copy(data)
+    data.sample_rate = sample_rate
     return data
 
 

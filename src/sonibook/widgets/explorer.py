@@ -15,14 +15,15 @@ from numpy import ndarray
 from torch import nn
 
 from sonibook.analysis.activations import ActivationsResult, TopClip, top_activations
-from sonibook.audio import SAMPLE_RATE, as_waveform
+from sonibook.audio import as_waveform
+from sonibook.datasets import at_rate
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.errors import AudioError, SonibookError
 from sonibook.plots.sound import Sound
 from sonibook.plots.style import VERMILLION
 from sonibook.widgets.audio import Microphone, read_upload, widgets
 from sonibook.widgets.static import static_explorer
-from sonibook.widgets.view import NetworkView
+from sonibook.widgets.view import NetworkView, sample_rate_for
 
 #: So many clips of a data set can be chosen from, and so many top clips are shown of a filter.
 _MOST_CLIPS, _TOP_CLIPS = 50, 3
@@ -40,8 +41,9 @@ class _Choices(Dataset):
 
     name, classes, split, task = "explorer", (), "all", "multi-label"
 
-    def __init__(self, clips: Mapping[str, Sound] | Dataset) -> None:
-        self._data = clips if isinstance(clips, Dataset) else None
+    def __init__(self, clips: Mapping[str, Sound] | Dataset, sample_rate: int) -> None:
+        self._data = at_rate(clips, sample_rate) if isinstance(clips, Dataset) else None
+        self.sample_rate = sample_rate
         self._sounds: dict[str, Sound] = {}
         if isinstance(clips, Dataset):
             count = min(len(clips), _MOST_CLIPS)
@@ -103,9 +105,11 @@ class Explorer(widgets.VBox):
     networks : torch.nn.Module, or mapping from str to torch.nn.Module
         As `sonibook.model.stack.blocks_of` takes them; several by name, the first is shown first.
     clips : mapping from str to ndarray or Tensor, or Dataset
-        Sounds of shape (time,) by name; of a data set, the first fifty clips.
-    sample_rate : int > 0, in Hz
-        The encoders'.
+        Sounds of shape (time,) by name, at the networks' rate; of a data set, its first fifty,
+        read at that rate.
+    sample_rate : int > 0, in Hz, or None
+        At which sounds are heard, drawn and read. None for the networks' own: their attribute
+        `sample_rate`, as networks from a file have it, or 8000.
 
     Attributes
     ----------
@@ -127,7 +131,9 @@ class Explorer(widgets.VBox):
     Raises
     ------
     ValueError
-        If there is no network or no clip.
+        If there is no network or no clip, or the networks' rates differ.
+    DatasetError
+        If a data set cannot be read at the networks' rate.
     StackError, AudioError
         If an encoder cannot be inverted, or the first clip is not a sound.
 
@@ -147,14 +153,15 @@ class Explorer(widgets.VBox):
         networks: nn.Module | Mapping[str, nn.Module],
         clips: Mapping[str, Sound] | Dataset,
         *,
-        sample_rate: int = SAMPLE_RATE,
+        sample_rate: int | None = None,
     ) -> None:
         named = {"network": networks} if isinstance(networks, nn.Module) else dict(networks)
         if not named:
             raise ValueError("There is nothing to explore: give at least one network.")
-        self._choices, self._sample_rate = _Choices(clips), sample_rate
+        self._sample_rate = rate = sample_rate_for(named, sample_rate)
+        self._choices = _Choices(clips, rate)
         self.views = {
-            name: NetworkView(name, each, sample_rate=sample_rate) for name, each in named.items()
+            name: NetworkView(name, each, sample_rate=rate) for name, each in named.items()
         }
         self._found: dict[str, ActivationsResult] = {}
         self._quiet, self._recordings = False, 0

@@ -13,11 +13,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from torch import nn
 
-from sonibook.audio import SAMPLE_RATE, as_waveform, excerpt
+from sonibook.audio import as_waveform, excerpt
 from sonibook.model.checkpoint import shipped
 from sonibook.plots.sound import Sound
 from sonibook.widgets.players import Player, as_flac, audio_figure, shared_gain
-from sonibook.widgets.view import Exploration
+from sonibook.widgets.view import Exploration, sample_rate_for
 
 
 def static_slider(
@@ -54,15 +54,16 @@ def static_explorer(
     layers: Sequence[int] | None = None,
     top: int | None = None,
     seconds: float = 1.0,
-    sample_rate: int = SAMPLE_RATE,
+    sample_rate: int | None = None,
 ) -> str:
     """The static form of the explorer, as HTML that needs nothing else, for a clip called `name`.
 
     The clip's loudest `seconds` are taken, and the page says so. Of one network, four `layers` are
     shown, from the first to the last, and the `top` three filters of each, most energy first; of
-    several networks, three layers and two filters of each.
+    several networks, three layers and two filters of each. The default rate is the networks' own.
     """
     named = {"": networks} if isinstance(networks, nn.Module) else dict(networks)
+    sample_rate = sample_rate_for(named, sample_rate)
     several = len(named) > 1
     top = top or (2 if several else 3)
     short = excerpt(x, seconds=seconds, sample_rate=sample_rate)

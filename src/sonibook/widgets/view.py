@@ -5,7 +5,7 @@ from __future__ import annotations
 import html
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -19,6 +19,7 @@ from sonibook.audio import as_waveform, excerpt
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import SonibookWarning
 from sonibook.metrics.coherence import mean_top_coherence
+from sonibook.model.stack_file import sample_rate_of
 from sonibook.plots.sound import Sound
 from sonibook.widgets.audio import Listening, widgets
 from sonibook.widgets.players import as_flac, shared_gain
@@ -54,6 +55,17 @@ class Sonification:
         if math.isnan(self.coherence) or math.isnan(self.si_sdr):
             return ""
         return f"Coherence with the input {self.coherence:.2f}, SI-SDR {self.si_sdr:.1f} dB."
+
+
+def sample_rate_for(networks: Mapping[str, nn.Module], sample_rate: int | None) -> int:
+    """The rate in Hz, if it is given, else the networks' own; `ValueError` if they have several."""
+    rates = {name: sample_rate_of(network) for name, network in networks.items()}
+    if sample_rate is None and len(set(rates.values())) > 1:
+        each = ", ".join(f"{name} {rate:,} Hz" for name, rate in rates.items())
+        raise ValueError(
+            f"The networks take sounds at different rates ({each}): explore those of one rate."
+        )
+    return next(iter(rates.values())) if sample_rate is None else sample_rate
 
 
 class _Ranked(NamedTuple):
