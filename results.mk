@@ -13,15 +13,9 @@ PRECISION ?= float32
 PROCESSES ?= 1
 
 RESULT_NAMES := esc50-folds table-a4 table-a6 table-a2 table-a1 figure-7 figures-2-3 figure-5 \
-<<<<<<< HEAD
     figure-5-supervised figure-6 figure-6-full figure-1 figure-b3 stimulation strided \
-    listeners-esc10 listeners-fsdd listeners-scenes \
-    figure-4-in-domain figure-4-out-of-domain elsewhere
-=======
-    figure-5-supervised figure-6 figure-6-full figure-1 figure-b3 stimulation \
     listeners-esc10 listeners-fsdd listeners-scenes faithfulness faithfulness-least-squares \
-    figure-4-in-domain figure-4-out-of-domain
->>>>>>> 956252f (Ask speech, digit and pitch listeners too, and measure faithfulness as L-MAC does)
+    figure-4-in-domain figure-4-out-of-domain elsewhere
 RESULT_OPTIONS = --profile '$(RESULTS)' --processes '$(PROCESSES)' \
     --precision '$(PRECISION)' \
     $(if $(DATA_ROOT),--data-root '$(DATA_ROOT)')
