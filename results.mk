@@ -20,7 +20,7 @@ RESULT_OPTIONS = --profile '$(RESULTS)' --processes '$(PROCESSES)' \
     --precision '$(PRECISION)' \
     $(if $(DATA_ROOT),--data-root '$(DATA_ROOT)')
 
-.PHONY: results $(RESULT_NAMES:%=results/%) results/search results/claims
+.PHONY: results $(RESULT_NAMES:%=results/%) results/search results/claims results/freeze
 
 results: $(INSTALLED) ## Make the paper's tables and figures anew, on recordings (RESULTS=quick)
 	$(PYTHON) -m tools.results $(RESULT_NAMES) claims $(RESULT_OPTIONS) \
@@ -29,5 +29,5 @@ results: $(INSTALLED) ## Make the paper's tables and figures anew, on recordings
 # One table or figure each, such as `make results/table-a4`. The files themselves are no targets:
 # chapters are made from them, and `make book` must not measure anything.
 # results/search trains for hours: it is not among what `make results` makes anew.
-$(RESULT_NAMES:%=results/%) results/search results/claims: results/%: $(INSTALLED)
+$(RESULT_NAMES:%=results/%) results/search results/claims results/freeze: results/%: $(INSTALLED)
 	$(PYTHON) -m tools.results $* $(RESULT_OPTIONS)

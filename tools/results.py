@@ -13,14 +13,14 @@ from pathlib import Path
 
 from sonibook.errors import SonibookError
 from sonibook.replication.paper import TABLES
-from sonibook.replication.verdict import write_claims
+from sonibook.replication.verdict import freeze, write_claims
 from sonibook.training.config import PRECISIONS
 from sonibook.training.loop import keep_memory
 from tools import results_elsewhere, results_figures, results_search, results_tables
 from tools.results_settings import PROFILES, Settings
 
 RESULTS = Path("data/results")
-TARGETS = (*TABLES, *results_figures.FIGURES, "elsewhere", "search", "claims")
+TARGETS = (*TABLES, *results_figures.FIGURES, "elsewhere", "search", "claims", "freeze")
 
 
 def make(target: str, settings: Settings) -> None:
@@ -29,6 +29,8 @@ def make(target: str, settings: Settings) -> None:
     if target == "claims":
         write_claims(settings.folder, command=settings.command(target))
         print(f"{path} is written.")
+    elif target == "freeze":
+        print(f"{freeze(settings.folder, command=settings.command(target))} is written.")
     elif target == "elsewhere":
         results_elsewhere.make(settings)
     elif target == "search":

@@ -12,6 +12,7 @@ from scipy import stats
 from sonibook.analysis.coherence import CoherenceResult
 from sonibook.analysis.result import Estimate, Measured, Row
 from sonibook.plots.claims import claim_figure, claims_table, measured_in_words
+from sonibook.replication import verdict as rule
 from sonibook.replication.claims_scores import SCORE_CLAIMS
 from sonibook.replication.paper import TABLES
 from sonibook.replication.results import (
@@ -19,10 +20,22 @@ from sonibook.replication.results import (
     Measure,
     Results,
     Test,
+    control,
+    effect,
     over_layers,
     over_seeds,
 )
-from sonibook.replication.verdict import CLAIMS, claims_content, judge, judge_claims, write_claims
+from sonibook.replication.verdict import (
+    CLAIMS,
+    claims_content,
+    freeze,
+    frozen_list,
+    judge,
+    judge_claims,
+    write_claims,
+)
+
+RESULTS = Path(__file__).parents[2] / "data" / "results"
 
 
 def measure(mean: float, half: float = 0.1, **changes) -> Measure:
@@ -31,8 +44,8 @@ def measure(mean: float, half: float = 0.1, **changes) -> Measure:
 
 
 def one(mean: float | None, kind: str = "effect", **changes) -> Test:
-    found = None if mean is None else measure(mean, **changes)
-    return Test(says=f"{kind} {mean}", kind=kind, unit="Hz", file="figure-1", measure=found)
+    found = MISSING if mean is None else measure(mean, **changes)
+    return (effect if kind == "effect" else control)(f"{kind} {mean}", found, unit="Hz")
 
 
 @pytest.mark.parametrize(
@@ -54,6 +67,39 @@ def one(mean: float | None, kind: str = "effect", **changes) -> Test:
 )
 def test_the_rule_reaches_each_verdict(tests: list[Test], verdict: str) -> None:
     assert judge(tests).verdict == verdict
+
+
+def test_one_counterexample_refutes_a_universal_claim() -> None:
+    assert judge([one(1.0), one(-1.0)], universal=True).verdict == "does not hold here"
+    # That a control is the other way round is no counterexample; nor is what is open.
+    assert judge([one(1.0), one(-1.0, "control")], universal=True).verdict == "holds in part"
+    assert judge([one(1.0), one(0.05)], universal=True).verdict == "holds in part"
+
+
+def test_a_p_value_is_below_its_level_just_where_the_interval_excludes_zero() -> None:
+    draw = np.random.default_rng(0)
+    for values in draw.normal(0.6, 1.0, (40, 4)):
+        several = over_seeds({seed: measure(value) for seed, value in enumerate(values)})
+        assert several.p == pytest.approx(stats.ttest_1samp(values, 0.0).pvalue)
+        assert (several.p < 0.05) == (several.low > 0 or several.high < 0)
+    alone = measure(0.3, 0.2)
+    assert alone.p == pytest.approx(2 * stats.norm.sf(1.5 * stats.norm.ppf(0.975)))
+    assert measure(0.0, 0.2).p == 1.0
+    assert 0 < Measure(mean=1.0, low=1.0, high=1.0, clips=3).p < 1e-99
+
+
+def test_what_qualifies_a_verdict_is_in_its_words() -> None:
+    turned = judge([one(1.0, seeds=3), one(-1.0, "control", seeds=3)])
+    assert turned.words == "holds in part (the opposite is shown of 1 of its 2 tests)"
+    # Of twenty tests the one that passes has p = .04, which Holm's method makes .8.
+    barely = Test(
+        says="", kind="effect", unit="", file="", p=0.04,
+        measure=Measure(mean=1.0, low=0.01, high=2.0, clips=9, seeds=3),
+    )  # fmt: skip
+    assert judge([barely]).corrected
+    among = judge([barely, *[one(0.05, seeds=3) for _ in range(19)]])
+    assert not among.corrected
+    assert among.words == "holds in part (no longer once the number of its tests is corrected for)"
 
 
 def test_every_difference_that_a_claim_asks_for_is_one_that_its_table_makes(
@@ -234,11 +280,13 @@ def test_a_claim_follows_its_results(tmp_path: Path, deep: tuple[float, ...], ve
     coherence(tmp_path, **dict(zip(NAMES, deep, strict=True)))
     found = {claim.name: claim for claim in judge_claims(tmp_path)}
     assert found["coherence-decay"].judgement.verdict == verdict
-    assert found["coherence-decay"].judgement.words == f"{verdict} (one seed)"
+    assert found["coherence-decay"].judgement.words.startswith(f"{verdict} (one seed")
     assert found["strided"].judgement.verdict == "not measured yet"
     assert found["shift"].judgement.verdict == "not measured yet"
     words = measured_in_words(found["coherence-decay"])
-    assert words.endswith("of 4 tests pass")
+    passed = sum(test.passes for test in found["coherence-decay"].tests)
+    assert f"; {passed} of 4 tests pass, " in words
+    assert words.endswith(" of them after correction")
     alt = claim_figure(found["coherence-decay"]).alt
     assert words.split(" [")[0] in alt
     with pytest.raises(ValueError, match="Nothing was measured"):
@@ -263,6 +311,39 @@ def test_claims_are_written_as_they_are_judged(tmp_path: Path) -> None:
     untestable = sum(bool(claim.untestable) for claim in CLAIMS)
     assert verdicts.get("cannot be tested here", 0) == untestable
     assert sum(verdicts.values()) == len(CLAIMS) >= 20
+    assert content["frozen"] is None
+
+
+def test_corrected_p_values_are_those_of_all_that_was_measured() -> None:
+    content = claims_content(RESULTS)
+    tests = [test for claim in content["claims"] for test in claim["tests"]]
+    known = [test for test in tests if test["p"] is not None]
+    assert len(known) == content["tests"]["measured"] > 100
+    # Benjamini and Hochberg's largest rank by hand: the corrected count is that rank, at most.
+    p = np.sort([test["p"] for test in known])
+    ranks = np.flatnonzero(p <= 0.05 * np.arange(1, len(p) + 1) / len(p))
+    significant = sum(test["p_all"] < 0.05 for test in known)
+    assert significant == (ranks[-1] + 1 if len(ranks) else 0)
+    for claim in content["claims"]:
+        own = [test for test in claim["tests"] if test["p"] is not None]
+        if own:
+            least = min(own, key=lambda test: test["p"])
+            assert least["p_claim"] == pytest.approx(min(1.0, least["p"] * len(own)))
+    counts = content["tests"]
+    assert counts["passed"] >= counts["passed, corrected over all claims"] > 0
+
+
+def test_what_is_frozen_is_the_list_and_not_what_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = frozen_list()
+    for claim, kept in zip(CLAIMS, listed[1:], strict=True):
+        asked = [(test.says, test.kind) for test in claim.tests(Results(RESULTS))]
+        assert asked == [(test["says"], test["kind"]) for test in kept["tests"]], claim.name
+    freeze(tmp_path, command="a test")
+    assert claims_content(tmp_path)["frozen"]["unchanged"]
+    monkeypatch.setattr(rule, "CLAIMS", CLAIMS[1:])
+    assert not claims_content(tmp_path)["frozen"]["unchanged"]
 
 
 def test_every_claim_has_a_chapter_and_its_own_name() -> None:

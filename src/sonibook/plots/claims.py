@@ -90,13 +90,18 @@ def claims_table(judged: Sequence[Judged]) -> ClaimsTable:
 
 
 def measured_in_words(one: Judged) -> str:
-    """A claim's first effect that was measured, with its interval, and how many tests passed."""
+    """A claim's first effect that was measured, with its interval, and how many tests passed.
+
+    Of those, how many still do with their p-values adjusted for the number of the claim's tests.
+    """
     known = [test for test in one.tests if test.measure is not None]
     if not known:
         return ""
     first = next((test for test in known if test.kind == "effect"), known[0])
     passed = sum(test.passes for test in known)
-    return f"{_number_in_words(first)}; {passed} of {len(one.tests)} tests pass"
+    still = sum(test.passes and test.p_claim is not None and test.p_claim < 0.05 for test in known)
+    counted = f"{passed} of {len(one.tests)} tests pass, {still} of them after correction"
+    return f"{_number_in_words(first)}; {counted}"
 
 
 def _number_in_words(test: Test) -> str:
@@ -105,7 +110,8 @@ def _number_in_words(test: Test) -> str:
     if found is None:
         return "not measured yet"
     mean = f"{found.mean + 0.0:+.3g} {test.unit}"
-    return f"{mean} [{found.low:.3g}, {found.high:.3g}], n = {found.clips}"
+    p = "" if test.p_claim is None else f", p = {test.p_claim:.2g} corrected"
+    return f"{mean} [{found.low:.3g}, {found.high:.3g}], n = {found.clips}{p}"
 
 
 def claim_figure(one: Judged) -> Picture:

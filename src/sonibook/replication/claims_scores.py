@@ -93,7 +93,7 @@ def _performant(results: Results) -> Iterator[Test]:
     """What pretraining learned is good enough for other classes (here: it must beat the random
     encoder).
     """
-    for file, question in ((_A4, _FOLDS), (_A6, _OWN)):
+    for file, question in ((_A4, _FOLDS), (_A6, _OWN), (_A6, _SPEAKERS)):
         for training in (_PROBE, _FC):
             for row in REGIMES:
                 gain = results.difference(file, question, row, training, "random")
@@ -103,7 +103,7 @@ def _performant(results: Results) -> Iterator[Test]:
 
 def _supervised_above(results: Results, file: str, question: str, training: str) -> Test:
     below = results.difference(file, question, _C, training, _S)
-    return effect(f"{training}: supervised is above contrastive", -below)
+    return effect(f"{question}, {training}: supervised is above contrastive", -below)
 
 
 @claim("table A.4", "09_layers", _A4)
@@ -129,8 +129,9 @@ def _supervised_digits(results: Results) -> Iterator[Test]:
     """Out-of-domain, too, a linear classifier does better on the supervised encoder than on the
     contrastive one.
     """
-    for training in (_PROBE, _FC):
-        yield _supervised_above(results, _A6, _OWN, training)
+    for question in (_OWN, _SPEAKERS):
+        for training in (_PROBE, _FC):
+            yield _supervised_above(results, _A6, question, training)
 
 
 @claim(
@@ -143,7 +144,7 @@ def _frozen_below(results: Results) -> Iterator[Test]:
     """A linear classifier on the contrastive encoder does worse than a network trained from
     scratch.
     """
-    for file, question in ((_A2, _FORTY), (_A4, _FOLDS), (_A6, _OWN)):
+    for file, question in ((_A2, _FORTY), (_A4, _FOLDS), (_A6, _OWN), (_A6, _SPEAKERS)):
         gain = results.difference(file, question, "random", _FULL, _C, _FC)
         says = f"{question}: random weights trained whole are above contrastive, fc-only"
         yield effect(says, gain, file=file)

@@ -62,6 +62,9 @@ def _stimulation(results: Results) -> Iterator[Test]:
             test = effect if stimulus == "white noise" else control
             says = f"{regime}: a filter is more active on its sonification than on {stimulus}"
             yield test(says, means("above", stimulus)[regime])
+        heard = results.means("stimulation", "heard", _DEEP, condition="sonification")[regime]
+        says = f"{regime}: in layers 8 to 11 and at equal level, more active on it than on the clip"
+        yield control(says, heard)
         for weights, named in UNTRAINED.items():
             says = f"{regime}: than on white noise, and by more than with {named}"
             yield control(says, noise[regime] - noise[weights])
@@ -86,6 +89,7 @@ def _stimulation(results: Results) -> Iterator[Test]:
     "06_sonification",
     "figure-b3",
     unit="cosine",
+    universal=True,
     would_change="Nothing: it follows from how max-pools pair their inputs.",
 )
 def _shift(results: Results) -> Iterator[Test]:

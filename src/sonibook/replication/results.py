@@ -93,6 +93,20 @@ class Measure(Estimate):
         """Whether it was measured."""
         return not np.isnan(self.mean)
 
+    @property
+    def p(self) -> float:
+        """Two-sided p-value of "it is zero", in (0, 1]: below 0.05 where the interval excludes it.
+
+        The interval's end that is nearer to zero gives the standard error: by Student's t with a
+        degree of freedom less than there are networks, or normal where there is one a side.
+        """
+        nearer = self.mean - self.low if self.mean > 0 else self.high - self.mean
+        if self.mean == 0:
+            return 1.0
+        law = stats.t(self.seeds - 1) if self.seeds > 1 else stats.norm
+        errors = abs(self.mean) / max(nearer, 1e-300) * law.ppf(0.975)
+        return max(float(2 * law.sf(errors)), 1e-300)
+
     def __sub__(self, other: Measure | float) -> Measure:
         if isinstance(other, float):  # which is known
             ends = {"mean": self.mean - other, "low": self.low - other, "high": self.high - other}
@@ -292,6 +306,11 @@ class Test(Record):
         The results file that it is from, without ``.json``.
     measure : Measure or None
         Above zero if the test passes; None for what was not measured yet.
+    p : float in (0, 1], or None
+        Two-sided, of "it is zero" (`Measure.p`).
+    p_claim, p_all : float in (0, 1], or None
+        Adjusted for the number of tests of the claim (Holm) and of all claims (Benjamini and
+        Hochberg), where it was judged among them.
     """
 
     __test__ = False  # pytest takes it for one of its own
@@ -301,6 +320,9 @@ class Test(Record):
     unit: str
     file: str
     measure: Measure | None
+    p: float | None = None
+    p_claim: float | None = None
+    p_all: float | None = None
 
     @property
     def passes(self) -> bool:
@@ -316,7 +338,8 @@ class Test(Record):
 def effect(says: str, measure: Measure, *, unit: str = "", file: str = "") -> Test:
     """A test of what the paper says; its unit and file are the claim's where they are empty."""
     known = measure if measure.known else None
-    return Test(says=says, kind="effect", unit=unit, file=file, measure=known)
+    p = measure.p if measure.known else None
+    return Test(says=says, kind="effect", unit=unit, file=file, measure=known, p=p)
 
 
 def control(says: str, measure: Measure, *, unit: str = "", file: str = "") -> Test:
@@ -338,6 +361,7 @@ class Claim:
     figure: str
     unit: str
     untestable: str
+    universal: bool
     would_change: str
     make: _Tests
 
@@ -358,15 +382,21 @@ def claim(
     *,
     unit: str = "accuracy",
     untestable: str = "",
+    universal: bool = False,
     would_change: str = "More seeds, and a network as large and as long trained as the paper's.",
 ) -> Callable[[_Tests], Claim]:
-    """Make a claim of the function that makes its tests: its docstring is what the paper says."""
+    """Make a claim of the function that makes its tests: its docstring is what the paper says.
+
+    One that is `universal`, of any or of all, is refuted by a single counterexample.
+    """
 
     def claimed(make: _Tests) -> Claim:
         name, says = (
             make.__name__.strip("_").replace("_", "-"),
             " ".join((make.__doc__ or "").split()),
         )
-        return Claim(name, says, where, chapter, figure, unit, untestable, would_change, make)
+        return Claim(
+            name, says, where, chapter, figure, unit, untestable, universal, would_change, make
+        )
 
     return claimed

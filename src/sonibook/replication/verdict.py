@@ -10,28 +10,44 @@ verdict              if
 ==================== =============================================================================
 holds                every test passes, and none is missing
 holds in part        an effect passes, but another test does not, or was not measured yet
-does not hold here   no effect passes, and of one at least the opposite is shown
+does not hold here   no effect passes, and of one at least the opposite is shown; or the claim is
+                     universal, and of one effect at least the opposite is shown
 not shown here       no effect passes, and none is shown to be the other way round
 not measured yet     no effect passes, and at least one was not measured
 cannot be tested     what it takes is not here; the claim says what
 ==================== =============================================================================
+
+Beside the verdict stands what qualifies it: that there was one network a regime; that the opposite
+of a control is shown; and, as many tests are made, that no effect passes once their number is
+corrected for: within the claim by Holm's method, over all claims by Benjamini and Hochberg's.
+
+`freeze` writes the list of claims, their tests and this rule down with a date and a hash, before
+networks that nobody has looked at are measured. ``claims.json`` says whether it still is that list.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
+from scipy import stats
+
 from sonibook.analysis.result import Record
+from sonibook.metrics.significance import holm
 from sonibook.replication.claims_scores import SCORE_CLAIMS
 from sonibook.replication.claims_sounds import SOUND_CLAIMS
 from sonibook.replication.results import Claim, Results, Test
 from sonibook.results import write_result
+from sonibook.untrusted import read_json
 
 #: All, in the paper's order.
 CLAIMS: tuple[Claim, ...] = (*SOUND_CLAIMS, *SCORE_CLAIMS)
+_SIGNIFICANT = 0.05
 Verdict = Literal[
     "holds",
     "holds in part",
@@ -49,17 +65,20 @@ class Judgement(Record):
     ----------
     verdict : str
     words : str
-        The verdict as it is to be read: with one network a regime it says so.
+        The verdict as it is to be read, with what qualifies it.
     why : str
         One sentence.
     seeds : int
         Networks of the regime that has fewest; 0 where nothing was measured.
+    corrected : bool
+        Whether an effect passes with its p-value adjusted for the number of the claim's tests.
     """
 
     verdict: Verdict
     words: str
     why: str
     seeds: int
+    corrected: bool
 
 
 class Judged(Record):
@@ -75,7 +94,7 @@ class Judged(Record):
     would_change: str
 
 
-def judge(tests: Sequence[Test], *, untestable: str = "") -> Judgement:
+def judge(tests: Sequence[Test], *, untestable: str = "", universal: bool = False) -> Judgement:
     """Apply the rule.
 
     Parameters
@@ -84,6 +103,8 @@ def judge(tests: Sequence[Test], *, untestable: str = "") -> Judgement:
         One effect at least, unless `untestable`.
     untestable : str
         Why the claim cannot be tested here; empty if it can.
+    universal : bool
+        Whether the claim is of any or of all, so that one counterexample refutes it.
 
     Returns
     -------
@@ -96,20 +117,50 @@ def judge(tests: Sequence[Test], *, untestable: str = "") -> Judgement:
     """
     if untestable:
         verdict: Verdict = "cannot be tested here"
-        return Judgement(verdict=verdict, words=verdict, why=untestable, seeds=0)
+        return Judgement(verdict=verdict, words=verdict, why=untestable, seeds=0, corrected=False)
     effects = [test for test in tests if test.kind == "effect"]
     if not effects:
         raise ValueError("A claim needs an effect: controls alone prove nothing.")
-    if any(test.passes for test in effects):
+    against = any(test.reversed for test in effects)
+    if universal and against:
+        verdict = "does not hold here"
+    elif any(test.passes for test in effects):
         verdict = "holds" if all(test.passes for test in tests) else "holds in part"
     elif any(test.measure is None for test in effects):
         verdict = "not measured yet"
     else:
-        against = any(test.reversed for test in effects)
         verdict = "does not hold here" if against else "not shown here"
     seeds = min((test.measure.seeds for test in tests if test.measure is not None), default=0)
-    note = " (one seed)" if seeds == 1 and verdict != "not measured yet" else ""
-    return Judgement(verdict=verdict, words=verdict + note, why=_why(tests), seeds=seeds)
+    adjusted = _adjusted(tests)
+    corrected = any(
+        test.passes and p is not None and p < _SIGNIFICANT
+        for test, p in zip(tests, adjusted, strict=True)
+        if test.kind == "effect"
+    )
+    words = _qualified(verdict, tests, seeds=seeds, corrected=corrected)
+    return Judgement(
+        verdict=verdict, words=words, why=_why(tests), seeds=seeds, corrected=corrected
+    )
+
+
+def _adjusted(tests: Sequence[Test]) -> list[float | None]:
+    """The tests' p-values, adjusted for how many there are; None where nothing was measured."""
+    adjusted = iter(holm(np.array([test.p for test in tests if test.p is not None])).tolist())
+    return [None if test.p is None else next(adjusted) for test in tests]
+
+
+def _qualified(verdict: Verdict, tests: Sequence[Test], *, seeds: int, corrected: bool) -> str:
+    """A verdict in words, with what a reader of the verdict alone must know."""
+    if verdict == "not measured yet":
+        return verdict
+    notes = ["one seed"] if seeds == 1 else []
+    if verdict in ("holds", "holds in part"):
+        turned = sum(test.reversed for test in tests)
+        if turned:
+            notes.append(f"the opposite is shown of {turned} of its {len(tests)} tests")
+        if not corrected:
+            notes.append("no longer once the number of its tests is corrected for")
+    return verdict + (f" ({'; '.join(notes)})" if notes else "")
 
 
 def _why(tests: Sequence[Test]) -> str:
@@ -153,20 +204,84 @@ def judge_claims(folder: str | Path) -> list[Judged]:
         If a results file is damaged.
     """
     results = Results(folder)
+    tests = {claim.name: claim.tests(results) for claim in CLAIMS}
+    known = [test.p for own in tests.values() for test in own if test.p is not None]
+    among_all = iter(stats.false_discovery_control(known).tolist() if known else ())
     return [
         Judged(
             name=claim.name,
             where=claim.where,
             says=claim.says,
-            judgement=judge(tests, untestable=claim.untestable),
-            tests=tests,
+            judgement=judge(own, untestable=claim.untestable, universal=claim.universal),
+            tests=tuple(
+                test.model_copy(
+                    update={"p_claim": p, "p_all": None if p is None else next(among_all)}
+                )
+                for test, p in zip(own, _adjusted(own), strict=True)
+            ),
             chapter=claim.chapter,
             figure=claim.figure,
             would_change=claim.would_change,
         )
         for claim in CLAIMS
-        for tests in [claim.tests(results)]
+        for own in [tests[claim.name]]
     ]
+
+
+def frozen_list() -> list[dict[str, Any]]:
+    """All claims and their tests, without what was measured, and the rule: JSON."""
+    empty = Results(Path(__file__) / "none")  # no folder, and so no results
+    claims = [
+        {
+            "name": claim.name,
+            "says": claim.says,
+            "universal": claim.universal,
+            "untestable": claim.untestable,
+            "tests": [
+                test.model_dump(mode="json", include={"says", "kind", "unit", "file"})
+                for test in claim.tests(empty)
+            ],
+        }
+        for claim in CLAIMS
+    ]
+    return [{"rule": __doc__}, *claims]
+
+
+def _hash(content: Any) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def freeze(folder: str | Path, *, command: str | None = None) -> Path:
+    """Write the list of claims, tests and the rule into ``frozen.json``, with its date and hash.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Such as ``data/results``. An older list there is replaced: commit it first.
+    command : str or None
+        For its provenance.
+
+    Returns
+    -------
+    Path
+    """
+    listed = frozen_list()
+    path = Path(folder) / "frozen.json"
+    write_result(path, {"hash": _hash(listed), "list": listed}, command=command)
+    return path
+
+
+def _frozen(folder: Path) -> dict[str, Any] | None:
+    """The hash and date of the list that was frozen, and whether it is still this one."""
+    path = folder / "frozen.json"
+    if not path.exists():
+        return None
+    before = read_json(path)
+    return {
+        "hash": before["hash"],
+        "created": before["provenance"]["created"],
+        "unchanged": before["hash"] == _hash(frozen_list()),
+    }
 
 
 def claims_content(folder: str | Path) -> dict[str, Any]:
@@ -174,9 +289,21 @@ def claims_content(folder: str | Path) -> dict[str, Any]:
     judged = judge_claims(folder)
     return {
         "rule": "sonibook.replication.verdict: a test passes if its 95 % interval lies above zero.",
+        "frozen": _frozen(Path(folder)),
         "verdicts": dict(Counter(one.judgement.verdict for one in judged)),
+        "tests": {
+            "measured": sum(test.p is not None for one in judged for test in one.tests),
+            "passed": sum(test.passes for one in judged for test in one.tests),
+            "passed, corrected within the claim": _passed(judged, "p_claim"),
+            "passed, corrected over all claims": _passed(judged, "p_all"),
+        },
         "claims": [one.model_dump(mode="json") for one in judged],
     }
+
+
+def _passed(judged: Sequence[Judged], p: str) -> int:
+    tests = [test for one in judged for test in one.tests]
+    return sum(test.passes and getattr(test, p) < _SIGNIFICANT for test in tests)
 
 
 def write_claims(folder: str | Path, *, command: str | None = None) -> None:
