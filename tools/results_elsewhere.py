@@ -11,16 +11,17 @@ import io
 import json
 import shutil
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import soundfile
 
 from sonibook.analysis.activations import top_activations
 from sonibook.analysis.coherence import coherence_by_layer
 from sonibook.analysis.layers import layer_importances
 from sonibook.analysis.networks import RANDOM, RANDOM_WEIGHTS, Network, random_twin
-from sonibook.analysis.result import Result, fingerprint
+from sonibook.analysis.result import Result, Row, fingerprint
 from sonibook.analysis.sanity import sanity
 from sonibook.analysis.selectivity import selectivity_by_layer
 from sonibook.analysis.separation import separation
@@ -28,7 +29,9 @@ from sonibook.analysis.stimulation import stimulation
 from sonibook.analysis.stream import Streaming
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.deconvnet import ForwardPass
+from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.files import atomic
+from sonibook.metrics import wilson_interval
 from sonibook.model.checkpoint import imported, open_network
 from sonibook.model.stack_file import sample_rate_of
 from tools.results_settings import Settings
@@ -125,7 +128,30 @@ def _activations(network: Network, rate: int, settings: Settings, streaming: Str
     twin = random_twin(network.module, data, seed=0)
     networks = [network, Network(RANDOM_WEIGHTS, twin, RANDOM, 0, baseline=True)]
     result = top_activations(networks, data, k=1, **streaming)
-    return result.model_copy(update={"filters": ()})  # thousands
+    rows = (*result.rows, *_choices(networks, data))
+    return result.model_copy(update={"rows": rows, "filters": ()})  # there are thousands
+
+
+def _choices(networks: list[Network], data: Dataset) -> Iterator[Row]:
+    """How often one and the same filter of a layer is its most active: the share of clips."""
+    places = np.linspace(0, len(data) - 1, _CLIPS["activations"]).astype(int).tolist()
+    for network in networks:
+        chosen: list[list[int]] = []
+        for place in places:
+            maps = FeatureMaps(network.module, data[place].waveform)
+            chosen.append([maps.most_active(n)[0] for n in range(1, len(maps.blocks) + 1)])
+        for layer, filters in enumerate(zip(*chosen, strict=True), start=1):
+            most = max(map(filters.count, filters))
+            low, high = wilson_interval(most, len(filters))
+            yield Row(
+                **network.identity,
+                layer=layer,
+                quantity="most frequent choice",
+                mean=most / len(filters),
+                low=low,
+                high=high,
+                clips=len(filters),
+            )
 
 
 def _selectivity(network: Network, rate: int, settings: Settings, streaming: Streaming) -> Result:

@@ -39,6 +39,7 @@ __getattr__ = names_of(
     result="estimate",
     sanity="RUNNER_UP_LESS_RANDOM SanityResult",
     selectivity="SelectivityResult",
+    separation="SeparationResult",
     shifts="ShiftResult",
     sources="SOURCE_SCORES SceneClips si_sdr source_scores",
     stimulation="StimulationResult",
