@@ -60,8 +60,6 @@ class Measure(Estimate):
 
     Attributes
     ----------
-    mean, low, high, clips
-        As of every `Estimate`.
     seeds : int
         Networks of the regime that has fewest.
     values : dict of int to float
