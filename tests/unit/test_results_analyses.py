@@ -23,7 +23,7 @@ from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError
 from sonibook.model.encoder import CNN12
 from sonibook.plots.features import top_clips_figure
-from sonibook.plots.interventions import shifts_figure, stimulation_figure
+from sonibook.plots.interventions import grid_figure, shifts_figure, stimulation_figure
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +100,9 @@ def test_a_grid_is_measured_by_the_definitions_of_the_other_analyses(network: CN
     strided = CNN12(width=1 / 16, downsample="stride", seed=1).eval()
     result = grid({"pooled": network, "strided": strided}, data)
     coherences = coherence_by_layer({"pooled": network, "strided": strided}, SceneClips(data))
+    alt = grid_figure(result).alt
+    assert "by max-pools and by strides, layer by layer, over 2 clips" in alt
+    assert "lines of the grid" in alt
     for name, module in (("pooled", network), ("strided", strided)):
         law = shift_law({name: module}, data, shifts=(1, 256))
         for layer in (1, 5, 11):

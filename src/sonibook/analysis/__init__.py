@@ -33,6 +33,7 @@ __getattr__ = names_of(
     evolution="EvolutionResult sonify_through_training",
     ears="EARS",
     faithfulness="FaithfulnessResult",
+    grid="GridResult grid",
     layers="LayerResult layer_importances",
     listeners="ListenersResult listen",
     networks="mixed random_twin untrained with_random_weights",

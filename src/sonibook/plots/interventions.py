@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from sonibook.analysis.ablation import AblationResult
+from sonibook.analysis.grid import GridResult
 from sonibook.analysis.result import Row
 from sonibook.analysis.sanity import MEASURES, RUNNER_UP_LESS_RANDOM, SanityResult, randomised
 from sonibook.analysis.shifts import ShiftResult
@@ -227,6 +228,32 @@ def shifts_figure(result: ShiftResult) -> Picture:
         share=True,
         words=f"Shifts by multiples of a layer's pooling stride: at least {min(exact):.4f}. Other "
         f"shifts: {min(other):.2f} to {max(other):.2f}",
+    )
+
+
+def grid_figure(result: GridResult) -> Picture:
+    """Draw what max-pools and strides leave on sonifications, layer by layer.
+
+    Parameters
+    ----------
+    result : GridResult
+
+    Returns
+    -------
+    Picture
+        Panels for coherence, SI-SDR, spectral lines and the cosine with a sonification that is
+        shifted by one sample.
+    """
+    return figure_over_layers(
+        result,
+        [
+            Panel("coherence", "coherence", options={"ylim": (0.0, 1.0)}),
+            Panel("SI-SDR", "SI-SDR to a stem / dB"),
+            Panel("lines", "lines of the grid / dB", line=0.0),
+            Panel("cosine", "cosine, shifted by 1 sample", conditions=("1",)),
+        ],
+        what="Sonifications of networks that halve their rate by max-pools and by strides",
+        columns=2,
     )
 
 
