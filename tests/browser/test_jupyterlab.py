@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -19,7 +20,9 @@ import numpy as np
 import pytest
 import soundfile
 
-SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
+ROOT = Path(__file__).parents[2]
+SCREENSHOTS = ROOT / "build" / "screenshots"
+CHAPTER = ROOT / "book" / "01_why_listen.ipynb"
 DESKTOP = {"width": 1280, "height": 1000}
 NOTEBOOK = """\
 from sonibook import CNN12, load_encoder, open_dataset, show
@@ -75,6 +78,33 @@ PLAYING = """(explorer) => [...explorer.querySelectorAll("audio")]
     .filter((player) => !player.paused)
     .map((player) => [player.dataset.name, player.currentTime])"""
 
+#: Whether every cell of code was run.
+RUN = """() => jupyterapp.shell.currentWidget.content.widgets.every((cell) =>
+    cell.model.type !== "code" || cell.model.executionCount !== null)"""
+#: What each cell shows, once it is in view: its text and HTML, and whether its code is folded.
+CELLS = """async () => {
+    const notebook = jupyterapp.shell.currentWidget.content;
+    const shown = [];
+    for (const [number, cell] of notebook.widgets.entries()) {
+        await notebook.scrollToItem(number);
+        if (cell.model.type === "markdown") {
+            for (let tries = 0; tries < 100; tries += 1) {
+                if (cell.node.querySelector(".myst, .jp-MarkdownOutput")?.innerText.trim()) break;
+                await new Promise((done) => setTimeout(done, 50));
+            }
+        }
+        shown.push({
+            tags: cell.model.getMetadata("tags") ?? [],
+            markdown: cell.model.type === "markdown",
+            text: cell.node.querySelector(".myst, .jp-MarkdownOutput")?.innerText ?? "",
+            open: cell.node.querySelectorAll("details[open]").length,
+            folds: cell.node.querySelectorAll("details").length,
+            folded: Boolean(cell.inputHidden),
+        });
+    }
+    return shown;
+}"""
+
 
 def free_port() -> int:
     with socket.socket() as probe:
@@ -91,6 +121,7 @@ def lab(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(NOTEBOOK)])
     notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
     nbformat.write(notebook, folder / "book" / "explore.ipynb")
+    shutil.copy(CHAPTER, folder / "book")
     port = free_port()
     own = {
         name: str(folder / name.lower())
@@ -404,3 +435,22 @@ def test_the_slider_of_a_chapter_moves_sound_picture_and_words(page: Any) -> Non
     )
     player.evaluate("(player) => player.pause()")
     aliases.screenshot(path=str(SCREENSHOTS / "jupyterlab-aliasing.png"))
+
+
+def test_a_chapter_reads_as_on_the_page(browser: Any, lab: str) -> None:
+    page = browser.new_page(viewport=DESKTOP)
+    page.goto(lab.replace("explore.ipynb", CHAPTER.name))
+    page.wait_for_function(CONNECTED, timeout=60_000)
+    page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
+    page.wait_for_function(RUN, timeout=120_000)
+    cells = page.evaluate(CELLS)
+    page.screenshot(path=str(SCREENSHOTS / "jupyterlab-chapter.png"))
+    page.close()
+    prose = [cell for cell in cells if cell["markdown"]]
+    assert all(cell["text"].strip() for cell in prose)
+    unread = [re.findall(r":::.*|\{[\w:]+\}`.*|:class:.*", cell["text"]) for cell in prose]
+    assert not [found for found in unread if found]
+    assert sum(cell["folds"] for cell in prose) == 3  # the solutions of three exercises
+    assert not any(cell["open"] for cell in prose)
+    for cell in cells:
+        assert cell["folded"] == bool({"hide-input", "hide-cell"} & set(cell["tags"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +107,28 @@ def test_jupyterlab_folds_what_the_page_folds(chapter: Path) -> None:
         assert folded.get("outputs_hidden", False) == ("hide-cell" in tags)
         if tags & {"parameters"} or cell.source.startswith(("import ", "from ")):
             assert "hide-input" in tags
+
+
+def visible(cell: Any) -> int:
+    """How many lines of code of a cell the page shows unasked."""
+    hidden = {"hide-input", "hide-cell", "remove-input", "remove-cell"}
+    if cell.cell_type != "code" or hidden & set(cell.metadata.get("tags", [])):
+        return 0
+    return sum(bool(line.strip()) for line in cell.source.splitlines())
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_begins_with_a_sound_or_a_picture_and_little_code(chapter: Path) -> None:
+    code = [cell for cell in nbformat.read(chapter, as_version=4).cells if "outputs" in cell]
+    long = [cell.id for cell in code if visible(cell) > 10]
+    lessons = [cell.id for cell in code if "lesson" in cell.metadata.get("tags", [])]
+    assert long == lessons
+    assert len(lessons) <= 2
+    shown = next(n for n, cell in enumerate(code) if re.search(r"\b(show|plots)\.\w", cell.source))
+    assert sum(map(visible, code[: shown + 1])) <= 10
+
+
+def test_the_book_shows_less_code_than_text() -> None:
+    cells = [cell for path in CHAPTERS for cell in nbformat.read(path, as_version=4).cells]
+    text = sum(len(cell.source.splitlines()) for cell in cells if cell.cell_type == "markdown")
+    assert sum(map(visible, cells)) < min(1800, text)
