@@ -6,6 +6,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
@@ -196,39 +197,39 @@ def _shifts(settings: Settings, streaming: Streaming) -> Result:
     return shift_law(networks, _fold(settings, (5,)), **streaming)
 
 
+def _halves(settings: Settings) -> list[tuple[CNN12, dict[str, Any]]]:
+    """Encoders that were trained alike with max-pools and with strides, and their cards.
+
+    By ``sonibook train configs/esc40-supervised.yaml --seeds 31,32,33 --out runs/strided/pooled``
+    and the same with ``--set encoder.downsample=stride``.
+    """
+    paths = sorted((settings.runs / "strided").rglob("encoder.safetensors"))
+    return [(load_encoder(path), read_card(path)) for path in paths]
+
+
 def _halving_networks(settings: Settings) -> list[Network]:
-    """Supervised networks with max-pools and with strides, of the same seeds, and their starts."""
-    every = [one for one in settings.encoders(every=True) if one.regime == "supervised"]
-    strided = {one.seed for one in every if one.row == "supervised, strided"}
-    found = []
-    for one in every:
-        if one.seed not in strided or one.row not in ("supervised", "supervised, strided"):
-            continue
-        ending = one.row.removeprefix("supervised")
-        start = CNN12(width=0.25, norm="weight", downsample=one.load().downsample, seed=one.seed)
-        found += [
-            Network(one.name, one.load(), one.row, one.seed),
-            Network(
-                f"own start of {one.name}",
-                canonical(start),
-                f"own start{ending}",
-                one.seed,
-                baseline=True,
-            ),
-        ]
-    return found
+    """The same, and the start of each."""
+    networks = []
+    for encoder, card in _halves(settings):
+        seed, halving = int(card["config"]["seed"]), encoder.downsample
+        start = CNN12(width=encoder.width, norm="weight", downsample=halving, seed=seed)
+        ending = ", strided" if halving == "stride" else ""
+        for kind, module in (("supervised", encoder), ("own start", canonical(start))):
+            name, baseline = f"{kind}{ending} {seed}", module is not encoder
+            networks.append(Network(name, module, kind + ending, seed, baseline))
+    return networks
 
 
 def _strided(settings: Settings, streaming: Streaming) -> Result:
-    networks = _halving_networks(settings)
     scenes = open_dataset("soundscapes", root=settings.root, mixture_of="esc10", size=60)
+    networks = _halving_networks(settings)
     result = grid(networks, scenes, **streaming)
-    accuracies = []
-    for network in networks:
-        test = {} if network.baseline else read_card(network.name)["test"]
-        if test:
-            accuracy = {"mean": test["accuracy"], "low": None, "high": None, "clips": test["clips"]}
-            accuracies.append(Row(**network.identity, layer=None, quantity="accuracy", **accuracy))
+    trained = [network for network in networks if not network.baseline]
+    accuracies = tuple(
+        Row(**network.identity, layer=None, quantity="accuracy", mean=card["test"]["accuracy"],
+            low=None, high=None, clips=card["test"]["clips"])
+        for network, (_, card) in zip(trained, _halves(settings), strict=True)
+    )  # fmt: skip
     return result.model_copy(update={"rows": (*result.rows, *accuracies)})
 
 

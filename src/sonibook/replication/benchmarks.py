@@ -36,7 +36,6 @@ class Pretrained:
     seed: int
     norm: str
     width: float
-    downsample: str = "max"
 
     @property
     def label(self) -> str:
@@ -49,8 +48,7 @@ class Pretrained:
         """The row of a table that it belongs to, beside others that differ in their seed alone."""
         plain = self.regime != "random" and self.norm == "none"
         size = "" if self.width == 0.25 else f", width {self.width:g}"
-        strided = "" if self.downsample == "max" else ", strided"
-        return self.regime + (", not normalised" if plain else "") + strided + size
+        return self.regime + (", not normalised" if plain else "") + size
 
     @property
     def main(self) -> bool:
@@ -82,8 +80,7 @@ def pretrained(checkpoints: Mapping[str, Path], *, width: float = 0.25) -> list[
         regime = regimes.get(config.get("objective"))
         if regime is not None:
             norm, size = config["encoder"]["norm"], float(card["width"])
-            downsample = card.get("downsample", "max")
-            found.append(Pretrained(name, regime, int(config["seed"]), norm, size, downsample))
+            found.append(Pretrained(name, regime, int(config["seed"]), norm, size))
     found += [
         Pretrained(f"random:{seed}", "random", seed, "none", other)
         for other in sorted({one.width for one in found} - {width})
