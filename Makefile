@@ -103,10 +103,25 @@ $(BUILD)/chapters/%.ipynb: book/%.ipynb $(LIBRARY) tools/chapters.py $(BUILD)/op
 book: $(PAGES) ## Run the chapters and build the book's pages
 	@echo "The book is ready: open $(HTML)/index.html"
 
-$(PAGES): $(EXECUTED) $(FURNITURE) $(LIBRARY) tools/book.py tools/lab.py CHANGELOG.md $(INSTALLED)
+$(PAGES): $(EXECUTED) $(FURNITURE) $(LIBRARY) tools/book.py tools/lab.py CHANGELOG.md \
+    $(BUILD)/atlas/atlas.json $(INSTALLED)
 	$(PYTHON) tools/book.py $(BUILD)/chapters $(BUILD)/book
 	$(PYTHON) tools/lab.py files $(HTML)/lab
+	$(MAKE_ATLAS)
+	cp -R $(ATLAS) $(HTML)/atlas
 	@touch $@
+
+# It is made again when what it computes with has changed, and its page with every book.
+ATLAS := $(BUILD)/atlas
+ATLAS_ROOMS := $(addprefix src/sonibook/,audio.py datasets model deconvnet analysis widgets/atlas.py)
+ATLAS_DATA := $(if $(filter-out soundscapes,$(DATASET)),--dataset '$(DATASET)' \
+    --data-root '$(DATA_ROOT)' $(if $(filter esc%,$(DATASET)),--folds 5),--dataset soundscapes \
+    -o duration=2 -o size=$(if $(filter full,$(PROFILE)),400,48) --seconds 0.6)
+MAKE_ATLAS = $(PYTHON) -m sonibook atlas supervised $(ATLAS_DATA) --out $(ATLAS) --lab ../lab.html
+
+$(ATLAS)/atlas.json: $(shell find $(ATLAS_ROOMS) -name '*.py') $(BUILD)/options $(INSTALLED)
+	rm -rf $(ATLAS)
+	$(MAKE_ATLAS)
 
 pdf: $(EXECUTED) $(FURNITURE) $(INSTALLED) ## Print the book, without its reference, to one PDF file (needs Chromium)
 	$(PYTHON) -m tools.pdf $(BUILD)/chapters $(BUILD)/pdf $(BUILD)/sonibook.pdf

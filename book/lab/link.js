@@ -3,6 +3,15 @@
 /** The ways of hearing a layer: one filter, only the chosen, all but the chosen, all. */
 export const WAYS = ["one", "only", "without", "layer"];
 
+/** Clips of an atlas that lies in a folder beside the lab's: the folder, and the clip's number. */
+const OF_ATLAS = /^(atlas(?:\/[\w-][\w.-]*)*)\/(\d{1,7})$/;
+
+/** @param {string} clip @returns {?{folder: string, number: string}} null if it is of no atlas */
+export function ofAtlas(clip) {
+  const [, folder, number] = OF_ATLAS.exec(clip ?? "") ?? [];
+  return folder ? { folder, number } : null;
+}
+
 /**
  * @param {Object} state {network, clip, layer, filter, way, chosen}
  * @returns {string} such as "#network=supervised&clip=scene-3&layer=8&filter=17&hear=one"

@@ -1,6 +1,8 @@
 /** What the page knows: networks and clips by name, and the worker that computes. */
 
 import { fromBase64, load, loadBytes } from "./pieces.js";
+import { decode } from "./recordings.js";
+import { scaledToPeak } from "./signal.js";
 import { peakOf } from "../../src/sonibook/widgets/sound.js";
 
 /* global ENGINE, WORKER -- the engine as base64 and the worker's source: see tools/lab.py */
@@ -59,6 +61,24 @@ export class Model {
    */
   addOwn(title, samples, notices) {
     this.clips.set(OWN, { title, samples, notices });
+  }
+
+  /**
+   * Fetch a clip of an atlas beside the lab.
+   * @param {string} name as links call it @param {{folder: string, number: string}} place
+   * @returns {Promise<string>} its title
+   */
+  async adopt(name, { folder, number }) {
+    if (!this.clips.has(name)) {
+      const piece = await load(`${this.base}../${folder}/`, `clips/${number}`);
+      const { samples } = await decode(new File([fromBase64(piece.flac)], `${number}.flac`));
+      const title = `${piece.classes.join(", ") || piece.id} (atlas: ${piece.id})`;
+      const notices = piece.credit ? [`${piece.credit}.`] : [];
+      if (piece.start) notices.push(`Of the clip, a stretch from ${(piece.start / this.rate).toFixed(2)} s on is here.`);
+      this.clips.set(name, { title, samples: scaledToPeak(samples, 1), notices });
+      this.shipped.set(name, { name, title });
+    }
+    return this.clips.get(name).title;
   }
 
   /** A clip by name. @param {string} name @returns {Promise<Object>} {title, samples, notices} */

@@ -1,6 +1,6 @@
 /** The lab: what the reader does, what is computed then, and what is shown. */
 
-import { WAYS, fromLink, toLink } from "./link.js";
+import { WAYS, fromLink, ofAtlas, toLink } from "./link.js";
 import { Model, OWN } from "./model.js";
 import { receive } from "./pieces.js";
 import { RECORD_SECONDS, decode, prepared } from "./recordings.js";
@@ -181,7 +181,7 @@ async function copyLink() {
 }
 
 /** What a link asks for, as far as it is to be had here; the rest is said. */
-function follow(link) {
+async function follow(link) {
   const asked = fromLink(link);
   const unknown = [];
   if (asked.network && !model.networks.has(asked.network)) {
@@ -191,6 +191,14 @@ function follow(link) {
   if (asked.clip === OWN && !model.clips.has(OWN)) {
     unknown.push("The link was made with a recording that stayed with its maker: open it here to hear the same.");
     delete asked.clip;
+  } else if (ofAtlas(asked.clip)) {
+    const name = asked.clip;
+    try {
+      view.offerOwn(name, await model.adopt(name, ofAtlas(name)));
+    } catch {
+      unknown.push(`No atlas beside this lab has the clip ${name}.`);
+      delete asked.clip;
+    }
   } else if (asked.clip && asked.clip !== OWN && !model.shipped.has(asked.clip)) {
     unknown.push(`This book has no clip ${asked.clip}.`);
     delete asked.clip;

@@ -82,6 +82,8 @@ def atlas(
 
     if split is not None and folds is not None:
         raise typer.BadParameter("give either --folds or --split.", param_hint="--split")
+    if dataset == "folder" and folds is None:
+        split = split or "all"  # it has no other
     parts = out.with_name(f".{out.name}.parts")
     asked = Asked(
         names=(network,),

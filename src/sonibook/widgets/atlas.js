@@ -161,7 +161,7 @@
 
   function choose(bar, name, options, act) {
     const label = add(bar, "label", { textContent: `${name} ` });
-    const select = add(label, "select");
+    const select = add(label, "select", {}, { "aria-label": name });
     for (const [text, value] of options) select.append(new Option(text, value));
     select.onchange = () => act(select.value);
     return select;
