@@ -72,8 +72,9 @@ $(XLA_INSTALLED): pyproject.toml constraints-xla.txt
 test-xla: $(XLA_INSTALLED) $(INSTALLED) ## Test training on XLA, in an environment of its own (8 GB)
 	ORDINARY_PYTHON='$(abspath $(PYTHON))' $(XLA_PYTHON) -m pytest tests/xla $(TEST_OPTIONS)
 
-cuda: ## Test what runs on a GPU, with the Python of CUDA_PYTHON (installs nothing)
+cuda: ## Test and time what runs on a GPU, with the Python of CUDA_PYTHON (installs nothing)
 	PYTHONPATH=src$${PYTHONPATH:+:$$PYTHONPATH} $(CUDA_PYTHON) -m pytest tests/cuda $(TEST_OPTIONS)
+	PYTHONPATH=src$${PYTHONPATH:+:$$PYTHONPATH} $(CUDA_PYTHON) benchmarks/bench_cuda.py
 
 lint: $(INSTALLED) ## Check style and formatting of code and chapters
 	$(PYTHON) -m ruff check .

@@ -30,6 +30,7 @@ MALLOC = {
     "MALLOC_TOP_PAD_": "67108864",
 }
 SAMPLES, CLASSES = 20_000, 40
+CPU = torch.device("cpu")
 #: Crops a batch, by width.
 BATCHES = {0.25: 64, 1.0: 16}
 
@@ -49,10 +50,15 @@ def plain_classifier(model: Classifier) -> nn.Sequential:
 
 
 def training_step(
-    model: nn.Module, x: Tensor, labels: Tensor, *, precision: str = "float32"
+    model: nn.Module,
+    x: Tensor,
+    labels: Tensor,
+    *,
+    precision: str = "float32",
+    device: torch.device = CPU,
 ) -> Callable[[], None]:
     """One step of supervised training of a network of its own."""
-    runtime = Runtime(torch.device("cpu"), precision=precision)
+    runtime = Runtime(device, precision=precision)
     model.train()
     adam = torch.optim.Adam(model.parameters(), lr=1e-3)
 
@@ -74,7 +80,7 @@ def flops(encoder: CNN12, samples: int) -> int:
     """
     total, length = 0, samples
     for number, block in enumerate(blocks_of(encoder)):
-        length = block.conv_length(length)
+        length = block.convolution.out_length(length)
         total += (2 if number == 0 else 3) * 2 * length * block.conv.weight.numel()
         length //= block.pool
     return total

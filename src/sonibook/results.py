@@ -68,16 +68,25 @@ def read_result(name: str) -> dict[str, Any]:
     SonibookError
         If there is none of that name; those that are there are listed.
     """
-    known = {
-        path.stem: path
-        for folder in DATA_FOLDERS
-        for path in sorted((folder / "results").glob("*.json"))
-    }
+    known = _known()
     if name not in known:
         raise SonibookError(
             f"There is no result {name!r}: choose one of {', '.join(known) or 'none'}."
         )
     return read_json(known[name])
+
+
+def has_result(name: str) -> bool:
+    """Whether a result of that name comes with sonibook."""
+    return name in _known()
+
+
+def _known() -> dict[str, Path]:
+    return {
+        path.stem: path
+        for folder in DATA_FOLDERS
+        for path in sorted((folder / "results").glob("*.json"))
+    }
 
 
 def provenance(command: str | None = None) -> dict[str, object]:

@@ -7,6 +7,8 @@ behind on the CPU, but cannot tell how a GPU rounds. ``make cuda`` runs this on 
 from __future__ import annotations
 
 import csv
+import importlib
+import json
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -51,11 +53,23 @@ pytestmark = pytest.mark.filterwarnings("ignore::sonibook.errors.SonibookWarning
 
 
 @contextmanager
+def _full_float32() -> Iterator[None]:
+    """No TF32; not by pytest's `MonkeyPatch`, which cannot give these attributes back."""
+    places = (torch.backends.cudnn, torch.backends.cuda.matmul)
+    before = [place.allow_tf32 for place in places]
+    try:
+        for place in places:
+            place.allow_tf32 = False
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            place.allow_tf32 = value
+
+
+@contextmanager
 def _gpu() -> Iterator[torch.device]:
     """The GPU, computing in full float32."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(torch.backends.cudnn, "allow_tf32", False)
-        patched.setattr(torch.backends.cuda.matmul, "allow_tf32", False)
+    with _full_float32():
         yield torch.device("cuda")
 
 
@@ -96,6 +110,33 @@ def test_what_lies_elsewhere_meets_nothing_of_the_cpu(device):
     for array in (away.numpy, lambda: np.asarray(away)):
         with pytest.raises((RuntimeError, TypeError)):
             array()
+
+
+def test_the_benchmark_runs_on_a_cpu(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
+    monkeypatch.delenv("SONIBOOK_DATA", raising=False)
+    bench_cuda = importlib.import_module("bench_cuda")
+    out = tmp_path / "result.json"
+    monkeypatch.setattr(sys, "argv", ["bench_cuda.py", "--device", "cpu", "--out", str(out)])
+    with _full_float32():
+        bench_cuda.main()
+    result = json.loads(out.read_text())
+    (network,) = result["networks"].values()
+    assert [row["layer"] for row in network["layers"]] == [1, 8, 11]
+    assert max(row["median_error"] for row in network["layers"]) < 1e-6
+    assert [row["filters"] for row in network["by_filters"]] == [1, 4, 16, 32]
+    # The arithmetic that a rate is made of, by a count of its own.
+    encoder, counted = CNN12(width=1 / 16, seed=0), []
+    for module in encoder.modules():
+        if isinstance(module, nn.Conv1d):
+            module.register_forward_hook(
+                lambda one, _, y: counted.append(2 * one.weight.numel() * y.shape[2])
+            )
+    encoder.eval()(torch.randn(1, 1, bench_cuda.CROP))
+    assert bench_cuda.training_flops(encoder, bench_cuda.CROP) == 3 * sum(counted) - counted[0]
+    rows = network["training"]["float32"]
+    rate = rows["crops"] * (3 * sum(counted) - counted[0]) / rows["seconds"] / 1e9
+    assert rows["gflops"] == pytest.approx(rate)
 
 
 # --- sonification --------------------------------------------------------------------------------
