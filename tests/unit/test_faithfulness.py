@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections import OrderedDict
 
 import numpy as np
@@ -22,6 +23,7 @@ from sonibook.analysis.faithfulness import (
     partial_clips,
     sparseness,
 )
+from sonibook.cli import main
 from sonibook.datasets import open_dataset
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet import sonify
@@ -213,3 +215,21 @@ def test_clips_of_several_labels_are_refused(network) -> None:
     scenes = open_dataset("soundscapes", size=2, duration=0.6)
     with pytest.raises(AnalysisError, match="soundscapes is multi-label"):
         faithfulness({"net": network}, scenes)
+
+
+@pytest.mark.skipif("SONIBOOK_DATA" not in os.environ, reason="needs recordings: SONIBOOK_DATA")
+def test_the_command_measures_a_published_classifier(tmp_path, capsys) -> None:
+    out = tmp_path / "f.json"
+    code = main(
+        ["analyse", "faithfulness", "supervised", "--dataset", "esc50", "--folds", "5", "--limit",
+         "2", "--layers", "8", "--points", "0", "--steps", "2", "--processes", "1", "--out",
+         str(out), "--figure", str(tmp_path / "f.svg"), "--level", "least squares"]
+    )  # fmt: skip
+    assert code == 0
+    assert "Fid-In" in capsys.readouterr().out
+    result = FaithfulnessResult.read(out)
+    kept = {"network": "supervised", "layer": 8, "condition": "the clip itself"}
+    assert result.row("Fid-In", **kept).mean == 1.0
+    assert result.row("AI", **kept).mean == result.row("AD", **kept).mean == 0.0
+    assert main(["analyse", "faithfulness", "random", "--dataset", "esc50"]) == 2
+    assert "add --probe" in capsys.readouterr().err

@@ -18,6 +18,7 @@ from sonibook.analysis.ears import Distortion, missing, open_ears
 from sonibook.analysis.listeners import ListenersResult, listen
 from sonibook.analysis.networks import CENTRED, load_network, with_starts
 from sonibook.analysis.result import Measured, Row
+from sonibook.cli import main
 from sonibook.datasets import open_dataset
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet import sonify
@@ -332,3 +333,23 @@ def test_a_digit_is_asked_of_digits_alone(scenes) -> None:
     data.classes = ("dog", "4", "five")
     (ear,) = open_ears(["digit"], data, None, seed=0, streaming={})
     assert np.isnan(ear(data[0], torch.from_numpy(data.waveforms[0])[None])).all()
+
+
+def test_the_command_names_who_is_missing_and_writes_all(monkeypatch, tmp_path, capsys) -> None:
+    arguments = [
+        "analyse", "listeners", "random", "--width", "0.0625", "-d", "soundscapes", "-o", "size=3",
+        "-o", "duration=0.6", "--processes", "1",
+    ]  # fmt: skip
+    monkeypatch.setattr("sonibook.analysis.ears.find_spec", lambda _: None)
+    monkeypatch.setenv("SONIBOOK_NETWORKS", str(tmp_path))
+    monkeypatch.setattr("sonibook.analysis.ears._events", lambda *_: Distortion("event"))
+    out, figure = tmp_path / "heard.json", tmp_path / "heard.png"
+    assert main([*arguments, "--out", str(out), "--figure", str(figure)]) == 0
+    told = capsys.readouterr().out
+    for name in ("event, SoundNet", "speech", "digit", "pitch", "STOI", "PESQ"):
+        assert f"{name} (" in told.partition("Not there, and not asked: ")[2]
+    assert "soundscapes (test), 3 of 3 clips" in told
+    assert ListenersResult.read(out).row("SI-SDR", condition="the clip itself").clips == 3
+    assert figure.stat().st_size > 1000
+    assert main([*arguments, "--listener", "digit"]) == 2
+    assert "The listener 'digit' is not there: pip install" in capsys.readouterr().err

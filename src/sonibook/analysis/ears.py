@@ -50,7 +50,7 @@ from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError
 from sonibook.metrics.similarity import mel_levels
 from sonibook.model.checkpoint import imported, open_network
-from sonibook.training.probe import fit_head, groups_of
+from sonibook.training.probe import fit_head, groups_of, over_time
 
 #: The listeners that there are.
 EARS = ("event", "event, SoundNet", "speech", "digit", "pitch", "STOI", "PESQ", "SI-SDR")
@@ -174,9 +174,9 @@ class MapFeatures:
             # At unit peak, as it was taught, whatever the level.
             x = soxr.resample(sound / np.abs(sound).max(), self.sample_rate, rate)
             with torch.no_grad():
-                maps = FeatureMaps(self.network, x, depth=_SOUNDNET_LAYER).maps[-1][0]
-            found.append(torch.cat([maps.mean(dim=1), maps.amax(dim=1)]).clamp_min(0).log1p())
-        return torch.stack(found).cpu().numpy()
+                maps = FeatureMaps(self.network, x, depth=_SOUNDNET_LAYER).maps[-1]
+            found.append(over_time(maps, "log"))
+        return torch.cat(found).cpu().numpy()
 
     def __str__(self) -> str:
         return f"layer {_SOUNDNET_LAYER} of SoundNet, {fingerprint(self.network)}"
@@ -196,7 +196,8 @@ class Events:
 
     @property
     def who(self) -> str:
-        return f"linear classifier of {self.features}, fitted to {self.fitted_to}"
+        weights = fingerprint(nn.ModuleList(self.heads.values()))
+        return f"linear classifier of {self.features}, fitted to {self.fitted_to}: {weights}"
 
     def __call__(self, clip: Clip, sounds: Sounds) -> Float[ndarray, " sounds"]:
         head = self.heads[self.groups.get(clip.clip_id, "")]

@@ -165,7 +165,9 @@ def listeners_figure(result: ListenersResult) -> Picture:
     """
     names = dict.fromkeys(row.quantity for row in result.rows if not row.network)
     panels = [
-        Panel(name, f"{name} / dB" if name == "SI-SDR" else f"score: {name}", references=OF_CLIPS)
+        Panel(name, f"{name} / dB")
+        if name == "SI-SDR"  # of the clip itself it is infinite
+        else Panel(name, f"score: {name}", references=OF_CLIPS)
         for name in names
         if not name.startswith("share of")
     ]

@@ -225,7 +225,7 @@ def listeners(
     spectrum, white noise, random weights, and the weights that the network started from.
     """
     from sonibook.analysis.ears import EARS, missing
-    from sonibook.analysis.listeners import listen
+    from sonibook.analysis.listeners import OF_CLIPS, listen
     from sonibook.plots.features import listeners_figure
 
     whole = asked.part["split"] == "all"
@@ -241,6 +241,12 @@ def listeners(
     away = [f"{name} ({missing(name)})" for name in EARS if missing(name) and not listener]
     if away:
         typer.echo(f"Not there, and not asked: {'; '.join(away)}.\n")
+    scores = [
+        [name, *(result.row(name, condition=which).mean for which in OF_CLIPS)]
+        for name in EARS
+        if result.select(quantity=name)
+    ]
+    typer.echo(table(["listener", *OF_CLIPS], scores) + "\n")
     asked.finish(result, listeners_figure, show=[f"share of {name}" for name in EARS] + ["SI-SDR"])
 
 
