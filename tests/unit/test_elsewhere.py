@@ -17,13 +17,20 @@ import torch.nn.functional as F
 from oracles import naive_chain
 from readers import short, sound8
 
-from sonibook import ForwardPass
+from sonibook import ForwardPass, open_dataset
+from sonibook.analysis.layers import LayerResult
+from sonibook.analysis.networks import Network
+from sonibook.chapter import kept_sounds
 from sonibook.cli import main
 from sonibook.errors import CheckpointError
 from sonibook.model import elsewhere
 from sonibook.model.checkpoint import imported, open_network
 from sonibook.model.elsewhere import import_crepe, import_soundnet
 from sonibook.model.stack import blocks_of, stride
+from sonibook.results import read_result
+
+ROOT = Path(__file__).parents[2]
+DEEP_RANDOM = "layer 5, random weights"
 
 KERNELS, CHANNELS = (64, 32, 16, 8, 4, 4, 4), (1, 16, 32, 64, 128, 256, 512, 1024)
 MADE_BY = "soundnet/models/sound8.npy"
@@ -382,3 +389,61 @@ def test_the_real_crepe_hears_the_pitch_of_a_tone():
 
     a, softer, fifth = last(220.0, 1.0), last(220.0, 0.8), last(330.0, 1.0)
     assert (a - softer).norm() < 0.3 * (a - fifth).norm()
+
+
+# --- what was measured, and is kept --------------------------------------------------------------
+
+
+@pytest.fixture
+def tools(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(ROOT)
+
+
+@pytest.mark.usefixtures("tools")
+def test_without_the_networks_nothing_is_measured_and_a_sentence_says_so(
+    monkeypatch, tmp_path, capsys
+):
+    from tools import results_elsewhere
+    from tools.results_settings import Settings
+
+    monkeypatch.setenv("SONIBOOK_NETWORKS", str(tmp_path / "none"))
+    settings = Settings("quick", tmp_path, tmp_path / "results", tmp_path / "runs", 1)
+    results_elsewhere.make(settings)
+    assert capsys.readouterr().out.count("is not there, and is not measured: make networks") == 2
+    assert not list(tmp_path.iterdir())
+
+
+def test_soundnets_layers_tell_of_esc10_what_random_ones_do_not():
+    result = LayerResult.model_validate(read_result("soundnet-layers"))
+    own, *random = (
+        one
+        for baseline in (False, True)
+        for one in result.select(layer=5, quantity="accuracy", baseline=baseline, condition="probe")
+    )
+    assert own.clips == 400
+    assert own.mean >= 0.88
+    assert len(random) == 3
+    assert max(one.high for one in random) < own.low
+
+
+def test_the_kept_sounds_are_soundscapes_and_their_sonifications():
+    scenes = open_dataset("soundscapes", size=2, duration=2.5, seed=0, sample_rate=22_050)
+    for number, scene in enumerate(scenes):
+        kept = kept_sounds("soundnet-sounds", str(number))
+        assert list(kept) == ["the scene", *(f"layer {n}" for n in (1, 3, 5, 7)), DEEP_RANDOM]
+        assert all(len(one) == len(scene.waveform) for one in kept.values())
+        assert np.abs(kept["the scene"].numpy() - scene.waveform).max() < 2**-14
+        assert all(0.99 < float(one.abs().max()) <= 1 for one in kept.values())
+    assert (ROOT / "data" / "results" / "soundnet-sounds.zip").stat().st_size < 10**6
+
+
+@pytest.mark.usefixtures("tools")
+def test_the_kept_sounds_are_what_the_network_makes(soundnet, tmp_path):
+    from tools.results_elsewhere import write_sounds
+
+    write_sounds(Network("soundnet", soundnet), 22_050, tmp_path / "sounds.zip")
+    with zipfile.ZipFile(tmp_path / "sounds.zip") as archive:
+        for name, kept in kept_sounds("soundnet-sounds", "1").items():
+            again, rate = soundfile.read(io.BytesIO(archive.read(f"1/{name}.flac")))
+            assert rate == 22_050
+            assert np.abs(kept.numpy() - again).max() < 1e-3
