@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import argparse
 import base64
-import json
-import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+
+from sonibook.widgets.players import joined, script
 
 LAB = Path(__file__).resolve().parents[1] / "book" / "lab"
 WASM = LAB / "engine.wasm"
@@ -29,7 +29,6 @@ PAGE = (
     "signal.js",
     "link.js",
     "drawing.js",
-    "panel.js",
     "recordings.js",
     "recorder.js",
     "model.js",
@@ -56,8 +55,12 @@ def compile_engine() -> bytes:
 
 def source_of(module: str) -> str:
     """The text of a module of the lab, or of one that the explorer shares with it."""
+    return _path(module).read_text(encoding="utf-8")
+
+
+def _path(module: str) -> Path:
     path = LAB / module
-    return (path if path.exists() else WIDGETS / module).read_text(encoding="utf-8")
+    return path if path.exists() else WIDGETS / module
 
 
 def bundle(modules: Sequence[str], constants: dict[str, str] | None = None, end: str = "") -> str:
@@ -76,28 +79,13 @@ def bundle(modules: Sequence[str], constants: dict[str, str] | None = None, end:
     -------
     str
     """
-    parts = ['(() => {\n"use strict";']
-    parts += [f"const {name} = {json.dumps(value)};" for name, value in (constants or {}).items()]
-    for name in modules:
-        source = re.sub(r"^import .*\n", "", source_of(name), flags=re.MULTILINE)
-        parts.append(re.sub(r"^export ", "", source, flags=re.MULTILINE))
-    return "\n".join([*parts, end, "})();\n"])
+    return joined((_path(name) for name in modules), constants, end)
 
 
 def page_script() -> str:
-    """The script of the page."""
-    import matplotlib as mpl
-    import numpy as np
-
-    from sonibook.plots.style import LEVELS
-
-    colours = mpl.colormaps[LEVELS](np.arange(256), bytes=True).tobytes()
-    constants = {
-        "ENGINE": base64.b64encode(WASM.read_bytes()).decode(),
-        "MAGMA": base64.b64encode(colours).decode(),
-        "WORKER": bundle(WORKER),
-    }
-    return bundle(PAGE, constants)
+    """The script of the page: the player, and the lab."""
+    engine = base64.b64encode(WASM.read_bytes()).decode()
+    return script() + bundle(PAGE, {"ENGINE": engine, "WORKER": bundle(WORKER)})
 
 
 def publish(out: Path) -> int:

@@ -101,12 +101,15 @@
       link.href = `${page.split("#")[0]}#${new URLSearchParams(parts)}`;
     }
 
+    if (figures.length) player.setAttribute("reference", "first"); // as in the lab
     for (const details of section.querySelectorAll("details")) details.open = true;
     section.classList.add("explorer-moves");
     show();
   }
 
   const begin = () => document.querySelectorAll("section.explorer").forEach(enhance);
-  if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", begin);
-  else begin();
+  // Players take what stands inside them first.
+  if (document.readyState === "loading") {
+    document.addEventListener("DOMContentLoaded", () => setTimeout(begin));
+  } else setTimeout(begin);
 })();

@@ -122,7 +122,8 @@ export class Model {
   async ranking(network, clip, layer) {
     const [{ samples }] = await Promise.all([this.clip(clip), this.prepare(network, layer)]);
     if (this.heard?.samples !== samples) {
-      this.heard = { samples, ...(await this.ask("clip", { samples })) };
+      await this.ask("clip", { samples });
+      this.heard = { samples };
     }
     const energies = await this.ask("energies", { name: network, layer });
     const total = energies.reduce((sum, energy) => sum + energy, 0);
@@ -134,11 +135,11 @@ export class Model {
 
   /**
    * Sonify filters of the clip that was ranked last.
-   * @returns {Promise<Object>} {input, inputPower, sound, residual, soundPower, residualPower, coherence}
+   * @returns {Promise<Object>} {input, sound, residual, coherence}
    */
   async sonify(network, layer, filters) {
     const answer = await this.ask("sonify", { name: network, layer, filters });
-    return { input: this.heard.samples, inputPower: this.heard.power, ...answer };
+    return { input: this.heard.samples, ...answer };
   }
 
   /** Resample a recording to the networks' rate. */

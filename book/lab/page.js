@@ -254,7 +254,6 @@ function connect() {
     change({ chosen: new Set(heard.ranking.slice(0, 5).map(({ filter }) => filter)) })
   ));
   part("clear").onclick = () => change({ chosen: new Set([state.filter]) });
-  part("ab").onclick = afterwards(keys.b);
   part("save").onclick = afterwards(save);
   part("link").onclick = afterwards(copyLink);
   root.ondragover = (event) => {
@@ -269,12 +268,13 @@ function connect() {
     root.classList.remove("lab-drop");
     takeFile(event.dataTransfer.files[0]);
   };
-  root.onkeydown = afterwards((event) => {
+  document.addEventListener("keydown", afterwards((event) => {
+    if (event.target !== document.body && !root.contains(event.target)) return;
     const typed = event.ctrlKey || event.altKey || event.metaKey || event.target.matches("select");
     if (typed || !keys[event.key]) return;
     event.preventDefault();
     keys[event.key]();
-  });
+  }));
   window.onhashchange = () => follow(location.hash);
 }
 

@@ -1,13 +1,13 @@
 /** The page's elements, and what they show. */
 
 import { drawBars } from "./drawing.js";
-import { Panel } from "./panel.js";
-import { peakOf } from "../../src/sonibook/widgets/sound.js";
 
 /** How many filters have a button of their own. */
 const BUTTONS = 6;
 /** So many chosen filters are named one by one. */
 const NAMED = 12;
+/** All sounds are played at this gain: a residual may reach twice the peak of its input. */
+const PLAY_GAIN = 0.5;
 
 /** @param {string} name @returns {HTMLElement} the element of the lab with that name */
 export function part(name) {
@@ -27,9 +27,9 @@ function percent(share) {
 /** Shows what is heard, and where the controls stand. */
 export class View {
   constructor() {
-    this.panels = null;
-    const again = () => this.redraw();
-    new ResizeObserver(again).observe(part("panels"));
+    this.player = null;
+    const again = () => this.heard && this.bars();
+    new ResizeObserver(again).observe(part("bars"));
     new MutationObserver(again).observe(
       document.documentElement, { attributeFilter: ["data-theme"] },
     );
@@ -55,20 +55,20 @@ export class View {
    * @param {Object} heard {state, network, clip, ranking, filters, notices, rate, …} of the page
    */
   show(heard) {
-    const first = !this.panels;
-    this.panels ??= [
-      new Panel(part("panels"), "Input", "--lab-input"),
-      new Panel(part("panels"), "Sonification", "--lab-sonification"),
-      new Panel(part("panels"), "Residual: input minus sonification", "--lab-residual"),
-    ];
+    const first = !this.player;
+    if (first) {
+      this.player = document.createElement("sonibook-player");
+      this.player.setAttribute("reference", "first"); // one filter is compared with the next
+      part("player").append(this.player);
+    }
+    const before = this.heard;
     this.heard = heard;
     this.controls(heard);
-    const sounds = [heard.input, heard.sound, heard.residual];
-    const powers = [heard.inputPower, heard.soundPower, heard.residualPower];
-    // The level at 0 dB stays while one goes from filter to filter, so that these can be compared.
-    const reference = peakOf(heard.inputPower);
-    const scales = { reference, peak: Math.max(...sounds.map(peakOf)), rate: heard.rate };
-    this.panels.forEach((panel, n) => panel.show(sounds[n], powers[n], scales));
+    const sounds = { input: "Input", sound: "Sonification", residual: "Input − sonification" };
+    this.player.tracks = Object.entries(sounds).map(([key, name], n) => ({
+      name,
+      sound: heard[key] === before?.[key] ? this.player.tracks[n].sound : heard[key].map((x) => x * PLAY_GAIN),
+    }));
     say("coherence", Number.isNaN(heard.coherence) ? "none, for one of the two is silent"
       : heard.coherence.toFixed(2));
     say("notice", ...heard.notices);
@@ -135,13 +135,6 @@ export class View {
     });
   }
 
-  /** Draw everything again, as after a change of size or colours. */
-  redraw() {
-    if (!this.heard) return;
-    this.bars();
-    for (const panel of this.panels) panel.draw();
-  }
-
   /** What is heard, in words. */
   words({ state: { layer, filter, way, chosen } }) {
     return `Layer ${layer}, ${{
@@ -154,14 +147,10 @@ export class View {
 
   /** Go on with the other of input and sonification, at the same place (A/B). */
   swap() {
-    const [input, sonification] = this.panels;
-    const here = sonification.player.paused ? input : sonification;
-    const next = here === input && !input.player.paused ? sonification : input;
-    const { currentTime, ended } = here.player;
-    here.player.pause();
-    next.player.currentTime = ended ? 0 : currentTime;
-    next.play();
-    say("status", `Playing: ${next.title}.`);
+    const { player } = this;
+    if (!player.paused) player.track = player.track ? 0 : 1;
+    else player.play();
+    say("status", `Playing: ${player.tracks[player.track].name}.`);
   }
 }
 

@@ -2,7 +2,7 @@
 
 import { Engine } from "./engine.js";
 import { resample } from "./resample.js";
-import { peakOf, powerSpectrogram } from "../../src/sonibook/widgets/sound.js";
+import { peakOf } from "../../src/sonibook/widgets/sound.js";
 import { meanTopCoherence, scaledToPeak } from "./signal.js";
 
 /* global self */
@@ -37,7 +37,6 @@ const answers = {
   /** Take the clip that all networks hear. @param {{samples: Float32Array}} question */
   clip({ samples }) {
     clip = samples;
-    return { power: powerSpectrogram(samples) };
   },
 
   /** How active each filter is. @param {{name: string, layer: number}} question */
@@ -52,8 +51,6 @@ const answers = {
     return {
       sound,
       residual,
-      soundPower: powerSpectrogram(sound),
-      residualPower: powerSpectrogram(residual),
       coherence: meanTopCoherence(clip, sound),
     };
   },

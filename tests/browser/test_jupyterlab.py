@@ -41,30 +41,23 @@ CONNECTED = """() => {
     return session?.isReady && session.session?.kernel?.connectionStatus === "connected"
         && session.session.kernel.status === "idle";
 }"""
-#: What can be seen and heard; waits until the players know how long they are.
+#: What can be seen and heard; waits until all is drawn.
 STATE = r"""async (explorer) => {
-    const players = [...explorer.querySelectorAll("audio")];
-    const durations = await Promise.all(players.map(async (player) => {
-        if (!(player.duration > 0)) {
-            await new Promise((done) => {
-                player.addEventListener("loadedmetadata", done, { once: true });
-                player.addEventListener("error", done, { once: true });
-                setTimeout(done, 5000);
-            });
-        }
-        return player.duration;
-    }));
-    const digest = async ({ src }) => {
-        const bytes = await (await fetch(src)).arrayBuffer();
+    const players = [...explorer.querySelectorAll("sonibook-player")];
+    const tracks = players.flatMap((player) => player.tracks);
+    await Promise.all(tracks.map((track) => track.samples()));
+    const digest = async (track) => {
+        const bytes = await track.file();
         return [...new Uint8Array(await crypto.subtle.digest("SHA-256", bytes))].join(" ");
     };
+    const drawn = [...players[0].shadowRoot.querySelectorAll("figure.drawn .spectrogram")];
     const text = (selector) =>
         [...explorer.querySelectorAll(selector)].map((each) => each.textContent).join(" ");
     return {
-        durations,
-        sounds: await Promise.all(players.map(digest)),
-        picture: explorer.querySelector("img")?.src,
-        width: explorer.querySelector("img")?.naturalWidth,
+        durations: tracks.map((track) => track.duration),
+        sounds: await Promise.all(tracks.map(digest)),
+        picture: drawn.map((canvas) => canvas.toDataURL()).join(),
+        widths: drawn.map((canvas) => canvas.getBoundingClientRect().width),
         text: text(".widget-html p"),
         notice: text("[role=status]"),
         clip: explorer.querySelector("select").selectedOptions[0].textContent.replace(/\s/g, " "),
@@ -73,10 +66,10 @@ STATE = r"""async (explorer) => {
             .filter((words) => words.startsWith("top clip")),
     };
 }"""
-#: Which players play, and where they are.
-PLAYING = """(explorer) => [...explorer.querySelectorAll("audio")]
+#: Which tracks play, and where they are.
+PLAYING = """(explorer) => [...explorer.querySelectorAll("sonibook-player")]
     .filter((player) => !player.paused)
-    .map((player) => [player.dataset.name, player.currentTime])"""
+    .map((player) => [player.tracks[player.track].name, player.currentTime])"""
 
 #: Whether every cell of code was run.
 RUN = """() => jupyterapp.shell.currentWidget.content.widgets.every((cell) =>
@@ -181,7 +174,9 @@ def page(browser: Any, lab: str) -> Iterator[Any]:
     # JupyterLab drops what it is told to run in the moment before its kernel is connected.
     page.wait_for_function(CONNECTED, timeout=60_000)
     page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
-    page.wait_for_selector(".jp-OutputArea .widget-vbox audio", state="attached", timeout=60_000)
+    page.wait_for_selector(
+        ".jp-OutputArea .widget-vbox sonibook-player", state="attached", timeout=60_000
+    )
     yield page
     context.close()
 
@@ -229,11 +224,12 @@ def seen(page: Any) -> Seen:
 
 
 def plays(state: dict[str, Any]) -> None:
-    """Input, sonification and residual can be played and are as long; the picture is there."""
+    """Input, sonification and residual can be played and are as long, and drawn."""
     assert len(state["durations"]) == 3
     assert len(set(state["durations"])) == 1
     assert state["durations"][0] > 0
-    assert state["width"] > 300
+    assert min(state["widths"]) > 150
+    assert len(state["widths"]) == 3
 
 
 def slider(page: Any, label: str) -> Any:
@@ -301,22 +297,23 @@ def test_a_and_b_are_one_place_and_a_slider_moves_what_plays(seen: Seen) -> None
             assert time.monotonic() < end, f"{name} does not play alone: {found}"
             seen.page.wait_for_timeout(50)
 
-    button = seen.explorer.get_by_role("button", name="A/B")
-    seen.explorer.get_by_label("loop").check()
-    button.click()
-    playing("input")
+    seen.explorer.get_by_role("button", name="Loop").click()
+    seen.explorer.get_by_role("button", name="1 Input").click()
+    playing("Input")
     seen.page.wait_for_timeout(500)
-    place = playing("input")
-    button.click()
-    assert playing("sonification") >= place
+    place = playing("Input")
+    # The digits are the player's here, and make no headings of JupyterLab's cells.
+    seen.page.keyboard.press("2")
+    assert playing("Sonification") >= place
+    assert seen.page.locator(".jp-MarkdownCell").count() == 0
     seen.page.wait_for_timeout(300)
-    place = playing("sonification")
+    place = playing("Sonification")
     handle = slider(seen.page, "Filter rank")
     handle.focus()
     _, after = seen.after(lambda: handle.press("ArrowRight"), "moved-while-playing")
     plays(after)
-    assert playing("sonification") >= place or place > 4.0  # it may have begun anew: a loop
-    seen.explorer.locator("audio[data-name=sonification]").evaluate("(player) => player.pause()")
+    assert playing("Sonification") >= place or place > 4.0  # it may have begun anew: a loop
+    seen.explorer.locator("sonibook-player").first.evaluate("(player) => player.pause()")
 
 
 def test_the_clips_of_a_filter_are_found_and_one_click_away(seen: Seen) -> None:
@@ -407,32 +404,24 @@ def test_the_slider_of_a_chapter_moves_sound_picture_and_words(page: Any) -> Non
     from playwright.sync_api import expect
 
     aliases = page.locator(".widget-vbox", has=page.get_by_text("Tone / Hz"))
-    sound, image = aliases.locator("audio"), aliases.locator("img")
+    player, image = aliases.locator("sonibook-player"), aliases.locator("img")
+    name = "(player) => player.tracks[0].name"
     aliases.get_by_text("a tone of 3900 Hz is kept").wait_for()
-    before = sound.get_attribute("src"), image.get_attribute("src")
+    assert player.evaluate(name) == "Samples of 3900 Hz"
+    before = image.get_attribute("src")
     handle = aliases.locator(".noUi-handle")
     handle.focus()
     for _ in range(3):
         handle.press("ArrowRight")
     aliases.get_by_text("a tone of 4200 Hz comes back as one of 3800 Hz").wait_for()
     # Sound and picture follow.
-    expect(sound).not_to_have_attribute("src", before[0])
-    expect(image).not_to_have_attribute("src", before[1])
-    kept = sound.get_attribute("src")
-    # What plays goes on as the new tone, where it was, and nothing plays beside it.
-    player = aliases.locator("audio")
+    aliases.get_by_role("button", name="Samples of 4200 Hz").wait_for()
+    expect(image).not_to_have_attribute("src", before)
+    # What plays goes on as the new tone, where it was.
     player.evaluate("(player) => { player.loop = true; return player.play(); }")
-    page.wait_for_timeout(200)
     handle.press("ArrowRight")
-    aliases.get_by_text("a tone of 4300 Hz comes back").wait_for()
-    expect(player).not_to_have_attribute("src", kept)
-    page.wait_for_function(
-        """(player) => {
-            const playing = [...document.querySelectorAll("audio")].filter((each) => !each.paused);
-            return playing.length === 1 && playing[0] === player;
-        }""",
-        arg=player.element_handle(),
-    )
+    aliases.get_by_role("button", name="Samples of 4300 Hz").wait_for()
+    assert player.evaluate("(player) => !player.paused")
     player.evaluate("(player) => player.pause()")
     aliases.screenshot(path=str(SCREENSHOTS / "jupyterlab-aliasing.png"))
 

@@ -92,13 +92,13 @@ def test_links_keys_and_players_work(lab: Lab) -> None:
     heard = lab.open("#layer=5&hear=only&chosen=3.17")
     assert sorted(heard["filters"]) == [3, 17]
     assert_sonifies(heard)
-    lab.firefox.click("#lab-ab")
-    lab.firefox.wait_for("document.querySelector('#lab-panels audio').currentTime > 0.2")
-    lab.firefox.type("#lab-ab", "b")
-    lab.firefox.wait_for("document.querySelectorAll('#lab-panels audio')[1].currentTime > 0.2")
-    playing = "() => [...document.querySelectorAll('#lab-panels audio')].map((p) => !p.paused)"
-    assert lab.firefox.evaluate(playing) == [False, True, False]
-    lab.firefox.type("#lab-ab", "d")
+    player = "document.querySelector('sonibook-player')"
+    lab.firefox.type("#lab-save", "b")
+    lab.firefox.wait_for(f"{player}.currentTime > 0.2")
+    lab.firefox.type("#lab-save", "b")
+    assert lab.firefox.evaluate(f"() => [{player}.paused, {player}.track]") == [False, 1]
+    assert lab.firefox.evaluate(f"() => {player}.currentTime") > 0.2
+    lab.firefox.type("#lab-save", "d")
     assert lab.heard()["layer"] == 6
 
 

@@ -73,7 +73,7 @@ def on_a_page(page: Any, tool: Any) -> Iterator[Run]:
         "Engine, resample, fourier, powerSpectrogram, meanTopCoherence, fromBase64, wavOf, toLink, "
         "fromLink, decode, prepared, described"
     )
-    script = tool.bundle(modules, {"MAGMA": "AAAAAA=="}, f"Object.assign(window, {{ {names} }});")
+    script = tool.bundle(modules, {}, f"Object.assign(window, {{ {names} }});")
     page.add_script_tag(content=script)
     page.evaluate(
         """() => {

@@ -86,33 +86,28 @@ def test_document_is_light(visit: Visit) -> None:
     assert visit.document_bytes < MOST_BYTES
 
 
-def test_every_player_has_a_sound_and_a_name(visit: Visit) -> None:
+def test_every_player_has_sounds_names_and_room(visit: Visit) -> None:
     players = visit.page.evaluate(
-        """() => Promise.all([...document.querySelectorAll("audio")].map(async (player) => {
-            if (!(player.duration > 0)) {
-                player.preload = "metadata";
-                player.load();
-                await new Promise((done) => {
-                    player.addEventListener("loadedmetadata", done, { once: true });
-                    player.addEventListener("error", done, { once: true });
-                    setTimeout(done, 5000);
-                });
-            }
-            const described = player.getAttribute("aria-labelledby");
+        """() => Promise.all([...document.querySelectorAll("sonibook-player")].map(async (
+            player) => {
+            await Promise.all(player.tracks.map((track) => track.samples()));
+            const root = player.shadowRoot;
             return {
-                duration: player.duration,
-                controls: player.controls,
-                name: player.getAttribute("aria-label") || player.title
-                    || (described && document.getElementById(described)?.textContent)
-                    || player.closest("figure")?.querySelector("figcaption")?.textContent || "",
+                durations: player.tracks.map(({ duration }) => duration),
+                names: player.tracks.map(({ name }) => name),
+                widths: [...root.querySelectorAll("figure")]
+                    .map((each) => each.getBoundingClientRect().width),
+                name: root.querySelector("[role=group]").getAttribute("aria-label"),
             };
         }))"""
     )
-    for number, player in enumerate(players, start=1):
-        assert player["duration"] is not None, f"player {number} cannot be played"
-        assert 0 < player["duration"] < 600, f"player {number}"
-        assert player["controls"], f"player {number} cannot be used"
-        assert player["name"].strip(), f"player {number} does not say what it plays"
+    for player in players:
+        assert player["durations"], "a player without sounds"
+        assert all(0 < seconds < 600 for seconds in player["durations"])
+        assert all(name.strip() for name in [*player["names"], player["name"]])
+        assert min(player["widths"]) >= 208
+    bare = "audio:not(sonibook-player audio, .explorer [data-stop] audio)"
+    assert visit.page.locator(bare).count() == 0
 
 
 def test_every_picture_is_there_and_described(visit: Visit, page_name: str) -> None:
@@ -217,12 +212,22 @@ def axe_script() -> str:
     return (Path(package.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 
 
-#: Moves one slider of an explorer to another stop; what is to be seen and heard before and after.
-MOVED = """([section, number]) => {
+#: Moves one slider of an explorer to another stop, while a track plays; what is to be seen and
+#: heard before and after.
+MOVED = """async ([section, number]) => {
+    const player = section.querySelector("sonibook-player");
     const shown = (selector) => [...section.querySelectorAll(selector)]
         .filter((each) => !each.closest("[hidden]") && each.getClientRects().length)
-        .map((each) => each.src);
-    const look = () => ({ sounds: shown("audio"), pictures: shown("img") });
+        .map((each) => each.src ?? each.textContent);
+    const look = () => ({ pictures: shown("img"), words: shown("[data-filter] p"),
+                          sounds: player?.tracks.map((track) => track.sound) ?? [],
+                          track: player?.track, playing: player && !player.paused,
+                          place: player?.currentTime });
+    if (player) {
+        player.loop = true;
+        await player.play();
+        player.currentTime = 0.2;
+    }
     const control = section.querySelectorAll(".explorer-bar input, .explorer-bar select")[number];
     const before = look();
     if (control.matches("select")) {
@@ -232,88 +237,30 @@ MOVED = """([section, number]) => {
         control.value = Number(control.value) < Number(control.max) ? Number(control.value) + 1 : 0;
         control.dispatchEvent(new Event("input"));
     }
-    return [before, look()];
+    const after = look();
+    player?.pause();
+    return [before, after];
 }"""
 
 
-def test_static_explorers_move(visit: Visit) -> None:
+def test_static_explorers_move_and_play_on(visit: Visit) -> None:
     for section in visit.page.query_selector_all("section.explorer"):
         controls = section.query_selector_all(".explorer-bar input, .explorer-bar select")
         assert controls, "an explorer without sliders"
+        visit.page.locator("article h1").first.click(position={"x": 2, "y": 2})  # it may play
         for number in range(len(controls)):
             before, after = visit.page.evaluate(MOVED, [section, number])
-            assert before["pictures"] != after["pictures"]
-            assert len(before["pictures"]) == len(after["pictures"]) > 0
-            assert len(before["sounds"]) == len(after["sounds"])
-            if len(before["sounds"]) == 1:
-                assert before["sounds"] != after["sounds"]
-            elif before["sounds"]:
+            assert len(before["pictures"]) == len(after["pictures"])
+            assert before["pictures"] != after["pictures"] or before["words"] != after["words"]
+            assert before["playing"] == after["playing"]
+            if before["playing"]:
+                assert after["place"] >= before["place"] >= 0.2
+            if before["words"]:
                 # The input stays, the sonification and the residual are others.
-                assert before["sounds"][0] == after["sounds"][0]
-                assert before["sounds"][1] != after["sounds"][1]
-                assert before["sounds"][2] != after["sounds"][2]
-
-
-#: Plays what an explorer shows last, moves its last slider, then starts another player of the page:
-#: who plays after each, whether it is to be seen, and where it is.
-LISTENED = """async (section) => {
-    const pause = (time) => new Promise((done) => setTimeout(done, time));
-    const isShown = (each) => !each.closest("[hidden]");
-    const players = [...document.querySelectorAll("audio")];
-    const playing = () => players
-        .filter((each) => !each.paused)
-        .map((each) => ({ shown: isShown(each), inside: section.contains(each),
-                          place: each.currentTime, long: each.duration > 2,
-                          number: players.indexOf(each) }));
-    const start = async (player) => {
-        player.loop = true;
-        await player.play();
-        await pause(250);
-    };
-    const stops = [...section.querySelectorAll("[data-stop] audio")];
-    for (const each of stops) each.loop = true;
-    await start(stops.filter(isShown)[0]);
-    const before = playing();
-    const control = [...section.querySelectorAll(".explorer-bar input")].at(-1);
-    control.value = Number(control.value) ? 0 : 1;
-    control.dispatchEvent(new Event("input"));
-    const moved = () => playing().length === 1 && playing()[0].number !== before[0].number;
-    await pause(200);
-    for (let waits = 0; waits < 30 && !moved(); waits++) await pause(100);
-    const after = playing();
-    const other = players
-        .find((each) => !section.contains(each) && isShown(each));
-    if (other) await start(other);
-    const last = playing();
-    for (const each of players) each.pause();
-    return [before, after, last, Boolean(other)];
-}"""
-
-
-def test_a_moved_explorer_plays_on_and_one_sound_plays_at_a_time(visit: Visit) -> None:
-    sections = visit.page.query_selector_all("section.explorer:has(audio)")
-    if sections:  # a page that nobody has touched may not play
-        visit.page.locator("article h1").first.click(position={"x": 2, "y": 2})
-    for section in sections:
-        before, after, last, another = visit.page.evaluate(LISTENED, section)
-        for playing in (before, after, last):
-            assert len(playing) == 1, [len(one) for one in (before, after, last)]
-            assert playing[0]["shown"]
-        assert after[0]["inside"]
-        # By its number: 7 kHz that is sampled at 8 kHz is, to the bit, the sound of 1 kHz.
-        assert after[0]["number"] != before[0]["number"]
-        # A loop of half a second may have begun anew.
-        assert not after[0]["long"] or after[0]["place"] >= before[0]["place"]
-        assert last[0]["inside"] != another
-
-
-def test_players_have_room_for_their_time_line(visit: Visit) -> None:
-    widths = visit.page.evaluate(
-        """() => [...document.querySelectorAll("audio")]
-            .filter((each) => !each.closest("[hidden]") && each.getClientRects().length)
-            .map((each) => each.getBoundingClientRect().width)"""
-    )
-    assert min(widths, default=240) >= 240
+                same = [a == b for a, b in zip(before["sounds"], after["sounds"], strict=True)]
+                assert same == [True, False, False]
+            elif before["sounds"]:
+                assert before["track"] != after["track"]
 
 
 def test_the_download_is_the_page_and_opens(visit: Visit, page_name: str) -> None:
@@ -332,12 +279,18 @@ def test_the_download_is_the_page_and_opens(visit: Visit, page_name: str) -> Non
     assert "_esm" not in json.dumps(notebook.metadata)
 
 
-#: Everything that a reader works an explorer with, and the players beside it.
+#: Everything that a reader works an explorer with, and its player.
 KEYBOARD = """() => {
-    const section = document.querySelector("section.explorer:has(audio)");
-    const wanted = [...section.querySelectorAll("input, select, button, a, audio")]
+    const section = document.querySelector("section.explorer:has(sonibook-player)");
+    const inside = section.querySelector("sonibook-player").shadowRoot;
+    const wanted = [section, inside]
+        .flatMap((root) => [...root.querySelectorAll("input, select, button, a")])
         .filter((each) => !each.closest("[hidden]"));
     window.wanted = wanted;
+    window.focused = () => {
+        const { activeElement } = document;
+        return activeElement.shadowRoot?.activeElement ?? activeElement;
+    };
     wanted[0].focus({ focusVisible: true });
     return wanted.length;
 }"""
@@ -349,10 +302,9 @@ def test_an_explorer_is_worked_with_the_keyboard(browser: Any, site: str) -> Non
     page.goto(f"{site}/06_sonification.html", wait_until="networkidle")
     count = page.evaluate(KEYBOARD)
     reached = {}
-    for _ in range(20 * count):
+    for _ in range(3 * count):
         place, outline = page.evaluate(
-            """() => [wanted.indexOf(document.activeElement),
-                      getComputedStyle(document.activeElement).outlineStyle]"""
+            "() => [wanted.indexOf(focused()), getComputedStyle(focused()).outlineStyle]"
         )
         reached.setdefault(place, outline)
         if len(reached.keys() - {-1}) == count:

@@ -2,6 +2,7 @@
 
 function render({ model, el }) {
   const player = document.createElement("sonibook-player");
+  player.setAttribute("reference", "first"); // one filter is compared with the next
   function show() {
     const titles = Object.entries(model.get("titles")).filter(([name]) => model.get(name)?.byteLength);
     player.label = model.get("about");

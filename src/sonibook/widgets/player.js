@@ -3,7 +3,7 @@
 import {
   WAVE, add, inSeconds, levelAt, levelWords, paintSpectrogram, paintWave, tickSeconds,
 } from "./pictures.js";
-import { BINS, described, peakOf, powerSpectrogram } from "./sound.js";
+import { described, peakOf } from "./sound.js";
 import { FADE, Track, audio, setGain, shared } from "./tracks.js";
 
 /* global STYLE -- player.css, which players.py puts here */
@@ -288,7 +288,8 @@ class Player extends HTMLElement {
     while (panels.length > names.length) panels.pop().figure.remove();
     names.forEach((name, n) => {
       panels[n] ??= this.#panel(n);
-      const { figure, button, length } = panels[n];
+      const { figure, button, length, spectrogram } = panels[n];
+      spectrogram.ariaLabel ??= `Log spectrogram of ${name}`; // until it is drawn, and measured
       const { duration } = this.#tracks[n];
       figure.classList.toggle("here", n === this.#number);
       button.textContent = names.length > 1 && n < 9 ? `${n + 1} ${name}` : name;
@@ -309,29 +310,30 @@ class Player extends HTMLElement {
     this.#parts.panels[number].length.textContent = `This sound could not be loaded: ${error.message}`;
   }
 
-  /** Draw every track, at one scale: the loudest point of all is at 0 dB. */
+  /** Draw every track at one scale: 0 dB is the loudest point of all, or of the first. */
   async #draw() {
     const tracks = this.#tracks;
     const rate = Math.max(this.rate, 8000);
     const loaded = await Promise.allSettled(tracks.map((track) => track.samples()));
     if (tracks !== this.#tracks) return; // others have come
     const sounds = loaded.map(({ value }) => value);
-    const peak = Math.max(...sounds.map((x) => (x ? peakOf(x) : 0))) || 1;
-    const powers = sounds.map((x) => (x ? powerSpectrogram(x) : new Float32Array(BINS)));
-    const reference = Math.max(...powers.map(peakOf)) || 1;
+    const had = tracks.filter((_, n) => sounds[n]);
+    const peak = Math.max(...had.map((track) => track.peak)) || 1;
+    const scale = this.getAttribute("reference") === "first" ? had.slice(0, 1) : had;
+    const reference = Math.max(...scale.map((track) => peakOf(track.power))) || 1;
     sounds.forEach((x, n) => {
       const { figure, hertz, spectrogram, wave, seconds } = this.#parts.panels[n];
       const track = tracks[n];
+      figure.classList.toggle("drawn", Boolean(x));
       if (!x) return;
       track.level = levelWords(x);
-      paintSpectrogram(spectrogram, powers[n], reference);
+      paintSpectrogram(spectrogram, track.power, reference);
       paintWave(wave, x, peak, INKS[Math.min(n, 1)]);
-      const words = track.about || `${described(powers[n], rate)}`;
+      const words = track.about || described(track.power, rate);
       spectrogram.setAttribute("aria-label", `Log spectrogram of ${track.name}, 0 to ${rate / 2000} kHz: ${words}.`);
       hertz.replaceChildren();
       for (const text of [`${rate / 2000} kHz`, `${rate / 4000}`, "0"]) add(hertz, "span", { textContent: text });
       tickSeconds(seconds, track.duration);
-      figure.classList.add("drawn");
     });
     this.#show();
     loaded.forEach(({ reason }, n) => reason && this.#tell(n, reason));

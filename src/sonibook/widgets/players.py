@@ -220,10 +220,12 @@ def script() -> str:
     return joined((folder / name for name in _MODULES), constants)
 
 
-def joined(modules: Iterable[Path], constants: Mapping[str, str] | None = None) -> str:
+def joined(
+    modules: Iterable[Path], constants: Mapping[str, str] | None = None, end: str = ""
+) -> str:
     """JavaScript modules, each after those it imports from, as one classic script.
 
-    `constants` are text that the modules use, by name.
+    `constants` are text that the modules use, by name; `end` is a last line, which sees all.
     """
     parts = ['(() => {\n"use strict";']
     parts += [f"const {name} = {json.dumps(value)};" for name, value in (constants or {}).items()]
@@ -231,7 +233,7 @@ def joined(modules: Iterable[Path], constants: Mapping[str, str] | None = None) 
         source = re.sub(r"^import [^;]*;\n", "", path.read_text(encoding="utf-8"), flags=re.M)
         source = re.sub(r"^ */\*\*.*?\*/\n", "", source, flags=re.M | re.S)
         parts.append(re.sub(r"^export |^ +", "", source, flags=re.M))
-    return "\n".join([*parts, "})();\n"])
+    return "\n".join([*parts, end, "})();\n"])
 
 
 def full_scale_gain(*sounds: Sound, peak: float = 1.0) -> float:

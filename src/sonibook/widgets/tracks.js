@@ -1,6 +1,6 @@
 /** The sounds of a page's players, and their one way out. */
 
-import { wavOf } from "./sound.js";
+import { peakOf, powerSpectrogram, wavOf } from "./sound.js";
 
 /** What is started or stopped within a sound fades for so long, in s: no click. */
 export const FADE = 0.015;
@@ -55,8 +55,9 @@ export class Track {
     this.seen ??= this.file()
       .then((file) => new OfflineAudioContext(1, 1, this.rate).decodeAudioData(file))
       .then((buffer) => {
-        this.duration = buffer.duration;
-        return buffer.getChannelData(0);
+        const x = buffer.getChannelData(0);
+        Object.assign(this, { duration: buffer.duration, peak: peakOf(x), power: powerSpectrogram(x) });
+        return x;
       });
     return this.seen;
   }
