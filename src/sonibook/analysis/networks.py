@@ -150,7 +150,29 @@ def random_twin(network: nn.Module, data: Dataset | None = None, *, seed: int) -
     """A network of the same shape that has learned nothing.
 
     Its weights are He's and its biases zero. Batch normalisation scales by 1 and shifts by 0, and
-    takes its statistics from a few clips of `data`.
+    takes its statistics from eight clips of `data`: those of other weights would mean nothing.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        As `sonibook.model.stack.blocks_of` takes it.
+    data : Dataset or None
+        At the network's sampling rate; read only if there is batch normalisation. Without it, that
+        does nothing.
+    seed : int >= 0
+        Of the weights.
+
+    Returns
+    -------
+    torch.nn.Sequential
+        Of the modules of the network's stack alone.
+
+    Raises
+    ------
+    StackError
+        If the network cannot be inverted.
+    AudioError
+        If more than a few of the clips cannot be read.
     """
     fresh = untrained(blocks_of(network), seed=seed)
     normalised = any(isinstance(one, _FreshNorm) for block in fresh for one in block.modules)

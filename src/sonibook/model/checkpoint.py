@@ -61,7 +61,14 @@ def networks_folder() -> Path:
 
 
 def imported() -> dict[str, Path]:
-    """The networks in `networks_folder`, by name."""
+    """The networks that were imported (`sonibook import`).
+
+    Returns
+    -------
+    dict from str to Path
+        By name: their files in ``SONIBOOK_NETWORKS``, else in ``build/networks`` of a checkout or
+        in ``.sonibook/networks`` of the home folder.
+    """
     return {path.stem: path for path in sorted(networks_folder().glob("*.safetensors"))}
 
 
