@@ -273,8 +273,10 @@ def test_the_download_is_the_page_and_opens(visit: Visit, page_name: str) -> Non
     assert reply.ok
     notebook = nbformat.read(io.StringIO(reply.text()), as_version=4)
     nbformat.validate(notebook)
-    title = visit.page.locator("article h1").text_content().rstrip("#")
-    assert f"# {title}" in notebook.cells[0].source
+    heading = visit.page.locator("article h1").text_content().rstrip("#")
+    number, title = heading.split(".", 1)
+    assert int(number) == int(page_name[:2])
+    assert f"# {title.strip()}" in notebook.cells[0].source
     assert any(cell.get("outputs") for cell in notebook.cells), "the chapter was not executed"
     assert "_esm" not in json.dumps(notebook.metadata)
 
