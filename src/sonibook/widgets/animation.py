@@ -1,7 +1,8 @@
-"""The network drawn as a stack of layers that moves: a sound on its way up and back, step by step.
+"""The network drawn as layers above each other: blocks to choose, a sound on its way up and back.
 
-All numbers are the library's (`sonibook.widgets.stages`); ``animation.js`` draws them and computes
-none. Without a script, and on paper, a picture of all stages and players stand in its place.
+All numbers are the library's (`sonibook.widgets.stages`); the browser's part, ``layers.js`` and
+those that import it, draws them and computes none. Without a script, and on paper, a picture of all
+stages and players stand in its place.
 
 Chapters: The encoder; Sonification, step by step.
 """
@@ -26,9 +27,10 @@ from sonibook.errors import StackError
 from sonibook.model.stack import check_filters, check_layer
 from sonibook.plots.sound import describe
 from sonibook.plots.style import image_tag, look, new_figure
-from sonibook.widgets.players import Player, player, script
+from sonibook.widgets.players import Player, joined, player, script
 from sonibook.widgets.stages import BINS, Drawn, WayBack, decoded
 
+_MODULES = {"animation": ("closeup.js", "animation.js"), "encoder": ("encoder.js",)}
 _UP = LinearSegmentedColormap.from_list("up", ["#0b1016", "#0a4a78", "#56B4E9", "#f4fbff"])
 _BACK = LinearSegmentedColormap.from_list("back", ["#0b1016", "#8a3d00", "#F08A24", "#fff4e0"])
 
@@ -43,25 +45,27 @@ class Animation:
         What the script draws, ready for JSON.
     still : str
         HTML that says the same without a script.
-    player : Player
+    player : Player or None
         The sounds of its stages.
     """
 
     data: dict[str, Any] = field(repr=False)
     still: str = field(repr=False)
-    player: Player = field(repr=False)
+    player: Player | None = field(default=None, repr=False)
 
     def _repr_html_(self) -> str:
-        here = Path(__file__)
-        moves = here.with_name("animation.js").read_text(encoding="utf-8")
-        style = here.with_name("animation.css").read_text(encoding="utf-8")
-        data = json.dumps(self.data, separators=(",", ":")).replace("</", "<\\/")
-        heard = self.player.element.replace("<sonibook-player", "<sonibook-player compact", 1)
+        here, element = Path(__file__).parent, f"sonibook-{self.data['kind']}"
+        modules = [here / name for name in ("layers.js", *_MODULES[self.data["kind"]])]
+        data = json.dumps(self.data, separators=(",", ":")).replace("</", r"<\/")
+        heard, plays = "", ""
+        if self.player is not None:
+            heard = self.player.element.replace("<sonibook-player", "<sonibook-player compact", 1)
+            plays = f"<script>{script()}</script>"
         return (
-            f"<style>{style}</style>"
-            f'<sonibook-animation><div class="still">{self.still}</div>{heard}'
-            f'<script type="application/json">{data}</script></sonibook-animation>'
-            f"<script>{script()}</script><script>{moves}</script>"
+            f"<style>{(here / 'animation.css').read_text(encoding='utf-8')}</style>"
+            f'<{element} class="layered"><div class="still">{self.still}</div>{heard}'
+            f'<script type="application/json">{data}</script></{element}>'
+            f"{plays}<script>{joined(modules)}</script>"
         )
 
 
@@ -123,7 +127,7 @@ def backward_animation(
     names = ["Input", *(f"Switches: {name}" for name in ways)]
     what = f"filter {chosen} of layer {layer}"
     data = drawn.data | {
-        "kind": "backward",
+        "kind": "animation",
         "label": f"The sonification of {what}, step by step",
         "intro": f"A sound goes up through {len(passed.blocks)} layers. {what.capitalize()} is "
         "kept, and goes back down until it is sound again. Press play.",
@@ -141,6 +145,47 @@ def backward_animation(
     )
     heard = player(dict(zip(names, sounds, strict=True)), label="", sample_rate=sample_rate)
     return Animation(data, _image(_still(data), alt), heard)
+
+
+def encoder_diagram(
+    passed: ForwardPass, *, layer: int = 1, sample_rate: int = SAMPLE_RATE
+) -> Animation:
+    """A network as a diagram whose blocks can be chosen, above a clip's spectrogram.
+
+    A block tells its kernel, channels and pool, the stride of its steps, what one of them hears
+    (its receptive field) and how fast a map can change. Pointing at a map, or the arrow keys, mark
+    what a step hears in all layers below.
+
+    Parameters
+    ----------
+    passed : ForwardPass
+        Of one mono clip.
+    layer : int
+        The block that is chosen at first, counted from 1.
+    sample_rate : int > 0, in Hz
+
+    Returns
+    -------
+    Animation
+        Displays itself in a notebook and on a page.
+
+    Raises
+    ------
+    LayerError
+        If there is no such layer.
+    ValueError
+        If `passed` holds several clips.
+    """
+    check_layer(passed.blocks, layer)
+    _check(passed, 0, None)
+    label = "The encoder, block by block"
+    data = Drawn(passed, None, sample_rate).data | {"kind": "encoder", "label": label}
+    fields = ", ".join(f"{1000 * one['field'] / sample_rate:.3g}" for one in data["layers"])
+    alt = (
+        f"The clip's spectrogram, and above it the feature maps of layers 1 to {len(passed.blocks)}"
+        f". A step of them hears, in ms: {fields}."
+    )
+    return Animation(data | {"layer": layer}, _image(_still(data), alt))
 
 
 def _check(passed: ForwardPass, layer: int, other: ForwardPass | None) -> None:
