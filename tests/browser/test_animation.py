@@ -10,16 +10,17 @@ import numpy as np
 import pytest
 
 from sonibook import CNN12, ForwardPass
-from sonibook.widgets.animation import backward_animation
+from sonibook.widgets.animation import backward_animation, encoder_diagram
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A page with nothing but the animation, on disk."""
+    """A page with nothing but the animation and the diagram, on disk."""
     x = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
     passed = ForwardPass(CNN12(width=0.0625, seed=0).eval(), x / np.abs(x).max())
     other = ForwardPass(passed.blocks, passed.x[0, 0].flip(0))
     body = backward_animation(passed, layer=3, other=other)._repr_html_()
+    body += encoder_diagram(passed, layer=2)._repr_html_()
     path: Path = tmp_path_factory.mktemp("animation") / "page.html"
     path.write_text(
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Animation</title>'
@@ -54,7 +55,7 @@ def said(page: Any) -> str:
 
 def reach(page: Any, selector: str) -> None:
     """Tab on until an element has the focus."""
-    for _ in range(30):
+    for _ in range(40):
         if page.evaluate("(what) => document.activeElement.matches(what)", selector):
             return
         page.keyboard.press("Tab")
@@ -119,15 +120,33 @@ def test_every_loudspeaker_has_a_sound_of_its_own(page: Any) -> None:
 
 
 def test_a_value_marks_what_it_hears(page: Any) -> None:
-    reach(page, ".stack")
+    reach(page, "sonibook-animation .stack")
     page.keyboard.press("ArrowRight")
     assert "of layer 3 hears" in said(page)
-    marks = page.locator("[data-side=up] .mark:visible")
+    marks = page.locator("sonibook-animation [data-side=up] .mark:visible")
     widths = marks.evaluate_all("(all) => all.map((one) => one.getBoundingClientRect().width)")
     assert len(widths) == 4
     assert widths == sorted(widths), "wider with each layer down"
     page.keyboard.press("ArrowUp")
     assert "of layer 4 hears" in said(page)
+
+
+def test_a_block_of_the_encoder_tells_what_it_computes(page: Any) -> None:
+    card = page.locator("sonibook-encoder .card")
+    assert "Block 2" in card.inner_text()
+    reach(page, "sonibook-encoder .block")  # the topmost, of layer 11
+    page.keyboard.press("Enter")
+    text = " ".join(card.inner_text().split())
+    for fact in (
+        "Block 11",
+        "3 taps on 64 channels",
+        "128 filters",
+        "Pool none",
+        "every 32 ms (256 samples)",
+        "0 to 15.6 Hz",
+    ):
+        assert fact in text
+    assert page.locator("sonibook-encoder .mark:visible").count() == 12
 
 
 def test_motion_is_left_to_the_reader(page: Any) -> None:
@@ -153,5 +172,6 @@ def test_without_a_script_picture_and_players_are_there(browser: Any, address: s
     page = context.new_page()
     page.goto(address)
     assert page.locator("sonibook-animation img").is_visible()
+    assert page.locator("sonibook-encoder img").is_visible()
     assert page.locator("sonibook-animation audio:visible").count() == 4
     context.close()

@@ -13,7 +13,7 @@ from torch import nn
 
 from sonibook import CNN12, ForwardPass
 from sonibook.errors import LayerError, StackError
-from sonibook.widgets.animation import Animation, backward_animation
+from sonibook.widgets.animation import Animation, backward_animation, encoder_diagram
 
 LAYER = 4
 
@@ -151,6 +151,27 @@ def test_it_is_light_and_has_a_form_without_a_script(animation: Animation) -> No
     assert page.count("<audio") == len(animation.player.tracks) == 4
     assert 'alt="Left, from the bottom up' in animation.still
     assert animation.still in page
+
+
+def test_the_encoder_is_drawn_from_its_own_numbers(passed: ForwardPass) -> None:
+    diagram = encoder_diagram(passed, layer=5)
+    layers = diagram.data["layers"]
+    kernels, channels = [7, 7, 5, 5, 5, 3, 3, 3, 3, 3, 3], [4, 4, 8, 8, 16, 16, 32, 32, 64, 64, 128]
+    assert [one["kernel"] for one in layers] == kernels
+    assert [one["filters"] for one in layers] == channels
+    assert [one["stride"] for one in layers] == [2 ** min(n, 8) for n in range(1, 12)]
+    # One impulse changes no step but those that hear it.
+    at, lit = 4000, passed.x[0, 0].clone()
+    lit[at] += 0.5
+    changed = ForwardPass(passed.blocks, lit)
+    for one, before, after in zip(layers, passed.maps, changed.maps, strict=True):
+        steps = torch.nonzero((before != after)[0].any(dim=0))[:, 0]
+        starts = steps * one["stride"]
+        assert ((starts <= at) & (at < starts + one["field"])).all()
+    assert "player" not in diagram._repr_html_()
+    assert len(diagram._repr_html_()) < 150_000
+    with pytest.raises(LayerError):
+        encoder_diagram(passed, layer=0)
 
 
 def test_a_silent_filter_is_drawn_as_silence(passed: ForwardPass) -> None:
