@@ -24,7 +24,8 @@ from sonibook.widgets.players import Player, pair, player, table
 
 if TYPE_CHECKING:
     from sonibook.widgets.explorer import Explorer
-    from sonibook.widgets.sliders import AliasSlider, TemperatureSlider
+    from sonibook.widgets.sliders import AliasSlider
+    from sonibook.widgets.temperature import TemperatureSlider
 
 __all__ = [
     "AliasSlider",
@@ -59,5 +60,5 @@ __all__ = [
 ]
 
 __getattr__ = names_of(
-    "sonibook.widgets", explorer="Explorer", sliders="AliasSlider TemperatureSlider"
+    "sonibook.widgets", explorer="Explorer", sliders="AliasSlider", temperature="TemperatureSlider"
 )

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from sonibook import CNN12, ForwardPass
+from sonibook.plots.training import temperature_words
 from sonibook.widgets.animation import backward_animation, encoder_diagram
+from sonibook.widgets.temperature import TemperatureSlider
+
+VIEWS = torch.nn.functional.normalize(
+    torch.randn(12, 8, generator=torch.Generator().manual_seed(0)), dim=1
+)
+SIMILARITY = VIEWS @ VIEWS.T
 
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A page with nothing but the animation and the diagram, on disk."""
+    """A page with all that moves, on disk."""
     x = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
     passed = ForwardPass(CNN12(width=0.0625, seed=0).eval(), x / np.abs(x).max())
     other = ForwardPass(passed.blocks, passed.x[0, 0].flip(0))
     body = backward_animation(passed, layer=3, other=other)._repr_html_()
     body += encoder_diagram(passed, layer=2)._repr_html_()
+    body += TemperatureSlider(SIMILARITY)._repr_html_()
     path: Path = tmp_path_factory.mktemp("animation") / "page.html"
     path.write_text(
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Animation</title>'
@@ -147,6 +157,24 @@ def test_a_block_of_the_encoder_tells_what_it_computes(page: Any) -> None:
     ):
         assert fact in text
     assert page.locator("sonibook-encoder .mark:visible").count() == 12
+
+
+def test_the_temperature_is_the_library_s_at_every_stop(page: Any) -> None:
+    slider = page.locator("sonibook-temperature input")
+    slider.focus()
+    page.keyboard.press("Home")
+    for stop in range(61):
+        words = page.locator("sonibook-temperature .say").inner_text()
+        at = float(words.removeprefix("At temperature ").split()[0])
+        assert at == pytest.approx(10 ** (stop / 20 - 2), rel=6e-3)
+        expected = temperature_words(SIMILARITY, 10 ** (stop / 20 - 2))
+        assert numbers(words) == pytest.approx(numbers(expected), abs=1.01, rel=6e-3)
+        page.keyboard.press("ArrowRight")
+
+
+def numbers(words: str) -> list[float]:
+    """Temperature, nats, shares in percent and how many negatives."""
+    return [float(one) for one in re.findall(r"[\d.]*\d", words)]
 
 
 def test_motion_is_left_to_the_reader(page: Any) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import re
 
@@ -24,7 +25,7 @@ from sonibook.plots.training import (
     temperature_words,
 )
 from sonibook.training.objectives import nt_xent
-from sonibook.widgets.sliders import TEMPERATURES, TemperatureSlider
+from sonibook.widgets.temperature import TemperatureSlider
 
 RATE = 8000
 
@@ -120,27 +121,15 @@ def test_words_have_the_numbers() -> None:
     assert f"{float(shares(similarity, 0.1)[0]):.0%} of the push" in words
 
 
-def test_moving_the_slider_changes_words_and_picture() -> None:
-    slider = TemperatureSlider(cosines(views()), temperature=0.1)
-    words, image = slider.words.value, slider.image.value
-    slider.temperature.value = 1.0
-    assert slider.words.value != words
-    assert slider.image.value != image
-    assert "temperature 1 " in slider.words.value
-    assert re.search(r'<img [^>]*alt="[^"]{20,}"', slider.image.value)
-
-
-def test_the_static_form_has_a_picture_and_words_for_each_temperature() -> None:
+def test_the_slider_has_a_form_without_a_script_and_keeps_the_similarities() -> None:
     similarity = cosines(views())
-    static = TemperatureSlider(similarity)._repr_mimebundle_()["text/html"]
-    assert len(re.findall("<details", static)) == len(re.findall("<img", static)) == 4
-    assert static.count(" open>") == 1
-    for temperature in TEMPERATURES:
-        assert f"<summary>Temperature {temperature:g}</summary>" in static
-        assert temperature_words(similarity, temperature).split(". ")[0] in static
-    pictures = re.findall(r'src="([^"]+)"', static)
-    assert len(set(pictures)) == len(TEMPERATURES)
-    assert all(each.startswith("data:") for each in pictures)
+    page = TemperatureSlider(similarity, temperature=0.2)._repr_html_()
+    assert temperature_words(similarity, 0.2) in page
+    assert re.search(r'<img [^>]*alt="[^"]{20,}"', page)
+    kept = json.loads(re.findall(r'application/json">(.*?)</script>', page)[0])
+    np.testing.assert_allclose(kept["similarity"], similarity, atol=1e-5)
+    with pytest.raises(ValueError, match="impossible"):
+        TemperatureSlider(similarity, temperature=0.0)
 
 
 # Training

@@ -30,7 +30,6 @@ from sonibook.plots.style import image_tag, look, new_figure
 from sonibook.widgets.players import Player, joined, player, script
 from sonibook.widgets.stages import BINS, Drawn, WayBack, decoded
 
-_MODULES = {"animation": ("closeup.js", "animation.js"), "encoder": ("encoder.js",)}
 _UP = LinearSegmentedColormap.from_list("up", ["#0b1016", "#0a4a78", "#56B4E9", "#f4fbff"])
 _BACK = LinearSegmentedColormap.from_list("back", ["#0b1016", "#8a3d00", "#F08A24", "#fff4e0"])
 
@@ -54,19 +53,24 @@ class Animation:
     player: Player | None = field(default=None, repr=False)
 
     def _repr_html_(self) -> str:
-        here, element = Path(__file__).parent, f"sonibook-{self.data['kind']}"
-        modules = [here / name for name in ("layers.js", *_MODULES[self.data["kind"]])]
-        data = json.dumps(self.data, separators=(",", ":")).replace("</", r"<\/")
-        heard, plays = "", ""
+        heard = plays = ""
         if self.player is not None:
             heard = self.player.element.replace("<sonibook-player", "<sonibook-player compact", 1)
             plays = f"<script>{script()}</script>"
-        return (
-            f"<style>{(here / 'animation.css').read_text(encoding='utf-8')}</style>"
-            f'<{element} class="layered"><div class="still">{self.still}</div>{heard}'
-            f'<script type="application/json">{data}</script></{element}>'
-            f"{plays}<script>{joined(modules)}</script>"
-        )
+        return plays + moving(self.data["kind"], self.data, self.still, inside=heard)
+
+
+def moving(kind: str, data: dict[str, Any], still: str, *, inside: str = "") -> str:
+    """A custom element with its look, its data, its script, and what stands there without one."""
+    folder, element = Path(__file__).parent, f"sonibook-{kind}"
+    style = (folder / "animation.css").read_text(encoding="utf-8")
+    text = json.dumps(data, separators=(",", ":")).replace("</", r"<\/")
+    modules = ("layers.js", *(["closeup.js"] if kind == "animation" else []), f"{kind}.js")
+    return (
+        f'<style>{style}</style><{element} class="layered"><div class="still">{still}</div>{inside}'
+        f'<script type="application/json">{text}</script></{element}>'
+        f"<script>{joined(folder / name for name in modules)}</script>"
+    )
 
 
 def backward_animation(
@@ -144,7 +148,7 @@ def backward_animation(
         f"Sonification: {describe(sounds[1])}."
     )
     heard = player(dict(zip(names, sounds, strict=True)), label="", sample_rate=sample_rate)
-    return Animation(data, _image(_still(data), alt), heard)
+    return Animation(data, small_image(_still(data), alt), heard)
 
 
 def encoder_diagram(
@@ -185,7 +189,7 @@ def encoder_diagram(
         f"The clip's spectrogram, and above it the feature maps of layers 1 to {len(passed.blocks)}"
         f". A step of them hears, in ms: {fields}."
     )
-    return Animation(data | {"layer": layer}, _image(_still(data), alt))
+    return Animation(data | {"layer": layer}, small_image(_still(data), alt))
 
 
 def _check(passed: ForwardPass, layer: int, other: ForwardPass | None) -> None:
@@ -253,7 +257,7 @@ def _acts(passed: ForwardPass, layer: int, chosen: int) -> list[dict[str, Any]]:
     return [*acts, {"act": "end", "layer": 0, "text": text}]
 
 
-def _image(figure: Figure, alt: str) -> str:
+def small_image(figure: Figure, alt: str) -> str:
     """A figure as a small picture."""
     from PIL import Image
 

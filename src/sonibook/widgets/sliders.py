@@ -1,11 +1,10 @@
-"""Sliders of single chapters: a tone's frequency, the temperature.
+"""The slider of one chapter: a tone's frequency.
 
-Chapters: Sound and data; Contrastive training.
+Chapter: Sound and data.
 """
 
 from __future__ import annotations
 
-import html
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,14 +13,12 @@ import numpy as np
 from sonibook.audio import SAMPLE_RATE
 from sonibook.plots.basics import alias_figure, alias_of
 from sonibook.plots.style import picture
-from sonibook.plots.training import Similarity, temperature_picture, temperature_words
 from sonibook.widgets.audio import Listening, widgets
 from sonibook.widgets.players import Player, player
 from sonibook.widgets.static import static_slider
 
 #: What the static forms show.
 FREQUENCIES = (1000, 3000, 5000, 7000)
-TEMPERATURES = (0.02, 0.1, 0.5, 2.0)
 
 _WIDE = widgets.Layout(width="26rem", max_width="100%")
 _LABEL = {"description_width": "initial"}
@@ -129,55 +126,3 @@ class AliasSlider(_Slider):
 
     def _stops(self) -> tuple[dict[int, str], int]:
         return {f: f"A tone of {f} Hz" for f in FREQUENCIES}, FREQUENCIES[2]
-
-
-class TemperatureSlider(_Slider):
-    """A slider for the temperature of NT-Xent, and what it makes of one batch.
-
-    Parameters
-    ----------
-    similarity : Tensor, shape (rows, rows), in [-1, 1]
-        Cosine similarities; row i and row i + rows / 2 are two views of one clip.
-    temperature : float > 0
-        To begin with; the slider goes from 0.01 to 10.
-
-    Raises
-    ------
-    ValueError
-        If the rows are not pairs.
-
-    Examples
-    --------
-    >>> import torch
-    >>> slider = TemperatureSlider(torch.eye(4))
-    >>> slider.temperature.value = 0.5
-    >>> slider.words.value[:24]
-    '<p>At temperature 0.5 th'
-    """
-
-    _name, _end = "Temperature", "In JupyterLab any temperature can be chosen."
-
-    def __init__(self, similarity: Similarity, *, temperature: float = 0.1) -> None:
-        self._similarity = similarity
-        self.temperature = widgets.FloatLogSlider(
-            temperature,
-            min=-2,
-            max=1,
-            step=0.05,
-            description="Temperature",
-            style=_LABEL,
-            layout=_WIDE,
-        )
-        super().__init__(self.temperature, title="Temperature")
-
-    def _shown(self, value: float) -> tuple[str, str]:
-        words = temperature_words(self._similarity, value)
-        drawn = picture(
-            temperature_picture(self._similarity, value),
-            alt="Left, the probabilities of all pairs as a heat map; right, each negative's share "
-            "of the push as bars. The text above has the numbers.",
-        )
-        return f"<p>{html.escape(words)}</p>", drawn._repr_html_()
-
-    def _stops(self) -> tuple[dict[float, str], float]:
-        return {t: f"Temperature {t:g}" for t in TEMPERATURES}, TEMPERATURES[1]
