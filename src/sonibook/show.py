@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from sonibook.widgets.explorer import Explorer
     from sonibook.widgets.sliders import AliasSlider
     from sonibook.widgets.temperature import TemperatureSlider
+    from sonibook.widgets.walks import Walks
 
 __all__ = [
     "AliasSlider",
@@ -36,6 +37,7 @@ __all__ = [
     "Player",
     "Stage",
     "TemperatureSlider",
+    "Walks",
     "backward_animation",
     "centre_frequencies",
     "compare",
@@ -60,5 +62,9 @@ __all__ = [
 ]
 
 __getattr__ = names_of(
-    "sonibook.widgets", explorer="Explorer", sliders="AliasSlider", temperature="TemperatureSlider"
+    "sonibook.widgets",
+    explorer="Explorer",
+    sliders="AliasSlider",
+    temperature="TemperatureSlider",
+    walks="Walks",
 )
