@@ -12,6 +12,5 @@ __getattr__ = names_of(
     features="activations_figure coherence_figure layers_figure selectivity_figure "
     "top_clips_figure",
     interventions="ablation_figure grid_figure sanity_figure shifts_figure stimulation_figure",
-    sonification="coherence_walks",
     training="crops intervals probabilities shares similarity_matrix",
 )
