@@ -83,7 +83,7 @@ def test_is_driven_by_the_keyboard_alone(page: Any) -> None:
     page.keyboard.press("Home")
     assert said(page).startswith("A sound of 1 s")
     texts = [said(page)]
-    for _ in range(int(page.locator(".live > div input[type=range]").get_attribute("max"))):
+    for _ in range(int(page.get_by_label("Step of the animation").get_attribute("max"))):
         page.keyboard.press("ArrowRight")
         texts.append(said(page))
     assert len(set(texts)) == len(texts)
