@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+from pathlib import Path
 
+import literature
 import networks
 import pytest
 import torch
@@ -14,7 +16,8 @@ from torch import Tensor, nn
 from sonibook import CNN12, ForwardPass, sonify
 from sonibook.deconvnet.cpu import Engine, supports
 from sonibook.errors import AudioError, LayerError, StackError
-from sonibook.model.stack import blocks_of, check_filters, out_length, stride
+from sonibook.model.stack import blocks_of, check_filters, stride
+from sonibook.results import read_result
 
 CONV = nn.Conv1d(1, 3, 5)
 #: Maps that are silent and clips that are padded say so, and PyTorch that it pads unevenly.
@@ -333,95 +336,23 @@ def test_a_pool_that_is_not_side_by_side_is_undone_by_its_switches_alone():
         passed.backward(1, passed.maps[0], unpool=lambda x, switches, *, pool, length: x)
 
 
-def convs(*layers: tuple[int, int, int, int], norm: bool = False) -> list[nn.Module]:
-    """Blocks of (channels, kernel, stride, pool), unpadded."""
-    chain: list[nn.Module] = []
-    before = 1
-    for channels, kernel, step, pool in layers:
-        chain.append(nn.Conv1d(before, channels, kernel, step))
-        chain += [nn.BatchNorm1d(channels)] * norm + [nn.ReLU()]
-        chain += [nn.MaxPool1d(pool)] * (pool > 1)
-        before = channels
-    return chain
-
-
-def soundnet() -> list[nn.Module]:
-    """Aytar et al. 2016, at an eighth of its channels."""
-    kernels, pools = (64, 32, 16, 8, 4, 4, 4), (8, 8, 1, 1, 4, 1, 1)
-    chain: list[nn.Module] = []
-    before = 1
-    for number, (kernel, pool) in enumerate(zip(kernels, pools, strict=True)):
-        channels = 2 * 2**number
-        chain += [nn.Conv1d(before, channels, kernel, 2, kernel // 2), nn.BatchNorm1d(channels)]
-        chain += [nn.ReLU()] + [nn.MaxPool1d(pool)] * (pool > 1)
-        before = channels
-    return chain
-
-
-def crepe() -> list[nn.Module]:
-    """Kim et al. 2018, "tiny", at a quarter of its channels: batch norm stands after ReLU."""
-    chain: list[nn.Module] = []
-    before = 1
-    for number, channels in enumerate((32, 4, 4, 4, 8, 16)):
-        kernel, step, sides = (512, 4, (254, 254)) if number == 0 else (64, 1, (31, 32))
-        chain += [nn.ConstantPad1d(sides, 0.0), nn.Conv1d(before, channels, kernel, step)]
-        chain += [nn.ReLU(), nn.BatchNorm1d(channels), nn.MaxPool1d(2), nn.Dropout(0.25)]
-        before = channels
-    return chain
-
-
-def wav2vec() -> list[nn.Module]:
-    """Baevski et al. 2020, the convolutional encoder, at a 32nd of its channels."""
-    chain: list[nn.Module] = []
-    before = 1
-    for number, (kernel, step) in enumerate([(10, 5), *[(3, 2)] * 4, *[(2, 2)] * 2]):
-        chain.append(nn.Conv1d(before, 16, kernel, step, bias=False))
-        chain += [nn.GroupNorm(16, 16)] * (number == 0) + [nn.GELU()]
-        before = 16
-    return chain
-
-
-#: Channels are fewer than in the papers, all else is theirs; samples of a clip.
-LITERATURE = {
-    "M5": (convs((16, 80, 4, 4), (16, 3, 1, 4), (32, 3, 1, 4), (64, 3, 1, 4), norm=True), 8000),
-    "SampleCNN": (
-        convs((16, 3, 3, 1), (16, 3, 1, 3), (16, 3, 1, 3), *[(32, 3, 1, 3)] * 3, norm=True), 8000
-    ),
-    "EnvNet, its one-dimensional part": (convs((5, 8, 1, 1), (5, 8, 1, 160)), 8000),
-    "wav2letter": (
-        convs((16, 250, 160, 1), (16, 48, 2, 1), *[(16, 7, 1, 1)] * 3, (32, 32, 1, 1)), 40_000
-    ),
-    "SoundNet": (soundnet(), 33_075),
-    "CREPE": (crepe(), 1024),
-    "wav2vec 2.0, its encoder": (wav2vec(), 8000),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("name", LITERATURE)
+@pytest.mark.parametrize("name", literature.LITERATURE)
 def test_networks_of_the_literature_are_heard_at_every_layer(name):
-    chain, length = LITERATURE[name]
-    torch.manual_seed(0)
-    for module in chain:
-        if isinstance(module, nn.BatchNorm1d):
-            nn.init.normal_(module.running_mean, std=0.1)
-            nn.init.uniform_(module.running_var, 0.5, 2.0)
-        elif isinstance(module, nn.Conv1d):
-            nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-    chain = [module.double().eval() for module in chain]
-    network, x = nn.Sequential(*chain), noise(length)
-    passed = ForwardPass(network, x)
-    convolutions = [n for n, module in enumerate(chain) if isinstance(module, nn.Conv1d)]
-    ends = [*convolutions[1:], len(chain)]
-    if name == "CREPE":
-        ends = [*(end - 1 for end in ends[:-1]), len(chain)]
-    for layer, end in enumerate(ends, start=1):
-        assert out_length(passed.blocks, layer, passed.x.shape[2]) >= 1
-        (loudest,) = passed.most_active(layer)
-        ours = passed.sonify(layer, [loudest], rescale=False)[0]
-        captum = not name.startswith("wav2vec")
-        oracle = captum_chain if captum else naive_chain
-        theirs = oracle(chain[:end], passed.x, filter=loudest)[0, :length]
-        assert relative_error(ours, theirs) < 1e-9
+    """`python tests/literature.py` takes all of their channels."""
+    found, _ = literature.errors(name, share=literature.LITERATURE[name].share)
+    assert max(found) < 1e-9
+
+
+def test_the_table_of_the_literature_is_what_was_measured():
+    page = (Path(__file__).parents[2] / "book/reference/index.md").read_text(encoding="utf-8")
+    rows = {row["network"]: row for row in read_result("literature")["rows"]}
+    assert rows.keys() == literature.LITERATURE.keys()
+    for name, row in rows.items():
+        assert len(row["errors"]) == row["layers"]
+        line = next(line for line in page.splitlines() if line.startswith(f"| {name} |"))
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        assert cells[2] == str(row["layers"])
+        assert cells[4:] == [row["against"], f"{max(row['errors']):.0e}"]
 
 
 @pytest.mark.parametrize("filters", [[1.7], 3, ["a"]])
