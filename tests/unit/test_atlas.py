@@ -226,6 +226,27 @@ def test_an_atlas_is_made_once_and_replaced_by_another(
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
+def test_an_atlas_outlives_what_fails_to_replace_it(
+    small: nn.Module, data: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "out"
+    first = make(small, data, out, limit=2)
+    before = contents(out)
+    out.rename(tmp_path / ".out.old")  # as a run leaves it that is killed at its end
+    (tmp_path / ".out.new").mkdir()
+
+    def full(*_: Any) -> None:
+        raise OSError("no space left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(atlas._Writer, "manifest", full)
+        with pytest.raises(OSError, match="no space left"):
+            make(small, data, out, limit=3)
+    assert contents(out) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+    assert make(small, data, out, limit=2) == first
+
+
 def test_networks_at_their_own_rate(tmp_path: Path) -> None:
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv1d(1, 4, 9, stride=2), nn.ReLU(), nn.MaxPool1d(4))

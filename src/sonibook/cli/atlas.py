@@ -84,7 +84,8 @@ def atlas(
         raise typer.BadParameter("give either --folds or --split.", param_hint="--split")
     if dataset == "folder" and folds is None:
         split = split or "all"  # it has no other
-    parts = out.with_name(f".{out.name}.parts")
+    out = out.resolve()
+    parts = out.parent / f".{out.name}.parts"
     asked = Asked(
         names=(network,),
         part={
@@ -104,7 +105,10 @@ def atlas(
     both = with_random_weights(own, seed=seed)
     facts = {
         own[0].name: _facts(network, own[0]),
-        both[1].name: [f"Random weights (He, seed {seed}): never trained."],
+        both[1].name: [
+            f"Random weights (He, seed {seed}), never trained. The weights that "
+            f"{own[0].name} started from may be of another kind."
+        ],
     }
     try:
         summary = make_atlas(

@@ -269,14 +269,20 @@
       }
     };
     made.onpointerleave = () => clearTimeout(card.resting);
+    made.onkeydown = () => {
+      card.touched = false;
+    };
     made.onfocus = () => {
       if (made.matches(":focus-visible") && state.filter !== one.filter) select(one, { play: true });
+    };
+    made.onpointerdown = ({ pointerType }) => {
+      card.touched = pointerType === "touch";
     };
     made.onclick = (event) => {
       clearTimeout(card.resting);
       // A finger cannot rest on a filter: its first touch is for hearing.
       const heard = state.filter === one.filter && !parts.player.hidden;
-      if (link && (heard || event.pointerType !== "touch")) return;
+      if (link && (heard || !card.touched)) return;
       event.preventDefault();
       select(one, { play: true });
     };

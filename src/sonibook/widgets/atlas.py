@@ -2,8 +2,7 @@
 
 A page that was opened from disk may load scripts and pictures and nothing else. So each filter's
 sounds are a script of their own, loaded when they are first heard: FLAC, at a constant distance
-from its quantisation noise. The pieces call the same function as those of the lab, which opens the
-atlas's clips by themselves.
+from its quantisation noise. The pieces call the lab's function: it opens the clips, too.
 """
 
 from __future__ import annotations
@@ -158,9 +157,15 @@ def _earlier(out: Path) -> dict[str, Any] | None:
 @contextmanager
 def _replaced(out: Path) -> Iterator[Path]:
     """A folder to write to, which takes the place of `out` when the block ends well."""
-    new, old = (out.with_name(f".{out.name}.{word}") for word in ("new", "old"))
-    for left in (new, old):  # where an earlier run was killed
-        shutil.rmtree(left, ignore_errors=True)
+    new, old = (out.parent / f".{out.name}.{word}" for word in ("new", "old"))
+
+    def tidy() -> None:
+        if old.exists() and not out.exists():  # stopped between the two renames below
+            old.rename(out)
+        for left in (new, old):
+            shutil.rmtree(left, ignore_errors=True)
+
+    tidy()  # what an earlier run left that was killed
     new.mkdir(parents=True)
     try:
         yield new
@@ -168,8 +173,7 @@ def _replaced(out: Path) -> Iterator[Path]:
             out.rename(old)
         new.rename(out)
     finally:
-        for left in (new, old):
-            shutil.rmtree(left, ignore_errors=True)
+        tidy()
 
 
 _Filter = tuple[str, int, int]
