@@ -246,6 +246,9 @@ def test_a_run_goes_on_from_no_other_optimiser(tmp_path):
         lambda t: t.update({"optimiser/0/exp_avg": torch.zeros(3)}),
         lambda t: t.update({"optimiser/x/exp_avg": torch.zeros(3)}),
         lambda t: [t.pop(f"optimiser/1/{name}") for name in ("exp_avg", "exp_avg_sq", "step")],
+        lambda t: t.update({"optimiser/0/exp_avg_sq": -t["optimiser/0/exp_avg_sq"]}),
+        lambda t: t.update({"optimiser/0/exp_avg": t["optimiser/0/exp_avg"] * float("nan")}),
+        lambda t: t.update({"optimiser/0/step": torch.tensor(0.0)}),
     ):
         tensors = dict(whole)
         change(tensors)

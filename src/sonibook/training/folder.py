@@ -172,6 +172,6 @@ def _check_moments(
         found = {name: moments[name].shape for name in ("exp_avg", "exp_avg_sq", "step")}
         if found != {"exp_avg": shape, "exp_avg_sq": shape, "step": torch.Size([])}:
             raise ValueError(f"the optimiser's state of parameter {index} has other shapes")
-        real = all(moment.is_floating_point() for moment in moments.values())
-        if not real or moments["step"] < 1 or not all(m.isfinite().all() for m in moments.values()):
+        real = all(m.is_floating_point() and m.isfinite().all() for m in moments.values())
+        if not real or moments["step"] < 1 or (moments["exp_avg_sq"] < 0).any():
             raise ValueError(f"the optimiser's state of parameter {index} holds impossible values")
