@@ -353,3 +353,16 @@ def test_the_command_names_who_is_missing_and_writes_all(monkeypatch, tmp_path, 
     assert figure.stat().st_size > 1000
     assert main([*arguments, "--listener", "digit"]) == 2
     assert "The listener 'digit' is not there: pip install" in capsys.readouterr().err
+
+
+@recordings
+@pytest.mark.parametrize(("name", "module"), [("speech", "silero_vad"), ("digit", "pocketsphinx")])
+def test_what_came_before_does_not_change_what_is_heard(name: str, module: str) -> None:
+    pytest.importorskip(module)
+    data = open_dataset("fsdd", root=ROOT, split="test")
+    (ear,) = open_ears([name], data, None, seed=0, streaming={})
+    clips = [data[place] for place in range(0, 300, 12)]
+    sounds = [torch.from_numpy(clip.waveform)[None] for clip in clips]
+    forth = [float(ear(*pair)[0]) for pair in zip(clips, sounds, strict=True)]
+    pairs = reversed([*zip(clips, sounds, strict=True)])
+    assert forth == [float(ear(*pair)[0]) for pair in pairs][::-1]

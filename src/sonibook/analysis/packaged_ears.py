@@ -117,6 +117,7 @@ def _word(x: Float[ndarray, " time"]) -> str:
     padded = np.pad(0.5 * x / np.abs(x).max(), _PAUSE)
     padded += 1e-4 * np.random.default_rng(0).standard_normal(len(padded))
     recogniser = _recogniser()
+    recogniser.reinit_feat()  # forgets what it heard before
     recogniser.start_utt()
     recogniser.process_raw((32_767 * padded).astype(np.int16).tobytes(), full_utt=True)
     recogniser.end_utt()
