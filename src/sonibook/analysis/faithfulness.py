@@ -343,7 +343,7 @@ def faithfulness(
     work = Subtraction(CONTROLS, wanted, level=level, seed=seed)
     for network in networks:
         work.check(network.module, data, name=network.name)
-    streaming.setdefault("chunk", 2)  # a clip takes seconds
+    streaming.setdefault("chunk", 4)  # a clip takes seconds
     settings: dict[str, Any] = {
         "layers": None if wanted is None else list(wanted),
         "methods": list(chosen),
