@@ -173,7 +173,9 @@ def test_nothing_calls_anybody_when_imported_or_used(tmp_path: Path) -> None:
         for name in names:
             if not name.endswith("__main__"):
                 import_module(name)
-        import captum, torch.utils.tensorboard
+        import captum, pocketsphinx, pystoi, torch.utils.tensorboard
+        from silero_vad import load_silero_vad
+        load_silero_vad()
         data = sonibook.open_dataset("soundscapes", split="test", size=1)
         encoder = sonibook.load_encoder("supervised")
         assert sonibook.sonify(encoder, data[0].waveform, layer=8, filters=[3]).any()
