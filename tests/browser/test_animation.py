@@ -110,7 +110,7 @@ def test_space_plays_and_pauses(page: Any) -> None:
         "document.querySelector('sonibook-animation .say').innerText.startsWith('A sound of')"
     )
     page.keyboard.press("Space")
-    assert page.get_by_role("button", name="Play the animation").count() == 1
+    assert page.get_by_role("button", name="Watch the animation").count() == 1
 
 
 def test_every_loudspeaker_has_a_sound_of_its_own(page: Any) -> None:

@@ -91,7 +91,8 @@ class Animation extends Layers {
       button.addEventListener("click", act);
       return button;
     };
-    this.playButton = press("play", "Play the animation", () => this.play(!this.running));
+    this.playButton = press("play", "Watch the animation", () => this.play(!this.running));
+    this.playButton.append("Watch");
     this.range = make("input");
     Object.assign(this.range, { type: "range", min: 0, max: last, step: 1 });
     this.range.setAttribute("aria-label", "Step of the animation");
@@ -207,8 +208,8 @@ class Animation extends Layers {
       if (this.at === this.data.acts.length - 1 && this.part >= 1) this.at = this.part = 0;
       this.run(true);
     }
-    this.playButton.innerHTML = icon(yes ? "pause" : "play");
-    this.playButton.setAttribute("aria-label", `${yes ? "Pause" : "Play"} the animation`);
+    this.playButton.innerHTML = yes ? `${icon("pause")}Pause` : `${icon("play")}Watch`;
+    this.playButton.setAttribute("aria-label", `${yes ? "Pause" : "Watch"} the animation`);
   }
 
   run(on) {

@@ -134,7 +134,7 @@ def backward_animation(
         "kind": "animation",
         "label": f"The sonification of {what}, step by step",
         "intro": f"A sound goes up through {len(passed.blocks)} layers. {what.capitalize()} is "
-        "kept, and goes back down until it is sound again. Press play.",
+        "kept, and goes back down until it is sound again. Watch it.",
         "layer": layer,
         "row": drawn.rows[layer - 1].index(chosen),
         "ways": [drawn.way(name, way) for name, way in ways.items()],
@@ -147,7 +147,8 @@ def backward_animation(
         f"layer below, and the spectrogram of the sonification. Input: {describe(sounds[0])}. "
         f"Sonification: {describe(sounds[1])}."
     )
-    heard = player(dict(zip(names, sounds, strict=True)), label="", sample_rate=sample_rate)
+    tracks = dict(zip(names, sounds, strict=True))
+    heard = player(tracks, label="Listen", sample_rate=sample_rate, columns=2)
     return Animation(data, small_image(_still(data), alt), heard)
 
 
