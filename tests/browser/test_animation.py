@@ -147,7 +147,7 @@ def test_a_value_marks_what_it_hears(page: Any) -> None:
 
 
 def test_a_block_of_the_encoder_tells_what_it_computes(page: Any) -> None:
-    card = page.locator("sonibook-encoder .card")
+    card = page.locator("sonibook-encoder .facts")
     assert "Block 2" in card.inner_text()
     reach(page, "sonibook-encoder .block")  # the topmost, of layer 11
     page.keyboard.press("Enter")

@@ -9,7 +9,7 @@ class Encoder extends Layers {
     const { layers } = this.data;
     this.stack.append(make("div", "head", "Feature maps of a clip"), make("div", "head", "block"));
     for (let number = layers.length; number >= 0; number -= 1) this.row(number);
-    this.card = make("div", "card");
+    this.card = make("div", "facts");
     this.card.setAttribute("aria-live", "polite");
     const both = make("div", "both");
     both.append(this.stack, this.card);

@@ -129,7 +129,7 @@ export class Layers extends HTMLElement {
     if (!place) { this.show(); return; }
     const one = layers[place.number - 1], start = place.step * one.stride;
     this.tell(`Step ${place.step} of layer ${place.number} hears ${one.field} samples `
-      + `(${(1000 * one.field / rate).toFixed(1)} ms): ${(start / rate).toFixed(3)} to `
-      + `${((start + one.field) / rate).toFixed(3)} s of the sound.`);
+      + `(${(1000 * one.field / rate).toFixed(1)} ms): ${(start / rate).toFixed(4)} to `
+      + `${((start + one.field) / rate).toFixed(4)} s of the sound.`);
   }
 }
