@@ -25,9 +25,7 @@ their shares of its sum. L-MAC masks the
 spectrogram of x, so that explained part and rest are of it by design; a sonification is a sound of
 its own, whose level is open: see `sonibook.analysis.controls.scale`.
 
-References
-----------
-F. Paissan, M. Ravanelli, C. Subakan, "Listenable maps for audio classifiers", ICML 2024
+Sources: F. Paissan, M. Ravanelli, C. Subakan, "Listenable maps for audio classifiers", ICML 2024
 (arXiv 2403.13086): AI, AD, AG, FF, Fid-In. P. Chalasani et al., "Concise explanations of neural
 networks using adversarial training", ICML 2020: sparseness. U. Bhatt, A. Weller, J. Moura,
 "Evaluating and aggregating feature-based model explanations", IJCAI 2020: complexity.
