@@ -269,15 +269,11 @@
       }
     };
     made.onpointerleave = () => clearTimeout(card.resting);
-    made.onkeydown = () => {
-      card.touched = false;
-    };
+    made.onkeydown = () => { card.touched = false; };
     made.onfocus = () => {
       if (made.matches(":focus-visible") && state.filter !== one.filter) select(one, { play: true });
     };
-    made.onpointerdown = ({ pointerType }) => {
-      card.touched = pointerType === "touch";
-    };
+    made.onpointerdown = ({ pointerType }) => { card.touched = pointerType === "touch"; };
     made.onclick = (event) => {
       clearTimeout(card.resting);
       // A finger cannot rest on a filter: its first touch is for hearing.
