@@ -12,6 +12,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,21 @@ explorer.microphone.seconds = 1.0
 display(explorer)
 AliasSlider(frequency=3900)
 """
+NETWORKS = Path(os.environ.get("SONIBOOK_NETWORKS", "."))
+#: A network of others, which takes 22,050 Hz, and nobody says so.
+SOUNDNET = f"""\
+from sonibook import open_dataset, show
+from sonibook.model.checkpoint import open_network
+
+network, card = open_network({str(NETWORKS / "soundnet.safetensors")!r})
+show.Explorer(network, open_dataset("soundscapes", split="test", size=3, duration=2.0, seed=0))
+"""
+#: The sampling rates that the players' FLAC files tell.
+RATES = """async (explorer) => Promise.all(
+    explorer.querySelector("sonibook-player").tracks.map(async (track) => {
+        const bytes = new Uint8Array(await track.file());
+        return (bytes[18] << 12) | (bytes[19] << 4) | (bytes[20] >> 4);
+    }))"""
 #: Whether the notebook's kernel is there.
 CONNECTED = """() => {
     const session = window.jupyterapp?.shell.currentWidget?.sessionContext;
@@ -111,9 +127,10 @@ def lab(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
     pytest.importorskip("jupyterlab")
     folder = tmp_path_factory.mktemp("lab")
     (folder / "book").mkdir()
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(NOTEBOOK)])
-    notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
-    nbformat.write(notebook, folder / "book" / "explore.ipynb")
+    for name, code in (("explore", NOTEBOOK), ("soundnet", SOUNDNET)):
+        notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
+        notebook.metadata.kernelspec = {"name": "python3", "display_name": "Python 3"}
+        nbformat.write(notebook, folder / "book" / f"{name}.ipynb")
     shutil.copy(CHAPTER, folder / "book")
     port = free_port()
     own = {
@@ -168,9 +185,16 @@ def wait_for(address: str, server: subprocess.Popen[bytes], log: Path, seconds: 
 @pytest.fixture(scope="module")
 def page(browser: Any, lab: str) -> Iterator[Any]:
     """The notebook, run, with the explorer in it."""
+    with running(browser, lab) as page:
+        yield page
+
+
+@contextmanager
+def running(browser: Any, address: str) -> Iterator[Any]:
+    """A notebook that has run and shows a player."""
     context = browser.new_context(viewport=DESKTOP, permissions=["microphone"])
     page = context.new_page()
-    page.goto(lab)
+    page.goto(address)
     # JupyterLab drops what it is told to run in the moment before its kernel is connected.
     page.wait_for_function(CONNECTED, timeout=60_000)
     page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
@@ -443,3 +467,25 @@ def test_a_chapter_reads_as_on_the_page(browser: Any, lab: str) -> None:
     assert not any(cell["open"] for cell in prose)
     for cell in cells:
         assert cell["folded"] == bool({"hide-input", "hide-cell"} & set(cell["tags"]))
+
+
+@pytest.mark.skipif(
+    not (NETWORKS / "soundnet.safetensors").is_file(),
+    reason="SONIBOOK_NETWORKS names no folder with soundnet.safetensors (make networks)",
+)
+def test_a_network_of_others_is_heard_at_its_own_rate(browser: Any, lab: str) -> None:
+    with running(browser, lab.replace("explore.ipynb", "soundnet.ipynb")) as page:
+        seen = Seen(page)
+        plays(seen.state)
+        assert seen.state["durations"][0] == pytest.approx(2.0, abs=1e-3)
+        assert seen.explorer.evaluate(RATES) == [22_050] * 3
+        handle = slider(page, "Layer")
+        handle.focus()
+        before, after = seen.after(lambda: handle.press("ArrowRight"), "soundnet")
+        plays(after)
+        assert "Layer 2, rank 1 of 32" in after["text"]
+        assert after["sounds"][0] == before["sounds"][0]
+        assert after["sounds"][1] != before["sounds"][1]
+        assert after["picture"] != before["picture"]
+        assert after["durations"] == before["durations"]
+        assert seen.explorer.evaluate(RATES) == [22_050] * 3
