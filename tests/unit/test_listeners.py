@@ -14,8 +14,8 @@ from clips import Held
 
 from sonibook.analysis import listeners as listening
 from sonibook.analysis.controls import partners
-from sonibook.analysis.ears import Distortion, missing, open_ears
 from sonibook.analysis.listeners import ListenersResult, listen
+from sonibook.analysis.machine_listeners import Distortion, missing, open_listeners
 from sonibook.analysis.networks import CENTRED, load_network, with_starts
 from sonibook.analysis.result import Measured, Row
 from sonibook.cli import main
@@ -65,18 +65,18 @@ def network() -> CNN12:
 
 @pytest.mark.filterwarnings("ignore::sonibook.errors.SonibookWarning")
 def test_everything_is_heard_at_the_level_of_the_clip(scenes, network, monkeypatch) -> None:
-    ear = Recorder()
-    monkeypatch.setattr(listening, "open_ears", lambda *_, **__: (ear,))
+    listener = Recorder()
+    monkeypatch.setattr(listening, "open_listeners", lambda *_, **__: (listener,))
     result = listen({"tiny": network}, scenes, limit=3)
     clips = [scenes[index] for index in (0, 1, 2)]
     levels = {clip.clip_id: np.sqrt(np.mean(clip.waveform.astype(float) ** 2)) for clip in clips}
-    for clip_id, sounds in ear.heard:
+    for clip_id, sounds in listener.heard:
         rms = np.sqrt(np.mean(sounds.astype(float) ** 2, axis=1))
         np.testing.assert_allclose(rms, levels[clip_id], rtol=1e-4)
     # tiny and random weights hear each clip once: 3 x 11 sounds; then clip and noise.
-    shapes = [len(sounds) for _, sounds in ear.heard]
+    shapes = [len(sounds) for _, sounds in listener.heard]
     assert shapes == [33] * 6 + [2] * 3
-    first = ear.heard[0][1].reshape(3, 11, -1)
+    first = listener.heard[0][1].reshape(3, 11, -1)
     partner = clips[partners(clips)[0]]
     for layer in (1, 6, 11):
         for row, clip in ((0, clips[0]), (1, partner)):
@@ -88,7 +88,7 @@ def test_everything_is_heard_at_the_level_of_the_clip(scenes, network, monkeypat
         spectra = np.abs(np.fft.rfft(first[[0, 2], layer - 1]))
         np.testing.assert_allclose(spectra[0], spectra[1], atol=1e-3 * spectra.max())
     assert abs(np.corrcoef(first[0, 0], first[2, 0])[0, 1]) < 0.5
-    np.testing.assert_allclose(ear.heard[6][1][0], clips[0].waveform, rtol=1e-5)
+    np.testing.assert_allclose(listener.heard[6][1][0], clips[0].waveform, rtol=1e-5)
     # Where it hears nothing in the clip itself, it is not asked about the sonification.
     odd = sum(hash_of(clip) % 2 for clip in clips)
     assert {row.clips for row in result.select(network="tiny", quantity="recorder")} == {odd}
@@ -175,18 +175,18 @@ def test_listeners_that_are_not_there_are_named(scenes, network, monkeypatch, tm
 @recordings
 def test_the_classifier_of_events_hears_and_noise_tells_it_nothing() -> None:
     data = open_dataset("esc10", root=ROOT, split="all")
-    (ear,) = open_ears(["event"], data, None, seed=0, streaming={"limit": 3})
+    (listener,) = open_listeners(["event"], data, None, seed=0, streaming={"limit": 3})
     generator = torch.Generator().manual_seed(0)
     scores = []
     for clip in data:
         x = torch.from_numpy(clip.waveform)
         sounds = torch.stack([x, 0.01 * x, torch.randn(len(x), generator=generator)])
-        scores.append(ear(clip, sounds))
+        scores.append(listener(clip, sounds))
     clean, quiet, noise = np.mean(scores, axis=0)
     assert clean >= 0.6
     assert quiet == pytest.approx(clean, abs=0.02)  # it does not go by level
     assert noise == pytest.approx(0.1, abs=0.05)
-    assert "the other groups of esc10" in ear.who
+    assert "the other groups of esc10" in listener.who
 
 
 def heard(folder: Path, supervised: dict[str, list[float]], contrastive: float) -> None:
@@ -249,13 +249,13 @@ def test_without_listeners_nothing_is_judged(tmp_path) -> None:
 
 def clean_and_noise(name: str, clips: list[Clip], data: Dataset) -> tuple[float, float]:
     """Mean scores of a listener on clips, and on white noise of their level."""
-    (ear,) = open_ears([name], data, None, seed=0, streaming={})
+    (listener,) = open_listeners([name], data, None, seed=0, streaming={})
     generator = torch.Generator().manual_seed(0)
     scores = []
     for clip in clips:
         x = torch.from_numpy(clip.waveform)
         noise = torch.randn(len(x), generator=generator) * x.square().mean().sqrt()
-        scores.append(ear(clip, torch.stack([x, noise])))
+        scores.append(listener(clip, torch.stack([x, noise])))
     clean, noise = np.nanmean(scores, axis=0)
     return float(clean), float(noise)
 
@@ -298,15 +298,15 @@ def harmonic(pitch: float, samples: int = 8000) -> np.ndarray:
 def test_a_pitch_is_the_same_to_half_a_semitone(scenes) -> None:
     if missing("pitch"):
         pytest.skip("torchcrepe is not installed")
-    (ear,) = open_ears(["pitch"], scenes, None, seed=0, streaming={})
+    (listener,) = open_listeners(["pitch"], scenes, None, seed=0, streaming={})
     clip = Clip(harmonic(220.0), (0,), "tone")
     others = [harmonic(220 * 2 ** (cents / 1200)) for cents in (0, 20, 100, 1200)]
     noise = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
-    scores = ear(clip, torch.from_numpy(np.stack([*others, noise, 1e-3 * others[0]])))
+    scores = listener(clip, torch.from_numpy(np.stack([*others, noise, 1e-3 * others[0]])))
     assert scores[[0, 1, 5]].tolist() == [1.0, 1.0, 1.0]
     assert scores[[2, 3]].tolist() == [0.0, 0.0]
     assert scores[4] <= 0.1
-    assert np.isnan(ear(Clip(noise, (0,), "noise"), torch.from_numpy(noise[None]))).all()
+    assert np.isnan(listener(Clip(noise, (0,), "noise"), torch.from_numpy(noise[None]))).all()
 
 
 def test_what_is_too_short_to_judge_is_left_out(scenes) -> None:
@@ -314,25 +314,25 @@ def test_what_is_too_short_to_judge_is_left_out(scenes) -> None:
     sounds = torch.from_numpy(clip.waveform)[None]
     for name, module in (("STOI", "pystoi"), ("PESQ", "pesq")):
         if find_spec(module) is not None:
-            (ear,) = open_ears([name], scenes, None, seed=0, streaming={})
-            assert np.isnan(ear(clip, sounds)).all(), name
+            (listener,) = open_listeners([name], scenes, None, seed=0, streaming={})
+            assert np.isnan(listener(clip, sounds)).all(), name
 
 
 @pytest.mark.parametrize("name", ["speech", "digit", "pitch", "STOI", "PESQ"])
 def test_what_is_not_installed_says_how_to_have_it(scenes, monkeypatch, name: str) -> None:
-    monkeypatch.setattr("sonibook.analysis.ears.find_spec", lambda _: None)
+    monkeypatch.setattr("sonibook.analysis.machine_listeners.find_spec", lambda _: None)
     with pytest.raises(AnalysisError, match=f"'{name}' is not there: pip install"):
-        open_ears([name], scenes, None, seed=0, streaming={})
+        open_listeners([name], scenes, None, seed=0, streaming={})
 
 
 def test_a_digit_is_asked_of_digits_alone(scenes) -> None:
     pytest.importorskip("pocketsphinx")
     with pytest.raises(AnalysisError, match="no class that is a digit"):
-        open_ears(["digit"], scenes, None, seed=0, streaming={})
+        open_listeners(["digit"], scenes, None, seed=0, streaming={})
     data = Held([harmonic(300.0)], [0])
     data.classes = ("dog", "4", "five")
-    (ear,) = open_ears(["digit"], data, None, seed=0, streaming={})
-    assert np.isnan(ear(data[0], torch.from_numpy(data.waveforms[0])[None])).all()
+    (listener,) = open_listeners(["digit"], data, None, seed=0, streaming={})
+    assert np.isnan(listener(data[0], torch.from_numpy(data.waveforms[0])[None])).all()
 
 
 def test_the_command_names_who_is_missing_and_writes_all(monkeypatch, tmp_path, capsys) -> None:
@@ -340,9 +340,11 @@ def test_the_command_names_who_is_missing_and_writes_all(monkeypatch, tmp_path, 
         "analyse", "listeners", "random", "--width", "0.0625", "-d", "soundscapes", "-o", "size=3",
         "-o", "duration=0.6", "--processes", "1",
     ]  # fmt: skip
-    monkeypatch.setattr("sonibook.analysis.ears.find_spec", lambda _: None)
+    monkeypatch.setattr("sonibook.analysis.machine_listeners.find_spec", lambda _: None)
     monkeypatch.setenv("SONIBOOK_NETWORKS", str(tmp_path))
-    monkeypatch.setattr("sonibook.analysis.ears._events", lambda *_: Distortion("event"))
+    monkeypatch.setattr(
+        "sonibook.analysis.machine_listeners._events", lambda *_: Distortion("event")
+    )
     out, figure = tmp_path / "heard.json", tmp_path / "heard.png"
     assert main([*arguments, "--out", str(out), "--figure", str(figure)]) == 0
     told = capsys.readouterr().out
@@ -360,9 +362,9 @@ def test_the_command_names_who_is_missing_and_writes_all(monkeypatch, tmp_path, 
 def test_what_came_before_does_not_change_what_is_heard(name: str, module: str) -> None:
     pytest.importorskip(module)
     data = open_dataset("fsdd", root=ROOT, split="test")
-    (ear,) = open_ears([name], data, None, seed=0, streaming={})
+    (listener,) = open_listeners([name], data, None, seed=0, streaming={})
     clips = [data[place] for place in range(0, 300, 12)]
     sounds = [torch.from_numpy(clip.waveform)[None] for clip in clips]
-    forth = [float(ear(*pair)[0]) for pair in zip(clips, sounds, strict=True)]
+    forth = [float(listener(*pair)[0]) for pair in zip(clips, sounds, strict=True)]
     pairs = reversed([*zip(clips, sounds, strict=True)])
-    assert forth == [float(ear(*pair)[0]) for pair in pairs][::-1]
+    assert forth == [float(listener(*pair)[0]) for pair in pairs][::-1]

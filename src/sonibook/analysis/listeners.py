@@ -3,8 +3,8 @@
 The paper's authors listened themselves, and call sonifications *acoustically discernible*. Here
 listeners are machines that have nothing to do with the network: each hears a sound without the
 clip that it was made from, and is asked something that can be right or wrong (see
-`sonibook.analysis.ears`). Its score on the clips themselves says what it can hear at all; the
-*share* of that score which survives in the sonification is the measure.
+`sonibook.analysis.machine_listeners`). Its score on the clips themselves says what it can hear at
+all; the *share* of that score which survives in the sonification is the measure.
 
 All is heard at the level (RMS) of the clip, beside the clip itself: the sonification; that of
 another clip that shares no label; a sound of its spectrum with random phases; white noise; and the
@@ -24,7 +24,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from sonibook.analysis.controls import as_long_as, matched, partners, random_phase, white_noise
-from sonibook.analysis.ears import Ear, open_ears
+from sonibook.analysis.machine_listeners import Listener, open_listeners
 from sonibook.analysis.measure import Measured, measure_clips, table_rows
 from sonibook.analysis.networks import Networks, with_random_weights, with_starts
 from sonibook.analysis.result import Estimate, ResultTable, Row
@@ -43,7 +43,7 @@ CONTROLS, OF_CLIPS = ("another clip", "random phase"), ("the clip itself", "whit
 class ListenersResult(ResultTable):
     """What listeners hear; make it with `listen`.
 
-    Its quantities are the scores of the listeners, by name (`sonibook.analysis.ears.EARS`), of each
+    Its quantities are the scores of `sonibook.analysis.machine_listeners.LISTENERS`, of each
     clip's most active filter's sonification, clips left out on which no filter of the layer is
     live; under `CONTROLS` as conditions, of what else there is; and of no network, under
     `OF_CLIPS`. ``share of``, followed by the listener's name, is the mean score in per one of the
@@ -60,7 +60,7 @@ class ListenersResult(ResultTable):
 class _Hearing:
     """The scores that listeners have on sonifications and controls of clips."""
 
-    ears: tuple[Ear, ...]
+    listeners: tuple[Listener, ...]
     seed: int
 
     def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
@@ -70,7 +70,7 @@ class _Hearing:
             self._scores(clip, s, None if other is None else sounds[other])
             for clip, s, other in zip(clips, sounds, partners(clips), strict=True)
         ]
-        return _by_name(rows, self.ears, ("", *CONTROLS))
+        return _by_name(rows, self.listeners, ("", *CONTROLS))
 
     def of_clips(self, clips: Sequence[Clip]) -> Measured:
         """The scores on the clips themselves, and on white noise."""
@@ -79,7 +79,9 @@ class _Hearing:
             x = torch.from_numpy(clip.waveform)[None]
             noise = white_noise(x, generator=seeded(self.seed, "white noise", clip.clip_id))
             rows.append(self._heard(clip, torch.stack([x, noise])))
-        return {name: values[:, 0] for name, values in _by_name(rows, self.ears, OF_CLIPS).items()}
+        return {
+            name: values[:, 0] for name, values in _by_name(rows, self.listeners, OF_CLIPS).items()
+        }
 
     def _scores(
         self,
@@ -99,25 +101,25 @@ class _Hearing:
         """NaN for silence, which nobody is asked about."""
         flat = sounds.flatten(0, 1)
         there = (flat != 0).any(dim=1)
-        scores = np.full((len(self.ears), len(flat)), np.nan)
+        scores = np.full((len(self.listeners), len(flat)), np.nan)
         if there.any():
             x = torch.from_numpy(clip.waveform)
             loud = matched(flat[there], x.expand(int(there.sum()), -1))
-            for row, ear in enumerate(self.ears):
-                scores[row, there.numpy()] = ear(clip, loud)
-        return scores.reshape(len(self.ears), *sounds.shape[:2])
+            for row, listener in enumerate(self.listeners):
+                scores[row, there.numpy()] = listener(clip, loud)
+        return scores.reshape(len(self.listeners), *sounds.shape[:2])
 
 
 def _by_name(
     rows: Sequence[Float[ndarray, "listeners kinds layers"]],
-    ears: Sequence[Ear],
+    listeners: Sequence[Listener],
     conditions: Sequence[str],
 ) -> Measured:
     """Arrays (clips, layers) by listener and condition."""
     every = np.stack(rows)
     return {
-        (ear.name, condition): every[:, row, column]
-        for row, ear in enumerate(ears)
+        (listener.name, condition): every[:, row, column]
+        for row, listener in enumerate(listeners)
         for column, condition in enumerate(conditions)
     }
 
@@ -143,8 +145,8 @@ def listen(
         What listeners that name events are fitted to. None leaves out each group of `data` in turn
         (of ESC-50 the fold, of FSDD the speaker): who hears its clips was fitted to the others.
     listeners : sequence of str, or None
-        Of `sonibook.analysis.ears.EARS`; None for all that are installed and have something to say
-        of these clips.
+        Of `sonibook.analysis.machine_listeners.LISTENERS`; None for all that are installed and
+        have something to say of these clips.
     seed : int >= 0
         Of the random weights, the controls, the fits and the intervals.
     **streaming
@@ -165,11 +167,14 @@ def listen(
     """
     every = with_random_weights(with_starts(networks), seed=seed)
     clips = SceneClips(data) if isinstance(data, SceneDataset) else data
-    ears = open_ears(listeners, clips, training, seed=seed, streaming=streaming)
-    if not ears:
+    opened = open_listeners(listeners, clips, training, seed=seed, streaming=streaming)
+    if not opened:
         raise AnalysisError("There is nobody to listen: name a listener that is installed.")
-    measure = _Hearing(ears, seed)
-    settings: dict[str, Any] = {"listeners": {ear.name: ear.who for ear in ears}, "seed": seed}
+    measure = _Hearing(opened, seed)
+    settings: dict[str, Any] = {
+        "listeners": {listener.name: listener.who for listener in opened},
+        "seed": seed,
+    }
     found = measure_clips(
         "listeners",
         measure,
@@ -182,17 +187,21 @@ def listen(
     arrays = {name: array.copy() for name, array in found.arrays.items()}
     for (network, quantity, _), array in arrays.items():
         if network:
-            array[~_asked_of(arrays["", quantity, OF_CLIPS[0]], ears, quantity)] = np.nan
+            array[~_asked_of(arrays["", quantity, OF_CLIPS[0]], opened, quantity)] = np.nan
     rows = [*table_rows(every, arrays, seed=seed)]
     identity = {network.name: network.identity for network in every}
-    rows += _shares(arrays, identity, [ear.name for ear in ears if ear.has_share], seed=seed)
+    rows += _shares(
+        arrays, identity, [listener.name for listener in opened if listener.has_share], seed=seed
+    )
     return ListenersResult(rows=tuple(rows), **found.fields)
 
 
-def _asked_of(clean: Float[ndarray, " clips"], ears: Sequence[Ear], quantity: str) -> ndarray:
+def _asked_of(
+    clean: Float[ndarray, " clips"], listeners: Sequence[Listener], quantity: str
+) -> ndarray:
     """The clips that a listener is asked about: of some, those alone in which it hears it."""
-    (ear,) = [one for one in ears if one.name == quantity]
-    return ~np.isnan(clean) & (clean > 0) if ear.where_heard else ~np.isnan(clean)
+    (listener,) = [one for one in listeners if one.name == quantity]
+    return ~np.isnan(clean) & (clean > 0) if listener.where_heard else ~np.isnan(clean)
 
 
 def _shares(

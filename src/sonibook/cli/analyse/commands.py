@@ -224,8 +224,8 @@ def listeners(
     sonifications of the most active filters; beside it another clip's, a sound of the same
     spectrum, white noise, random weights, and the weights that the network started from.
     """
-    from sonibook.analysis.ears import EARS, missing
     from sonibook.analysis.listeners import OF_CLIPS, listen
+    from sonibook.analysis.machine_listeners import LISTENERS, missing
     from sonibook.plots.features import listeners_figure
 
     whole = asked.part["split"] == "all"
@@ -238,16 +238,18 @@ def listeners(
         seed=asked.seed,
         **asked.streaming,
     )
-    away = [f"{name} ({missing(name)})" for name in EARS if missing(name) and not listener]
+    away = [f"{name} ({missing(name)})" for name in LISTENERS if missing(name) and not listener]
     if away:
         typer.echo(f"Not there, and not asked: {'; '.join(away)}.\n")
     scores = [
         [name, *(result.row(name, condition=which).mean for which in OF_CLIPS)]
-        for name in EARS
+        for name in LISTENERS
         if result.select(quantity=name)
     ]
     typer.echo(table(["listener", *OF_CLIPS], scores) + "\n")
-    asked.finish(result, listeners_figure, show=[f"share of {name}" for name in EARS] + ["SI-SDR"])
+    asked.finish(
+        result, listeners_figure, show=[f"share of {name}" for name in LISTENERS] + ["SI-SDR"]
+    )
 
 
 @analysis(

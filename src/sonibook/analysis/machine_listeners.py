@@ -34,7 +34,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
-from sonibook.analysis.packaged_ears import (
+from sonibook.analysis.packaged_listeners import (
     Digit,
     Intelligibility,
     Pitch,
@@ -53,7 +53,7 @@ from sonibook.model.checkpoint import imported, open_network
 from sonibook.training.probe import fit_head, groups_of, over_time
 
 #: The listeners that there are.
-EARS = ("event", "event, SoundNet", "speech", "digit", "pitch", "STOI", "PESQ", "SI-SDR")
+LISTENERS = ("event", "event, SoundNet", "speech", "digit", "pitch", "STOI", "PESQ", "SI-SDR")
 #: The modules that they come in, and how to have them.
 _PACKAGES = {
     "speech": ("silero_vad", "pip install 'sonibook[listeners]'"),
@@ -72,13 +72,13 @@ _Features = Callable[[Sounds], Float[ndarray, "sounds features"]]
 
 
 @runtime_checkable
-class Ear(Protocol):
+class Listener(Protocol):
     """A listener.
 
     Attributes
     ----------
     name : str
-        Of `EARS`.
+        Of `LISTENERS`.
     who : str
         What it is, in words: goes into a result.
     has_share : bool
@@ -101,26 +101,26 @@ class Ear(Protocol):
         ...
 
 
-def open_ears(
+def open_listeners(
     names: Sequence[str] | None,
     data: Dataset,
     training: Dataset | None,
     *,
     seed: int,
     streaming: Streaming,
-) -> tuple[Ear, ...]:
+) -> tuple[Listener, ...]:
     """The listeners by name, or all that are there; fitted, where they must be."""
     rate, words = data.sample_rate, words_of(data.classes)
-    there = [name for name in EARS if not missing(name) and (words or name != "digit")]
+    there = [name for name in LISTENERS if not missing(name) and (words or name != "digit")]
     wanted = there if names is None else list(names)
     for name in wanted:
-        if name not in EARS:
-            raise AnalysisError(f"There is no listener {name!r}: choose of {', '.join(EARS)}.")
+        if name not in LISTENERS:
+            raise AnalysisError(f"There is no listener {name!r}: choose of {', '.join(LISTENERS)}.")
         if missing(name):
             raise AnalysisError(f"The listener {name!r} is not there: {missing(name)}.")
         if name == "digit" and not words:
             raise AnalysisError(f"{data.name} has no class that is a digit: leave that out.")
-    makers: dict[str, Callable[[], Ear]] = {
+    makers: dict[str, Callable[[], Listener]] = {
         "event": lambda: _events("event", MelFeatures(rate), *given),
         "event, SoundNet": lambda: _events(
             "event, SoundNet", MapFeatures(open_network(_SOUNDNET)[0], rate), *given
@@ -228,7 +228,7 @@ def _events(
     training: Dataset | None,
     seed: int,
     streaming: Streaming,
-) -> Ear:
+) -> Listener:
     """Fitted to a training part, or for each group of the data to all others."""
     part = data if training is None else training
     if part.classes != data.classes or part.task != data.task:

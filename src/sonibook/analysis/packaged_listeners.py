@@ -1,7 +1,7 @@
 """Listeners out of packages, with their weights inside: nothing is downloaded.
 
 Each is imported when it first listens, once a process. What is not installed is named by
-`sonibook.analysis.ears.missing`.
+`sonibook.analysis.machine_listeners.missing`.
 """
 
 from __future__ import annotations
