@@ -18,7 +18,8 @@ from heard import HEARD, READY, unpacked
 ATLAS = PAGES / "atlas"
 #: The player as scripts see it.
 PLAYER = """() => {
-    const { paused, track, label, tracks } = document.querySelector("sonibook-player");
+    const none = { paused: true, track: 0, label: "", tracks: [] };
+    const { paused, track, label, tracks } = document.querySelector("sonibook-player") ?? none;
     return { paused, track, label, names: tracks.map(({ name }) => name) };
 }"""
 SETTLED = "() => !document.getElementById('atlas').hasAttribute('aria-busy')"

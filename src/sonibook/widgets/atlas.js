@@ -56,7 +56,7 @@
     return whole.getChannelData(0).slice(first, first + samples);
   }
 
-  // What is shown.
+
 
   let manifest;
   const state = {
@@ -137,7 +137,8 @@
     parts.panel = add(body, "section", { className: "atlas-panel" }, { "aria-label": "What is heard" });
     parts.title = add(parts.panel, "h2", { textContent: "Choose a filter" });
     parts.measures = add(parts.panel, "p");
-    parts.player = add(parts.panel, "sonibook-player", { hidden: true }, { columns: 2, rate: manifest.rate });
+    parts.player = add(parts.panel, "sonibook-player", {}, { columns: 2, rate: manifest.rate });
+    parts.player.remove(); // until there is something to play
     parts.tops = add(parts.panel, "ol");
     parts.credits = add(root, "p", { className: "atlas-quiet" });
     const { clips, size, skipped, dataset, split, missing } = manifest.data;
@@ -277,7 +278,7 @@
     made.onclick = (event) => {
       clearTimeout(card.resting);
       // A finger cannot rest on a filter: its first touch is for hearing.
-      const heard = state.filter === one.filter && !parts.player.hidden;
+      const heard = state.filter === one.filter && parts.player.isConnected;
       if (link && (heard || !card.touched)) return;
       event.preventDefault();
       select(one, { play: true });
@@ -336,7 +337,8 @@
       )));
     }
     player.pause?.();
-    player.hidden = !tracks.length;
+    if (!tracks.length) player.remove();
+    else if (!player.isConnected) parts.tops.before(player);
     player.label = `Layer ${layer}, filter ${one.filter} of ${mine.name}`;
     player.tracks = tracks;
     if (play && one.tops.length) hear(1);
