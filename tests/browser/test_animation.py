@@ -190,10 +190,11 @@ def test_walks_end_at_the_coherence(page: Any) -> None:
     ]
     page.locator("sonibook-walks input").focus()
     page.keyboard.press("Home")
-    assert captions.all_inner_texts() == ["half as loud: got 0.00 far", "noise: got 0.00 far"]
+    start = "0.00 from its start"
+    assert captions.all_inner_texts() == [f"half as loud: {start}", f"noise: {start}"]
     page.get_by_role("button", name="Walk").click()
     page.wait_for_function(
-        "document.querySelector('sonibook-walks figcaption').textContent > 'half as loud: got 0.01'"
+        "document.querySelector('sonibook-walks figcaption').textContent > 'half as loud: 0.01'"
     )
 
 

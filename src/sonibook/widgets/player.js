@@ -332,7 +332,8 @@ class Player extends HTMLElement {
       const words = track.about || described(track.power, rate);
       spectrogram.setAttribute("aria-label", `Log spectrogram of ${track.name}, 0 to ${rate / 2000} kHz: ${words}.`);
       hertz.replaceChildren();
-      for (const text of [`${rate / 2000} kHz`, `${rate / 4000}`, "0"]) add(hertz, "span", { textContent: text });
+      const [top, middle] = [rate / 2000, rate / 4000].map((kilohertz) => Number(kilohertz.toPrecision(3)));
+      for (const text of [`${top} kHz`, `${middle}`, "0"]) add(hertz, "span", { textContent: text });
       tickSeconds(seconds, track.duration);
     });
     this.#show();

@@ -64,7 +64,7 @@ class Walks extends HTMLElement {
       const figure = this.panels.children[number], canvas = figure.firstChild, scale = devicePixelRatio || 1;
       const size = canvas.clientWidth, end = Math.min(upTo, x.length - 1);
       const far = Math.hypot(x[end], y[end]);
-      const words = end === x.length - 1 ? `coherence ${(far ** 2).toFixed(2)}` : `got ${far.toFixed(2)} far`;
+      const words = end === x.length - 1 ? `coherence ${(far ** 2).toFixed(2)}` : `${far.toFixed(2)} from its start`;
       figure.lastChild.textContent = `${name}: ${words}`;
       canvas.setAttribute("aria-label", `${name}: a walk that ${end} steps took ${far.toFixed(2)} from its start.`);
       if (!size) return;
