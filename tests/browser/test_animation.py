@@ -113,6 +113,19 @@ def test_space_plays_and_pauses(page: Any) -> None:
     assert page.get_by_role("button", name="Watch the animation").count() == 1
 
 
+def test_is_watched_to_its_end(page: Any) -> None:
+    page.clock.install()
+    page.get_by_role("button", name="Watch the animation").click()
+    texts = []
+    for _ in range(60):
+        page.clock.fast_forward(2000)
+        texts.append(said(page))
+    steps = page.get_by_label("Step of the animation").get_attribute("max")
+    assert len(set(texts)) == int(steps) + 1
+    assert texts[-1].startswith("The sonification")
+    assert page.get_by_role("button", name="Watch the animation").count() == 1
+
+
 def test_every_loudspeaker_has_a_sound_of_its_own(page: Any) -> None:
     buttons = page.locator("sonibook-animation .speaker:visible")
     assert buttons.count() == 2 + 3

@@ -21,7 +21,7 @@ class Animation extends Layers {
     this.way = 0;
     this.fresh = true;
     this.at = this.data.acts.length - 1;
-    this.part = 1;
+    this.along = 1;
     this.build();
     this.shut(!this.quiet.matches);
     this.show();
@@ -36,7 +36,7 @@ class Animation extends Layers {
 
   build() {
     const { layers } = this.data;
-    this.stack.append(make("div", "head", "The way up ↑"), make("div", "head", "layer"),
+    this.stack.append(make("div", "head", "The way up ↑"), make("div", "head", "Layer"),
       make("div", "head", "The way back ↓"));
     for (let number = layers.length; number >= 0; number -= 1) this.rows.set(number, this.row(number));
     this.lens = make("canvas", "near");
@@ -195,7 +195,7 @@ class Animation extends Layers {
     const next = Math.min(Math.max(to, 0), this.data.acts.length - 1);
     const tween = next === this.at + 1 && !this.quiet.matches;
     this.at = next;
-    this.part = tween ? 0 : 1;
+    this.along = tween ? 0 : 1;
     if (tween) this.run(false);
     this.show();
   }
@@ -205,7 +205,7 @@ class Animation extends Layers {
     if (yes) this.fresh = false;
     cancelAnimationFrame(this.frame);
     if (yes) {
-      if (this.at === this.data.acts.length - 1 && this.part >= 1) this.at = this.part = 0;
+      if (this.at === this.data.acts.length - 1 && this.along >= 1) this.at = this.along = 0;
       this.run(true);
     }
     this.playButton.innerHTML = yes ? `${icon("pause")}Pause` : `${icon("play")}Watch`;
@@ -219,14 +219,14 @@ class Animation extends Layers {
     const tick = (now) => {
       const beyond = this.act.act === "up" && this.act.layer > this.data.layer ? .4 : 1;
       // Each step rests before the next, so that it can be read.
-      this.part += Math.max(now - before, 0) / (lasts[this.act.act] * beyond);
+      this.along += Math.max(now - before, 0) / (lasts[this.act.act] * beyond);
       before = now;
-      if (this.part >= 1.35 && on && this.at < this.data.acts.length - 1) {
+      if (this.along >= 1.35 && on && this.at < this.data.acts.length - 1) {
         this.at += 1;
-        this.part = 0;
+        this.along = 0;
       }
       this.show();
-      const over = this.part >= 1 && (!on || this.at === this.data.acts.length - 1);
+      const over = this.along >= 1 && (!on || this.at === this.data.acts.length - 1);
       if (!over) this.frame = requestAnimationFrame(tick);
       else if (on) this.play(false);
     };
@@ -243,7 +243,7 @@ class Animation extends Layers {
   /** How far a step is done, from 0 to 1. */
   done(at) {
     if (at < 0) return 1;
-    return at < this.at ? 1 : at > this.at ? 0 : Math.min(ease(Math.min(this.part, 1)), 1);
+    return at < this.at ? 1 : at > this.at ? 0 : Math.min(ease(Math.min(this.along, 1)), 1);
   }
 
   show() {

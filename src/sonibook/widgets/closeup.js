@@ -19,7 +19,7 @@ function waves(shown, draw, width, height) {
     draw.fillStyle = colour;
     draw.fillText(name, 14 + 90 * number, 18);
     values.forEach((value, at) => {
-      const tall = value / 255 * height * .4 * (number ? ease(Math.min(shown.part, 1)) : 1);
+      const tall = value / 255 * height * .4 * (number ? ease(Math.min(shown.along, 1)) : 1);
       draw.fillRect(14 + at * gap, height * .55 - tall, Math.max(gap * .6, 1), 2 * tall + 1);
     });
   });
@@ -35,7 +35,7 @@ export function closeUp(shown) {
   const draw = lens.getContext("2d");
   draw.scale(scale, scale);
   draw.font = `12px ${getComputedStyle(lens).fontFamily}`;
-  const p = ease(Math.min(shown.part, 1)), number = act.layer, one = data.layers[number - 1];
+  const p = ease(Math.min(shown.along, 1)), number = act.layer, one = data.layers[number - 1];
   const high = height * .34, low = height * .8, tall = height * .2, left = 14, right = width - 14;
   const words = (text, x, y, colour = PALE) => { draw.fillStyle = colour; draw.fillText(text, x, y); };
   const line = (y) => { draw.fillStyle = "#3a4854"; draw.fillRect(left, y, right - left, 1); };

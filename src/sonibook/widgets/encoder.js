@@ -7,7 +7,7 @@ const number_ = (value) => value.toLocaleString("en", { maximumSignificantDigits
 class Encoder extends Layers {
   begin() {
     const { layers } = this.data;
-    this.stack.append(make("div", "head", "Feature maps of a clip"), make("div", "head", "block"));
+    this.stack.append(make("div", "head", "Feature maps of a clip"), make("div", "head", "Block"));
     for (let number = layers.length; number >= 0; number -= 1) this.row(number);
     this.card = make("div", "facts");
     this.card.setAttribute("aria-live", "polite");
@@ -46,10 +46,10 @@ class Encoder extends Layers {
     const facts = [
       ["Kernel", `${one.kernel} taps on ${number > 1 ? `${layers[number - 2].filters} channels` : "the samples"}`],
       ["Channels", `${one.filters} filters, a map each`],
-      ["Pool", one.pool > 1 ? `the largest of ${one.pool} steps` : "none"],
+      ["Pool", one.pool > 1 ? `the ${one.pool === 2 ? "larger" : "largest"} of ${one.pool} steps` : "none"],
       ["Stride", `a step every ${ms(one.stride)} ms (${one.stride} sample${one.stride > 1 ? "s" : ""})`],
       ["Receptive field", `${ms(one.field)} ms (${one.field.toLocaleString("en")} samples)`],
-      ["Bandwidth of a map", `0 to ${number_(rate / one.stride / 2)} Hz, half its steps in a second`],
+      ["Bandwidth of a map", `0 to ${number_(rate / one.stride / 2)} Hz, half its steps per second`],
       ["This clip gives", `${one.steps.toLocaleString("en")} steps`],
     ];
     this.card.innerHTML = `<div class="head">Block ${number}</div><dl>${facts.map(([name, fact]) => (

@@ -39,9 +39,10 @@ class Temperature extends HTMLElement {
     this.bars.setAttribute("role", "img");
     this.bars.setAttribute("aria-label", "Each negative's share of the push; the text has the numbers.");
     left.append(make("figcaption", "head", "Who is taken for the partner"), this.map,
-      make("small", "", "A row is a view; a column, whom it might belong to. Light is likely."));
+      make("small", "", "A row is a view; a column, whom it might belong to. Light is likely. "
+        + `The partner is ${this.similarity.length / 2} columns away.`));
     right.append(make("figcaption", "head", "Who is pushed away"), this.bars,
-      make("small", "", "Each negative's share of the push, the hardest first."));
+      make("small", "", "Each negative's share of the push, the hardest first. A full bar would be all of it."));
     both.append(left, right);
     this.live.append(label, both, this.words);
     this.prepend(this.live);
