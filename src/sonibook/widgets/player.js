@@ -292,7 +292,12 @@ class Player extends HTMLElement {
       spectrogram.ariaLabel ??= `Log spectrogram of ${name}`; // until it is drawn, and measured
       const { duration } = this.#tracks[n];
       figure.classList.toggle("here", n === this.#number);
-      button.textContent = names.length > 1 && n < 9 ? `${n + 1} ${name}` : name;
+      button.textContent = "";
+      if (names.length > 1 && n < 9) {
+        add(button, "kbd", { textContent: n + 1 });
+        button.append(" ");
+      }
+      button.append(name);
       button.setAttribute("aria-pressed", !this.paused && n === this.#number);
       length.textContent = duration < 1 ? `${inSeconds(duration)} s` : "";
     });
