@@ -285,8 +285,8 @@ def test_a_claim_follows_its_results(tmp_path: Path, deep: tuple[float, ...], ve
     assert found["shift"].judgement.verdict == "not measured yet"
     words = measured_in_words(found["coherence-decay"])
     passed = sum(test.passes for test in found["coherence-decay"].tests)
-    assert f"; {passed} of 4 tests pass, " in words
-    assert words.endswith(" of them after correction")
+    assert f"; {passed} of 4 tests pass" in words
+    assert words.endswith(" after correction") == (passed > 0)
     alt = claim_figure(found["coherence-decay"]).alt
     assert words.split(" [")[0] in alt
     with pytest.raises(ValueError, match="Nothing was measured"):

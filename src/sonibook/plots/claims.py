@@ -62,7 +62,7 @@ class ClaimsTable:
             html.escape(one.where),
             f"{SIGNS[one.judgement.verdict]}&nbsp;{html.escape(one.judgement.words)}",
             html.escape(measured_in_words(one)),
-            f'<a href="{html.escape(one.chapter)}.html">{html.escape(one.chapter[:2])}</a>',
+            f'<a href="{html.escape(one.chapter)}.html">{int(one.chapter[:2])}</a>',
         )
         return "<tr>" + "".join(f'<td style="{_PADDING}">{cell}</td>' for cell in cells) + "</tr>"
 
@@ -100,7 +100,10 @@ def measured_in_words(one: Judged) -> str:
     first = next((test for test in known if test.kind == "effect"), known[0])
     passed = sum(test.passes for test in known)
     still = sum(test.passes and test.p_claim is not None and test.p_claim < 0.05 for test in known)
-    counted = f"{passed} of {len(one.tests)} tests pass, {still} of them after correction"
+    of = len(one.tests)
+    counted = f"{passed} of {of} {'test passes' if of == 1 else 'tests pass'}"
+    if passed:
+        counted += f", {still} after correction"
     return f"{_number_in_words(first)}; {counted}"
 
 
@@ -110,8 +113,13 @@ def _number_in_words(test: Test) -> str:
     if found is None:
         return "not measured yet"
     mean = f"{found.mean + 0.0:+.3g} {test.unit}"
-    p = "" if test.p_claim is None else f", p = {test.p_claim:.2g} corrected"
+    p = "" if test.p_claim is None else f", corrected {_p_in_words(test.p_claim)}"
     return f"{mean} [{found.low:.3g}, {found.high:.3g}], n = {found.clips}{p}"
+
+
+def _p_in_words(p: float) -> str:
+    """A p-value, as far as its digits mean anything."""
+    return f"p = {p:.2g}" if p >= 1e-4 else "p < 0.0001"
 
 
 def claim_figure(one: Judged) -> Picture:
