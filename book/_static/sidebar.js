@@ -5,4 +5,8 @@ document.addEventListener("DOMContentLoaded", () => {
     const title = summary.closest("li").querySelector("a")?.textContent.trim();
     summary.setAttribute("aria-label", `The pages below ${title}`);
   }
+  // Names of modules break at their dots.
+  for (const link of document.querySelectorAll(".bd-sidebar-primary a.reference.internal")) {
+    if (/^\s*sonibook\./.test(link.textContent)) link.innerHTML = link.innerHTML.replaceAll(/[._]/g, "$&<wbr>");
+  }
 });

@@ -136,14 +136,14 @@
     parts.list = add(body, "ul", { className: "atlas-filters" }, { "aria-label": "Filters" });
     parts.panel = add(body, "section", { className: "atlas-panel" }, { "aria-label": "What is heard" });
     parts.title = add(parts.panel, "h2", { textContent: "Choose a filter" });
-    parts.measures = add(parts.panel, "p");
+    parts.measures = add(parts.panel, "p", { textContent: "What you choose is seen and heard here." });
     parts.player = add(parts.panel, "sonibook-player", {}, { columns: 2, rate: manifest.rate });
     parts.player.remove(); // until there is something to play
     parts.tops = add(parts.panel, "ol");
     parts.credits = add(root, "p", { className: "atlas-quiet" });
     const { clips, size, skipped, dataset, split, missing } = manifest.data;
     const gone = Object.entries(skipped).map(([reason, count]) => `, ${count} ${reason}`).join("");
-    parts.credits.textContent = `Top clips among ${clips} of the ${size} of ${dataset} (${split})${gone}`
+    parts.credits.textContent = `Top clips among ${clips} of the ${size} clips of ${dataset} (${split})${gone}`
       + `${missing ? `, ${missing} missing` : ""}. Of each clip at most ${manifest.most} s are taken, and of each `
       + `sonification the ${Number(manifest.seconds.toFixed(2))} s around the largest value of the filter's map are kept. `
       + `Centroid and bandwidth are means over the top clips, of whole sonifications. `
@@ -158,6 +158,10 @@
       else return;
       event.preventDefault();
     };
+    // A mouse that rests on a filter leaves the focus where it was.
+    document.addEventListener("keydown", (event) => {
+      if (event.target === document.body && root.matches(":hover") && /^[rdu]$/.test(event.key)) root.onkeydown(event);
+    });
   }
 
   function choose(bar, name, options, act) {

@@ -299,7 +299,7 @@ class Player extends HTMLElement {
       }
       button.append(name);
       button.setAttribute("aria-pressed", !this.paused && n === this.#number);
-      length.textContent = duration < 1 ? `${inSeconds(duration)} s` : "";
+      length.textContent = duration < 1 ? `${inSeconds(duration)}\u00a0s` : "";
     });
     loudness.textContent = this.#tracks[this.#number]?.level ?? "";
     this.#tick();
