@@ -225,9 +225,10 @@ def _acts(passed: ForwardPass, layer: int, chosen: int) -> list[dict[str, Any]]:
     for number, block in enumerate(passed.blocks, start=1):
         text = f"Up, layer {number}: convolve and rectify."
         if block.pool > 1:
+            most = "larger" if block.pool == 2 else "largest"
             text = (
                 f"Up, layer {number}: convolve, rectify, pool. Of {block.pool} neighbours the "
-                "largest goes up; a switch keeps which one it was."
+                f"{most} goes up; a switch keeps which one it was."
             )
         acts.append({"act": "up", "layer": number, "text": text})
     acts.append(

@@ -56,7 +56,7 @@ class WayBack:
         """The share of what was unpooled in a block that is negative, in words."""
         values = self.unpooled[number]
         share = float((values < 0).sum()) / max(int((values != 0).sum()), 1)
-        return f"{share:.0%} of the values are negative: cut off" if share else "nothing is"
+        return f"that is {share:.0%} of the values" if share else "nothing is negative"
 
 
 class Drawn:
