@@ -200,7 +200,7 @@ def _shifts(settings: Settings, streaming: Streaming) -> Result:
 def _halves(settings: Settings) -> list[tuple[CNN12, dict[str, Any]]]:
     """Encoders that were trained alike with max-pools and with strides, and their cards.
 
-    By ``sonibook train configs/esc40-supervised.yaml --seeds 31,32,33 --out runs/strided/pooled``
+    By ``sonibook train configs/supervised.yaml --seeds 31,32,33 --out runs/strided/pooled``
     and the same with ``--set encoder.downsample=stride``.
     """
     paths = sorted((settings.runs / "strided").rglob("encoder.safetensors"))

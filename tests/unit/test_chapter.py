@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from IPython.core.interactiveshell import InteractiveShell
 
 from sonibook import CNN12, chapter, open_dataset
@@ -17,10 +19,11 @@ CHAPTERS = sorted((Path(__file__).parents[2] / "book").glob("[0-9]*.ipynb"))
 
 
 @pytest.fixture
-def shell(monkeypatch: pytest.MonkeyPatch) -> InteractiveShell:
+def shell(monkeypatch: pytest.MonkeyPatch) -> Iterator[InteractiveShell]:
     shell = InteractiveShell()
     monkeypatch.setattr("IPython.get_ipython", lambda: shell)
-    return shell
+    yield shell
+    torch.set_grad_enabled(True)  # some chapters turn gradients off
 
 
 def test_numbers_are_written_after_each_cell(shell: Any, tmp_path: Path) -> None:
