@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
@@ -18,7 +18,7 @@ from sonibook.analysis.faithfulness import faithfulness
 from sonibook.analysis.grid import grid
 from sonibook.analysis.layers import layer_importances
 from sonibook.analysis.listeners import listen
-from sonibook.analysis.networks import Network
+from sonibook.analysis.networks import Network, load_network
 from sonibook.analysis.result import Result, Row, fingerprint
 from sonibook.analysis.selectivity import selectivity_by_layer
 from sonibook.analysis.shifts import shift_law
@@ -27,7 +27,6 @@ from sonibook.analysis.stream import Streaming
 from sonibook.analysis.top_clips import top_clip_agreement
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.model.checkpoint import (
-    canonical,
     kept_checkpoints,
     load_classifier,
     load_encoder,
@@ -197,38 +196,37 @@ def _shifts(settings: Settings, streaming: Streaming) -> Result:
     return shift_law(networks, _fold(settings, (5,)), **streaming)
 
 
-def _halves(settings: Settings) -> list[tuple[CNN12, dict[str, Any]]]:
-    """Encoders that were trained alike with max-pools and with strides, and their cards.
+def _halved(settings: Settings) -> dict[Path, Network]:
+    """Encoders that were trained alike with max-pools and with strides, by their files.
 
     By ``sonibook train configs/supervised.yaml --seeds 31,32,33 --out runs/strided/pooled``
     and the same with ``--set encoder.downsample=stride``.
     """
     paths = sorted((settings.runs / "strided").rglob("encoder.safetensors"))
-    return [(load_encoder(path), read_card(path)) for path in paths]
+    found = {path: load_network(str(path), "") for path in paths}
+    return {path: replace(one, name=f"{one.regime} {one.seed}") for path, one in found.items()}
 
 
-def _halving_networks(settings: Settings) -> list[Network]:
-    """The same, and the start of each."""
+def _beside_starts(trained: Iterable[Network]) -> list[Network]:
+    """Networks, and what each started from."""
     networks = []
-    for encoder, card in _halves(settings):
-        seed, halving = int(card["config"]["seed"]), encoder.downsample
-        start = CNN12(width=encoder.width, norm="weight", downsample=halving, seed=seed)
-        ending = ", strided" if halving == "stride" else ""
-        for kind, module in (("supervised", encoder), ("own start", canonical(start))):
-            name, baseline = f"{kind}{ending} {seed}", module is not encoder
-            networks.append(Network(name, module, kind + ending, seed, baseline))
+    for network in trained:
+        networks.append(network)
+        if network.start is not None:
+            regime = network.regime.replace("supervised", "own start")
+            networks.append(replace(network.start, name=f"{regime} {network.seed}", regime=regime))
     return networks
 
 
 def _strided(settings: Settings, streaming: Streaming) -> Result:
     scenes = open_dataset("soundscapes", root=settings.root, mixture_of="esc10", size=60)
-    networks = _halving_networks(settings)
-    result = grid(networks, scenes, **streaming)
-    trained = [network for network in networks if not network.baseline]
+    halved = _halved(settings)
+    result = grid(_beside_starts(halved.values()), scenes, **streaming)
     accuracies = tuple(
-        Row(**network.identity, layer=None, quantity="accuracy", mean=card["test"]["accuracy"],
-            low=None, high=None, clips=card["test"]["clips"])
-        for network, (_, card) in zip(trained, _halves(settings), strict=True)
+        Row(**network.identity, layer=None, quantity="accuracy", mean=test["accuracy"],
+            low=None, high=None, clips=test["clips"])
+        for path, network in halved.items()
+        for test in [read_card(path)["test"]]
     )  # fmt: skip
     return result.model_copy(update={"rows": (*result.rows, *accuracies)})
 
@@ -319,5 +317,7 @@ NETWORKS_OF: dict[str, Callable[[Settings], dict[str, nn.Module]]] = {
     "figure-5": _kept_of("contrastive"),
     "figure-5-supervised": _kept_of("esc40-supervised"),
     "figure-6-full": _fine_tuned,
-    "strided": lambda settings: {one.name: one.module for one in _halving_networks(settings)},
+    "strided": lambda settings: {
+        one.name: one.module for one in _beside_starts(_halved(settings).values())
+    },
 }

@@ -17,14 +17,14 @@ from sonibook.analysis.controls import partners
 from sonibook.analysis.listeners import ListenersResult, listen
 from sonibook.analysis.machine_listeners import Distortion, missing, open_listeners
 from sonibook.analysis.networks import CENTRED, load_network, with_starts
-from sonibook.analysis.result import Measured, Row
+from sonibook.analysis.result import Measured, Row, fingerprint
 from sonibook.cli import main
 from sonibook.datasets import open_dataset
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet import sonify
 from sonibook.errors import AnalysisError
 from sonibook.metrics.intervals import bootstrap_interval, bootstrap_ratio
-from sonibook.model.checkpoint import kept_checkpoints, load_encoder
+from sonibook.model.checkpoint import kept_checkpoints, load_encoder, save_checkpoint
 from sonibook.model.encoder import CNN12
 from sonibook.replication.verdict import judge_claims
 
@@ -137,6 +137,23 @@ def test_a_networks_start_is_what_its_run_kept_of_epoch_0(name: str) -> None:
     ours = start.module.state_dict()
     assert kept.keys() == ours.keys()
     assert all(torch.equal(kept[key], ours[key]) for key in kept)
+
+
+def test_a_strided_networks_start_is_strided(tmp_path) -> None:
+    path = tmp_path / "strided.safetensors"
+    fresh = CNN12(width=1 / 16, norm="weight", downsample="stride", seed=7)
+    config = {
+        "objective": "cross_entropy",
+        "seed": 7,
+        "data": {"name": "esc40"},
+        "encoder": {"norm": "weight"},
+    }
+    save_checkpoint(path, fresh, {"config": config})
+    network = load_network(str(path), "strided")
+    assert network.regime == "supervised, strided, width 0.0625"
+    assert network.start is not None
+    assert network.start.regime == f"{CENTRED}, strided, width 0.0625"
+    assert fingerprint(network.start.module) == fingerprint(network.module)
 
 
 def test_networks_of_one_start_share_it() -> None:

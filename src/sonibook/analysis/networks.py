@@ -14,7 +14,7 @@ from torch import nn
 from sonibook.audio import pad
 from sonibook.datasets.base import Clip, ClipReader, Dataset
 from sonibook.errors import AnalysisError
-from sonibook.model.checkpoint import open_network
+from sonibook.model.checkpoint import canonical, open_network
 from sonibook.model.encoder import CNN12
 from sonibook.model.layers import he_normal
 from sonibook.model.norms import FoldableConv1d
@@ -303,8 +303,9 @@ def _start(card: Mapping[str, Any], config: Mapping[str, Any], seed: int) -> Net
     if encoder.get("start") is not None:
         return None
     width, depth, norm = float(card["width"]), card.get("depth", 11), encoder.get("norm")
-    fresh = CNN12(width=width, depth=int(depth), norm=norm, seed=seed)
-    module = fresh.fold().half().float().eval()
+    halving = card.get("downsample", "max")
+    fresh = CNN12(width=width, depth=int(depth), norm=norm, downsample=halving, seed=seed)
     regime = RANDOM if norm == "none" else CENTRED
+    regime += "" if halving == "max" else ", strided"
     regime += "" if width == 0.25 else f", width {width:g}"
-    return Network(f"start {regime} {seed}", module, regime, seed, baseline=True)
+    return Network(f"start {regime} {seed}", canonical(fresh), regime, seed, baseline=True)
