@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sonibook.deconvnet.backward import ForwardPass
+from sonibook.model.encoder import CNN12
 from sonibook.model.layers import effective_weight
 
 
@@ -35,6 +36,18 @@ def plain_stack(network: nn.Module, *, padded: bool = False) -> nn.Sequential:
         else:
             modules.append(nn.ReLU())
     return nn.Sequential(*modules).requires_grad_(False)
+
+
+#: The filter of layer 2 that never responds in `with_dead_filter`.
+DEAD = 3
+
+
+def with_dead_filter() -> CNN12:
+    """A small CNN12, a filter of which never responds."""
+    network = CNN12(width=1 / 16, seed=0).eval()
+    with torch.no_grad():
+        network.features.conv2.bias[DEAD] = -1000.0
+    return network
 
 
 def layer_output(stack: nn.Sequential, layer: int) -> nn.Module:

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from oracles import plain_stack
+from oracles import DEAD, plain_stack, with_dead_filter
 from torch import nn
 
 from sonibook.analysis.activations import ActivationsResult, _Best, top_activations
@@ -16,8 +16,6 @@ from sonibook.datasets import Clip, Dataset, open_dataset
 from sonibook.errors import AnalysisError
 from sonibook.model.encoder import CNN12
 from sonibook.plots.features import activations_figure
-
-DEAD = 3
 
 
 class Repeated(Dataset):
@@ -38,11 +36,7 @@ class Repeated(Dataset):
 
 @pytest.fixture(scope="module")
 def network() -> CNN12:
-    """Filter DEAD of layer 2 never responds."""
-    network = CNN12(width=1 / 16, seed=0).eval()
-    with torch.no_grad():
-        network.features.conv2.bias[DEAD] = -1000.0
-    return network
+    return with_dead_filter()
 
 
 @pytest.fixture(scope="module")

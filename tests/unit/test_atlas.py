@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from oracles import plain_stack
+from oracles import DEAD, plain_stack, with_dead_filter
 from torch import nn
 
 from sonibook import sonify
@@ -26,17 +26,12 @@ from sonibook.model.stack import blocks_of, receptive_field, stride
 from sonibook.widgets import atlas
 from sonibook.widgets.atlas import make_atlas
 
-DEAD = 3
 LAYERS = (1, 2, 5, 11)
 
 
 @pytest.fixture(scope="module")
 def network() -> CNN12:
-    """Filter DEAD of layer 2 never responds."""
-    network = CNN12(width=1 / 16, seed=0).eval()
-    with torch.no_grad():
-        network.features.conv2.bias[DEAD] = -1000.0
-    return network
+    return with_dead_filter()
 
 
 @pytest.fixture

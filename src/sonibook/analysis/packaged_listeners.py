@@ -13,7 +13,7 @@ from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import soxr
@@ -60,13 +60,20 @@ def _at(x: Float[ndarray, "*sounds time"], rate: int, wanted: int) -> Float[ndar
 
 
 @dataclass(frozen=True)
-class Speech:
-    """Whether it hears speech anywhere in a sound (silero-vad)."""
+class _Packaged:
+    """What these listeners have in common; see `sonibook.analysis.machine_listeners.Listener`."""
 
     sample_rate: int
-    name: str = "speech"
-    has_share: bool = True
-    where_heard: bool = True
+    has_share: ClassVar[bool] = True
+    where_heard: ClassVar[bool] = False
+
+
+@dataclass(frozen=True)
+class Speech(_Packaged):
+    """Whether it hears speech anywhere in a sound (silero-vad)."""
+
+    name: ClassVar[str] = "speech"
+    where_heard: ClassVar[bool] = True
 
     @property
     def who(self) -> str:
@@ -91,14 +98,11 @@ def _voice_detector() -> Any:
 
 
 @dataclass(frozen=True)
-class Digit:
+class Digit(_Packaged):
     """Whether it hears the digit that the clip is of (pocketsphinx, which knows ten words)."""
 
-    sample_rate: int
     words: Mapping[int, str]
-    name: str = "digit"
-    has_share: bool = True
-    where_heard: bool = False
+    name: ClassVar[str] = "digit"
 
     @property
     def who(self) -> str:
@@ -137,13 +141,10 @@ def _recogniser() -> Any:
 
 
 @dataclass(frozen=True)
-class Pitch:
+class Pitch(_Packaged):
     """Share of the clip's voiced frames whose pitch it hears in a sound, too (CREPE)."""
 
-    sample_rate: int
-    name: str = "pitch"
-    has_share: bool = True
-    where_heard: bool = False
+    name: ClassVar[str] = "pitch"
 
     @property
     def who(self) -> str:
@@ -188,13 +189,10 @@ def _crepe() -> tuple[nn.Module, nn.Linear]:
 
 
 @dataclass(frozen=True)
-class Intelligibility:
+class Intelligibility(_Packaged):
     """Short-time objective intelligibility of a sound as a copy of the clip (pystoi)."""
 
-    sample_rate: int
-    name: str = "STOI"
-    has_share: bool = True
-    where_heard: bool = False
+    name: ClassVar[str] = "STOI"
 
     @property
     def who(self) -> str:
@@ -215,13 +213,10 @@ class Intelligibility:
 
 
 @dataclass(frozen=True)
-class Quality:
+class Quality(_Packaged):
     """PESQ of a sound as a copy of the clip, narrow-band: 1 is bad, 4.5 the clip itself (pesq)."""
 
-    sample_rate: int
-    name: str = "PESQ"
-    has_share: bool = True
-    where_heard: bool = False
+    name: ClassVar[str] = "PESQ"
 
     @property
     def who(self) -> str:

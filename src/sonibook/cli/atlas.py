@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sonibook.cli.inputs import DataOptions, DataRoot
+from sonibook.cli.inputs import DataOptions, DataRoot, MeasuredData, MeasuredFolds, MeasuredSplit
 from sonibook.cli.output import examples, shown, table
 
 if TYPE_CHECKING:
@@ -30,15 +30,13 @@ def atlas(
             "that makes a network.",
         ),
     ],
-    dataset: Annotated[
-        str, typer.Option("--dataset", "-d", help="Data set to listen to (sonibook data list).")
-    ],
+    dataset: MeasuredData,
     out: Annotated[
         Path,
         typer.Option("--out", metavar="FOLDER", file_okay=False, help="Where the atlas goes."),
     ],
-    split: Annotated[str | None, typer.Option(help="Of this split.", show_default="test")] = None,
-    folds: Annotated[str | None, typer.Option(help="Of these folds (ESC-50), such as 5.")] = None,
+    split: MeasuredSplit = None,
+    folds: MeasuredFolds = None,
     options: DataOptions = None,
     data_root: DataRoot = None,
     k: Annotated[int, typer.Option("-k", min=1, max=4, help="Clips for each filter.")] = 3,

@@ -19,6 +19,15 @@ DataRoot = Annotated[
         help="Where data sets lie; by default the environment variable SONIBOOK_DATA says.",
     ),
 ]
+MeasuredData = Annotated[
+    str, typer.Option("--dataset", "-d", help="Data set to measure on (sonibook data list).")
+]
+MeasuredSplit = Annotated[
+    str | None, typer.Option("--split", help="Measure on this split.", show_default="test")
+]
+MeasuredFolds = Annotated[
+    str | None, typer.Option("--folds", help="Measure on these folds (ESC-50), such as 5.")
+]
 DataOptions = Annotated[
     list[str] | None,
     typer.Option(

@@ -25,7 +25,7 @@ from sonibook.plots.style import (
 from sonibook.replication.paper import Reported
 from sonibook.replication.results import Test
 from sonibook.replication.tables import Difference, Metric, Row
-from sonibook.replication.verdict import Judged, Verdict
+from sonibook.replication.verdict import SIGNIFICANT, Judged, Verdict
 
 #: A sign for each verdict, so that nobody needs to tell colours apart.
 SIGNS: dict[Verdict, str] = {
@@ -99,7 +99,8 @@ def measured_in_words(one: Judged) -> str:
         return ""
     first = next((test for test in known if test.kind == "effect"), known[0])
     passed = sum(test.passes for test in known)
-    still = sum(test.passes and test.p_claim is not None and test.p_claim < 0.05 for test in known)
+    adjusted = [test.p_claim for test in known if test.passes and test.p_claim is not None]
+    still = sum(p < SIGNIFICANT for p in adjusted)
     of = len(one.tests)
     counted = f"{passed} of {of} {'test passes' if of == 1 else 'tests pass'}"
     if passed:

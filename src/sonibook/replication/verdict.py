@@ -47,7 +47,8 @@ from sonibook.untrusted import read_json
 
 #: All, in the paper's order.
 CLAIMS: tuple[Claim, ...] = (*SOUND_CLAIMS, *SCORE_CLAIMS)
-_SIGNIFICANT = 0.05
+#: A p-value below is significant.
+SIGNIFICANT = 0.05
 Verdict = Literal[
     "holds",
     "holds in part",
@@ -133,7 +134,7 @@ def judge(tests: Sequence[Test], *, untestable: str = "", universal: bool = Fals
     seeds = min((test.measure.seeds for test in tests if test.measure is not None), default=0)
     adjusted = _adjusted(tests)
     corrected = any(
-        test.passes and p is not None and p < _SIGNIFICANT
+        test.passes and p is not None and p < SIGNIFICANT
         for test, p in zip(tests, adjusted, strict=True)
         if test.kind == "effect"
     )
@@ -303,7 +304,7 @@ def claims_content(folder: str | Path) -> dict[str, Any]:
 
 def _passed(judged: Sequence[Judged], p: str) -> int:
     tests = [test for one in judged for test in one.tests]
-    return sum(test.passes and getattr(test, p) < _SIGNIFICANT for test in tests)
+    return sum(test.passes and getattr(test, p) < SIGNIFICANT for test in tests)
 
 
 def write_claims(folder: str | Path, *, command: str | None = None) -> None:

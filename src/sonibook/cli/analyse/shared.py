@@ -27,6 +27,9 @@ from sonibook.cli.inputs import (
     ALL_FOLDS,
     DataOptions,
     DataRoot,
+    MeasuredData,
+    MeasuredFolds,
+    MeasuredSplit,
     open_data,
     parse_folds,
     parse_numbers,
@@ -203,15 +206,9 @@ def _all_options(
             "untrained encoder, or module:function, Python code that makes a network.",
         ),
     ],
-    dataset: Annotated[
-        str, typer.Option("--dataset", "-d", help="Data set to measure on (sonibook data list).")
-    ],
-    split: Annotated[
-        str | None, typer.Option(help="Measure on this split.", show_default="test")
-    ] = None,
-    folds: Annotated[
-        str | None, typer.Option(help="Measure on these folds (ESC-50), such as 5.")
-    ] = None,
+    dataset: MeasuredData,
+    split: MeasuredSplit = None,
+    folds: MeasuredFolds = None,
     options: DataOptions = None,
     data_root: DataRoot = None,
     seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn at random.")] = 0,
