@@ -24,7 +24,7 @@ from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
 from sonibook.model.stack import blocks_of, receptive_field
 
-#: One sample, some that are no multiple of the deepest stride, some that are, and the paper's 8645.
+#: One sample, multiples of the deepest stride, others, and the paper's 8645.
 SHIFTS = (1, 2, 16, 128, 256, 1000, 1024, 8645, 8704)
 
 

@@ -2,7 +2,7 @@
 
 The paper infers it from a loss of accuracy when sonifications are taken away. Here the filter is
 asked itself: how much energy has its map when it hears the sonification instead of the clip, and
-when it hears what is left of the clip; beside signals of the same RMS that are no sonification.
+when it hears what is left of the clip; beside signals of the same RMS that are not sonifications.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ def export_lab(
 
 
 def main_networks(names: Iterable[str]) -> list[str]:
-    """Those that are no variant of another: ``supervised-1`` is one, where ``supervised`` is."""
+    """Those that are not variants of another, as ``supervised-1`` is of ``supervised``."""
     known = list(names)
     return [name for name in known if not any(name.startswith(f"{other}-") for other in known)]
 

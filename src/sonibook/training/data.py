@@ -250,7 +250,7 @@ def two_crops(
         one, two = np.sort(random.integers(0, max(free, 0) + 1, size=2))
         starts = random.permutation([begin + int(one), begin + int(two) + taken]).tolist()
         first, second = (_level_db(x[start : start + taken]) for start in starts)
-        # Two stretches of digital silence are no pair, either.
+        # Two stretches of digital silence do not make a pair, either.
         difference = abs(first - second) if min(first, second) > _SILENCE_DB else np.inf
         tries.append((difference, starts))
         if most_level_db is not None and difference <= most_level_db:

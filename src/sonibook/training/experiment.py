@@ -183,7 +183,7 @@ def _open_training(config: TrainConfig, data_root: str | Path | None, read: bool
 def _open(name: str, part: str, options: dict[str, Any], data_root: str | Path | None) -> Dataset:
     if {"name", "root"} & options.keys():
         raise ConfigError(
-            f"data.{part}: name and root are no options; give data.name and --data-root."
+            f"data.{part}: name and root are not options: give data.name and --data-root."
         )
     opened = open_dataset(name, root=data_root, **options)
     if opened.sample_rate != SAMPLE_RATE:

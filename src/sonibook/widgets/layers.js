@@ -14,7 +14,7 @@ const BLUES = [DARK, [10, 74, 120], [86, 180, 233], [244, 251, 255]];
 const ORANGES = [DARK, [138, 61, 0], [240, 138, 36], [255, 244, 224]];
 export const UP = palette(.7, ...BLUES), BACK = palette(.7, ...ORANGES);
 export const NEGATIVE = palette(.7, DARK, [86, 52, 110], [196, 130, 214], [238, 214, 246]);
-// Levels in dB are even already: what is soft shall be dark.
+// Levels in dB are even already: what is soft should be dark.
 export const INPUT = palette(1.6, ...BLUES), SOUND = palette(1.6, ...ORANGES);
 
 export const bytes = (text) => Uint8Array.from(atob(text), (each) => each.charCodeAt(0));

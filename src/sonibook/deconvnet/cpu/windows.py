@@ -88,7 +88,7 @@ class Clip:
     #: For a layer and a stretch of its steps, which are counted from `early` steps before the
     #: first, one less than `Weights.steps`; as many are added at the end.
     masks: Callable[[int, slice], SwitchMasks]
-    #: First and last (excluded) sample, and then steps of each layer, that are no padding.
+    #: First and last (excluded) sample, and then steps of each layer, that are not padding.
     bounds: Sequence[tuple[int, int]]
 
     def unpooled(self, layer: int, window: Window, weights: Weights) -> Float[Tensor, " time"]:
