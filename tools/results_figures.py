@@ -199,7 +199,7 @@ def _shifts(settings: Settings, streaming: Streaming) -> Result:
 def _halved(settings: Settings) -> dict[Path, Network]:
     """Encoders that were trained alike with max-pools and with strides, by their files.
 
-    By ``sonibook train configs/supervised.yaml --seeds 31,32,33 --out runs/strided/pooled``
+    By ``sonibook train configs/supervised-esc40.yaml --seeds 31,32,33 --out runs/strided/pooled``
     and the same with ``--set encoder.downsample=stride``.
     """
     paths = sorted((settings.runs / "strided").rglob("encoder.safetensors"))

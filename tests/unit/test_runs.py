@@ -116,7 +116,8 @@ def test_runs_that_wait_for_each_other_are_refused(tmp_path, names):
 
 
 def test_from_scratch_has_the_size_of_what_it_waits_for(tmp_path):
-    written(tmp_path, "first", encoder={"width": 1 / 8, "depth": 9, "norm": "batch"})
+    encoder = {"width": 1 / 8, "depth": 9, "norm": "batch", "downsample": "stride"}
+    written(tmp_path, "first", encoder=encoder)
     written(tmp_path, "second", **starting("first.yaml", depth=6))
     third = load_run(written(tmp_path, "third", **starting("second.yaml", fc_only=True)))
     fresh = third.from_scratch()
@@ -124,6 +125,7 @@ def test_from_scratch_has_the_size_of_what_it_waits_for(tmp_path):
         "width": 1 / 8,
         "depth": 6,
         "norm": "none",
+        "downsample": "stride",
         "start": None,
         "fc_only": True,
     }

@@ -61,7 +61,7 @@ def coherence(
     if nperseg < 2 or not 0 <= shared < nperseg:
         raise ValueError(f"nperseg {nperseg} and noverlap {shared} do not make segments.")
     if x.shape != y.shape:
-        raise AudioError(f"Signals of shapes {tuple(x.shape)} and {tuple(y.shape)} do not pair.")
+        raise AudioError(f"Signals of shapes {tuple(x.shape)} and {tuple(y.shape)} are no pairs.")
     step = nperseg - shared
     if x.shape[-1] < nperseg + step:
         raise AudioError(

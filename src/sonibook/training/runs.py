@@ -64,7 +64,8 @@ class Run:
         encoder = first or load_encoder(start)
         check_size(asked, start, width=encoder.width, depth=encoder.depth)
         depth = encoder.depth if asked.depth is None else asked.depth
-        fresh = asked.model_copy(update={"start": None, "width": encoder.width, "depth": depth})
+        size = {"width": encoder.width, "depth": depth, "downsample": encoder.downsample}
+        fresh = asked.model_copy(update={"start": None, **size})
         return self.config.model_copy(update={"encoder": fresh})
 
     def is_finished(self) -> bool:
