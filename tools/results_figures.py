@@ -18,7 +18,7 @@ from sonibook.analysis.faithfulness import faithfulness
 from sonibook.analysis.grid import grid
 from sonibook.analysis.layers import layer_importances
 from sonibook.analysis.listeners import listen
-from sonibook.analysis.networks import Network, load_network
+from sonibook.analysis.networks import RANDOM, Network, load_network
 from sonibook.analysis.result import Result, Row, fingerprint
 from sonibook.analysis.selectivity import selectivity_by_layer
 from sonibook.analysis.shifts import shift_law
@@ -33,11 +33,13 @@ from sonibook.model.checkpoint import (
     read_card,
 )
 from sonibook.model.encoder import CNN12
-from sonibook.replication.benchmarks import RANDOM_SEEDS, Pretrained
+from sonibook.replication.benchmarks import SEEDS, Pretrained
 from sonibook.training.probe import probed
 from tools.results_settings import PROFILES, Settings
 
 Measure = Callable[[Settings, Streaming], Result]
+#: Of the random weights that analyses add.
+SEED = SEEDS[0]
 
 
 def make(target: str, path: Path, settings: Settings) -> None:
@@ -78,48 +80,31 @@ def _unseen(settings: Settings) -> Dataset:
 
 def _trained(settings: Settings) -> dict[str, nn.Module]:
     """The pretrained encoders by name."""
-    return {one.name: one.load() for one in settings.encoders() if one.regime != "random"}
+    return {one.name: one.load() for one in settings.encoders() if one.trained}
 
 
 def _networks(settings: Settings) -> list[Network]:
-    """The pretrained encoders, and random ones of two kinds.
-
-    He weights of the seeds that analyses do not add themselves; and centred and scaled filters, as
-    weight standardisation makes them.
-    """
-    found = _compared(settings)
-    for seed in RANDOM_SEEDS[: settings.how_much.seeds]:
-        module = CNN12(width=0.25, norm="weight", seed=seed).fold().eval()
-        name = "centred random" + (f"-{seed}" if seed else "")
-        found.append(Network(name, module, "centred random", seed))
-    return found
+    """The pretrained encoders, and the untrained ones but the one that analyses add themselves."""
+    return [
+        Network(one.name, one.load(), one.row, one.seed, baseline=one.regime == RANDOM)
+        for one in settings.encoders()
+        if (one.regime, one.seed) != (RANDOM, SEED)
+    ]
 
 
-def _compared(settings: Settings) -> list[Network]:
-    """The pretrained encoders, and ones of He weights."""
-    found = []
-    for encoder in settings.encoders():
-        if encoder.regime != "random":
-            found.append(Network(encoder.name, encoder.load(), encoder.row, encoder.seed))
-        elif encoder.seed:
-            name = f"random weights-{encoder.seed}"
-            found.append(Network(name, encoder.load(), "random", encoder.seed, baseline=True))
-    return found
-
-
-def _beside_centred(settings: Settings) -> dict[str, nn.Module]:
+def _by_name(settings: Settings) -> dict[str, nn.Module]:
     """The same by name."""
     return {network.name: network.module for network in _networks(settings)}
 
 
-def _random(settings: Settings) -> list[Pretrained]:
-    return [one for one in settings.encoders() if one.regime == "random"]
+def _every(settings: Settings) -> dict[str, nn.Module]:
+    return {one.name: one.load() for one in settings.encoders()}
 
 
 def _beside_one(settings: Settings) -> list[Pretrained]:
     """The pretrained encoders and one random one, for analyses that add none."""
-    trained = [one for one in settings.encoders() if one.regime != "random"]
-    return [*trained, _random(settings)[0]]
+    one, *_ = (one for one in settings.encoders() if not one.trained)
+    return [*(one for one in settings.encoders() if one.trained), one]
 
 
 def _kept(run: str) -> dict[int, nn.Module]:
@@ -139,31 +124,33 @@ def _evolution_of(run: str) -> Measure:
 
 
 def _coherence(settings: Settings, streaming: Streaming) -> Result:
-    return coherence_by_layer(_networks(settings), _unseen(settings), **streaming)
+    return coherence_by_layer(_networks(settings), _unseen(settings), seed=SEED, **streaming)
 
 
 def _selectivity(settings: Settings, streaming: Streaming) -> Result:
-    return selectivity_by_layer(_networks(settings), _unseen(settings), **streaming)
+    return selectivity_by_layer(_networks(settings), _unseen(settings), seed=SEED, **streaming)
 
 
 def _top_clips(settings: Settings, streaming: Streaming) -> Result:
     # The top clips of a few say nothing: all clips, whatever the profile.
-    return top_clip_agreement(_networks(settings), _unseen(settings), **_of_all(streaming))
+    return top_clip_agreement(
+        _networks(settings), _unseen(settings), seed=SEED, **_of_all(streaming)
+    )
 
 
 def _stimulation(settings: Settings, streaming: Streaming) -> Result:
-    return stimulation(_networks(settings), _fold(settings, (5,)), **streaming)
+    return stimulation(_networks(settings), _fold(settings, (5,)), seed=SEED, **streaming)
 
 
 def _listeners_of_events(settings: Settings, streaming: Streaming) -> Result:
-    return listen(_networks(settings), _unseen(settings), **streaming)
+    return listen(_networks(settings), _unseen(settings), seed=SEED, **streaming)
 
 
 def _listeners_of_digits(settings: Settings, streaming: Streaming) -> Result:
     test, training = (
         open_dataset("fsdd", root=settings.root, split=split) for split in ("test", "train")
     )
-    return listen(_networks(settings), test, training=training, **streaming)
+    return listen(_networks(settings), test, training=training, seed=SEED, **streaming)
 
 
 def _listeners_of_scenes(settings: Settings, streaming: Streaming) -> Result:
@@ -171,7 +158,7 @@ def _listeners_of_scenes(settings: Settings, streaming: Streaming) -> Result:
         open_dataset("soundscapes", split=split, size=size)
         for split, size in (("test", 200), ("train", 1000))
     )
-    return listen(_networks(settings), test, training=training, **streaming)
+    return listen(_networks(settings), test, training=training, seed=SEED, **streaming)
 
 
 def _faithfulness_at(level: Level) -> Measure:
@@ -232,14 +219,16 @@ def _strided(settings: Settings, streaming: Streaming) -> Result:
 
 
 def _in_domain(settings: Settings, streaming: Streaming) -> Result:
-    return layer_importances(_compared(settings), _unseen(settings), **_of_all(streaming))
+    return layer_importances(
+        _networks(settings), _unseen(settings), seed=SEED, **_of_all(streaming)
+    )
 
 
 def _out_of_domain(settings: Settings, streaming: Streaming) -> Result:
     test, training = (
         open_dataset("fsdd", root=settings.root, split=split) for split in ("test", "train")
     )
-    return layer_importances(_compared(settings), test, training=training, **streaming)
+    return layer_importances(_networks(settings), test, training=training, seed=SEED, **streaming)
 
 
 def _fine_tuned_networks(settings: Settings) -> list[Network]:
@@ -263,11 +252,11 @@ def _ablation_of_fine_tuned(settings: Settings, streaming: Streaming) -> Result:
 
 
 def _ablation(settings: Settings, streaming: Streaming) -> Result:
-    """Linear probes on the frozen encoders, and on one random: the paper's fc-only."""
+    """Linear probes on the frozen encoders, trained and not: the paper's fc-only."""
     training = _fold(settings, (1, 2, 3, 4))
     classifiers = [
         Network(one.name, probed(one.load(), training, progress=True), one.row, one.seed)
-        for one in _beside_one(settings)
+        for one in settings.encoders()
     ]
     return ablate(classifiers, _fold(settings, (5,)), **streaming)
 
@@ -288,7 +277,7 @@ FIGURES: dict[str, Measure] = {
     "figure-4-in-domain": _in_domain,
     "figure-4-out-of-domain": _out_of_domain,
     "figure-5": _evolution_of("contrastive"),
-    "figure-5-supervised": _evolution_of("esc40-supervised"),
+    "figure-5-supervised": _evolution_of("supervised-esc40"),
     "figure-6": _ablation,
     "figure-6-full": _ablation_of_fine_tuned,
     "figure-b3": _shifts,
@@ -303,19 +292,15 @@ FIGURES: dict[str, Measure] = {
 
 #: The networks that each is measured on, which tell whether it is up to date.
 NETWORKS_OF: dict[str, Callable[[Settings], dict[str, nn.Module]]] = {
-    **dict.fromkeys(FIGURES, _beside_centred),
-    **dict.fromkeys(
-        ("figure-4-in-domain", "figure-4-out-of-domain"),
-        lambda settings: {network.name: network.module for network in _compared(settings)},
-    ),
+    **dict.fromkeys(FIGURES, _by_name),
     **dict.fromkeys(
         ("faithfulness", "faithfulness-least-squares"),
         lambda _: {"supervised": load_classifier("supervised")},
     ),
-    "figure-6": _trained,
+    "figure-6": _every,
     "figure-b3": _trained,
     "figure-5": _kept_of("contrastive"),
-    "figure-5-supervised": _kept_of("esc40-supervised"),
+    "figure-5-supervised": _kept_of("supervised-esc40"),
     "figure-6-full": _fine_tuned,
     "strided": lambda settings: {
         one.name: one.module for one in _beside_starts(_halved(settings).values())

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from sonibook.model.checkpoint import shipped
-from sonibook.replication.benchmarks import Pretrained, pretrained
+from sonibook.replication.benchmarks import SEEDS, Pretrained, pretrained
 from sonibook.replication.paper import Training
 from sonibook.results import provenance
 
@@ -21,7 +21,7 @@ class Profile:
     rank : int
         A file that a profile of higher rank made is not replaced.
     seeds : int or None
-        Only networks of seeds below; None for all that there are.
+        How many networks of each regime; None for all that there are.
     trainings : tuple of str
         Which rows of the tables are measured.
     limited : bool
@@ -81,13 +81,14 @@ class Settings:
         return FEW.get(target, _FEW) if self.how_much.limited else None
 
     def encoders(self, *, every: bool = False) -> list[Pretrained]:
-        """The pretrained and random encoders to compare; `every` adds other sizes and norms."""
-        most = self.how_much.seeds
-        return [
-            one
-            for one in pretrained(shipped())
-            if (every or one.main) and (most is None or one.seed < most)
-        ]
+        """The pretrained and untrained encoders to compare.
+
+        They are of the same seeds; `every` adds other sizes and norms, and more untrained ones.
+        """
+        found, seeds = pretrained(shipped()), SEEDS[: self.how_much.seeds]
+        if every and self.how_much.seeds is None:
+            return found
+        return [one for one in found if one.main and one.seed in seeds]
 
     def command(self, target: str) -> str:
         """The command that makes a results file."""

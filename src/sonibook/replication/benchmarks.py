@@ -7,22 +7,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.datasets.base import FileDataset
-from sonibook.model.checkpoint import load_encoder, read_card
+from sonibook.model.checkpoint import canonical, load_encoder, read_card
 from sonibook.model.encoder import CNN12
 from sonibook.training.probe import groups_of
 
-_Regime = Literal["random", "supervised", "contrastive"]
+_Regime = Literal["random", "centred random", "supervised", "contrastive"]
 
 #: The two regimes that the paper compares.
 REGIMES = ("supervised", "contrastive")
 #: Regimes of weights that have learned nothing, as tests name them.
 UNTRAINED = {"random": "random weights", "centred random": "centred random filters"}
-#: Of the encoders with random weights, which need no file.
-RANDOM_SEEDS = (0, 1, 2)
+#: Of the networks that are shipped, and of the untrained ones that figures set beside them.
+SEEDS = (31, 32, 33, 34, 35)
+#: Of the untrained encoders that tables set beside them: ten draws, which need no file.
+RANDOM_SEEDS = (0, 1, 2, *SEEDS, 36, 37)
+#: Of those of another width.
+_FEW_SEEDS = (0, 1, 2)
 #: What encoders must have been pretrained on: classes that transfer is not measured on.
 _PRETRAINED_ON = "esc40"
 
@@ -44,9 +48,14 @@ class Pretrained:
         return file.parent.name if file.suffix == ".safetensors" else self.name
 
     @property
+    def trained(self) -> bool:
+        """Whether it has learned anything."""
+        return self.regime not in UNTRAINED
+
+    @property
     def row(self) -> str:
         """The row of a table that it belongs to, beside others that differ in their seed alone."""
-        plain = self.regime != "random" and self.norm == "none"
+        plain = self.trained and self.norm == "none"
         size = "" if self.width == 0.25 else f", width {self.width:g}"
         return self.regime + (", not normalised" if plain else "") + size
 
@@ -56,19 +65,25 @@ class Pretrained:
         return self.row == self.regime
 
     def load(self) -> CNN12:
-        """The encoder, in evaluation mode."""
+        """The encoder, in evaluation mode; a centred one as a published run starts from it."""
+        if self.trained:
+            return load_encoder(self.name)
         if self.regime == "random":
             return CNN12(width=self.width, seed=self.seed).eval()
-        return load_encoder(self.name)
+        return canonical(CNN12(width=self.width, norm="weight", seed=self.seed))
 
 
 def pretrained(checkpoints: Mapping[str, Path], *, width: float = 0.25) -> list[Pretrained]:
-    """Encoders pretrained on ESC-50's 40 classes that ESC-10 lacks, and random ones.
+    """Encoders pretrained on ESC-50's 40 classes that ESC-10 lacks, and untrained ones: with He
+    weights, and with the centred and scaled ones that normalised training starts from.
 
     Others, such as one that has seen all 50 classes, are left out: what they know of the classes
     that transfer is measured on, they may have been told.
     """
-    found = [Pretrained(f"random:{seed}", "random", seed, "none", width) for seed in RANDOM_SEEDS]
+    found = []
+    for seed in RANDOM_SEEDS:
+        found.append(Pretrained(f"random:{seed}", "random", seed, "none", width))
+        found.append(Pretrained(f"centred random:{seed}", "centred random", seed, "weight", width))
     regimes: dict[str, _Regime] = {"cross_entropy": "supervised", "nt_xent": "contrastive"}
     for name in sorted(checkpoints):
         card = read_card(checkpoints[name])
@@ -84,9 +99,9 @@ def pretrained(checkpoints: Mapping[str, Path], *, width: float = 0.25) -> list[
     found += [
         Pretrained(f"random:{seed}", "random", seed, "none", other)
         for other in sorted({one.width for one in found} - {width})
-        for seed in RANDOM_SEEDS
+        for seed in _FEW_SEEDS
     ]
-    order = ("random", "supervised", "contrastive")
+    order = get_args(_Regime)
     return sorted(found, key=lambda one: (order.index(one.regime), not one.main, one.seed))
 
 

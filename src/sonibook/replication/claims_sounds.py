@@ -164,7 +164,8 @@ def _deep_bands(results: Results) -> Iterator[Test]:
     """Deep supervised layers are more band-selective than contrastive ones."""
     bands = results.means("figure-1", "bandwidth", _DEEP, condition="drawn")
     yield effect("supervised is narrower than contrastive, layers 8 to 11", bands[_C] - bands[_S])
-    yield control("and narrower than centred random filters", bands[_CENTRED] - bands[_S])
+    for weights, named in UNTRAINED.items():
+        yield control(f"and narrower than {named}", bands[weights] - bands[_S])
 
 
 @claim("3.3.1, figure 1", "07_tour", "figure-1", unit="share")
@@ -174,9 +175,8 @@ def _deep_activity(results: Results) -> Iterator[Test]:
         live = results.means("figure-1", f"live {what}", _DEEP)
         says = f"supervised has fewer live {what} than contrastive, layers 8 to 11"
         yield effect(says, live[_C] - live[_S])
-        yield control(
-            f"and fewer live {what} than centred random filters", live[_CENTRED] - live[_S]
-        )
+        for weights, named in UNTRAINED.items():
+            yield control(f"and fewer live {what} than {named}", live[weights] - live[_S])
 
 
 @claim("figure 1", "07_tour", "figure-1", unit="Hz")
@@ -185,6 +185,8 @@ def _high_bins(results: Results) -> Iterator[Test]:
     centroid = results.means("figure-1", "centroid", _SHOWN)
     says = "the centroid of contrastive is above that of supervised, layers 8 and 9"
     yield effect(says, centroid[_C] - centroid[_S])
+    for weights, named in UNTRAINED.items():
+        yield control(f"and above that of {named}", centroid[_C] - centroid[weights])
 
 
 @claim(
@@ -316,8 +318,9 @@ def _removal(results: Results) -> Iterator[Test]:
     }
     for regime in REGIMES:
         yield effect(f"{regime} (probe): accuracy falls", drops[regime])
-        says = f"{regime}: and more than a probe of random weights loses"
-        yield control(says, drops[regime] - drops["random"])
+        for weights, of in UNTRAINED.items():
+            says = f"{regime}: and more than a probe on {of} loses"
+            yield control(says, drops[regime] - drops[weights])
         for other, named in others.items():
             more = results.drops("figure-6", other)[regime]
             yield control(f"{regime}: and more than when {named} is subtracted", more)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Literal
 
 from sonibook.analysis.result import Record
-from sonibook.replication.benchmarks import REGIMES
+from sonibook.replication.benchmarks import REGIMES, UNTRAINED
 
 #: "linear probe" is fc-only by a logistic regression; see `sonibook.replication.trials`.
 Training = Literal["linear probe", "fc-only", "full"]
@@ -119,12 +119,12 @@ REPORTED: dict[str, tuple[Reported, ...]] = {
 
 
 def _untaught(training: Training) -> tuple[str, ...]:
-    """Rows that learned nothing before: random weights, and with "full" those from scratch, too.
+    """Rows that learned nothing before: with He weights and with centred and scaled ones.
 
-    Random weights trained whole are the paper's row from scratch, without normalisation, and are
+    He weights trained whole are the paper's row from scratch, without normalisation, and are
     trained just as those pretrained are. The row "none", from scratch, has standardised weights.
     """
-    return ("none", "random") if training == _FULL else ("random",)
+    return ("none", "random") if training == _FULL else (*UNTRAINED,)
 
 
 def _rows(question: str, *trainings: Training) -> Iterator[_Row]:

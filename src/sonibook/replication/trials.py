@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -93,6 +93,10 @@ class TrialFile:
                 self.made, self.parts = self.before["made"], self.before["parts"]
             except (ValueError, KeyError, TypeError) as error:
                 raise AnalysisError(f"{path}: holds no table of trials ({error}).") from None
+
+    def forget(self, networks: Collection[str]) -> None:
+        """Leave out trials of networks other than these, which are no longer there."""
+        self.trials = [trial for trial in self.trials if trial.network in networks]
 
     def has(self, key: str) -> bool:
         """Whether a trial was measured already."""
@@ -285,10 +289,10 @@ def _what_matters(config: TrainConfig) -> dict[str, Any]:
 
 
 def _startable(encoder: Pretrained, runs: Path) -> str:
-    """A checkpoint that a configuration can start from; random encoders are written as one."""
-    if encoder.regime != "random":
+    """A checkpoint that a configuration can start from; untrained encoders are written as one."""
+    if encoder.trained:
         return encoder.name
-    path = runs / "random" / f"random-{encoder.seed}.safetensors"
+    path = runs / "random" / f"{encoder.regime}-{encoder.seed}.safetensors".replace(" ", "-")
     if not path.exists():
         save_checkpoint(path, encoder.load(), {"name": encoder.name, "seed": encoder.seed})
     return path.as_posix()
