@@ -37,6 +37,8 @@ class Profile:
 #: Clips to a figure where they are limited, and to those that take longer to measure a clip.
 FEW = {"figure-7": 100, "figure-b3": 16, "stimulation": 16, "figure-4-out-of-domain": 600}
 _FEW = 40
+#: The same where they are not limited, of what would take too long to measure of all.
+_MANY = {"figure-1": 200}
 
 #: "quick" is a look in half an hour, "frozen" all that needs no training, "full" everything.
 PROFILES = {
@@ -78,7 +80,7 @@ class Settings:
 
     def limit(self, target: str) -> int | None:
         """How many clips a figure is measured on; None for all."""
-        return FEW.get(target, _FEW) if self.how_much.limited else None
+        return FEW.get(target, _FEW) if self.how_much.limited else _MANY.get(target)
 
     def encoders(self, *, every: bool = False) -> list[Pretrained]:
         """The pretrained and untrained encoders to compare.

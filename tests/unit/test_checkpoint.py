@@ -384,6 +384,12 @@ def test_a_shipped_run_is_found_by_its_name(run_folder, tmp_path, monkeypatch):
         shipped_run.rename(run_folder / "kept")
 
 
+def test_the_last_epoch_of_a_shipped_run_is_the_shipped_network():
+    epochs = kept_checkpoints("contrastive")
+    assert [*epochs] == [0, 10, 20, 50, 90]
+    assert epochs[90] == shipped()["contrastive"]
+
+
 def test_a_folder_in_which_nothing_was_kept_is_refused(tmp_path):
     with pytest.raises(CheckpointError, match="no checkpoints were kept"):
         kept_checkpoints(tmp_path)

@@ -128,7 +128,7 @@ def test_shares_are_of_the_same_clips_and_nothing_is_no_share() -> None:
     assert next(listening._shares(arrays, identity, ["e"], seed=0)).mean is None
 
 
-@pytest.mark.parametrize("name", ["contrastive", "esc40-supervised"])
+@pytest.mark.parametrize("name", ["contrastive", "supervised-esc40"])
 def test_a_networks_start_is_what_its_run_kept_of_epoch_0(name: str) -> None:
     network = load_network(name, name)
     _, start = with_starts([network])
@@ -157,11 +157,12 @@ def test_a_strided_networks_start_is_strided(tmp_path) -> None:
 
 
 def test_networks_of_one_start_share_it() -> None:
-    names = ("contrastive", "esc40-supervised", "contrastive-1", "supervised")
+    names = ("contrastive", "supervised-esc40", "contrastive-32", "supervised")
     every = with_starts([load_network(name, name) for name in names])
     assert [network.name for network in every[4:]] == [
-        "start of contrastive, esc40-supervised, supervised",
-        "start of contrastive-1",
+        "start of contrastive, supervised-esc40",
+        "start of contrastive-32",
+        "start of supervised",
     ]
 
 

@@ -231,7 +231,7 @@ def test_a_regime_is_what_rows_say_and_not_a_name(tmp_path: Path) -> None:
     networks = [
         ("contrastive", "contrastive", 0, 1.0), ("contrastive-1", "contrastive", 1, 3.0),
         ("contrastive-plain", "contrastive, not normalised", 0, 9.0),
-        ("esc40-supervised", "supervised", 0, 5.0), ("supervised", "supervised, esc50", 0, 9.0),
+        ("supervised-esc40", "supervised", 0, 5.0), ("supervised", "supervised, esc50", 0, 9.0),
         ("random weights", "random", 0, 7.0), ("random weights-1", "random", 1, 9.0),
     ]  # fmt: skip
     rows = tuple(

@@ -23,6 +23,9 @@ from sonibook.model.checkpoint import (
 from sonibook.model.encoder import CNN12
 from sonibook.replication import trials as transfer
 from sonibook.replication.benchmarks import (
+    RANDOM_SEEDS,
+    SEEDS,
+    UNTRAINED,
     Pretrained,
     folds_of,
     pretrained,
@@ -86,8 +89,9 @@ def test_networks_are_chosen_by_what_their_cards_say(tmp_path: Path) -> None:
               encoder={"norm": "none", "start": "a"})  # fmt: skip
     published(tmp_path, "f")
     found = pretrained({path.stem: path for path in tmp_path.iterdir()}, width=1 / 16)
-    assert [one.name for one in found] == ["random:0", "random:1", "random:2", "c", "a", "b"]
-    assert [one.row for one in found[3:]] == [
+    untrained = [f"{kind}:{seed}" for kind in UNTRAINED for seed in sorted(RANDOM_SEEDS)]
+    assert [one.name for one in found] == [*untrained, "c", "a", "b"]
+    assert [one.row for one in found[-3:]] == [
         "supervised, width 0.0625",
         "contrastive, not normalised, width 0.0625",
         "contrastive, width 0.0625",
@@ -97,9 +101,9 @@ def test_networks_are_chosen_by_what_their_cards_say(tmp_path: Path) -> None:
     assert [(one.seed, one.load().width, one.main) for one in beside] == [
         (seed, 1 / 16, False) for seed in (0, 1, 2)
     ]
-    whole = replace(found[5], width=0.25)
+    whole = replace(found[-1], width=0.25)
     assert (whole.row, whole.main) == ("contrastive", True)
-    assert not replace(found[4], width=0.25).main
+    assert not replace(found[-2], width=0.25).main
     assert [one.label for one in found] == [one.name for one in found]
     own = Pretrained("/somewhere/a1-gain-0/encoder.safetensors", "contrastive", 0, "weight", 0.25)
     assert own.label == "a1-gain-0"
@@ -209,8 +213,9 @@ def test_retraining_makes_what_is_shipped(name: str, monkeypatch: pytest.MonkeyP
     from tools.results_tables import NETWORKS
 
     stem, _, seed = name.rpartition("-")
-    stem, seed = (stem, seed) if seed.isdigit() else (name, "0")
-    network = NETWORKS[stem]
+    numbered = seed.isdigit()
+    network = NETWORKS[stem if numbered else name]
+    seed = seed if numbered else network.seeds[0]
     assert int(seed) in network.seeds
     again = load_config(network.config, changes=(f"seed={seed}", *network.changes))
     made = TrainConfig.model_validate(read_card(name)["config"])
@@ -233,12 +238,13 @@ def test_what_is_interrupted_has_every_row_of_fewer_seeds(
     monkeypatch.setattr(results_tables, "_runs", record)
     settings = Settings("full", root, tmp_path, tmp_path / "runs", 1)
     starts = ("random", "supervised", "contrastive")
-    for training, expected in (("fc-only", starts), ("full", (*starts, "none"))):
+    frozen = ("random", "centred random", "supervised", "contrastive")
+    for training, expected in (("fc-only", frozen), ("full", (*starts, "none"))):
         asked.clear()
         benchmark = folds_of("esc10", root)
         kept = TrialFile(tmp_path / "table.json")
         list(results_tables._transfer(benchmark, "a4-cnn12", training, kept, settings, 0))
-        assert asked == [(start, seed) for seed in range(3) for start in expected]
+        assert asked == [(start, seed) for seed in SEEDS for start in expected]
 
 
 def test_the_command_makes_what_is_missing_and_says_what_is_not(
@@ -259,7 +265,7 @@ def test_the_command_makes_what_is_missing_and_says_what_is_not(
         return capsys.readouterr().out
 
     said = make("table-a4", "figure-5", "figure-6-full", "claims")
-    assert "table-a4: linear probe, random:0, fold 5: accuracy" in said
+    assert "table-a4: linear probe, random:31, fold 5: accuracy" in said
     assert "figure-6-full: the networks are not there: not measured yet." in said
     made = {"table-a4.json", "figure-5.json", "claims.json"}
     assert {path.name for path in tmp_path.glob("*.json")} == made

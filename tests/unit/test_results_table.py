@@ -203,6 +203,10 @@ def test_a_tables_file_is_its_own_memory(tmp_path: Path) -> None:
     again.add(trial("random", 0, 1, "1" * 21, key="new"))
     assert len(again.trials) == len(kept.trials)
     assert again.has("new")
+    # Of networks that are no longer there, by name and seed, and of others under their names.
+    again.add(trial("none", 0, 1, "1" * 21, network="none"))
+    again.forget({("contrastive-0", 0), ("random-1", 0)})
+    assert {one.network for one in again.trials} == {"contrastive-0", "none"}
 
 
 def test_a_table_says_what_it_lacks_and_shows_the_papers_numbers(tmp_path: Path) -> None:

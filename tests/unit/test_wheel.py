@@ -58,7 +58,7 @@ def test_the_wheel_is_light_and_whole(wheel: Path) -> None:
     networks = {name for name in names if name.endswith(".safetensors")}
     assert {Path(name).stem for name in networks} == {
         "supervised",
-        "esc40-supervised",
+        "supervised-esc40",
         "contrastive",
     }
 
@@ -80,16 +80,16 @@ def test_the_tour_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
 
 
 def test_the_wheel_trains_by_the_configurations_it_carries(installed: Path, tmp_path: Path) -> None:
-    command = ("train", "configs/esc40-supervised.yaml", "--dry-run")
+    command = ("train", "configs/supervised-esc40.yaml", "--dry-run")
     done = sonibook(installed, *command, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "esc40 lies in files" in done.stdout + done.stderr  # what is missing is the recordings
 
 
 def test_a_network_of_the_repository_is_had_by_its_folder(installed: Path, tmp_path: Path) -> None:
-    done = sonibook(installed, "info", "contrastive-1", cwd=tmp_path)
+    done = sonibook(installed, "info", "contrastive-32", cwd=tmp_path)
     assert done.returncode == 2
     assert "SONIBOOK_NETWORKS" in done.stderr
     folder = str(ROOT / "data" / "checkpoints")
-    done = sonibook(installed, "info", "contrastive-1", cwd=tmp_path, SONIBOOK_NETWORKS=folder)
+    done = sonibook(installed, "info", "contrastive-32", cwd=tmp_path, SONIBOOK_NETWORKS=folder)
     assert done.returncode == 0, done.stderr

@@ -78,8 +78,9 @@ def kept_checkpoints(name: str | Path) -> dict[int, Path]:
     Parameters
     ----------
     name : str or Path
-        Of a shipped run, such as ``"contrastive"`` (those in ``data/checkpoints/kept``); or the
-        folder of a run of your own that was trained with ``keep_every``.
+        Of a shipped run, such as ``"contrastive"`` (those in ``data/checkpoints/kept``, and the
+        network that is shipped); or the folder of a run of your own that was trained with
+        ``keep_every``.
 
     Returns
     -------
@@ -99,7 +100,8 @@ def kept_checkpoints(name: str | Path) -> dict[int, Path]:
     }
     for folder in (runs.get(str(name)), Path(name) / "kept", Path(name)):
         if folder is not None and (found := _epochs_in(folder)):
-            return found
+            last = shipped().get(str(name)) if folder is runs.get(str(name)) else None
+            return found if last is None else found | {int(read_card(last)["epochs"]): last}
     known = ", ".join(run for run in runs if _epochs_in(runs[run])) or "none"
     raise CheckpointError(
         f"{name}: no checkpoints were kept there (epoch-0000.safetensors and so on), nor is it a "

@@ -43,7 +43,7 @@ class Trial(Record):
     row : str
         What it started from: "none" (from scratch), or `Pretrained.row`.
     network : str
-        The very network, such as "contrastive-1"; "none" from scratch.
+        The very network, such as "contrastive-32"; "none" from scratch.
     seed : int
         Of the network it started from, and of the classifier's training.
     question : str
@@ -94,9 +94,13 @@ class TrialFile:
             except (ValueError, KeyError, TypeError) as error:
                 raise AnalysisError(f"{path}: holds no table of trials ({error}).") from None
 
-    def forget(self, networks: Collection[str]) -> None:
-        """Leave out trials of networks other than these, which are no longer there."""
-        self.trials = [trial for trial in self.trials if trial.network in networks]
+    def forget(self, networks: Collection[tuple[str, int]]) -> None:
+        """Leave out trials of networks other than these (by name and seed), or of none."""
+        self.trials = [
+            trial
+            for trial in self.trials
+            if trial.network == "none" or (trial.network, trial.seed) in networks
+        ]
 
     def has(self, key: str) -> bool:
         """Whether a trial was measured already."""
