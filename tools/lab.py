@@ -33,6 +33,7 @@ PAGE = (
     "recorder.js",
     "model.js",
     "view.js",
+    "classes.js",
     "page.js",
 )
 #: No standard library, nothing imported, and only instructions that every browser since 2023 has.

@@ -1,5 +1,6 @@
 /** The lab: what the reader does, what is computed then, and what is shown. */
 
+import { Classes } from "./classes.js";
 import { WAYS, fromLink, ofAtlas, toLink } from "./link.js";
 import { Model, OWN } from "./model.js";
 import { receive } from "./pieces.js";
@@ -11,6 +12,7 @@ import { wavOf } from "../../src/sonibook/widgets/sound.js";
 const root = document.getElementById("lab");
 const model = new Model(new URL(".", document.currentScript.src).href);
 const view = new View();
+const classes = new Classes(model, view);
 /** What to play next, what was heard last, and whether it is being computed. */
 let state = { network: "", clip: "", layer: 8, filter: null, way: "one", chosen: new Set() };
 let heard = null;
@@ -23,6 +25,9 @@ window.sonibookLab = {
   receive,
   get heard() {
     return busy ? null : heard;
+  },
+  get said() {
+    return busy ? null : classes.said;
   },
 };
 
@@ -70,6 +75,7 @@ async function refresh() {
       if (!again) state = fresh.state;
       heard = fresh;
       view.show(heard);
+      classes.ask(heard);
       clearTimeout(linking);
       // Browsers ignore a page that changes its address with every step of a slider.
       linking = setTimeout(() => history.replaceState(null, "", toLink(heard.state)), 200);

@@ -20,8 +20,10 @@ export function say(name, ...sentences) {
 }
 
 /** @param {number} share from 0 to 1 @returns {string} */
-function percent(share) {
-  return `${(100 * share).toPrecision(2)}\u00a0%`; // a number and its sign stay on one line
+export function percent(share) {
+  const value = 100 * share;
+  const digits = value < 0.1 && value > 0 ? "< 0.1" : value.toFixed(value < 9.95 ? 1 : 0);
+  return `${digits}\u00a0%`; // a number and its sign stay on one line
 }
 
 /** Shows what is heard, and where the controls stand. */
@@ -133,6 +135,12 @@ export class View {
       if (way === "layer" || (way !== "one" && chosen.has(one))) return "--lab-picked";
       return one === filter && way === "one" ? "--lab-here" : "--lab-bar";
     });
+  }
+
+  /** The filters that are heard, or left out. */
+  filters({ way, filter, chosen }) {
+    if (way === "one") return `filter ${filter}`;
+    return chosen.size === 1 ? `filter ${[...chosen][0]}` : `the filters ${named(chosen)}`;
   }
 
   /** What is heard, in words. */

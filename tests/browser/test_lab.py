@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 from built import PAGES
-from heard import HEARD, READY, assert_sonifies, unpacked
+from heard import HEARD, READY, SAID, assert_names, assert_sonifies, unpacked
 from numpy import ndarray
 
 RATE = 8000
@@ -38,6 +38,13 @@ class Reader:
         """What is heard once all is computed."""
         self.page.wait_for_function(READY)
         return unpacked(self.page.evaluate(HEARD))
+
+    def said(self) -> dict[str, list[float]]:
+        """What the network says of it all, and without the filters; the same as Python's."""
+        self.page.wait_for_function(SAID)
+        shares = self.page.evaluate(f"{SAID}.shares")
+        assert_names(self.heard(), shares)
+        return shares
 
     def move(self, slider: str, value: int) -> dict[str, Any]:
         """Move a slider as a mouse does."""
@@ -112,6 +119,41 @@ def test_every_layer_is_heard(reader: Reader) -> None:
         assert_sonifies(heard)
         assert f"{heard['coherence']:.2f}" == reader.text("coherence")
         assert f"Layer {layer}" in reader.text("status")
+        if layer in (2, 8, 11):
+            reader.said()
+
+
+@over_http
+def test_the_network_says_what_it_hears(reader: Reader) -> None:
+    page = reader.open("#layer=11").page
+    classes = page.evaluate("sonibookLab.heard.network.head.classes")
+    shares = reader.said()
+
+    def column(key: str) -> list[tuple[str, str]]:
+        rows = page.locator(f"#lab-classes [data-of={key}] li")
+        texts = rows.evaluate_all(
+            "(all) => all.map((row) => [...row.children].map((c) => c.innerText))"
+        )
+        return [(name, share) for name, share, _ in texts]
+
+    for key, mine in shares.items():
+        order = np.argsort(mine)[::-1][:5]
+        assert [name for name, _ in column(key)] == [classes[n] for n in order]
+        assert all(share.endswith("%") for _, share in column(key))
+    assert f"Without filter {reader.heard()['filter']}, " in reader.text("verdict")
+    page.locator("#lab-top button").nth(1).click()
+    assert reader.said()["without"] != shares["without"]
+    page.get_by_label("all but the chosen").check()
+    page.locator("#lab-five").click()
+    reader.said()
+    assert "Without the filters" in reader.text("verdict")
+    page.get_by_label("the whole layer").check()
+    assert "without" not in reader.said()
+    assert page.locator("#lab-classes [data-of=without]").is_hidden()
+    page.locator("#lab-network").select_option("random")
+    reader.heard()
+    assert page.locator("#lab-classes").is_hidden()
+    assert "has learned no classes" in reader.text("verdict")
 
 
 def test_players_and_pictures_follow(reader: Reader) -> None:
@@ -390,16 +432,18 @@ def test_a_browser_without_simd_is_told(reader: Reader) -> None:
 
 @over_http
 def test_a_piece_that_does_not_come_is_no_end(reader: Reader) -> None:
+    reader.page.route("**/lab/*-11-*.js", lambda route: route.abort())
     reader.open("#layer=4")
     before = reader.heard()
-    reader.page.context.set_offline(True)
+    reader.page.wait_for_function("document.getElementById('lab-verdict').textContent")
+    assert "cannot be loaded" in reader.text("verdict")
     reader.move("layer", 11)
     assert "cannot be loaded" in reader.text("alert")
     after = reader.heard()
     assert after["layer"] == 4
     assert reader.page.locator("#lab-layer").input_value() == "4"
     np.testing.assert_array_equal(after["sound"], before["sound"])
-    reader.page.context.set_offline(False)
+    reader.page.unroute("**/lab/*-11-*.js")
     assert reader.move("layer", 11)["layer"] == 11
     assert_sonifies(reader.heard())
     reader.complaints.clear()  # the browser's own, of what it could not load
