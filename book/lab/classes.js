@@ -1,6 +1,6 @@
 /** What a network says it hears: of all that is played, and of the clip without some filters. */
 
-import { part, percent, say } from "./view.js";
+import { called, part, percent, say } from "./view.js";
 
 /** So many classes are shown of each sound. */
 const SHOWN = 5;
@@ -10,64 +10,87 @@ function ranked(classes, shares) {
   return shares.map((share, n) => ({ name: classes[n], share })).sort((a, b) => b.share - a.share);
 }
 
-/** Asks the network, and shows its answers as they come. */
+/** Asks the networks, and shows their answers as they come. */
 export class Classes {
-  constructor(model, view) {
-    Object.assign(this, { model, view, said: null, mine: null });
+  constructor(model) {
+    Object.assign(this, { model, said: null, mine: null, known: new WeakMap() });
   }
 
   /** Ask about what is heard now; what was asked before is given up. @param {Object} mine of the page */
   async ask(mine) {
-    const { state: { way, layer, filter, chosen }, network, input, sound, residual } = mine;
-    const filters = way === "one" ? [filter] : [...chosen];
-    const asked = {
-      input: {},
-      without: way !== "layer" && filters.length > 0 && { removed: { layer, filters } },
-      sound: { samples: sound },
-      residual: { samples: residual },
-    };
-    const words = this.view.filters(mine.state);
-    const titles = {
-      input: "Input",
-      sound: "Sonification",
-      residual: "Input − sonification",
-      without: asked.without && `Input, ${words} removed`,
-    };
-    const before = this.said;
-    const same = before?.input === input && before.network === network;
-    const shares = same ? { input: before.shares.input } : {};
     Object.assign(this, { mine, said: null });
-    show(network, titles, shares);
-    if (!network.head) {
+    if (!this.known.has(mine.input)) this.known.set(mine.input, {});
+    const voices = [mine, ...(mine.other ? [mine.other] : [])];
+    const asks = voices.map(({ network, sound, residual, removed }, n) => {
+      const asked = {
+        input: {},
+        without: removed && { removed },
+        sound: { samples: sound },
+        residual: { samples: residual },
+      };
+      const titles = {
+        input: "Input",
+        sound: "Sonification",
+        residual: "Input − sonification",
+        without: removed && `Input, ${called(removed.filters)} removed`,
+      };
+      const words = removed && called(removed.filters);
+      const answer = { network, asked, titles, words, said: {}, box: boxOf(n) };
+      const input = this.known.get(mine.input)[network.name];
+      if (input) answer.said.input = input;
+      show(answer, mine.other?.network.head);
+      return answer;
+    });
+    boxOf(1).hidden ||= !mine.other;
+    if (!mine.network.head) {
       say("verdict", "This network has learned no classes: it cannot say what it hears.");
-      return;
-    }
-    if (!same) say("verdict");
+    } else if (!asks[0].said.input) say("verdict");
     try {
-      for (const [key, what] of Object.entries(asked)) {
-        if (!what) continue;
-        shares[key] ??= await this.model.classify(network.name, input, what);
-        if (mine !== this.mine) return;
-        show(network, titles, shares);
-        if (key === "without" || !asked.without) say("verdict", verdict(network, shares, words));
-      }
-      this.said = { input, network, shares };
+      for (const each of asks) await this.answer(each, mine);
+      if (mine === this.mine && voices.some(({ network }) => network.head)) this.said = asks.map(({ said }) => said);
     } catch (error) {
       if (mine === this.mine) say("verdict", error.message);
     }
   }
+
+  /** One network's answers. */
+  async answer(each, mine) {
+    const { network, asked, said, words } = each;
+    if (!network.head) return;
+    for (const [key, what] of Object.entries(asked)) {
+      if (!what) continue;
+      said[key] ??= await this.model.classify(network.name, mine.input, what);
+      if (mine !== this.mine) return;
+      if (key === "input") this.known.get(mine.input)[network.name] = said.input;
+      show(each, mine.other?.network.head);
+      if (mine.network === network && key === (asked.without ? "without" : "input")) {
+        say("verdict", verdict(network, said, words));
+      }
+    }
+  }
+}
+
+/** The rows of bars of the first network, or of the second. */
+function boxOf(n) {
+  const all = part("classes");
+  while (all.children.length <= n) {
+    const box = all.appendChild(document.createElement("div"));
+    box.className = "lab-classes";
+    box.setAttribute("role", "group");
+  }
+  return all.children[n];
 }
 
 /** Five bars for each sound; what has not come yet is as before, and dim. */
-function show({ title: name, head }, titles, said) {
-  const box = part("classes");
+function show({ network: { title: name, head }, titles, said, box }, several) {
   box.hidden = !head;
   if (!head) return;
   box.setAttribute("aria-label", `What ${name} says`);
   const first = said.input && ranked(head.classes, said.input)[0].name;
-  for (const [key, title] of Object.entries(titles)) {
+  for (const [key, words] of Object.entries(titles)) {
     const column = box.querySelector(`[data-of=${key}]`) ?? add(box, key);
-    column.hidden = !title;
+    const title = several ? `${name}: ${words}` : words;
+    column.hidden = !words;
     column.firstChild.textContent = title;
     column.setAttribute("aria-label", title);
     column.classList.toggle("lab-dim", !said[key]);
@@ -101,9 +124,13 @@ function verdict({ head: { classes } }, { input, without }, words) {
   const [before] = ranked(classes, input);
   if (!without) return `The network says ${before.name} (${percent(before.share)}).`;
   const [after] = ranked(classes, without);
+  const was = percent(before.share);
   const left = percent(without[classes.indexOf(before.name)]);
-  return after.name === before.name
-    ? `Without ${words}, the network still says ${after.name}: ${left} instead of ${percent(before.share)}.`
-    : `Without ${words}, the network says ${after.name} (${percent(after.share)}) instead of ${before.name} `
-      + `(${percent(before.share)}, now ${left}).`;
+  if (after.name !== before.name) {
+    return `Without ${words}, the network says ${after.name} (${percent(after.share)}) instead of `
+      + `${before.name} (${was}, now ${left}).`;
+  }
+  return left === was
+    ? `Without ${words}, the network says the same: ${after.name} (${was}).`
+    : `Without ${words}, the network still says ${after.name}: ${left} instead of ${was}.`;
 }

@@ -120,6 +120,24 @@ export class Model {
     return this.clips.get(name).title;
   }
 
+  /**
+   * A filter's top clips, where the atlas beside the lab has the network.
+   * @param {string} folder of the atlas @returns {Promise<Object[]>} {name, title} each, for links
+   */
+  async topClips(folder, network, layer, filter) {
+    const base = `${this.base}../${folder}/`;
+    this.atlas ??= load(base, "manifest");
+    const { networks, clips } = await this.atlas;
+    const known = networks.find(({ lab }) => lab === network);
+    if (!known?.layers[layer - 1]) return [];
+    const table = `${known.folder}/${String(layer).padStart(2, "0")}`;
+    if (!this.pieces.has(table)) this.pieces.set(table, load(base, table));
+    const [, , , , tops] = (await this.pieces.get(table))[filter] ?? [[], [], [], [], []];
+    return tops.map(([clip]) => ({
+      name: `${folder}/${clip}`, title: clips[clip].classes.join(", ") || clips[clip].id,
+    }));
+  }
+
   /** A clip by name. @param {string} name @returns {Promise<Object>} {title, samples, notices} */
   async clip(name) {
     if (!this.clips.has(name)) {
@@ -163,11 +181,10 @@ export class Model {
 
   /**
    * Sonify filters of the clip that was ranked last.
-   * @returns {Promise<Object>} {input, sound, residual, coherence}
+   * @returns {Promise<Object>} {sound, residual, coherence}
    */
-  async sonify(network, layer, filters) {
-    const answer = await this.maker.ask("sonify", { name: network, layer, filters });
-    return { input: this.maker.samples, ...answer };
+  sonify(network, layer, filters) {
+    return this.maker.ask("sonify", { name: network, layer, filters });
   }
 
   /**
