@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 from collections.abc import Iterator
@@ -13,11 +12,10 @@ from urllib.parse import urljoin, urlsplit
 
 import nbformat
 import pytest
-from built import made_alike
+from built import BREACHES, PHONE, axe_script, made_alike
 
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 DESKTOP = {"width": 1280, "height": 900}
-PHONE = {"width": 390, "height": 844}
 MOST_BYTES = 3_000_000
 #: Pages that Sphinx makes, without a heading of ours.
 GENERATED = {"genindex.html", "py-modindex.html", "search.html", "index.html"}
@@ -171,16 +169,6 @@ RULES = {
     "dark": ["color-contrast", "link-in-text-block"],
     "phone": ["scrollable-region-focusable", "target-size", "button-name", "link-name", "label"],
 }
-BREACHES = """async (rules) => {
-    const options = { resultTypes: ["violations"] };
-    if (rules) options.runOnly = { type: "rule", values: rules };
-    const { violations } = await axe.run(document, options);
-    return violations
-        .filter(({ impact }) => impact === "serious" || impact === "critical")
-        .flatMap(({ id, nodes }) => nodes.map(({ html, failureSummary }) => (
-            `${id}: ${html.slice(0, 200)} ${failureSummary.slice(0, 200)}`
-        )));
-}"""
 
 
 @pytest.mark.one_of_a_kind
@@ -203,13 +191,6 @@ def test_axe_finds_nothing_serious(visit: Visit, page_name: str, view: str) -> N
     page.evaluate("document.documentElement.dataset.theme = 'light'")
     page.set_viewport_size(DESKTOP)
     assert found == []
-
-
-@functools.cache
-def axe_script() -> str:
-    """axe-core, which looks for what keeps people out of a page."""
-    package = pytest.importorskip("axe_playwright_python")
-    return (Path(package.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 
 
 #: Moves one slider of an explorer to another stop, while a track plays; what is to be seen and
