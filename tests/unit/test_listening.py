@@ -18,14 +18,8 @@ import pytest
 import soundfile
 from simulated import REGIMES, answers_of, blind_test, signed
 
-from sonibook.analysis.listening import (
-    GROUPS,
-    ListeningResult,
-    ListeningTest,
-    Trial,
-    listening_report,
-    score,
-)
+from sonibook.analysis.listener_files import GROUPS, ListeningTest, Trial
+from sonibook.analysis.listening import ListeningResult, listening_report, score
 from sonibook.cli import main
 from sonibook.datasets import open_dataset
 from sonibook.errors import AnalysisError, SonibookError
@@ -200,7 +194,11 @@ def not_offered(content: dict[str, Any]) -> str:
         (changed_by_hand, "changed by hand", "was changed after it was saved"),
         (edit(test="0" * 16), "another test", "belongs to another test"),
         (twice, "never offered", "has answers that were never offered"),
-        (stranger, "never offered", "has answers that were never offered (1, such as to trial t9999)"),
+        (
+            stranger,
+            "never offered",
+            "has answers that were never offered (1, such as to trial t9999)",
+        ),
         (not_offered, "never offered", "has answers that were never offered (1,"),
         (edit(answers=[]), "catch trials", "has answers to 0 catch trials"),
         (edit(listener="n0"), "duplicate", "is of the same listener as"),

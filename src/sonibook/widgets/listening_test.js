@@ -8,7 +8,8 @@
     class: ["What do you hear? Guess if you are not sure.", ["The sound"]],
     closer: ["Which of the two sounds is closer to the clip?", ["The clip", "Sound A", "Sound B"]],
   };
-  /** What ordinary trials lie between two catch trials. */
+  const LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ";
+  /** So many other trials there are for each catch trial. */
   const BETWEEN = 9;
   const simulation = location.hash === "#simulation";
   const stage = document.getElementById("stage");
@@ -70,8 +71,9 @@
     return Uint8Array.from(atob(piece[number % test.piece]), (letter) => letter.charCodeAt(0));
   }
 
-  function player(parent, names, numbers, label) {
-    const made = add(parent, "sonibook-player", {}, { label, columns: 4, rate: test.rate, compact: "" });
+  /** A player that shows nothing of its sounds: neither pictures nor levels. */
+  function player(names, numbers) {
+    const made = add(stage, "sonibook-player", {}, { columns: 4, rate: test.rate, compact: "", blind: "" });
     made.tracks = names.map((name, n) => ({ name, sound: sound(numbers[n]) }));
     return made;
   }
@@ -98,7 +100,7 @@
       + "to be impossible: guess then. You may stop at any time, and what you have answered counts.");
     say("Nothing is sent anywhere. Your answers stay in this browser until you save them as a file, which says "
       + "nothing about you.");
-    say("Headphones help. Keys: 1 to 4 play a sound, letters choose an answer, Enter goes on.");
+    say("Use headphones if you can.");
     const kept = store.read();
     if (kept?.answers.length) {
       const done = kept.answers.length === kept.offered.length;
@@ -117,9 +119,9 @@
 
   function level(next) {
     screen("Set the level");
-    say("Play the noise (key 1) and set the volume of your device so that it is comfortable, neither loud nor "
-      + "faint. All sounds of the test are as loud as this noise, or softer: leave the volume as it is from here on.");
-    const made = player(stage, ["Noise"], [test.noise], "Noise");
+    say("Play the noise (key 1), and set the volume of your device so that it is comfortable. All sounds of the "
+      + "test have this level: leave the volume as it is from here on.");
+    const made = player(["Noise"], [test.noise]);
     button("It is comfortable (Enter)", next, true);
     keys = { player: made, choices: [], enter: next };
   }
@@ -153,8 +155,8 @@
       store.write();
       trial();
     });
-    const stop = button("Stop here", end);
-    stop.before(add(stage, "progress", { max: session.offered.length, value: number }, { "aria-label": "Progress" }));
+    add(stage, "progress", { max: session.offered.length, value: number }, { "aria-label": "Progress" });
+    button("Stop here", number ? end : welcome);
     return undefined;
   }
 
@@ -163,7 +165,7 @@
     const [question, names] = TASKS[task];
     const choices = task === "class" ? test.classes : names.slice(1);
     screen(heading);
-    const made = player(stage, names, sounds, heading);
+    const made = player(names, sounds);
     const since = performance.now();
     let plays = 0;
     made.addEventListener("play", () => { plays += 1; });
@@ -173,12 +175,14 @@
     const radios = choices.map((name, n) => {
       const label = add(list, "label");
       const radio = add(label, "input", { type: "radio", name: "choice", value: n });
-      add(label, "kbd", { textContent: "ABCDEFGHIJKLMNOPQRSTUVWXYZ"[n] }, { "aria-hidden": "true" });
+      add(label, "kbd", { textContent: LETTERS[n] }, { "aria-hidden": "true" });
       label.append(name);
       radio.onchange = ready;
       return radio;
     });
-    const told = add(stage, "p", { className: "told quiet" }, { role: "status" });
+    const last = names.length > 1 ? ` to ${names.length}` : "";
+    say(`Keys: 1${last} to listen, A to ${LETTERS[choices.length - 1]} to answer, Enter to go on.`, "quiet");
+    const told = add(stage, "p", { className: "told" }, { role: "status" });
     const missing = () => {
       if (!plays) return "Play the sound first.";
       return radios.some(({ checked }) => checked) ? "" : "Choose an answer first.";

@@ -16,7 +16,8 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from sonibook.analysis.controls import random_phase
-from sonibook.analysis.listening import GROUPS, TASKS, ListeningTest, Trial
+from sonibook.analysis.listener_files import GROUPS, ListeningTest, Trial
+from sonibook.analysis.listening import TASKS
 from sonibook.analysis.networks import Network
 from sonibook.analysis.result import Measured, fingerprint
 from sonibook.analysis.stream import seeded
