@@ -4,6 +4,8 @@ import { called, part, percent, say } from "./view.js";
 
 /** So many classes are shown of each sound. */
 const SHOWN = 5;
+/** The network is asked once a slider has rested for so long, in ms: a sound never waits for it. */
+const REST = 150;
 
 /** The classes by probability. @returns {Object[]} {name, share} each, the likeliest first */
 function ranked(classes, shares) {
@@ -45,6 +47,8 @@ export class Classes {
     if (!mine.network.head) {
       say("verdict", "This network has learned no classes: it cannot say what it hears.");
     } else if (!asks[0].said.input) say("verdict");
+    await new Promise((rested) => setTimeout(rested, REST));
+    if (mine !== this.mine) return;
     try {
       for (const each of asks) await this.answer(each, mine);
       if (mine === this.mine && voices.some(({ network }) => network.head)) this.said = asks.map(({ said }) => said);
