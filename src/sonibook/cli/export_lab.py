@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +20,8 @@ EXPORT_LAB_EXAMPLES = examples(
 )
 
 _RANDOM = "random"
+#: How names of variants end: a seed, full width, no normalisation.
+_VARIANT = re.compile(r"-(\d+|wide|plain)$")
 #: Of the test scenes of seed 0: sounds that overlap, sounds apart, and one in a silent clip.
 _SCENES = (3, 27, 16, 19, 24, 2)
 
@@ -57,15 +60,8 @@ def export_lab(
 
 
 def main_networks(names: Iterable[str]) -> list[str]:
-    """Those that are not variants of another, which has their classes, as ``supervised-1`` is."""
-    from sonibook.model.checkpoint import read_card
-
-    classes = {name: read_card(name).get("classes") for name in names}
-    return [
-        name
-        for name, own in classes.items()
-        if not any(name.startswith(f"{other}-") and own == classes[other] for other in classes)
-    ]
+    """Those that are not variants of another, by their size, norm or seed (``contrastive-32``)."""
+    return [name for name in names if not _VARIANT.search(name)]
 
 
 def _network(name: str, *, width: float, seed: int) -> LabNetwork:
