@@ -299,6 +299,38 @@ def test_an_explorer_is_worked_with_the_keyboard(browser: Any, site: str) -> Non
     context.close()
 
 
+def test_predictions_and_answers_are_kept_and_answered(browser: Any, site: str) -> None:
+    context = browser.new_context(viewport=DESKTOP)
+    page = context.new_page()
+    page.goto(f"{site}/04_supervised.html")
+    field = page.locator(".prediction textarea").first
+    beside = page.locator("blockquote.predicted").first
+    assert not beside.is_visible()
+    field.fill("It <b>never</b> learns.")
+    choices = page.locator("ol.choices")
+    assert choices.count() == 3
+    folded = page.locator(".admonition.answers")
+    assert not any(each.is_visible() for each in folded.all())
+    words = [each.text_content() for each in folded.first.locator("li").all()]
+    feedback = page.locator("p.feedback").first
+    assert not feedback.is_visible()
+    for number, said in enumerate(words):  # by keyboard, each answer in turn
+        button = choices.first.locator("button").nth(number)
+        button.focus()
+        page.keyboard.press("Enter")
+        assert feedback.text_content() == said
+        mark = "right" if said.startswith("Right.") else "wrong"
+        assert button.get_attribute("class") == mark
+        assert choices.first.locator("[aria-pressed=true]").count() == 1
+    page.reload()
+    assert field.input_value() == "It <b>never</b> learns."
+    assert beside.text_content() == "You predicted: It <b>never</b> learns."
+    assert feedback.text_content() == words[-1]
+    field.fill("")
+    assert not beside.is_visible()
+    context.close()
+
+
 def test_launch_buttons_wait_for_an_address(browser: Any, site: str) -> None:
     context = browser.new_context(viewport=DESKTOP)
     page = context.new_page()
