@@ -94,7 +94,7 @@ class Calls(Dataset):
             x[start : start + len(call)] = call
         level = x.std() * 10 ** (-rng.uniform(0, 20) / 20)
         x += level * rng.standard_normal(len(x))
-        return Clip(np.float32(x / np.abs(x).max()), labels, self.clip_id(index))
+        return Clip((x / np.abs(x).max()).astype(np.float32), labels, self.clip_id(index))
 
     def _call(self, rng: Generator, contour: tuple[int, ...]) -> Float[ndarray, " time"]:
         """One call, without noise; as a fade is symmetric, backwards it is the opposite one."""
