@@ -87,7 +87,7 @@ def score(
     test : ListeningTest
     seed : int >= 0
         Of the intervals, for which whole listeners are drawn again (percentile bootstrap). With
-        fewer than ten listeners they are too narrow.
+        fewer than ten listeners they are too narrow, and where all agree they have no width.
 
     Returns
     -------
@@ -181,8 +181,8 @@ def listening_report(folder: str | Path) -> str:
     lines = ["**A simulation: no person listened.**", ""] if result.simulation else []
     lines += [
         f"Answers of {result.listeners} {who}{f' (files left out: {left})' if left else ''} to "
-        f"sounds of {result.data.clips} clips of {result.data.dataset}: shares of right answers, "
-        "with their 95 % intervals over listeners.",
+        f"sounds of {result.data.clips} clips of {result.data.dataset}. Shares of right answers "
+        "(of two sounds, of those who chose the first named), with 95 % intervals over listeners.",
         "",
         f"| asked | of | {' | '.join(f'layers {group}' for group in GROUPS)} | all | chance |",
         "| --- | --- |" + " --- |" * (len(GROUPS) + 2),

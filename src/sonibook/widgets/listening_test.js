@@ -120,7 +120,7 @@
   function level(next) {
     screen("Set the level");
     say("Play the noise (key 1), and set the volume of your device so that it is comfortable. All sounds of the "
-      + "test have this level: leave the volume as it is from here on.");
+      + "test are about as loud: leave the volume as it is from here on.");
     const made = player(["Noise"], [test.noise]);
     button("It is comfortable (Enter)", next, true);
     keys = { player: made, choices: [], enter: next };
@@ -181,7 +181,8 @@
       return radio;
     });
     const last = names.length > 1 ? ` to ${names.length}` : "";
-    say(`Keys: 1${last} to listen, A to ${LETTERS[choices.length - 1]} to answer, Enter to go on.`, "quiet");
+    const letters = [...LETTERS.slice(0, choices.length)].join(", ");
+    say(`Keys: 1${last} to listen, ${letters} to answer, Enter to go on.`, "quiet");
     const told = add(stage, "p", { className: "told" }, { role: "status" });
     const missing = () => {
       if (!plays) return "Play the sound first.";

@@ -235,10 +235,10 @@ def _ask(item: _Item, group: str, items: Sequence[_Item], seed: int) -> Iterator
             for task in ("clip", "class"):
                 yield trial(task, (group, regime, control))
     supervised, contrastive, *untrained = ((group, regime, "") for regime in regimes)
-    yield trial("closer", contrastive, supervised)
     for ours in (supervised, contrastive):
-        for other in (*untrained, (*ours[:2], _PHASE)):
+        for other in ((*ours[:2], _PHASE), *untrained):
             yield trial("closer", ours, other)
+    yield trial("closer", contrastive, supervised)
     yield trial("class", _CLIP)
     for task in ("clip", "closer"):
         yield trial(task, _CLIP, (*supervised[:2], _PHASE), catch=True)
