@@ -82,7 +82,7 @@ export class Round {
     this.stop();
     part("round").hidden = false;
     part("round").focus();
-    say("round-text", `${right} of ${TRIALS} right. By guessing, ${right} or more are right with `
+    say("round-text", `${right} of ${TRIALS} right. Guessing gets ${right} or more right with `
       + `probability ${p.toFixed(3)} (exact binomial test): ${p < 0.05 ? "this is hardly luck." : "this may be luck."}`);
     const words = (trained) => this.networks[trained ? 0 : 1].title;
     part("trials").replaceChildren(...this.trials.map(({ trained, said, link }) => {

@@ -342,7 +342,7 @@ def test_a_blind_round_is_scored(reader: Reader) -> None:
     heard = reader.heard()
     assert (heard["network"], heard["layer"]) == ("supervised", 9), "what was heard before"
     p = scipy.stats.binomtest(8, 10, alternative="greater").pvalue
-    assert f"8 of 10 right. By guessing, 8 or more are right with probability {p:.3f}" in (
+    assert f"8 of 10 right. Guessing gets 8 or more right with probability {p:.3f}" in (
         reader.text("round-text")
     )
     trials = page.locator("#lab-trials li")
