@@ -83,6 +83,16 @@ def test_with_an_address_chapters_offer_binder_and_colab() -> None:
 
 
 @pytest.mark.usefixtures("tools")
+def test_the_page_of_the_listening_test_says_what_was_heard(tmp_path: Path) -> None:
+    from sonibook.analysis.listening import listening_report
+    from tools.book import assemble
+
+    assemble(ROOT / "book", tmp_path)
+    page = (tmp_path / "listening_test.md").read_text(encoding="utf-8")
+    assert f"\n\n{listening_report(ROOT / 'data' / 'results')}\n\n" in page
+
+
+@pytest.mark.usefixtures("tools")
 def test_paper_has_the_chapters_and_no_lab() -> None:
     from tools.pdf import on_paper
 

@@ -171,7 +171,23 @@ def _by_listener(
 
 
 def listening_report(folder: str | Path) -> str:
-    """What ``listening.json`` in a folder of results says, as Markdown; else that there is none."""
+    """What people heard, as a table in Markdown; or that nobody has listened yet.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Of results files: ``listening.json`` is the one that ``sonibook analyse listening`` writes.
+
+    Returns
+    -------
+    str
+        Markdown. Of a simulation it says so first.
+
+    Raises
+    ------
+    AnalysisError
+        If the file is damaged.
+    """
     path = Path(folder) / "listening.json"
     if not path.exists():
         return "Nobody has taken this test yet: so far there is only what machines hear."
