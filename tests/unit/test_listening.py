@@ -231,6 +231,11 @@ def test_who_does_not_listen_does_not_count(
     assert main(command) == 2
     assert "of 6 catch trials right" in capsys.readouterr().err
     assert not out.exists()
+    catches = {trial.id for trial in test.trials if trial.catch}
+    only = [one for one in deaf["answers"] if one["trial"] in catches]
+    write(path, signed({**deaf, "answers": only}))
+    assert main(command) == 2
+    assert "has answers to catch trials alone" in capsys.readouterr().err
     assert main([*command[:4], str(tmp_path), *command[5:]]) == 2
     assert "give the folder of the test's page with --test" in capsys.readouterr().err
 

@@ -159,7 +159,7 @@ def read_files(
     left_out : list of LeftOut
         In the order in which they were found out.
     """
-    good: dict[str, tuple[Path, ListenerFile]] = {}
+    good: dict[tuple[str, bool], list[tuple[Path, ListenerFile]]] = {}
     left_out: list[LeftOut] = []
 
     def leave(path: Path, reason: str, says: str) -> None:
@@ -170,17 +170,14 @@ def read_files(
         if isinstance(found, LeftOut):
             left_out.append(found)
             continue
-        earlier = good.get(found.listener)
-        if earlier is not None:  # saved before the end, and again at the end: the longer one counts
-            shorter = earlier if len(earlier[1].answers) < len(found.answers) else (path, found)
-            longer = (path, found) if shorter is earlier else earlier
-            good[found.listener] = longer
-            leave(shorter[0], "duplicate", f"is of the same listener as {longer[0]}, which counts.")
-        else:
-            good[found.listener] = path, found
-    people = any(not file.simulation for _, file in good.values())
+        who = found.listener, found.simulation
+        both = sorted([*good.get(who, []), (path, found)], key=lambda one: -len(one[1].answers))
+        good[who] = both[:1]  # saved before the end and at the end: the longer one counts
+        for shorter, _ in both[1:]:
+            leave(shorter, "duplicate", f"is of the same listener as {both[0][0]}, which counts.")
+    people = any(not simulation for _, simulation in good)
     kept = []
-    for path, file in good.values():
+    for ((path, file),) in good.values():
         if people and file.simulation:
             leave(path, "simulation", "is a simulation, and is not mixed with people's answers.")
         elif (fault := _caught(file, test)) is not None:
@@ -247,6 +244,8 @@ def _caught(file: ListenerFile, test: ListeningTest) -> str | None:
     caught = [one.choice == right[one.trial] for one in file.answers if one.trial in right]
     if len(caught) < _LEAST_CATCHES:
         return f"has answers to {len(caught)} catch trials: it takes {_LEAST_CATCHES} to count."
+    if len(caught) == len(file.answers):
+        return "has answers to catch trials alone."
     if np.mean(caught) < _LEAST_RIGHT:
         return (
             f"has {sum(caught)} of {len(caught)} catch trials right, and it takes "
