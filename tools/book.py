@@ -15,6 +15,8 @@ from pathlib import Path
 
 import yaml
 
+from sonibook.analysis.listening import listening_report
+
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"
 LIBRARY = ROOT / "src" / "sonibook"
@@ -48,6 +50,9 @@ def assemble(executed: Path, target: Path) -> None:
                 raise SystemExit(f"{path}: the chapter was not executed: run `make chapters`.")
         wanted[name] = path.read_bytes()
     wanted[Path("_config.yml")] = configuration(wanted[Path("_config.yml")].decode()).encode()
+    heard = listening_report(ROOT / "data" / "results").encode()
+    page = Path("listening_test.md")
+    wanted[page] = wanted[page].replace(b"% what people heard", heard)
     wanted[Path("changelog.md")] = (ROOT / "CHANGELOG.md").read_bytes()
     for module in modules():
         wanted[Path("reference") / f"{module}.md"] = reference_page(module).encode()

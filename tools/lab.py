@@ -33,6 +33,9 @@ PAGE = (
     "recorder.js",
     "model.js",
     "view.js",
+    "hearing.js",
+    "classes.js",
+    "round.js",
     "page.js",
 )
 #: No standard library, nothing imported, and only instructions that every browser since 2023 has.

@@ -89,7 +89,6 @@ export class Engine {
       sparse = Math.max(sparse, layer.steps * layer.wide);
       layer.map = this.reserve(4 * layer.steps * layer.wide);
       layer.switches = layer.pool > 1 ? this.reserve(layer.steps * layer.wide) : 0;
-      layer.energies = null;
       steps = layer.steps;
     }
     this.scratch = this.reserve(4 * dense);
@@ -101,21 +100,33 @@ export class Engine {
     for (let t = 0; t < samples.length; t++) input[LANES * t] = samples[t];
   }
 
-  /** Forward, as far as it has not gone yet. @param {number} depth the last layer to compute */
-  forward(depth) {
+  /**
+   * Forward, as far as it has not gone yet.
+   * @param {number} depth the last layer to compute
+   * @param {?{layer: number, filters: number[]}} removed whose maps the next layer does not see
+   */
+  forward(depth, removed = null) {
     const { wasm, scratch } = this;
     for (; this.done < depth; this.done++) {
       const layer = this.layers[this.done];
       const below = this.layers[this.done - 1];
       const rows = below ? below.steps : this.length;
       const source = below ? below.map : this.input;
-      this.gather(source, rows, layer.deep, 0, 0, below ? 1 : 0, rows);
+      const kept = removed?.layer === this.done ? this.mark(layer.deep, removed.filters, 1) : 0;
+      this.gather(source, rows, layer.deep, 0, kept, below ? 1 : 0, rows);
       wasm.convolve(
         this.starts, this.indices, this.values, rows, 0, layer.taps, layer.up,
         layer.deep, layer.wide, layer.bias, layer.rows, scratch,
       );
       wasm.rectify(scratch, layer.steps, layer.wide, layer.map, layer.switches);
     }
+  }
+
+  /** Mark some channels of many, or with `others` all but them. @returns {number} where the marks lie */
+  mark(count, filters, others = 0) {
+    const marks = new Uint8Array(this.wasm.memory.buffer, this.kept, count).fill(others);
+    for (const filter of filters) marks[filter] = 1 - others;
+    return this.kept;
   }
 
   /** engine.c's gather, into the rows that convolve reads. */
@@ -138,6 +149,27 @@ export class Engine {
   }
 
   /**
+   * The last layer's maps, averaged over time, which a classifier goes on from.
+   * @param {?{layer: number, filters: number[]}} removed filters whose maps are zero on the way up
+   * @returns {Float64Array}
+   */
+  pooled(removed = null) {
+    const depth = this.layers.length;
+    if (removed) {
+      this.forward(removed.layer);
+      this.done = removed.layer;
+    }
+    this.forward(depth, removed);
+    const { map, steps, wide, channels } = this.layers[depth - 1];
+    const values = this.floats(map, steps * wide);
+    const means = new Float64Array(channels);
+    for (let n = 0; n < values.length; n++) if (n % wide < channels) means[n % wide] += values[n] / steps;
+    if (removed?.layer === depth) for (const filter of removed.filters) means[filter] = 0;
+    else if (removed) this.done = removed.layer; // what lies above is not the clip's
+    return means;
+  }
+
+  /**
    * Sonify some filters of a layer together.
    * @param {number} layer from 1
    * @param {(number[]|null)} filters from 0; null for all of the layer
@@ -146,12 +178,7 @@ export class Engine {
   sonify(layer, filters) {
     this.forward(layer);
     const { wasm, scratch } = this;
-    let kept = 0;
-    if (filters) {
-      kept = this.kept;
-      const marks = new Uint8Array(wasm.memory.buffer, kept, this.layers[layer - 1].wide).fill(0);
-      for (const filter of filters) marks[filter] = 1;
-    }
+    let kept = filters ? this.mark(this.layers[layer - 1].wide, filters) : 0;
     let source = this.layers[layer - 1].map;
     for (let index = layer - 1; index >= 0; index--) {
       const own = this.layers[index];

@@ -13,14 +13,15 @@ export function ofAtlas(clip) {
 }
 
 /**
- * @param {Object} state {network, clip, layer, filter, way, chosen}
+ * @param {Object} state {network, clip, layer, filter, way, chosen, beside}
  * @returns {string} such as "#network=supervised&clip=scene-3&layer=8&filter=17&hear=one"
  */
-export function toLink({ network, clip, layer, filter, way, chosen }) {
+export function toLink({ network, clip, layer, filter, way, chosen, beside }) {
   const parts = new URLSearchParams({ network, clip, layer });
   if (filter !== null) parts.set("filter", filter);
   parts.set("hear", way);
   if (way === "only" || way === "without") parts.set("chosen", [...chosen].join("."));
+  if (beside) parts.set("beside", beside);
   return `#${parts}`;
 }
 
@@ -31,7 +32,7 @@ export function toLink({ network, clip, layer, filter, way, chosen }) {
 export function fromLink(link) {
   const parts = new URLSearchParams(link.slice(1));
   const state = {};
-  for (const name of ["network", "clip"]) if (parts.get(name)) state[name] = parts.get(name);
+  for (const name of ["network", "clip", "beside"]) if (parts.get(name)) state[name] = parts.get(name);
   for (const name of ["layer", "filter"]) {
     if (/^\d{1,6}$/.test(parts.get(name) ?? "")) state[name] = Number(parts.get(name));
   }

@@ -1,22 +1,29 @@
 /** The lab: what the reader does, what is computed then, and what is shown. */
 
+import { Classes } from "./classes.js";
+import { hear } from "./hearing.js";
 import { WAYS, fromLink, ofAtlas, toLink } from "./link.js";
 import { Model, OWN } from "./model.js";
 import { receive } from "./pieces.js";
 import { RECORD_SECONDS, decode, prepared } from "./recordings.js";
 import { record } from "../../src/sonibook/widgets/recorder.js";
+import { Round } from "./round.js";
 import { View, part, say } from "./view.js";
 import { wavOf } from "../../src/sonibook/widgets/sound.js";
 
 const root = document.getElementById("lab");
 const model = new Model(new URL(".", document.currentScript.src).href);
 const view = new View();
+const classes = new Classes(model);
 /** What to play next, what was heard last, and whether it is being computed. */
-let state = { network: "", clip: "", layer: 8, filter: null, way: "one", chosen: new Set() };
+let state = {
+  network: "", beside: "", clip: "", layer: 8, filter: null, rank: 0, way: "one", chosen: new Set(),
+};
 let heard = null;
 let busy = false;
 let again = false;
 let linking = 0;
+const round = new Round(model, view, change);
 
 /** For the pieces, which call `receive`, and for scripts that look at what is heard. */
 window.sonibookLab = {
@@ -24,38 +31,10 @@ window.sonibookLab = {
   get heard() {
     return busy ? null : heard;
   },
+  get said() {
+    return busy ? null : classes.said;
+  },
 };
-
-/** Compute what a state asks for. @returns {Promise<Object>} all that the view shows */
-async function hear(wanted) {
-  const network = model.networks.get(wanted.network);
-  const layer = Math.min(Math.max(wanted.layer, 1), network.layers.length);
-  const ranking = await model.ranking(wanted.network, wanted.clip, layer);
-  const clip = await model.clip(wanted.clip);
-  const notices = [...clip.notices];
-  if (clip.samples.length < network.leastLength) {
-    const seconds = (network.leastLength / model.rate).toFixed(2);
-    notices.push(`It is short: zeros were added, to the ${seconds} s that the network needs.`);
-  }
-  let { filter } = wanted;
-  if (!ranking.some((entry) => entry.filter === filter)) {
-    if (filter !== null && ranking.length) {
-      notices.push(`Filter ${filter} is silent here: the one with the most energy is taken.`);
-    }
-    filter = ranking[0]?.filter ?? 0;
-  }
-  const count = network.layers[layer - 1].channels;
-  const chosen = new Set([...wanted.chosen].filter((one) => one < count));
-  const now = { ...wanted, layer, filter, chosen };
-  const filters = {
-    one: [filter],
-    only: [...chosen],
-    without: [...Array(count).keys()].filter((one) => !chosen.has(one)),
-    layer: null,
-  }[now.way];
-  const sounds = await model.sonify(now.network, layer, filters);
-  return { state: now, network, clip, ranking, filters, notices, rate: model.rate, ...sounds };
-}
 
 /** Hear what the state says; where it changes meanwhile, hear that next. */
 async function refresh() {
@@ -66,11 +45,14 @@ async function refresh() {
   try {
     while (again) {
       again = false;
-      const fresh = await hear(state);
+      const fresh = await hear(model, state);
       if (!again) state = fresh.state;
       heard = fresh;
       view.show(heard);
       clearTimeout(linking);
+      if (round.live) continue; // nothing tells which network it is
+      classes.ask(heard);
+      offerTop(heard);
       // Browsers ignore a page that changes its address with every step of a slider.
       linking = setTimeout(() => history.replaceState(null, "", toLink(heard.state)), 200);
     }
@@ -83,7 +65,17 @@ async function refresh() {
   }
   busy = false;
   root.removeAttribute("aria-busy");
+  if (heard) round.heard(heard);
   root.dispatchEvent(new CustomEvent("heard"));
+}
+
+/** Offer the clips that activate the filter most, as far as the atlas beside the lab knows them. */
+async function offerTop(mine) {
+  const { network, layer, filter, way } = mine.state;
+  const { atlas } = root.dataset;
+  const known = atlas && way === "one" ? model.topClips(atlas, network, layer, filter) : [];
+  const clips = await Promise.resolve(known).catch(() => []); // there need be no atlas
+  if (mine === heard) view.offerTop(clips);
 }
 
 /** Change the state as the reader asks, and hear it. */
@@ -133,7 +125,7 @@ async function take(name, title, get) {
     const { samples, notices } = await prepared(name, recording, resample);
     model.addOwn(title, samples, notices);
     view.offerOwn(OWN, title);
-    change({ clip: OWN });
+    change({ clip: OWN, filter: null });
   } catch (error) {
     say("alert", error.message);
   }
@@ -184,9 +176,10 @@ async function copyLink() {
 async function follow(link) {
   const asked = fromLink(link);
   const unknown = [];
-  if (asked.network && !model.networks.has(asked.network)) {
-    unknown.push(`This book has no network ${asked.network}.`);
-    delete asked.network;
+  for (const name of ["network", "beside"]) {
+    if (!asked[name] || model.networks.has(asked[name])) continue;
+    unknown.push(`This book has no network ${asked[name]}.`);
+    delete asked[name];
   }
   if (asked.clip === OWN && !model.clips.has(OWN)) {
     unknown.push("The link was made with a recording that stayed with its maker: open it here to hear the same.");
@@ -203,7 +196,7 @@ async function follow(link) {
     unknown.push(`This book has no clip ${asked.clip}.`);
     delete asked.clip;
   }
-  change(asked);
+  change({ beside: "", ...asked });
   say("alert", ...unknown);
 }
 
@@ -213,6 +206,7 @@ const keys = {
   p: () => step(-1),
   d: () => changeLayer({ layer: state.layer + 1 }),
   u: () => changeLayer({ layer: state.layer - 1 }),
+  ...Object.fromEntries([1, 2, 3, 4].map((n) => [n, () => { view.player.track = n - 1; }])),
 };
 
 /** What can be done only once something is heard. @param {function(Event): void} act */
@@ -225,6 +219,7 @@ function afterwards(act) {
 /** Answer to what the reader does. */
 function connect() {
   part("network").onchange = ({ target }) => changeLayer({ network: target.value });
+  part("beside").onchange = ({ target }) => change({ beside: target.value });
   part("clip").onchange = ({ target }) => change({ clip: target.value });
   part("open").onclick = () => part("file").click();
   part("file").onchange = ({ target }) => {
@@ -242,6 +237,9 @@ function connect() {
     const button = target.closest("button");
     if (button) pick(Number(button.dataset.filter));
   };
+  part("clips").onclick = ({ target }) => {
+    if (target.value) follow(toLink({ ...state, clip: target.value }));
+  };
   for (const radio of document.getElementsByName("lab-way")) {
     radio.onchange = () => {
       const several = WAYS.indexOf(radio.value) % 3 > 0; // neither one filter nor the whole layer
@@ -254,6 +252,11 @@ function connect() {
     change({ chosen: new Set(heard.ranking.slice(0, 5).map(({ filter }) => filter)) })
   ));
   part("clear").onclick = () => change({ chosen: new Set([state.filter]) });
+  part("swap").onclick = afterwards(keys.b);
+  part("blind").onclick = afterwards(() => round.start(heard.state));
+  part("trained").onclick = round.keys.t;
+  part("random").onclick = round.keys.r;
+  part("stop").onclick = () => round.stop();
   part("save").onclick = afterwards(save);
   part("link").onclick = afterwards(copyLink);
   root.ondragover = (event) => {
@@ -271,9 +274,10 @@ function connect() {
   document.addEventListener("keydown", afterwards((event) => {
     if (event.target !== document.body && !root.contains(event.target)) return;
     const typed = event.ctrlKey || event.altKey || event.metaKey || event.target.matches("select");
-    if (typed || !keys[event.key]) return;
+    const act = (round.live ? round.keys : keys)[event.key];
+    if (typed || !act) return;
     event.preventDefault();
-    keys[event.key]();
+    act();
   }));
   window.onhashchange = () => follow(location.hash);
 }
@@ -289,6 +293,7 @@ async function begin() {
   view.offer(model);
   state.network = [...model.networks.keys()][0];
   state.clip = [...model.shipped.keys()][0];
+  part("blind").hidden = !round.pair("").every(Boolean);
   connect();
   follow(location.hash);
 }

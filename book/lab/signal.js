@@ -57,3 +57,21 @@ export function scaledToPeak(x, peak) {
   // To unit peak first: a tiny one would overflow the quotient.
   return loudest > 0 ? x.map((sample) => Math.fround(sample / loudest) * peak) : x;
 }
+
+/**
+ * What a network says.
+ * @param {Float64Array} pooled the last layer's maps, averaged over time
+ * @param {{values: Float32Array, classes: string[], several: boolean}} head
+ * @returns {number[]} each class's probability: of one among all, or where several are heard on its own
+ */
+export function probabilities(pooled, { values, classes, several }) {
+  const logits = classes.map((_, n) => {
+    const row = classes.length + n * pooled.length;
+    return pooled.reduce((sum, mean, channel) => sum + mean * values[row + channel], values[n]);
+  });
+  if (several) return logits.map((logit) => 1 / (1 + Math.exp(-logit)));
+  const most = Math.max(...logits);
+  const powers = logits.map((logit) => Math.exp(logit - most));
+  const total = powers.reduce((sum, power) => sum + power, 0);
+  return powers.map((power) => power / total);
+}

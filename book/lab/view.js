@@ -20,8 +20,10 @@ export function say(name, ...sentences) {
 }
 
 /** @param {number} share from 0 to 1 @returns {string} */
-function percent(share) {
-  return `${(100 * share).toPrecision(2)}\u00a0%`; // a number and its sign stay on one line
+export function percent(share) {
+  const value = 100 * share;
+  const digits = value < 0.1 && value > 0 ? "< 0.1" : value.toFixed(value < 9.95 ? 1 : 0);
+  return `${digits}\u00a0%`; // a number and its sign stay on one line
 }
 
 /** Shows what is heard, and where the controls stand. */
@@ -39,6 +41,7 @@ export class View {
   offer(model) {
     for (const { name, title } of model.networks.values()) {
       part("network").append(new Option(title, name));
+      part("beside").append(new Option(title, name));
     }
     for (const { name, title } of model.shipped.values()) part("clip").append(new Option(title, name));
   }
@@ -60,15 +63,25 @@ export class View {
       this.player = document.createElement("sonibook-player");
       this.player.setAttribute("reference", "first"); // one filter is compared with the next
       part("player").append(this.player);
+      for (const event of ["play", "pause", "track"]) this.player.addEventListener(event, () => this.says());
     }
     const before = this.heard;
     this.heard = heard;
     this.controls(heard);
-    const sounds = { input: "Input", sound: "Sonification", residual: "Input − sonification" };
-    this.player.tracks = Object.entries(sounds).map(([key, name], n) => ({
+    const { other, network } = heard;
+    const sounds = [
+      ["Input", heard.input],
+      [other ? network.title : "Sonification", heard.sound],
+      ...(other ? [[other.network.title, other.sound]] : []),
+      ["Input − sonification", heard.residual],
+    ];
+    const kept = before?.input === heard.input && this.player.tracks[0].sound;
+    this.player.setAttribute("columns", sounds.length);
+    this.player.tracks = sounds.map(([name, x], n) => ({
       name,
-      sound: heard[key] === before?.[key] ? this.player.tracks[n].sound : heard[key].map((x) => x * PLAY_GAIN),
+      sound: (n === 0 && kept) || x.map((sample) => sample * PLAY_GAIN),
     }));
+    this.says();
     say("coherence", Number.isNaN(heard.coherence) ? "none, for one of the two is silent"
       : heard.coherence.toFixed(2));
     say("notice", ...heard.notices);
@@ -76,10 +89,11 @@ export class View {
   }
 
   /** Set the controls to a state. */
-  controls({ state, network, ranking }) {
+  controls({ state, network, ranking, other }) {
     const { layer, filter, way, chosen } = state;
     const geometry = network.layers[layer - 1];
     part("network").value = state.network;
+    part("beside").value = state.beside;
     part("clip").value = state.clip;
     part("layer").max = network.layers.length;
     part("layer").value = layer;
@@ -90,8 +104,9 @@ export class View {
     part("filter").max = Math.max(ranking.length, 1);
     part("filter").value = Math.max(rank, 1);
     part("filter").disabled = ranking.length === 0;
+    const twin = other && state.way === "one" ? `; beside it filter ${other.filter}, of the same rank` : "";
     const text = rank
-      ? `Filter ${filter}: rank ${rank} of ${ranking.length}, ${percent(ranking[rank - 1].share)} of the energy`
+      ? `Filter ${filter}: rank ${rank} of ${ranking.length}, ${percent(ranking[rank - 1].share)} of the energy${twin}`
       : "No filter of this layer responds to the clip";
     say("filter-text", text);
     part("filter").setAttribute("aria-valuetext", text);
@@ -145,13 +160,34 @@ export class View {
     }[way]}`;
   }
 
-  /** Go on with the other of input and sonification, at the same place (A/B). */
+  /** Go on with the other of input and sonification, or of two networks, at the same place (A/B). */
   swap() {
     const { player } = this;
-    if (!player.paused) player.track = player.track ? 0 : 1;
-    else player.play();
+    const [a, b] = this.heard.other ? [1, 2] : [0, 1];
+    if (!player.paused || player.track > b) player.track = player.track === a ? b : a;
+    if (player.paused) player.play();
     say("status", `Playing: ${player.tracks[player.track].name}.`);
   }
+
+  /** A button for each top clip that the atlas has of the filter. @param {Object[]} clips {name, title} */
+  offerTop(clips) {
+    part("clips").hidden = !clips.length;
+    part("clips").replaceChildren("Its top clips in the atlas:", ...clips.map(({ name, title }) => (
+      Object.assign(document.createElement("button"), { type: "button", value: name, textContent: title })
+    )));
+  }
+
+  /** What plays, on the button that swaps it. */
+  says() {
+    const { paused, tracks, track } = this.player;
+    say("swap", paused ? "A/B" : `A/B: ${tracks[track].name}`);
+  }
+}
+
+/** @param {number[]} filters @returns {string} what a sentence calls them */
+export function called(filters) {
+  if (filters.length === 1) return `filter ${filters[0]}`;
+  return `filters ${named(new Set(filters)).replace(/, (\d+)$/, " and $1")}`;
 }
 
 /** @param {Set<number>} filters @returns {string} */

@@ -55,6 +55,13 @@ const answers = {
     };
   },
 
+  /** What a classifier goes on from: of a sound, or of the clip, whole or without some filters. */
+  pooled({ name, samples, removed }) {
+    if (!samples) return engineOf(name).pooled(removed);
+    engines.get(name).setClip(samples);
+    return engines.get(name).pooled();
+  },
+
   /** Resample a recording. @param {{samples: Float32Array, from: number, to: number}} question */
   resample({ samples, from, to }) {
     return resample(samples, from, to);

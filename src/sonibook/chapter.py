@@ -13,6 +13,7 @@ import tempfile
 import textwrap
 import warnings
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,6 +28,7 @@ from sonibook.datasets.pack import pack
 from sonibook.datasets.packed import PackedDataset
 from sonibook.errors import ParameterError, SonibookWarning
 from sonibook.files import atomic
+from sonibook.metrics import wilson_interval
 from sonibook.results import DATA_FOLDERS
 
 if TYPE_CHECKING:
@@ -184,28 +186,54 @@ def packed_clips(
     return parts[0], parts[1]
 
 
-def correct_of(encoder: CNN12, train: Dataset, test: Dataset, *, seed: int) -> int:
-    """How many test clips a linear probe on an encoder classifies correctly.
+def probed(
+    encoders: Mapping[str, CNN12], train: Dataset, test: Dataset, *, seed: int
+) -> dict[str, tuple[float, float, float]]:
+    """How many test clips a linear probe names correctly on each of some encoders.
 
     Parameters
     ----------
-    encoder : CNN12
+    encoders : mapping from str to CNN12
         In `eval` mode.
     train, test : Dataset
-        What the probe is fitted to, and what it is asked about.
+        What the probes are fitted to, and what they are asked about.
     seed : int
-        Of the probe's cross-validation.
+        Of the probes' cross-validation.
 
     Returns
     -------
-    int
+    dict from str to (float, float, float)
+        The share of test clips, and its 95 % interval (Wilson's), by the encoder's name.
     """
     from sonibook.training.probe import linear_probe, probe_features
 
-    features, labels = probe_features(encoder, train)
-    test_features, test_labels = probe_features(encoder, test)
-    probe = linear_probe(features, labels, test_features, seed=seed)
-    return int((probe.predicted == test_labels).sum())
+    shares = {}
+    for name, encoder in encoders.items():
+        features, labels = probe_features(encoder, train)
+        test_features, test_labels = probe_features(encoder, test)
+        probe = linear_probe(features, labels, test_features, seed=seed)
+        shares[name] = share(int((probe.predicted == test_labels).sum()), len(test))
+    return shares
+
+
+def share(right: int, clips: int) -> tuple[float, float, float]:
+    """The share of clips that were named correctly, with its 95 % interval (Wilson's)."""
+    return (right / clips, *wilson_interval(right, clips))
+
+
+def against(one: tuple[float, float, float], other: tuple[float, float, float]) -> str:
+    """In words how a share compares with another, by their intervals; see `probed`."""
+    if one[1] > other[2]:
+        return "is clearly above"
+    return "is clearly below" if one[2] < other[1] else "cannot be told apart from"
+
+
+def shares_in_words(shares: Mapping[str, tuple[float, float, float]]) -> str:
+    """Shares with their intervals as a picture's alternative text; see `probed`."""
+    return ". ".join(
+        f"{name}: {value:.0%}, interval {low:.0%} to {high:.0%}"
+        for name, (value, low, high) in shares.items()
+    )
 
 
 def two_seconds(data: Dataset, index: int, encoder: CNN12) -> Float[Tensor, " time"]:

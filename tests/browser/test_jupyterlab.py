@@ -467,7 +467,7 @@ def test_a_chapter_reads_as_on_the_page(browser: Any, lab: str) -> None:
     assert all(cell["text"].strip() for cell in prose)
     unread = [re.findall(r":::.*|\{[\w:]+\}`.*|:class:.*", cell["text"]) for cell in prose]
     assert not [found for found in unread if found]
-    assert sum(cell["folds"] for cell in prose) == 3  # the solutions of three exercises
+    assert sum(cell["folds"] for cell in prose) == 6  # three exercises and three questions
     assert not any(cell["open"] for cell in prose)
     for cell in cells:
         assert cell["folded"] == bool({"hide-input", "hide-cell"} & set(cell["tags"]))

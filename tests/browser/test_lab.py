@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import wave
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -12,12 +13,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.stats
 import soundfile
 from built import PAGES
-from heard import HEARD, READY, assert_sonifies, unpacked
+from heard import HEARD, READY, SAID, assert_names, assert_sonifies, unpacked
 from numpy import ndarray
 
 RATE = 8000
+#: What is heard of the network beside.
+OTHER = """() => {
+    const { filter, sound } = sonibookLab.heard.other;
+    return { filter, sound: [...sound], said: sonibookLab.said[1] };
+}"""
 
 
 @dataclass
@@ -38,6 +45,13 @@ class Reader:
         """What is heard once all is computed."""
         self.page.wait_for_function(READY)
         return unpacked(self.page.evaluate(HEARD))
+
+    def said(self) -> dict[str, list[float]]:
+        """What the network says of it all, and without the filters; the same as Python's."""
+        self.page.wait_for_function(SAID)
+        shares = self.page.evaluate(f"{SAID}[0]")
+        assert_names(self.heard(), shares)
+        return shares
 
     def move(self, slider: str, value: int) -> dict[str, Any]:
         """Move a slider as a mouse does."""
@@ -85,6 +99,18 @@ def reader(request: pytest.FixtureRequest, browser: Any, site: str) -> Iterator[
     context.close()
 
 
+def barriers(page: Any) -> list[str]:
+    """What axe finds in the lab as it is now that keeps people out."""
+    package = pytest.importorskip("axe_playwright_python")
+    page.evaluate((Path(package.__file__).parent / "axe.min.js").read_text(encoding="utf-8"))
+    return page.evaluate(
+        """async () => {
+            const { violations } = await axe.run("#lab", { preload: false });
+            return violations.map(({ id, nodes }) => `${id}: ${nodes[0].html}`);
+        }"""
+    )
+
+
 #: For what a page opened from disk does no differently.
 over_http = pytest.mark.parametrize("reader", ["http"], indirect=True)
 
@@ -112,6 +138,41 @@ def test_every_layer_is_heard(reader: Reader) -> None:
         assert_sonifies(heard)
         assert f"{heard['coherence']:.2f}" == reader.text("coherence")
         assert f"Layer {layer}" in reader.text("status")
+        if layer in (2, 8, 11):
+            reader.said()
+
+
+@over_http
+def test_the_network_says_what_it_hears(reader: Reader) -> None:
+    page = reader.open("#layer=11").page
+    classes = page.evaluate("sonibookLab.heard.network.head.classes")
+    shares = reader.said()
+
+    def column(key: str) -> list[tuple[str, str]]:
+        rows = page.locator(f"#lab-classes [data-of={key}] li")
+        texts = rows.evaluate_all(
+            "(all) => all.map((row) => [...row.children].map((c) => c.innerText))"
+        )
+        return [(name, share) for name, share, _ in texts]
+
+    for key, mine in shares.items():
+        order = np.argsort(mine)[::-1][:5]
+        assert [name for name, _ in column(key)] == [classes[n] for n in order]
+        assert all(share.endswith("%") for _, share in column(key))
+    assert f"Without filter {reader.heard()['filter']}, " in reader.text("verdict")
+    page.locator("#lab-top button").nth(1).click()
+    assert reader.said()["without"] != shares["without"]
+    page.get_by_label("all but the chosen").check()
+    page.locator("#lab-five").click()
+    reader.said()
+    assert "Without filters " in reader.text("verdict")
+    page.get_by_label("the whole layer").check()
+    assert "without" not in reader.said()
+    assert page.locator("#lab-classes [data-of=without]").is_hidden()
+    page.locator("#lab-network").select_option("random")
+    reader.heard()
+    assert page.locator("#lab-classes").is_hidden()
+    assert "has learned no classes" in reader.text("verdict")
 
 
 def test_players_and_pictures_follow(reader: Reader) -> None:
@@ -218,9 +279,13 @@ def test_keys_move_and_compare(reader: Reader) -> None:
         )
         return playing, name, place
 
+    page.keyboard.press("3")
+    assert heard_now()[:2] == (False, "Input − sonification")
+    page.keyboard.press("1")
     page.keyboard.press("b")
     page.wait_for_function("document.querySelector('sonibook-player').currentTime > 0.3")
     assert heard_now()[:2] == (True, "Input")
+    assert reader.text("swap") == "A/B: Input"
     page.keyboard.press("b")
     assert heard_now()[:2] == (True, "Sonification")
     assert heard_now()[2] > 0.3
@@ -230,6 +295,84 @@ def test_keys_move_and_compare(reader: Reader) -> None:
     reader.heard()
     assert heard_now()[:2] == (True, "Sonification")
     assert heard_now()[2] > 0.3
+    # Beside another network, A/B goes from one to the other.
+    page.locator("#lab-beside").select_option("random")
+    reader.heard()
+    page.locator("#lab-swap").click()
+    assert heard_now()[:2] == (True, "Random")
+    assert reader.text("swap") == "A/B: Random"
+    page.keyboard.press("b")
+    assert heard_now()[:2] == (True, "Supervised")
+
+
+@over_http
+def test_two_networks_are_heard_side_by_side(reader: Reader) -> None:
+    page = reader.open("#network=random&beside=supervised&layer=6").page
+    page.locator("#lab-top button").nth(2).click()
+    reader.heard()
+    page.wait_for_function(SAID)
+    heard, other = reader.heard(), page.evaluate(OTHER)
+    alone = reader.open(f"#network=supervised&layer=6&clip={heard['clip']}").heard()
+    # The filter of the same rank, and all that the network says, too.
+    assert other["filter"] == alone["ranking"][2]["filter"]
+    page.locator("#lab-top button").nth(2).click()
+    for key, shares in reader.said().items():
+        np.testing.assert_allclose(shares, other["said"][key], err_msg=key)
+    np.testing.assert_array_equal(reader.heard()["sound"], np.float32(other["sound"]))
+
+
+@over_http
+def test_a_blind_round_is_scored(reader: Reader) -> None:
+    page = reader.open("#layer=9").page
+    page.locator("#lab-blind").click()
+    before = page.evaluate("location.hash")
+    wrong = {2, 5}
+    for trial in range(10):
+        page.wait_for_function(
+            "(n) => document.getElementById('lab-round-text').textContent.startsWith(n)",
+            arg=f"Trial {trial + 1} of 10: what a filter of layer 9 keeps",
+        )
+        heard = reader.heard()
+        for name in ("network", "facts", "filter", "top", "verdict", "classes", "link"):
+            assert page.locator(f"#lab-{name}").is_hidden(), name
+        assert page.evaluate("location.hash") == before, "the address would tell"
+        if trial == 0:
+            assert barriers(page) == []
+        page.keyboard.press("tr"[(heard["network"] == "random") != (trial in wrong)])
+    heard = reader.heard()
+    assert (heard["network"], heard["layer"]) == ("supervised", 9), "what was heard before"
+    p = scipy.stats.binomtest(8, 10, alternative="greater").pvalue
+    assert f"8 of 10 right. Guessing gets 8 or more right with probability {p:.3f}" in (
+        reader.text("round-text")
+    )
+    trials = page.locator("#lab-trials li")
+    assert trials.count() == 10
+    assert ["you said" in text for text in trials.all_text_contents()] == [
+        trial in wrong for trial in range(10)
+    ]
+    page.wait_for_function(SAID)
+    assert barriers(page) == []
+    link = trials.nth(9).locator("a")
+    name, asked = link.text_content().lower(), link.get_attribute("href")
+    link.click()
+    page.wait_for_function(f"({READY})?.state.network === '{name}'")
+    assert f"filter={reader.heard()['filter']}" in asked
+
+
+@over_http
+def test_a_filter_brings_its_top_clips(reader: Reader) -> None:
+    page = reader.open("#layer=7").page
+    filter_, clip = reader.heard()["filter"], page.locator("#lab-clips button").first
+    name, title = clip.get_attribute("value"), clip.text_content()
+    table = (PAGES / "atlas" / "supervised" / "07.js").read_text(encoding="utf-8")
+    rows = json.loads(table[table.index(", ") + 2 : table.rindex(")")])
+    assert name == f"atlas/{rows[filter_][4][0][0]}"
+    clip.click()
+    page.wait_for_function(f"({READY})?.state.clip === '{name}'")
+    heard = reader.heard()
+    assert (heard["layer"], heard["filter"]) == (7, filter_)
+    assert page.locator("#lab-clip option:checked").text_content().startswith(title)
+    assert_sonifies(heard)
 
 
 @over_http
@@ -248,6 +391,7 @@ def test_the_sonification_is_saved(reader: Reader, tmp_path: Path) -> None:
 
 def test_a_file_is_opened_and_dropped(reader: Reader, tmp_path: Path) -> None:
     page = reader.open().page
+    reader.move("filter", 30)
     x, mine = noise(2.0, 44100), tmp_path / "mine.wav"
     mine.write_bytes(wav(np.stack([x, 0.5 * x], axis=1), rate=44100))
     reader.bring(mine)
@@ -255,6 +399,7 @@ def test_a_file_is_opened_and_dropped(reader: Reader, tmp_path: Path) -> None:
     assert len(heard["input"]) == 2 * RATE
     assert np.abs(heard["input"]).max() == pytest.approx(1.0)
     assert heard["notices"] == []
+    assert heard["filter"] == heard["ranking"][0]["filter"], "a sound of one's own begins at rank 1"
     assert page.locator("#lab-clip option:checked").text_content() == "Your file: mine.wav"
     assert_sonifies(heard)
     page.evaluate(
@@ -390,16 +535,18 @@ def test_a_browser_without_simd_is_told(reader: Reader) -> None:
 
 @over_http
 def test_a_piece_that_does_not_come_is_no_end(reader: Reader) -> None:
+    reader.page.route("**/lab/*-11-*.js", lambda route: route.abort())
     reader.open("#layer=4")
     before = reader.heard()
-    reader.page.context.set_offline(True)
+    reader.page.wait_for_function("document.getElementById('lab-verdict').textContent")
+    assert "cannot be loaded" in reader.text("verdict")
     reader.move("layer", 11)
     assert "cannot be loaded" in reader.text("alert")
     after = reader.heard()
     assert after["layer"] == 4
     assert reader.page.locator("#lab-layer").input_value() == "4"
     np.testing.assert_array_equal(after["sound"], before["sound"])
-    reader.page.context.set_offline(False)
+    reader.page.unroute("**/lab/*-11-*.js")
     assert reader.move("layer", 11)["layer"] == 11
     assert_sonifies(reader.heard())
     reader.complaints.clear()  # the browser's own, of what it could not load

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from built import PAGES
 from firefox import Firefox
-from heard import HEARD, READY, assert_sonifies, unpacked
+from heard import HEARD, READY, SAID, assert_names, assert_sonifies, unpacked
 
 RATE = 8000
 
@@ -85,6 +85,8 @@ def test_every_layer_is_heard(lab: Lab) -> None:
         assert heard["filters"] == [heard["ranking"][0]["filter"]]
         assert_sonifies(heard)
         assert f"Layer {layer}" in lab.text("status")
+    lab.firefox.wait_for(SAID)
+    assert_names(heard, lab.firefox.evaluate(f"() => {SAID}[0]"))
 
 
 @over_http

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import importlib.util
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import soxr
 import torch
 import torch.nn.functional as F
 from firefox import Firefox
+from heard import without
 from numpy import ndarray
 
 from sonibook.audio import read_audio
@@ -67,7 +68,8 @@ def run(request: pytest.FixtureRequest) -> Run:
 
 
 def on_a_page(page: Any, tool: Any) -> Iterator[Run]:
-    modules = (*tool.WORKER[:-1], *tool.PAGE[:-3])
+    page_only = ("model.js", "view.js", "classes.js", "page.js")
+    modules = (name for name in (*tool.WORKER[:-1], *tool.PAGE) if name not in page_only)
     modules = tuple(dict.fromkeys(modules))
     names = (
         "Engine, resample, fourier, powerSpectrogram, meanTopCoherence, fromBase64, wavOf, toLink, "
@@ -206,6 +208,12 @@ def ways(kept: dict[str, Any], clip: str) -> list[list[int] | None]:
     return [[order[0]], *more, None]
 
 
+def pooled(run: Run, layer: int = 0, filters: Sequence[int] = ()) -> ndarray:
+    """The last block's mean maps, without filters of a layer."""
+    removed = {"layer": layer, "filters": list(filters)} if layer else None
+    return np.array(run("(removed) => [...engine.pooled(removed)]", removed))
+
+
 SONIFY = "([layer, filters]) => packed(engine.sonify(layer, filters))"
 CLIPS = ("soundscape", "recording", "half silent", "short")
 #: Every clip through one network, and every network on one clip: both go through the same code.
@@ -249,6 +257,18 @@ def test_engine_equals_python_at_every_layer(
                 assert not sound.any()
             else:
                 assert error(sound, reference) < 1e-5, (layer, filters)
+    # What a classifier goes on from, of the clip and without filters of one layer after another.
+    given = torch.from_numpy(longer.astype(np.float64))[None, None]
+    whole = encoder.pooled(given)[0].detach().numpy()
+    near = {"rtol": 0, "atol": 1e-5 * whole.max()}
+    np.testing.assert_allclose(pooled(run), whole, **near)
+    for layer, found in zip(LAYERS, kept, strict=True):
+        order = np.argsort(found["energies"])[::-1].tolist()
+        removed = order[: 1 if layer % 2 else len(order) // 3]
+        with without(encoder, layer, removed):
+            reference = encoder.pooled(given)[0].detach().numpy()
+        np.testing.assert_allclose(pooled(run, layer, removed), reference, **near)
+    assert error(in_engine(run, 11)["map"], expected[11][0].numpy()) < 1e-5, "the clip's own maps"
 
 
 @pytest.mark.parametrize(("name", "clip"), PAIRS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import io
 import json
 from collections.abc import Iterator
@@ -13,11 +12,10 @@ from urllib.parse import urljoin, urlsplit
 
 import nbformat
 import pytest
-from built import made_alike
+from built import BREACHES, PHONE, axe_script, made_alike
 
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 DESKTOP = {"width": 1280, "height": 900}
-PHONE = {"width": 390, "height": 844}
 MOST_BYTES = 3_000_000
 #: Pages that Sphinx makes, without a heading of ours.
 GENERATED = {"genindex.html", "py-modindex.html", "search.html", "index.html"}
@@ -171,16 +169,6 @@ RULES = {
     "dark": ["color-contrast", "link-in-text-block"],
     "phone": ["scrollable-region-focusable", "target-size", "button-name", "link-name", "label"],
 }
-BREACHES = """async (rules) => {
-    const options = { resultTypes: ["violations"] };
-    if (rules) options.runOnly = { type: "rule", values: rules };
-    const { violations } = await axe.run(document, options);
-    return violations
-        .filter(({ impact }) => impact === "serious" || impact === "critical")
-        .flatMap(({ id, nodes }) => nodes.map(({ html, failureSummary }) => (
-            `${id}: ${html.slice(0, 200)} ${failureSummary.slice(0, 200)}`
-        )));
-}"""
 
 
 @pytest.mark.one_of_a_kind
@@ -203,13 +191,6 @@ def test_axe_finds_nothing_serious(visit: Visit, page_name: str, view: str) -> N
     page.evaluate("document.documentElement.dataset.theme = 'light'")
     page.set_viewport_size(DESKTOP)
     assert found == []
-
-
-@functools.cache
-def axe_script() -> str:
-    """axe-core, which looks for what keeps people out of a page."""
-    package = pytest.importorskip("axe_playwright_python")
-    return (Path(package.__file__).parent / "axe.min.js").read_text(encoding="utf-8")
 
 
 #: Moves one slider of an explorer to another stop, while a track plays; what is to be seen and
@@ -315,6 +296,38 @@ def test_an_explorer_is_worked_with_the_keyboard(browser: Any, site: str) -> Non
     assert reached.keys() >= set(range(count))
     controls = [outline for place, outline in reached.items() if place >= 0]
     assert "none" not in controls, "the focus cannot be seen"
+    context.close()
+
+
+def test_predictions_and_answers_are_kept_and_answered(browser: Any, site: str) -> None:
+    context = browser.new_context(viewport=DESKTOP)
+    page = context.new_page()
+    page.goto(f"{site}/04_supervised.html")
+    field = page.locator(".prediction textarea").first
+    beside = page.locator("blockquote.predicted").first
+    assert not beside.is_visible()
+    field.fill("It <b>never</b> learns.")
+    choices = page.locator("ol.choices")
+    assert choices.count() == 3
+    folded = page.locator(".admonition.answers")
+    assert not any(each.is_visible() for each in folded.all())
+    words = [each.text_content() for each in folded.first.locator("li").all()]
+    feedback = page.locator("p.feedback").first
+    assert not feedback.is_visible()
+    for number, said in enumerate(words):  # by keyboard, each answer in turn
+        button = choices.first.locator("button").nth(number)
+        button.focus()
+        page.keyboard.press("Enter")
+        assert feedback.text_content() == said
+        mark = "right" if said.startswith("Right.") else "wrong"
+        assert button.get_attribute("class") == mark
+        assert choices.first.locator("[aria-pressed=true]").count() == 1
+    page.reload()
+    assert field.input_value() == "It <b>never</b> learns."
+    assert beside.text_content() == "You predicted: It <b>never</b> learns."
+    assert feedback.text_content() == words[-1]
+    field.fill("")
+    assert not beside.is_visible()
     context.close()
 
 

@@ -83,6 +83,16 @@ def test_with_an_address_chapters_offer_binder_and_colab() -> None:
 
 
 @pytest.mark.usefixtures("tools")
+def test_the_page_of_the_listening_test_says_what_was_heard(tmp_path: Path) -> None:
+    from sonibook.analysis.listening import listening_report
+    from tools.book import assemble
+
+    assemble(ROOT / "book", tmp_path)
+    page = (tmp_path / "listening_test.md").read_text(encoding="utf-8")
+    assert f"\n\n{listening_report(ROOT / 'data' / 'results')}\n\n" in page
+
+
+@pytest.mark.usefixtures("tools")
 def test_paper_has_the_chapters_and_no_lab() -> None:
     from tools.pdf import on_paper
 
@@ -135,3 +145,22 @@ def test_the_book_shows_less_code_than_text() -> None:
     cells = [cell for path in CHAPTERS for cell in nbformat.read(path, as_version=4).cells]
     text = sum(len(cell.source.splitlines()) for cell in cells if cell.cell_type == "markdown")
     assert sum(map(visible, cells)) < min(1800, text)
+
+
+@pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
+def test_a_chapter_asks_three_questions_and_answers_each_choice(chapter: Path) -> None:
+    cells = nbformat.read(chapter, as_version=4).cells
+    (quiz,) = (cell.source for cell in cells if cell.source.startswith("## Test yourself"))
+    asked = re.findall(
+        r"\*\*\d\. .*\n\n((?:\d\. .*\n)+)\n:::.* Answers\n.*\n((?:\d\. .*\n)+):::", quiz
+    )
+    assert len(asked) == 3
+    for choices, answers in asked:
+        assert choices.count("\n") == answers.count("\n") == 3
+        assert answers.count(". Right. ") == 1
+        assert len(set(choices.splitlines())) == 3
+
+
+def test_the_script_of_questions_is_small() -> None:
+    files = (ROOT / "book" / "_static").glob("questions.*")
+    assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files) < 120

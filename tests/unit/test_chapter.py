@@ -140,3 +140,21 @@ def test_excerpts_are_padded_and_scaled() -> None:
 
 def test_source_text_is_not_indented() -> None:
     assert chapter.source(CNN12.fold).startswith("def fold")
+
+
+def test_shares_compare_by_their_intervals() -> None:
+    few, many, others = (chapter.share(*counts) for counts in ((11, 20), (550, 1000), (450, 1000)))
+    assert chapter.against(many, others) == "is clearly above"
+    assert chapter.against(others, many) == "is clearly below"
+    assert chapter.against(few, others) == chapter.against(others, few)
+    assert "cannot be told apart" in chapter.against(few, others)
+    assert chapter.shares_in_words({"one": many}) == "one: 55%, interval 52% to 58%"
+
+
+def test_a_probe_tells_more_than_guessing_and_the_same_of_equal_encoders() -> None:
+    encoder = CNN12(width=1 / 16, seed=0).eval()
+    data = open_dataset("calls", size=48, seed=1)
+    same = chapter.probed({"one": encoder, "two": encoder}, data, data, seed=0)
+    assert same["one"] == same["two"]
+    value, low, high = same["one"]
+    assert 0.25 < low < value < high <= 1

@@ -123,6 +123,40 @@ def test_scenes_at_another_rate_are_the_same_scenes():
     assert np.corrcoef(back[middle], one.mixture[middle])[0, 1] > 0.99
 
 
+def pitch_of(x, place):
+    """The strongest frequency near a place of a clip, from 0 to 1 of it."""
+    start = round(place * len(x)) - 256
+    spectrum = np.abs(np.fft.rfft(x[start : start + 512] * np.hanning(512)))
+    return spectrum.argmax()
+
+
+def test_calls_go_the_way_that_their_class_says():
+    calls = open_dataset("calls", size=40, split="train", seed=2)
+    ways = {"rises": "+", "falls": "-", "rises and falls": "+-", "falls and rises": "-+"}
+    right = []
+    for clip in calls:
+        x = clip.waveform
+        loud = np.flatnonzero(np.convolve(x**2, np.ones(400), "same") > 8 * np.median(x**2) * 400)
+        if len(loud) < 2000:
+            continue  # too much noise for so simple a listener
+        call = x[loud[0] : loud[-1] + 1]
+        begin, middle, end = (pitch_of(call, place) for place in (0.2, 0.5, 0.8))
+        steps = (middle - begin, end - middle)
+        way = ways[calls.classes[clip.labels[0]]]
+        signs = [int(f"{sign}1") for sign in (way * 2)[:2]]
+        right.append(all(step * sign > 0 for step, sign in zip(steps, signs, strict=True)))
+    assert len(right) > 20
+    assert np.mean(right) > 0.9  # harmonics mislead it now and then
+    others = (("train", 2), ("test", 2), ("train", 3))
+    parts = [open_dataset("calls", split=split, seed=seed) for split, seed in others]
+    assert np.array_equal(parts[0][7].waveform, calls[7].waveform)
+    assert not any(np.array_equal(one[7].waveform, calls[7].waveform) for one in parts[1:])
+    assert len(open_dataset("calls", repeats=2)[0].waveform) == 16_000
+    for option in ({"seed": -1}, {"size": 0}, {"repeats": 0}):
+        with pytest.raises(DatasetError, match="cannot be: choose a seed from 0"):
+            open_dataset("calls", **option)
+
+
 def test_sets_that_keep_their_rate(replicas):
     assert open_dataset("soundscapes", sample_rate=8000, size=1).sample_rate == 8000
     fast = open_dataset("folder", root=replicas, sample_rate=16000)
@@ -157,6 +191,7 @@ def test_an_unknown_set_is_told_the_known_ones():
         ("fsdd", "speaker", "speakers"),
         ("folder", "folds", "root and split only"),
         ("soundscapes", "sizes", "size, duration, events"),
+        ("calls", "sizes", "seed, size, repeats"),
     ],
 )
 def test_an_unknown_option_is_told_the_known_ones(replicas, name, option, known):
@@ -164,7 +199,7 @@ def test_an_unknown_option_is_told_the_known_ones(replicas, name, option, known)
         open_dataset(name, root=replicas, **{option: 1})
 
 
-@pytest.mark.parametrize("name", [*IN_FILES, "soundscapes"])
+@pytest.mark.parametrize("name", [*IN_FILES, "calls", "soundscapes"])
 def test_an_unknown_split(replicas, name):
     with pytest.raises(DatasetError, match="no split 'validation'"):
         open_dataset(name, root=replicas, split="validation")

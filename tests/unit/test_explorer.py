@@ -18,6 +18,7 @@ import torch
 
 from sonibook import CNN12, ForwardPass, open_dataset, sonify
 from sonibook.errors import AudioError, LayerError, SonibookWarning, StackError
+from sonibook.model.encoder import Classifier
 from sonibook.show import Explorer
 from sonibook.widgets.static import static_explorer
 from sonibook.widgets.view import Exploration
@@ -43,6 +44,37 @@ def encoder() -> CNN12:
 @pytest.fixture
 def explorer(encoder: CNN12) -> Explorer:
     return Explorer(encoder, {"first": noise(0), "second": noise(1, 0.8, peak=0.5)})
+
+
+def test_a_classifier_says_what_it_hears_and_misses(encoder: CNN12) -> None:
+    classes = ("dog", "church_bells", "rain")
+    classifier = Classifier(encoder, classes, seed=1).eval()
+    classifier.head.weight.data *= 30  # so that it is sure of something
+    x = noise(3, 0.2)  # shorter than the network's receptive field
+    explorer = Explorer({"a": encoder, "b": classifier}, {"x": x})
+    assert "hears" not in explorer.view.info.value
+    explorer.network.value = "b"
+    for layer in (3, 11):
+        explorer.layer.value = layer
+        sounds = [x, explorer.sonification, x]
+
+        def silence(_module: object, _given: object, maps: torch.Tensor) -> torch.Tensor:
+            return maps.index_fill(1, torch.tensor([explorer.filter]), 0)
+
+        said = []
+        for number, sound in enumerate(sounds):
+            block = encoder.features.get_submodule({3: "mp3", 11: "act11"}[layer])
+            handle = block.register_forward_hook(silence) if number == 2 else None
+            padded = np.pad(sound, (0, max(encoder.least_length - len(sound), 0)))
+            shares = classifier(torch.from_numpy(padded)[None, None]).softmax(dim=1)[0].detach()
+            said.append(f"{classes[shares.argmax()].replace('_', ' ')} ({float(shares.max()):.0%})")
+            if handle is not None:
+                handle.remove()
+        first, second, third = said
+        assert explorer.view.info.value.endswith(
+            f"The network hears {first}, in the sonification {second}, "
+            f"without the filter {third}.</p>"
+        )
 
 
 def players(explorer: Explorer, network: str | None = None) -> list[np.ndarray]:

@@ -87,6 +87,20 @@ def test_pieces_hold_the_weights_and_the_clip(tmp_path: Path, norm: str) -> None
     np.testing.assert_allclose(samples, heard.waveform, atol=1 / 32768)
 
 
+def test_a_head_makes_the_logits_of_its_classifier(tmp_path: Path) -> None:
+    classifier = Classifier(CNN12(width=1 / 16, seed=0), ("dog", "church_bells", "rain"), seed=1)
+    made = LabNetwork("c", classifier.eval(), {"config": {"objective": "binary_cross_entropy"}})
+    manifest = export_lab([made, network()], [clip()], tmp_path)
+    head = manifest["networks"][0]["head"]
+    assert (head["classes"], head["several"]) == (["dog", "church bells", "rain"], True)
+    bias, weight = np.split(np.frombuffer(content(tmp_path, head), "<f4"), [3])
+    x = torch.randn(2, 1, 9000, generator=torch.Generator().manual_seed(0))
+    pooled = classifier.encoder.pooled(x).detach().numpy()
+    logits = bias + pooled @ weight.reshape(3, -1).T
+    np.testing.assert_allclose(logits, classifier(x).detach().numpy(), rtol=1e-4, atol=1e-6)
+    assert manifest["networks"][1]["head"] is None
+
+
 def test_an_export_is_the_same_every_time_and_leaves_other_files(tmp_path: Path) -> None:
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "notes.txt").write_text("mine")
@@ -160,6 +174,10 @@ def test_command_exports_all_that_is_shipped_and_random(
         *main_networks(shipped()),
         "random",
     }
+    assert [one["name"] for one in manifest["networks"] if not one["trained"]] == ["random"]
+    for entry in manifest["networks"]:
+        named = entry["name"] != "random" and "classes" in read_card(entry["name"])
+        assert (entry["head"] is not None) == named
     assert len(manifest["clips"]) >= 5
     for entry in manifest["clips"]:
         samples = np.frombuffer(content(tmp_path, entry), "<i2")

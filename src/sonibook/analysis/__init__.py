@@ -36,6 +36,7 @@ __getattr__ = names_of(
     grid="GridResult grid",
     layers="LayerResult layer_importances",
     listeners="ListenersResult listen",
+    listening="listening_report",
     networks="mixed random_twin untrained with_random_weights",
     result="estimate",
     sanity="RUNNER_UP_LESS_RANDOM SanityResult",

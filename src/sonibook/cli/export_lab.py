@@ -65,16 +65,18 @@ def main_networks(names: Iterable[str]) -> list[str]:
 
 
 def _network(name: str, *, width: float, seed: int) -> LabNetwork:
-    from sonibook.model.checkpoint import load_encoder, read_card, shipped
+    from sonibook.model.checkpoint import load_classifier, load_encoder, read_card, shipped
     from sonibook.model.encoder import CNN12
     from sonibook.widgets.lab import LabNetwork
 
     if name == _RANDOM:
-        card = {"task": f"never trained: random weights (He, seed {seed}), to compare with"}
+        task = f"never trained: random weights (He, seed {seed}), to compare with"
+        card = {"task": task, "trained": False}
         return LabNetwork(_RANDOM, CNN12(width=width, seed=seed).eval(), card)
     card = read_card(name)
     short = name if name in shipped() else str(card.get("name") or Path(name).stem)
-    return LabNetwork(short, load_encoder(name), card)
+    load = load_classifier if card.get("classes") else load_encoder
+    return LabNetwork(short, load(name), card)
 
 
 def _clips() -> list[LabClip]:

@@ -14,6 +14,7 @@ from sonibook._rooms import names_of
 from sonibook.audio import RATES
 from sonibook.datasets.audioset import AudioSet, open_audioset
 from sonibook.datasets.base import Clip, Dataset, Entry, FileDataset, Task
+from sonibook.datasets.calls import Calls
 from sonibook.datasets.packed import open_packed
 from sonibook.datasets.recordings import (
     open_esc50,
@@ -47,11 +48,13 @@ def open_dataset(
     Parameters
     ----------
     name : str
-        ``"audioset"``, ``"esc10"``, ``"esc40"``, ``"esc50"``, ``"folder"``, ``"fsd50k"``,
-        ``"fsdd"``, ``"packed"``, ``"pool"``, ``"soundscapes"`` or ``"speech_commands"``.
+        ``"audioset"``, ``"calls"``, ``"esc10"``, ``"esc40"``, ``"esc50"``, ``"folder"``,
+        ``"fsd50k"``, ``"fsdd"``, ``"packed"``, ``"pool"``, ``"soundscapes"`` or
+        ``"speech_commands"``.
     root : str or Path, or None
         The folder the set's files lie in; the environment variable ``SONIBOOK_DATA`` if None.
-        ``"soundscapes"`` needs none, unless `mixture_of` names a set that does.
+        ``"calls"`` needs none, nor does ``"soundscapes"``, unless `mixture_of` names a set that
+        does.
     split : str
         ``"all"``, ``"train"`` or ``"test"``; a folder has only ``"all"``, a packed set what it
         was packed with, and the large sets have the parts of their own, too.
@@ -59,10 +62,11 @@ def open_dataset(
         What recordings and soundscapes are resampled to; 8 kHz if None. Packed sets keep the rate
         that they were made at.
     **options
-        Of ``audioset``: `segments`. Of ``esc10``, ``esc40`` and ``esc50``: `folds`. Of ``fsdd``:
-        `speakers`. Of ``pool``: `sources`. Of ``soundscapes``: `seed`, `size`, `duration`,
-        `events`, `task` and `gains` (see `Soundscapes`), and `mixture_of`, a data set or the name
-        of one whose clips the scenes are composed of, instead of synthesised events.
+        Of ``audioset``: `segments`. Of ``calls``: `seed`, `size` and `repeats` (see `Calls`). Of
+        ``esc10``, ``esc40`` and ``esc50``: `folds`. Of ``fsdd``: `speakers`. Of ``pool``:
+        `sources`. Of ``soundscapes``: `seed`, `size`, `duration`, `events`, `task` and `gains`
+        (see `Soundscapes`), and `mixture_of`, a data set or the name of one whose clips the
+        scenes are composed of, instead of synthesised events.
 
     Returns
     -------
@@ -90,7 +94,7 @@ def open_dataset(
             f"{name} has no option {unknown[0]!r}: "
             + (f"it takes {', '.join(known)}." if known else "it takes root and split only.")
         )
-    if root is None and name != "soundscapes":
+    if root is None and name not in _SYNTHESISED:
         root = os.environ.get(ROOT_VARIABLE) or None
         if root is None:
             raise DatasetError(
@@ -136,6 +140,11 @@ def _open_soundscapes(
     return compose(mixture_of, split=split, **options)
 
 
+def _open_calls(root: str | Path | None, *, split: str, **options: Any) -> Dataset:
+    return Calls(split=split, **options)
+
+
+_SYNTHESISED = ("calls", "soundscapes")
 _SCENE_OPTIONS = tuple(
     name for name in inspect.signature(Soundscapes).parameters if name != "split"
 )
@@ -143,6 +152,7 @@ _SCENE_OPTIONS = tuple(
 #: How each data set is opened, and the options it takes.
 DATASETS: dict[str, tuple[Callable[..., Dataset], tuple[str, ...]]] = {
     "audioset": (open_audioset, ("segments",)),
+    "calls": (_open_calls, ("seed", "size", "repeats")),
     "esc10": (partial(open_esc50, subset="esc10"), ("folds",)),
     "esc40": (partial(open_esc50, subset="esc40"), ("folds",)),
     "esc50": (open_esc50, ("folds",)),

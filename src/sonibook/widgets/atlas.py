@@ -111,14 +111,14 @@ def make_atlas(
     longest = max(sum(len(one.top) for one in _of(found, name)) for name in modules)
     if seconds is None:
         seconds = min(1.0, _MOST_SAMPLES / max(longest * data.sample_rate, 1))
-    with _replaced(out) as folder:
+    with replaced(out) as folder:
         writer = _Writer(folder, networks, data, found, seconds)
         for index, x, sounds in sonify_top_clips(
             networks, data, found, seconds=seconds, **streaming
         ):
             writer.add(index, x, sounds)
         manifest = writer.manifest(facts or {})
-        _write_script(folder, "manifest", manifest)
+        write_script(folder, "manifest", manifest)
         files = [path.stat().st_size for path in folder.rglob("*") if path.is_file()]
         summary: dict[str, Any] = {
             "title": f"{networks[0].name} over {data.name} ({data.split})",
@@ -155,7 +155,7 @@ def _earlier(out: Path) -> dict[str, Any] | None:
 
 
 @contextmanager
-def _replaced(out: Path) -> Iterator[Path]:
+def replaced(out: Path) -> Iterator[Path]:
     """A folder to write to, which takes the place of `out` when the block ends well."""
     new, old = (out.parent / f".{out.name}.{word}" for word in ("new", "old"))
 
@@ -228,13 +228,13 @@ class _Writer:
         }
         self._clips[str(index)] = about
         rate = self.data.sample_rate
-        content = {**about, "flac": _flac(x[first:last], rate, snr=_CLIP_SNR)}
-        _write_script(self.folder, f"clips/{index}", content)
+        content = {**about, "flac": flac_text(x[first:last], rate, snr=_CLIP_SNR)}
+        write_script(self.folder, f"clips/{index}", content)
         for sound in sounds:
             place = sound.place
             key = (place.network, place.layer, place.filter)
             # Encoded at once: a network's sounds as they are would fill the memory.
-            flac = _flac(sound.stretch, rate, snr=_SNR)
+            flac = flac_text(sound.stretch, rate, snr=_SNR)
             kept = _Kept(sound.start, len(sound.stretch), sound.centroid, sound.bandwidth, flac)
             self._waiting.setdefault(key, {})[place.rank] = kept
             if place.rank == 0:
@@ -246,7 +246,7 @@ class _Writer:
         """All top clips of a filter have come."""
         network, layer, number = key
         kept = [sound for _, sound in sorted(self._waiting.pop(key).items())]
-        _write_script(self.folder, f"{_slug(network)}/{layer:02d}-{number:04d}",
+        write_script(self.folder, f"{_slug(network)}/{layer:02d}-{number:04d}",
                       [sound.flac for sound in kept])  # fmt: skip
         top = [[each.index, _short(each.energy), sound.start, sound.samples]
                for each, sound in zip(self._filters[key].top, kept, strict=True)]  # fmt: skip
@@ -292,7 +292,7 @@ class _Writer:
                 sheet.put(one.filter, self._thumbnails[key])
         stem = f"{_slug(network.name)}/{layer:02d}"
         sheet.write(self.folder / f"{stem}.webp")
-        _write_script(self.folder, stem, rows)
+        write_script(self.folder, stem, rows)
         return {
             "filters": len(filters),
             "dead": sum(not one.live_clips for one in filters),
@@ -331,7 +331,7 @@ def _small(x: Float[ndarray, " time"]) -> UInt8[ndarray, "height width"]:
     return np.rint(255 * (1 + levels[::-1] / 60.0)).astype(np.uint8)
 
 
-def _flac(x: Float[ndarray, " time"], sample_rate: int, *, snr: float) -> str:
+def flac_text(x: Float[ndarray, " time"], sample_rate: int, *, snr: float) -> str:
     """A sound as a FLAC file, in base64.
 
     Samples are rounded to a power of two that keeps the quantisation noise `snr` dB below the
@@ -372,7 +372,7 @@ def _name_in_lab(network: Network) -> str | None:
     return _slug(network.name) if isinstance(network.module, CNN12) else None
 
 
-def _write_script(folder: Path, name: str, content: object) -> None:
+def write_script(folder: Path, name: str, content: object) -> None:
     """Write a script that hands `content` over under a name; the folder as a whole is atomic."""
     arguments = ", ".join(
         json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))

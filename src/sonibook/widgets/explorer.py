@@ -23,7 +23,7 @@ from sonibook.plots.sound import Sound
 from sonibook.plots.style import VERMILLION
 from sonibook.widgets.audio import Microphone, read_upload, widgets
 from sonibook.widgets.static import static_explorer
-from sonibook.widgets.view import NetworkView, sample_rate_for
+from sonibook.widgets.view import NetworkView, encoder_of, sample_rate_for
 
 #: So many clips of a data set can be chosen from, and so many top clips are shown of a filter.
 _MOST_CLIPS, _TOP_CLIPS = 50, 3
@@ -103,7 +103,8 @@ class Explorer(widgets.VBox):
     Parameters
     ----------
     networks : torch.nn.Module, or mapping from str to torch.nn.Module
-        As `sonibook.model.stack.blocks_of` takes them; several by name, the first is shown first.
+        As `sonibook.model.stack.blocks_of` takes them, or a `Classifier`, which also says what it
+        hears; several by name, the first is shown first.
     clips : mapping from str to ndarray or Tensor, or Dataset
         Sounds of shape (time,) by name, at the networks' rate; of a data set, its first fifty,
         read at that rate.
@@ -328,7 +329,7 @@ class Explorer(widgets.VBox):
         self.find.description = f"Passing {len(self._choices)} clips forward …"
         try:
             for view in self._shown():
-                networks = {view.name: view.network}
+                networks = {view.name: encoder_of(view.network)}
                 self._found[view.name] = top_activations(networks, self._choices, k=_TOP_CLIPS)
         except SonibookError as error:
             self._say(str(error))

@@ -8,6 +8,7 @@ digest of its bytes, so that a browser never takes an old one from its cache for
 from __future__ import annotations
 
 import base64
+import copy
 import hashlib
 import json
 import re
@@ -20,11 +21,12 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
+from torch import nn
 
 from sonibook.audio import SAMPLE_RATE, as_waveform
 from sonibook.errors import CheckpointError
 from sonibook.files import atomic
-from sonibook.model.encoder import CNN12
+from sonibook.model.encoder import CNN12, Classifier
 from sonibook.model.stack import blocks_of, receptive_field, stride
 
 #: What the name of a network may be: it stands in file names and in links.
@@ -40,14 +42,19 @@ _TRAINED = {
 
 @dataclass(frozen=True, eq=False)
 class LabNetwork:
-    """A network to listen to, with its card.
+    """A network to listen to, with its card; a classifier can be asked for classes, too.
 
     Its name is short, of letters, digits, ``.``, ``_`` and ``-``: it stands in links.
     """
 
     name: str
-    encoder: CNN12
+    network: CNN12 | Classifier
     card: Mapping[str, Any]
+
+    @property
+    def encoder(self) -> CNN12:
+        """The network without its classes."""
+        return self.network.encoder if isinstance(self.network, Classifier) else self.network
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,9 +145,33 @@ def _write_network(network: LabNetwork, out: Path) -> dict[str, Any]:
     return {
         "name": network.name,
         "title": network.name.replace("_", " ").replace("-", " ").capitalize(),
+        "trained": bool(network.card.get("trained", True)),
         "facts": facts(network),
         "leastLength": network.encoder.least_length,
         "layers": layers,
+        "head": _write_head(network, network.network, out)
+        if isinstance(network.network, Classifier)
+        else None,
+    }
+
+
+def _write_head(network: LabNetwork, classifier: Classifier, out: Path) -> dict[str, Any]:
+    """Write what makes logits of the last block's mean maps: biases, then (class, channel).
+
+    The two linear layers behind the mean are one, for dropout is off; its rounding to float32
+    changes a logit by less than the arithmetic does.
+    """
+    affine = nn.Sequential(classifier.encoder.fc1, classifier.head)
+    affine = copy.deepcopy(affine).cpu().double().eval()
+    with torch.no_grad():
+        eye = torch.eye(classifier.encoder.channels, dtype=torch.float64)
+        bias = affine(0 * eye[:1])
+        values = torch.cat([bias.flatten(), (affine(eye) - bias).T.flatten()])
+    settings = network.card.get("config") or {}
+    return {
+        "classes": [name.replace("_", " ") for name in classifier.classes],
+        "several": settings.get("objective") == "binary_cross_entropy",
+        **_write_piece(out, f"{network.name}-head", values.numpy().astype("<f4").tobytes()),
     }
 
 

@@ -15,10 +15,12 @@ from numpy import ndarray
 from torch import nn
 
 from sonibook.analysis.sources import si_sdr
-from sonibook.audio import as_waveform, excerpt
+from sonibook.audio import as_waveform, excerpt, pad
 from sonibook.deconvnet.backward import ForwardPass
+from sonibook.deconvnet.forward import forward_block
 from sonibook.errors import SonibookWarning
 from sonibook.metrics.coherence import mean_top_coherence
+from sonibook.model.encoder import Classifier
 from sonibook.model.stack_file import sample_rate_of
 from sonibook.plots.sound import Sound
 from sonibook.widgets.audio import Listening, widgets
@@ -79,14 +81,17 @@ class Exploration:
     """One clip, passed forward once, and any of its sonifications.
 
     `x` is the clip, cut to its loudest 30 s if it is longer; `notices` say that it was cut or
-    padded. Raises `StackError` and `AudioError` as `ForwardPass` does.
+    padded. Raises `StackError` and `AudioError` as `ForwardPass` does. A `Classifier` also says
+    what it hears.
     """
 
     def __init__(self, network: nn.Module, x: Sound, *, sample_rate: int) -> None:
         whole = as_waveform(x)
         self.x = excerpt(whole, seconds=_MOST_SECONDS, sample_rate=sample_rate)
         self.sample_rate = sample_rate
-        self._forward, self.notices = _with_notices(lambda: ForwardPass(network, self.x))
+        self._classifier = network if isinstance(network, Classifier) else None
+        encoder = encoder_of(network)
+        self._forward, self.notices = _with_notices(lambda: ForwardPass(encoder, self.x))
         if len(self.x) < len(whole):
             cut = f"The clip is longer than {_MOST_SECONDS:g} s: its loudest stretch is taken."
             self.notices = (cut, *self.notices)
@@ -122,6 +127,29 @@ class Exploration:
             notices=notices,
         )
 
+    def says(self, made: Sonification) -> str:
+        """What a classifier hears in the clip and in a sonification, and without its filter.
+
+        Percentages are of a softmax, for classes of which each clip has one.
+        """
+        if self._classifier is None:
+            return ""
+        encoder, forward = self._classifier.encoder, self._forward
+        sound = torch.from_numpy(pad(made.waveform, encoder.least_length)).to(forward.x)
+        maps = forward.maps[made.layer - 1].clone()
+        maps[:, made.filter] = 0
+        with torch.inference_mode():
+            for block in forward.blocks[made.layer :]:
+                maps, _, _ = forward_block(block, maps)
+            means = [each.mean(dim=2) for each in (forward.maps[-1], maps)]
+            pooled = torch.cat([means[0], encoder.pooled(sound[None, None]), means[1]])
+            best = self._classifier.head(encoder.fc1(pooled)).softmax(dim=1).max(dim=1)
+        names = (self._classifier.classes[n].replace("_", " ") for n in best.indices)
+        clip, kept, left = (
+            f"{name} ({share:.0%})" for name, share in zip(names, best.values, strict=True)
+        )
+        return f"The network hears {clip}, in the sonification {kept}, without the filter {left}."
+
     def rank_of(self, layer: int, index: int) -> int:
         """The rank of a filter in its layer, from 1."""
         return [each.filter for each in self.ranking(layer)].index(index) + 1
@@ -135,6 +163,11 @@ class Exploration:
             return f"{text}, {share:.1%} of the layer's energy."
         silent = sum(each.share == 0 for each in ranking)
         return f"{text}, silent on this clip (as {silent} of the layer's filters are)."
+
+
+def encoder_of(network: nn.Module) -> nn.Module:
+    """A network without its classes: what is sonified."""
+    return network.encoder if isinstance(network, Classifier) else network
 
 
 class NetworkView(widgets.VBox):
@@ -172,15 +205,15 @@ class NetworkView(widgets.VBox):
         text = f"{self.exploration.rank_text(layer, rank)} {made.measures}".strip()
         name = f"<strong>{html.escape(self.name)}</strong>: " if named else ""
         about = f"layer {layer}, filter {made.filter}"
-        with self.info.hold_sync():
-            self.info.value = f'<p style="margin: 0.4em 0;">{name}{html.escape(text)}</p>'
-            self.listening.play(
-                about=f"{self.name}, {about}" if named else about,
-                rate=self.sample_rate,
-                input=self._input_file,
-                sonification=self._file("sonification", made.waveform),
-                residual=self._file("residual", made.residual),
-            )
+        self.listening.play(
+            about=f"{self.name}, {about}" if named else about,
+            rate=self.sample_rate,
+            input=self._input_file,
+            sonification=self._file("sonification", made.waveform),
+            residual=self._file("residual", made.residual),
+        )
+        text = f"{text} {self.exploration.says(made)}".strip()
+        self.info.value = f'<p style="margin: 0.4em 0;">{name}{html.escape(text)}</p>'
         self.sonification = made
         return made.notices
 
