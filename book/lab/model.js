@@ -132,7 +132,7 @@ export class Model {
     if (!known?.layers[layer - 1]) return [];
     const table = `${known.folder}/${String(layer).padStart(2, "0")}`;
     if (!this.pieces.has(table)) this.pieces.set(table, load(base, table));
-    const [, , , , tops] = (await this.pieces.get(table))[filter] ?? [[], [], [], [], []];
+    const tops = (await this.pieces.get(table))[filter]?.at(-1) ?? []; // a row ends in them
     return tops.map(([clip]) => ({
       name: `${folder}/${clip}`, title: clips[clip].classes.join(", ") || clips[clip].id,
     }));

@@ -186,7 +186,7 @@ def packed_clips(
     return parts[0], parts[1]
 
 
-def probed(
+def probe_shares(
     encoders: Mapping[str, CNN12], train: Dataset, test: Dataset, *, seed: int
 ) -> dict[str, tuple[float, float, float]]:
     """How many test clips a linear probe names correctly on each of some encoders.
@@ -212,24 +212,24 @@ def probed(
         features, labels = probe_features(encoder, train)
         test_features, test_labels = probe_features(encoder, test)
         probe = linear_probe(features, labels, test_features, seed=seed)
-        shares[name] = share(int((probe.predicted == test_labels).sum()), len(test))
+        shares[name] = share_of(int((probe.predicted == test_labels).sum()), len(test))
     return shares
 
 
-def share(right: int, clips: int) -> tuple[float, float, float]:
+def share_of(right: int, clips: int) -> tuple[float, float, float]:
     """The share of clips that were named correctly, with its 95 % interval (Wilson's)."""
     return (right / clips, *wilson_interval(right, clips))
 
 
-def against(one: tuple[float, float, float], other: tuple[float, float, float]) -> str:
-    """In words how a share compares with another, by their intervals; see `probed`."""
+def versus(one: tuple[float, float, float], other: tuple[float, float, float]) -> str:
+    """In words how a share compares with another, by their intervals; see `probe_shares`."""
     if one[1] > other[2]:
         return "is clearly above"
     return "is clearly below" if one[2] < other[1] else "cannot be told apart from"
 
 
 def shares_in_words(shares: Mapping[str, tuple[float, float, float]]) -> str:
-    """Shares with their intervals as a picture's alternative text; see `probed`."""
+    """Shares with their intervals as a picture's alternative text; see `probe_shares`."""
     return ". ".join(
         f"{name}: {value:.0%}, interval {low:.0%} to {high:.0%}"
         for name, (value, low, high) in shares.items()

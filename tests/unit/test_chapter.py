@@ -143,18 +143,20 @@ def test_source_text_is_not_indented() -> None:
 
 
 def test_shares_compare_by_their_intervals() -> None:
-    few, many, others = (chapter.share(*counts) for counts in ((11, 20), (550, 1000), (450, 1000)))
-    assert chapter.against(many, others) == "is clearly above"
-    assert chapter.against(others, many) == "is clearly below"
-    assert chapter.against(few, others) == chapter.against(others, few)
-    assert "cannot be told apart" in chapter.against(few, others)
+    few, many, others = (
+        chapter.share_of(*counts) for counts in ((11, 20), (550, 1000), (450, 1000))
+    )
+    assert chapter.versus(many, others) == "is clearly above"
+    assert chapter.versus(others, many) == "is clearly below"
+    assert chapter.versus(few, others) == chapter.versus(others, few)
+    assert "cannot be told apart" in chapter.versus(few, others)
     assert chapter.shares_in_words({"one": many}) == "one: 55%, interval 52% to 58%"
 
 
 def test_a_probe_tells_more_than_guessing_and_the_same_of_equal_encoders() -> None:
     encoder = CNN12(width=1 / 16, seed=0).eval()
     data = open_dataset("calls", size=48, seed=1)
-    same = chapter.probed({"one": encoder, "two": encoder}, data, data, seed=0)
+    same = chapter.probe_shares({"one": encoder, "two": encoder}, data, data, seed=0)
     assert same["one"] == same["two"]
     value, low, high = same["one"]
     assert 0.25 < low < value < high <= 1
