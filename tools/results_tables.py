@@ -59,9 +59,7 @@ CONTRASTIVE = Path("configs/esc40-contrastive.yaml")
 #: What `make results RETRAIN=1` trains. The first seed's network bears the name alone.
 NETWORKS = {
     "contrastive": Network(Path("configs/contrastive.yaml"), SEEDS, kept=(0, 10, 20, 50)),
-    "supervised-esc40": Network(
-        Path("configs/supervised-esc40.yaml"), SEEDS, kept=(0, 10, 20, 50)
-    ),
+    "supervised-esc40": Network(Path("configs/supervised-esc40.yaml"), SEEDS, kept=(0, 10, 20, 50)),
     "supervised": Network(FIFTY, (0,)),
     "contrastive-plain": Network(CONTRASTIVE, (0,), changes=PLAIN),
     "esc40-supervised-plain": Network(FORTY, (0,), changes=PLAIN),
