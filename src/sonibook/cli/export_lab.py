@@ -19,6 +19,8 @@ EXPORT_LAB_EXAMPLES = examples(
     "sonibook export-lab runs/mine/encoder.safetensors random --out build/lab",
 )
 
+#: The network that the lab opens with, as the book does.
+_FIRST = "supervised"
 _RANDOM = "random"
 #: How names of variants end: a seed, full width, no normalisation.
 _VARIANT = re.compile(r"-(\d+|wide|plain)$")
@@ -47,7 +49,8 @@ def export_lab(
     from sonibook.model.checkpoint import shipped
     from sonibook.widgets.lab import export_lab as write
 
-    named = checkpoints or [*sorted(main_networks(shipped()), reverse=True), _RANDOM]
+    ours = sorted(main_networks(shipped()), key=lambda name: name != _FIRST)
+    named = checkpoints or [*ours, _RANDOM]
     named = list(dict.fromkeys(named))
     networks = [_network(name, width=width, seed=seed) for name in named]
     manifest = write(networks, _clips(), out)
