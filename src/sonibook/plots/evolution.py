@@ -62,7 +62,7 @@ def evolution_figure(result: EvolutionResult) -> Picture:
         above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
         _draw_strips(above, strips, result.sample_rate / 2000)
         _draw_similarity(below, rows)
-    return picture(figure, alt=_words(result))
+    return picture(figure, alt=_words(result), dpi=96)  # many small spectrograms, large as files
 
 
 def _first_of_each_layer(rows: tuple[FilterEvolution, ...]) -> tuple[FilterEvolution, ...]:
