@@ -45,7 +45,7 @@ SEED = SEEDS[0]
 def make(target: str, path: Path, settings: Settings) -> None:
     """Measure one figure, unless the same networks were measured alike, or by a fuller profile."""
     wanted = NETWORKS_OF[target](settings)
-    if not wanted or not _trained(settings):
+    if not wanted or not any(one.trained for one in settings.encoders()):
         print(f"{target}: the networks are not there: not measured yet.")
         return
     prints = {name: fingerprint(network) for name, network in wanted.items()}
@@ -98,13 +98,15 @@ def _by_name(settings: Settings) -> dict[str, nn.Module]:
 
 
 def _every(settings: Settings) -> dict[str, nn.Module]:
+    """All encoders by name, for what adds none itself."""
     return {one.name: one.load() for one in settings.encoders()}
 
 
 def _beside_one(settings: Settings) -> list[Pretrained]:
     """The pretrained encoders and one random one, for analyses that add none."""
-    one, *_ = (one for one in settings.encoders() if not one.trained)
-    return [*(one for one in settings.encoders() if one.trained), one]
+    encoders = settings.encoders()
+    untrained = next(one for one in encoders if not one.trained)
+    return [*(one for one in encoders if one.trained), untrained]
 
 
 def _kept(run: str) -> dict[int, nn.Module]:

@@ -98,10 +98,12 @@ def kept_checkpoints(name: str | Path) -> dict[int, Path]:
         for data in DATA_FOLDERS
         for folder in sorted((data / "checkpoints" / "kept").glob("*"))
     }
-    for folder in (runs.get(str(name)), Path(name) / "kept", Path(name)):
+    ours = runs.get(str(name))
+    for folder in (ours, Path(name) / "kept", Path(name)):
         if folder is not None and (found := _epochs_in(folder)):
-            last = shipped().get(str(name)) if folder is runs.get(str(name)) else None
-            return found if last is None else found | {int(read_card(last)["epochs"]): last}
+            if folder is ours and (last := shipped().get(str(name))):
+                found[int(read_card(last)["epochs"])] = last
+            return found
     known = ", ".join(run for run in runs if _epochs_in(runs[run])) or "none"
     raise CheckpointError(
         f"{name}: no checkpoints were kept there (epoch-0000.safetensors and so on), nor is it a "
