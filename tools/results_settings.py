@@ -38,7 +38,14 @@ class Profile:
 FEW = {"figure-7": 100, "figure-b3": 16, "stimulation": 16, "figure-4-out-of-domain": 600}
 _FEW = 40
 #: The same where they are not limited, of what would take too long to measure of all.
-_MANY = {"figure-1": 200}
+_MANY = {
+    "figure-1": 200,
+    "faithfulness": 100,
+    "faithfulness-least-squares": 100,
+    "listeners-esc10": 200,
+    "listeners-fsdd": 120,
+    "listeners-scenes": 60,
+}
 
 #: "quick" is a look in half an hour, "frozen" all that needs no training, "full" everything.
 PROFILES = {
