@@ -12,7 +12,7 @@ PRECISION ?= float32
 ## Processes of the figures' analyses.
 PROCESSES ?= 1
 
-RESULT_NAMES := esc50-folds table-a4 table-a6 table-a2 table-a1 figure-7 figures-2-3 figure-5 \
+RESULT_NAMES := esc50-folds table-a4 table-a6 table-a2 table-a1 recipe figure-7 figures-2-3 figure-5 \
     figure-5-supervised figure-6 figure-6-full figure-1 figure-b3 stimulation strided \
     listeners-esc10 listeners-fsdd listeners-scenes faithfulness faithfulness-least-squares \
     figure-4-in-domain figure-4-out-of-domain elsewhere
@@ -20,7 +20,7 @@ RESULT_OPTIONS = --profile '$(RESULTS)' --processes '$(PROCESSES)' \
     --precision '$(PRECISION)' \
     $(if $(DATA_ROOT),--data-root '$(DATA_ROOT)')
 
-.PHONY: results $(RESULT_NAMES:%=results/%) results/search results/claims results/freeze
+.PHONY: results $(RESULT_NAMES:%=results/%) results/claims results/freeze
 
 results: $(INSTALLED) ## Make the paper's tables and figures anew, on recordings (RESULTS=quick)
 	$(PYTHON) -m tools.results $(RESULT_NAMES) claims $(RESULT_OPTIONS) \
@@ -28,6 +28,6 @@ results: $(INSTALLED) ## Make the paper's tables and figures anew, on recordings
 
 # One table or figure each, such as `make results/table-a4`. The files themselves are no targets:
 # chapters are made from them, and `make book` must not measure anything.
-# results/search trains for hours: it is not among what `make results` makes anew.
-$(RESULT_NAMES:%=results/%) results/search results/claims results/freeze: results/%: $(INSTALLED)
+# trains for hours: it is not among what `make results` makes anew.
+$(RESULT_NAMES:%=results/%) results/claims results/freeze: results/%: $(INSTALLED)
 	$(PYTHON) -m tools.results $* $(RESULT_OPTIONS)

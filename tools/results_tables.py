@@ -17,7 +17,7 @@ from sonibook.replication.benchmarks import (
     speakers_of,
     split_of,
 )
-from sonibook.replication.paper import TABLES, TableSpec
+from sonibook.replication.paper import RECIPES, TABLES, TableSpec
 from sonibook.replication.tables import assemble
 from sonibook.replication.trials import Trial, TrialFile, probe_trials, run_trials
 from sonibook.training.config import load_config
@@ -25,8 +25,11 @@ from sonibook.training.loop import train
 from tools.results_settings import Settings
 
 MINI, CHECKPOINTS = Path("configs/mini"), Path("data/checkpoints")
+PARTS = Path("configs/ablation")
 #: Seeds of the pretrainings of table A.1, and of the random encoders beside them.
 A1_SEEDS = (0, 1, 2)
+#: Of those of the table that takes the contrastive recipe apart.
+RECIPE_SEEDS = (20, 21)
 #: Full width as this project could afford it. Adam's steps are as large for every weight, whatever
 #: the width, and so move a wider layer's output further: half the rate.
 WIDE = ("encoder.width=1", "optimiser.learning_rate=5.0e-4", "optimiser.precision=bfloat16")
@@ -83,7 +86,7 @@ AUGMENTED = {
 def make(target: str, path: Path, settings: Settings) -> None:
     """Measure the trials that a table lacks, writing the file after each."""
     spec, kept = TABLES[target], TrialFile(path)
-    if target != "table-a1":  # which pretrains its own
+    if target not in ("table-a1", "recipe"):  # which pretrain their own
         kept.forget({(one.label, one.seed) for one in pretrained(shipped())})
     made = kept.maker(settings.provenance(target))
     count = 0
@@ -112,6 +115,8 @@ def _trials(target: str, kept: TrialFile, settings: Settings, made: int) -> Iter
     trainings = settings.how_much.trainings
     if target == "table-a1":
         yield from _augmentations(kept, settings, made)
+    elif target == "recipe":
+        yield from _parts_of_recipe(kept, settings, made)
     elif target == "esc50-folds":
         benchmark = folds_of("esc50", settings.root)
         _remember(benchmark, kept)
@@ -240,6 +245,35 @@ def _augmentations(kept: TrialFile, settings: Settings, made: int) -> Iterator[T
             for suffix in ("fc", "full"):
                 own = MINI / f"{stem}-{suffix}.yaml"
                 yield from _runs(encoder, benchmark, own, kept, settings, made, row=row)
+
+
+def _parts_of_recipe(kept: TrialFile, settings: Settings, made: int) -> Iterator[Trial]:
+    """The contrastive recipe part by part, judged by a probe; pretrained at profile full alone."""
+    benchmark = split_of("esc40", settings.root, name="trained on folds 1 to 3",
+                         train={"folds": [1, 2, 3]}, test={"folds": [4]})  # fmt: skip
+    _remember(benchmark, kept)
+    known = [trial.key for trial in kept.trials]
+    for seed in RECIPE_SEEDS:
+        for one in (
+            Pretrained(f"random:{seed}", "random", seed, "none", 0.25),
+            Pretrained(f"centred random:{seed}", "centred random", seed, "weight", 0.25),
+        ):
+            yield from probe_trials(one, benchmark, known=known, made=made)
+    if "full" not in settings.how_much.trainings:
+        return
+    there = {(trial.row, trial.seed) for trial in kept.trials}
+    for stem, row in RECIPES.items():
+        for seed in RECIPE_SEEDS:
+            if (row, seed) in there:
+                continue
+            config = load_config(PARTS / f"{stem}.yaml", changes=(f"seed={seed}",))
+            out = settings.runs / "results" / f"recipe-{stem}-{seed}"
+            train(config, out=out, data_root=settings.root)
+            path = (out / "encoder.safetensors").as_posix()
+            width, norm = float(read_card(path)["width"]), config.encoder.norm
+            encoder = Pretrained(path, "contrastive", seed, norm, width)
+            for trial in probe_trials(encoder, benchmark, known=known, made=made):
+                yield trial.model_copy(update={"row": row})
 
 
 def retrain(settings: Settings) -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from sonibook import open_dataset
 from sonibook.audio import write_wav
@@ -32,6 +34,7 @@ from sonibook.replication.benchmarks import (
     speakers_of,
     split_of,
 )
+from sonibook.replication.paper import RECIPES
 from sonibook.replication.trials import TrialFile, probe_trials, run_trials
 from sonibook.training.config import TrainConfig, load_config
 from sonibook.training.evaluate import predict
@@ -304,32 +307,41 @@ def test_what_is_trained_anew_is_published_with_the_epochs_that_figure_5_shows(
     assert found == {path.relative_to(published) for path in published.rglob("*.safetensors")}
 
 
-@pytest.mark.filterwarnings("ignore:This processor")  # the search trains in bfloat16
-def test_the_search_goes_on_where_it_stood(
+@pytest.mark.filterwarnings("ignore:This processor", "ignore:esc10")  # bfloat16; short clips
+def test_the_recipe_is_taken_apart_and_goes_on_where_it_stood(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from tools import results_search
+    from tools import results_tables
     from tools.results_settings import Settings
 
-    short = ("optimiser.epochs=1", "optimiser.warmup_epochs=0", "optimiser.batch_size=20")
-    tiny = ("encoder.width=0.0625", "data.train={folds: [1]}", "data.test={folds: [2]}",
-            "data.crop_seconds=0.3", *short)  # fmt: skip
-    monkeypatch.setattr(results_search, "TRAIN", {"folds": [1]})
-    monkeypatch.setattr(results_search, "TEST", {"folds": [2]})
-    monkeypatch.setattr(results_search, "RANDOM_SEEDS", (0,))
-    monkeypatch.setattr(results_search, "SHORT", (*results_search.SHORT, *tiny))
-    monkeypatch.setattr(results_search, "CHANGES", {"supervised": {"as configured": ()}})
-    path = tmp_path / "search.json"
+    files = {path.stem for path in (ROOT / "configs" / "ablation").glob("*.yaml")}
+    assert set(RECIPES) == files
+    tiny = load_config(
+        ROOT / "configs" / "ablation" / "paper.yaml",
+        changes=("data.name=esc10", "encoder.width=0.0625", "data.crop_seconds=0.3",
+                 "optimiser.epochs=1", "optimiser.warmup_epochs=0", "optimiser.batch_size=20"),
+    )  # fmt: skip
+    for stem, rate in {"paper": 1e-3, "all": 2e-3}.items():
+        content = tiny.described()
+        content["optimiser"]["learning_rate"] = rate
+        (tmp_path / f"{stem}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
+    own = split_of("esc10", root, train={"folds": [1, 2, 3]}, test={"folds": [4]})
+    named = replace(own, name="esc40, trained on folds 1 to 3")
+    monkeypatch.setattr(results_tables, "split_of", lambda *_, **__: named)
+    monkeypatch.setattr(results_tables, "PARTS", tmp_path)
+    monkeypatch.setattr(results_tables, "RECIPE_SEEDS", (20,))
     settings = Settings("full", root, tmp_path, tmp_path / "runs", 1)
-    results_search.make(path, settings)
-    first = json.loads(path.read_text(encoding="utf-8"))
-    assert [row["changed"] for row in first["rows"]] == ["as configured"]
-    assert [row["seed"] for row in first["random"]] == [0]
-    more = {"as configured": (), "slower": ("optimiser.learning_rate=1.0e-4",)}
-    monkeypatch.setattr(results_search, "CHANGES", {"supervised": more})
-    results_search.make(path, settings)
-    second = json.loads(path.read_text(encoding="utf-8"))
-    assert second["rows"][0] == first["rows"][0]
-    assert second["random"] == first["random"]
-    assert second["rows"][1]["changes"] == ["optimiser.learning_rate=1.0e-4"]
-    assert all(0 <= row["value"] <= 1 and row["clips"] == 20 for row in second["rows"])
+    path = tmp_path / "recipe.json"
+    for stems in (("paper",), ("paper", "all")):
+        monkeypatch.setattr(results_tables, "RECIPES", {stem: RECIPES[stem] for stem in stems})
+        results_tables.make("recipe", path, settings)
+        found = json.loads(path.read_text(encoding="utf-8"))
+        rows = {row["row"]: row["metrics"]["accuracy"]["mean"] for row in found["rows"]}
+        assert set(rows) == {"random", "centred random", *(RECIPES[stem] for stem in stems)}
+        if stems == ("paper",):
+            first = rows
+            (run,) = (tmp_path / "runs" / "results").iterdir()
+            shutil.rmtree(run)  # what was measured is not trained again
+    assert [one.name for one in (tmp_path / "runs" / "results").iterdir()] == ["recipe-all-20"]
+    assert {name: rows[name] for name in first} == first
+    assert any(one["row"] == "all" for one in found["differences"])

@@ -12,7 +12,7 @@ from scipy import stats
 
 from sonibook.errors import AnalysisError
 from sonibook.metrics import crossed_interval, wilson_interval
-from sonibook.plots.claims import differences_table, paper_table, search_table
+from sonibook.plots.claims import differences_table, paper_table
 from sonibook.replication.paper import REPORTED, TABLES
 from sonibook.replication.tables import assemble, difference, table_rows
 from sonibook.replication.trials import Trial, TrialFile
@@ -261,19 +261,3 @@ def test_the_papers_numbers_are_those_of_the_configurations() -> None:
         (one,) = (r for r in REPORTED[table] if (r.row, r.training) == (row, training))
         for mean, half in one.metrics.values():
             assert f"{mean:.3f} ± {half:.3f}" in head.replace("\n# ", " "), stem
-
-
-def test_the_search_says_what_a_change_brought_and_how_sure_that_is() -> None:
-    rows = [
-        {"regime": "supervised", "changed": what, "changes": changes, "score": "accuracy",
-         "value": value, "clips": 400}
-        for what, changes, value in [("as configured", [], 0.5), ("no mixup", ["x=1"], 0.45)]
-    ]  # fmt: skip
-    random = [{"seed": 0, "value": 0.3, "clips": 400}]
-    content = {"data": "forty classes", "epochs": 30, "rows": rows, "random": random}
-    table = search_table(content)
-    text = str(table)
-    assert "0.500 ± 0.049" in text  # a binomial share of 400
-    assert "-0.050" in text
-    assert "random weights, seed 0" in text
-    assert "30 epochs" in table.caption

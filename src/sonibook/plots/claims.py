@@ -9,7 +9,6 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from sonibook.metrics.intervals import wilson_interval
 from sonibook.plots.style import (
     BLUE,
     GREY,
@@ -277,51 +276,6 @@ def differences_table(content: Mapping[str, Any]) -> Grid | None:
         ],
         caption="Clip by clip, with a 95 % interval over recordings and seeds.",
     )
-
-
-def search_table(content: Mapping[str, Any]) -> Grid:
-    """Short pretrainings that change the settings of the long ones, one at a time.
-
-    Parameters
-    ----------
-    content : mapping
-        What ``search.json`` holds.
-
-    Returns
-    -------
-    Grid
-        Scores with half of Wilson's 95 % interval, beside the configuration's own.
-    """
-    rows = content["rows"]
-    usual = {row["regime"]: row["value"] for row in rows if not row["changes"]}
-    lines: list[dict[str, Value]] = [
-        {
-            "pretraining": row["regime"],
-            "changed": row["changed"],
-            "scored by": row["score"],
-            "on fold 4": _counted(row["value"], row["clips"]),
-            "beside the configuration": f"{row['value'] - usual[row['regime']]:+.3f}"
-            if row["changes"] and row["regime"] in usual
-            else "",
-        }
-        for row in rows
-    ]
-    lines += [
-        {
-            "pretraining": "none",
-            "changed": f"random weights, seed {row['seed']}",
-            "scored by": "linear probe",
-            "on fold 4": _counted(row["value"], row["clips"]),
-            "beside the configuration": "",
-        }
-        for row in content["random"]
-    ]
-    return grid(lines, caption=f"{content['data']}; {content['epochs']} epochs each, one seed.")
-
-
-def _counted(share: float, clips: int) -> str:
-    low, high = wilson_interval(round(share * clips), clips)
-    return f"{share:.3f} ± {(high - low) / 2:.3f}"
 
 
 def _said(one: Metric) -> str:
