@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import shlex
 import subprocess
 import sys
@@ -19,6 +20,27 @@ from sonibook.untrusted import read_json
 #: Where shipped data lies: in an installed package, and in a checkout.
 DATA_FOLDERS = (Path(__file__).parent / "data", Path(__file__).parents[2] / "data")
 _PACKAGES = ("sonibook", "torch", "numpy", "scipy", "scikit-learn", "soxr", "soundfile")
+
+
+def folds_in_words(text: str) -> str:
+    """Call folds as a person would.
+
+    Examples
+    --------
+    >>> folds_in_words("esc50 (folds 1,2,3,4), tested on (folds 5)")
+    'esc50 (folds 1 to 4), tested on fold 5'
+    """
+
+    def said(found: re.Match[str]) -> str:
+        numbers = [int(number) for number in found[1].split(",")]
+        if len(numbers) == 1:
+            return f"fold {numbers[0]}"
+        if len(numbers) > 2 and numbers == [*range(numbers[0], numbers[-1] + 1)]:
+            return f"folds {numbers[0]} to {numbers[-1]}"
+        return f"folds {', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
+
+    called = re.sub(r"\bfolds (\d+(?:,\d+)*)", said, text)
+    return re.sub(r"tested on \((fold\b[^()]*)\)", r"tested on \1", called)
 
 
 def check_replaceable(path: str | Path) -> None:

@@ -18,7 +18,7 @@ from sonibook.plots.basics import (
 )
 from sonibook.plots.sonification import Stage, feature_maps, held, steps
 from sonibook.plots.sound import compare, describe, log_spectrogram, side_by_side, waveform
-from sonibook.plots.style import Grid, Picture, grid, layers, lines, picture
+from sonibook.plots.style import Grid, Picture, folded, grid, layers, lines, picture
 from sonibook.widgets.animation import Animation, backward_animation, encoder_diagram
 from sonibook.widgets.players import Player, pair, player, table
 
@@ -45,6 +45,7 @@ __all__ = [
     "encoder_diagram",
     "excerpt",
     "feature_maps",
+    "folded",
     "frequency_responses",
     "grid",
     "held",

@@ -259,6 +259,17 @@ def test_axe_finds_nothing_serious(visit: Visit, page_name: str, view: str) -> N
     assert page.evaluate(BREACHES, rules) == []
 
 
+def test_shown_lines_of_code_need_no_scrolling(visit: Visit) -> None:
+    page = visit.look(DESKTOP, "light")
+    scrolled = page.evaluate(
+        """() => [...document.querySelectorAll(".cell_input pre")]
+            .filter((code) => code.offsetWidth && !code.closest("details"))
+            .filter((code) => code.scrollWidth > code.clientWidth)
+            .map((code) => code.textContent.slice(0, 200))"""
+    )
+    assert scrolled == []
+
+
 def test_reads_on_a_phone_and_in_the_dark(visit: Visit) -> None:
     page = visit.look(PHONE, "dark")
     background, text = page.evaluate(
@@ -266,6 +277,14 @@ def test_reads_on_a_phone_and_in_the_dark(visit: Visit) -> None:
                   getComputedStyle(document.body).color]"""
     )
     wide = page.evaluate("document.documentElement.scrollWidth")
+    figures = page.evaluate(
+        """() => [...document.querySelectorAll("figure > img[style*=readable]")]
+            .filter((image) => image.offsetWidth)
+            .map((image) => [image.offsetWidth, parseInt(image.style.getPropertyValue(
+                "--readable")), image.parentElement.clientWidth])"""
+    )
+    assert all(width >= readable for width, readable, _ in figures)
+    assert all(room <= PHONE["width"] for _, _, room in figures), "it scrolls in no box"
     assert brightness(background) < 0.3 < 0.6 < brightness(text)
     assert wide <= PHONE["width"] + 1, f"scrolls sideways on a phone: {wide} px"
 

@@ -416,10 +416,18 @@ def test_a_grid_is_a_table_with_heads() -> None:
 
 
 def test_a_grid_shows_numbers_as_one_reads_them() -> None:
-    values = (0.0012345, 0.5, 999.4, 999.6, -1234.5, 2.5e7, float("nan"), 10**17 + 1)
-    lines = str(show.grid([{"value": value} for value in values])).split()
-    shown = ["0.00123", "0.5", "999", "1,000", "-1,234", "2.5e+07", "nan"]
-    assert lines[-8:] == [*shown, "100,000,000,000,000,001"]
+    values = (0.0012345, 0.5, 999.4, 999.6, -1234.5, 2.5e7, -7.48e-6, float("nan"), 10**17 + 1)
+    lines = str(show.grid([{"value": value} for value in (*values, float("inf"))])).splitlines()
+    shown = ["0.00123", "0.5", "999", "1,000", "-1,234", "2.5 × 10⁷", "-7.48 × 10⁻⁶", "nan"]
+    assert [line.strip() for line in lines[1:]] == [*shown, "100,000,000,000,000,001", "∞"]
+
+
+def test_a_grid_keeps_a_number_and_its_interval_on_one_line() -> None:
+    page = show.grid([{"a": "0.59 [0.58, 0.61]", "b": "-9% [-15%, -4%]", "c": "see [3]"}])
+    cells = re.findall(r"<td[^>]*>(.*?)</td>", page._repr_html_())
+    line = '<span style="white-space: nowrap">{} <small>{}</small></span>'
+    assert cells[:2] == [line.format("0.59", "[0.58, 0.61]"), line.format("-9%", "[-15%, -4%]")]
+    assert cells[2] == "see [3]"
 
 
 def test_a_grid_aligns_a_column_as_one_and_its_head_with_it() -> None:

@@ -7,6 +7,7 @@ when it is made and when it is read: no NaN, nothing missing, nothing unknown.
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -61,6 +62,11 @@ class Measured(Record):
         )
 
 
+def _unsigned_zero(number: str) -> str:
+    """A number as text, without the sign of one that was rounded to zero."""
+    return number if re.search("[1-9]|inf|nan", number) else number.lstrip("-+")
+
+
 class Estimate(Record):
     """A mean over clips, with its 95 % interval; make it with `estimate`.
 
@@ -83,10 +89,11 @@ class Estimate(Record):
         """The mean and its interval as text: ``f"{found:.2f}"`` is ``0.59 [0.58, 0.61]``."""
         if self.mean is None:
             return "not measured"
-        mean = format(self.mean, spec)
+        mean = _unsigned_zero(format(self.mean, spec))
         if self.low is None or self.high is None:
             return mean
-        return f"{mean} [{self.low:{spec}}, {self.high:{spec}}]"
+        low, high = (_unsigned_zero(format(end, spec)) for end in (self.low, self.high))
+        return f"{mean} [{low}, {high}]"
 
     def below(self, other: Estimate) -> bool:
         """Whether the whole interval lies below the other's; not if either has none."""

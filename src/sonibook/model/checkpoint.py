@@ -25,7 +25,7 @@ from sonibook.errors import CheckpointError
 from sonibook.files import atomic
 from sonibook.model.encoder import CHANNELS, CNN12, EMBEDDING, KERNELS, Classifier, Downsample
 from sonibook.model.stack_file import build_stack, sample_rate_of
-from sonibook.results import DATA_FOLDERS
+from sonibook.results import DATA_FOLDERS, folds_in_words
 from sonibook.untrusted import parse_json
 
 AnyNetwork = TypeVar("AnyNetwork", bound=CNN12 | Classifier)
@@ -283,7 +283,7 @@ def load_classifier(name: str | Path) -> Classifier:
         raise CheckpointError(f"{name}: holds an encoder without classes; use load_encoder.")
     classes = card["classes"]
     if not isinstance(classes, list) or not all(isinstance(entry, str) for entry in classes):
-        raise CheckpointError(f"{name}: the classes in its card are no list of names.")
+        raise CheckpointError(f"{name}: the classes in its card are not a list of names.")
     classifier = Classifier(encoder, tuple(classes))
     head = {key.removeprefix("head."): t for key, t in tensors.items() if key.startswith("head.")}
     _check(name, classifier.head, head)
@@ -380,6 +380,8 @@ def _read(name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         raise CheckpointError(f"{path}: is not a safetensors file ({reason}).") from None
     if not isinstance(card, dict):
         raise CheckpointError(f"{path}: its card is not a JSON object.")
+    if isinstance(card.get("data"), str):
+        card["data"] = folds_in_words(card["data"])
     for key, tensor in tensors.items():
         if tensor.dtype not in (torch.float16, torch.float32):
             raise CheckpointError(f"{path}: {key} is {tensor.dtype}, not float16 or float32.")

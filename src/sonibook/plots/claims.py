@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -146,18 +147,25 @@ def claim_figure(one: Judged) -> Picture:
         raise ValueError(f"Nothing was measured of {one.name!r} yet: there is nothing to draw.")
     units = list(dict.fromkeys(test.unit for test in known))
     groups = [[test for test in known if test.unit == unit] for unit in units]
+    # Narrow enough for a phone: what a test says stands above its point. Heights are in lines.
+    said = {test.says: textwrap.fill(test.says, 74) for test in known}
+    lines = [sum(said[test.says].count("\n") + 2.4 for test in own) for own in groups]
     with look():
-        figure = new_figure(8.4, 0.55 * len(units) + 0.27 * len(known) + 0.25)
-        panels = figure.subplots(
-            len(units), 1, squeeze=False, height_ratios=[1.5 + len(own) for own in groups]
-        )[:, 0]
-        for axes, unit, own in zip(panels, units, groups, strict=True):
+        figure = new_figure(4.3, 0.55 * len(units) + 0.14 * sum(lines) + 0.1)
+        panels = figure.subplots(len(units), 1, squeeze=False, height_ratios=lines)[:, 0]
+        for axes, unit, own, height in zip(panels, units, groups, lines, strict=True):
             axes.axvline(0.0, color=GREY, linewidth=0.8)
-            for place, test in enumerate(own):
-                _draw(axes, test, float(-place))
-            axes.set_yticks([-place for place in range(len(own))], [test.says for test in own])
-            axes.tick_params(axis="y", labelsize=7.5, length=0)
-            axes.set_ylim(0.6 - len(own), 0.6)
+            top = height
+            for test in own:
+                axes.annotate(
+                    said[test.says], (0, top), xycoords=("axes fraction", "data"),
+                    fontsize=7.5, va="top", linespacing=1.1, zorder=3,
+                    bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+                )  # fmt: skip
+                top -= said[test.says].count("\n") + 2.4
+                _draw(axes, test, top + 0.8)
+            axes.set(yticks=[], ylim=(0.0, height))
+            axes.spines["left"].set_visible(False)
             axes.set_xlabel(unit, fontsize=8)
     words = "; ".join(f"{test.says}: {_number_in_words(test)}" for test in known)
     alt = f"{one.says} {one.judgement.words}. Each test with its 95 % interval. {words}."

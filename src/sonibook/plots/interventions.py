@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from sonibook.analysis.ablation import AblationResult
 from sonibook.analysis.grid import GridResult
 from sonibook.analysis.result import Row
-from sonibook.analysis.sanity import MEASURES, RUNNER_UP_LESS_RANDOM, SanityResult, randomised
+from sonibook.analysis.sanity import RUNNER_UP_LESS_RANDOM, SanityResult, randomised
 from sonibook.analysis.shifts import ShiftResult
 from sonibook.analysis.stimulation import STIMULI, TAKEN, StimulationResult
 from sonibook.plots.curves import (
@@ -267,10 +267,11 @@ def sanity_figure(result: SanityResult) -> Picture:
     Returns
     -------
     Picture
-        Above, a curve for each of a few layers, over the randomised ones; below, for every layer,
-        the baselines, and the filter with all layers random. One column a measure.
+        The spectrogram correlation. Above, a curve for each of a few layers, over the randomised
+        ones; below, for every layer, the baselines, and the filter with all layers random.
     """
-    rows = result.select(quantity=next(iter(MEASURES)))
+    measure = "spectrogram correlation"
+    rows = result.select(quantity=measure)
     layers = sorted({row.layer for row in rows if row.layer is not None})
     spread = np.linspace(0, len(layers) - 1, min(_CURVES, len(layers))).round().astype(int)
     lowest = range(1, max(layers) + 1)
@@ -285,30 +286,30 @@ def sanity_figure(result: SanityResult) -> Picture:
         ("Random one layer alone", "the random layer", True),
     )
     with look():
-        figure = new_figure(11.0, 7.8)
-        grid = figure.subplots(3, len(MEASURES), sharey="col", squeeze=False)
-        for column, measure in enumerate(MEASURES):
-            label = measure + (" / dB" if measure == "log-spectral distance" else "")
-            for axes, (title, xlabel, alone) in zip(grid[:, column], drawn, strict=False):
-                for number, layer in enumerate(layers[place] for place in spread):
-                    below = range(1, layer + 1)
-                    curve = [_of(result, measure, layer, randomised(n, alone=alone)) for n in below]
-                    text = f"filter of layer {layer}"
-                    draw_estimates(axes, below, curve, label=text, number=number)
-                over_layers(axes, lowest[::2], ylabel=label, title="" if column else title)
-                axes.set_xlabel(xlabel)
-                axes.invert_xaxis()
-            last = grid[2, column]
-            for number, condition in enumerate((randomised(1), *baselines)):
-                text = condition if number else "all layers random"
-                curve = [_of(result, measure, layer, condition) for layer in layers]
-                draw_estimates(last, layers, curve, label=text, number=number)
-            over_layers(last, layers if len(layers) < 7 else layers[::2], ylabel=label)
-            last.set_xlabel("layer of the filter")
-        grid[2, 0].set_title("All random, and baselines")
-        for line in (0, 2):
-            grid[line, -1].legend(loc="upper left", bbox_to_anchor=(1.02, 1.0))
-    deepest, measure = layers[-1], "spectrogram correlation"
+        figure = new_figure(8.0, 5.4)
+        upper, lower = figure.subfigures(2, 1, squeeze=False)[:, 0]
+        panels = upper.subplots(1, 2, sharey=True)
+        for axes, (title, xlabel, alone) in zip(panels, drawn, strict=True):
+            for number, layer in enumerate(layers[place] for place in spread):
+                below = range(1, layer + 1)
+                curve = [_of(result, measure, layer, randomised(n, alone=alone)) for n in below]
+                text = f"filter of layer {layer}"
+                draw_estimates(axes, below, curve, label=text, number=number)
+            over_layers(axes, lowest[::2], title=title)
+            axes.set_xlabel(xlabel)
+            axes.invert_xaxis()
+        panels[0].set_ylabel(measure)
+        upper.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
+        last = lower.subplots()
+        for number, condition in enumerate((randomised(1), *baselines)):
+            text = condition if number else "all layers random"
+            curve = [_of(result, measure, layer, condition) for layer in layers]
+            draw_estimates(last, layers, curve, label=text, number=number)
+        ticks = layers if len(layers) < 7 else layers[::2]
+        over_layers(last, ticks, ylabel=measure, title="All random, and baselines")
+        last.set_xlabel("layer of the filter")
+        lower.legend(*last.get_legend_handles_labels(), loc="outside right center")
+    deepest = layers[-1]
     worth = ", ".join(
         f"{condition} {row:.2g}"
         for condition in baselines

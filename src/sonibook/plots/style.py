@@ -2,7 +2,7 @@
 
 The colours are those of M. Okabe and K. Ito, "Color universal design" (2008); the spectrograms'
 colour map is perceptually uniform and keeps its order in grey. Figures have an opaque white
-ground, so that they read alike on a light page, on a dark one and on paper.
+ground; on a dark page, the style sheet inverts those that hold no spectrogram.
 """
 
 from __future__ import annotations
@@ -69,11 +69,17 @@ _RC: Any = {
 
 _Numbers = Sequence[float] | Sequence[int] | ndarray
 
+#: On a phone a figure is drawn at least as wide as this many CSS pixels for each of its inches, and
+#: scrolls: its labels, of 8.5 points, are then 10 pixels high.
+_READABLE = 84
+
 #: What stands in a table of results.
 Value = str | int | float
 
 _PADDING = "padding: 0.15rem 0.4rem;"
 _NUMBER = re.compile(r"[-−+]?\d[\d,.]*(e[-+]?\d+)?\s*\S*")
+_INTERVAL = re.compile(r"([-+−]?[\d.,]+%?) (\[[^\[\]]+, [^\[\]]+\])")
+_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def new_figure(width: float = 8.0, height: float = 3.0) -> Figure:
@@ -121,7 +127,7 @@ def lines(
         if len(points) != len(values):
             raise ValueError(f"{name}: {len(values)} values were given for {len(points)} places.")
     with look():
-        figure = new_figure(7.0, 2.8)
+        figure = new_figure(5.6, 2.8)  # on a phone, most of it is seen at once
         axes = figure.subplots()
         for number, (name, (points, values)) in enumerate(pairs.items()):
             rounds, place = divmod(number, len(CYCLE))
@@ -186,7 +192,9 @@ class Picture:
         return self._png
 
     def _repr_html_(self) -> str:
-        image = image_tag(self.png, self.alt)
+        is_lines = not any(axes.images for axes in self.figure.axes)
+        least = readable_width(self.figure)
+        image = image_tag(self.png, self.alt, least=least, is_lines=is_lines)
         caption = f"<figcaption>{html.escape(self.caption)}</figcaption>" if self.caption else ""
         return f"<figure>{image}{caption}</figure>"
 
@@ -210,13 +218,62 @@ def _small_png(image: Any, *, colours: int = 192) -> bytes:
     return file.getvalue()
 
 
-def image_tag(image: bytes, alt: str, *, width: str = "auto", kind: str = "png") -> str:
-    """An ``<img>`` that holds its picture and its alternative text; `width` is CSS."""
+def readable_width(figure: Figure) -> int:
+    """How wide a figure has to be on a phone, in CSS pixels, for its labels to be read."""
+    return round(_READABLE * figure.get_figwidth())
+
+
+def image_tag(
+    image: bytes,
+    alt: str,
+    *,
+    width: str = "auto",
+    kind: str = "png",
+    least: int = 0,
+    is_lines: bool = False,
+) -> str:
+    """An ``<img>`` that holds its picture and its alternative text.
+
+    `width` is CSS. The book's style sheet reads `least`, the `readable_width`, and `is_lines`: what
+    holds no spectrogram is inverted on a dark page.
+    """
     data = base64.b64encode(image).decode()
+    readable = f" --readable: {least}px;" if least else ""
+    lines = 'class="lines" ' if is_lines else ""
     return (
-        f'<img src="data:image/{kind};base64,{data}" alt="{html.escape(alt, quote=True)}" '
-        f'style="width: {width}; max-width: 100%; height: auto;">'
+        f'<img {lines}src="data:image/{kind};base64,{data}" alt="{html.escape(alt, quote=True)}" '
+        f'style="width: {width}; max-width: 100%; height: auto;{readable}">'
     )
+
+
+@dataclass(frozen=True)
+class Folded:
+    """Pictures and tables that are shown when their summary is opened; make it with `folded`."""
+
+    summary: str
+    shown: tuple[Any, ...]
+
+    def _repr_html_(self) -> str:
+        inside = "".join(one._repr_html_() for one in self.shown)
+        return f"<details><summary>{html.escape(self.summary)}</summary>{inside}</details>"
+
+
+def folded(summary: str, *shown: Any) -> Folded:
+    """Fold away what only some readers want to see.
+
+    Parameters
+    ----------
+    summary : str
+        What stands there instead, to be opened.
+    *shown
+        What displays itself as HTML, such as a `Picture` or a `Grid`.
+
+    Returns
+    -------
+    Folded
+        Displays itself in a notebook.
+    """
+    return Folded(summary, shown)
 
 
 @dataclass(frozen=True)
@@ -236,7 +293,7 @@ class Grid:
         body = "".join(
             "<tr>"
             + "".join(
-                f'<td style="text-align: {align}; {_PADDING}">{html.escape(_text(value))}</td>'
+                f'<td style="text-align: {align}; {_PADDING}">{_cell(value)}</td>'
                 for value, align in zip(row, aligned, strict=True)
             )
             + "</tr>"
@@ -298,12 +355,30 @@ def layers(numbers: Sequence[int]) -> str:
 
     Examples
     --------
-    >>> layers([3]), layers([1, 2]), layers([])
-    ('layer 3', 'layers 1, 2', 'no layer')
+    >>> layers([3]), layers([1, 2]), layers([6, 8, 9, 10]), layers([])
+    ('layer 3', 'layers 1 and 2', 'layers 6 and 8 to 10', 'none of the layers')
     """
     if not numbers:
-        return "no layer"
-    return f"layer{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
+        return "none of the layers"
+    runs: list[list[int]] = []
+    for number in sorted(numbers):
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    parts: list[str] = []
+    for run in runs:
+        parts += [f"{run[0]} to {run[-1]}"] if len(run) > 2 else map(str, run)
+    *first, last = parts
+    named = f"{', '.join(first)} and {last}" if first else last
+    return f"layer{'s' * (len(numbers) > 1)} {named}"
+
+
+def _cell(value: Value) -> str:
+    """A value as HTML: what it says on one line, its interval smaller beside it."""
+    return _INTERVAL.sub(
+        r'<span style="white-space: nowrap">\1 <small>\2</small></span>', html.escape(_text(value))
+    )
 
 
 def _text(value: Value) -> str:
@@ -311,7 +386,10 @@ def _text(value: Value) -> str:
         return value
     if isinstance(value, int):
         return f"{value:,}"
-    return f"{value:,.0f}" if 999.5 <= abs(value) < 1e6 else f"{value:.3g}"
+    digits, _, power = f"{value:.3g}".replace("inf", "∞").partition("e")
+    if 999.5 <= abs(value) < 1e6:
+        return f"{value:,.0f}"
+    return f"{digits} × 10{str(int(power)).translate(_RAISED)}" if power else digits
 
 
 def _alignment(column: tuple[Value, ...]) -> str:

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from sonibook.errors import ConfigError, SonibookWarning
 from sonibook.model.checkpoint import canonical, save_checkpoint
-from sonibook.results import provenance, write_result
+from sonibook.results import folds_in_words, provenance, write_result
 from sonibook.training.config import TrainConfig
 from sonibook.training.distributed import Runtime, find_runtime
 from sonibook.training.experiment import Experiment, prepare
@@ -271,7 +271,9 @@ class _Run:
         card = {
             "name": self.config.name,
             "task": self.config.objective.replace("_", " "),
-            "data": f"{train_data.name} ({train_data.split}), tested on ({test_data.split})",
+            "data": folds_in_words(
+                f"{train_data.name} ({train_data.split}), tested on ({test_data.split})"
+            ),
             "licence_of_data": train_data.licence or "unknown",
             "test": measured,
             "test_clips": len(test_data) - left_out["test"],

@@ -26,7 +26,7 @@ from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import StackError
 from sonibook.model.stack import check_filters, check_layer
 from sonibook.plots.sound import describe
-from sonibook.plots.style import image_tag, look, new_figure
+from sonibook.plots.style import image_tag, look, new_figure, readable_width
 from sonibook.widgets.players import Player, joined, player, script
 from sonibook.widgets.stages import BINS, Drawn, WayBack, decoded
 
@@ -268,7 +268,8 @@ def small_image(figure: Figure, alt: str) -> str:
     image = Image.open(file).convert("RGB")
     file = io.BytesIO()
     image.save(file, format="webp", quality=45)
-    return f"<figure>{image_tag(file.getvalue(), alt, kind='webp')}</figure>"
+    tag = image_tag(file.getvalue(), alt, kind="webp", least=readable_width(figure))
+    return f"<figure>{tag}</figure>"
 
 
 def _still(data: dict[str, Any]) -> Figure:
