@@ -102,6 +102,7 @@ def test_document_is_light(visit: Visit) -> None:
     assert visit.document_bytes < MOST_BYTES
 
 
+@pytest.mark.one_of_a_kind
 def test_every_player_has_sounds_names_and_room(visit: Visit) -> None:
     players = visit.page.evaluate(
         """() => Promise.all([...document.querySelectorAll("sonibook-player")].map(async (
@@ -182,6 +183,7 @@ MOVED = """async ([section, number]) => {
 }"""
 
 
+@pytest.mark.one_of_a_kind
 def test_static_explorers_move_and_play_on(visit: Visit) -> None:
     for section in visit.page.query_selector_all("section.explorer"):
         controls = section.query_selector_all(".explorer-bar input, .explorer-bar select")
@@ -202,6 +204,7 @@ def test_static_explorers_move_and_play_on(visit: Visit) -> None:
                 assert before["track"] != after["track"]
 
 
+@pytest.mark.one_of_a_kind
 def test_the_download_is_the_page_and_opens(visit: Visit, page_name: str) -> None:
     link = visit.page.query_selector(".btn-download-source-button")
     if not page_name[:2].isdigit():

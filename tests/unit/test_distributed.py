@@ -4,7 +4,6 @@ import csv
 import json
 import re
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +16,7 @@ from safetensors.torch import load_file
 from steps import ALONE, TORCHRUN, disagreement, environment, record, run, settings
 from torch import Tensor
 
+from sonibook.cli import main
 from sonibook.datasets import open_dataset
 from sonibook.errors import ConfigError
 from sonibook.model.checkpoint import load_encoder, read_card
@@ -246,13 +246,10 @@ def test_the_command_refuses_a_batch_that_cannot_be_divided(tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_xla_is_asked_for_in_one_sentence_where_it_is_not_installed(tmp_path):
+def test_xla_is_asked_for_in_one_sentence_where_it_is_not_installed(tmp_path, monkeypatch, capfd):
     (tmp_path / "config.yaml").write_text(yaml.safe_dump(settings()))
-    done = subprocess.run(
-        [sys.executable, "-m", "sonibook", "train", "config.yaml"],
-        cwd=tmp_path, env=environment(PJRT_DEVICE="CPU"), capture_output=True, text=True,
-        timeout=120, check=False,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr.count("\n") == 1
-    assert "sonibook[xla]" in done.stderr
+    monkeypatch.setenv("PJRT_DEVICE", "CPU")
+    assert main(["train", str(tmp_path / "config.yaml"), "--out", str(tmp_path / "run")]) == 2
+    said = capfd.readouterr().err
+    assert said.count("\n") == 1
+    assert "sonibook[xla]" in said

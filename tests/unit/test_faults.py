@@ -15,12 +15,14 @@ FAULTS = Path(__file__).parents[1] / "faults.py"
 def test_nothing_is_lost_by_a_fault_at_a_random_moment(tmp_path):
     out = tmp_path / "faults.json"
     done = subprocess.run(
-        [sys.executable, FAULTS, "--times", "1", "--seed", "7", "--out", out],
+        # A worker that dies is in test_analysis_stream.py.
+        [sys.executable, FAULTS, "--times", "1", "--seed", "7", "--out", out,
+         "--faults", "kill", "interrupt", "full", "gone", "readonly"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
         timeout=600,
-    )
+    )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     jobs = json.loads(out.read_text("utf-8"))["jobs"]
     assert set(jobs) == {"training", "packing", "analysis"}

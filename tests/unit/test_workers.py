@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from sonibook.analysis import workers
+
 SCRIPT = """
 import os, sys, time
-from sonibook.analysis.workers import in_order
+from workers import in_order
 
 def work(number: int) -> int:
     time.sleep(0.05)
@@ -37,6 +40,7 @@ def alive(process: int) -> bool:
 def test_no_process_outlives_the_one_that_it_works_for(tmp_path):
     script = tmp_path / "script.py"
     script.write_text(SCRIPT)
+    shutil.copy(workers.__file__, tmp_path)  # alone: the library would be imported three times
     found: set[int] = set()
     with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as parent:
         while len(found) < 2:
