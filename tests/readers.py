@@ -25,10 +25,9 @@ import torch
 import typer
 
 from sonibook.analysis.activations import ActivationsResult, top_activations
-from sonibook.analysis.chunks import Chunk, ChunkCache
-from sonibook.analysis.listener_files import Answer, ListenerFile, ListeningTest, Trial
-from sonibook.analysis.listening import score
+from sonibook.analysis.listening import Answer, ListenerFile, ListeningTest, Trial, score
 from sonibook.analysis.result import Measured
+from sonibook.analysis.stream import Chunk, ChunkCache
 from sonibook.audio import read_audio
 from sonibook.cli.inputs import parse_options
 from sonibook.datasets import Dataset, open_dataset

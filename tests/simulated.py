@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sonibook.analysis.listener_files import ListenerFile, ListeningTest, Trial
+from sonibook.analysis.listening import ListenerFile, ListeningTest, Trial
 from sonibook.analysis.networks import Network
 from sonibook.datasets import open_dataset
 from sonibook.model.encoder import CNN12

@@ -2,7 +2,7 @@
 
 Everything here draws or plays what it is handed and runs no experiment (the explorer, which is an
 instrument, is the one exception). `import sonibook` does not import this module, and the widgets
-are loaded when `Explorer` or a slider is first asked for.
+are loaded when `Explorer` or `AliasSlider` is first asked for.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from typing import TYPE_CHECKING
 
 from sonibook._rooms import names_of
 from sonibook.audio import excerpt
-from sonibook.plots.basics import (
-    centre_frequencies,
-    frequency_responses,
-    receptive_fields,
-)
+from sonibook.plots.basics import centre_frequencies, frequency_responses, receptive_fields
 from sonibook.plots.sonification import Stage, feature_maps, held, steps
 from sonibook.plots.sound import compare, describe, log_spectrogram, side_by_side, waveform
 from sonibook.plots.style import Grid, Picture, folded, grid, layers, lines, picture
-from sonibook.widgets.animation import Animation, backward_animation, encoder_diagram
+from sonibook.widgets.animation import (
+    Animation,
+    TemperatureSlider,
+    Walks,
+    backward_animation,
+    encoder_diagram,
+)
 from sonibook.widgets.players import Player, pair, player, table
 
 if TYPE_CHECKING:
     from sonibook.widgets.explorer import Explorer
     from sonibook.widgets.sliders import AliasSlider
-    from sonibook.widgets.temperature import TemperatureSlider
-    from sonibook.widgets.walks import Walks
 
 __all__ = [
     "AliasSlider",
@@ -62,10 +62,4 @@ __all__ = [
     "waveform",
 ]
 
-__getattr__ = names_of(
-    "sonibook.widgets",
-    explorer="Explorer",
-    sliders="AliasSlider",
-    temperature="TemperatureSlider",
-    walks="Walks",
-)
+__getattr__ = names_of("sonibook.widgets", explorer="Explorer", sliders="AliasSlider")

@@ -14,9 +14,12 @@ from scipy import signal
 
 from sonibook import CNN12, ForwardPass
 from sonibook.plots.training import temperature_words
-from sonibook.widgets.animation import backward_animation, encoder_diagram
-from sonibook.widgets.temperature import TemperatureSlider
-from sonibook.widgets.walks import Walks
+from sonibook.widgets.animation import (
+    TemperatureSlider,
+    Walks,
+    backward_animation,
+    encoder_diagram,
+)
 
 VIEWS = torch.nn.functional.normalize(
     torch.randn(12, 8, generator=torch.Generator().manual_seed(0)), dim=1

@@ -10,8 +10,7 @@ import pytest
 from built import BREACHES, PHONE, axe_script
 from simulated import blind_test
 
-from sonibook.analysis.listener_files import ListenerFile, ListeningTest
-from sonibook.analysis.listening import ListeningResult
+from sonibook.analysis.listening import ListenerFile, ListeningResult, ListeningTest
 from sonibook.cli import main
 
 #: What the page keeps, so that a closed window loses nothing.

@@ -144,11 +144,10 @@ def test_a_small_spectrogram_has_its_energy_where_the_sound_has(run, scenes, res
     assert (shown.mean(axis=1).argmax() + 0.5) * 4000 / 64 == pytest.approx(loudest, abs=100)
 
 
-def test_small_spectrograms_come_back_from_results_compressed_or_not() -> None:
+def test_small_spectrograms_come_back_from_results() -> None:
     levels = np.arange(64 * 80, dtype=np.uint8).reshape(64, 80) % 81
     assert (unpacked(packed(levels)) == levels).all()
     assert len(packed(levels)) < len(base64.b64encode(levels.tobytes())) / 4
-    assert (unpacked(base64.b64encode(levels.tobytes()).decode()) == levels).all()
     endless = base64.b64encode(zlib.compress(bytes(10_000_000))).decode()
     assert unpacked(endless).shape == (64, 80)
 

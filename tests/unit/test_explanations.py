@@ -23,7 +23,7 @@ from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.attributions import METHODS, explain, most_active_sounds
 from sonibook.errors import AnalysisError, LayerError, SonibookWarning
 from sonibook.model.encoder import CNN12, Classifier
-from sonibook.plots.alternatives import explanations_figure
+from sonibook.plots.features import explanations_figure
 
 GRADIENTS = METHODS[1:]
 

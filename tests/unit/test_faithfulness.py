@@ -28,7 +28,7 @@ from sonibook.datasets import open_dataset
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet import sonify
 from sonibook.errors import AnalysisError
-from sonibook.plots.alternatives import faithfulness_figure
+from sonibook.plots.features import faithfulness_figure
 
 
 class Tones(Dataset):

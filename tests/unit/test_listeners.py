@@ -17,6 +17,7 @@ from sonibook.analysis.controls import partners
 from sonibook.analysis.listeners import ListenersResult, listen
 from sonibook.analysis.machine_listeners import Distortion, missing, open_listeners
 from sonibook.analysis.networks import CENTRED, load_network, with_starts
+from sonibook.analysis.packaged_listeners import Listener
 from sonibook.analysis.result import Measured, Row, fingerprint
 from sonibook.cli import main
 from sonibook.datasets import open_dataset
@@ -33,12 +34,11 @@ recordings = pytest.mark.skipif(not ROOT, reason="needs the recordings that SONI
 
 
 @dataclass
-class Recorder:
+class Recorder(Listener):
     """A listener that keeps what it hears, and hears something in every second clip."""
 
     name: str = "recorder"
     who: str = "a test"
-    has_share: bool = True
     where_heard: bool = True
 
     def __post_init__(self) -> None:

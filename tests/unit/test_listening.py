@@ -18,8 +18,14 @@ import pytest
 import soundfile
 from simulated import REGIMES, answers_of, blind_test, signed
 
-from sonibook.analysis.listener_files import GROUPS, ListeningTest, Trial
-from sonibook.analysis.listening import ListeningResult, listening_report, score
+from sonibook.analysis.listening import (
+    GROUPS,
+    ListeningResult,
+    ListeningTest,
+    Trial,
+    listening_report,
+    score,
+)
 from sonibook.cli import main
 from sonibook.datasets import open_dataset
 from sonibook.errors import AnalysisError, SonibookError

@@ -219,14 +219,14 @@ def covered(interval, truth):
 
 
 def test_bootstrap_of_a_mean_covers_as_often_as_it_says():
-    """80 % of the intervals of 300 samples hold the true mean, give or take three errors."""
+    """95 % of the intervals of 300 samples hold the true mean, give or take three errors."""
     generator = np.random.default_rng(0)
-    samples = generator.exponential(2.0, (300, 100))
+    samples = generator.normal(2.0, size=(300, 100))
     hits = [
-        covered(bootstrap_interval(sample, confidence=0.8, repeats=300, seed=seed), 2.0)
+        covered(bootstrap_interval(sample, repeats=300, seed=seed), 2.0)
         for seed, sample in enumerate(samples)
     ]
-    assert np.mean(hits) == pytest.approx(0.8, abs=3 * math.sqrt(0.8 * 0.2 / 300))
+    assert np.mean(hits) == pytest.approx(0.95, abs=3 * math.sqrt(0.95 * 0.05 / 300))
 
 
 def test_bootstrap_agrees_with_scipy():
@@ -236,31 +236,6 @@ def test_bootstrap_agrees_with_scipy():
         (sample,), np.median, n_resamples=4000, method="percentile", rng=np.random.default_rng(1)
     ).confidence_interval
     np.testing.assert_allclose(ours, theirs, atol=0.05 * np.ptp(theirs))
-
-
-def test_clusters_are_drawn_whole():
-    """Copies say nothing new: ten of each row leave the interval where one of each has it."""
-    sample = np.random.default_rng(0).normal(size=40)
-    copies, origin = np.repeat(sample, 10), np.repeat(np.arange(40), 10)
-    alone = bootstrap_interval(sample, seed=3)
-    assert bootstrap_interval(copies, clusters=origin, seed=3) == pytest.approx(alone)
-    naive = bootstrap_interval(copies, seed=3)
-    assert np.ptp(naive) == pytest.approx(np.ptp(alone) / math.sqrt(10), rel=0.1)
-
-
-def test_clusters_may_have_names_and_lie_anywhere():
-    sample = np.arange(12.0)
-    order = np.random.default_rng(0).permutation(12)
-    names = np.array(["cat", "dog", "owl"])[np.arange(12) % 3]
-
-    def mean_of_whole_clusters(values):
-        assert {len(values[values % 3 == rest]) % 4 for rest in range(3)} == {0}
-        return values.mean()
-
-    together = bootstrap_interval(
-        sample[order], clusters=list(names[order]), statistic=mean_of_whole_clusters, repeats=100
-    )
-    assert together == pytest.approx(bootstrap_interval(sample, clusters=names, repeats=100))
 
 
 def test_rows_of_several_arrays_are_drawn_together():
@@ -282,22 +257,15 @@ def test_rows_of_several_arrays_are_drawn_together():
     )
 
 
-@pytest.mark.parametrize("clustered", [False, True])
-def test_intervals_of_many_means_are_those_of_each(clustered):
+def test_intervals_of_many_means_are_those_of_each():
     """Against the same statistic redrawn row by row, with gaps: a mean of what was measured."""
     generator = np.random.default_rng(0)
     values = generator.gamma(2.0, size=(90, 3))
     values[generator.random((90, 3)) < 0.2] = np.nan
-    clusters = generator.integers(30, size=90) if clustered else None
-    low, high = bootstrap_means(values, clusters, repeats=4000)
+    low, high = bootstrap_means(values, repeats=4000)
     for column in range(3):
-        expected = bootstrap_interval(
-            values[:, column], statistic=np.nanmean, clusters=clusters, repeats=4000, seed=1
-        )
+        expected = bootstrap_interval(values[:, column], statistic=np.nanmean, repeats=4000, seed=1)
         np.testing.assert_allclose((low[column], high[column]), expected, atol=0.03)
-    copies, origin = np.repeat(values, 4, axis=0), np.repeat(np.arange(90), 4)
-    again = bootstrap_means(copies, origin if clusters is None else np.repeat(clusters, 4))
-    np.testing.assert_allclose(again, bootstrap_means(values, clusters))
 
 
 def test_means_that_nothing_or_one_clip_tells_of_have_no_interval():
@@ -307,8 +275,6 @@ def test_means_that_nothing_or_one_clip_tells_of_have_no_interval():
     np.testing.assert_array_equal(low, [np.nan, np.nan, 0.25])
     np.testing.assert_array_equal(high, [np.nan, np.nan, 0.25])
     assert bootstrap_means(np.zeros((0, 2)))[0].shape == (2,)
-    one = bootstrap_means(np.arange(6.0)[:, None], ["only"] * 6)
-    assert np.isnan(one).all()
 
 
 def test_interval_over_runs_is_that_of_the_t_test():
@@ -323,16 +289,11 @@ def test_interval_over_runs_is_that_of_the_t_test():
     [
         (lambda: runs_interval([0.5]), "two runs"),
         (lambda: runs_interval([0.5, math.nan]), "no number"),
-        (lambda: runs_interval([0.5, 0.6], confidence=95.0), "confidence 95"),
-        (lambda: bootstrap_interval(np.ones(5), confidence=1.0), "confidence 1"),
         (lambda: bootstrap_interval(np.ones(5), repeats=0), "repeats 0"),
-        (lambda: bootstrap_means(np.ones((5, 2)), confidence=0.0), "confidence 0"),
         (lambda: bootstrap_means(np.ones((5, 2)), repeats=0), "repeats 0"),
-        (lambda: bootstrap_means(np.ones((5, 2)), [1, 2]), "clusters of 2"),
         (lambda: bootstrap_interval(np.ones(0)), "as many rows"),
         (lambda: bootstrap_interval(), "as many rows"),
-        (lambda: bootstrap_interval(np.ones(5), clusters=["one"] * 5), "two rows or clusters"),
-        (lambda: bootstrap_interval(np.ones(1)), "two rows or clusters"),
+        (lambda: bootstrap_interval(np.ones(1)), "two rows at least"),
     ],
 )
 def test_what_gives_no_interval_is_refused(compute, says):

@@ -25,7 +25,7 @@ from sonibook.plots.training import (
     temperature_words,
 )
 from sonibook.training.objectives import nt_xent
-from sonibook.widgets.temperature import TemperatureSlider
+from sonibook.widgets.animation import TemperatureSlider
 
 RATE = 8000
 

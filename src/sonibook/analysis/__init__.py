@@ -1,8 +1,21 @@
 """What one measures on sonifications; nothing here knows of a data set by name, or a notebook.
 
-Each analysis takes networks and a data set, runs on `sonibook.analysis.stream`, and gives a typed
-result (`sonibook.analysis.result`) that writes and reads JSON and has its figure in
-`sonibook.plots`.
+Each analysis runs on `sonibook.analysis.stream`, and gives a typed result
+(`sonibook.analysis.result`) that writes and reads JSON and has its figure in `sonibook.plots`.
+What all of them take:
+
+- ``networks`` or ``classifiers``: modules by name, or a sequence of
+  `sonibook.analysis.networks.Network`, each as `sonibook.sonify` takes it.
+- ``data``: a `sonibook.datasets.base.Dataset`.
+- ``layers``, counted from 1; None for all.
+- ``seed``, an int >= 0: of random weights, controls, draws and intervals. What is random is drawn
+  for each clip by its id, whatever the order.
+- ``**streaming``: `parts`, `chunk`, `processes` and `limit`, as
+  `sonibook.analysis.stream.Streaming` says. Where another clip is a control, it is one of the same
+  chunk.
+
+All raise `AnalysisError` if there is no network, nothing to measure, or an argument is not among
+its choices; `StackError` if a network cannot be inverted; and `LayerError` if it has no such layer.
 """
 
 from sonibook._rooms import names_of

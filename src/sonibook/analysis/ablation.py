@@ -46,7 +46,7 @@ from sonibook.metrics import (
     runs_interval,
     wilson_interval,
 )
-from sonibook.metrics.scores import log_probability
+from sonibook.metrics.scores import log_probability, targets_of
 from sonibook.metrics.significance import holm, mcnemar_test, sign_flip_test
 from sonibook.model.stack import blocks_of, check_layer, least_length
 
@@ -111,11 +111,9 @@ def ablate(
         Each maps waveforms (batch, 1, time) to a logit for each class of `data`, in `eval` mode,
         such as a `Classifier` or a `ProbedEncoder`. Its attribute ``encoder``, or where it has
         none it itself, is sonified, and must be as `sonibook.sonify` takes it.
-    data : Dataset
-        Clips with one label, or any number. The logits are kept: four bytes a clip, class, layer
-        and control.
-    layers : sequence of int, or None
-        None for all.
+    data, layers, seed, streaming
+        As for every analysis: see `sonibook.analysis`. The logits are kept: four bytes a clip,
+        class, layer and control.
     controls : sequence of str
         Of `CONTROLS`; the sonification itself is always among them.
     method : str
@@ -123,14 +121,9 @@ def ablate(
     level : {"peak", "least squares"}
         At which level the sonification is subtracted; see `sonibook.analysis.controls.scale`.
     residual : {"as is", "unit peak"}
-        How the network hears what is left; see `sonibook.analysis.controls.normalise`.
+        How the network hears what is left: as it is, or scaled to a peak of 1.
     are_runs : bool
         The classifiers differ in their seed alone: test over them, too.
-    seed : int >= 0
-        Of everything random, with the clip's id.
-    **streaming
-        `parts`, `chunk`, `processes` and `limit`, as for `sonibook.analysis.stream.stream`. The
-        other clip is one of the same chunk.
 
     Returns
     -------
@@ -139,10 +132,7 @@ def ablate(
     Raises
     ------
     AnalysisError
-        If there is nothing to measure, an argument is none of its choices, or a classifier's
-        logits do not fit the data's classes.
-    LayerError, StackError
-        If a network has no such layer, or cannot be sonified.
+        As every analysis, and if a classifier's logits do not fit the data's classes.
 
     Examples
     --------
@@ -154,12 +144,8 @@ def ablate(
     >>> blocks = []
     >>> for inputs, outputs in ((1, 8), (8, 8), (8, 16), (16, 16)):
     ...     blocks += [nn.Conv1d(inputs, outputs, 9), nn.ReLU(), nn.MaxPool1d(4)]
-    >>> parts = OrderedDict(
-    ...     encoder=nn.Sequential(*blocks),
-    ...     mean=nn.AdaptiveAvgPool1d(1),
-    ...     flat=nn.Flatten(),
-    ...     head=nn.Linear(16, len(data.classes)),
-    ... )
+    >>> head = [nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(16, len(data.classes))]
+    >>> parts = OrderedDict(encoder=nn.Sequential(*blocks), head=nn.Sequential(*head))
     >>> result = ablate({"mine": nn.Sequential(parts).eval()}, data, controls=["white noise"])
     >>> [row.layer for row in result.select(quantity="difference")]
     [1, 2, 3, 4]
@@ -205,14 +191,6 @@ def stack_of(classifier: nn.Module) -> nn.Module:
     return encoder
 
 
-def targets_of(clips: Sequence[Clip], classes: int) -> Float[ndarray, "clips classes"]:
-    """1 for what a clip is labelled with, else 0."""
-    targets = np.zeros((len(clips), classes), np.float32)
-    for row, clip in enumerate(clips):
-        targets[row, list(clip.labels)] = 1.0
-    return targets
-
-
 @dataclass(frozen=True)
 class Subtraction:
     """The measure of `ablate`: logits of clips, and of what is left; `layers` None for all."""
@@ -232,7 +210,8 @@ class Subtraction:
             for clip, s, partner in zip(clips, sounds, partners(clips), strict=True)
         ]
         whole, left = (np.stack(arrays) for arrays in zip(*rows, strict=True))
-        return {"clip": whole, "residual": left, "targets": targets_of(clips, whole.shape[1])}
+        targets = targets_of([clip.labels for clip in clips], whole.shape[1])
+        return {"clip": whole, "residual": left, "targets": targets}
 
     def logits(
         self,
@@ -318,8 +297,7 @@ def ablation_rows(
     compared = measured & measured[:, :, :1]
 
     def row(quantity: str, condition: str, layer: int | None, found: Estimate) -> Row:
-        fields = {"layer": layer, "quantity": quantity, "condition": condition}
-        return Row(**network.identity, **fields, **found.model_dump())
+        return network.row(quantity, found, layer=layer, condition=condition)
 
     yield row("score", "untouched", None, _score(clip, targets, task, seed))
     for place, column in np.ndindex(*measured.shape[1:]):
@@ -327,7 +305,8 @@ def ablation_rows(
         score = _score(residual[here, place, column], targets[here], task, seed)
         yield row("score", controls[column], layers[place], score)
         if here.any():
-            same = _point(_METRICS[task](clip[here], targets[here]), score.clips)
+            whole = _METRICS[task](clip[here], targets[here])
+            same = Estimate(mean=whole, clips=score.clips)
             yield row("untouched", controls[column], layers[place], same)
     means: dict[tuple[str, str, str], ndarray] = {
         (network.name, quantity, control): values[:, :, column]
@@ -351,7 +330,8 @@ def ablation_rows(
     for name, raw in tests.items():
         for quantity, p in ((name, raw), (f"{name}_holm", holm(raw))):
             for (place, column), value in zip(tested, p, strict=True):
-                found = _point(float(value), int(compared[:, place, column].sum()))
+                clips = int(compared[:, place, column].sum())
+                found = Estimate(mean=float(value), clips=clips)
                 yield row(quantity, controls[column], layers[place], found)
 
 
@@ -361,7 +341,7 @@ def _score(
     clips = len(scores)
     value = _METRICS[task](scores, targets) if clips else None
     if value is None or (task == "multi-label" and clips == 1):
-        return _point(value, clips)
+        return Estimate(mean=value, clips=clips)
     if task == "single-label":
         low, high = wilson_interval(round(value * clips), clips)
     else:
@@ -369,11 +349,6 @@ def _score(
             scores, targets, statistic=mean_average_precision, repeats=_REPEATS, seed=seed
         )
     return Estimate(mean=value, low=low, high=high, clips=clips)
-
-
-def _point(value: float | None, clips: int) -> Estimate:
-    """A number without an interval."""
-    return Estimate(mean=value, low=None, high=None, clips=clips)
 
 
 def over_runs(rows: Iterable[Row], *, networks: int) -> Iterator[Row]:
@@ -392,7 +367,7 @@ def over_runs(rows: Iterable[Row], *, networks: int) -> Iterator[Row]:
     )
     for ((layer, control), values), own, adjusted in zip(whole.items(), p, holm(p), strict=True):
         low, high = runs_interval(values)
-        mean = Estimate(mean=float(np.mean(values)), low=low, high=high, clips=networks)
-        p_values = {"p": _point(float(own), networks), "p_holm": _point(float(adjusted), networks)}
-        for quantity, found in {"difference": mean, **p_values}.items():
-            yield Row(layer=layer, quantity=quantity, condition=control, **found.model_dump())
+        of: dict[str, Any] = {"layer": layer, "condition": control, "clips": networks}
+        yield Row(quantity="difference", mean=float(np.mean(values)), low=low, high=high, **of)
+        yield Row(quantity="p", mean=float(own), **of)
+        yield Row(quantity="p_holm", mean=float(adjusted), **of)

@@ -15,11 +15,10 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import nn
 
-from sonibook.analysis.chunks import Tally
 from sonibook.analysis.measure import table_rows
 from sonibook.analysis.networks import Networks, as_networks
-from sonibook.analysis.result import Measured, Record, ResultTable, Row, key_of
-from sonibook.analysis.stream import Streaming, stream
+from sonibook.analysis.result import Estimate, Measured, Record, ResultTable, Row, key_of
+from sonibook.analysis.stream import Streaming, Tally, stream
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError
@@ -27,15 +26,8 @@ from sonibook.model.stack import blocks_of
 
 
 class TopClip(Record):
-    """A clip that activates a filter.
-
-    Attributes
-    ----------
-    clip_id : str
-    index : int
-        Where it stands in the data set.
-    energy : float > 0
-        Mean square of the filter's map.
+    """A clip by its place in the data set, and the energy > 0 (mean square) of a filter's map on
+    it.
     """
 
     clip_id: str
@@ -44,17 +36,9 @@ class TopClip(Record):
 
 
 class FilterActivations(Record):
-    """What one filter did.
+    """On how many clips a filter's map was not zero throughout, and those of most energy.
 
-    Attributes
-    ----------
-    network : str
-    layer, filter : int
-    live_clips : int
-        On how many clips its map was not zero throughout; 0 for a dead filter.
-    top : tuple of TopClip
-        The clips of most energy, most first; of equal ones the earlier. Fewer than k where it
-        was live on fewer.
+    The clip of most energy is the first; of equal ones the earlier.
     """
 
     network: str
@@ -69,12 +53,8 @@ class ActivationsResult(ResultTable):
 
     Its quantities are ``dead maps``, the share of a layer's maps that are zero throughout;
     ``dead filters``, the share of its filters that are live on no clip; and ``top clips``, how many
-    different clips some filter's map has most energy on. The last two have no interval.
-
-    Attributes
-    ----------
-    filters : tuple of FilterActivations
-        Network by network, layer by layer.
+    different clips some filter's map has most energy on. The last two have no interval. `filters`
+    stand network by network, layer by layer.
     """
 
     analysis: Literal["activations"] = "activations"
@@ -154,22 +134,13 @@ def top_activations(
 
     Parameters
     ----------
-    networks : mapping from str to torch.nn.Module, or sequence of Network
-    data : Dataset
+    networks, data, streaming
+        As for every analysis: see `sonibook.analysis`.
     k : int >= 1
-    **streaming
-        `parts`, `chunk`, `processes` and `limit`, as for `sonibook.analysis.stream.stream`.
 
     Returns
     -------
     ActivationsResult
-
-    Raises
-    ------
-    AnalysisError
-        If there is no network, `k` is below 1, no clip can be measured, or as `stream`.
-    StackError
-        If a network cannot be inverted.
     """
     given = as_networks(networks)
     if k < 1:
@@ -207,8 +178,8 @@ def top_activations(
         }
         for quantity, values in counted.items():
             for layer, value in enumerate(values, start=1):
-                place = {**network.identity, "layer": layer, "quantity": quantity}
-                rows.append(Row(**place, mean=value, low=None, high=None, clips=tally.clips))
+                found = Estimate(mean=value, clips=tally.clips)
+                rows.append(network.row(quantity, found, layer=layer))
         for layer, one in enumerate(layers, start=1):
             filters += one.filters(network.name, layer, names)
     on = Measured.of(data, clips=tally.clips, skipped=tally.skipped)

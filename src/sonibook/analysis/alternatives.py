@@ -21,7 +21,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
-from sonibook.analysis.ablation import Subtraction, ablation_rows, stack_of, targets_of
+from sonibook.analysis.ablation import Subtraction, ablation_rows, stack_of
 from sonibook.analysis.controls import LEVELS, RESIDUALS, Control, Level, Residual, check_choices
 from sonibook.analysis.measure import (
     Measured,
@@ -46,7 +46,7 @@ from sonibook.deconvnet.backward import ForwardPass
 from sonibook.deconvnet.unpooling import UNPOOLING
 from sonibook.errors import AnalysisError
 from sonibook.metrics.coherence import mean_top_coherence
-from sonibook.metrics.scores import log_probability
+from sonibook.metrics.scores import log_probability, targets_of
 from sonibook.metrics.significance import holm, sign_flip_test
 from sonibook.metrics.similarity import spectrogram_correlation
 from sonibook.model.stack import blocks_of, check_layer
@@ -76,12 +76,7 @@ class UnpoolingResult(ResultTable):
 
 @dataclass(frozen=True)
 class Unpooled:
-    """The measure of `compare_unpoolings`.
-
-    Attributes
-    ----------
-    layers : tuple of int
-    """
+    """The measure of `compare_unpoolings`, on some layers."""
 
     layers: tuple[int, ...]
 
@@ -148,25 +143,13 @@ def compare_unpoolings(
 
     Parameters
     ----------
-    networks : mapping from str to torch.nn.Module, or sequence of Network
-        As `sonibook.sonify` takes them.
-    data : Dataset
-        Clips of fewer than 1,024 samples are skipped.
-    layers : sequence of int, or None
-        None for all that every network has.
-    **streaming
-        `parts`, `chunk`, `processes` and `limit`, as for `sonibook.analysis.stream.stream`.
+    networks, data, layers, streaming
+        As for every analysis: see `sonibook.analysis`. Clips of fewer than 1,024 samples are
+        skipped.
 
     Returns
     -------
     UnpoolingResult
-
-    Raises
-    ------
-    AnalysisError
-        If there is nothing to measure, or no network.
-    LayerError, StackError
-        If a network has no such layer, or cannot be sonified.
     """
     given = as_networks(networks)
     stacks = [blocks_of(network.module) for network in given]
@@ -226,7 +209,8 @@ class _Explained:
                 rows.setdefault(("residual", method), []).append(left)
             rows.setdefault(("clip", ""), []).append(heard)
         arrays: Measured = {key: np.stack(row) for key, row in rows.items()}
-        return {**arrays, "targets": targets_of(clips, arrays["clip", ""].shape[1])}
+        targets = targets_of([clip.labels for clip in clips], arrays["clip", ""].shape[1])
+        return {**arrays, "targets": targets}
 
 
 def compare_explanations(

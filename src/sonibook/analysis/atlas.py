@@ -39,17 +39,10 @@ class Place:
 
 @dataclass(frozen=True, eq=False)
 class TopSound:
-    """What a filter keeps of one of its top clips.
+    """A stretch of the sonification of one of a filter's top clips, and where in the clip it
+    begins.
 
-    Attributes
-    ----------
-    place : Place
-    start : int
-        The sample of the clip at which the stretch begins.
-    stretch : ndarray, shape (time,), float32
-        Of the sonification, as `sonibook.sonify` scales it.
-    centroid, bandwidth : float, in Hz
-        Of the whole sonification; see `spectral_shape`.
+    `centroid` and `bandwidth`, in Hz, are of the whole sonification; see `spectral_shape`.
     """
 
     place: Place
@@ -165,32 +158,10 @@ def sonify_top_clips(
     seconds: float = 1.0,
     **streaming: Unpack[Streaming],
 ) -> Iterator[tuple[int, Float[ndarray, " time"], list[TopSound]]]:
-    """Sonify every filter on its top clips, clip by clip, each read once.
+    """Sonify every filter on its top clips, which `found` names, clip by clip, each read once.
 
-    Parameters
-    ----------
-    networks : mapping from str to torch.nn.Module, or sequence of Network
-    data : Dataset
-    found : ActivationsResult
-        What `sonibook.analysis.activations.top_activations` found for these networks and data.
-    seconds : float > 0
-        How much of each sonification is kept, around the largest value of the filter's map: the
-        whole of what is shorter.
-    **streaming
-        `parts` and `processes`, as for `sonibook.analysis.stream.stream`.
-
-    Yields
-    ------
-    index : int
-        Of the clip in the data set.
-    x : ndarray, shape (time,), float32
-        Its waveform.
-    sounds : list of TopSound
-
-    Raises
-    ------
-    AnalysisError
-        If `seconds` is not above 0, or a clip can no longer be read; or as `stream`.
+    Of each sonification `seconds` are kept, around the largest value of the filter's map. Gives for
+    each clip its place in the data set, its waveform, and its sounds.
     """
     samples = round(seconds * data.sample_rate)
     if samples < 1:

@@ -98,33 +98,19 @@ def coherence_by_layer(
 
     Parameters
     ----------
-    networks : mapping from str to torch.nn.Module, or sequence of Network
-    data : Dataset
-        Clips of fewer than two segments are skipped and counted, since their coherence is 1
-        whatever is compared.
+    networks, data, seed, streaming
+        As for every analysis: see `sonibook.analysis`. Clips of fewer than two segments are skipped
+        and counted, since their coherence is 1 whatever is compared.
     k : int >= 1
         Most coherent frequencies to average.
     nperseg : int >= 2
         Samples in a segment (Welch).
     noverlap : int >= 0, or None
         Samples that segments share; None for half.
-    seed : int >= 0
-        Of the random weights, the noise and the intervals.
-    **streaming
-        `parts`, `chunk`, `processes` and `limit`, as for `sonibook.analysis.stream.stream`. The
-        other clip is one of the same chunk.
 
     Returns
     -------
     CoherenceResult
-
-    Raises
-    ------
-    AnalysisError
-        If there is no network, there are fewer than `k` frequencies, `noverlap` leaves no step,
-        or as `stream`.
-    StackError
-        If a network cannot be inverted.
     """
     shared = nperseg // 2 if noverlap is None else noverlap
     if not 0 <= shared < nperseg or nperseg < 2:

@@ -85,18 +85,10 @@ def matched(x: Sounds, to: Sounds) -> Sounds:
 
 
 def projection(x: Clips, on: Sounds) -> Sounds:
-    """The part of `x` that a gain on `on` can explain, (<x, on> / <on, on>) on.
+    """The part of `x` that a gain on `on` can explain, (<x, on> / <on, on>) on, shape (..., time).
 
     What is left, ``x - projection(x, on)``, is orthogonal to `on`. Of silence nothing can be
     explained: it gives silence.
-
-    Parameters
-    ----------
-    x, on : Tensor, shapes (..., time), broadcast to each other
-
-    Returns
-    -------
-    Tensor, shape (..., time)
     """
     wide = on.double()
     power = wide.square().sum(dim=-1, keepdim=True)
@@ -133,23 +125,12 @@ def as_long_as(x: Sounds, time: int) -> Float[Tensor, "*batch samples"]:
 
 
 def scale(s: Sounds, x: Clips, level: Level) -> Sounds:
-    """A sonification at the level that is to be subtracted.
+    """A sonification s, which has the peak of its clip x, at the level that is to be subtracted.
 
-    The method leaves the level of s open, and every result depends on it.
-
-    Parameters
-    ----------
-    s : Tensor, shape (..., time)
-        Scaled to the peak of `x`, as `sonibook.sonify` gives it.
-    x : Tensor, shape (..., time), broadcast to `s`
-    level : {"peak", "least squares"}
-        ``"peak"`` is the paper's rule: the peak of s is that of x, whatever share of x it holds;
-        it may take away more than there was. ``"least squares"`` takes the gain, of either sign,
-        that leaves the least power: then "sonification" and "least squares" are the same control.
-
-    Returns
-    -------
-    Tensor, shape (..., time)
+    The method leaves the level of s open, and every result depends on it. ``"peak"`` is the paper's
+    rule: the peak of s is that of x, whatever share of x it holds; it may take away more than there
+    was. ``"least squares"`` takes the gain, of either sign, that leaves the least power: then
+    "sonification" and "least squares" are the same control.
     """
     return projection(x, s) if level == "least squares" else s
 
@@ -172,34 +153,13 @@ def perturbations(
     clip_id: str,
     seed: int,
 ) -> Float[Tensor, "controls layers time"]:
-    """What each control takes away from a clip.
+    """What each control takes away from a clip x, shape (controls, layers, time).
 
-    Parameters
-    ----------
-    x : Tensor, shape (time,)
-        The clip.
-    s : Tensor, shape (layers, time)
-        Its sonifications by the network under test.
-    controls : sequence of str
-        Of `CONTROLS`.
-    by_random : Tensor, shape (layers, time), or None
-        Its sonifications by a network with random weights; None where no control needs them.
-    of_another : Tensor, shape (layers, samples), or None
-        Another clip's by the network under test, which are cut or repeated to the clip's length;
-        None likewise.
-    clip_id : str
-    seed : int
-        What is random is drawn for these two, whatever is computed before, beside or after it.
-
-    Returns
-    -------
-    Tensor, shape (controls, layers, time)
-        Zero where there is nothing to make it from: a silent s, or a silent other.
-
-    Raises
-    ------
-    ValueError
-        If a control needs sonifications that are not given.
+    `s`, shape (layers, time), are its sonifications by the network under test, `by_random` those by
+    random weights, and `of_another` another clip's by the network under test, which are cut or
+    repeated to the clip's length; a `ValueError` tells if a control needs what is not given. What
+    is random is drawn for the clip's id and the seed, whatever is computed before, beside or after
+    it. Zero is what there is nothing to make from: a silent s, or a silent other.
     """
 
     def perturbation(control: Control) -> Float[Tensor, "layers time"]:

@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from scipy.stats import mannwhitneyu, rankdata
 
+from sonibook.metrics.scores import roc_auc
 from sonibook.metrics.significance import holm
 
 _REDRAWN = 2000
@@ -37,19 +38,12 @@ def areas(
 
 @dataclass(frozen=True)
 class Chosen:
-    """Detectors chosen on one half of the clips, tried on the other.
+    """Detectors, one of each class that has clips enough: chosen on one half of the clips, tried on
+    the other.
 
-    Attributes
-    ----------
-    classes : ndarray of int, shape (detectors,)
-        Those that have clips enough; one detector each.
-    filters : ndarray of int, shape (detectors,)
-    chosen_area, area : ndarray, shape (detectors,)
-        On the half they were chosen on, which flatters them, and on the other.
-    p : ndarray, shape (detectors,)
-        Of "no better than chance" on the other half, adjusted for the number of classes (Holm).
-    redrawn : ndarray, shape (redrawn, detectors)
-        `area` where the clips of the other half are redrawn; NaN where a class is not drawn.
+    `chosen_area` flatters them; `area` is on the other half, as are `p`, of "no better than
+    chance", adjusted for the number of classes (Holm), and `redrawn`, `area` on redrawn clips (NaN
+    where a class is not drawn).
     """
 
     classes: Int[ndarray, " detectors"]
@@ -80,17 +74,7 @@ def choose(
 ) -> Chosen:
     """The best detector of each class, chosen on every other clip and tried on the rest.
 
-    Parameters
-    ----------
-    scores : ndarray, shape (clips, filters)
-    present : ndarray of bool, shape (clips, classes)
-    seed : int >= 0
-        Of the redrawn clips.
-
-    Returns
-    -------
-    Chosen
-        Classes are left out that fewer than two clips of one half have, or do not have.
+    Classes are left out that fewer than two clips of one half have, or do not have.
     """
     halves = [(scores[start::2], present[start::2]) for start in (0, 1)]
     enough = [np.minimum(part.sum(axis=0), (~part).sum(axis=0)) >= _LEAST for _, part in halves]
@@ -107,17 +91,10 @@ def choose(
         classes=classes,
         filters=filters,
         chosen_area=found.max(axis=0),
-        area=_own_areas(tried, truth),
+        area=roc_auc(tried, truth),
         p=holm(np.array(p)),
         redrawn=_redrawn(tried, truth, seed),
     )
-
-
-def _own_areas(
-    scores: Float[ndarray, "clips detectors"], present: Bool[ndarray, "clips detectors"]
-) -> Float[ndarray, " detectors"]:
-    each = zip(scores.T, present.T, strict=True)
-    return np.array([areas(score[:, None], has[:, None])[0, 0] for score, has in each])
 
 
 def _redrawn(

@@ -29,7 +29,7 @@ from sonibook.datasets.base import Dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
 from sonibook.metrics.coherence import mean_top_coherence
-from sonibook.metrics.similarity import spectrogram_correlation
+from sonibook.metrics.similarity import short_time_spectra, spectrogram_correlation
 from sonibook.model.stack import blocks_of, check_filters
 
 #: Bands and frames of the small spectrograms that a result holds, and their range in dB.
@@ -42,21 +42,18 @@ class EvolutionStep(Record):
 
     Attributes
     ----------
-    epoch : int
     energy : float >= 0
         Mean square of the filter's map; 0 where it is dead, and the sonification silent.
     correlation, coherence, cosine : float or None
-        Of the sonification with that of the last checkpoint: correlation of their levels in mel
-        bands, in [-1, 1]; mean top-5 coherence, in [0, 1]; cosine of the waveforms, in [-1, 1].
-        None where the filter is dead, or (coherence) the clip holds one segment only.
+        Of the sonification with that of the last checkpoint: of their levels in mel bands, top-5
+        mean, and of the waveforms. None where the filter is dead, or the clip is too short.
     spectrogram : str
         `levels` as `packed` writes them.
     top_clip : TopClip or None
         The clip that activates the filter most at this very checkpoint; None where it is dead.
     steadiness, top_clip_steadiness : float in [-1, 1], or None
         Correlation of the spectrogram's levels with those of the checkpoint before: on the clip
-        that stays the same, and on each one's own top clip. None at the first checkpoint, and
-        where one of the two is silent.
+        that stays the same, and on each one's own top clip. None at first and where one is silent.
     """
 
     epoch: int
@@ -79,17 +76,8 @@ class EvolutionStep(Record):
 
 
 class FilterEvolution(Record):
-    """One filter through training.
-
-    Attributes
-    ----------
-    layer, filter : int
-    clip : TopClip
-        What activates it most at the last checkpoint.
-    seconds : float
-        Length of the clip.
-    steps : tuple of EvolutionStep
-        First epoch first.
+    """One filter through training, first epoch first, on the clip (of a length in seconds) that
+    activates it most at the last checkpoint.
     """
 
     layer: int
@@ -100,19 +88,11 @@ class FilterEvolution(Record):
 
 
 class EvolutionResult(Result):
-    """Filters through training; make it with `feature_evolution`.
-
-    Attributes
-    ----------
-    filters : tuple of FilterEvolution
-        By layer.
-    sample_rate : int, in Hz
-        Of the clips; 8000 in results that do not say.
-    """
+    """Filters through training, by layer, on clips of a rate in Hz: see `feature_evolution`."""
 
     analysis: Literal["evolution"] = "evolution"
     filters: tuple[FilterEvolution, ...]
-    sample_rate: int = 8000
+    sample_rate: int
 
 
 def feature_evolution(
@@ -130,17 +110,12 @@ def feature_evolution(
     ----------
     checkpoints : mapping from int to torch.nn.Module
         Two networks of one shape at least, by epoch.
-    data : Dataset
-        Where the clips are taken from.
+    data, seed, streaming
+        As for every analysis: see `sonibook.analysis`.
     filters : sequence of (layer, filter), or None
         None draws some of each layer among those that are live at the last checkpoint.
     per_layer : int >= 1
         How many are drawn, where as many are live.
-    seed : int >= 0
-        Of that draw.
-    **streaming
-        `parts`, `chunk`, `processes` and `limit`, as for `sonibook.analysis.stream.stream`, which
-        seeks the clips.
 
     Returns
     -------
@@ -149,12 +124,8 @@ def feature_evolution(
     Raises
     ------
     AnalysisError
-        If there are fewer than two checkpoints, none is to be drawn, a filter is live on no clip
-        at the last one, or as `stream`.
-    LayerError
-        If there is no such filter.
-    StackError
-        If a network cannot be inverted.
+        As every analysis, and if there are fewer than two checkpoints, none is to be drawn, or a
+        filter is live on no clip at the last one.
     """
     epochs = sorted(checkpoints)
     if len(epochs) < 2:
@@ -194,19 +165,12 @@ def feature_evolution(
 def sonify_through_training(
     checkpoints: Mapping[int, nn.Module], x: Float[ndarray, " time"], *, layer: int, filter: int
 ) -> tuple[Float[Tensor, "epochs time"], Float[Tensor, " epochs"]]:
-    """One clip and filter, sonified by each checkpoint.
-
-    Parameters
-    ----------
-    checkpoints : mapping from int to torch.nn.Module
-        By epoch.
-    x : ndarray, shape (time,)
-    layer, filter : int
+    """One clip and filter, sonified by each checkpoint, first epoch first.
 
     Returns
     -------
     sounds : Tensor, shape (epochs, time)
-        First epoch first; silent where the filter was dead.
+        Silent where the filter was dead.
     energy : Tensor, shape (epochs,), >= 0
         Mean square of the filter's map.
     """
@@ -296,8 +260,7 @@ def _coherence(x: Float[Tensor, "epochs time"], y: Tensor) -> Float[Tensor, " ep
 
 def small_spectrogram(x: Float[Tensor, " time"]) -> UInt8[ndarray, "64 80"]:
     """A spectrogram small enough for a results file; see `EvolutionStep.levels`."""
-    window = torch.hann_window(_FRAME, dtype=x.dtype)
-    frames = torch.stft(x, _FRAME, _HOP, window=window, pad_mode="constant", return_complex=True)
+    frames = short_time_spectra(x, frame=_FRAME, hop=_HOP)
     power = F.adaptive_avg_pool2d(frames.abs().square()[None], (BANDS, FRAMES))[0]
     relative = power / power.max().clamp_min(torch.finfo(x.dtype).tiny)
     levels = 10 * relative.clamp_min(10 ** (-RANGE_DB / 10)).log10() + RANGE_DB
@@ -311,7 +274,5 @@ def packed(levels: UInt8[ndarray, "64 80"]) -> str:
 
 def unpacked(text: str) -> UInt8[ndarray, "64 80"]:
     """What `packed` was given. What decompresses to more than a spectrogram is cut off there."""
-    raw = base64.b64decode(text)
-    if len(raw) != BANDS * FRAMES:  # results were not compressed at first
-        raw = zlib.decompressobj().decompress(raw, BANDS * FRAMES)
+    raw = zlib.decompressobj().decompress(base64.b64decode(text), BANDS * FRAMES)
     return np.frombuffer(raw, np.uint8).reshape(BANDS, FRAMES)

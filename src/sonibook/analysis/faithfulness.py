@@ -41,7 +41,7 @@ from typing import Any, Literal, Unpack
 
 import numpy as np
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
@@ -62,6 +62,7 @@ from sonibook.analysis.stream import Streaming
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.attributions import METHODS, STEPS, Method, most_active_sounds
 from sonibook.errors import AnalysisError
+from sonibook.metrics.similarity import short_time_spectra
 
 #: What stands in the sonification's place, at its RMS; the clip itself at its own.
 CONTROLS: tuple[Control, ...] = (
@@ -142,30 +143,15 @@ def complexity(sizes: Float[ndarray, "sounds points"]) -> Float[ndarray, " sound
     return np.maximum(-(shares * logs).sum(axis=1), 0.0)
 
 
-def _spectrum(x: Float[Tensor, "sounds time"]) -> Complex[Tensor, "sounds frequency frame"]:
-    window = torch.hann_window(_FRAME, device=x.device)
-    return torch.stft(x, _FRAME, _HOP, window=window, pad_mode="constant", return_complex=True)
-
-
 def partial_clips(
     x: Float[Tensor, " time"], s: Float[Tensor, " time"], points: int
 ) -> tuple[Float[Tensor, "steps time"], Float[Tensor, "steps time"]]:
-    """A clip with ever more of its points of time and frequency, and with ever fewer.
+    """A clip with the first 1/points, 2/points … of its points of time and frequency, and without.
 
-    Parameters
-    ----------
-    x, s : Tensor, shape (time,)
-        The clip and what explains it: the points come in the order of s's size there.
-    points : int >= 2
-        Steps from nothing to the whole clip.
-
-    Returns
-    -------
-    inserted, deleted : Tensor, shape (points - 1, time)
-        The clip with the first 1/points, 2/points … of its points alone, and without them.
+    The points come in the order of their size in s; there are points - 1 rows of each.
     """
-    spectrum = _spectrum(x[None])[0]
-    order = _spectrum(s[None])[0].abs().flatten().argsort(descending=True)
+    spectrum = short_time_spectra(x, frame=_FRAME, hop=_HOP)
+    order = short_time_spectra(s, frame=_FRAME, hop=_HOP).abs().flatten().argsort(descending=True)
     place = torch.empty_like(order)
     place[order] = torch.arange(len(order))
     first = (place[None] < torch.arange(1, points)[:, None] * (len(order) / points)).to(x.dtype)
@@ -242,7 +228,7 @@ class _Faithful:
         heard = _probabilities(classifier, torch.cat([x[None], silence[None], s, x - s]))
         whole = heard[0]
         found = kept_and_lost(whole, heard[2 : 2 + len(s)], heard[2 + len(s) :])
-        sizes = _spectrum(s).abs().flatten(1).double().numpy()
+        sizes = short_time_spectra(s, frame=_FRAME, hop=_HOP).abs().flatten(1).double().numpy()
         found |= {"sparseness": sparseness(sizes), "complexity": complexity(sizes)}
         if self.points is not None:
             named = int(whole.argmax())
@@ -289,13 +275,9 @@ def faithfulness(
 
     Parameters
     ----------
-    classifiers : mapping from str to torch.nn.Module, or sequence of Network
-        As for `sonibook.analysis.ablation.ablate`.
-    data : Dataset
-        Clips with one label each. What is asked is the class that a classifier names, right or
-        wrong.
-    layers : sequence of int, or None
-        None for all.
+    classifiers, data, layers, seed, streaming
+        As for `sonibook.analysis.ablation.ablate`, of clips with one label each. What is asked is
+        the class that a classifier names, right or wrong.
     methods : sequence of str, or None
         Other explanations of the same filters, of `sonibook.deconvnet.attributions.METHODS`; None
         for all where Captum is installed.
@@ -306,23 +288,10 @@ def faithfulness(
         Of integrated gradients.
     level : {"peak", "least squares"}
         Of every explanation; see `sonibook.analysis.controls.scale`. Controls have its RMS.
-    seed : int >= 0
-        Of everything random, with the clip's id.
-    **streaming
-        `parts`, `chunk`, `processes` and `limit`, as for `sonibook.analysis.stream.stream`. The
-        other clip is one of the same chunk.
 
     Returns
     -------
     FaithfulnessResult
-
-    Raises
-    ------
-    AnalysisError
-        If clips have any number of labels, an argument is none of its choices, Captum is asked for
-        and not installed, or as `ablate`.
-    LayerError, StackError
-        If a network has no such layer, or cannot be sonified.
     """
     every = METHODS[1:] if find_spec("captum") is not None else ()
     chosen = tuple(one for one in METHODS[1:] if one in (every if methods is None else methods))

@@ -8,7 +8,6 @@ puts each value at the same place of its pair. What that costs is measured here,
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal, Unpack
 
 import numpy as np
@@ -30,6 +29,8 @@ from sonibook.model.stack import stride
 
 #: Shifts by one sample, and by one that is a multiple of CNN12's deepest stride.
 _SHIFTS = (1, 256)
+#: Bins of the transform to either side of a line.
+_WIDTH = 2
 _SI_SDR = SOURCE_SCORES.index("SI-SDR")
 
 
@@ -49,25 +50,12 @@ class GridResult(ResultTable):
     analysis: Literal["grid"] = "grid"
 
 
-def spectral_lines(
-    x: Float[Tensor, "rows time"], step: int, *, width: int = 2
-) -> Float[Tensor, " rows"]:
-    """How far a spectrum stands out at multiples of one `step`-th of the sampling rate.
+def spectral_lines(x: Float[Tensor, "rows time"], step: int) -> Float[Tensor, " rows"]:
+    """How far a spectrum stands out, in dB, at multiples of one `step`-th of the sampling rate.
 
-    Parameters
-    ----------
-    x : Tensor, shape (rows, time)
-    step : int >= 1, in samples
-        Between two points of the grid; the multiples lie from 1 / step of the sampling rate up to
-        its half.
-    width : int >= 0
-        Bins of the transform of the whole row, Hann-windowed, to either side of each multiple.
-
-    Returns
-    -------
-    Tensor, shape (rows,), float64, in dB
-        Mean over the multiples of the level there, less the mean of the level half-way between
-        them. NaN for a silent row, and for one too short to tell them apart.
+    The mean over the multiples of the level there, less that of the level half-way between them, in
+    two bins of the Hann-windowed transform to either side. NaN for a silent row, and for one
+    too short to tell them apart.
 
     Examples
     --------
@@ -77,12 +65,12 @@ def spectral_lines(
     True
     """
     time = x.shape[1]
-    if step < 2 or time < 4 * (2 * width + 1) * step:
+    if step < 2 or time < 4 * (2 * _WIDTH + 1) * step:
         return torch.full((len(x),), torch.nan, dtype=torch.float64)
     window = torch.hann_window(time, dtype=torch.float64, device=x.device)
     power = torch.fft.rfft(x.double() * window).abs().square()
     multiples = torch.arange(1, step // 2 + 1, device=x.device, dtype=torch.float64)
-    near = torch.arange(-width, width + 1, device=x.device)
+    near = torch.arange(-_WIDTH, _WIDTH + 1, device=x.device)
 
     def levels(at: Float[Tensor, " lines"]) -> Float[Tensor, "rows lines"]:
         bins = (at * time / step).round().long()[:, None] + near
@@ -93,37 +81,35 @@ def spectral_lines(
     return found.masked_fill(power.sum(dim=1) == 0, torch.nan)
 
 
-@dataclass(frozen=True)
-class _Grid:
+def _grid(network: nn.Module, clips: Sequence[Clip]) -> Measured:
     """The quantities of a `GridResult` of some scenes."""
+    rows = [_scene(network, clip) for clip in clips if isinstance(clip, SceneClip)]
+    coherence, ratio, lines, *cosines = (np.stack(arrays) for arrays in zip(*rows, strict=True))
+    return {
+        "coherence": coherence,
+        "SI-SDR": ratio,
+        "lines": lines,
+        **{("cosine", str(n)): own for n, own in zip(_SHIFTS, cosines, strict=True)},
+    }
 
-    def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
-        rows = [self._scene(network, clip) for clip in clips if isinstance(clip, SceneClip)]
-        coherence, ratio, lines, *cosines = (np.stack(arrays) for arrays in zip(*rows, strict=True))
-        return {
-            "coherence": coherence,
-            "SI-SDR": ratio,
-            "lines": lines,
-            **{("cosine", str(n)): own for n, own in zip(_SHIFTS, cosines, strict=True)},
-        }
 
-    def _scene(self, network: nn.Module, clip: SceneClip) -> list[Float[ndarray, " layers"]]:
-        x = torch.from_numpy(clip.waveform)
-        passed = ForwardPass(network, clip.waveform)
-        sounds = passed.sonify_most_active()[0].cpu()
-        silent = sounds.abs().amax(dim=1) == 0
-        whole = x.double().expand(len(sounds), -1)
-        coherence = mean_top_coherence(whole, sounds.double(), k=5, nperseg=256, noverlap=None)
-        ratio = torch.full((len(sounds),), torch.nan, dtype=torch.float64)
-        if len(clip.stems) > 1 and not silent.all():
-            ratio[~silent] = source_scores(sounds[~silent], x, clip.stems)[:, _SI_SDR]
-        steps = [stride(passed.blocks, layer) for layer in range(1, len(sounds) + 1)]
-        lines = [
-            float(spectral_lines(s[None], step) - spectral_lines(x[None], step))
-            for s, step in zip(sounds, steps, strict=True)
-        ]
-        cosines = shift_cosines(network, clip.waveform, _SHIFTS)
-        return [coherence.numpy(), ratio.numpy(), np.array(lines), *cosines.T]
+def _scene(network: nn.Module, clip: SceneClip) -> list[Float[ndarray, " layers"]]:
+    x = torch.from_numpy(clip.waveform)
+    passed = ForwardPass(network, clip.waveform)
+    sounds = passed.sonify_most_active()[0].cpu()
+    silent = sounds.abs().amax(dim=1) == 0
+    whole = x.double().expand(len(sounds), -1)
+    coherence = mean_top_coherence(whole, sounds.double(), k=5, nperseg=256, noverlap=None)
+    ratio = torch.full((len(sounds),), torch.nan, dtype=torch.float64)
+    if len(clip.stems) > 1 and not silent.all():
+        ratio[~silent] = source_scores(sounds[~silent], x, clip.stems)[:, _SI_SDR]
+    steps = [stride(passed.blocks, layer) for layer in range(1, len(sounds) + 1)]
+    lines = [
+        float(spectral_lines(s[None], step) - spectral_lines(x[None], step))
+        for s, step in zip(sounds, steps, strict=True)
+    ]
+    cosines = shift_cosines(network, clip.waveform, _SHIFTS)
+    return [coherence.numpy(), ratio.numpy(), np.array(lines), *cosines.T]
 
 
 def grid(
@@ -133,30 +119,18 @@ def grid(
 
     Parameters
     ----------
-    networks : mapping from str to torch.nn.Module, or sequence of Network
-        Such as CNN12 with either `downsample`, trained alike, and each one's own start.
-    data : Dataset
-        Of scenes with known stems: ``open_dataset("soundscapes")``, also with ``mixture_of``.
-    seed : int >= 0
-        Of the intervals.
-    **streaming
-        `parts`, `chunk`, `processes` and `limit`, as for `sonibook.analysis.stream.stream`.
+    networks, data, seed, streaming
+        As for every analysis: see `sonibook.analysis`. Such as CNN12 with either `downsample`,
+        trained alike, and each one's own start, on scenes with known stems.
 
     Returns
     -------
     GridResult
-
-    Raises
-    ------
-    AnalysisError
-        If the clips are not scenes, there is no network, or as `stream`.
-    StackError
-        If a network cannot be inverted.
     """
     streaming.setdefault("chunk", 4)  # a clip takes seconds
     fields = measure_networks(
         "grid",
-        _Grid(),
+        _grid,
         as_networks(networks),
         SceneClips(data),
         settings={"shifts": list(_SHIFTS), "seed": seed},

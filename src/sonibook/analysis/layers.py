@@ -32,6 +32,7 @@ from sonibook.metrics import (
     runs_interval,
     wilson_interval,
 )
+from sonibook.metrics.scores import targets_of
 from sonibook.model.stack import blocks_of
 from sonibook.training.probe import (
     FeatureKind,
@@ -79,10 +80,9 @@ def layer_importances(
 
     Parameters
     ----------
-    networks : mapping from str to torch.nn.Module, or sequence of Network
-        In `eval` mode.
-    data : Dataset
-        The clips to name; with one label each, or any number.
+    networks, data, seed, streaming
+        As for every analysis: see `sonibook.analysis`; `limit` is of each of the two data sets.
+        What resumes is the forward pass; the probes are fitted anew.
     training : Dataset or None
         What probes are fitted to. None leaves out each group of `data` in turn (of ESC-50 the
         fold, of FSDD the speaker), and names its clips by a probe fitted to the others.
@@ -90,11 +90,6 @@ def layer_importances(
         Of training runs, to set beside the probes; see `read_trained`.
     features : {"mean", "log"}
         What probes see of feature maps, as `sonibook.training.probe.probe_features` says.
-    seed : int >= 0
-        Of the random weights, the probes and the intervals.
-    **streaming
-        As for `sonibook.analysis.stream.stream`; `limit` for each of the two data sets. What
-        resumes is the forward pass; the probes are fitted anew.
 
     Returns
     -------
@@ -103,11 +98,9 @@ def layer_importances(
     Raises
     ------
     AnalysisError
-        If the classes or tasks differ, or there is but one group; and as `stream`.
+        As every analysis, and if the classes or tasks differ, or there is but one group.
     DatasetError
         As `linear_probe` and `multilabel_probe`.
-    StackError
-        If a network cannot be inverted.
     """
     if training is not None and training.task != data.task:
         raise AnalysisError(
@@ -144,16 +137,7 @@ def layer_importances(
     }
     rows = [*_rows(every, answers, truth, seed=seed), *trained]
     chance = 1 / len(data.classes) if truth.ndim == 1 else float(truth[:, truth.any(axis=0)].mean())
-    rows.append(
-        Row(
-            quantity=_quantity(truth),
-            condition="chance",
-            mean=chance,
-            low=None,
-            high=None,
-            clips=len(truth),
-        )
-    )
+    rows.append(Row(quantity=_quantity(truth), condition="chance", mean=chance, clips=len(truth)))
     return LayerResult(**tested.fields, rows=tuple(rows))
 
 
@@ -177,16 +161,14 @@ def _rows(
     """The rows of probes on every layer of every network."""
     for network in networks:
         for layer, own in enumerate(answers[network.name], start=1):
-            fields = {"layer": layer, "quantity": _quantity(truth), "condition": "probe"}
             found = _score(own, truth, seed=seed)
-            yield Row(**network.identity, **fields, **found.model_dump())
+            yield network.row(_quantity(truth), found, layer=layer, condition="probe")
     for network in networks:
         if not network.baseline:
             pairs = zip(answers[network.name], answers[_twin(network, networks)], strict=True)
             for layer, (own, by_random) in enumerate(pairs, start=1):
-                fields = {"layer": layer, "quantity": "above random"}
                 found = _gain(own, by_random, truth, seed=seed)
-                yield Row(**network.identity, **fields, **found.model_dump())
+                yield network.row("above random", found, layer=layer)
 
 
 def _quantity(truth: _Truth) -> str:
@@ -261,10 +243,7 @@ def _truth(data: Dataset, measured: ClipArrays) -> _Truth:
     labels = [data.labels(place) for place in measured.index.tolist()]
     if data.task == "single-label":
         return np.array([own[0] for own in labels])
-    targets = np.zeros((len(labels), len(data.classes)))
-    for row, own in zip(targets, labels, strict=True):
-        row[list(own)] = 1.0
-    return targets
+    return targets_of(labels, len(data.classes)).astype(float)
 
 
 def _groups(

@@ -24,9 +24,10 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from sonibook.analysis.controls import as_long_as, matched, partners, random_phase, white_noise
-from sonibook.analysis.machine_listeners import Listener, open_listeners
+from sonibook.analysis.machine_listeners import open_listeners
 from sonibook.analysis.measure import Measured, measure_clips, table_rows
 from sonibook.analysis.networks import Networks, with_random_weights, with_starts
+from sonibook.analysis.packaged_listeners import Listener
 from sonibook.analysis.result import Estimate, ResultTable, Row
 from sonibook.analysis.sources import SceneClips
 from sonibook.analysis.stream import Streaming, seeded
@@ -135,23 +136,20 @@ def listen(
 ) -> ListenersResult:
     """Let listeners hear each clip's most active filter of each layer, and controls.
 
+    Beside each network stands the same with random weights, and with the weights that it started
+    from where that is known.
+
     Parameters
     ----------
-    networks : mapping from str to torch.nn.Module, or sequence of Network
-        As `sonibook.sonify` takes them. Beside them stand the same with random weights, and with
-        the weights that they started from where that is known.
-    data : Dataset
+    networks, data, seed, streaming
+        As for every analysis: see `sonibook.analysis`. Listeners are fitted to all clips, whatever
+        the limit.
     training : Dataset or None
         What listeners that name events are fitted to. None leaves out each group of `data` in turn
         (of ESC-50 the fold, of FSDD the speaker): who hears its clips was fitted to the others.
     listeners : sequence of str, or None
         Of `sonibook.analysis.machine_listeners.LISTENERS`; None for all that are installed and
         have something to say of these clips.
-    seed : int >= 0
-        Of the random weights, the controls, the fits and the intervals.
-    **streaming
-        `parts`, `chunk`, `processes` and `limit`, as for `sonibook.analysis.stream.stream`. The
-        other clip is one of the same chunk. Listeners are fitted to all clips, whatever the limit.
 
     Returns
     -------
@@ -160,10 +158,8 @@ def listen(
     Raises
     ------
     AnalysisError
-        If there is no network, no such listener, it is not installed or cannot be fitted; or as
-        `stream`.
-    StackError
-        If a network cannot be inverted.
+        As every analysis, and if there is no such listener, it is not installed or cannot be
+        fitted.
     """
     every = with_random_weights(with_starts(networks), seed=seed)
     clips = SceneClips(data) if isinstance(data, SceneDataset) else data
@@ -232,7 +228,9 @@ def _ratio(
 ) -> Estimate:
     """Not measured where the listener hears nothing in the clips themselves."""
     if not len(clean) or clean.mean() <= 0:
-        return Estimate(mean=None, low=None, high=None, clips=0)
+        return Estimate(mean=None, clips=0)
+    mean, clips = float(scores.mean() / clean.mean()), len(clean)
+    if clips < 2:
+        return Estimate(mean=mean, clips=clips)
     low, high = bootstrap_ratio(scores, clean, seed=seed)
-    ends = {"low": None, "high": None} if len(clean) < 2 else {"low": low, "high": high}
-    return Estimate(mean=float(scores.mean() / clean.mean()), **ends, clips=len(clean))
+    return Estimate(mean=mean, low=low, high=high, clips=clips)

@@ -25,20 +25,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import soxr
 import torch
 from jaxtyping import Float
 from numpy import ndarray
-from torch import Tensor, nn
+from torch import nn
 
 from sonibook.analysis.packaged_listeners import (
     Digit,
     Intelligibility,
+    Listener,
     Pitch,
     Quality,
+    Scores,
+    Sounds,
     Speech,
     words_of,
 )
@@ -48,6 +50,7 @@ from sonibook.analysis.stream import Streaming, gather, stream
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError
+from sonibook.metrics.scores import targets_of
 from sonibook.metrics.similarity import mel_levels
 from sonibook.model.checkpoint import imported, open_network
 from sonibook.training.probe import fit_head, groups_of, over_time
@@ -67,38 +70,7 @@ _DB = (-60.0, 60.0)
 #: SoundNet's, by its blocks: the fifth tells most of ESC-10.
 _SOUNDNET, _SOUNDNET_LAYER = "soundnet", 5
 
-Sounds = Float[Tensor, "sounds time"]
 _Features = Callable[[Sounds], Float[ndarray, "sounds features"]]
-
-
-@runtime_checkable
-class Listener(Protocol):
-    """A listener.
-
-    Attributes
-    ----------
-    name : str
-        Of `LISTENERS`.
-    who : str
-        What it is, in words: goes into a result.
-    has_share : bool
-        Whether a mean score means something in per one of another.
-    where_heard : bool
-        Whether it is asked about those clips alone in which it hears something.
-    """
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def who(self) -> str: ...
-    @property
-    def has_share(self) -> bool: ...
-    @property
-    def where_heard(self) -> bool: ...
-
-    def __call__(self, clip: Clip, sounds: Sounds) -> Float[ndarray, " sounds"]:
-        """The score of each sound, all made from one clip; NaN where it has nothing to say."""
-        ...
 
 
 def open_listeners(
@@ -183,7 +155,7 @@ class MapFeatures:
 
 
 @dataclass(frozen=True)
-class Events:
+class Events(Listener):
     """Names the event by linear classifiers that have not heard the clip's group."""
 
     name: str
@@ -191,15 +163,13 @@ class Events:
     heads: Mapping[str, nn.Linear]
     groups: Mapping[str, str]
     fitted_to: str
-    has_share: bool = True
-    where_heard: bool = False
 
     @property
     def who(self) -> str:
         weights = fingerprint(nn.ModuleList(self.heads.values()))
         return f"linear classifier of {self.features}, fitted to {self.fitted_to}: {weights}"
 
-    def __call__(self, clip: Clip, sounds: Sounds) -> Float[ndarray, " sounds"]:
+    def __call__(self, clip: Clip, sounds: Sounds) -> Scores:
         head = self.heads[self.groups.get(clip.clip_id, "")]
         with torch.no_grad():
             named = head(torch.from_numpy(self.features(sounds)).float()).argmax(dim=1)
@@ -207,15 +177,17 @@ class Events:
 
 
 @dataclass(frozen=True)
-class Distortion:
+class Distortion(Listener):
     """How near a sound is to the clip, or to one of its stems, sample by sample."""
 
     name: str = "SI-SDR"
-    who: str = "scale-invariant signal-to-distortion ratio, in dB"
-    has_share: bool = False
-    where_heard: bool = False
+    has_share = False
 
-    def __call__(self, clip: Clip, sounds: Sounds) -> Float[ndarray, " sounds"]:
+    @property
+    def who(self) -> str:
+        return "scale-invariant signal-to-distortion ratio, in dB"
+
+    def __call__(self, clip: Clip, sounds: Sounds) -> Scores:
         stems = clip.stems if isinstance(clip, SceneClip) else torch.from_numpy(clip.waveform)[None]
         ratios = si_sdr(sounds[:, None], stems[None]).nan_to_num(nan=_DB[0])
         return ratios.amax(dim=1).clamp(*_DB).numpy()
@@ -240,9 +212,7 @@ def _events(
     key = {"listener": name, "features": str(features)}
     whole = gather(stream(_FeaturesOf(features), part, key=key, description=f"fit {name}", **every))
     seen, places = whole.arrays["features"], whole.index.tolist()
-    targets = np.zeros((len(places), len(part.classes)), np.float32)
-    for row, place in enumerate(places):
-        targets[row, list(part.labels(place))] = 1.0
+    targets = targets_of([part.labels(place) for place in places], len(part.classes))
     groups = groups_of(part, tested=None if training is None else data)
     own = None if groups is None else np.array([groups[place] for place in places])
     if training is not None:

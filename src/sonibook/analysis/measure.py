@@ -41,40 +41,22 @@ def measure_networks(
     networks: Sequence[Network],
     data: Dataset,
     *,
-    settings: Mapping[str, Any],
-    of_clips: OfClips | None = None,
     layers: Sequence[int] | None = None,
     seed: int = 0,
-    least_samples: int = LEAST_SAMPLES,
-    **streaming: Unpack[Streaming],
+    **options: Any,
 ) -> dict[str, Any]:
-    """The fields of a `ResultTable`: a measure of each network, layer by layer."""
-    measured = measure_clips(
-        analysis,
-        measure,
-        networks,
-        data,
-        settings=settings,
-        of_clips=of_clips,
-        least_samples=least_samples,
-        **streaming,
-    )
+    """The fields of a `ResultTable`, from a measure of each network: options of `measure_clips`."""
+    measured = measure_clips(analysis, measure, networks, data, **options)
     rows = tuple(table_rows(networks, measured.arrays, layers=layers, seed=seed))
     return {**measured.fields, "rows": rows}
 
 
 @dataclass(frozen=True)
 class ClipArrays:
-    """What a measure gives of all clips.
+    """What a measure gives of all clips, by (network, quantity, condition), and a `Result`'s
+    fields.
 
-    Attributes
-    ----------
-    index : ndarray of int, shape (clips,)
-        Where the clips stand in the data set.
-    arrays : dict of (network, quantity, condition) to ndarray, shapes (clips, ...)
-        The network is empty for what concerns none.
-    fields : dict
-        Those of a `Result`.
+    `index` says where the clips stand in the data set. What concerns no network has an empty name.
     """
 
     index: Int[ndarray, " clips"]

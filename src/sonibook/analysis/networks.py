@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from sonibook.analysis.result import Estimate, Row
 from sonibook.audio import pad
 from sonibook.datasets.base import Clip, ClipReader, Dataset
 from sonibook.errors import AnalysisError
@@ -40,10 +41,9 @@ class Network:
     module : torch.nn.Module
         As `sonibook.model.stack.blocks_of` takes it.
     regime : str
-        How it was trained, such as ``"contrastive"``. Networks of one regime differ in their seed
-        alone: figures give them one colour, claims take their mean. The name if empty.
-    seed : int >= 0
-        Of its first weights, and of its training.
+        How it was trained, such as ``"contrastive"``; the name if empty. Networks of one regime
+        differ in the `seed` of their first weights and training alone: figures give them one
+        colour, claims take their mean.
     baseline : bool
         Whether others are to be read against it.
     start : Network or None
@@ -63,12 +63,15 @@ class Network:
     @property
     def identity(self) -> dict[str, Any]:
         """The fields of a `Row` that say which network it is of."""
-        return {
-            "network": self.name,
-            "regime": self.regime,
-            "seed": self.seed,
-            "baseline": self.baseline,
-        }
+        own = {"network": self.name, "regime": self.regime, "seed": self.seed}
+        return {**own, "baseline": self.baseline}
+
+    def row(
+        self, quantity: str, found: Estimate, *, layer: int | None = None, condition: str = ""
+    ) -> Row:
+        """An estimate as a row of a result."""
+        of: dict[str, Any] = {"layer": layer, "quantity": quantity, "condition": condition}
+        return Row(**self.identity, **of, **found.model_dump())
 
 
 #: What analyses take: networks by name, or with all that is known of each.
@@ -96,24 +99,9 @@ def with_random_weights(
 ) -> list[Network]:
     """Networks, and after them one with He weights for each shape that there is among them.
 
-    Parameters
-    ----------
-    networks : mapping from str to torch.nn.Module, or sequence of Network
-    data : Dataset or None
-        Whose clips give batch normalisation its statistics, where a network has any.
-    seed : int >= 0
-
-    Returns
-    -------
-    list of Network
-        The others are called ``random weights``, and by whose shape they have where shapes differ.
-
-    Raises
-    ------
-    AnalysisError
-        If there is no network, or one has the name of another's baseline.
-    StackError
-        If a network cannot be inverted.
+    The others are called ``random weights``, and by whose shape they have where shapes differ; as
+    for `random_twin` for batch normalisation. `AnalysisError` if one has the name of another's
+    baseline.
     """
     given = as_networks(networks)
     shapes: dict[str, list[Network]] = {}
@@ -147,32 +135,12 @@ def with_starts(networks: Networks) -> list[Network]:
 
 
 def random_twin(network: nn.Module, data: Dataset | None = None, *, seed: int) -> nn.Sequential:
-    """A network of the same shape that has learned nothing.
+    """A network of the same shape that has learned nothing: a Sequential of its stack's modules
+    alone.
 
     Its weights are He's and its biases zero. Batch normalisation scales by 1 and shifts by 0, and
-    takes its statistics from eight clips of `data`: those of other weights would mean nothing.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        As `sonibook.model.stack.blocks_of` takes it.
-    data : Dataset or None
-        At the network's sampling rate; read only if there is batch normalisation. Without it, that
-        does nothing.
-    seed : int >= 0
-        Of the weights.
-
-    Returns
-    -------
-    torch.nn.Sequential
-        Of the modules of the network's stack alone.
-
-    Raises
-    ------
-    StackError
-        If the network cannot be inverted.
-    AudioError
-        If more than a few of the clips cannot be read.
+    takes its statistics from eight clips of `data`, at the network's rate: those of other weights
+    would mean nothing. Without data it does nothing.
     """
     fresh = untrained(blocks_of(network), seed=seed)
     normalised = any(isinstance(one, _FreshNorm) for block in fresh for one in block.modules)
@@ -182,16 +150,8 @@ def random_twin(network: nn.Module, data: Dataset | None = None, *, seed: int) -
 def untrained(blocks: Sequence[Block], *, seed: int) -> tuple[Block, ...]:
     """The same stack with fresh He (Kaiming) weights and zero biases.
 
-    Parameters
-    ----------
-    blocks : sequence of Block
-    seed : int >= 0
-
-    Returns
-    -------
-    tuple of Block
-        With convolutions of their own; those whose weights were normalised are plain. Batch
-        normalisation stands on its own and has no statistics: `mixed` gives it some.
+    Convolutions whose weights were normalised are plain. Batch normalisation stands on its own and
+    has no statistics: `mixed` gives it some.
     """
     generator = torch.Generator().manual_seed(seed)
     return tuple(
@@ -230,19 +190,8 @@ def mixed(
 ) -> nn.Sequential:
     """A network whose `layers` are those of `others`, and all the rest those of `blocks`.
 
-    Parameters
-    ----------
-    blocks, others : sequence of Block
-        Of one shape. The network shares their weights.
-    layers : collection of int
-        Counted from 1.
-    heard : sequence of Clip
-        On which batch normalisation that is fresh from `untrained` takes its statistics, cut to the
-        shortest. Without any it does nothing.
-
-    Returns
-    -------
-    torch.nn.Sequential
+    It shares their weights. On the clips that are `heard`, batch normalisation that is fresh from
+    `untrained` takes its statistics, cut to the shortest; without any it does nothing.
     """
     chosen = [
         other if layer in layers else block

@@ -13,7 +13,7 @@ from functools import cache
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import soxr
@@ -59,21 +59,38 @@ def _at(x: Float[ndarray, "*sounds time"], rate: int, wanted: int) -> Float[ndar
     return x if rate == wanted else soxr.resample(x.T, rate, wanted).T
 
 
-@dataclass(frozen=True)
-class _Packaged:
-    """What these listeners have in common; see `sonibook.analysis.machine_listeners.Listener`."""
+class Listener:
+    """Somebody to ask, by a `name` in `sonibook.analysis.machine_listeners.LISTENERS`.
 
+    `has_share` says whether a mean score means something in per one of another; `where_heard`,
+    whether it is asked about those clips alone in which it hears something.
+    """
+
+    name: str
+    has_share = True
+    where_heard = False
+
+    @property
+    def who(self) -> str:
+        """What it is, in words, for a result."""
+        raise NotImplementedError
+
+    def __call__(self, clip: Clip, sounds: Sounds) -> Scores:
+        """The score of each sound, all made from one clip; NaN where it has nothing to say."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class _Packaged(Listener):
     sample_rate: int
-    has_share: ClassVar[bool] = True
-    where_heard: ClassVar[bool] = False
 
 
 @dataclass(frozen=True)
 class Speech(_Packaged):
     """Whether it hears speech anywhere in a sound (silero-vad)."""
 
-    name: ClassVar[str] = "speech"
-    where_heard: ClassVar[bool] = True
+    name = "speech"
+    where_heard = True
 
     @property
     def who(self) -> str:
@@ -102,7 +119,7 @@ class Digit(_Packaged):
     """Whether it hears the digit that the clip is of (pocketsphinx, which knows ten words)."""
 
     words: Mapping[int, str]
-    name: ClassVar[str] = "digit"
+    name = "digit"
 
     @property
     def who(self) -> str:
@@ -144,7 +161,7 @@ def _recogniser() -> Any:
 class Pitch(_Packaged):
     """Share of the clip's voiced frames whose pitch it hears in a sound, too (CREPE)."""
 
-    name: ClassVar[str] = "pitch"
+    name = "pitch"
 
     @property
     def who(self) -> str:
@@ -192,7 +209,7 @@ def _crepe() -> tuple[nn.Module, nn.Linear]:
 class Intelligibility(_Packaged):
     """Short-time objective intelligibility of a sound as a copy of the clip (pystoi)."""
 
-    name: ClassVar[str] = "STOI"
+    name = "STOI"
 
     @property
     def who(self) -> str:
@@ -216,7 +233,7 @@ class Intelligibility(_Packaged):
 class Quality(_Packaged):
     """PESQ of a sound as a copy of the clip, narrow-band: 1 is bad, 4.5 the clip itself (pesq)."""
 
-    name: ClassVar[str] = "PESQ"
+    name = "PESQ"
 
     @property
     def who(self) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -21,8 +21,7 @@ from torch import nn
 from sonibook.datasets.base import Dataset
 from sonibook.errors import AnalysisError
 from sonibook.metrics.intervals import bootstrap_means
-from sonibook.results import provenance as provenance_of_now
-from sonibook.results import write_result
+from sonibook.results import provenance, write_result
 from sonibook.untrusted import read_json
 
 Kind = TypeVar("Kind", bound="Result")
@@ -35,18 +34,7 @@ class Record(BaseModel):
 
 
 class Measured(Record):
-    """On what a result was measured.
-
-    Attributes
-    ----------
-    dataset, split : str
-    size : int
-        Clips in the data set.
-    clips : int
-        Clips that were measured.
-    skipped : dict of str to int
-        How many were not, by reason.
-    """
+    """On what a result was measured: clips of a data set, of which some were skipped, by reason."""
 
     dataset: str
     split: str
@@ -57,9 +45,8 @@ class Measured(Record):
     @classmethod
     def of(cls, data: Dataset, *, clips: int, skipped: dict[str, int]) -> Measured:
         """As `data` says, with what was counted."""
-        return cls(
-            dataset=data.name, split=data.split, size=len(data), clips=clips, skipped=skipped
-        )
+        part: dict[str, Any] = {"dataset": data.name, "split": data.split, "size": len(data)}
+        return cls(**part, clips=clips, skipped=skipped)
 
 
 def _unsigned_zero(number: str) -> str:
@@ -68,21 +55,14 @@ def _unsigned_zero(number: str) -> str:
 
 
 class Estimate(Record):
-    """A mean over clips, with its 95 % interval; make it with `estimate`.
+    """A mean over `clips`, with its 95 % interval; make it with `estimate`.
 
-    Attributes
-    ----------
-    mean : float or None
-        None if there was nothing to measure.
-    low, high : float or None
-        Ends of the interval; None for fewer than two clips.
-    clips : int
-        How many the mean is over.
+    The mean is None if there was nothing to measure, the ends for fewer than two clips.
     """
 
     mean: float | None
-    low: float | None
-    high: float | None
+    low: float | None = None
+    high: float | None = None
     clips: int
 
     def __format__(self, spec: str) -> str:
@@ -121,24 +101,15 @@ def estimate(values: Float[ndarray, " clips"], *, seed: int = 0) -> Estimate:
     return estimates(np.asarray(values, np.float64)[:, None], seed=seed)[0]
 
 
-def named_estimates(
-    names: Sequence[str], values: Float[ndarray, "clips names"], *, seed: int = 0
-) -> dict[str, Estimate]:
-    """As `estimates`, by name."""
-    return dict(zip(names, estimates(values, seed=seed), strict=True))
-
-
 class Row(Estimate):
     """One number of a result: of which network and layer, what, under which condition.
 
     Attributes
     ----------
     network : str
-        Its name; empty for what concerns no network, such as the clips themselves.
+        Empty for what concerns no network, such as the clips themselves.
     regime : str
-        How it was trained; networks of one regime differ in their seed alone.
-    seed : int or None
-        Of its weights.
+        How it was trained; networks of one regime differ in the `seed` of their weights alone.
     baseline : bool
         Whether others are to be read against it.
     layer : int or None
@@ -147,8 +118,6 @@ class Row(Estimate):
         What was measured, such as ``coherence``; the analysis says in which unit.
     condition : str
         Under which control, of which filters, …; empty for the thing itself.
-    mean, low, high, clips
-        As of every `Estimate`.
     """
 
     network: str = ""
@@ -161,26 +130,17 @@ class Row(Estimate):
 
 
 class Result(Record):
-    """What an analysis found, on what, with which networks and settings.
+    """What an analysis found, on what, with which networks (their `fingerprint` by name) and
+    settings.
 
     Two results are equal if they say the same, whenever and wherever they were measured.
-
-    Attributes
-    ----------
-    analysis : str
-    data : Measured
-    networks : dict of str to str
-        The `fingerprint` of each network, by name.
-    settings : dict of str to JSON
-    provenance : dict
-        See `sonibook.results.provenance`; of when the result was made.
     """
 
     analysis: str
     data: Measured
     networks: dict[str, str]
     settings: dict[str, JsonValue]
-    provenance: dict[str, Any] = Field(default_factory=lambda: provenance_of_now(), repr=False)
+    provenance: dict[str, Any] = Field(default_factory=lambda: provenance(), repr=False)
 
     def __eq__(self, other: object) -> bool:
         return (
@@ -192,32 +152,12 @@ class Result(Record):
     __hash__ = None  # type: ignore[assignment]
 
     def write(self, path: str | Path) -> None:
-        """Write the result as JSON, whole or not at all.
-
-        Parameters
-        ----------
-        path : str or Path
-            Missing folders are made.
-
-        Raises
-        ------
-        OSError
-            If the file cannot be written.
-        """
+        """Write the result as JSON, whole or not at all; missing folders are made."""
         write_result(path, self.model_dump(mode="json"))
 
     @classmethod
     def read(cls: type[Kind], path: str | Path) -> Kind:
         """A result from its JSON.
-
-        Parameters
-        ----------
-        path : str or Path
-
-        Returns
-        -------
-        Result
-            Equal to the one that was written.
 
         Raises
         ------
@@ -239,43 +179,25 @@ class Result(Record):
 
 
 class ResultTable(Result):
-    """A result as rows of numbers, one number a row.
+    """A result as rows of numbers, one number a row, network by network, the baselines last.
 
     ``pandas.DataFrame(json.load(open(path))["rows"])`` reads them, too.
 
-    Attributes
-    ----------
-    rows : tuple of Row
-        Network by network in the order in which they were given, the baselines last.
-
     Examples
     --------
-    >>> def row(layer, mean):
-    ...     return Row(network="n", layer=layer, quantity="q", mean=mean, low=None, high=None,
-    ...                clips=1)
     >>> data = Measured(dataset="d", split="all", size=1, clips=1, skipped={})
-    >>> table = ResultTable(analysis="a", data=data, networks={"n": ""}, settings={},
-    ...                     rows=(row(1, 0.5), row(2, 0.25)))
+    >>> rows = [Row(network="n", layer=n, quantity="q", mean=1 / n, clips=1) for n in (1, 2)]
+    >>> table = ResultTable(analysis="a", data=data, networks={"n": ""}, settings={}, rows=rows)
     >>> [found.mean for found in table.select(network="n", quantity="q")]
-    [0.5, 0.25]
+    [1.0, 0.5]
     >>> table.row("q", network="n", layer=2).mean
-    0.25
+    0.5
     """
 
     rows: tuple[Row, ...]
 
     def select(self, **fields: object) -> tuple[Row, ...]:
-        """The rows whose fields are as given, in their order.
-
-        Parameters
-        ----------
-        **fields
-            Of `Row`, such as ``quantity="coherence"``. A set allows each of its members.
-
-        Returns
-        -------
-        tuple of Row
-        """
+        """The rows whose fields are as given, in their order; a set allows each of its members."""
         return tuple(
             row
             for row in self.rows
@@ -290,21 +212,8 @@ class ResultTable(Result):
     def row(self, quantity: str, **fields: object) -> Row:
         """The one row of a quantity whose other fields are as given.
 
-        Parameters
-        ----------
-        quantity : str
-        **fields
-            Of `Row`; without them, ``network``, ``layer`` and ``condition`` are those of what
-            concerns none.
-
-        Returns
-        -------
-        Row
-
-        Raises
-        ------
-        AnalysisError
-            If there is no such row, or more than one.
+        Without them, ``network``, ``layer`` and ``condition`` are those of what concerns none.
+        Raises an `AnalysisError` if there is no such row, or more than one.
         """
         wanted = {"network": "", "layer": None, "condition": "", **fields}
         found = self.select(quantity=quantity, **wanted)

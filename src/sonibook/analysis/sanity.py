@@ -175,18 +175,13 @@ def sanity(
     ----------
     network : torch.nn.Module
         As `sonibook.sonify` takes it; trained.
-    data : Dataset
-        Clips of fewer than 1,024 samples are skipped.
+    data, layers, seed, streaming
+        As for every analysis: see `sonibook.analysis`. Clips of fewer than 1,024 samples are
+        skipped.
     name : str
         Of the network, in the result.
     others : mapping from str to torch.nn.Module, or None
         Networks to set beside it, with as many layers: one trained on shuffled labels, say.
-    layers : sequence of int, or None
-        Whose filters to listen to; None for all.
-    seed : int >= 0
-        Of the random weights, with the clip's id.
-    **streaming
-        `parts`, `chunk`, `processes` and `limit`, as for `sonibook.analysis.stream.stream`.
 
     Returns
     -------
@@ -195,9 +190,7 @@ def sanity(
     Raises
     ------
     AnalysisError
-        If there is nothing to measure, or another network has a baseline's name.
-    LayerError, StackError
-        If a network has no such layer, or cannot be sonified.
+        As every analysis, and if another network has a baseline's name.
     """
     others = dict(others or {})
     taken = {name, *BASELINES, RUNNER_UP_LESS_RANDOM} & others.keys()

@@ -105,25 +105,14 @@ def selectivity_by_layer(
 
     Parameters
     ----------
-    networks : mapping from str to torch.nn.Module, or sequence of Network
-    data : Dataset
+    networks, data, seed, streaming
+        As for every analysis: see `sonibook.analysis`.
     filters : int >= 0
         Filters drawn for each clip and layer, besides the most active one.
-    seed : int >= 0
-        Of the draws, the random weights and the intervals.
-    **streaming
-        `parts`, `chunk`, `processes` and `limit`, as for `sonibook.analysis.stream.stream`.
 
     Returns
     -------
     SelectivityResult
-
-    Raises
-    ------
-    AnalysisError
-        If there is no network, `filters` is below 0, or as `stream`.
-    StackError
-        If a network cannot be inverted.
     """
     if filters < 0:
         raise AnalysisError(f"filters {filters} is impossible: choose 0 or more.")
@@ -159,7 +148,7 @@ def spectral_shape(
     Returns
     -------
     ndarray, shape (..., 3), float64
-        Centroid in Hz, bandwidth in Hz, entropy in [0, 1]. NaN for silence.
+        In Hz, Hz, and [0, 1]. NaN for silence.
 
     Examples
     --------

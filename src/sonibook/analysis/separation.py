@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from sonibook.analysis.detectors import Chosen, choose
 from sonibook.analysis.measure import Measured, measure_clips, table_rows
 from sonibook.analysis.networks import Network, Networks, with_random_weights
-from sonibook.analysis.result import Record, ResultTable, Row
+from sonibook.analysis.result import Estimate, Record, ResultTable, Row
 from sonibook.analysis.sources import (
     SOURCE_SCORES,
     SceneClip,
@@ -40,6 +40,7 @@ from sonibook.deconvnet.attributions import Method, explain
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError
+from sonibook.metrics.scores import targets_of
 from sonibook.model.stack import (
     Block,
     blocks_of,
@@ -62,16 +63,9 @@ _OF_MIXTURES = ("main stem's share", "SI-SDR")
 class Detector(Record):
     """The filter, of all layers, that tells best of one class of events.
 
-    Attributes
-    ----------
-    network, event : str
-    layer, filter : int
-    chosen_area : float
-        Area under the ROC curve on the scenes it was chosen on, which flatters it.
-    area, low, high : float
-        On the others, with its 95 % interval.
-    p : float
-        Of "no better than chance" there, adjusted for the number of classes (Holm).
+    `area` is that under its ROC curve on scenes that it was not chosen on, with its 95 % interval;
+    `chosen_area`, on those that it was, flatters it. `p` is of "no better than chance", adjusted
+    for the number of classes (Holm).
     """
 
     network: str
@@ -100,10 +94,6 @@ class SeparationResult(ResultTable):
     Of no network: ``sources``, how many the scenes have that have several; the ``main stem's
     share`` and ``SI-SDR`` of the ``mixture`` to its own main stem; ``lag of input``, from the onset
     until the mixture has begun by the same rule, over the scenes that timing is measured on.
-
-    Attributes
-    ----------
-    detectors : tuple of Detector
     """
 
     analysis: Literal["separation"] = "separation"
@@ -241,31 +231,19 @@ def separation(
 
     Parameters
     ----------
-    networks : mapping from str to torch.nn.Module, or sequence of Network
-        As `sonibook.sonify` takes them, at the data set's sampling rate. Each shape of network is
-        set beside one with random weights.
-    data : Dataset
-        Of scenes with known stems: ``open_dataset("soundscapes")``, also with ``mixture_of``.
+    networks, data, seed, streaming
+        As for every analysis: see `sonibook.analysis`. Each shape of network is set beside one with
+        random weights. The data are scenes with known stems: ``open_dataset("soundscapes")``, also
+        with ``mixture_of``.
     filters : int >= 1
         How many of a layer's most active filters to sonify.
     method : str
         What else to make a filter's sound with, to put it to the same test: one of
         `sonibook.deconvnet.attributions.METHODS`.
-    seed : int >= 0
-        Of the random weights, and of the intervals of areas.
-    **streaming
-        `parts`, `chunk`, `processes` and `limit`, as for `sonibook.analysis.stream.stream`.
 
     Returns
     -------
     SeparationResult
-
-    Raises
-    ------
-    AnalysisError
-        If the clips are not scenes, there is no network, filter or method, or nothing to measure.
-    StackError
-        If a network cannot be sonified.
     """
     if filters < 1:
         raise AnalysisError(f"filters {filters} is impossible: choose 1 or more.")
@@ -286,9 +264,8 @@ def separation(
         least_samples=round(_ALONE * scenes.sample_rate),
         **streaming,
     )
-    present = np.zeros((len(found.index), len(data.classes)), bool)
-    for row, place in enumerate(found.index.tolist()):
-        present[row, list(data.labels(place))] = True
+    labels = [data.labels(place) for place in found.index.tolist()]
+    present = targets_of(labels, len(data.classes)) > 0
     means = {key: array for key, array in found.arrays.items() if key[1] != "energy"}
     first, gain = every[0], "gain in share"
     for other in every[1:]:
@@ -311,15 +288,9 @@ def _detection(network: Network, layer: int, found: Chosen) -> Iterator[Row]:
     """None where no class is on scenes enough."""
     if len(found.classes):
         low, high = found.mean_interval
-        yield Row(
-            **network.identity,
-            layer=layer,
-            quantity="detection",
-            mean=float(found.area.mean()),
-            low=low,
-            high=high,
-            clips=len(found.classes),
-        )
+        mean, classes = float(found.area.mean()), len(found.classes)
+        of_layer = Estimate(mean=mean, low=low, high=high, clips=classes)
+        yield network.row("detection", of_layer, layer=layer)
 
 
 def _detectors(

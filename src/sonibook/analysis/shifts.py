@@ -7,7 +7,7 @@ for multiples of a layer's pooling stride alone; this measures how far it holds 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Unpack
 
 import numpy as np
@@ -17,12 +17,12 @@ from torch import Tensor, nn
 
 from sonibook.analysis.measure import Measured, measure_networks
 from sonibook.analysis.networks import Networks, as_networks
-from sonibook.analysis.result import ResultTable, Row
+from sonibook.analysis.result import Estimate, ResultTable, Row
 from sonibook.analysis.stream import Streaming
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
-from sonibook.model.stack import blocks_of, receptive_field
+from sonibook.model.stack import blocks_of, receptive_field, stride
 
 #: One sample, multiples of the deepest stride, others, and the paper's 8645.
 SHIFTS = (1, 2, 16, 128, 256, 1000, 1024, 8645, 8704)
@@ -39,20 +39,14 @@ class ShiftResult(ResultTable):
 
     def is_exact(self, row: Row) -> bool:
         """Whether the shift of a row is a multiple of its layer's stride."""
-        stride = self.row("stride", network=row.network, layer=row.layer).mean or 1
-        return int(row.condition) % stride == 0
+        step = self.row("stride", network=row.network, layer=row.layer).mean or 1
+        return int(row.condition) % step == 0
 
 
-@dataclass(frozen=True)
-class _Cosines:
-    shifts: tuple[int, ...]
-
-    def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
-        cosines = np.stack([shift_cosines(network, clip.waveform, self.shifts) for clip in clips])
-        return {
-            ("cosine", str(shift)): cosines[:, :, column]
-            for column, shift in enumerate(self.shifts)
-        }
+def _cosines(shifts: Sequence[int], network: nn.Module, clips: Sequence[Clip]) -> Measured:
+    cosines = np.stack([shift_cosines(network, clip.waveform, shifts) for clip in clips])
+    columns = np.moveaxis(cosines, 2, 0)
+    return {("cosine", str(shift)): own for shift, own in zip(shifts, columns, strict=True)}
 
 
 def shift_cosines(
@@ -97,47 +91,25 @@ def shift_law(
 
     Parameters
     ----------
-    networks : mapping from str to torch.nn.Module, or sequence of Network
-    data : Dataset
+    networks, data, seed, streaming
+        As for every analysis: see `sonibook.analysis`.
     shifts : sequence of int >= 1, in samples
-    seed : int >= 0
-        Of the intervals.
-    **streaming
-        `parts`, `chunk`, `processes` and `limit`, as for `sonibook.analysis.stream.stream`.
 
     Returns
     -------
     ShiftResult
         Of each layer's most active filter on each clip.
-
-    Raises
-    ------
-    AnalysisError
-        If there is no network, no shift or an impossible one, or as `stream`.
-    StackError
-        If a network cannot be inverted.
     """
     if not shifts or min(shifts) < 1:
         raise AnalysisError("A shift law needs shifts of one sample or more.")
     given = as_networks(networks)
     settings = {"shifts": list(shifts), "seed": seed}
-    measure = _Cosines(tuple(shifts))
+    measure = partial(_cosines, tuple(shifts))
     fields = measure_networks(
         "shifts", measure, given, data, settings=settings, seed=seed, **streaming
     )
-    strides = tuple(
-        Row(
-            **network.identity,
-            layer=layer,
-            quantity="stride",
-            mean=float(stride),
-            low=None,
-            high=None,
-            clips=fields["data"].clips,
-        )
-        for network in given
-        for layer, stride in enumerate(
-            np.cumprod([block.step for block in blocks_of(network.module)]), start=1
-        )
-    )
-    return ShiftResult(**{**fields, "rows": fields["rows"] + strides})
+    for network in given:
+        for layer in range(1, len(blocks := blocks_of(network.module)) + 1):
+            step = Estimate(mean=float(stride(blocks, layer)), clips=fields["data"].clips)
+            fields["rows"] += (network.row("stride", step, layer=layer),)
+    return ShiftResult(**fields)

@@ -26,13 +26,12 @@ from sonibook.analysis.measure import Measured
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.datasets.soundscapes import Event, SceneDataset
 from sonibook.errors import AnalysisError
+from sonibook.metrics.similarity import short_time_spectra
 
 #: Of a sound beside the sources of a scene, by `source_scores`.
 SOURCE_SCORES = ("explained share", "main stem's share", "gain in share", "SI-SDR", "SI-SDR gain")
 #: What has nothing of a stem is at -inf dB; it counts as this.
 _WORST_DB = -60.0
-#: Frames of 32 ms at 8 kHz, half of one to the next.
-_FRAME, _HOP = 256, 128
 
 
 @dataclass(frozen=True)
@@ -48,17 +47,8 @@ class SceneClip(Clip):
 
 
 class SceneClips(Dataset):
-    """The scenes of a data set as clips that know their events.
-
-    Parameters
-    ----------
-    scenes : Dataset
-        Of scenes: synthesised ones, or mixtures of recordings.
-
-    Raises
-    ------
-    AnalysisError
-        If its clips are not scenes.
+    """The scenes of a data set as clips that know their events; `AnalysisError` if it has no
+    scenes.
     """
 
     def __init__(self, scenes: Dataset) -> None:
@@ -103,7 +93,6 @@ def si_sdr(
     Returns
     -------
     Tensor, shape (...), float64, in dB
-        Energy of the part of `s` that is the stem, times a number, against the rest of `s`.
         Infinite for the stem itself, -inf for what has nothing of it, NaN where one is silent.
 
     Examples
@@ -157,15 +146,7 @@ def spectral_shares(
 
 
 def _power(x: Float[Tensor, "rows time"]) -> Float[Tensor, "rows frequency frame"]:
-    spectra = torch.stft(
-        x.double(),
-        _FRAME,
-        hop_length=_HOP,
-        window=torch.hann_window(_FRAME, dtype=torch.float64),
-        pad_mode="constant",
-        return_complex=True,
-    )
-    return spectra.abs().square()
+    return short_time_spectra(x.double()).abs().square()
 
 
 def source_scores(
@@ -180,8 +161,7 @@ def source_scores(
 
     Parameters
     ----------
-    sounds : Tensor, shape (sounds, time)
-    mixture : Tensor, shape (time,)
+    sounds, mixture : Tensor, shapes (sounds, time) and (time,)
     stems : Tensor, shape (events, time)
         Two at least.
 

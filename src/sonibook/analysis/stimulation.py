@@ -114,27 +114,16 @@ def stimulation(
 ) -> StimulationResult:
     """How active the most active filter of each layer is on its sonification, and without it.
 
+    The same network with random weights stands beside each.
+
     Parameters
     ----------
-    networks : mapping from str to torch.nn.Module, or sequence of Network
-        The same network with random weights stands beside them.
-    data : Dataset
-    seed : int >= 0
-        Of the random weights, the controls and the intervals.
-    **streaming
-        `parts`, `chunk`, `processes` and `limit`, as for `sonibook.analysis.stream.stream`. The
-        other clip is one of the same chunk.
+    networks, data, seed, streaming
+        As for every analysis: see `sonibook.analysis`.
 
     Returns
     -------
     StimulationResult
-
-    Raises
-    ------
-    AnalysisError
-        If there is no network, or as `stream`.
-    StackError
-        If a network cannot be inverted.
     """
     fields = measure_networks(
         "stimulation",

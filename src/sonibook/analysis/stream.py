@@ -23,6 +23,7 @@ order in which clips are met.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import warnings
 from collections import Counter
@@ -30,17 +31,20 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
 import torch
+from jaxtyping import Int
 from numpy import ndarray
 
-from sonibook.analysis.chunks import Chunk, ChunkCache, Tally
 from sonibook.analysis.workers import in_order
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.errors import AnalysisError, AudioError, MissingAudioError, SonibookWarning
+from sonibook.files import atomic
+from sonibook.untrusted import parse_json, read_arrays
 
 #: Measures some clips. Every array has a row for each clip, in their order.
 Work = Callable[[Sequence[Clip]], dict[str, ndarray]]
@@ -51,8 +55,108 @@ LEAST_SAMPLES = 256
 _BAD_TOGETHER = 4
 
 
+@dataclass(frozen=True)
+class Chunk:
+    """Some clips of a data set, measured: an array of each quantity with a row for each clip.
+
+    `index` is where they stand in the data set; `skipped` counts the others by reason:
+    ``unreadable``, ``silent``, ``short``.
+    """
+
+    index: Int[ndarray, " clips"]
+    clip_ids: tuple[str, ...]
+    skipped: dict[str, int]
+    arrays: dict[str, ndarray]
+
+
+class Tally:
+    """How many clips were measured, and how many skipped."""
+
+    def __init__(self) -> None:
+        self.clips = 0
+        self.skipped: dict[str, int] = {}
+
+    def add(self, chunk: Chunk) -> None:
+        """Count the clips of a chunk."""
+        self.clips += len(chunk.clip_ids)
+        reasons = sorted({*self.skipped, *chunk.skipped})
+        self.skipped = {
+            reason: self.skipped.get(reason, 0) + chunk.skipped.get(reason, 0) for reason in reasons
+        }
+
+    def check(self) -> None:
+        """See that there is something to report."""
+        if not self.clips:
+            reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped.items())
+            raise AnalysisError(
+                f"There is no clip to measure ({reasons or 'the data set is empty'})."
+            )
+
+
+@dataclass(frozen=True)
+class ChunkCache:
+    """The chunks of one analysis of one data set; make it with `ChunkCache.of`."""
+
+    folder: Path
+
+    @classmethod
+    def of(cls, parts: str | Path, key: list[Any], data: Dataset) -> ChunkCache:
+        """Those below the folder `parts` that were measured with the same key on the same data."""
+        whole = [version("sonibook"), key, _traits(data)]
+        text = json.dumps(whole, sort_keys=True, allow_nan=False)
+        return cls(Path(parts) / hashlib.sha256(text.encode()).hexdigest()[:16])
+
+    def read(self, number: int) -> Chunk | None:
+        """Chunk `number`, or None if it is not there, or damaged."""
+        try:
+            path = self._file(number)
+            head = read_arrays(path, ("head", "index"))
+            clip_ids, skipped, names = parse_json(str(head["head"]))
+            arrays = read_arrays(path, [f"array{place}" for place in range(len(names))])
+            measured = dict(zip(names, arrays.values(), strict=True))
+            return Chunk(head["index"], tuple(clip_ids), skipped, measured)
+        except (OSError, ValueError, TypeError):
+            return None
+
+    def write(self, number: int, chunk: Chunk) -> None:
+        """Keep `chunk` as number `number`, whole or not at all."""
+        head = json.dumps([chunk.clip_ids, chunk.skipped, list(chunk.arrays)])
+        arrays: dict[str, Any] = {
+            f"array{place}": value for place, value in enumerate(chunk.arrays.values())
+        }
+        with atomic(self._file(number)) as temporary:
+            np.savez(temporary, head=np.array(head), index=chunk.index, **arrays)
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"{number:06d}.npz"
+
+
+def _traits(data: Dataset) -> list[object]:
+    """What tells a data set from others, also by options that only its sounds betray."""
+    ends: list[str] = []
+    for place in (0, len(data) - 1) if len(data) else ():
+        try:
+            clip = data[place]
+            ends += [clip.clip_id, hashlib.sha256(clip.waveform.tobytes()).hexdigest()]
+        except AudioError as error:
+            ends.append(str(error))
+    return [data.name, data.split, len(data), data.task, list(data.classes), ends]
+
+
 class Streaming(TypedDict, total=False):
-    """What every analysis hands on to `stream`, for ``**streaming: Unpack[Streaming]``."""
+    """How to go through a data set, for ``**streaming: Unpack[Streaming]``.
+
+    Attributes
+    ----------
+    parts : str or Path or None
+        A folder in which measured chunks are kept, so that what was interrupted goes on.
+    chunk : int >= 1
+        Clips that are measured together.
+    processes : int >= 1, or None
+        None for as many as there are cores.
+    limit : int >= 1, or None
+        Measure only so many clips, evenly spaced.
+    """
 
     parts: str | Path | None
     chunk: int
@@ -103,13 +207,7 @@ def stream(
 
 
 def gather(chunks: Iterable[Chunk]) -> Chunk:
-    """All chunks as one, for analyses that keep a few numbers of each clip.
-
-    Raises
-    ------
-    AnalysisError
-        If not one clip was measured; it says why.
-    """
+    """All chunks as one; `AnalysisError`, which says why, if not one clip was measured."""
     tally = Tally()
     full: list[Chunk] = []
     for chunk in chunks:
@@ -126,14 +224,7 @@ def gather(chunks: Iterable[Chunk]) -> Chunk:
 
 
 def seeded(seed: int, *names: str) -> np.random.Generator:
-    """A generator of one's own for a clip, a filter …: the same in whatever order they are met.
-
-    Parameters
-    ----------
-    seed : int
-    *names : str
-        Whom it is for, such as a clip's id and the name of a control.
-    """
+    """A generator for a clip's id, a control …: the same in whatever order they are met."""
     digest = hashlib.sha256("\0".join(names).encode()).digest()
     return np.random.default_rng([seed, *np.frombuffer(digest, np.uint32)])
 

@@ -25,6 +25,7 @@ from sonibook.analysis.stream import Streaming, quietly_on_one_thread
 from sonibook.datasets.base import Dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.metrics.coherence import mean_top_coherence
+from sonibook.metrics.scores import targets_of
 from sonibook.model.stack import blocks_of
 
 #: Top clips of each filter that are compared.
@@ -32,21 +33,8 @@ _COMPARED = 3
 
 
 class SelectedPair(Record):
-    """An input and its sonification, chosen by the rule.
-
-    Attributes
-    ----------
-    network : str
-    layer, filter : int
-    clip : TopClip
-    label : str
-        The clip's class, or all of them.
-    agreement : float in [0, 1]
-        Of the filter's top clips; see `TopClipsResult`.
-    coherence : float in [0, 1]
-        Mean top-5 coherence of the two.
-    input, sonification : str
-        Spectrograms; see `sonibook.analysis.evolution.unpacked`.
+    """A clip and its sonification, chosen by the rule: its classes, the `agreement` of the filter's
+    top clips, the coherence of the two, and their spectrograms (see `unpacked`).
     """
 
     network: str
@@ -75,12 +63,12 @@ class TopClipsResult(ResultTable):
     pairs : tuple of SelectedPair
         One for each layer that has one, but of no baseline.
     sample_rate : int, in Hz
-        Of the clips; 8000 in results that do not say.
+        Of the clips.
     """
 
     analysis: Literal["top clips"] = "top clips"
     pairs: tuple[SelectedPair, ...]
-    sample_rate: int = 8000
+    sample_rate: int
 
 
 def top_clip_agreement(
@@ -90,24 +78,12 @@ def top_clip_agreement(
 
     Parameters
     ----------
-    networks : mapping from str to torch.nn.Module, or sequence of Network
-    data : Dataset
-        Clips with one label each, or any number.
-    seed : int >= 0
-        Of the random weights and the intervals.
-    **streaming
-        As for `sonibook.analysis.stream.stream`.
+    networks, data, seed, streaming
+        As for every analysis: see `sonibook.analysis`.
 
     Returns
     -------
     TopClipsResult
-
-    Raises
-    ------
-    AnalysisError
-        As `top_activations`.
-    StackError
-        If a network cannot be inverted.
     """
     every = with_random_weights(networks, data, seed=seed)
     found = top_activations(every, data, k=_COMPARED, **streaming)
@@ -117,24 +93,19 @@ def top_clip_agreement(
         for layer in range(1, len(blocks_of(network.module)) + 1):
             filters = found.of_layer(network.name, layer)
             shares = np.array([agreement_of(one, data) for one in filters])
-            over_filters = estimate(shares, seed=seed).model_dump()
-            rows.append(Row(**network.identity, layer=layer, quantity="agreement", **over_filters))
+            over_filters = estimate(shares, seed=seed)
+            rows.append(network.row("agreement", over_filters, layer=layer))
             chosen = None if network.baseline else chosen_filter(filters, data)
             if chosen is not None:
                 pairs.append(_pair(network.module, chosen, data))
-    chance = Row(
-        quantity="agreement",
-        condition="chance",
-        mean=_chance(data),
-        low=None,
-        high=None,
-        clips=len(data),
-    )
+    rows += found.select(quantity="dead filters")
+    chance = _chance(data)
+    rows.append(Row(quantity="agreement", condition="chance", mean=chance, clips=len(data)))
     modules = {network.name: network.module for network in every}
     return TopClipsResult(
         **key_of("top clips", modules, {"seed": seed}),
         data=found.data,
-        rows=(*rows, *found.select(quantity="dead filters"), chance),
+        rows=tuple(rows),
         pairs=tuple(pairs),
         sample_rate=data.sample_rate,
     )
@@ -142,9 +113,8 @@ def top_clip_agreement(
 
 def _chance(data: Dataset) -> float:
     """The agreement of two clips drawn at random."""
-    classes = np.zeros((len(data), len(data.classes)))
-    for index, row in enumerate(classes):
-        row[list(data.labels(index))] = 1.0
+    labels = [data.labels(index) for index in range(len(data))]
+    classes = targets_of(labels, len(data.classes)).astype(float)
     sets, counts = np.unique(classes, axis=0, return_counts=True)
     common, sizes = sets @ sets.T, sets.sum(axis=1)
     shares = common / np.maximum(sizes[:, None] + sizes - common, 1)

@@ -51,30 +51,21 @@ def explain(
     steps: int = STEPS,
     rescale: bool = True,
 ) -> Float[Tensor, " time"]:
-    """What one filter responds to in a clip, as a sound, by one of several methods.
+    """What one filter responds to in a clip, shape (time,), as a sound, by one of several methods.
 
     Parameters
     ----------
     method : str
         One of `METHODS`.
-    network : torch.nn.Module
-        As for `sonibook.sonify`.
-    x : Tensor, shape (time,)
-        The clip.
-    layer : int
-        Counted from 1. The map is taken after the layer's ReLU and pool.
+    network, x, layer
+        As for `sonibook.sonify`. The map is taken after the layer's ReLU and pool.
     filter : int
-        Counted from 0.
+        Counted from 0. One whose map is zero all along gives silence.
     steps : int >= 1
         Of integrated gradients.
     rescale : bool
         Scale to the peak of the clip, as a sonification. False leaves attributions as they are,
         in units of E; sonifications in those of the way back.
-
-    Returns
-    -------
-    Tensor, shape (time,)
-        A filter whose map is zero all along gives silence.
 
     Raises
     ------
@@ -121,14 +112,8 @@ def most_active_sounds(
 class MapEnergy(nn.Module):
     """Half the summed square of one filter's map, as a network that gradients can be asked of.
 
-    Every ReLU is a module of its own, and none is in place: Captum hooks modules, and passes
-    silently over what is called as a function.
-
-    Parameters
-    ----------
-    blocks : sequence of Block
-        Up to the filter's layer.
-    filter : int
+    `blocks` go up to the filter's layer. Every ReLU is a module of its own, and none is in place:
+    Captum hooks modules, and passes silently over what is called as a function.
     """
 
     def __init__(self, blocks: Sequence[Block], filter: int) -> None:

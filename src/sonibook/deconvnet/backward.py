@@ -36,10 +36,7 @@ _BATCH = 2**25
 class ForwardPass(FeatureMaps):
     """A clip's maps and switches, and the way back from them, for any number of sonifications.
 
-    Parameters
-    ----------
-    network, x, depth, precision
-        As for `FeatureMaps`, whose attributes, exceptions and warnings it has, too.
+    Parameters, attributes, exceptions and warnings are those of `FeatureMaps`.
     """
 
     _engine: Engine | None = None
@@ -60,8 +57,8 @@ class ForwardPass(FeatureMaps):
 
         Returns
         -------
-        Tensor, shape (batch, channel, time)
-            As many channels as the network takes, as a rule 1. Not rescaled.
+        Tensor, shape (batch, channel, time), not rescaled
+            As many channels as the network takes, as a rule 1.
         """
         y = start
         for index in range(check_layer(self.blocks, layer) - 1, -1, -1):
@@ -109,12 +106,11 @@ class ForwardPass(FeatureMaps):
         """Sonify filters of a layer a few at a time, for more sounds than memory holds.
 
         Memory does not grow with the number of filters: 2,048 of a minute at 8 kHz take less than
-        2 GB, of which the sounds together would fill twice as much.
+        2 GB, of which the sounds together would fill twice as much. Takes and raises what `sonify`
+        does.
 
         Parameters
         ----------
-        layer, filters, rescale
-            As for `sonify`.
         at_once : int, or None
             Filters in each batch; None for as many as are quick together.
 
@@ -123,14 +119,6 @@ class ForwardPass(FeatureMaps):
         filters : list of int
             The filters of this batch, in the order that was asked for.
         sounds : Tensor, shape (filters, time) or (batch, filters, time)
-            As of `sonify`.
-
-        Raises
-        ------
-        LayerError
-            If there is no such layer or filter.
-        ValueError
-            If `at_once` is less than 1.
 
         Examples
         --------
@@ -153,22 +141,11 @@ class ForwardPass(FeatureMaps):
     ) -> tuple[Float[Tensor, "*shape time"], Int[ndarray, "*batch layers"]]:
         """Sonify each clip's most active filter of some layers, or of all (paper, section 4).
 
-        Parameters
-        ----------
-        layers : sequence of int, or None
-        rescale : bool
-            As for `sonibook.sonify`.
-
         Returns
         -------
         sounds : Tensor, shape (layers, time) or (batch, layers, time)
         filters : ndarray of int, shape (layers,) or (batch, layers)
             Which filter each is of.
-
-        Raises
-        ------
-        LayerError
-            If there is no such layer.
         """
         chosen = list(range(1, len(self.blocks) + 1)) if layers is None else list(layers)
         filters = torch.stack([self.energy(layer).argmax(dim=1) for layer in chosen], dim=1)
@@ -197,19 +174,13 @@ class ForwardPass(FeatureMaps):
         """Sonify some filters of a layer, or all, as one sound (beyond the paper: its outlook).
 
         Their maps are kept, all others are set to zero, and what they have in common meets in
-        every ReLU on the way back: the sound is not the sum of the filters' own.
+        every ReLU on the way back: the sound is not the sum of the filters' own. `layer`, `filters`
+        and `rescale` are as for `sonify`, `unpool` as for `backward`.
 
         Parameters
         ----------
-        layer : int
-        filters : sequence of int, or None
-            None for all.
         weights : sequence of float, or None
             One for each of `filters`, to multiply its map by; None for 1 each.
-        unpool : callable
-            As for `backward`.
-        rescale : bool
-            As for `sonibook.sonify`.
 
         Returns
         -------
@@ -217,8 +188,6 @@ class ForwardPass(FeatureMaps):
 
         Raises
         ------
-        LayerError
-            If there is no such layer or filter.
         ValueError
             If there are not as many weights as filters.
         """

@@ -16,18 +16,8 @@ from sonibook.model.operations import Map, Pooled, Switches, Unpool, max_unpool
 def repeat(x: Pooled, switches: Switches, *, pool: int, length: int) -> Map:
     """Hold each value for a whole window (nearest-neighbour upsampling).
 
-    Parameters
-    ----------
-    x : Tensor, shape (batch, channel, steps)
-    switches : Tensor, the shape of `x`
-        Not looked at.
-    pool : int >= 2
-    length : int >= pool * steps
-        What the pool had left over at the end becomes zero.
-
-    Returns
-    -------
-    Tensor, shape (batch, channel, length)
+    What the pool had left over at the end, of a map of this `length`, becomes zero. The switches
+    are not looked at.
     """
     return _padded(x.repeat_interleave(pool, dim=2), length)
 
@@ -35,8 +25,7 @@ def repeat(x: Pooled, switches: Switches, *, pool: int, length: int) -> Map:
 def interpolate(x: Pooled, switches: Switches, *, pool: int, length: int) -> Map:
     """Join the values by straight lines from one window's centre to the next.
 
-    Parameters and result are those of `repeat`. Before the first centre and after the last the
-    values are held.
+    Before the first centre and after the last the values are held.
     """
     return _padded(F.interpolate(x, scale_factor=float(pool), mode="linear"), length)
 
@@ -44,8 +33,7 @@ def interpolate(x: Pooled, switches: Switches, *, pool: int, length: int) -> Map
 def insert_zeros(x: Pooled, switches: Switches, *, pool: int, length: int) -> Map:
     """Put each value in the middle of its window, wherever its maximum was.
 
-    Parameters and result are those of `repeat`. The middle of an even window is the sample after
-    it.
+    The middle of an even window is the sample after it.
     """
     spread = x.new_zeros(*x.shape, pool)
     spread[..., pool // 2] = x

@@ -110,22 +110,12 @@ def mean_top_coherence(
 ) -> Float[Tensor, "*batch"]:
     """Mean of the `k` most coherent frequencies of each pair (paper, equation 3, with k = 5).
 
-    Parameters
-    ----------
-    x, y : Tensor, shape (..., time)
-    k : int from 1 to nperseg // 2 + 1
-    nperseg, noverlap : int, in samples
-        As for `coherence`.
+    Takes and raises what `coherence` does; `ValueError` if there are fewer than `k` frequencies.
 
     Returns
     -------
     Tensor, shape (...), in [0, 1]
         NaN for a pair of which one is silent: skip and count those.
-
-    Raises
-    ------
-    AudioError, ValueError
-        As `coherence`, and if there are fewer than `k` frequencies.
 
     Examples
     --------

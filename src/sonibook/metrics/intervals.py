@@ -18,9 +18,13 @@ from scipy import stats
 
 from sonibook.errors import MetricError
 
+#: The share of cases in which an interval is to hold the truth, and the quantiles it lies between.
+_CONFIDENCE = 0.95
+_ENDS = ((1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2)
 
-def wilson_interval(correct: int, total: int, *, confidence: float = 0.95) -> tuple[float, float]:
-    """Confidence interval of a share that was counted, such as an accuracy.
+
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
+    """The 95 % interval (low, high) of a share that was counted, such as an accuracy.
 
     Wilson's score interval: unlike the normal approximation it keeps within [0, 1] and its
     coverage near 0 and 1. It takes clips as independent; clips cut from one recording are not
@@ -29,12 +33,6 @@ def wilson_interval(correct: int, total: int, *, confidence: float = 0.95) -> tu
     Parameters
     ----------
     correct, total : int, 0 <= correct <= total, total >= 1
-    confidence : float in (0, 1)
-
-    Returns
-    -------
-    tuple of float
-        Lower and upper end, in [0, 1].
 
     References
     ----------
@@ -47,43 +45,29 @@ def wilson_interval(correct: int, total: int, *, confidence: float = 0.95) -> tu
     >>> round(low, 3), round(high, 3)
     (0.49, 0.943)
     """
-    interval = stats.binomtest(correct, total).proportion_ci(confidence, method="wilson")
+    interval = stats.binomtest(correct, total).proportion_ci(_CONFIDENCE, method="wilson")
     return float(interval.low), float(interval.high)
 
 
 def bootstrap_means(
-    values: Float[ndarray, "clips quantities"],
-    clusters: Sequence[Any] | Shaped[ndarray, " clips"] | None = None,
-    *,
-    repeats: int = 2000,
-    seed: int = 0,
-    confidence: float = 0.95,
+    values: Float[ndarray, "clips quantities"], *, repeats: int = 2000, seed: int = 0
 ) -> tuple[Float[ndarray, " quantities"], Float[ndarray, " quantities"]]:
-    """Confidence intervals of the means of many quantities over clips.
+    """The 95 % intervals of the means of many quantities over clips.
 
-    The percentile bootstrap, as `bootstrap_interval`. All quantities are redrawn with the same
-    clips, so that a redrawn mean is a product of matrices: quick, however many there are.
+    The percentile bootstrap, as `bootstrap_interval`, whose arguments and errors it has. All
+    quantities are redrawn with the same clips, so that a redrawn mean is a product of matrices:
+    quick, however many there are.
 
     Parameters
     ----------
     values : ndarray, shape (clips, quantities)
         NaN where a quantity was not measured. It is left out of each redrawn mean; a redrawn data
         set without any value of a quantity is left out of its interval.
-    clusters : sequence of length clips, or None
-        As for `bootstrap_interval`; the means stay means over clips.
-    repeats : int >= 1
-    seed : int >= 0
-    confidence : float in (0, 1)
 
     Returns
     -------
     low, high : ndarray, shape (quantities,)
-        NaN where fewer than two clips, or clusters, have a value.
-
-    Raises
-    ------
-    MetricError
-        If `clusters` is of another length, or `repeats` or `confidence` is out of its range.
+        NaN where fewer than two clips have a value.
 
     Examples
     --------
@@ -91,44 +75,38 @@ def bootstrap_means(
     >>> bool(low[0] < 49.5 < high[0])
     True
     """
-    _check_confidence(confidence)
     _check_repeats(repeats)
-    count, cluster = _cluster_of(len(values), clusters)
     sums, numbers = np.nan_to_num(values), (~np.isnan(values)).astype(float)
-    if clusters is not None:  # what is drawn is a cluster: the sum and the number of its values
-        members = np.eye(count)[:, cluster]
-        sums, numbers = members @ sums, members @ numbers
     low, high = np.full((2, values.shape[1]), np.nan)
     judged = np.count_nonzero(numbers, axis=0) > 1
     if judged.any():
-        ends = _ends_of_ratios(sums[:, judged], numbers[:, judged], repeats, seed, confidence)
-        low[judged], high[judged] = ends
+        low[judged], high[judged] = _ends_of_ratios(
+            sums[:, judged], numbers[:, judged], repeats=repeats, seed=seed
+        )
     return low, high
 
 
 def bootstrap_ratio(
     values: Float[ndarray, " clips"], of: Float[ndarray, " clips"], *, seed: int = 0
 ) -> tuple[float, float]:
-    """The 95 % interval of a ratio of means over the same clips; NaN of fewer than two clips."""
-    if len(values) < 2:
-        return np.nan, np.nan
-    low, high = _ends_of_ratios(values[:, None], of[:, None], 2000, seed, 0.95)
+    """The 95 % interval of a ratio of means over the same two clips or more."""
+    low, high = _ends_of_ratios(values[:, None], of[:, None], seed=seed)
     return float(low[0]), float(high[0])
 
 
 def _ends_of_ratios(
     above: Float[ndarray, "rows quantities"],
     below: Float[ndarray, "rows quantities"],
-    repeats: int,
+    *,
+    repeats: int = 2000,
     seed: int,
-    confidence: float,
 ) -> tuple[Float[ndarray, " quantities"], Float[ndarray, " quantities"]]:
     """Percentile intervals of ratios of sums; a redrawn one without any value below is left out."""
     times = _times_drawn(len(above), repeats, seed)
     drawn = times @ below
     ratios = np.full(drawn.shape, np.nan)
     np.divide(times @ above, drawn, out=ratios, where=drawn > 0)
-    low, high = np.nanquantile(ratios, [(1 - confidence) / 2, (1 + confidence) / 2], axis=0)
+    low, high = np.nanquantile(ratios, _ENDS, axis=0)
     return low, high
 
 
@@ -142,16 +120,13 @@ def _times_drawn(count: int, repeats: int, seed: int) -> Float[ndarray, "repeats
 def bootstrap_interval(
     *values: Shaped[ndarray, "rows ..."],
     statistic: Callable[..., Any] = np.mean,
-    clusters: Sequence[Any] | Shaped[ndarray, " rows"] | None = None,
     repeats: int = 2000,
     seed: int = 0,
-    confidence: float = 0.95,
 ) -> tuple[float, float]:
-    """Confidence interval of any statistic, by drawing the rows again with replacement.
+    """The 95 % interval (low, high) of any statistic, by drawing the rows again with replacement.
 
-    The percentile bootstrap: the middle `confidence` of the statistic over `repeats` redrawn data
-    sets of the same number of rows. Where rows belong together, such as clips cut from one
-    recording, draw whole clusters: their rows say less than as many independent ones.
+    The percentile bootstrap: the middle 95 % of the statistic over `repeats` redrawn data sets of
+    the same number of rows.
 
     Parameters
     ----------
@@ -160,22 +135,13 @@ def bootstrap_interval(
     statistic : callable
         Takes as many arrays as there are `values`, and gives a number. A class that a redrawn
         data set has no clip of is left out by the means over classes, there alone.
-    clusters : sequence of length rows, or None
-        What each row belongs to (any names or numbers); None for rows that stand alone.
     repeats : int >= 1
     seed : int >= 0
-    confidence : float in (0, 1)
-
-    Returns
-    -------
-    tuple of float
-        Lower and upper end.
 
     Raises
     ------
     MetricError
-        If the arrays are empty or of different lengths, there are fewer than two clusters, or
-        `repeats` or `confidence` is out of its range.
+        If the arrays are of different lengths or have fewer than two rows, or `repeats` is below 1.
 
     References
     ----------
@@ -187,47 +153,37 @@ def bootstrap_interval(
     >>> low < 49.5 < high
     True
     """
-    rows = {len(one) for one in values} | ({len(clusters)} if clusters is not None else set())
+    rows = {len(one) for one in values}
     if len(rows) != 1 or rows == {0}:
         raise MetricError(f"A bootstrap needs arrays of as many rows each, not of {sorted(rows)}.")
-    _check_confidence(confidence)
     _check_repeats(repeats)
     (size,) = rows
-    count, cluster = _cluster_of(size, clusters)
-    if count < 2:
-        raise MetricError("A bootstrap needs two rows or clusters at least: add clips.")
+    if size < 2:
+        raise MetricError("A bootstrap needs two rows at least: add clips.")
     generator = np.random.default_rng(seed)
     redrawn = np.empty(repeats)
     for repeat in range(repeats):
-        times = np.bincount(generator.integers(count, size=count), minlength=count)
-        index = np.repeat(np.arange(size), times[cluster])
+        index = np.sort(generator.integers(size, size=size))
         redrawn[repeat] = statistic(*(one[index] for one in values))
-    low, high = np.quantile(redrawn, [(1 - confidence) / 2, (1 + confidence) / 2])
+    low, high = np.quantile(redrawn, _ENDS)
     return float(low), float(high)
 
 
-def runs_interval(values: Sequence[float], *, confidence: float = 0.95) -> tuple[float, float]:
-    """Confidence interval of the mean over runs that differ in their seed alone.
+def runs_interval(values: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval (low, high) of the mean over runs that differ in their seed alone.
 
     Student's t interval, the paper's "95 % confidence intervals": the figures of further runs,
-    trained alike, are taken to be normal around that mean. It lies evenly about the mean of
-    `values`, so that it can be printed as mean ± half its width.
+    trained alike, are taken to be normal around that mean, about which it lies evenly.
 
     Parameters
     ----------
     values : sequence of float, of length two or more
         The figure that each run came to.
-    confidence : float in (0, 1)
-
-    Returns
-    -------
-    tuple of float
-        Lower and upper end.
 
     Raises
     ------
     MetricError
-        If there are fewer than two runs, a value is not finite, or `confidence` is out of range.
+        If there are fewer than two runs, or a value is not finite.
 
     References
     ----------
@@ -239,7 +195,6 @@ def runs_interval(values: Sequence[float], *, confidence: float = 0.95) -> tuple
     >>> round(low, 3), round(high, 3)
     (0.405, 0.455)
     """
-    _check_confidence(confidence)
     if len(values) < 2:
         raise MetricError(
             f"An interval over runs needs two runs at least, not {len(values)}: train another with "
@@ -248,20 +203,8 @@ def runs_interval(values: Sequence[float], *, confidence: float = 0.95) -> tuple
     runs = np.asarray(values, float)
     if not np.isfinite(runs).all():
         raise MetricError(f"A run came to no number ({runs.tolist()}): leave it out and say so.")
-    half_width = stats.t.ppf((1 + confidence) / 2, len(runs) - 1) * stats.sem(runs)
+    half_width = stats.t.ppf(_ENDS[1], len(runs) - 1) * stats.sem(runs)
     return float(runs.mean() - half_width), float(runs.mean() + half_width)
-
-
-def _cluster_of(
-    rows: int, clusters: Sequence[Any] | Shaped[ndarray, " rows"] | None
-) -> tuple[int, Shaped[ndarray, " rows"]]:
-    """How many clusters there are, and which of them each row is in."""
-    if clusters is None:
-        return rows, np.arange(rows)
-    if len(clusters) != rows:
-        raise MetricError(f"A bootstrap of {rows} rows got clusters of {len(clusters)}.")
-    names, cluster = np.unique(np.asarray(clusters), return_inverse=True)
-    return len(names), cluster
 
 
 def _check_repeats(repeats: int) -> None:
@@ -308,8 +251,3 @@ def crossed_interval(
     freedom = whole**2 / sum(part**2 / own for part, own in parts)
     half = float(stats.t.ppf(0.975, freedom) * np.sqrt(whole))
     return mean - half, mean + half
-
-
-def _check_confidence(confidence: float) -> None:
-    if not 0 < confidence < 1:
-        raise MetricError(f"confidence {confidence} is impossible: choose between 0 and 1.")

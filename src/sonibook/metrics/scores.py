@@ -9,6 +9,7 @@ them has it (or, for the ROC curve, all of them do), is left out and not counted
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from contextlib import suppress
 
 import numpy as np
@@ -34,6 +35,7 @@ def average_precision(scores: Scores, targets: Targets) -> Float[ndarray, " clas
     Parameters
     ----------
     scores, targets : ndarray, shape (clips, classes)
+        A target is 1 or True where the clip has the label, else 0 or False.
 
     Returns
     -------
@@ -67,21 +69,12 @@ def roc_auc(scores: Scores, targets: Targets) -> Float[ndarray, " classes"]:
     """Area under the ROC curve of each class, by the ranks of its scores (Mann-Whitney).
 
     The probability that a clip with the label scores higher than one without; equal scores count
-    half.
-
-    Parameters
-    ----------
-    scores, targets : ndarray, shape (clips, classes)
+    half. Takes and raises what `average_precision` does.
 
     Returns
     -------
     ndarray, shape (classes,), in [0, 1]
         NaN for a class that no clip has, or every clip.
-
-    Raises
-    ------
-    MetricError
-        As `average_precision`.
 
     Examples
     --------
@@ -97,15 +90,7 @@ def roc_auc(scores: Scores, targets: Targets) -> Float[ndarray, " classes"]:
 
 
 def mean_average_precision(scores: Scores, targets: Targets) -> float:
-    """Average precision, unweighted mean over the classes that some clip has (mAP).
-
-    Parameters
-    ----------
-    scores, targets : ndarray, shape (clips, classes)
-
-    Returns
-    -------
-    float in [0, 1]
+    """`average_precision`, unweighted mean over the classes that some clip has (mAP), in [0, 1].
 
     Raises
     ------
@@ -116,17 +101,7 @@ def mean_average_precision(scores: Scores, targets: Targets) -> float:
 
 
 def mean_auc(scores: Scores, targets: Targets) -> float:
-    """Area under the ROC curve, unweighted mean over classes (mAUC).
-
-    Over those classes that some clip has and some clip has not.
-
-    Parameters
-    ----------
-    scores, targets : ndarray, shape (clips, classes)
-
-    Returns
-    -------
-    float in [0, 1]
+    """`roc_auc`, unweighted mean over the classes that some clip has and some has not (mAUC).
 
     Raises
     ------
@@ -137,20 +112,11 @@ def mean_auc(scores: Scores, targets: Targets) -> float:
 
 
 def d_prime(auc: float) -> float:
-    """The d' that a (mean) area under the ROC curve stands for.
+    """The d' that a (mean) area under the ROC curve, in [0, 1], stands for.
 
     By how many standard deviations two normal distributions of equal width, the scores of the
-    clips without and with a label, would have to lie apart for that area.
-
-    Parameters
-    ----------
-    auc : float in [0, 1]
-
-    Returns
-    -------
-    float
-        sqrt(2) times the inverse of the normal distribution function at `auc`: 0 at chance (0.5),
-        negative below, minus and plus infinity at 0 and 1.
+    clips without and with a label, would have to lie apart for that area: sqrt(2) times the inverse
+    of the normal distribution function, 0 at chance (0.5), minus and plus infinity at 0 and 1.
 
     Raises
     ------
@@ -172,16 +138,10 @@ def d_prime(auc: float) -> float:
 
 
 def accuracy(scores: Scores, targets: Targets) -> float:
-    """Share of clips whose highest score is at their label.
+    """Share of clips, each with one label, whose highest score is at it; of equal ones the first
+    counts.
 
-    Parameters
-    ----------
-    scores, targets : ndarray, shape (clips, classes)
-        One label a clip. Of equal highest scores the first counts.
-
-    Returns
-    -------
-    float in [0, 1]
+    Takes what `average_precision` does.
 
     Raises
     ------
@@ -200,9 +160,7 @@ def accuracy(scores: Scores, targets: Targets) -> float:
 def multilabel_metrics(scores: Scores, targets: Targets) -> dict[str, float | int]:
     """What the paper's tables report of clips with any number of labels.
 
-    Parameters
-    ----------
-    scores, targets : ndarray, shape (clips, classes)
+    Takes and raises what `mean_average_precision` and `mean_auc` do.
 
     Returns
     -------
@@ -210,11 +168,6 @@ def multilabel_metrics(scores: Scores, targets: Targets) -> dict[str, float | in
         ``mAP``, ``mAUC`` and ``d_prime`` (of the mean area), and over how many classes:
         ``mAP_classes`` and ``mAUC_classes``. ``d_prime`` is left out where it is infinite, which
         no JSON file could hold.
-
-    Raises
-    ------
-    MetricError
-        As `mean_average_precision` and `mean_auc`.
     """
     precision, area = average_precision(scores, targets), roc_auc(scores, targets)
     mean_area = _mean_over_classes(area, "a clip that has it and one that has not")
@@ -234,13 +187,8 @@ def multilabel_intervals(
     """Bootstrap intervals (95 %, over clips) of what `multilabel_metrics` gives.
 
     A clip that is drawn twice ranks beside its like: of few clips the interval of mAP lies high.
-
-    Parameters
-    ----------
-    scores, targets : ndarray, shape (clips, classes)
-    seed : int >= 0
-        Of the bootstrap. It draws 2,000 times, or where there are more than 50,000 scores less
-        often, but 200 times at least.
+    The bootstrap draws 2,000 times, or where there are more than 50,000 scores less often, but 200
+    times at least.
 
     Returns
     -------
@@ -261,21 +209,9 @@ def multilabel_intervals(
 
 
 def single_label_metrics(scores: Scores, targets: Targets) -> dict[str, float | int]:
-    """What is reported of clips with one label each.
+    """What is reported of clips with one label each: ``accuracy``, and over how many ``clips``.
 
-    Parameters
-    ----------
-    scores, targets : ndarray, shape (clips, classes)
-
-    Returns
-    -------
-    dict
-        ``accuracy``, and ``clips``, how many it was counted over.
-
-    Raises
-    ------
-    MetricError
-        As `accuracy`.
+    Takes and raises what `accuracy` does.
     """
     return {"accuracy": accuracy(scores, targets), "clips": len(scores)}
 
@@ -285,24 +221,23 @@ def log_probability(
     targets: Float[ndarray, "clips classes"],
     task: str,
 ) -> Float[ndarray, "clips ..."]:
-    """The log-probability of each clip's true labels.
+    """The log-probability, in nats, of each clip's true labels: the mean over them.
 
-    Parameters
-    ----------
-    logits : ndarray, shape (clips, ..., classes)
-    targets : ndarray of 0 and 1, shape (clips, classes)
-    task : {"single-label", "multi-label"}
-        Classes exclude each other (softmax), or do not (sigmoid).
-
-    Returns
-    -------
-    ndarray, shape (clips, ...), in nats
-        The mean over a clip's labels; NaN for a clip that has none, or whose logits are NaN.
+    Classes exclude each other ("single-label", softmax) or do not ("multi-label", sigmoid). NaN for
+    a clip that has no label, or whose logits are NaN.
     """
     wide = logits.astype(np.float64)
     logs = log_softmax(wide, axis=-1) if task == "single-label" else log_expit(wide)
     share = targets / np.where(targets.any(axis=1), targets.sum(axis=1), np.nan)[:, None]
     return (logs * share.reshape(len(share), *[1] * (logits.ndim - 2), -1)).sum(axis=-1)
+
+
+def targets_of(labels: Sequence[Sequence[int]], classes: int) -> Float[ndarray, "clips classes"]:
+    """1 for what a clip is labelled with, else 0."""
+    targets = np.zeros((len(labels), classes), np.float32)
+    for row, own in zip(targets, labels, strict=True):
+        row[list(own)] = 1.0
+    return targets
 
 
 def _check(scores: Scores, targets: Targets) -> None:

@@ -21,19 +21,8 @@ def sign_flip_test(
     """Two-sided p-values of "the mean difference is zero", by flipping the signs of differences.
 
     Were the two treatments alike, each clip's difference would be as likely with the other sign.
-    All tests use the same flips. NaN differences are left out.
-
-    Parameters
-    ----------
-    differences : ndarray, shape (clips, ...)
-    flips : int >= 1
-        The least p-value is 1 / (flips + 1).
-    seed : int >= 0
-
-    Returns
-    -------
-    ndarray, shape (...), in (0, 1]
-        1 where no difference could be measured, or all are zero.
+    All tests, of shape (...), use the same flips. NaN differences, of shape (clips, ...), are left
+    out; where none could be measured, or all are zero, p is 1. The least is 1 / (flips + 1).
 
     References
     ----------
@@ -72,16 +61,8 @@ def mcnemar_test(first: Bool[ndarray, " clips"], second: Bool[ndarray, " clips"]
 
 
 def holm(p: Float[ndarray, "*tests"]) -> Float[ndarray, "*tests"]:
-    """P-values adjusted for their number, so that one below 0.05 is rare among all together.
-
-    Parameters
-    ----------
-    p : ndarray, any shape, in [0, 1]
-        Of all tests that are read together.
-
-    Returns
-    -------
-    ndarray, the shape of `p`, in [0, 1]
+    """P-values of all tests that are read together, adjusted so that one below 0.05 is rare among
+    them.
 
     References
     ----------

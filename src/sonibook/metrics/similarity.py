@@ -18,7 +18,7 @@ from functools import cache
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Complex, Float
 from scipy.stats import rankdata
 from torch import Tensor
 
@@ -29,6 +29,14 @@ _BANDS = 32
 FLOOR_DB = -60.0
 #: Bands and frames in a window of structural similarity.
 _WINDOW = 7
+
+
+def short_time_spectra(
+    x: Float[Tensor, "*batch time"], *, frame: int = _FRAME, hop: int = _HOP
+) -> Complex[Tensor, "*batch frequency frame"]:
+    """Spectra of overlapping frames (Hann windows, zeros beyond both ends)."""
+    window = torch.hann_window(frame, dtype=x.dtype, device=x.device)
+    return torch.stft(x, frame, hop, window=window, pad_mode="constant", return_complex=True)
 
 
 def rank_correlation(
@@ -52,12 +60,7 @@ def _ranks(x: Tensor) -> Tensor:
 def mel_levels(
     x: Float[Tensor, "*batch time"], *, sample_rate: float = 8000.0
 ) -> Float[Tensor, "*batch band frame"]:
-    """Levels in 32 mel bands, every 16 ms: roughly what an ear has of a sound.
-
-    Parameters
-    ----------
-    x : Tensor, shape (..., time)
-    sample_rate : float > 0, in Hz
+    """Levels in 32 mel bands, every 16 ms at 8 kHz: roughly what an ear has of a sound.
 
     Returns
     -------
@@ -65,14 +68,7 @@ def mel_levels(
         Above the floor, which lies 60 dB below the mean power of a band over the sound. NaN for
         silence.
     """
-    frames = torch.stft(
-        x.reshape(-1, x.shape[-1]),
-        _FRAME,
-        hop_length=_HOP,
-        window=torch.hann_window(_FRAME, dtype=x.dtype, device=x.device),
-        pad_mode="constant",
-        return_complex=True,
-    )
+    frames = short_time_spectra(x.reshape(-1, x.shape[-1]))
     bands = _mel_bands(sample_rate).to(x) @ frames.abs().square()
     relative = bands / bands.mean(dim=(1, 2), keepdim=True)
     levels = 10 * relative.clamp_min(10 ** (FLOOR_DB / 10)).log10() - FLOOR_DB
@@ -105,18 +101,7 @@ def log_spectral_distance(
 def spectrogram_correlation(
     x: Float[Tensor, "*first time"], y: Float[Tensor, "*second time"]
 ) -> Float[Tensor, "*pairs"]:
-    """Pearson's correlation of two sounds' levels in mel bands, over bands and frames.
-
-    Parameters
-    ----------
-    x, y : Tensor, shapes (..., time)
-        As for `rank_correlation`.
-
-    Returns
-    -------
-    Tensor, shape (...), in [-1, 1]
-        NaN where one of the two is silent.
-    """
+    """Pearson's correlation of two sounds' levels in mel bands, over bands and frames."""
     return _correlation(mel_levels(x), mel_levels(y), dims=2)
 
 

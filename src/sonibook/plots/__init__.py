@@ -4,13 +4,12 @@ from sonibook._rooms import names_of
 
 __getattr__ = names_of(
     __name__,
-    alternatives="unpooling_figure",
     basics="alias_of resolutions sample_stems timeline",
     claims="SIGNS claim_figure claims_table differences_table paper_table",
     curves="Panel figure_over_layers first_of_regimes",
     evolution="evolution_figure growth_figure",
     features="activations_figure coherence_figure layers_figure selectivity_figure "
-    "top_clips_figure",
+    "top_clips_figure unpooling_figure",
     interventions="ablation_figure grid_figure sanity_figure shifts_figure stimulation_figure",
     training="crops intervals probabilities shares similarity_matrix",
 )

@@ -36,6 +36,8 @@ from sonibook.plots.style import (
 #: Weights of a first layer, of shape (filters, 1, kernel).
 Weights = Float[ndarray, "filters 1 kernel"] | Float[Tensor, "filters 1 kernel"]
 
+#: Frequency responses are drawn down to this, in dB re each filter's maximum.
+_FLOOR_DB = -40.0
 #: Seconds of a tone that are drawn, enough to tell two frequencies apart.
 _STRETCH = 0.003
 
@@ -49,13 +51,8 @@ def sample_stems(
     ----------
     x : ndarray or Tensor, shape (time,)
     start, count : int >= 0, in samples
-        Which are drawn, as far as there are any.
+        Which are drawn, as far as there are any; `AudioError` if there is none.
     sample_rate : int > 0, in Hz
-
-    Raises
-    ------
-    AudioError
-        If `x` is not a waveform, or has no sample there.
     """
     shown = as_waveform(as_waveform(x)[start : start + count])
     at = (start + np.arange(len(shown))) / sample_rate * 1000
@@ -70,17 +67,7 @@ def sample_stems(
 
 
 def alias_of(frequency: int | float, *, sample_rate: int | float) -> float:
-    """The frequency, up to half the rate, whose samples are those of `frequency`.
-
-    Parameters
-    ----------
-    frequency : float >= 0, in Hz
-    sample_rate : float > 0, in Hz
-
-    Returns
-    -------
-    float, in Hz, from 0 to ``sample_rate / 2``
-        `frequency` itself where it is no higher.
+    """The frequency, from 0 to half the rate, whose samples are those of `frequency` (all in Hz).
 
     Examples
     --------
@@ -151,20 +138,14 @@ def resolutions(
 
 
 def timeline(scene: Scene, *, caption: str = "") -> Picture:
-    """Draw the mixture's log spectrogram, and a bar from onset to offset for every event.
-
-    Parameters
-    ----------
-    scene : Scene
-    caption : str
-    """
+    """Draw the mixture's log spectrogram, and a bar from onset to offset for every event."""
     power = power_spectrogram(scene.mixture)
     levels = decibels(power, reference=float(power.max()))
     with look():
         count = len(scene.events)
         figure = new_figure(8.0, 2.7 + 0.28 * count)
         above, below = figure.subplots(2, 1, sharex=True, height_ratios=[7, max(count, 1)])
-        draw_levels(above, levels, sample_rate=SAMPLE_RATE, floor_db=FLOOR_DB)
+        draw_levels(above, levels, sample_rate=SAMPLE_RATE)
         above.set(ylabel="frequency / kHz")
         for row, event in enumerate(scene.events):
             colour = CYCLE[row % len(CYCLE)]
@@ -196,22 +177,18 @@ def _power_responses(weights: Weights) -> Float[ndarray, "filters points"]:
 def centre_frequencies(
     weights: Weights, *, sample_rate: int = SAMPLE_RATE
 ) -> Float[ndarray, " filters"]:
-    """Where each filter's response has its centre of mass.
+    """Where each filter's response has its centre of mass, in Hz.
 
     Parameters
     ----------
     weights : ndarray or Tensor, shape (filters, 1, kernel)
+        Those of a deeper layer raise a `ValueError`.
     sample_rate : int > 0, in Hz
 
     Returns
     -------
-    ndarray, shape (filters,), in Hz
+    ndarray, shape (filters,)
         Mean frequency weighted by power; a quarter of the sampling rate for a filter of zeros.
-
-    Raises
-    ------
-    ValueError
-        If the weights are those of a deeper layer.
     """
     power = _power_responses(weights)
     frequencies = np.linspace(0, sample_rate / 2, power.shape[1])
@@ -224,27 +201,18 @@ def frequency_responses(
     weights: Weights | Mapping[str, Weights],
     *,
     sample_rate: int = SAMPLE_RATE,
-    curves: int = 4,
-    floor_db: float = -40.0,
 ) -> Figure:
     """Frequency responses of first-layer filters, sorted by centre frequency.
 
-    Above, all filters as a heat map; below, a few of them as curves. Each filter is drawn in dB
-    re its own maximum: what counts is which band it keeps, not how strongly.
+    Above, all filters as a heat map; below, four of them, evenly spread, as curves. Each filter is
+    drawn in dB re its own maximum: what counts is which band it keeps, not how strongly.
 
     Parameters
     ----------
     weights : ndarray or Tensor, shape (filters, 1, kernel), or a mapping from str to such
-        Several sets of weights are drawn side by side, under their names.
+        Several sets of weights are drawn side by side, under their names. Those of a deeper layer
+        raise a `ValueError`.
     sample_rate : int > 0, in Hz
-    curves : int > 0
-        How many filters to draw as curves, evenly spread over the sorted ones.
-    floor_db : float < 0
-
-    Raises
-    ------
-    ValueError
-        If the weights are those of a deeper layer.
     """
     sets = dict(weights) if isinstance(weights, Mapping) else {"": weights}
     with look():
@@ -257,22 +225,22 @@ def frequency_responses(
             order = np.argsort(centre_frequencies(taps), kind="stable")
             loudest = power.max(axis=1, keepdims=True)
             relative = np.divide(power, loudest, out=np.zeros_like(power), where=loudest > 0)
-            levels = 10 * np.log10(np.maximum(relative, 10 ** (floor_db / 10)))[order]
+            levels = 10 * np.log10(np.maximum(relative, 10 ** (_FLOOR_DB / 10)))[order]
             image = above.imshow(
                 levels,
                 cmap=LEVELS,
-                vmin=floor_db,
+                vmin=_FLOOR_DB,
                 vmax=0.0,
                 extent=(0.0, sample_rate / 2000, 0.5, len(levels) + 0.5),
                 interpolation="nearest",
             )
             above.set_title(name)
             frequencies = np.linspace(0, sample_rate / 2000, levels.shape[1])
-            chosen = np.unique(np.linspace(0, len(levels) - 1, curves).round().astype(int))
+            chosen = np.unique(np.linspace(0, len(levels) - 1, 4).round().astype(int))
             for row, colour, line in zip(chosen, CYCLE, ("-", "--", "-.", ":") * 2, strict=False):
                 label = f"filter {order[row]}"
                 below.plot(frequencies, levels[row], color=colour, linestyle=line, label=label)
-            below.set(xlabel="frequency / kHz", ylim=(floor_db, 2))
+            below.set(xlabel="frequency / kHz", ylim=(_FLOOR_DB, 2))
             below.grid(True)
             below.legend(ncols=2, fontsize=7.5, loc="lower center")
         grid[0, 0].set_ylabel("filters, sorted")
@@ -282,18 +250,9 @@ def frequency_responses(
 
 
 def receptive_fields(network: nn.Module, *, sample_rate: int = SAMPLE_RATE) -> Figure:
-    """The receptive field and the stride of every layer, on a logarithmic axis.
+    """The receptive field and the stride of every layer of a network, on a logarithmic axis.
 
-    Parameters
-    ----------
-    network : torch.nn.Module
-        As `sonibook.model.stack.blocks_of` takes it.
-    sample_rate : int > 0, in Hz
-
-    Raises
-    ------
-    StackError
-        If the network is not a stack of conv-relu-[pool] blocks.
+    It must be as `sonibook.model.stack.blocks_of` takes it, else it raises a `StackError`.
     """
     blocks = blocks_of(network)
     layers = range(1, len(blocks) + 1)

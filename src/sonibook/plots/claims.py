@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import html
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -15,6 +13,7 @@ from sonibook.plots.style import (
     GREY,
     VERMILLION,
     Grid,
+    Link,
     Picture,
     Value,
     grid,
@@ -36,57 +35,23 @@ SIGNS: dict[Verdict, str] = {
     "cannot be tested here": "–",
     "not measured yet": "…",
 }
-_PADDING = "padding: 0.2rem 0.5rem; vertical-align: top; text-align: left;"
 
 
-@dataclass(frozen=True)
-class ClaimsTable:
-    """A row a claim; make it with `claims_table`."""
-
-    rows: tuple[Judged, ...]
-
-    def _repr_html_(self) -> str:
-        head = "".join(
-            f'<th scope="col" style="{_PADDING}">{name}</th>'
-            for name in ("Claim", "Where", "Verdict", "Measured", "Chapter")
-        )
-        body = "".join(self._row(one) for one in self.rows)
-        return (
-            '<table class="results"><caption>The paper&#x27;s claims, and what was found '
-            f"here.</caption><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-        )
-
-    def _row(self, one: Judged) -> str:
-        cells = (
-            html.escape(one.says),
-            html.escape(one.where),
-            f"{SIGNS[one.judgement.verdict]}&nbsp;{html.escape(one.judgement.words)}",
-            html.escape(measured_in_words(one)),
-            f'<a href="{html.escape(one.chapter)}.html">{int(one.chapter[:2])}</a>',
-        )
-        return "<tr>" + "".join(f'<td style="{_PADDING}">{cell}</td>' for cell in cells) + "</tr>"
-
-    def __str__(self) -> str:
-        return "\n".join(
-            f"{SIGNS[one.judgement.verdict]} {one.says} {one.judgement.words}: "
-            f"{measured_in_words(one)}"
-            for one in self.rows
-        )
-
-
-def claims_table(judged: Sequence[Judged]) -> ClaimsTable:
-    """All claims as one table: claim, place in the paper, verdict, first effect, chapter.
-
-    Parameters
-    ----------
-    judged : sequence of Judged
-
-    Returns
-    -------
-    ClaimsTable
-        Displays itself in a notebook; `str` gives it as text.
-    """
-    return ClaimsTable(tuple(judged))
+def claims_table(judged: Sequence[Judged]) -> Grid:
+    """All claims as one table: claim, place in the paper, verdict, first effect, chapter."""
+    return grid(
+        [
+            {
+                "Claim": one.says,
+                "Where": one.where,
+                "Verdict": f"{SIGNS[one.judgement.verdict]}\N{NO-BREAK SPACE}{one.judgement.words}",
+                "Measured": measured_in_words(one),
+                "Chapter": Link(str(int(one.chapter[:2])), f"{one.chapter}.html"),
+            }
+            for one in judged
+        ],
+        caption="The paper's claims, and what was found here.",
+    )
 
 
 def measured_in_words(one: Judged) -> str:
@@ -124,23 +89,10 @@ def _p_in_words(p: float) -> str:
 
 
 def claim_figure(one: Judged) -> Picture:
-    """A claim's tests, each a point with its interval, beside zero.
+    """A claim's tests, each a point with its interval, beside zero; a panel for each unit.
 
-    Parameters
-    ----------
-    one : Judged
-        With one test at least that was measured.
-
-    Returns
-    -------
-    Picture
-        A panel for each unit. A filled circle is an effect, a square a control; blue passes, grey
-        is open, vermillion shows the opposite.
-
-    Raises
-    ------
-    ValueError
-        If nothing was measured.
+    A filled circle is an effect, a square a control; blue passes, grey is open, vermillion shows
+    the opposite. `ValueError` if nothing was measured.
     """
     known = [test for test in one.tests if test.measure is not None]
     if not known:
@@ -187,20 +139,13 @@ _METRICS = {"accuracy": "accuracy", "mAP": "mAP", "mAUC": "mAUC", "d_prime": "d�
 
 
 def paper_table(content: Mapping[str, Any]) -> Grid:
-    """The rows of a table's results file, each beside the paper's row of the same name.
+    """The rows of a table's results file, such as ``table-a4.json``, beside the paper's of those
+    names.
 
-    Parameters
-    ----------
-    content : mapping
-        What ``table-a4.json`` or another holds.
-
-    Returns
-    -------
-    Grid
-        Means with half their 95 % intervals and over what these are, over how many seeds and
-        parts (folds, speakers), and the first number of the paper's row; rows that were not
-        measured yet say so. The paper's data are others: what compares is the order. Figures of
-        other publications follow, each with its source.
+    Means with half their 95 % intervals and over what these are, over how many seeds and parts
+    (folds, speakers), and the first number of the paper's row; rows that were not measured yet say
+    so. The paper's data are others: what compares is the order. Figures of other publications
+    follow, each with its source.
     """
     rows = [Row.model_validate(one) for one in content["rows"]]
     reported = [Reported.model_validate(one) for one in content["reported"]]
@@ -255,17 +200,7 @@ def paper_table(content: Mapping[str, Any]) -> Grid:
 
 
 def differences_table(content: Mapping[str, Any]) -> Grid | None:
-    """The paired differences of a table's results file; None where there are none.
-
-    Parameters
-    ----------
-    content : mapping
-        As for `paper_table`.
-
-    Returns
-    -------
-    Grid or None
-    """
+    """The paired differences of a table's results file; None where there are none."""
     found = [Difference.model_validate(one) for one in content["differences"]]
     if not found:
         return None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import itemgetter
 from typing import Any, Literal
 
 import numpy as np
@@ -20,14 +21,10 @@ _UNLISTED = "_"
 
 @dataclass(frozen=True)
 class Panel:
-    """One panel of a figure over layers: a quantity of each network.
+    """One panel of a figure over layers: a quantity of each network, with its unit as `ylabel`.
 
     Attributes
     ----------
-    quantity : str
-        Of the result's rows.
-    ylabel : str
-        With its unit.
     conditions : tuple of str
         A curve for each, for each network that was not given as a baseline; the first one for
         baselines as well. A single one is not named in the legend.
@@ -35,7 +32,6 @@ class Panel:
         What the legend calls them; themselves if empty.
     references : tuple of str
         Conditions that are drawn once, dashed and grey: of no network, or else of the first.
-    title : str
     options : dict
         Of `matplotlib.axes.Axes.set`, such as ``ylim`` and ``yscale``.
     network : str
@@ -90,10 +86,6 @@ def figure_over_layers(
         Its title.
     words : str
         How the alternative text goes on; if empty, with each curve in words.
-
-    Returns
-    -------
-    Picture
     """
     labels: dict[str, Any] = {}
     curves = []
@@ -148,7 +140,7 @@ def _draw_panel(axes: Axes, result: ResultTable, panel: Panel, layers: Sequence[
                 thin = len(same) - 1
                 draw_estimates(
                     axes,
-                    [row.layer or 0 for row in rows],
+                    layers_of(rows),
                     rows,
                     label=label + (f" (thin: {thin} more)" if thin else "") if first else _UNLISTED,
                     number=number,
@@ -156,22 +148,19 @@ def _draw_panel(axes: Axes, result: ResultTable, panel: Panel, layers: Sequence[
                     variant=not first,
                 )
                 if first:
-                    words.append(course(label, [row.layer or 0 for row in rows], rows))
+                    words.append(course(label, rows))
             number += 1
     for condition in panel.references:
         rows = _reference(result, panel, condition)
         if rows:
             flat = rows[0].layer is None
-            curve = rows * len(layers) if flat else rows
-            places = layers if flat else [row.layer or 0 for row in rows]
+            places, curve = (layers, rows * len(layers)) if flat else (layers_of(rows), rows)
             draw_estimates(
                 axes, places, curve, label=condition, number=number, baseline=True, flat=flat
             )
-            value = rows[0].mean
-            if flat and value is not None:
-                words.append(f"{condition}: {_short(value)}")
-            else:
-                words.append(course(condition, places, curve))
+            value = rows[0].mean if flat else None
+            short = None if value is None else f"{condition}: {_short(value)}"
+            words.append(short or course(condition, rows))
             number += 1
     return words
 
@@ -213,7 +202,7 @@ def draw_estimates(
     """Draw one curve: the means, and a band from low to high where there is an interval."""
     colour = GREY if baseline else CYCLE[number % len(CYCLE)]
     mean, low, high = (
-        np.array([_or_nan(getattr(one, end)) for one in estimates])
+        np.array([getattr(one, end) for one in estimates], float)  # None becomes NaN
         for end in ("mean", "low", "high")
     )
     axes.plot(
@@ -236,27 +225,20 @@ def over_layers(axes: Axes, layers: Sequence[int], **labels: Any) -> None:
     axes.grid(True)
 
 
-def course(name: str, layers: Sequence[int], estimates: Sequence[Estimate]) -> str:
+def layers_of(rows: Sequence[Row]) -> list[int]:
+    """Where the points of a curve stand."""
+    return [row.layer or 0 for row in rows]
+
+
+def course(name: str, rows: Sequence[Row]) -> str:
     """A curve in words, for alternative text: where it starts, ends and turns."""
-    known = [
-        (layer, one.mean)
-        for layer, one in zip(layers, estimates, strict=True)
-        if one.mean is not None
-    ]
+    known = [(row.layer or 0, row.mean) for row in rows if row.mean is not None]
     if not known:
         return f"{name}: nothing measured"
-    ends = {known[0], known[-1], max(known, key=_height), min(known, key=_height)}
+    ends = {known[0], known[-1], max(known, key=itemgetter(1)), min(known, key=itemgetter(1))}
     return f"{name}: " + ", ".join(f"{_short(mean)} at layer {n}" for n, mean in sorted(ends))
 
 
 def _short(value: float) -> str:
     """Two digits, and a power of ten only where it is needed: 2100 and not 2.1e+03."""
     return f"{float(f'{value:.2g}'):g}"
-
-
-def _height(point: tuple[int, float]) -> float:
-    return point[1]
-
-
-def _or_nan(value: float | None) -> float:
-    return np.nan if value is None else value

@@ -10,20 +10,12 @@ import numpy as np
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.figure import SubFigure
+from numpy import ndarray
 
 from sonibook.analysis.evolution import RANGE_DB, EvolutionResult, FilterEvolution
 from sonibook.analysis.result import Estimate
 from sonibook.plots.curves import draw_estimates
-from sonibook.plots.style import (
-    ACTIVITY,
-    CYCLE,
-    GREY,
-    LEVELS,
-    Picture,
-    look,
-    new_figure,
-    picture,
-)
+from sonibook.plots.style import ACTIVITY, CYCLE, GREY, LEVELS, Picture, look, new_figure, picture
 
 #: More checkpoints than this are too small to see.
 _MOST_SHOWN = 8
@@ -42,17 +34,9 @@ _MEASURES = {
 def evolution_figure(result: EvolutionResult) -> Picture:
     """Draw each filter's sonifications checkpoint by checkpoint, and their similarity to the last.
 
-    Parameters
-    ----------
-    result : EvolutionResult
-
-    Returns
-    -------
-    Picture
-        Above: a row a filter (of more than twelve, each layer's first), a column a checkpoint (at
-        most eight, evenly spread), each spectrogram relative to its own loudest point; grey where
-        the filter is dead. Below: three measures of similarity, a line a filter, dark where its
-        layer is early.
+    Above: a row a filter (of more than twelve, each layer's first), a column a checkpoint (at most
+    eight, evenly spread), each spectrogram relative to its own loudest point; grey where the filter
+    is dead. Below: three measures of similarity, a line a filter, dark where its layer is early.
     """
     rows = result.filters
     strips = rows if len(rows) <= _MOST_STRIPS else _first_of_each_layer(rows)
@@ -107,9 +91,8 @@ def _draw_similarity(figure: SubFigure, rows: tuple[FilterEvolution, ...]) -> No
     axes.legend()
 
 
-def _values(row: FilterEvolution, name: str) -> list[float]:
-    values = [getattr(step, name) for step in row.steps]
-    return [np.nan if value is None else value for value in values]
+def _values(row: FilterEvolution, name: str) -> ndarray:
+    return np.array([getattr(step, name) for step in row.steps], float)  # None becomes NaN
 
 
 def _words(result: EvolutionResult) -> str:
@@ -143,21 +126,12 @@ def growth_figure(
     Parameters
     ----------
     curves : mapping from str to sequence of Estimate
-        One an epoch, by title; each is drawn with its interval as a band.
+        One an epoch, else `ValueError`, by title; each is drawn with its interval as a band.
     epochs : sequence of int >= 0
         Rising. The axis is logarithmic above the first of them that is not 0.
     references : mapping from str to mapping from str to Estimate
         By title, and then by name: heights that do not depend on the epoch.
     ylabel, caption : str
-
-    Returns
-    -------
-    Picture
-
-    Raises
-    ------
-    ValueError
-        If a curve has not one estimate for each epoch.
     """
     for title, row in curves.items():
         if len(row) != len(epochs):

@@ -1,38 +1,41 @@
-"""What the features of each layer are like: figures over layers (paper, figures 1 to 4)."""
+"""What the features of each layer are like: figures over layers (paper, figures 1 to 4, 7),
+other unpoolings and explanations, and what filters pick out of scenes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 
 from sonibook.analysis.activations import ActivationsResult
+from sonibook.analysis.alternatives import STARTS, ExplanationResult, UnpoolingResult
 from sonibook.analysis.coherence import CoherenceResult
 from sonibook.analysis.evolution import BANDS, RANGE_DB, unpacked
+from sonibook.analysis.faithfulness import FaithfulnessResult
 from sonibook.analysis.layers import LayerResult
 from sonibook.analysis.listeners import OF_CLIPS, ListenersResult
 from sonibook.analysis.selectivity import SelectivityResult
+from sonibook.analysis.separation import SeparationResult
 from sonibook.analysis.top_clips import TopClipsResult
+from sonibook.deconvnet.unpooling import UNPOOLING
 from sonibook.errors import AnalysisError
-from sonibook.plots.curves import Panel, figure_over_layers
+from sonibook.plots.curves import Panel, course, figure_over_layers
 from sonibook.plots.style import LEVELS, Picture, look, new_figure, picture
+
+#: What is drawn of unpoolings, where it was measured.
+_DRAWN = {
+    "coherence": "coherence with the clip",
+    "similarity": "similarity to switches",
+    "gain in share": "gain in main stem's share",
+    "SI-SDR gain": "SI-SDR gain / dB",
+}
 
 
 def selectivity_figure(result: SelectivityResult, *, drawn: bool = False) -> Picture:
     """Draw the spectra of sonifications, and what is live, against depth.
 
-    Parameters
-    ----------
-    result : SelectivityResult
-    drawn : bool
-        Whether to draw the filters drawn at random instead of each clip's most active one.
-
-    Returns
-    -------
-    Picture
-
-    Raises
-    ------
-    ValueError
-        If `drawn` is asked for, and no filters were drawn.
+    With `drawn`, of the filters drawn at random instead of each clip's most active one;
+    `ValueError` if none were.
     """
     if drawn and not result.settings["filters"]:
         raise ValueError("No filters were drawn: measure again with filters of 1 or more.")
@@ -51,17 +54,7 @@ def selectivity_figure(result: SelectivityResult, *, drawn: bool = False) -> Pic
 
 
 def layers_figure(*results: LayerResult) -> Picture:
-    """Draw accuracy, or mAP, against truncation depth, a panel for each data set.
-
-    Parameters
-    ----------
-    *results : LayerResult
-        One or more, such as in-domain and out-of-domain.
-
-    Returns
-    -------
-    Picture
-    """
+    """Draw accuracy, or mAP, against truncation depth, a panel for each data set."""
     panels = [
         Panel(
             score,
@@ -81,18 +74,7 @@ def layers_figure(*results: LayerResult) -> Picture:
 
 
 def activations_figure(result: ActivationsResult) -> Picture:
-    """Draw, layer by layer, the shares that are dead and the number of different top clips.
-
-    Parameters
-    ----------
-    result : ActivationsResult
-
-    Returns
-    -------
-    Picture
-        The share of pairs of a clip and a filter whose map is zero throughout; the share of filters
-        that no clip activates; how many different clips activate some filter most.
-    """
+    """Draw the shares of dead maps and filters, and the number of different top clips, by layer."""
     panels = [
         Panel("dead maps", "share of maps", title="Dead maps", options={"ylim": (0.0, None)}),
         Panel("dead filters", "share of filters", title="Dead filters"),
@@ -102,23 +84,9 @@ def activations_figure(result: ActivationsResult) -> Picture:
 
 
 def top_clips_figure(result: TopClipsResult, network: str, *, layers: Sequence[int]) -> Picture:
-    """Draw the pairs of some layers: above the clip, below its sonification.
+    """Draw the pairs of some layers of a network: above the clip, below its sonification.
 
-    Parameters
-    ----------
-    result : TopClipsResult
-    network : str
-        Whose pairs.
-    layers : sequence of int
-
-    Returns
-    -------
-    Picture
-
-    Raises
-    ------
-    AnalysisError
-        If there is no pair of these layers.
+    `AnalysisError` if there is no pair of these layers.
     """
     pairs = [one for one in result.pairs if one.network == network and one.layer in layers]
     if not pairs:
@@ -153,16 +121,7 @@ def coherence_figure(result: CoherenceResult) -> Picture:
 
 
 def listeners_figure(result: ListenersResult) -> Picture:
-    """Draw the scores of listeners against depth, a panel each, beside the clips and white noise.
-
-    Parameters
-    ----------
-    result : ListenersResult
-
-    Returns
-    -------
-    Picture
-    """
+    """Draw listeners' scores against depth, a panel each, beside the clips and white noise."""
     names = dict.fromkeys(row.quantity for row in result.rows if not row.network)
     panels = [
         Panel(name, f"{name} / dB")
@@ -173,3 +132,89 @@ def listeners_figure(result: ListenersResult) -> Picture:
     ]
     what = "What listeners hear in the sonifications of most active filters"
     return figure_over_layers(result, panels, what=what, columns=min(len(panels), 3))
+
+
+def separation_figure(result: SeparationResult) -> Picture:
+    """Draw separation, detection and timing, layer by layer, a curve for each network."""
+    panels = [
+        Panel("gain in share", "gain in main stem's share", title="Separation: where", line=0.0),
+        Panel("SI-SDR gain", "SI-SDR gain / dB", title="Separation: waveform", line=0.0),
+        Panel("detection", "area under the ROC curve", title="Detection", line=0.5),
+        Panel("lag of sound", "lag / s", title="Onset", line=result.row("lag of input").mean),
+    ]
+    curves = "; ".join(
+        course(name, result.select(network=name, quantity="gain in share"))
+        for name in result.names()
+    )
+    words = (
+        f"Of {result.row('sources').clips} scenes of several sources, gain of the main stem's "
+        f"share over the mixture: {curves}. Further panels: SI-SDR gain, detection of events, lag "
+        "of the onset (the line: of the input itself)"
+    )
+    what = "What the most active filters hold of scenes"
+    return figure_over_layers(result, panels, what=what, width=9.5, columns=2, words=words)
+
+
+def unpooling_figure(result: UnpoolingResult) -> Picture:
+    """Draw what each unpooling comes to, layer by layer: a row a network and start."""
+    quantities = [name for name in _DRAWN if result.select(quantity=name)]
+    conditions = tuple(f"{start}, {unpooling}" for start in STARTS for unpooling in UNPOOLING)
+    words = []
+    for network, condition in product(result.names(), conditions):
+        rows = result.select(network=network, quantity="coherence", condition=condition)
+        words.append(course(f"{network}, {condition}", rows))
+    panels = [
+        Panel(
+            quantity,
+            _DRAWN[quantity],
+            conditions=tuple(name for name in conditions if name.startswith(start)),
+            labels=tuple(UNPOOLING),
+            title=f"{network}, {start}" if quantity == quantities[0] else "",
+            network=network,
+        )
+        for network in result.names()
+        for start in STARTS
+        for quantity in quantities
+    ]
+    return figure_over_layers(
+        result,
+        panels,
+        what="Unpoolings compared",
+        width=2.8 * len(quantities) + 1.2,
+        columns=len(quantities),
+        words=f"Coherence: {'; '.join(words)}",
+    )
+
+
+def explanations_figure(result: ExplanationResult) -> Picture:
+    """Draw the coherence of each method's explanations, and the drop that their removal makes."""
+    (network,) = result.names()
+    methods = tuple(dict.fromkeys(row.condition for row in result.select(quantity="coherence")))
+    panels = [
+        Panel(quantity, ylabel, methods, network=network, options=options, line=line)
+        for quantity, ylabel, options, line in (
+            ("coherence", "mean top-5 coherence with the clip", {"ylim": (0.0, 1.02)}, None),
+            ("drop", "drop when subtracted / nat", {}, 0.0),
+        )
+    ]
+    tests = [row for row in result.rows if row.quantity.startswith("p_holm, ")]
+    tests = [row for row in tests if row.quantity.endswith("beyond sonification")]
+    sure = sum(row.mean is not None and row.mean < 0.05 for row in tests)
+    what = (
+        f"{len(methods)} explanations of the most active filters (by Holm's p below 0.05, {sure} "
+        f"of {len(tests)} comparisons with sonification differ)"
+    )
+    return figure_over_layers(result, panels, what=what)
+
+
+def faithfulness_figure(result: FaithfulnessResult) -> Picture:
+    """Draw each measure of faithfulness of the first network's explanations and controls."""
+    network = result.names()[0]
+    rows = result.select(network=network)
+    conditions = tuple(dict.fromkeys(row.condition for row in rows))
+    panels = [
+        Panel(quantity, quantity, conditions, network=network)
+        for quantity in dict.fromkeys(row.quantity for row in rows)
+    ]
+    what = f"Faithfulness to what {network} names, of explanations at {result.settings['level']}"
+    return figure_over_layers(result, panels, what=what, columns=3)

@@ -22,6 +22,7 @@ from sonibook.plots.curves import (
     draw_estimates,
     figure_over_layers,
     first_of_regimes,
+    layers_of,
     over_layers,
 )
 from sonibook.plots.style import CYCLE, GREY, Picture, look, new_figure, picture
@@ -43,16 +44,9 @@ _CONTROLS = (
 def ablation_figure(result: AblationResult) -> Picture:
     """Draw what is left of each network's score, and how sonifications differ from controls.
 
-    Parameters
-    ----------
-    result : AblationResult
-
-    Returns
-    -------
-    Picture
-        A row for the first network of each regime. Left, the score of residuals against layer, and
-        of the untouched clips; right, the drop by the sonification less that by each control: above
-        zero, the sonification is missed more. Filled points are those of Holm's p < 0.05.
+    A row for the first network of each regime. Left, the score of residuals against layer, and of
+    the untouched clips; right, the drop by the sonification less that by each control: above zero,
+    the sonification is missed more. Filled points are those of Holm's p < 0.05.
     """
     networks = first_of_regimes(result)
     with look():
@@ -74,7 +68,7 @@ def ablation_figure(result: AblationResult) -> Picture:
 def _draw_scores(axes: Axes, result: AblationResult, network: str) -> None:
     for number, control in enumerate(_CONTROLS):
         rows = result.select(network=network, quantity="score", condition=control)
-        layers = [row.layer or 0 for row in rows]
+        layers = layers_of(rows)
         if rows:
             draw_estimates(
                 axes,
@@ -126,7 +120,7 @@ def _draw_differences(axes: Axes, result: AblationResult, network: str) -> None:
 def _in_words(result: AblationResult, network: str) -> str:
     score = result.score
     rows = result.select(network=network, quantity="score", condition="sonification")
-    own = course(f"{score} without the sonification", [row.layer or 0 for row in rows], rows)
+    own = course(f"{score} without the sonification", rows)
     untouched = result.row("score", network=network, condition="untouched").mean or 0.0
     tests = result.select(network=network, quantity="p_holm")
     significant = [
@@ -143,17 +137,9 @@ def _in_words(result: AblationResult, network: str) -> str:
 
 
 def stimulation_figure(result: StimulationResult) -> Picture:
-    """Draw the level of filters' maps on stimuli, and on what is left without them.
+    """Draw the level of filters' maps on stimuli (above), and on what is left without them (below).
 
-    Parameters
-    ----------
-    result : StimulationResult
-
-    Returns
-    -------
-    Picture
-        A column for the first network of each regime; above the stimuli are heard, below
-        subtracted.
+    A column for the first network of each regime.
     """
     networks = first_of_regimes(result)
     drawn = {
@@ -175,7 +161,7 @@ def stimulation_figure(result: StimulationResult) -> Picture:
     for network in networks:
         for quantity in drawn:
             rows = result.select(network=network, quantity=quantity, condition="sonification")
-            words.append(course(f"{network}, {quantity}", [row.layer or 0 for row in rows], rows))
+            words.append(course(f"{network}, {quantity}", rows))
     return figure_over_layers(
         result,
         panels,
@@ -190,15 +176,8 @@ def stimulation_figure(result: StimulationResult) -> Picture:
 def shifts_figure(result: ShiftResult) -> Picture:
     """Draw how alike shifted sonifications are, layer by layer, a curve for each shift.
 
-    Parameters
-    ----------
-    result : ShiftResult
-
-    Returns
-    -------
-    Picture
-        A panel for the first network of each regime; multiples of the deepest stride are dashed
-        and grey.
+    A panel for the first network of each regime; multiples of the deepest stride are dashed and
+    grey.
     """
     rows = result.select(quantity="cosine")
     deepest = max(row.mean or 1 for row in result.select(quantity="stride"))
@@ -234,15 +213,8 @@ def shifts_figure(result: ShiftResult) -> Picture:
 def grid_figure(result: GridResult) -> Picture:
     """Draw what max-pools and strides leave on sonifications, layer by layer.
 
-    Parameters
-    ----------
-    result : GridResult
-
-    Returns
-    -------
-    Picture
-        Panels for coherence, SI-SDR, spectral lines and the cosine with a sonification that is
-        shifted by one sample.
+    Panels for coherence, SI-SDR, spectral lines and the cosine with a sonification that is shifted
+    by one sample.
     """
     return figure_over_layers(
         result,
@@ -260,15 +232,8 @@ def grid_figure(result: GridResult) -> Picture:
 def sanity_figure(result: SanityResult) -> Picture:
     """Draw how alike sonifications stay while layers are randomised, and what that is worth.
 
-    Parameters
-    ----------
-    result : SanityResult
-
-    Returns
-    -------
-    Picture
-        The spectrogram correlation. Above, a curve for each of a few layers, over the randomised
-        ones; below, for every layer, the baselines, and the filter with all layers random.
+    The spectrogram correlation. Above, a curve for each of a few layers, over the randomised ones;
+    below, for every layer, the baselines, and the filter with all layers random.
     """
     measure = "spectrogram correlation"
     rows = result.select(quantity=measure)

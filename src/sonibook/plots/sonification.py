@@ -24,14 +24,8 @@ from sonibook.plots.style import ACTIVITY, CYCLE, GREY, Picture, look, new_figur
 
 @dataclass(frozen=True, eq=False)
 class Stage:
-    """One signal of the backward pass.
-
-    Attributes
-    ----------
-    title : str
-    values : ndarray or Tensor, shape (time,)
-    stride : int > 0, in samples
-        Samples from one step of `values` to the next.
+    """One signal of the backward pass, shape (time,); `stride` is samples from one value to the
+    next.
     """
 
     title: str
@@ -86,19 +80,11 @@ def _draw_stage(
 def held(
     values: Float[ndarray, " steps"] | Float[Tensor, " steps"], *, stride: int
 ) -> Float[ndarray, " time"]:
-    """A feature map as a sound at the input's rate: every step is held until the next.
+    """A feature map, shape (steps,), as a sound at the input's rate: every step is held until the
+    next.
 
-    Its mean is taken away, since a constant cannot be heard, and its peak is scaled to 1.
-
-    Parameters
-    ----------
-    values : ndarray or Tensor, shape (steps,)
-    stride : int > 0, in samples
-
-    Returns
-    -------
-    ndarray, shape (steps * stride,), float32
-        Zeros if the map is constant.
+    Its mean is taken away, since a constant cannot be heard, and its peak is scaled to 1, unless
+    the map is constant. It has `stride` samples a step.
     """
     array = as_array(values).astype(np.float32)
     sound = np.repeat(array - array.mean(), stride)
@@ -133,19 +119,9 @@ def coherence_walk(
 def coherence_walks(
     pairs: Mapping[str, tuple[Sound, Sound]], *, frequency: float, nperseg: int = 256
 ) -> Picture:
-    """Draw the walks of several pairs of sounds beside each other.
+    """Draw the walks of several pairs of sounds beside each other, by title.
 
-    Parameters
-    ----------
-    pairs : mapping from str to (x, y), ndarray or Tensor, shapes (time,)
-        By title.
-    frequency : float, in Hz
-    nperseg : int, in samples
-
-    Returns
-    -------
-    Picture
-        The circle is as far as one can get: a coherence of 1.
+    The circle is as far as one can get: a coherence of 1.
     """
     words = []
     with look():

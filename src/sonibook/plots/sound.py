@@ -17,6 +17,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from sonibook.audio import SAMPLE_RATE, as_waveform
+from sonibook.metrics.similarity import short_time_spectra
 from sonibook.plots.style import FLOOR_DB, INPUT, LEVELS, SONIFICATION, look, new_figure
 
 #: A waveform of shape (time,): an array, or a tensor on any device.
@@ -41,15 +42,7 @@ def peak_of(*sounds: Sound) -> float:
 
 def power_spectrogram(x: Sound, *, frame: int = _FRAME, hop: int = HOP) -> Power:
     """Power in short overlapping frames (Hann window)."""
-    frames = torch.stft(
-        torch.from_numpy(as_waveform(x)),
-        frame,
-        hop_length=hop,
-        window=torch.hann_window(frame),
-        center=True,
-        pad_mode="constant",
-        return_complex=True,
-    )
+    frames = short_time_spectra(torch.from_numpy(as_waveform(x)), frame=frame, hop=hop)
     return frames.abs().square().numpy()
 
 
@@ -60,18 +53,9 @@ def decibels(power: Power, *, reference: float, floor_db: float = FLOOR_DB) -> P
 
 
 def describe(x: Sound, *, sample_rate: int = SAMPLE_RATE) -> str:
-    """When a sound is loudest, and which band holds the middle 80 % of its power.
+    """When a sound, shape (time,), is loudest, and which band holds the middle 80 % of its power.
 
-    Parameters
-    ----------
-    x : ndarray or Tensor, shape (time,)
-    sample_rate : int > 0, in Hz
-
-    Returns
-    -------
-    str
-        Such as "loudest at 0.52 s, most of its power between 0.31 and 1.20 kHz"; "silence" for
-        zeros.
+    Such as "loudest at 0.52 s, most of its power between 0.31 and 1.20 kHz"; "silence" for zeros.
     """
     power = power_spectrogram(x)
     total = float(power.sum())
@@ -83,56 +67,36 @@ def describe(x: Sound, *, sample_rate: int = SAMPLE_RATE) -> str:
     return f"loudest at {loudest:.2f} s, most of its power between {low:.2f} and {high:.2f} kHz"
 
 
-def waveform(
-    x: Sound, *, sample_rate: int = SAMPLE_RATE, title: str = "", peak: float | None = None
-) -> Figure:
-    """A waveform over time.
-
-    Parameters
-    ----------
-    x : ndarray or Tensor, shape (time,)
-    sample_rate : int > 0, in Hz
-    title : str
-    peak : float or None
-        End of the amplitude axis; None takes the sound's own peak.
-    """
+def waveform(x: Sound, *, sample_rate: int = SAMPLE_RATE) -> Figure:
+    """A waveform, shape (time,), over time; the rate is in Hz."""
     with look():
         figure = new_figure(8.0, 1.8)
         axes = figure.subplots()
-        draw_waveform(axes, x, sample_rate=sample_rate, peak=peak or peak_of(x), colour=INPUT)
-        axes.set(xlabel="time / s", ylabel="amplitude", title=title)
+        draw_waveform(axes, x, sample_rate=sample_rate, peak=peak_of(x), colour=INPUT)
+        axes.set(xlabel="time / s", ylabel="amplitude")
     return figure
 
 
 def log_spectrogram(
-    x: Sound,
-    *,
-    sample_rate: int = SAMPLE_RATE,
-    title: str = "",
-    reference: float | None = None,
-    floor_db: float = FLOOR_DB,
+    x: Sound, *, sample_rate: int = SAMPLE_RATE, reference: float | None = None
 ) -> Figure:
-    """A spectrogram in dB.
+    """A spectrogram, from 80 dB below the loudest point to it.
 
     Parameters
     ----------
     x : ndarray or Tensor, shape (time,)
     sample_rate : int > 0, in Hz
-    title : str
     reference : float > 0, or None
         Power at 0 dB, as `power_spectrogram` gives it; None takes the sound's own maximum. Give
         the same to all figures that are to be compared.
-    floor_db : float < 0
-        What is softer is drawn as this.
     """
     power = power_spectrogram(x)
     loudest = float(power.max()) if reference is None else reference
     with look():
         figure = new_figure(8.0, 2.6)
         axes = figure.subplots()
-        levels = decibels(power, reference=loudest, floor_db=floor_db)
-        image = draw_levels(axes, levels, sample_rate=sample_rate, floor_db=floor_db)
-        axes.set(xlabel="time / s", ylabel="frequency / kHz", title=title)
+        image = draw_levels(axes, decibels(power, reference=loudest), sample_rate=sample_rate)
+        axes.set(xlabel="time / s", ylabel="frequency / kHz")
         figure.colorbar(image, ax=axes, label="level / dB", pad=0.01)
     return figure
 
@@ -143,23 +107,16 @@ def compare(
     *,
     sample_rate: int = SAMPLE_RATE,
     titles: tuple[str, str] = ("Input", "Sonification"),
-    floor_db: float = FLOOR_DB,
 ) -> Figure:
-    """Waveform and log spectrogram of an input and a sonification, side by side.
+    """Waveform and log spectrogram of an input and a sonification, on the same scales.
 
     Parameters
     ----------
     x, s : ndarray or Tensor, shapes (time,)
     sample_rate : int > 0, in Hz
     titles : (str, str)
-    floor_db : float < 0, in dB re the louder of the two
-
-    Returns
-    -------
-    matplotlib.figure.Figure
-        Both share all scales.
     """
-    return side_by_side([x, s], titles=titles, sample_rate=sample_rate, floor_db=floor_db)
+    return side_by_side([x, s], titles=titles, sample_rate=sample_rate)
 
 
 def side_by_side(
@@ -167,7 +124,6 @@ def side_by_side(
     *,
     titles: Sequence[str],
     sample_rate: int = SAMPLE_RATE,
-    floor_db: float = FLOOR_DB,
     first_is_input: bool = True,
 ) -> Figure:
     """Waveforms above, log spectrograms below, one column a sound, all on the same scales.
@@ -176,16 +132,10 @@ def side_by_side(
     ----------
     sounds : sequence of ndarray or Tensor, shapes (time,)
     titles : sequence of str
-        One for each.
+        One for each; else `ValueError`.
     sample_rate : int > 0, in Hz
-    floor_db : float < 0, in dB re the loudest point of all
     first_is_input : bool
         Whether to draw the first in the input's colour; the others are sonifications.
-
-    Raises
-    ------
-    ValueError
-        If there are not as many titles as sounds, or none.
     """
     if len(sounds) != len(titles) or not sounds:
         raise ValueError(f"Give one title for each sound: {len(titles)} for {len(sounds)}.")
@@ -202,8 +152,8 @@ def side_by_side(
             colour = INPUT if first_is_input and column == 0 else SONIFICATION
             draw_waveform(above, x, sample_rate=sample_rate, peak=peak, colour=colour)
             above.set_title(title)
-            levels = decibels(power, reference=reference, floor_db=floor_db)
-            image = draw_levels(below, levels, sample_rate=sample_rate, floor_db=floor_db)
+            levels = decibels(power, reference=reference)
+            image = draw_levels(below, levels, sample_rate=sample_rate)
             below.set_xlabel("time / s")
         grid[0, 0].set_ylabel("amplitude")
         grid[1, 0].set_ylabel("frequency / kHz")
@@ -227,13 +177,13 @@ def draw_waveform(axes: Axes, x: Sound, *, sample_rate: int, peak: float, colour
     axes.set(xlim=(0, seconds), ylim=(-limit, limit))
 
 
-def draw_levels(axes: Axes, levels: Power, *, sample_rate: int, floor_db: float) -> AxesImage:
+def draw_levels(axes: Axes, levels: Power, *, sample_rate: int) -> AxesImage:
     """Draw a spectrogram that is already in dB."""
     seconds = (levels.shape[1] - 1) * HOP / sample_rate
     return axes.imshow(
         levels,
         cmap=LEVELS,
-        vmin=floor_db,
+        vmin=FLOOR_DB,
         vmax=0.0,
         extent=(0.0, max(seconds, HOP / sample_rate), 0.0, sample_rate / 2000),
         interpolation="nearest",

@@ -13,7 +13,7 @@ import io
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib as mpl
 from cycler import cycler
@@ -73,10 +73,7 @@ _Numbers = Sequence[float] | Sequence[int] | ndarray
 #: scrolls: its labels, of 8.5 points, are then 10 pixels high.
 _READABLE = 84
 
-#: What stands in a table of results.
-Value = str | int | float
-
-_PADDING = "padding: 0.15rem 0.4rem;"
+_PADDING = "padding: 0.15rem 0.4rem; vertical-align: top;"
 _NUMBER = re.compile(r"[-−+]?\d[\d,.]*(e[-+]?\d+)?\s*\S*")
 _INTERVAL = re.compile(r"([-+−]?[\d.,]+%?) (\[[^\[\]]+, [^\[\]]+\])")
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -110,17 +107,12 @@ def lines(
         By name, which the legend shows. Without `at` each is a pair: where it was measured, and
         what was measured there.
     at : sequence of float, shape (points,), or None
-        Where all were measured.
+        Where all were measured; `ValueError` if a curve does not have one value for each.
     xlabel, ylabel : str
     references : mapping from str to float, or None
         Heights, by name, such as what chance would give.
     log_x, log_y : bool
         Whether that axis is logarithmic.
-
-    Raises
-    ------
-    ValueError
-        If a curve does not have one value for each point.
     """
     pairs = {name: curve if at is None else (at, curve) for name, curve in curves.items()}
     for name, (points, values) in pairs.items():
@@ -161,16 +153,10 @@ class Picture:
     ----------
     figure : matplotlib.figure.Figure
     alt : str
-        What is to be seen in it, for those who cannot see it.
+        What is to be seen in it, for those who cannot see it; `ValueError` if empty.
     caption : str
         Shown below; empty for none.
     dpi : int > 0
-        Dots per inch.
-
-    Raises
-    ------
-    ValueError
-        If `alt` is empty.
     """
 
     def __init__(self, figure: Figure, alt: str, *, caption: str = "", dpi: int = 110) -> None:
@@ -224,26 +210,31 @@ def readable_width(figure: Figure) -> int:
 
 
 def image_tag(
-    image: bytes,
-    alt: str,
-    *,
-    width: str = "auto",
-    kind: str = "png",
-    least: int = 0,
-    is_lines: bool = False,
+    image: bytes, alt: str, *, kind: str = "png", least: int = 0, is_lines: bool = False
 ) -> str:
     """An ``<img>`` that holds its picture and its alternative text.
 
-    `width` is CSS. The book's style sheet reads `least`, the `readable_width`, and `is_lines`: what
-    holds no spectrogram is inverted on a dark page.
+    The book's style sheet reads `least`, the `readable_width`, and `is_lines`: what holds no
+    spectrogram is inverted on a dark page.
     """
     data = base64.b64encode(image).decode()
     readable = f" --readable: {least}px;" if least else ""
     lines = 'class="lines" ' if is_lines else ""
     return (
         f'<img {lines}src="data:image/{kind};base64,{data}" alt="{html.escape(alt, quote=True)}" '
-        f'style="width: {width}; max-width: 100%; height: auto;{readable}">'
+        f'style="width: auto; max-width: 100%; height: auto;{readable}">'
     )
+
+
+class Link(NamedTuple):
+    """A text in a table that leads to another page."""
+
+    text: str
+    href: str
+
+
+#: What stands in a table of results.
+Value = str | int | float | Link
 
 
 @dataclass(frozen=True)
@@ -267,11 +258,6 @@ def folded(summary: str, *shown: Any) -> Folded:
         What stands there instead, to be opened.
     *shown
         What displays itself as HTML, such as a `Picture` or a `Grid`.
-
-    Returns
-    -------
-    Folded
-        Displays itself in a notebook.
     """
     return Folded(summary, shown)
 
@@ -315,24 +301,15 @@ class Grid:
 
 
 def grid(rows: Sequence[Mapping[str, Value]], *, caption: str = "") -> Grid:
-    """A table of results.
+    """A table of results, which displays itself in a notebook; `str` gives it as text.
 
     Parameters
     ----------
     rows : sequence of mapping from str to str, int or float
-        Values by name of column; all rows have the same columns, in the same order. Floats are
-        shown with three digits, from a thousand on as whole numbers.
+        Values by name of column; all rows, of which there is one at least, have the same columns in
+        the same order, else `ValueError`. Floats are shown with three digits, from a thousand on as
+        whole numbers.
     caption : str
-
-    Returns
-    -------
-    Grid
-        Displays itself in a notebook; `str` gives it as text.
-
-    Raises
-    ------
-    ValueError
-        If there is no row, or two have different columns.
 
     Examples
     --------
@@ -376,12 +353,15 @@ def layers(numbers: Sequence[int]) -> str:
 
 def _cell(value: Value) -> str:
     """A value as HTML: what it says on one line, its interval smaller beside it."""
-    return _INTERVAL.sub(
-        r'<span style="white-space: nowrap">\1 <small>\2</small></span>', html.escape(_text(value))
-    )
+    text = html.escape(_text(value))
+    if isinstance(value, Link):
+        return f'<a href="{html.escape(value.href)}">{text}</a>'
+    return _INTERVAL.sub(r'<span style="white-space: nowrap">\1 <small>\2</small></span>', text)
 
 
 def _text(value: Value) -> str:
+    if isinstance(value, Link):
+        return value.text
     if isinstance(value, str):
         return value
     if isinstance(value, int):

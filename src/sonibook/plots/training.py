@@ -33,15 +33,10 @@ def crops(
     ----------
     x : ndarray or Tensor, shape (time,)
     starts : mapping from str to int, in samples
-        Where each crop begins, by its name.
+        Where each crop begins, by its name; one at least, else `ValueError`.
     length : int > 0, in samples
         Of every crop.
     sample_rate : int > 0, in Hz
-
-    Raises
-    ------
-    ValueError
-        If `starts` is empty.
     """
     if not starts:
         raise ValueError("There is no crop to draw: give the start of at least one.")
@@ -70,14 +65,10 @@ def intervals(
     Parameters
     ----------
     results : mapping from str to (float, float, float)
-        A result, and the lower and upper end of its interval, by name.
+        A result, and the lower and upper end of its interval, by name. `ValueError` if it does not
+        lie within.
     xlabel : str
     chance : float
-
-    Raises
-    ------
-    ValueError
-        If a result does not lie within its interval.
     """
     for name, (value, low, high) in results.items():
         if not low <= value <= high:
@@ -101,7 +92,7 @@ def intervals(
 
 
 def probabilities(similarity: Similarity, temperature: float) -> Float[Tensor, "rows rows"]:
-    """Each row's softmax over its candidates: every row but itself.
+    """Each row's softmax over its candidates: every row but itself, where it has 0.
 
     Parameters
     ----------
@@ -111,7 +102,6 @@ def probabilities(similarity: Similarity, temperature: float) -> Float[Tensor, "
     Returns
     -------
     Tensor of float64, shape (rows, rows)
-        Every row sums to 1; the diagonal is 0.
 
     Raises
     ------
@@ -133,21 +123,12 @@ def loss(similarity: Similarity, temperature: float) -> float:
 
 
 def shares(similarity: Similarity, temperature: float) -> Float[Tensor, " negatives"]:
-    """How the push away from the negatives is divided among them, hardest first.
+    """How the push away from the negatives is divided among them, hardest first, shape (rows - 2,).
 
     The loss's gradient with respect to a similarity is the candidate's probability over the
     temperature (minus one over it for the partner), so that negatives share as their
-    probabilities do.
-
-    Parameters
-    ----------
-    similarity : Tensor, shape (rows, rows), in [-1, 1]
-    temperature : float > 0
-
-    Returns
-    -------
-    Tensor of float64, shape (rows - 2,)
-        Mean over the rows; falls, and sums to 1.
+    probabilities do. The mean over the rows falls, and sums to 1. Takes and raises what
+    `probabilities` does.
     """
     probability = probabilities(similarity, temperature)
     negatives = probability.scatter(1, _partners(similarity), 0.0)
@@ -158,16 +139,7 @@ def shares(similarity: Similarity, temperature: float) -> Float[Tensor, " negati
 def similarity_matrix(similarity: Similarity, *, names: Sequence[str]) -> Figure:
     """All cosine similarities of a batch as a heat map from the least to 1, partners framed.
 
-    Parameters
-    ----------
-    similarity : Tensor, shape (rows, rows), in [-1, 1]
-    names : sequence of str
-        One for each row.
-
-    Raises
-    ------
-    ValueError
-        If there is not one name for each row.
+    Each of the rows of `similarity`, shape (rows, rows), has a name; else `ValueError`.
     """
     if len(names) != len(similarity):
         raise ValueError(f"{len(names)} names were given for {len(similarity)} rows.")

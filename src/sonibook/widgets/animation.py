@@ -1,16 +1,19 @@
-"""The network drawn as layers above each other: blocks to choose, a sound on its way up and back.
+"""What moves on a page: the network drawn as layers above each other, with a sound on its way up
+and back; the temperature of NT-Xent on a slider; coherence as walks, step by step.
 
-All numbers are the library's (`sonibook.widgets.stages`); the browser's part, ``layers.js`` and
-those that import it, draws them and computes none. Without a script, and on paper, a picture of all
-stages and players stand in its place.
+The numbers of the layers are the library's (`sonibook.widgets.stages`); the browser's part,
+``layers.js`` and those that import it, draws them and computes none. Without a script, and on
+paper, a picture and players stand in its place.
 
-Chapters: The encoder; Sonification, step by step.
+Chapters: The encoder; Contrastive training; Sonification, step by step; Coherence.
 """
 
 from __future__ import annotations
 
+import html
 import io
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -25,8 +28,10 @@ from sonibook.audio import SAMPLE_RATE
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import StackError
 from sonibook.model.stack import check_filters, check_layer
-from sonibook.plots.sound import describe
+from sonibook.plots.sonification import coherence_walk, coherence_walks
+from sonibook.plots.sound import Sound, describe
 from sonibook.plots.style import image_tag, look, new_figure, readable_width
+from sonibook.plots.training import Similarity, temperature_picture, temperature_words
 from sonibook.widgets.players import Player, joined, player, script
 from sonibook.widgets.stages import BINS, Drawn, WayBack, decoded
 
@@ -38,14 +43,8 @@ _BACK = LinearSegmentedColormap.from_list("back", ["#0b1016", "#8a3d00", "#F08A2
 class Animation:
     """A drawing of a network that moves; make it with `backward_animation` or `encoder_diagram`.
 
-    Attributes
-    ----------
-    data : dict
-        What the script draws, ready for JSON.
-    still : str
-        HTML that says the same without a script.
-    player : Player or None
-        The sounds of its stages.
+    `data` is what the script draws, ready for JSON, `still` HTML that says the same without a
+    script, and `player` has the sounds of its stages, if any.
     """
 
     data: dict[str, Any] = field(repr=False)
@@ -97,11 +96,6 @@ def backward_animation(
     other : ForwardPass or None
         Of another clip of the same length, whose switches can be tried; None for none.
     sample_rate : int > 0, in Hz
-
-    Returns
-    -------
-    Animation
-        Displays itself in a notebook and on a page.
 
     Raises
     ------
@@ -159,27 +153,8 @@ def encoder_diagram(
 
     A block tells its kernel, channels and pool, the stride of its steps, what one of them hears
     (its receptive field) and how fast a map can change. Pointing at a map, or the arrow keys, mark
-    what a step hears in all layers below.
-
-    Parameters
-    ----------
-    passed : ForwardPass
-        Of one mono clip.
-    layer : int
-        The block that is chosen at first, counted from 1.
-    sample_rate : int > 0, in Hz
-
-    Returns
-    -------
-    Animation
-        Displays itself in a notebook and on a page.
-
-    Raises
-    ------
-    LayerError
-        If there is no such layer.
-    ValueError
-        If `passed` holds several clips.
+    what a step hears in all layers below. The block of `layer`, counted from 1, is chosen at first;
+    all else is as for `backward_animation`.
     """
     check_layer(passed.blocks, layer)
     _check(passed, 0, None)
@@ -306,3 +281,77 @@ def _still(data: dict[str, Any]) -> Figure:
         if way:
             grid[0, 1].set_title("The way back: one filter")
     return figure
+
+
+@dataclass(frozen=True, eq=False)
+class TemperatureSlider:
+    """A slider for the temperature of NT-Xent, and what it makes of one batch.
+
+    The page keeps the similarities and computes all else as the slider moves, from 0.01 to 10.
+
+    Parameters
+    ----------
+    similarity : Tensor, shape (rows, rows), in [-1, 1]
+        Cosine similarities; row i and row i + rows / 2 are two views of one clip.
+    temperature : float > 0
+        To begin with.
+
+    Raises
+    ------
+    ValueError
+        If the rows are not pairs, or the temperature is not above 0.
+
+    Examples
+    --------
+    >>> import torch
+    >>> TemperatureSlider(torch.eye(4), temperature=0.5).words[:22]
+    'At temperature 0.5 the'
+    """
+
+    similarity: Similarity = field(repr=False)
+    temperature: float = 0.1
+
+    def __post_init__(self) -> None:
+        temperature_words(self.similarity, self.temperature)
+
+    @property
+    def words(self) -> str:
+        """What is to be seen at first, in words."""
+        return temperature_words(self.similarity, self.temperature)
+
+    def _repr_html_(self) -> str:
+        alt = (
+            "Left, the probabilities of all pairs as a heat map; right, each negative's share of "
+            "the push as bars. The text has the numbers."
+        )
+        picture = small_image(temperature_picture(self.similarity, self.temperature), alt)
+        rows = [[round(one, 5) for one in row] for row in self.similarity.tolist()]
+        data = {"similarity": rows, "temperature": self.temperature}
+        return moving("temperature", data, f"{picture}<p>{html.escape(self.words)}</p>")
+
+
+@dataclass(frozen=True, eq=False)
+class Walks:
+    """The walks of several pairs of sounds beside each other, a step for each piece.
+
+    Parameters
+    ----------
+    pairs : mapping from str to (x, y), ndarray or Tensor, shapes (time,)
+        By title.
+    frequency : float, in Hz
+    nperseg : int > 0, in samples
+        Of a piece; pieces overlap by half.
+    """
+
+    pairs: Mapping[str, tuple[Sound, Sound]] = field(repr=False)
+    frequency: float
+    nperseg: int = 256
+
+    def _repr_html_(self) -> str:
+        walks = []
+        for name, (x, y) in self.pairs.items():
+            walk = coherence_walk(x, y, frequency=self.frequency, nperseg=self.nperseg)
+            x_of, y_of = ([round(float(v), 4) for v in part] for part in (walk.real, walk.imag))
+            walks.append({"name": name, "x": x_of, "y": y_of})
+        still = coherence_walks(self.pairs, frequency=self.frequency, nperseg=self.nperseg)
+        return moving("walks", {"walks": walks}, still._repr_html_())

@@ -24,10 +24,9 @@ from numpy import ndarray
 
 from sonibook.analysis.activations import ActivationsResult, FilterActivations, top_activations
 from sonibook.analysis.atlas import Beginnings, TopSound, sonify_top_clips
-from sonibook.analysis.chunks import ChunkCache
 from sonibook.analysis.networks import Network
 from sonibook.analysis.result import key_of
-from sonibook.analysis.stream import Streaming
+from sonibook.analysis.stream import ChunkCache, Streaming
 from sonibook.analysis.top_clips import agreement_of
 from sonibook.datasets.base import Dataset
 from sonibook.errors import SonibookError
@@ -38,6 +37,7 @@ from sonibook.plots.sound import decibels, power_spectrogram
 from sonibook.plots.style import LEVELS
 from sonibook.results import provenance
 from sonibook.untrusted import read_json
+from sonibook.widgets.lab import write_script
 from sonibook.widgets.players import script
 
 #: Of each clip, at most so many seconds are heard, as in the lab.
@@ -65,15 +65,13 @@ def make_atlas(
 ) -> dict[str, Any]:
     """Find every filter's top clips, sonify them, and write the folder, whole or not at all.
 
-    Where the folder holds the same atlas already, only its page is written anew.
+    Where the folder holds the same atlas already, only its page is written anew. Gives what its
+    ``atlas.json`` says. The first of the networks is shown first; the others must have its shape.
 
     Parameters
     ----------
-    networks : sequence of Network
-        The first is shown first; the others must have its shape.
     data : Dataset
         The first ten seconds of its clips are taken.
-    out : str or Path
     facts : mapping from str to sequence of str, or None
         Sentences on the networks, by name.
     lab : str
@@ -83,20 +81,11 @@ def make_atlas(
     seconds : float > 0, or None
         How much of each sonification is kept, around the largest value of the filter's map. None
         takes a second, or less where the folder would become larger than 60 MB a network.
-    **streaming
-        As for `sonibook.analysis.stream.stream`.
-
-    Returns
-    -------
-    dict
-        What ``atlas.json`` says.
 
     Raises
     ------
     SonibookError
-        If `out` is something else than an atlas.
-    AnalysisError, StackError
-        As `top_activations` and `sonify_top_clips`.
+        If `out` is something else than an atlas; or as `top_activations` and `sonify_top_clips`.
     """
     out = Path(out)
     earlier = _earlier(out)
@@ -370,15 +359,6 @@ def _name_in_lab(network: Network) -> str | None:
         )
         return "random" if same else None
     return _slug(network.name) if isinstance(network.module, CNN12) else None
-
-
-def write_script(folder: Path, name: str, content: object) -> None:
-    """Write a script that hands `content` over under a name; the folder as a whole is atomic."""
-    arguments = ", ".join(
-        json.dumps(value, ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-        for value in (name, content)
-    )
-    (folder / f"{name}.js").write_text(f"sonibookLab.receive({arguments});\n", encoding="utf-8")
 
 
 def _write_page(folder: Path, title: str, lab: str) -> None:

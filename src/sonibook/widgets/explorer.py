@@ -114,16 +114,8 @@ class Explorer(widgets.VBox):
 
     Attributes
     ----------
-    network, beside
-        Which network's filters are ranked, and whether the others' of the same rank are shown
-        below it: `ToggleButtons`, `Checkbox`.
-    clip, upload, microphone
-        What sounds: `Dropdown`, `FileUpload`, `sonibook.widgets.audio.Microphone`.
-    layer, rank
-        `IntSlider`; rank 1 is the filter with the most energy.
-    find, top
-        The button that looks for the clips that excite the filter most, and the buttons that go
-        there.
+    network, beside, clip, upload, microphone, layer, rank, find, top
+        Its controls, as widgets; rank 1 is the filter with the most energy.
     views : dict from str to NetworkView
         What is shown of each network.
     notice

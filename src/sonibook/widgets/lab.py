@@ -90,7 +90,7 @@ def export_lab(
         "networks": [_write_network(network, out) for network in networks],
         "clips": [_write_clip(clip, out) for clip in clips],
     }
-    _write_script(out / "manifest.js", "manifest", manifest)
+    write_script(out, "manifest", manifest)
     return manifest
 
 
@@ -189,12 +189,14 @@ def _write_piece(out: Path, stem: str, content: bytes) -> dict[str, Any]:
     """Write bytes as a script; what the manifest says of them."""
     digest = hashlib.sha256(content).hexdigest()
     piece = f"{stem}-{digest[:8]}"
-    _write_script(out / f"{piece}.js", piece, base64.b64encode(content).decode())
+    write_script(out, piece, base64.b64encode(content).decode())
     return {"piece": piece, "bytes": len(content), "sha256": digest}
 
 
-def _write_script(path: Path, name: str, content: object) -> None:
-    """Write a script that hands `content` over under a name."""
-    arguments = ", ".join(json.dumps(value, ensure_ascii=False) for value in (name, content))
-    with atomic(path) as temporary:
+def write_script(folder: Path, name: str, content: object) -> None:
+    """Write a script, ``NAME.js``, that hands `content` over under its name; atomically."""
+    arguments = ", ".join(
+        json.dumps(value, allow_nan=False, separators=(",", ":")) for value in (name, content)
+    )
+    with atomic(folder / f"{name}.js") as temporary:
         temporary.write_text(f"sonibookLab.receive({arguments});\n", encoding="utf-8")

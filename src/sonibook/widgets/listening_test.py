@@ -16,8 +16,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from sonibook.analysis.controls import random_phase
-from sonibook.analysis.listener_files import GROUPS, ListeningTest, Trial
-from sonibook.analysis.listening import TASKS
+from sonibook.analysis.listening import GROUPS, TASKS, ListeningTest, Trial
 from sonibook.analysis.networks import Network
 from sonibook.analysis.result import Measured, fingerprint
 from sonibook.analysis.stream import seeded
@@ -27,7 +26,8 @@ from sonibook.deconvnet import ForwardPass
 from sonibook.errors import AnalysisError, AudioError, SonibookError
 from sonibook.model.stack import blocks_of, least_length
 from sonibook.results import write_result
-from sonibook.widgets.atlas import flac_text, replaced, write_script
+from sonibook.widgets.atlas import flac_text, replaced
+from sonibook.widgets.lab import write_script
 from sonibook.widgets.players import script
 
 #: Classes to choose from, so that each has a key, and clips of each.
@@ -68,6 +68,8 @@ def make_listening_test(
 
     Two clips of each of ten classes are taken, and of each group of layers one layer a clip. Heard
     is the sonification of its most active filter, and a sound of that spectrum with random phases.
+    An earlier test is replaced; `SonibookError` if the folder holds something else, `AnalysisError`
+    if fewer than three classes have clips on which all networks are live.
 
     Parameters
     ----------
@@ -76,24 +78,8 @@ def make_listening_test(
         Clips take the families by turns: there may be one a seed.
     data : Dataset
         Of clips with one label each, at the networks' rate.
-    out : str or Path
-        The folder, with ``index.html``, ``trials.json`` and scripts; an earlier test is replaced.
     seconds : float > 0
         The loudest stretch of each clip that is taken.
-    seed : int >= 0
-        Of controls, trials and their order.
-
-    Returns
-    -------
-    ListeningTest
-        What ``trials.json`` says.
-
-    Raises
-    ------
-    SonibookError
-        If `out` is something else than a listening test.
-    AnalysisError
-        If fewer than three classes have clips on which all networks are live.
     """
     out = Path(out)
     if out.exists() and any(out.iterdir()) and not (out / "trials.json").is_file():

@@ -84,11 +84,6 @@ def player(
     columns : int > 0
         So many tracks are side by side at most.
 
-    Returns
-    -------
-    Player
-        Displays itself in a notebook.
-
     Raises
     ------
     AudioError
@@ -128,21 +123,11 @@ def table(
     Parameters
     ----------
     rows : mapping from str to sequence of ndarray or Tensor, shapes (time,)
-        Sounds by name of row, one for each column.
+        Sounds by name of row, one for each column; `ValueError` if there are not as many.
     columns : sequence of str
         Names of the columns; of a single one, it names the tracks only where its row has no name.
     caption : str
     sample_rate : int > 0, in Hz
-
-    Returns
-    -------
-    Player
-        Displays itself in a notebook.
-
-    Raises
-    ------
-    ValueError
-        If there is no sound, or a row does not have one for each column.
     """
     for name, sounds in rows.items():
         if len(sounds) != len(columns):
@@ -170,15 +155,7 @@ def pair(
     caption: str = "",
     sample_rate: int = SAMPLE_RATE,
 ) -> Player:
-    """A player of two sounds, at one gain; as `table` with one row.
-
-    Parameters
-    ----------
-    x, s : ndarray or Tensor, shapes (time,)
-    labels : (str, str)
-    caption : str
-    sample_rate : int > 0, in Hz
-    """
+    """A player of two sounds, shapes (time,), at one gain; as `table` with one row."""
     return table({"": (x, s)}, columns=labels, caption=caption, sample_rate=sample_rate)
 
 
@@ -247,10 +224,5 @@ def shared_gain(x: Sound) -> float:
 
     It depends on the input alone, so that two filters can be compared by ear, and a residual,
     whose peak may be twice the input's, cannot clip: a sonification has the input's peak.
-
-    Examples
-    --------
-    >>> shared_gain(np.array([0.25, -0.1], np.float32))
-    2.0
     """
     return full_scale_gain(x, peak=0.5)

@@ -171,7 +171,7 @@ def separation(
     from sonibook.analysis.separation import separation as measure
     from sonibook.analysis.sources import SOURCE_SCORES
     from sonibook.deconvnet.attributions import METHODS
-    from sonibook.plots.separation import separation_figure
+    from sonibook.plots.features import separation_figure
 
     data = asked.data
     named = next((one for one in METHODS if one == method), None)
@@ -220,7 +220,7 @@ def explanations(
     subtracted. Needs Captum: pip install 'sonibook[explain]'.
     """
     from sonibook.analysis.alternatives import compare_explanations
-    from sonibook.plots.alternatives import explanations_figure
+    from sonibook.plots.features import explanations_figure
 
     wanted = parse_layers(layers)
     classifiers = asked.classifiers(probe, probe_layer)
@@ -265,7 +265,7 @@ def faithfulness(
     """
     from sonibook.analysis.faithfulness import QUANTITIES
     from sonibook.analysis.faithfulness import faithfulness as measure
-    from sonibook.plots.alternatives import faithfulness_figure
+    from sonibook.plots.features import faithfulness_figure
 
     wanted = parse_layers(layers)
     result = measure(
@@ -296,7 +296,7 @@ def ways(
     """
     from sonibook.analysis.alternatives import compare_unpoolings
     from sonibook.analysis.sources import SOURCE_SCORES
-    from sonibook.plots.alternatives import unpooling_figure
+    from sonibook.plots.features import unpooling_figure
 
     result = compare_unpoolings(
         asked.networks, asked.data, layers=parse_layers(layers), **asked.streaming

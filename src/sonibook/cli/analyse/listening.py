@@ -40,8 +40,7 @@ def listening(
     or version, damaged or changed by hand, have trials that were never offered, failed catch
     trials, or the same listener twice. Simulations are never mixed with people's answers.
     """
-    from sonibook.analysis.listener_files import ListeningTest
-    from sonibook.analysis.listening import score
+    from sonibook.analysis.listening import ListeningTest, score
 
     if out is not None:
         check_replaceable(out)
