@@ -16,11 +16,11 @@ from sonibook.replication.paper import TABLES
 from sonibook.replication.verdict import freeze, write_claims
 from sonibook.training.config import PRECISIONS
 from sonibook.training.loop import keep_memory
-from tools import results_elsewhere, results_figures, results_tables
+from tools import results_elsewhere, results_figures, results_synthesiser, results_tables
 from tools.results_settings import PROFILES, Settings
 
 RESULTS = Path("data/results")
-TARGETS = (*TABLES, *results_figures.FIGURES, "elsewhere", "claims", "freeze")
+TARGETS = (*TABLES, *results_figures.FIGURES, "elsewhere", "synthesiser", "claims", "freeze")
 
 
 def make(target: str, settings: Settings) -> None:
@@ -33,6 +33,8 @@ def make(target: str, settings: Settings) -> None:
         print(f"{freeze(settings.folder, command=settings.command(target))} is written.")
     elif target == "elsewhere":
         results_elsewhere.make(settings)
+    elif target == "synthesiser":
+        results_synthesiser.make(path, settings)
     elif target in TABLES:
         results_tables.make(target, path, settings)
     else:

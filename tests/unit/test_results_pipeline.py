@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import yaml
 
 from sonibook import open_dataset
@@ -345,3 +346,23 @@ def test_the_recipe_is_taken_apart_and_goes_on_where_it_stood(
     assert [one.name for one in (tmp_path / "runs" / "results").iterdir()] == ["recipe-all-20"]
     assert {name: rows[name] for name in first} == first
     assert any(one["row"] == "all" for one in found["differences"])
+
+
+def test_an_event_is_called_what_the_classifier_puts_first() -> None:
+    from tools.results_synthesiser import NAMES, TOP, _named
+
+    data = open_dataset("soundscapes", split="test", size=12, duration=2.0, events=(1, 1))
+    network = load_classifier("supervised")
+    places = []
+    for clip in data:
+        name = NAMES.get(data.classes[clip.labels[0]])
+        if name is not None:
+            said = network(torch.from_numpy(clip.waveform)[None, None])[0]
+            places.append(int((said > said[network.classes.index(name)]).sum()))
+    assert set(NAMES.values()) <= set(network.classes)
+    assert set(NAMES) <= set(data.classes)
+    found = _named(data, NAMES)
+    assert found["all"]["clips"] == len(places) > 5
+    assert found["all"]["first"] == pytest.approx(np.mean([place == 0 for place in places]))
+    assert found["all"][f"first {TOP}"] == pytest.approx(np.mean([p < TOP for p in places]))
+    assert sum(one["clips"] for one in found["classes"].values()) == len(places)
