@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -48,17 +49,32 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> str:
     return path.as_uri()
 
 
-@pytest.fixture(params=["no-preference", "reduce"])
-def page(browser: Any, address: str, request: pytest.FixtureRequest) -> Iterator[Any]:
-    context = browser.new_context(reduced_motion=request.param, offline=True)
+@contextmanager
+def opened(browser: Any, motion: str) -> Iterator[Any]:
+    """A tab without a network, in which nothing may go wrong."""
+    context = browser.new_context(reduced_motion=motion, offline=True)
     page = context.new_page()
     page.trouble = []
     page.on("pageerror", lambda error: page.trouble.append(str(error)))
     page.on("console", lambda message: page.trouble.append(message.text))
-    page.goto(address)
     yield page
     assert page.trouble == []
     context.close()
+
+
+@pytest.fixture(scope="module", params=["no-preference", "reduce"])
+def tab(browser: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
+    with opened(browser, request.param) as page:
+        yield page
+
+
+@pytest.fixture
+def page(tab: Any, address: str) -> Iterator[Any]:
+    """The page afresh, which is opened sooner where it was open before."""
+    tab.set_viewport_size({"width": 1280, "height": 720})
+    tab.goto(address)
+    yield tab
+    assert tab.trouble == []
 
 
 #: What a strip shows.
@@ -116,17 +132,20 @@ def test_space_plays_and_pauses(page: Any) -> None:
     assert page.get_by_role("button", name="Watch the animation").count() == 1
 
 
-def test_is_watched_to_its_end(page: Any) -> None:
-    page.clock.install()
-    page.get_by_role("button", name="Watch the animation").click()
-    texts = []
-    for _ in range(60):
-        page.clock.fast_forward(2000)
-        texts.append(said(page))
-    steps = page.get_by_label("Step of the animation").get_attribute("max")
-    assert len(set(texts)) == int(steps) + 1
-    assert texts[-1].startswith("The sonification")
-    assert page.get_by_role("button", name="Watch the animation").count() == 1
+@pytest.mark.parametrize("motion", ["no-preference", "reduce"])
+def test_is_watched_to_its_end(browser: Any, address: str, motion: str) -> None:
+    with opened(browser, motion) as page:
+        page.clock.install()
+        page.goto(address)
+        page.get_by_role("button", name="Watch the animation").click()
+        texts = []
+        for _ in range(60):
+            page.clock.fast_forward(2000)
+            texts.append(said(page))
+        steps = page.get_by_label("Step of the animation").get_attribute("max")
+        assert len(set(texts)) == int(steps) + 1
+        assert texts[-1].startswith("The sonification")
+        assert page.get_by_role("button", name="Watch the animation").count() == 1
 
 
 def test_every_loudspeaker_has_a_sound_of_its_own(page: Any) -> None:
