@@ -29,6 +29,12 @@ BUILD := build
 HTML := $(BUILD)/book/_build/html
 PAGES := $(HTML)/.built
 
+# Unless DATASET says otherwise, what is about real sounds takes ESC-10 where it lies.
+ROOT := $(or $(DATA_ROOT),$(SONIBOOK_DATA))
+RECORDINGS := $(if $(DATASET),,$(shell for folder in '$(ROOT)/ESC-50' '$(ROOT)'; do \
+    test -f "$$folder/meta/esc50.csv" && echo esc10 && break; done))
+REAL := $(filter-out soundscapes,$(or $(DATASET),$(RECORDINGS)))
+
 CHAPTERS := $(wildcard book/[0-9]*.ipynb)
 EXECUTED := $(CHAPTERS:book/%=$(BUILD)/chapters/%)
 LIBRARY := $(shell find src data -type f ! -name '*.pyc' ! -name '.*' 2>/dev/null)
@@ -94,12 +100,12 @@ chapters: $(EXECUTED) ## Run every chapter that changed, into build/chapters
 # has a name of its own for it, so that two at once do not take it from each other.
 $(BUILD)/options: FORCE
 	@mkdir -p $(BUILD)
-	@new=$@.$$$$; echo "$(PROFILE)|$(DATASET)|$(DATA_ROOT)|$(SEED)|$$SONIBOOK_DATA" > $$new; \
+	@new=$@.$$$$; echo "$(PROFILE)|$(DATASET)|$(RECORDINGS)|$(ROOT)|$(SEED)" > $$new; \
 	    cmp -s $$new $@ && rm $$new || mv $$new $@
 
 $(BUILD)/chapters/%.ipynb: book/%.ipynb $(LIBRARY) tools/chapters.py $(BUILD)/options $(INSTALLED)
 	@$(PYTHON) tools/chapters.py $< $@ --metrics $(BUILD)/metrics/$*.json --profile '$(PROFILE)' \
-	    --dataset '$(DATASET)' --data-root '$(DATA_ROOT)' --seed '$(SEED)'
+	    --dataset '$(DATASET)' --recordings '$(RECORDINGS)' --data-root '$(ROOT)' --seed '$(SEED)'
 
 book: $(PAGES) ## Run the chapters and build the book's pages
 	@echo "The book is ready: open $(HTML)/index.html"
@@ -107,7 +113,7 @@ book: $(PAGES) ## Run the chapters and build the book's pages
 $(PAGES): $(EXECUTED) $(FURNITURE) $(LIBRARY) tools/book.py tools/lab.py CHANGELOG.md \
     $(BUILD)/atlas/atlas.json $(BUILD)/listening-test/trials.json $(INSTALLED)
 	$(PYTHON) tools/book.py $(BUILD)/chapters $(BUILD)/book
-	$(PYTHON) tools/lab.py files $(HTML)/lab
+	$(PYTHON) tools/lab.py files $(HTML)/lab $(if $(filter esc%,$(REAL)),--data-root '$(ROOT)')
 	$(MAKE_ATLAS)
 	cp -R $(ATLAS) $(HTML)/atlas
 	cp -R $(BUILD)/listening-test $(HTML)/listening-test
@@ -116,8 +122,8 @@ $(PAGES): $(EXECUTED) $(FURNITURE) $(LIBRARY) tools/book.py tools/lab.py CHANGEL
 # It is made again when what it computes with has changed, and its page with every book.
 ATLAS := $(BUILD)/atlas
 ATLAS_ROOMS := $(addprefix src/sonibook/,audio.py datasets model deconvnet analysis widgets/atlas.py)
-ATLAS_DATA := $(if $(filter-out soundscapes,$(DATASET)),--dataset '$(DATASET)' \
-    --data-root '$(DATA_ROOT)' $(if $(filter esc%,$(DATASET)),--folds 5),--dataset soundscapes \
+ATLAS_DATA := $(if $(REAL),--dataset '$(REAL)' \
+    --data-root '$(ROOT)' $(if $(filter esc%,$(REAL)),--folds 5),--dataset soundscapes \
     -o duration=2 -o size=$(if $(filter full,$(PROFILE)),400,48) --seconds 0.6)
 MAKE_ATLAS = $(PYTHON) -m sonibook atlas supervised $(ATLAS_DATA) --out $(ATLAS) --lab ../lab.html
 
@@ -127,7 +133,7 @@ $(ATLAS)/atlas.json: $(shell find $(ATLAS_ROOMS) -name '*.py') $(BUILD)/options 
 
 $(BUILD)/listening-test/trials.json: $(LIBRARY) tools/listening_test.py $(BUILD)/options $(INSTALLED)
 	$(PYTHON) tools/listening_test.py $(BUILD)/listening-test --dataset '$(DATASET)' \
-	    --data-root '$(DATA_ROOT)'
+	    --data-root '$(ROOT)'
 
 pdf: $(EXECUTED) $(FURNITURE) $(INSTALLED) ## Print the book, without its reference, to one PDF file (needs Chromium)
 	$(PYTHON) -m tools.pdf $(BUILD)/chapters $(BUILD)/pdf $(BUILD)/sonibook.pdf

@@ -21,6 +21,27 @@ import papermill
 
 from sonibook.files import atomic
 
+#: Chapters whose argument is about real sounds, with what else they take where recordings lie.
+RECORDED: dict[str, dict[str, object]] = {
+    "01_why_listen": {"clip": 24},
+    "06_sonification": {"clip": 74},
+    "07_tour": {},
+    "08_growth": {},
+    "10_ablation": {"clip": 74},
+    "13_separation": {},
+}
+#: What a page says of its sounds, by data set.
+_SOUNDS = {
+    "soundscapes": "The sounds on this page are synthesised: `sonibook data fetch esc10 "
+    "--data-root DATA` downloads recordings, and `make book DATA_ROOT=DATA` plays those instead.",
+    "esc10": "The recordings on this page are of ESC-10 {cite:p}`piczak2015esc`, under CC BY.",
+}
+_SOUNDS |= dict.fromkeys(
+    ("esc40", "esc50"),
+    "The recordings on this page are of ESC-50 {cite:p}`piczak2015esc`, and for non-commercial use "
+    "alone (CC BY-NC).",
+)
+
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """What the command line asks for."""
@@ -32,6 +53,7 @@ def parse(arguments: list[str] | None = None) -> argparse.Namespace:
         "--profile", choices=["smoke", "full"], help="minutes, or as long as it takes"
     )
     parser.add_argument("--dataset", help="a name that sonibook.open_dataset knows")
+    parser.add_argument("--recordings", help="the same, for chapters about real sounds alone")
     parser.add_argument("--data-root", help="the folder that holds the data sets")
     parser.add_argument("--seed", help="a whole number")
     parser.add_argument(
@@ -64,6 +86,8 @@ def _without_empty(arguments: list[str]) -> list[str]:
 def parameters_of(options: argparse.Namespace) -> dict[str, object]:
     """The parameters to hand to the chapter; what was not asked for stays the chapter's own."""
     given: dict[str, object] = {}
+    if options.recordings and not options.dataset and options.chapter.stem in RECORDED:
+        given |= {"dataset": options.recordings, **RECORDED[options.chapter.stem]}
     if options.profile:
         given["profile"] = options.profile
     if options.dataset:
@@ -126,6 +150,8 @@ def run(chapter: Path, target: Path, parameters: dict[str, object]) -> None:
                 f"See {failed} (a notebook) and {log}."
             ) from None
         _tidy(temporary)
+        if chapter.stem in RECORDED:
+            _tell(temporary, str(parameters.get("dataset", "soundscapes")))
     failed.unlink(missing_ok=True)
 
 
@@ -171,6 +197,14 @@ def _tidy(path: Path) -> None:
         tags = cell.metadata.get("tags", [])
         if "injected-parameters" in tags:
             cell.metadata["tags"] = [*tags, "remove-cell"]
+    nbformat.write(notebook, path)
+
+
+def _tell(path: Path, dataset: str) -> None:
+    """Say below a chapter's introduction what its sounds are."""
+    notebook = nbformat.read(path, as_version=4)
+    if dataset in _SOUNDS:
+        notebook.cells.insert(1, nbformat.v4.new_markdown_cell(_SOUNDS[dataset], id="sounds"))
     nbformat.write(notebook, path)
 
 

@@ -91,14 +91,15 @@ def page_script() -> str:
     return script() + bundle(PAGE, {"ENGINE": engine, "WORKER": bundle(WORKER)})
 
 
-def publish(out: Path) -> int:
-    """Write all that the page loads into `out`; the exit code."""
+def publish(out: Path, data_root: str | None) -> int:
+    """Write all that the page loads into `out`, recordings of `data_root` too; the exit code."""
     from sonibook.cli import main as sonibook
 
     out.mkdir(parents=True, exist_ok=True)
     (out / "lab.js").write_text(page_script(), encoding="utf-8")
     (out / "lab.css").write_bytes((LAB / "lab.css").read_bytes())
-    return sonibook(["export-lab", "--out", str(out)])
+    recordings = [] if data_root is None else ["--data-root", data_root]
+    return sonibook(["export-lab", "--out", str(out), *recordings])
 
 
 def main() -> int:
@@ -106,13 +107,14 @@ def main() -> int:
     parser = argparse.ArgumentParser(description="Build the lab in the page.")
     parser.add_argument("what", choices=["engine", "files"])
     parser.add_argument("out", type=Path, nargs="?", help="the folder for the files")
+    parser.add_argument("--data-root", help="where ESC-50 lies, for clips of it")
     options = parser.parse_args()
     if options.what == "engine":
         WASM.write_bytes(compile_engine())
         return 0
     if options.out is None:
         parser.error("say which folder the files go to")
-    return publish(options.out)
+    return publish(options.out, options.data_root)
 
 
 if __name__ == "__main__":

@@ -145,7 +145,8 @@ export class Model {
       const whole = new Int16Array(await loadBytes(this.base, entry));
       const peak = peakOf(whole);
       const samples = Float32Array.from(whole, (sample) => sample / peak);
-      this.clips.set(name, { title: entry.title, samples, notices: [] });
+      const notices = entry.credit ? [`Recording: ${entry.credit}.`] : [];
+      this.clips.set(name, { title: entry.title, samples, notices });
     }
     return this.clips.get(name);
   }

@@ -13,7 +13,8 @@ import tempfile
 import textwrap
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,11 +23,12 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sonibook.analysis.atlas import Beginnings
 from sonibook.audio import excerpt
-from sonibook.datasets import Dataset, open_dataset
+from sonibook.datasets import Clip, Dataset, open_dataset
 from sonibook.datasets.pack import pack
 from sonibook.datasets.packed import PackedDataset
-from sonibook.errors import ParameterError, SonibookWarning
+from sonibook.errors import DatasetError, ParameterError, SonibookWarning
 from sonibook.files import atomic
 from sonibook.metrics import wilson_interval
 from sonibook.results import DATA_FOLDERS
@@ -133,8 +135,23 @@ def scratch() -> Path:
     return Path(_FOLDERS[-1].name)
 
 
+class _Loudest(Beginnings):
+    """The loudest `seconds` of each clip of a data set."""
+
+    def __getitem__(self, index: int) -> Clip:
+        clip = self.data[index]
+        seconds = self._most / self.sample_rate
+        x = excerpt(clip.waveform, seconds=seconds, sample_rate=self.sample_rate)
+        return replace(clip, waveform=x)
+
+
 def open_clips(
-    dataset: str, *, root: str | Path | None, split: str, **of_soundscapes: Any
+    dataset: str,
+    *,
+    root: str | Path | None,
+    split: str,
+    seconds: float | None = None,
+    **of_soundscapes: Any,
 ) -> Dataset:
     """Open a data set with options that only synthesised soundscapes take.
 
@@ -144,6 +161,9 @@ def open_clips(
         A name that `open_dataset` knows.
     root, split
         As `open_dataset`'s.
+    seconds : float >= 0.5, or None
+        How long clips are: the `duration` of soundscapes; of recordings, at most the loudest
+        stretch of that length. None leaves them as they are.
     **of_soundscapes
         Options of ``"soundscapes"``, such as its `seed`; other sets are opened without.
 
@@ -151,8 +171,44 @@ def open_clips(
     -------
     Dataset
     """
-    options = of_soundscapes if dataset == "soundscapes" else {}
-    return open_dataset(dataset, root=root, split=split, **options)
+    if dataset != "soundscapes":
+        data = open_dataset(dataset, root=root, split=split)
+        return data if seconds is None else _Loudest(data, seconds)
+    if seconds is not None:
+        of_soundscapes["duration"] = seconds
+    return open_dataset(dataset, root=root, split=split, **of_soundscapes)
+
+
+def recordings(dataset: str, *, root: str | Path | None) -> Dataset | None:
+    """All of a data set, for a chapter that can do without it; None where it does not lie."""
+    try:
+        return open_dataset(dataset, root=root)
+    except DatasetError:
+        return None
+
+
+def credits_of(data: Dataset, indices: Iterable[int]) -> str:
+    """Where clips come from and their licences, in brackets, for a caption.
+
+    Parameters
+    ----------
+    data : Dataset
+    indices : iterable of int
+        Of the clips; after the last one comes the first.
+
+    Returns
+    -------
+    str
+        Begins with a space; empty where the data set tells of none.
+
+    Examples
+    --------
+    >>> credits_of(open_dataset("soundscapes"), [3])
+    ''
+    """
+    told = dict.fromkeys(data.credit(index % len(data)) for index in indices)
+    told.pop("", None)
+    return f" ({'; '.join(told)})" if told else ""
 
 
 def packed_clips(

@@ -555,7 +555,7 @@ def test_a_piece_that_does_not_come_is_no_end(reader: Reader) -> None:
 @over_http
 def test_before_anything_is_heard_nothing_breaks(reader: Reader) -> None:
     page = reader.page
-    page.route("**/lab/scene-*.js", lambda route: route.abort())
+    page.route("**/lab/{scene,5}-*.js", lambda route: route.abort())
     page.goto(f"{reader.address}/lab.html")
     page.wait_for_function("document.getElementById('lab-alert').textContent")
     assert "cannot be loaded" in reader.text("alert")
@@ -563,6 +563,6 @@ def test_before_anything_is_heard_nothing_breaks(reader: Reader) -> None:
         page.locator(f"#lab-{name}").dispatch_event("click")
     reader.complaints[:] = [text for text in reader.complaints if "ERR_FAILED" not in text]
     assert reader.complaints == []
-    page.unroute("**/lab/scene-*.js")
+    page.unroute("**/lab/{scene,5}-*.js")
     page.locator("#lab-clip").select_option(index=1)
     assert len(reader.heard()["input"]) == 5 * RATE

@@ -68,8 +68,9 @@ def test_runs_with_other_parameters_on_real_recordings(chapter: Path, tmp_path: 
     assert "seed = 3" in injected[0].source
 
 
-def small_chapter(folder: Path, code: str) -> Path:
+def small_chapter(folder: Path, code: str, **parameters: object) -> Path:
     """A chapter of two cells, to see how the runner takes what can go wrong."""
+    lines = [f"{name} = {value!r}" for name, value in (parameters or {"layer": 3}).items()]
     notebook = nbformat.v4.new_notebook()
     notebook.metadata["kernelspec"] = {
         "name": "python3",
@@ -77,7 +78,7 @@ def small_chapter(folder: Path, code: str) -> Path:
         "language": "python",
     }
     notebook.cells = [
-        nbformat.v4.new_code_cell("layer = 3", metadata={"tags": ["parameters"]}),
+        nbformat.v4.new_code_cell("\n".join(lines), metadata={"tags": ["parameters"]}),
         nbformat.v4.new_code_cell(code),
     ]
     path = folder / "99_small.ipynb"
@@ -116,6 +117,39 @@ def test_an_unknown_parameter_stops_a_chapter_with_one_sentence(tmp_path: Path) 
     assert "layr: no such parameter; this chapter has seed, " in finished.stderr
     assert "Traceback" not in finished.stderr
     assert not (tmp_path / CHAPTERS[0].name).exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        ((), "`make book DATA_ROOT=DATA` plays those instead"),
+        (("--recordings", "esc10"), "of ESC-10 {cite:p}`piczak2015esc`, under CC BY"),
+    ],
+)
+def test_a_chapter_about_real_sounds_takes_recordings_and_says_what_it_plays(
+    tmp_path: Path, options: tuple[str, ...], told: str
+) -> None:
+    chapter = small_chapter(
+        tmp_path, "print(dataset, layer)", layer=3, dataset="soundscapes", clip=9
+    )
+    chapter = chapter.rename(tmp_path / "01_why_listen.ipynb")
+    assert run_small(chapter, *options).returncode == 0
+    cells = nbformat.read(tmp_path / "out" / chapter.name, as_version=4).cells
+    assert cells[-1].outputs[0].text == f"{'esc10' if options else 'soundscapes'} 3\n"
+    assert [told in cell.source for cell in cells].count(True) == 1
+
+
+def test_recordings_go_to_chapters_that_exist(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(RUNNER.parent))
+    from chapters import RECORDED, parameters_of, parse
+
+    assert set(RECORDED) <= {path.stem for path in CHAPTERS}
+    for path in CHAPTERS:
+        given = parameters_of(parse([str(path), "out.ipynb", "--recordings", "esc10"]))
+        assert ("dataset" in given) == (path.stem in RECORDED)
+        assert all(has_parameter(path, name) for name in given)
+        asked = [str(path), "out.ipynb", "--recordings", "esc10", "--dataset", "soundscapes"]
+        assert parameters_of(parse(asked)) == {"dataset": "soundscapes"}
 
 
 def test_empty_options_leave_the_chapters_own(tmp_path: Path) -> None:

@@ -103,6 +103,34 @@ def test_only_soundscapes_take_their_options() -> None:
         chapter.open_clips("esc50", root="nowhere", split="test", seed=3)
 
 
+def test_seconds_are_the_duration_of_soundscapes() -> None:
+    asked = {"root": None, "split": "test", "seed": 3}
+    scenes = chapter.open_clips("soundscapes", seconds=1.0, **asked)
+    same = chapter.open_clips("soundscapes", duration=1.0, **asked)
+    assert np.array_equal(scenes[0].waveform, same[0].waveform)
+    assert chapter.credits_of(scenes, [0, 1]) == ""
+
+
+def test_of_recordings_the_loudest_seconds_are_taken_and_each_names_its_source(data_root) -> None:
+    data = chapter.open_clips("esc10", root=data_root, split="test", seconds=1.5, size=9)
+    whole = open_dataset("esc10", root=data_root, split="test")
+    assert len(data) == len(whole) == 80
+    for index in (0, 24, 79):
+        x, clip = whole[index].waveform, data[index]
+        energy = [float((x[n : n + 12_000] ** 2).sum()) for n in range(0, len(x) - 12_000, 50)]
+        assert len(clip.waveform) == data.samples(index) == 12_000
+        assert float((clip.waveform**2).sum()) >= max(energy) - 1e-3
+        assert (clip.labels, clip.clip_id) == (whole.labels(index), whole.clip_id(index))
+        number = clip.clip_id.split("-")[1]
+        assert chapter.credits_of(data, [index, index + 80]) == f" (Freesound {number}, CC BY)"
+    assert chapter.credits_of(data, [0, 24]).count("; ") == 1
+    assert chapter.recordings("esc10", root=data_root) is not None
+
+
+def test_a_chapter_can_do_without_recordings(tmp_path: Path) -> None:
+    assert chapter.recordings("esc10", root=tmp_path) is None
+
+
 def test_two_seconds_are_loud_and_long_enough() -> None:
     data = open_dataset("soundscapes", seed=0, size=2, duration=3.0)
     encoder = CNN12(width=1 / 16)

@@ -186,6 +186,20 @@ def test_command_exports_all_that_is_shipped_and_random(
     assert "supervised" in capsys.readouterr().out
 
 
+def test_command_adds_recordings_that_name_their_source(tmp_path: Path, data_root: Path) -> None:
+    asked = ["export-lab", "random", "--out", str(tmp_path), "--data-root", str(data_root)]
+    assert main(asked) == 0
+    _, manifest = received(tmp_path / "manifest.js")
+    recorded = [one for one in manifest["clips"] if one["credit"]]
+    assert manifest["clips"][:10] == recorded
+    assert len({one["title"] for one in recorded}) == 10
+    for one in recorded:
+        _, number, *_ = one["name"].split("-")
+        assert one["credit"] == f"Freesound {number}, CC BY"
+        assert len(content(tmp_path, one)) == 2 * 40000
+    assert main([*asked[:-1], str(tmp_path)]) == 2
+
+
 def test_command_takes_a_checkpoint_and_refuses_what_is_none(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

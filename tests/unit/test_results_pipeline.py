@@ -15,7 +15,9 @@ import torch
 import yaml
 
 from sonibook import open_dataset
+from sonibook.analysis.top_clips import TopClipsResult
 from sonibook.audio import write_wav
+from sonibook.metrics.coherence import mean_top_coherence
 from sonibook.model.checkpoint import (
     kept_checkpoints,
     load_classifier,
@@ -31,6 +33,7 @@ from sonibook.replication.benchmarks import (
     UNTRAINED,
     Pretrained,
     folds_of,
+    pair_sounds,
     pretrained,
     speakers_of,
     split_of,
@@ -78,6 +81,22 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def published(folder: Path, name: str, **config) -> None:
     card = {"name": name, "config": config} if config else {"name": name}
     save_checkpoint(folder / f"{name}.safetensors", CNN12(width=1 / 16, seed=0), card)
+
+
+def test_pairs_are_heard_as_they_were_measured(data_root: Path) -> None:
+    found = TopClipsResult.read(ROOT / "data" / "results" / "figures-2-3.json")
+    pairs = [one for one in found.pairs if one.network == "contrastive" and one.layer in (2, 8)]
+    data = open_dataset("esc10", root=data_root)
+    whole = pair_sounds(pairs, found.networks, data, seconds=5.0)
+    short = pair_sounds(pairs, found.networks, data, seconds=0.5)
+    for pair, (x, s), (piece, kept) in zip(pairs, whole.values(), short.values(), strict=True):
+        both = (torch.from_numpy(y)[None].double() for y in (x, s))
+        assert float(mean_top_coherence(*both)[0]) == pytest.approx(pair.coherence, abs=1e-4)
+        assert np.abs(kept).max() == np.abs(s).max()
+        start = np.correlate(s, kept, "valid").argmax()
+        assert np.array_equal(piece, x[start : start + 4000])
+    others = dict.fromkeys(found.networks, "of another network")
+    assert pair_sounds(pairs, others, data) == {}
 
 
 def test_networks_are_chosen_by_what_their_cards_say(tmp_path: Path) -> None:

@@ -390,6 +390,15 @@ def test_composed_scenes_keep_the_same_promises(birds_and_bells, task):
             assert best_match(clip.waveform, event.stem[first:last]) > 0.9999
 
 
+def test_composed_scenes_name_the_sources_of_their_recordings(birds_and_bells, data_root):
+    assert compose(birds_and_bells, size=1, events=(2, 2)).credit(0) == ""
+    data = open_dataset("soundscapes", root=data_root, mixture_of="esc10", size=3, events=(2, 2))
+    for n in range(3):
+        numbers = {event.source.split("-")[1] for event in data.scene(n).events}
+        told = {f"Freesound {number}, CC BY" for number in numbers}
+        assert set(data.credit(n).split("; ")) == told
+
+
 def best_match(x: np.ndarray, piece: np.ndarray) -> float:
     """The largest cosine between `piece` and any part of `x` as long."""
     products = correlate(x.astype(float), piece.astype(float), mode="valid")

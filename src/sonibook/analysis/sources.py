@@ -72,6 +72,9 @@ class SceneClips(Dataset):
     def labels(self, index: int) -> tuple[int, ...]:
         return self.scenes.labels(index)
 
+    def credit(self, index: int) -> str:
+        return self.scenes.credit(index)
+
 
 def count_sources(clips: Sequence[Clip]) -> Measured:
     """How many sources each clip has, where it is a scene of several; else NaN."""

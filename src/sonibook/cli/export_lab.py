@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 EXPORT_LAB_EXAMPLES = examples(
     "sonibook export-lab --out build/lab",
-    "sonibook export-lab runs/mine/encoder.safetensors random --out build/lab",
+    "sonibook export-lab runs/mine/encoder.safetensors random --out build/lab --data-root data",
 )
 
 #: The network that the lab opens with, as the book does.
@@ -40,11 +40,19 @@ def export_lab(
     ] = None,
     width: Annotated[float, typer.Option(min=1 / 64, help="Of the random encoder.")] = 0.25,
     seed: Annotated[int, typer.Option(min=0, help="Of the random encoder.")] = 0,
+    data_root: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Where ESC-50 lies: a recording of each class of ESC-10 (CC BY) comes first.",
+        ),
+    ] = None,
 ) -> None:
     """Write networks and clips as the pieces that the lab in the page loads.
 
     Weights go out in half precision, a piece a layer. The clips are soundscapes, which sonibook
-    synthesises. The lab itself is part of the book: 'make book' builds both.
+    synthesises, and recordings where a data root is given. The lab itself is part of the book:
+    'make book' builds both.
     """
     from sonibook.model.checkpoint import shipped
     from sonibook.widgets.lab import export_lab as write
@@ -53,7 +61,8 @@ def export_lab(
     named = checkpoints or [*ours, _RANDOM]
     named = list(dict.fromkeys(named))
     networks = [_network(name, width=width, seed=seed) for name in named]
-    manifest = write(networks, _clips(), out)
+    recorded = [] if data_root is None else _recordings(data_root)
+    manifest = write(networks, [*recorded, *_clips()], out)
     rows = [
         [entry["name"], len(entry["layers"]), sum(layer["bytes"] for layer in entry["layers"])]
         for entry in manifest["networks"]
@@ -93,4 +102,20 @@ def _clips() -> list[LabClip]:
         events = [event.name.replace("_", " ") for event in scene.events]
         title = ", ".join(events[:-1]) + (" and " if events[1:] else "") + events[-1]
         clips.append(LabClip(f"scene-{index}", title.capitalize(), scene.mixture))
+    return clips
+
+
+def _recordings(root: Path) -> list[LabClip]:
+    """A clip of each class, of the fold that no network here was trained on."""
+    from sonibook.datasets import open_dataset
+    from sonibook.widgets.lab import LabClip
+
+    data = open_dataset("esc10", root=root, split="test")
+    # The last of each class.
+    chosen = {data.labels(index): index for index in range(len(data))}
+    clips = []
+    for (label,), index in sorted(chosen.items()):
+        title = data.classes[label].replace("_", " ").capitalize()
+        clip = data[index]
+        clips.append(LabClip(clip.clip_id, title, clip.waveform, data.credit(index)))
     return clips

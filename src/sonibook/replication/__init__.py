@@ -10,6 +10,7 @@ from sonibook._rooms import names_of
 
 __getattr__ = names_of(
     __name__,
+    benchmarks="pair_sounds",
     claims_sounds="SOUND_CLAIMS",
     results="EVOLUTIONS",
     verdict="judge judge_claims",

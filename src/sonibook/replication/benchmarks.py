@@ -4,14 +4,20 @@ splits of which data sets they are tested on.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from jaxtyping import Float
+from numpy import ndarray
+
+from sonibook.analysis.result import fingerprint
+from sonibook.analysis.top_clips import SelectedPair
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.datasets.base import FileDataset
-from sonibook.model.checkpoint import canonical, load_encoder, read_card
+from sonibook.deconvnet.backward import ForwardPass
+from sonibook.model.checkpoint import canonical, load_encoder, read_card, shipped
 from sonibook.model.encoder import CNN12
 from sonibook.training.probe import groups_of
 
@@ -189,3 +195,44 @@ def split_of(
     """One part: a data set's own split, or the one that options of ``train`` and ``test`` make."""
     split = Split("test", train or {"split": "train"}, test or {"split": "test"})
     return Benchmark(f"{dataset}, {name}", dataset, (split,), root)
+
+
+def pair_sounds(
+    pairs: Sequence[SelectedPair],
+    networks: Mapping[str, str],
+    data: Dataset,
+    *,
+    seconds: float = 1.5,
+) -> dict[str, tuple[Float[ndarray, " time"], Float[ndarray, " time"]]]:
+    """The sounds of figures 2 and 3: clips, and what a filter keeps of each.
+
+    Parameters
+    ----------
+    pairs : sequence of SelectedPair
+        Of networks that `pretrained` finds.
+    networks : mapping from str to str
+        Fingerprints of the networks that chose the pairs.
+    data : Dataset
+        What they were chosen from.
+    seconds : float > 0
+        How much of either is kept, around the largest value of the sonification.
+
+    Returns
+    -------
+    dict from str to (ndarray, ndarray), shapes (time,)
+        By layer, filter and class. Without the pairs of networks that are no longer the same.
+    """
+    known = {one.name: one for one in pretrained(shipped())}
+    sounds = {}
+    for pair in pairs:
+        network = known[pair.network].load() if pair.network in known else None
+        if network is None or fingerprint(network) != networks[pair.network]:
+            continue
+        x = data[pair.clip.index].waveform
+        passed = ForwardPass(network, x, depth=pair.layer)
+        s = passed.sonify(pair.layer, [pair.filter])[0].numpy()
+        size = round(seconds * data.sample_rate)
+        start = min(max(int(abs(s).argmax()) - size // 2, 0), max(len(x) - size, 0))
+        name = f"Layer {pair.layer}, filter {pair.filter}, {pair.label.replace('_', ' ')}"
+        sounds[name] = x[start : start + size], s[start : start + size]
+    return sounds

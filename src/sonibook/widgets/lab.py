@@ -59,11 +59,15 @@ class LabNetwork:
 
 @dataclass(frozen=True, eq=False)
 class LabClip:
-    """A clip to listen to, at 8 kHz and in [-1, 1]; the title says what is heard in it."""
+    """A clip to listen to, at 8 kHz and in [-1, 1]; the title says what is heard in it.
+
+    The credit says where it comes from, and its licence.
+    """
 
     name: str
     title: str
     waveform: Float[ndarray, " time"]
+    credit: str = ""
 
 
 def export_lab(
@@ -181,6 +185,7 @@ def _write_clip(clip: LabClip, out: Path) -> dict[str, Any]:
     return {
         "name": clip.name,
         "title": clip.title,
+        "credit": clip.credit,
         **_write_piece(out, clip.name, samples.tobytes()),
     }
 

@@ -358,6 +358,11 @@ class ComposedScenes(SceneDataset):
     def _labels(self, choice: int) -> tuple[int, ...]:
         return self.sources.labels(choice)
 
+    def credit(self, index: int) -> str:
+        """Those of the clips that scene `index` is composed of."""
+        told = dict.fromkeys(self.sources.credit(plan.choice) for plan in self._plan(index))
+        return "; ".join(filter(None, told))
+
     def _sound(self, plan: _Plan) -> _Sound:
         clip = self.sources[plan.choice]
         x = clip.waveform
