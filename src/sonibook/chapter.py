@@ -140,9 +140,7 @@ class _Loudest(Beginnings):
 
     def __getitem__(self, index: int) -> Clip:
         clip = self.data[index]
-        seconds = self._most / self.sample_rate
-        x = excerpt(clip.waveform, seconds=seconds, sample_rate=self.sample_rate)
-        return replace(clip, waveform=x)
+        return replace(clip, waveform=excerpt(clip.waveform, seconds=self._most, sample_rate=1))
 
 
 def open_clips(
@@ -199,12 +197,7 @@ def credits_of(data: Dataset, indices: Iterable[int]) -> str:
     Returns
     -------
     str
-        Begins with a space; empty where the data set tells of none.
-
-    Examples
-    --------
-    >>> credits_of(open_dataset("soundscapes"), [3])
-    ''
+        Begins with a space; empty where the data set tells of none, as soundscapes do.
     """
     told = dict.fromkeys(data.credit(index % len(data)) for index in indices)
     told.pop("", None)
@@ -236,7 +229,11 @@ def packed_clips(
     """
     parts = []
     for split, size in (("train", 520), ("test", 260)):
-        scenes = {"task": "single-label", "duration": 2.0, "size": size * (5 if full else 1)}
+        scenes: dict[str, Any] = {
+            "task": "single-label",
+            "duration": 2.0,
+            "size": size * (5 if full else 1),
+        }
         whole = open_clips(dataset, root=root, split=split, seed=seed, **scenes)
         parts.append(pack(whole, folder, split=split, progress=False))
     return parts[0], parts[1]
