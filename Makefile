@@ -124,8 +124,9 @@ ATLAS := $(BUILD)/atlas
 ATLAS_ROOMS := $(addprefix src/sonibook/,audio.py datasets model deconvnet analysis widgets/atlas.py)
 ATLAS_DATA := $(if $(REAL),--dataset '$(REAL)' \
     --data-root '$(ROOT)' $(if $(filter esc%,$(REAL)),--folds 5),--dataset soundscapes \
-    -o duration=2 -o size=$(if $(filter full,$(PROFILE)),400,48) --seconds 0.6)
-MAKE_ATLAS = $(PYTHON) -m sonibook atlas supervised $(ATLAS_DATA) --out $(ATLAS) --lab ../lab.html
+    -o duration=2 -o size=$(if $(filter full,$(PROFILE)),400,48))
+MAKE_ATLAS = $(PYTHON) -m sonibook atlas supervised $(ATLAS_DATA) --seconds 0.6 --out $(ATLAS) \
+    --lab ../lab.html
 
 $(ATLAS)/atlas.json: $(shell find $(ATLAS_ROOMS) -name '*.py') $(BUILD)/options $(INSTALLED)
 	rm -rf $(ATLAS)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -150,6 +151,29 @@ def test_recordings_go_to_chapters_that_exist(monkeypatch: pytest.MonkeyPatch) -
         assert all(has_parameter(path, name) for name in given)
         asked = [str(path), "out.ipynb", "--recordings", "esc10", "--dataset", "soundscapes"]
         assert parameters_of(parse(asked)) == {"dataset": "soundscapes"}
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize("table", ["ESC-50/meta/esc50.csv", "meta/esc50.csv", "ESC-50/esc50.csv"])
+def test_make_takes_recordings_where_they_lie(tmp_path: Path, table: str) -> None:
+    (tmp_path / table).parent.mkdir(parents=True)
+    (tmp_path / table).touch()
+    there = "esc10" if "meta" in table else ""
+
+    def planned(*options: str) -> str:
+        command = ["make", "--dry-run", "--always-make", "book", f"BUILD={tmp_path}/b", *options]
+        environment = {**os.environ, "SONIBOOK_DATA": str(tmp_path)}
+        finished = subprocess.run(
+            command, check=True, capture_output=True, text=True, cwd=ROOT, env=environment
+        )
+        return finished.stdout
+
+    plan = planned()
+    assert plan.count(f"--recordings '{there}'") == len(CHAPTERS)
+    assert f"|{there}|{tmp_path}|" in plan, "chapters are made anew where recordings come or go"
+    assert ("atlas supervised --dataset 'esc10'" in plan) == bool(there)
+    assert (f"lab --data-root '{tmp_path}'" in plan) == bool(there)
+    assert planned("DATASET=soundscapes").count("--recordings ''") == len(CHAPTERS)
 
 
 def test_empty_options_leave_the_chapters_own(tmp_path: Path) -> None:
