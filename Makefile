@@ -123,7 +123,7 @@ $(PAGES): $(EXECUTED) $(FURNITURE) $(LIBRARY) tools/book.py tools/lab.py CHANGEL
 ATLAS := $(BUILD)/atlas
 ATLAS_ROOMS := $(addprefix src/sonibook/,audio.py datasets model deconvnet analysis widgets/atlas.py)
 ATLAS_DATA := $(if $(REAL),--dataset '$(REAL)' \
-    --data-root '$(ROOT)' $(if $(filter esc%,$(REAL)),--folds 5),--dataset soundscapes \
+    --data-root '$(ROOT)' --loudest 2 $(if $(filter esc%,$(REAL)),--folds 5),--dataset soundscapes \
     -o duration=2 -o size=$(if $(filter full,$(PROFILE)),400,48))
 MAKE_ATLAS = $(PYTHON) -m sonibook atlas supervised $(ATLAS_DATA) --seconds 0.6 --out $(ATLAS) \
     --lab ../lab.html

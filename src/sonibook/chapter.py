@@ -14,7 +14,6 @@ import textwrap
 import warnings
 import zipfile
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +22,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sonibook.analysis.atlas import Beginnings
+from sonibook.analysis.atlas import Loudest
 from sonibook.audio import excerpt
-from sonibook.datasets import Clip, Dataset, open_dataset
+from sonibook.datasets import Dataset, open_dataset
 from sonibook.datasets.pack import pack
 from sonibook.datasets.packed import PackedDataset
 from sonibook.errors import DatasetError, ParameterError, SonibookWarning
@@ -135,14 +134,6 @@ def scratch() -> Path:
     return Path(_FOLDERS[-1].name)
 
 
-class _Loudest(Beginnings):
-    """The loudest `seconds` of each clip of a data set."""
-
-    def __getitem__(self, index: int) -> Clip:
-        clip = self.data[index]
-        return replace(clip, waveform=excerpt(clip.waveform, seconds=self._most, sample_rate=1))
-
-
 def open_clips(
     dataset: str,
     *,
@@ -171,7 +162,7 @@ def open_clips(
     """
     if dataset != "soundscapes":
         data = open_dataset(dataset, root=root, split=split)
-        return data if seconds is None else _Loudest(data, seconds)
+        return data if seconds is None else Loudest(data, seconds)
     if seconds is not None:
         of_soundscapes["duration"] = seconds
     return open_dataset(dataset, root=root, split=split, **of_soundscapes)

@@ -262,11 +262,12 @@ def test_the_command(network: CNN12, tmp_path: Path, capsys: pytest.CaptureFixtu
         write_wav(sounds / f"a/{n}.wav", generator.uniform(-0.5, 0.5, 4000).astype("f4"))
     (sounds / "a/broken.wav").write_bytes(b"RIFF")
     options = ["-d", "folder", "--data-root", str(sounds), "--out", str(out), "--processes", "1"]
-    options += ["--seconds", "0.1"]
+    options += ["--seconds", "0.1", "--loudest", "0.3"]
     assert main(["atlas", str(checkpoint), *options]) == 0
     said = capsys.readouterr()
     assert "3 of 4 clips; skipped: 1 unreadable" in said.out
-    assert received(out, "manifest")["data"]["skipped"] == {"unreadable": 1}
+    data = received(out, "manifest")["data"]
+    assert (data["skipped"], data["split"]) == ({"unreadable": 1}, "all, the loudest 0.3 s")
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
     taken = tmp_path / "taken"

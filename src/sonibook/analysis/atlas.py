@@ -21,6 +21,7 @@ from sonibook.analysis.networks import Networks, as_networks
 from sonibook.analysis.result import key_of
 from sonibook.analysis.selectivity import spectral_shape
 from sonibook.analysis.stream import Streaming, stream
+from sonibook.audio import excerpt
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
@@ -86,6 +87,18 @@ class Beginnings(_PartOf):
 
     def credit(self, index: int) -> str:
         return self.data.credit(index)
+
+
+class Loudest(Beginnings):
+    """The loudest `seconds` of each clip of a data set, all of a shorter one."""
+
+    def __init__(self, data: Dataset, seconds: float) -> None:
+        super().__init__(data, seconds)
+        self.split = f"{data.split}, the loudest {seconds:g} s"
+
+    def __getitem__(self, index: int) -> Clip:
+        clip = self.data[index]
+        return replace(clip, waveform=excerpt(clip.waveform, seconds=self._most, sample_rate=1))
 
 
 class _Chosen(_PartOf):

@@ -59,6 +59,12 @@ def atlas(
         ),
     ] = "",
     seed: Annotated[int, typer.Option(min=0, help="Of the random weights.")] = 0,
+    loudest: Annotated[
+        float | None,
+        typer.Option(
+            min=0.05, max=10, metavar="S", help="Take only the loudest S seconds of each clip."
+        ),
+    ] = None,
     limit: Annotated[
         int | None,
         typer.Option(min=1, help="Take only so many clips, evenly spaced: for a quick look."),
@@ -74,6 +80,7 @@ def atlas(
     server. An earlier atlas in it is replaced when all is done. What was interrupted goes on where
     it stood when run again.
     """
+    from sonibook.analysis.atlas import Loudest
     from sonibook.analysis.networks import with_random_weights
     from sonibook.cli.analyse.shared import Asked
     from sonibook.widgets.atlas import make_atlas
@@ -111,7 +118,7 @@ def atlas(
     try:
         summary = make_atlas(
             both,
-            asked.data,
+            asked.data if loudest is None else Loudest(asked.data, loudest),
             out,
             facts=facts,
             lab=lab,
