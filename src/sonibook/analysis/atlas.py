@@ -97,8 +97,9 @@ class Loudest(Beginnings):
         self.split = f"{data.split}, the loudest {seconds:g} s"
 
     def __getitem__(self, index: int) -> Clip:
-        clip = self.data[index]
-        return replace(clip, waveform=excerpt(clip.waveform, seconds=self._most, sample_rate=1))
+        clip, rate = self.data[index], self.sample_rate
+        x = excerpt(clip.waveform, seconds=self._most / rate, sample_rate=rate)
+        return replace(clip, waveform=x)
 
 
 class _Chosen(_PartOf):
