@@ -4,7 +4,9 @@
 ## Where the environment lives, and the Python that makes it (found below if left empty).
 VENV ?= .venv
 BASE_PYTHON ?=
-## More options for pip, such as the index that has PyTorch without CUDA.
+## The uv that installs (empty: pip does); more options for either, such as the index that has
+## PyTorch without CUDA.
+UV ?= $(shell command -v uv 2>/dev/null)
 PIP_OPTIONS ?=
 ## How the chapters run: smoke (minutes) or full; which data set; where recordings lie; the seed.
 PROFILE ?= smoke
@@ -21,6 +23,9 @@ CUDA_PYTHON ?= python3
 
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
+# With every index asked for the best version, as pip does.
+INSTALL_WITH = $(if $(UV),'$(UV)' pip install --quiet --index-strategy unsafe-best-match --python $(1),\
+    $(1) -m pip install --quiet --disable-pip-version-check) $(PIP_OPTIONS)
 # torch-xla goes with a PyTorch of its own.
 XLA_VENV := $(VENV)-xla
 XLA_PYTHON := $(XLA_VENV)/bin/python
@@ -60,9 +65,8 @@ help: ## Show what make can do
 setup: $(INSTALLED) ## Make the environment and install everything (others do it by themselves)
 
 $(INSTALLED): pyproject.toml constraints.txt
-	@VENV='$(VENV)' BASE_PYTHON='$(BASE_PYTHON)' sh tools/environment.sh
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) \
-	    -c constraints.txt -e '.[dev]'
+	@VENV='$(VENV)' BASE_PYTHON='$(BASE_PYTHON)' UV='$(UV)' sh tools/environment.sh
+	$(call INSTALL_WITH,$(PYTHON)) -c constraints.txt -e '.[dev]'
 	@touch $@
 
 test: $(PAGES) ## Run all tests (builds the book first: its pages are tested, too)
@@ -70,9 +74,8 @@ test: $(PAGES) ## Run all tests (builds the book first: its pages are tested, to
 	    --no-loadscope-reorder $(TEST_OPTIONS)
 
 $(XLA_INSTALLED): pyproject.toml constraints-xla.txt
-	@VENV='$(XLA_VENV)' BASE_PYTHON='$(BASE_PYTHON)' sh tools/environment.sh
-	$(XLA_PYTHON) -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) \
-	    -c constraints-xla.txt -e '.[xla]' beartype pytest
+	@VENV='$(XLA_VENV)' BASE_PYTHON='$(BASE_PYTHON)' UV='$(UV)' sh tools/environment.sh
+	$(call INSTALL_WITH,$(XLA_PYTHON)) -c constraints-xla.txt -e '.[xla]' beartype pytest
 	@touch $@
 
 test-xla: $(XLA_INSTALLED) $(INSTALLED) ## Test training on XLA, in an environment of its own (8 GB)
@@ -174,8 +177,7 @@ bench: $(INSTALLED) ## Time the library against its peers
 	@for script in $(BENCHMARKS); do echo "$$script"; $(PYTHON) "$$script" || exit 1; done
 
 fuzz: $(INSTALLED) ## Fuzz everything that reads files, guided by coverage (FUZZ_SECONDS each)
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check $(PIP_OPTIONS) \
-	    -c constraints.txt -e '.[fuzz]'
+	$(call INSTALL_WITH,$(PYTHON)) -c constraints.txt -e '.[fuzz]'
 	$(PYTHON) tests/fuzzing.py --seconds $(FUZZ_SECONDS)
 
 faults: $(INSTALLED) ## Kill, interrupt and starve training, packing and analysis, twenty times each

@@ -3,17 +3,19 @@
 Each reader gets a process of its own, in which libFuzzer (by way of atheris, the extra ``fuzz``)
 damages what it reads, keeps what reaches new branches of sonibook, PyYAML and the standard
 library's archives, and damages that further. Compiled readers (libsndfile, safetensors) are damaged
-without such guidance. What breaks one is kept in ``build/fuzz/READER/broken``.
+without such guidance. What breaks one is kept in ``build/fuzz/READER/broken``, and the next run
+tries it first. Runs add up in the results file: of each reader, its inputs in all runs, and what
+came of the last.
 """
 
 from __future__ import annotations
 
 import argparse
 import importlib
+import json
 import mmap
 import os
 import resource
-import shutil
 import struct
 import sys
 import tempfile
@@ -21,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sonibook.results import write_result
+from sonibook.results import provenance, write_result
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "build" / "fuzz"
@@ -88,9 +90,10 @@ def fuzz(reader: Any, work: Path, options: list[str]) -> None:
 
 def start(reader: Any, work: Path, seconds: int, seed: int) -> dict[str, Any]:
     """Fuzz one reader in a fork, and say what came of it."""
-    shutil.rmtree(work / "broken", ignore_errors=True)
     for made in (work / "corpus", work / "broken"):
         made.mkdir(parents=True, exist_ok=True)
+    for path in (work / "broken").iterdir():
+        path.replace(work / "corpus" / path.name)
     (work / "tried").unlink(missing_ok=True)
     options = [
         f"-max_total_time={seconds}",
@@ -121,23 +124,46 @@ def start(reader: Any, work: Path, seconds: int, seed: int) -> dict[str, Any]:
     }
 
 
+def add_up(before: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
+    """The content of the results file after one more run."""
+    readers = dict(before.get("readers", {}))
+    for name, found in run["readers"].items():
+        earlier = readers.get(name, {})
+        counts = ("inputs", "taken", "refused", "seconds")
+        readers[name] = found | {key: found[key] + earlier.get(key, 0) for key in counts}
+    runs = before.get("runs", [])
+    if before and not runs:  # of a file that held one run
+        made = before["provenance"]
+        runs = [{key: before[key] for key in ("seed", "inputs", "seconds")} | made]
+    own = {key: sum(one[key] for one in run["readers"].values()) for key in ("inputs", "seconds")}
+    runs = [*runs, {"seed": run["seed"], **own, **provenance(run["command"])}]
+    return {
+        "inputs": sum(one["inputs"] for one in runs),
+        "seconds": sum(one["seconds"] for one in runs),
+        "limits": {"longest_seconds": LONGEST, "memory_bytes": MEMORY},
+        "readers": readers,
+        "runs": runs,
+    }
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=int, default=60, help="for each reader")
-    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--seed", type=int, help="by default the number of earlier runs")
     parser.add_argument("--out", type=Path, default=ROOT / "data" / "results" / "fuzz.json")
     parser.add_argument("--readers", nargs="*", help="by default all")
     asked = parser.parse_args()
+    before = json.loads(asked.out.read_text(encoding="utf-8")) if asked.out.exists() else {}
+    seed = len(before.get("runs", [])) + 1 if asked.seed is None else asked.seed
+    command = f"make fuzz FUZZ_SECONDS={asked.seconds}"
     readers = instrumented()
     found: dict[str, dict[str, Any]] = {}
     for name in asked.readers or readers:
-        found[name] = start(readers[name], WORK / name, asked.seconds, asked.seed)
+        found[name] = start(readers[name], WORK / name, asked.seconds, seed)
         sys.stdout.write(f"{name}: {found[name]}\n")
         sys.stdout.flush()
-        total = {key: sum(one[key] for one in found.values()) for key in ("inputs", "seconds")}
-        limits = {"longest_seconds": LONGEST, "memory_bytes": MEMORY}
-        whole = {"seed": asked.seed, **total, "limits": limits, "readers": found}
-        write_result(asked.out, whole, command=f"make fuzz FUZZ_SECONDS={asked.seconds}")
+        run = {"seed": seed, "command": command, "readers": found}
+        write_result(asked.out, add_up(before, run), command=command)
     return 1 if any(one["exit_code"] for one in found.values()) else 0
 
 

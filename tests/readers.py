@@ -16,6 +16,7 @@ import zipfile
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from unittest import mock
 
@@ -25,7 +26,17 @@ import torch
 import typer
 
 from sonibook.analysis.activations import ActivationsResult, top_activations
-from sonibook.analysis.listening import Answer, ListenerFile, ListeningTest, Trial, score
+from sonibook.analysis.layers import read_trained
+from sonibook.analysis.listening import (
+    Answer,
+    ListenerFile,
+    ListeningResult,
+    ListeningRow,
+    ListeningTest,
+    Trial,
+    listening_report,
+    score,
+)
 from sonibook.analysis.result import Measured
 from sonibook.analysis.stream import Chunk, ChunkCache
 from sonibook.audio import read_audio
@@ -37,8 +48,12 @@ from sonibook.errors import SonibookError, SonibookWarning
 from sonibook.model import elsewhere
 from sonibook.model.checkpoint import load_classifier, load_encoder, read_card, save_checkpoint
 from sonibook.model.encoder import CNN12, Classifier
-from sonibook.training.config import load_config
-from sonibook.training.folder import load_state, save_state
+from sonibook.replication.tables import read_differences
+from sonibook.replication.trials import TrialFile
+from sonibook.results import provenance
+from sonibook.sonify_files import COLUMNS, _read_provenance, _read_table
+from sonibook.training.config import TrainConfig, load_config
+from sonibook.training.folder import RunFolder, _as_text, load_state, save_state
 
 #: A network of two blocks and a handful of weights, so that its header is what is damaged most.
 TINY = {"width": 1 / 64, "depth": 2}
@@ -280,6 +295,82 @@ def _read_result(content: bytes, folder: Path) -> None:
     assert ActivationsResult.read(path) == result
 
 
+_DATA = Measured(dataset="fuzz", split="all", size=3, clips=3, skipped={})
+_MEASURES = {"quantity": "clip", "mean": 0.5, "low": 0.25, "high": 0.75, "clips": 3}
+
+
+def _prepare_heard(_: Path) -> list[bytes]:
+    rows = tuple(ListeningRow(layers=group, **_MEASURES) for group in ("3 to 7", ""))
+    result = ListeningResult(
+        data=_DATA, networks={}, settings={}, rows=rows, simulation=True, listeners=3,
+        chance={"clip": 1 / 3}, left_out={"damaged": 1}, provenance=provenance("fuzz"),
+    )  # fmt: skip
+    return [result.model_dump_json().encode()]
+
+
+def _read_heard(content: bytes, folder: Path) -> None:
+    _put(folder / "listening.json", content)
+    listening_report(folder)
+
+
+def _prepare_trained(_: Path) -> list[bytes]:
+    config = {"config": {"encoder": {"start": "a/encoder.safetensors", "depth": None}}}
+    whole = config | {"test_clips": 40}
+    one = whole | {"test": {"accuracy": 0.5}}
+    many = whole | {"metrics": {"accuracy": {"values": [0.5, 0.25, 0.75]}}}
+    return [json.dumps(content).encode() for content in (one, many)]
+
+
+#: A results table with one trial and one difference.
+_CELL = {"question": "q", "row": "r", "training": "full", "clips": 2}
+_TABLE = {
+    "trials": [_CELL | {
+        "key": "k", "network": "none", "seed": 0, "tested": "test", "metrics": {"accuracy": 0.5},
+        "right": "10", "settings": {}, "made": 0,
+    }],
+    "made": [{"commit": "c"}],
+    "parts": {"q: test": ["1", "2"]},
+    "differences": [_CELL | {
+        "mean": 0.5, "low": 0.25, "high": 0.75, "minus": "m", "minus_training": "full",
+        "recordings": 2, "seeds": [0], "minus_seeds": [0, 1],
+    }],
+}  # fmt: skip
+
+
+def _read_result_table(content: bytes, folder: Path) -> None:
+    TrialFile(_put(folder / "table.json", content))
+    read_differences(folder / "table.json")
+
+
+def _read_sonified(content: bytes, folder: Path) -> None:
+    """The first byte says whether the rest is the table or what stands beside it."""
+    path = _put(folder / "sonified", content[1:])
+    if content[:1] == b"\0":
+        assert all(row.keys() == set(COLUMNS) for row in _read_table(path))
+    else:
+        json.dumps(_read_provenance(path))
+
+
+def _prepare_sonified(_: Path) -> list[bytes]:
+    names = ",".join(COLUMNS).encode()
+    return [b"\0" + names + b"\n" + b"1," * len(COLUMNS) + b'"a\n"\n', b'\1{"earlier": [{}]}']
+
+
+@cache
+def _asked(folder: Path) -> TrainConfig:
+    text = _CONFIG.replace(b", start: other.yaml", b"")
+    return load_config(_put(folder / "asked.yaml", text))
+
+
+def _prepare_run(folder: Path) -> list[bytes]:
+    return [_as_text(_asked(folder)).encode()]
+
+
+def _read_run(content: bytes, folder: Path) -> None:
+    _put(folder / "run" / "config.yaml", content)
+    RunFolder(folder / "run", _asked(folder))
+
+
 def _parts(folder: Path) -> ChunkCache:
     return ChunkCache(folder / "parts")
 
@@ -451,7 +542,7 @@ def _read_sdist(content: bytes, folder: Path) -> None:
 
 
 _TEST = ListeningTest(
-    data=Measured(dataset="fuzz", split="all", size=3, clips=3, skipped={}),
+    data=_DATA,
     networks={},
     trials=tuple(
         Trial(id=f"t{n}", task="clip", choices=4, answer=n, catch=n < 3, clip="a") for n in range(4)
@@ -495,6 +586,15 @@ READERS = {
         Reader("result", _prepare_result, _read_result),
         Reader("listener", _prepare_listener, _read_listener),
         Reader("trials", lambda _: [_TEST.model_dump_json().encode()], _read_trials),
+        Reader("heard", _prepare_heard, _read_heard),
+        Reader(
+            "trained",
+            _prepare_trained,
+            lambda content, folder: read_trained(_put(folder / "metrics.json", content)),
+        ),
+        Reader("result-table", lambda _: [json.dumps(_TABLE).encode()], _read_result_table),
+        Reader("sonified", _prepare_sonified, _read_sonified),
+        Reader("run-config", _prepare_run, _read_run),
         Reader("analysis-part", _prepare_part, _read_part),
         Reader("pack", _prepare_pack, _read_pack),
         Reader("zip", _prepare_zip, _read_zip),

@@ -1,6 +1,6 @@
 #!/bin/sh
 # Makes the virtual environment $VENV with $BASE_PYTHON, or with the first Python that will do.
-# An environment that is there and works is kept.
+# An environment that is there and works is kept. $UV, if given, makes it, and needs no module venv.
 set -eu
 
 least="3.11"
@@ -28,8 +28,12 @@ if [ -z "$base" ]; then
     exit 1
 fi
 if ! will_do "$base"; then
-    echo "$base is no Python $least or newer: give another as BASE_PYTHON." >&2
+    echo "$base is not Python $least or newer: give another as BASE_PYTHON." >&2
     exit 1
+fi
+if [ -n "${UV:-}" ]; then
+    echo "Making the environment $VENV with $("$base" --version 2>&1) and uv."
+    exec "$UV" venv --quiet --seed --clear --python "$(command -v "$base")" "$VENV"
 fi
 if ! "$base" -c 'import ensurepip, venv' >/dev/null 2>&1; then
     echo "$base cannot make environments, because its module venv or ensurepip is missing:" \

@@ -19,7 +19,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).parents[2]
-EXTRAS = ("lab", "book", "explain", "tensorboard", "trackio", "wandb", "xla")
+EXTRAS = ("lab", "book", "explain", "tensorboard", "trackio", "wandb", "tpu", "xla")
 #: From here on, Python finds none of the packages that are named.
 HIDE = """
 import sys

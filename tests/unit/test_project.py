@@ -11,6 +11,7 @@ import textwrap
 import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
@@ -51,14 +52,20 @@ def requirements(*groups: str) -> dict[str, Requirement]:
 
 
 def all_requirements() -> dict[str, Requirement]:
-    # XLA goes with a PyTorch of its own, in an environment of its own.
-    return requirements(*(project()["optional-dependencies"].keys() - {"xla"}))
+    # XLA goes with a PyTorch of its own, and what a TPU needs with TPUs.
+    return requirements(*(project()["optional-dependencies"].keys() - {"tpu", "xla"}))
 
 
-def constraints(name: str = "constraints.txt") -> dict[str, Version]:
+def constraints(name: str = "constraints.txt") -> dict[str, dict[str, Version]]:
+    """The versions that are pinned, by package and by the Pythons they are for ("" for all)."""
     lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
-    pins = [line.split("==") for line in lines if line and not line.startswith("#")]
-    return {canonicalize_name(name): Version(version) for name, version in pins}
+    pins: dict[str, dict[str, Version]] = {}
+    for one in (Requirement(line) for line in lines if line and not line.startswith("#")):
+        (pin,) = one.specifier
+        assert pin.operator == "=="
+        own = pins.setdefault(canonicalize_name(one.name), {})
+        own[str(one.marker or "")] = Version(pin.version)
+    return pins
 
 
 def texts() -> list[Path]:
@@ -85,19 +92,44 @@ def test_constraints_cover_every_direct_requirement() -> None:
     pins = constraints()
     for name, requirement in all_requirements().items():
         assert name in pins, f"constraints.txt does not pin {name}"
-        assert requirement.specifier.contains(pins[name]), f"{requirement}, pinned at {pins[name]}"
+        for pin in pins[name].values():
+            assert requirement.specifier.contains(pin), f"{requirement}, pinned at {pin}"
 
 
 def test_constraints_of_xla_cover_its_direct_requirements() -> None:
     pins = constraints("constraints-xla.txt")
     for name, requirement in requirements("xla").items():
-        assert requirement.specifier.contains(pins[name]), f"{requirement}, pinned at {pins[name]}"
+        (pin,) = pins[name].values()
+        assert requirement.specifier.contains(pin), f"{requirement}, pinned at {pin}"
 
 
 @pytest.mark.parametrize("file", ["constraints.txt", "constraints-xla.txt"])
 def test_constraints_fit_any_build_of_a_release(file: str) -> None:
-    for name, version in constraints(file).items():
-        assert version.local is None, f"{name}=={version} accepts one build only"
+    for name, pins in constraints(file).items():
+        for version in pins.values():
+            assert version.local is None, f"{name}=={version} accepts one build only"
+
+
+def test_the_lock_file_holds_the_constraints_and_everybody_can_use_it() -> None:
+    lock = tomllib.loads((ROOT / "pylock.toml").read_text(encoding="utf-8"))
+    locked: dict[str, dict[str, Version]] = {}
+    for package in lock["packages"]:
+        marker = package.get("marker", "")
+        locked.setdefault(package["name"], {})[marker] = Version(package["version"])
+        files = [*package.get("wheels", ()), *filter(None, [package.get("sdist")])]
+        assert files, f"{package['name']} can be had from nowhere"
+        for file in files:
+            assert file["hashes"]["sha256"]
+            assert urlsplit(file["url"]).hostname == "files.pythonhosted.org"
+    extras = requirements("fuzz", "pesq", "trackio", "wandb").keys()  # `make setup` installs none
+    optional = extras - requirements("dev", "test", "book", "lab", "listeners").keys()
+    for name, pins in constraints().items():
+        if name not in optional:
+            assert {*locked[name].values()} == {*pins.values()}, name
+    assert [*locked["torch"]] == [
+        marker.replace("python_version", "python_full_version").replace('"', "'")
+        for marker in constraints()["torch"]
+    ]
 
 
 def test_conda_environment_is_in_step_with_pyproject() -> None:

@@ -7,8 +7,9 @@ import warnings
 import pytest
 import torch
 
-from sonibook.errors import SonibookWarning
-from sonibook.training.distributed import find_runtime
+from sonibook.errors import ConfigError, SonibookWarning
+from sonibook.training import distributed
+from sonibook.training.distributed import Tpu, find_runtime
 
 
 def processor(monkeypatch: pytest.MonkeyPatch, **able: bool) -> None:
@@ -41,3 +42,25 @@ def test_nothing_is_said_of_a_precision_that_suits(
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert find_runtime(precision=precision).precision == precision
+
+
+def test_a_tpu_is_asked_for_by_torch_tpu_where_it_is_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PJRT_DEVICE", "TPU")
+    monkeypatch.setattr(distributed, "find_spec", {"torch_tpu": "found"}.get)
+    with pytest.raises(ConfigError, match="torch-tpu finds none on this machine"):
+        find_runtime()
+    monkeypatch.setattr(Tpu, "_NAME", "meta")  # a device that every machine has
+    before = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        assert find_runtime(precision="bfloat16").device.type == "meta"
+        assert torch.get_float32_matmul_precision() == "medium"
+        find_runtime()
+        assert torch.get_float32_matmul_precision() == "highest"
+    finally:
+        torch.set_float32_matmul_precision(before)
+    monkeypatch.setattr(distributed, "find_spec", {}.get)
+    with pytest.raises(ConfigError, match=r"sonibook\[tpu\]"):
+        find_runtime()

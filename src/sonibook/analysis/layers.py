@@ -25,7 +25,7 @@ from sonibook.analysis.result import Estimate, ResultTable, Row, estimate
 from sonibook.analysis.stream import Streaming
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.forward import FeatureMaps
-from sonibook.errors import AnalysisError
+from sonibook.errors import AnalysisError, MetricError
 from sonibook.metrics import (
     bootstrap_interval,
     mean_average_precision,
@@ -269,6 +269,9 @@ def read_trained(path: str | Path) -> Row:
     """What a training run, or one with several seeds, wrote as its ``metrics.json``."""
     try:
         content = read_json(path)
+    except (OSError, ValueError) as error:
+        raise AnalysisError(f"{path}: cannot be read as JSON ({error}).") from None
+    try:
         encoder, clips = content["config"]["encoder"], content["test_clips"]
         start, depth = encoder["start"], encoder["depth"]
         values = (
@@ -276,26 +279,24 @@ def read_trained(path: str | Path) -> Row:
             if "metrics" in content
             else [content["test"]["accuracy"]]
         )
-    except (OSError, ValueError) as error:
-        raise AnalysisError(f"{path}: cannot be read as JSON ({error}).") from None
-    except (KeyError, TypeError):
+        mean = sum(values) / len(values)
+        one = len(values) == 1
+        ends = wilson_interval(round(mean * clips), clips) if one else runs_interval(values)
+        name = "He weights" if start is None else _title(Path(start))
+        return Row(
+            network=name,
+            regime=name,
+            layer=11 if depth is None else depth,
+            quantity="accuracy",
+            condition="trained whole",
+            mean=mean,
+            low=ends[0],
+            high=ends[1],
+            clips=clips,
+        )
+    # Such as 2 for an accuracy, no accuracy at all, or a list for the number of clips.
+    except (LookupError, TypeError, ValueError, ArithmeticError, MetricError):
         raise AnalysisError(f"{path}: is not metrics.json of a run that names classes.") from None
-    mean = sum(values) / len(values)
-    low, high = (
-        wilson_interval(round(mean * clips), clips) if len(values) == 1 else runs_interval(values)
-    )
-    name = "He weights" if start is None else _title(Path(start))
-    return Row(
-        network=name,
-        regime=name,
-        layer=11 if depth is None else depth,
-        quantity="accuracy",
-        condition="trained whole",
-        mean=mean,
-        low=low,
-        high=high,
-        clips=clips,
-    )
 
 
 def _title(start: Path) -> str:

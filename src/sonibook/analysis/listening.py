@@ -24,7 +24,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from sonibook.analysis.result import Measured, Record, ResultTable, Row, estimates
 from sonibook.errors import AnalysisError
@@ -271,6 +271,13 @@ class ListeningResult(ResultTable):
     listeners: int
     chance: dict[str, float]
     left_out: dict[str, int]
+
+    @model_validator(mode="after")
+    def _asked(self) -> ListeningResult:
+        unknown = {row.quantity for row in self.rows} - (TASKS.keys() & self.chance.keys())
+        if unknown:
+            raise ValueError(f"{min(unknown)!r} is not what the test asks")
+        return self
 
 
 def score(

@@ -27,8 +27,7 @@ from sonibook.analysis.shifts import ShiftResult
 from sonibook.analysis.stimulation import StimulationResult
 from sonibook.analysis.top_clips import TopClipsResult
 from sonibook.metrics import runs_interval
-from sonibook.replication.tables import Difference
-from sonibook.untrusted import read_json
+from sonibook.replication.tables import read_differences
 
 _Kind = TypeVar("_Kind", bound=Result)
 #: The results file of each regime's figure 5.
@@ -272,8 +271,7 @@ class Results:
         """A difference of a table; `other` is the training of `minus`, the same if empty."""
         path = self.folder / f"{table}.json"
         wanted = (question, row, training, minus, other or training)
-        for one in read_json(path)["differences"] if path.exists() else ():
-            found = Difference.model_validate(one)
+        for found in read_differences(path) if path.exists() else ():
             names = (found.question, found.row, found.training, found.minus, found.minus_training)
             if names == wanted:
                 seeds = min(len(found.seeds), len(found.minus_seeds))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -10,9 +11,11 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from sonibook.analysis.result import Estimate, Record
+from sonibook.errors import AnalysisError
 from sonibook.metrics import crossed_interval, runs_interval, wilson_interval
 from sonibook.replication.paper import REPORTED, TableSpec, Training
 from sonibook.replication.trials import Trial, TrialFile
+from sonibook.untrusted import read_json
 
 
 class Metric(Estimate):
@@ -83,6 +86,14 @@ class Difference(Estimate):
     recordings: int
     seeds: tuple[int, ...]
     minus_seeds: tuple[int, ...]
+
+
+def read_differences(path: Path) -> list[Difference]:
+    """The differences in a table's results file."""
+    try:
+        return [Difference.model_validate(one) for one in read_json(path)["differences"]]
+    except (ValueError, LookupError, TypeError) as error:
+        raise AnalysisError(f"{path}: is not the results file of a table ({error}).") from None
 
 
 def table_rows(trials: Iterable[Trial]) -> list[Row]:

@@ -1,8 +1,8 @@
 """Where a training runs: the one place that knows of devices, processes and compilers.
 
 The loop asks a `Runtime` for everything that differs between a laptop, a GPU, several processes
-and a TPU. Another kind of machine, such as torch-tpu's, is another class here: a device, `put` to
-divide a batch, `step` to end a graph.
+and a TPU. Another kind of machine is another class here: a device, `put` to divide a batch, `step`
+to end a graph.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
+from importlib.util import find_spec
 from typing import TypeVar
 
 import numpy as np
@@ -195,7 +196,7 @@ class Xla(Runtime):
         except ImportError:
             raise ConfigError(
                 "PJRT_DEVICE asks for XLA, but torch-xla cannot be imported: make an environment "
-                "with sonibook[xla], or unset PJRT_DEVICE."
+                "with sonibook[xla] (for a TPU, sonibook[tpu]), or unset PJRT_DEVICE."
             ) from None
         if int(os.environ.get("WORLD_SIZE", "1")) > 1:
             raise ConfigError(
@@ -223,12 +224,34 @@ class Xla(Runtime):
         self._sync()
 
 
+class Tpu(Runtime):
+    """One process on one TPU by torch-tpu, which computes each operation as a GPU does.
+
+    It was never run: no TPU was at hand, only torch-tpu 0.2, which without one gives no device.
+    """
+
+    _NAME = "tpu"
+
+    def __init__(self, *, precision: str = "float32") -> None:
+        try:
+            device = torch.device(self._NAME)  # known since torch was imported, if there is one
+        except RuntimeError:
+            raise ConfigError(
+                "PJRT_DEVICE asks for a TPU, but torch-tpu finds none on this machine: unset "
+                "PJRT_DEVICE to train on what there is."
+            ) from None
+        super().__init__(device, precision=precision)
+        if precision == "float32":
+            torch.set_float32_matmul_precision("highest")  # else products are in bfloat16
+
+
 def find_runtime(*, precision: str = "float32") -> Runtime:
     """The runtime of the machine and of the way this process was started.
 
-    Several processes where ``torchrun`` started them; XLA where torch-xla is asked for by its own
-    variable ``PJRT_DEVICE``; else one process on a GPU or the CPU. A `SonibookWarning` tells when
-    bfloat16 is asked of a CPU that has no instructions for it.
+    Several processes where ``torchrun`` started them; where ``PJRT_DEVICE`` is set, a TPU by
+    torch-tpu if that is ``TPU`` and the package is installed, else XLA by torch-xla; else one
+    process on a GPU or the CPU. A `SonibookWarning` tells when bfloat16 is asked of a CPU that has
+    no instructions for it.
 
     Parameters
     ----------
@@ -241,14 +264,15 @@ def find_runtime(*, precision: str = "float32") -> Runtime:
     Raises
     ------
     ConfigError
-        If ``PJRT_DEVICE`` is set and torch-xla cannot be imported.
+        If ``PJRT_DEVICE`` is set and torch-xla cannot be imported, or there is no TPU.
     """
-    if os.environ.get("PJRT_DEVICE"):
-        return Xla(precision=precision)
+    if asked := os.environ.get("PJRT_DEVICE"):
+        by_tpu = asked == "TPU" and find_spec("torch_tpu") is not None
+        return (Tpu if by_tpu else Xla)(precision=precision)
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
     runtime = (_Distributed if several else Runtime)(precision=precision)
-    asked = runtime.device.type == "cpu" and precision == "bfloat16" and runtime.is_main
-    if asked and hasattr(torch.cpu, "get_capabilities"):  # newer than the oldest torch allowed
+    slow = runtime.device.type == "cpu" and precision == "bfloat16" and runtime.is_main
+    if slow and hasattr(torch.cpu, "get_capabilities"):  # newer than the oldest torch allowed
         able = torch.cpu.get_capabilities()
         if not any(has for name, has in able.items() if "bf16" in name):
             warnings.warn(

@@ -52,9 +52,11 @@ class RunFolder:
 
     def _check_config(self) -> int | None:
         path, asked = self.path / "config.yaml", _as_text(self.config)
-        if not path.exists() or (text := path.read_text(encoding="utf-8")) == asked:
+        if not path.exists():
             return None
         try:
+            if (text := path.read_text(encoding="utf-8")) == asked:
+                return None
             made = TrainConfig.model_validate(parse_yaml(text))
             epochs, wanted = made.optimiser.epochs, self.config.optimiser.epochs
             longer = made.optimiser.model_copy(update={"epochs": wanted})
