@@ -7,7 +7,6 @@ import json
 import os
 import re
 import sys
-import textwrap
 import tomllib
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -183,24 +182,6 @@ def test_readme_maps_every_folder_and_module() -> None:
     assert folders | rooms <= mapped, sorted((folders | rooms) - mapped)
     gone = sorted(entry for entry in mapped if not (ROOT / entry).exists())
     assert not gone, f"the map shows what is not there: {gone}"
-
-
-@pytest.mark.filterwarnings("ignore::sonibook.errors.SonibookWarning")
-def test_the_readmes_example_of_ones_own_network_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    (example,) = [
-        textwrap.dedent(block)
-        for block in re.findall(
-            r"^ *```python\n(.*?)^ *```", readme, flags=re.MULTILINE | re.DOTALL
-        )
-        if "nn.Conv1d" in block
-    ]
-    monkeypatch.chdir(tmp_path)
-    exec(compile(example.replace("size=20", "size=6"), "README.md", "exec"), {})
-    written = {path.name for path in tmp_path.iterdir()}
-    assert written == {"activations.json", "ablation.json", "coherence.json", "sanity.json"}
 
 
 def test_one_version_everywhere() -> None:

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 import subprocess
 import sys
+import sysconfig
+import textwrap
+import venv
 import zipfile
 from pathlib import Path
 
@@ -27,24 +32,44 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder to import the wheel's sonibook from, with nothing of the checkout beside it."""
-    folder = tmp_path_factory.mktemp("installed")
-    with zipfile.ZipFile(wheel) as archive:
-        archive.extractall(folder)
-    return folder
+    """The commands of a new environment with the wheel, and nothing of the checkout beside it."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder, symlinks=os.name != "nt")
+    (new,) = {folder / "Scripts", folder / "bin"} & {*folder.iterdir()}
+    paths = sysconfig.get_paths(vars={"base": str(folder), "platbase": str(folder)})
+    # Dependencies are not downloaded again: it has those of this environment.
+    known = f"{sysconfig.get_path('purelib')}\n{sysconfig.get_path('platlib')}\n"
+    Path(paths["purelib"], "known.pth").write_text(known, encoding="utf-8")
+    install = [sys.executable, "-m", "pip", "--python", str(new / "python"), "install", "--quiet"]
+    options = ["--no-deps", "--no-index", "--disable-pip-version-check", "--ignore-installed"]
+    subprocess.run([*install, *options, str(wheel)], check=True, capture_output=True)
+    return new
+
+
+def run(*command: str | Path, cwd: Path, **environment: str) -> subprocess.CompletedProcess[str]:
+    hidden = {"SONIBOOK_DATA", "PYTHONPATH"}
+    clean = {name: value for name, value in os.environ.items() if name not in hidden}
+    return subprocess.run(
+        command, env=clean | environment, cwd=cwd, capture_output=True, text=True, check=False
+    )
 
 
 def sonibook(
     installed: Path, *arguments: str, cwd: Path, **environment: str
 ) -> subprocess.CompletedProcess[str]:
-    clean = {name: value for name, value in os.environ.items() if name != "SONIBOOK_DATA"}
-    return subprocess.run(
-        [sys.executable, "-m", "sonibook", *arguments],
-        env=clean | {"PYTHONPATH": str(installed)} | environment,
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-    )
+    return run(installed / "sonibook", *arguments, cwd=cwd, **environment)
+
+
+def tour(language: str) -> list[str]:
+    """What stands in the README's tour in blocks of a language, with less data."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = re.search(r"^## A tour.*?(?=^## )", readme, flags=re.MULTILINE | re.DOTALL)
+    assert section is not None
+    blocks = re.findall(rf"^( *)```{language}\n(.*?)^\1```", section[0], re.MULTILINE | re.DOTALL)
+    return [
+        textwrap.dedent(block).replace("--limit 40", "--limit 2").replace("size=20", "size=6")
+        for _, block in blocks
+    ]
 
 
 def test_the_wheel_is_light_and_whole(wheel: Path) -> None:
@@ -63,20 +88,25 @@ def test_the_wheel_is_light_and_whole(wheel: Path) -> None:
     }
 
 
-def test_the_tour_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
-    soundfile.write(
-        tmp_path / "clip.wav", np.random.default_rng(0).normal(0, 0.1, 8000).astype("f"), 8000
-    )
-    tour = (
-        "sonify clip.wav --layer 8 --top 3 --out sonified",
-        "analyse coherence supervised --dataset soundscapes --limit 2 --out coherence.json",
-        "info supervised",
-    )
-    for command in tour:
-        done = sonibook(installed, *command.split(), cwd=tmp_path)
+def test_the_readmes_tour_runs_from_the_wheel(installed: Path, tmp_path: Path) -> None:
+    x = np.random.default_rng(0).normal(0, 0.1, 8000).clip(-1, 1)
+    for name in ("clip.wav", "clip.ogg"):
+        soundfile.write(tmp_path / name, x, 8000)
+    lines = "".join(tour("bash")).replace("\\\n", " ").splitlines()
+    commands = [shlex.split(line)[1:] for line in lines if line.startswith("sonibook ")]
+    assert [command[0] for command in commands] == ["sonify", "analyse"]
+    for command in commands:
+        done = sonibook(installed, *command, cwd=tmp_path)
         assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "sonified").rglob("*.wav"))) >= 3
-    assert (tmp_path / "coherence.json").is_file()
+    examples = tour("python")
+    assert len(examples) == 2
+    where = "import sonibook\nassert 'site-packages' in sonibook.__file__, sonibook.__file__\n"
+    done = run(installed / "python", "-c", where + "".join(examples), cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    written = {path.name for path in tmp_path.glob("*.*")}
+    made = {"activations.json", "ablation.json", "coherence.json", "coherence.png", "sanity.json"}
+    assert written == {"clip.wav", "clip.ogg"} | made
 
 
 def test_the_wheel_trains_by_the_configurations_it_carries(installed: Path, tmp_path: Path) -> None:
