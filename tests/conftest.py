@@ -1,8 +1,10 @@
 """What several test files need."""
 
+import multiprocessing
 import os
 import signal
 import sys
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +39,22 @@ def _no_power_cuts():
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(os, "fsync", lambda handle: None)
         yield
+
+
+@pytest.fixture(scope="session")
+def quick_context() -> BaseContext:
+    """Starts processes as forks of one that has imported what takes seconds, where forks are."""
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["pytest", "papermill", "sonibook.training.probe"])
+    return context
+
+
+@pytest.fixture
+def quick_processes(quick_context: BaseContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Start an analysis's processes so; users start new ones."""
+    monkeypatch.setattr("sonibook.analysis.workers.get_context", lambda _method: quick_context)
 
 
 @pytest.fixture(scope="session")

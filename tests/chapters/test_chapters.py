@@ -7,6 +7,8 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
+from multiprocessing.context import BaseContext
 from pathlib import Path
 
 import nbformat
@@ -15,22 +17,41 @@ import pytest
 ROOT = Path(__file__).parents[2]
 CHAPTERS = sorted((ROOT / "book").glob("[0-9]*.ipynb"))
 RUNNER = ROOT / "tools" / "chapters.py"
+Run = Callable[..., subprocess.CompletedProcess[str]]
 #: Chapters that train on all of a data set, or fit many probes: ten of ESC-50's classes will do.
 LEARNING = ("04_supervised", "05_contrastive", "09_layers")
 
 
-def run(chapter: Path, folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    """Run a chapter as make does, with its results in `folder`."""
-    command = [
-        sys.executable, str(RUNNER), str(chapter), str(folder / chapter.name),
-        "--metrics", str(folder / "metrics.json"), *options,
-    ]  # fmt: skip
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=900)
+def run_here(arguments: list[str], said: Path) -> None:
+    """What the runner's process does, in this one; its words go to a file."""
+    sys.path.insert(0, str(ROOT))
+    from tools import chapters
+
+    sys.stdout = sys.stderr = said.open("w", encoding="utf-8")
+    sys.exit(chapters.main(arguments))
 
 
-def check_run(chapter: Path, folder: Path, *options: str) -> nbformat.NotebookNode:
+@pytest.fixture
+def run(quick_context: BaseContext, tmp_path: Path) -> Run:
+    """Runs a chapter as make does, in a process that need not import the runner first."""
+
+    def call(chapter: Path, target: Path, *options: str) -> subprocess.CompletedProcess[str]:
+        arguments, said = [str(chapter), str(target), *options], tmp_path / "said.txt"
+        process = quick_context.Process(target=run_here, args=(arguments, said))
+        process.start()
+        process.join(900)
+        process.kill()
+        process.join()
+        words = said.read_text("utf-8")
+        return subprocess.CompletedProcess(arguments, process.exitcode, stderr=words)
+
+    return call
+
+
+def check_run(run: Run, chapter: Path, folder: Path, *options: str) -> nbformat.NotebookNode:
     """The executed chapter, if no cell failed and its metrics are there."""
-    finished = run(chapter, folder, "--profile", "smoke", *options)
+    metrics = ("--metrics", str(folder / "metrics.json"))
+    finished = run(chapter, folder / chapter.name, *metrics, "--profile", "smoke", *options)
     assert finished.returncode == 0, finished.stderr[-3000:]
     executed = nbformat.read(folder / chapter.name, as_version=4)
     code = [cell for cell in executed.cells if cell.cell_type == "code" and cell.source.strip()]
@@ -62,8 +83,8 @@ def others(chapter: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
-def test_runs_with_other_parameters_on_real_recordings(chapter: Path, tmp_path: Path) -> None:
-    cells = check_run(chapter, tmp_path, *others(chapter)).cells
+def test_runs_with_other_parameters_on_real_recordings(run, chapter, tmp_path) -> None:
+    cells = check_run(run, chapter, tmp_path, *others(chapter)).cells
     injected = [c for c in cells if "injected-parameters" in c.metadata.get("tags", [])]
     assert len(injected) == 1
     assert "seed = 3" in injected[0].source
@@ -87,15 +108,9 @@ def small_chapter(folder: Path, code: str, **parameters: object) -> Path:
     return path
 
 
-def run_small(chapter: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    target = chapter.parent / "out" / chapter.name
-    command = [sys.executable, str(RUNNER), str(chapter), str(target), *options]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
-
-
-def test_a_failing_cell_fails_the_run_and_leaves_no_result(tmp_path: Path) -> None:
+def test_a_failing_cell_fails_the_run_and_leaves_no_result(run: Run, tmp_path: Path) -> None:
     chapter = small_chapter(tmp_path, "raise RuntimeError(f'layer {layer} broke')")
-    finished = run_small(chapter, "-p", "layer", "7")
+    finished = run(chapter, tmp_path / "out" / chapter.name, "-p", "layer", "7")
     assert finished.returncode == 1
     assert "layer 7 broke" in finished.stderr
     assert not (tmp_path / "out" / chapter.name).exists()
@@ -103,21 +118,22 @@ def test_a_failing_cell_fails_the_run_and_leaves_no_result(tmp_path: Path) -> No
     assert any(out.output_type == "error" for cell in kept.cells for out in cell.get("outputs", []))
 
 
-def test_a_failing_run_keeps_the_last_good_result(tmp_path: Path) -> None:
-    chapter = small_chapter(tmp_path, "print('well')")
-    assert run_small(chapter).returncode == 0
-    good = (tmp_path / "out" / chapter.name).read_bytes()
+def test_a_failing_run_keeps_the_last_good_result(run: Run, tmp_path: Path) -> None:
+    chapter, target = small_chapter(tmp_path, "print('well')"), tmp_path / "out" / "small.ipynb"
+    assert run(chapter, target).returncode == 0
+    good = target.read_bytes()
     small_chapter(tmp_path, "1 / 0")
-    assert run_small(chapter).returncode == 1
-    assert (tmp_path / "out" / chapter.name).read_bytes() == good
+    assert run(chapter, target).returncode == 1
+    assert target.read_bytes() == good
 
 
 def test_an_unknown_parameter_stops_a_chapter_with_one_sentence(tmp_path: Path) -> None:
-    finished = run(CHAPTERS[0], tmp_path, "-p", "layr", "8")
+    command = [sys.executable, RUNNER, CHAPTERS[0], tmp_path / "out.ipynb", "-p", "layr", "8"]
+    finished = subprocess.run(command, check=False, capture_output=True, text=True)
     assert finished.returncode == 1
     assert "layr: no such parameter; this chapter has seed, " in finished.stderr
     assert "Traceback" not in finished.stderr
-    assert not (tmp_path / CHAPTERS[0].name).exists()
+    assert not (tmp_path / "out.ipynb").exists()
 
 
 @pytest.mark.parametrize(
@@ -128,14 +144,14 @@ def test_an_unknown_parameter_stops_a_chapter_with_one_sentence(tmp_path: Path) 
     ],
 )
 def test_a_chapter_about_real_sounds_takes_recordings_and_says_what_it_plays(
-    tmp_path: Path, options: tuple[str, ...], told: str
+    run: Run, tmp_path: Path, options: tuple[str, ...], told: str
 ) -> None:
     chapter = small_chapter(
         tmp_path, "print(dataset, layer)", layer=3, dataset="soundscapes", clip=9
     )
     chapter = chapter.rename(tmp_path / "01_why_listen.ipynb")
-    assert run_small(chapter, *options).returncode == 0
-    cells = nbformat.read(tmp_path / "out" / chapter.name, as_version=4).cells
+    assert run(chapter, tmp_path / "out.ipynb", *options).returncode == 0
+    cells = nbformat.read(tmp_path / "out.ipynb", as_version=4).cells
     assert cells[-1].outputs[0].text == f"{'esc10' if options else 'soundscapes'} 3\n"
     assert [told in cell.source for cell in cells].count(True) == 1
 
@@ -176,9 +192,9 @@ def test_make_takes_recordings_where_they_lie(tmp_path: Path, table: str) -> Non
     assert planned("DATASET=soundscapes").count("--recordings ''") == len(CHAPTERS)
 
 
-def test_empty_options_leave_the_chapters_own(tmp_path: Path) -> None:
-    chapter = small_chapter(tmp_path, "print('at', layer)")
-    finished = run_small(chapter, "--dataset", "", "--seed", "", "--data-root", "")
+def test_empty_options_leave_the_chapters_own(run: Run, tmp_path: Path) -> None:
+    chapter, target = small_chapter(tmp_path, "print('at', layer)"), tmp_path / "out" / "out.ipynb"
+    finished = run(chapter, target, "--dataset", "", "--seed", "", "--data-root", "")
     assert finished.returncode == 0, finished.stderr
-    executed = nbformat.read(tmp_path / "out" / chapter.name, as_version=4)
+    executed = nbformat.read(target, as_version=4)
     assert executed.cells[-1].outputs[0].text == "at 3\n"

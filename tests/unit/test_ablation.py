@@ -415,6 +415,7 @@ def test_interrupted_and_resumed_it_gives_the_same(found, tmp_path):
     assert same(again, ablate({"own": network}, data, layers=[2], chunk=4))
 
 
+@pytest.mark.usefixtures("quick_processes")
 def test_two_processes_give_the_same_json(tmp_path):
     data = open_dataset("soundscapes", split="test", size=6, duration=1.0, task="single-label")
     network = Classifier(CNN12(width=1 / 16, seed=0), data.classes, seed=0).eval()

@@ -114,6 +114,7 @@ def content(path: Path) -> dict:
     return whole
 
 
+@pytest.mark.usefixtures("quick_processes")
 def test_interrupted_or_in_two_processes_it_writes_the_same(
     network, result, tmp_path, monkeypatch
 ) -> None:

@@ -166,6 +166,7 @@ def test_filters_are_drawn_among_the_live_one_a_layer(run, scenes) -> None:
     assert [row.filter for row in other.filters] != [row.filter for row in first.filters]
 
 
+@pytest.mark.usefixtures("quick_processes")
 def test_interrupted_and_in_two_processes_it_is_the_same(run, scenes, result, tmp_path) -> None:
     again = feature_evolution(
         run, scenes, filters=[(11, 7), BORN, (1, 0)], chunk=2, processes=2, parts=tmp_path

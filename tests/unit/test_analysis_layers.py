@@ -197,6 +197,7 @@ def test_clips_of_one_segment_are_skipped_and_counted() -> None:
     assert alone.clips == 0
 
 
+@pytest.mark.usefixtures("quick_processes")
 def test_processes_give_the_same(network, scenes, coherences) -> None:
     again = coherence_by_layer(
         {"tiny": network}, scenes, k=3, nperseg=128, noverlap=32, processes=2, chunk=16

@@ -133,6 +133,7 @@ def test_interrupted_it_goes_on_where_it_stood(network, scenes, tmp_path) -> Non
     assert same(resumed, gather(stream(Listen(network), scenes, key=KEY, chunk=2)))
 
 
+@pytest.mark.usefixtures("quick_processes")
 def test_a_process_that_dies_is_one_sentence_and_loses_nothing(network, scenes, tmp_path) -> None:
     broken = Listen(network, stop_at=scenes[10].clip_id, how="die")
     options = {"key": KEY, "parts": tmp_path, "chunk": 2}

@@ -154,6 +154,7 @@ def test_networks_of_two_shapes_each_have_random_weights():
         assert_above(result, name, f"random weights ({name})")
 
 
+@pytest.mark.usefixtures("quick_processes")
 def test_it_is_the_same_resumed_and_with_two_processes(grouped, tmp_path, monkeypatch):
     monkeypatch.setattr("sonibook.training.probe.STRENGTHS", (1e-2, 1.0))
     network = {"own": own_network()}
