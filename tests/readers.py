@@ -261,7 +261,8 @@ def _prepare_state(folder: Path) -> list[bytes]:
     for parameter in network.parameters():
         parameter.grad = torch.ones_like(parameter)
     optimiser.step()
-    position = {"step": 1, "seconds": 0.5, "losses": [0.7], "log": []}
+    position = {"step": 1, "seconds": 0.5, "losses": [0.7], "log": [], "epochs": 1}
+    position |= {"extended": [], "unreadable": []}
     save_state(folder / "seed.safetensors", network, optimiser, position)
     return [(folder / "seed.safetensors").read_bytes()]
 

@@ -111,7 +111,7 @@ def test_half_precision_is_not_added_up_in_half_precision():
 
 @pytest.mark.parametrize("rows", [1, 3, 7])
 def test_odd_rows_are_no_pairs(rows):
-    with pytest.raises(ValueError, match=f"^{rows} rows are no pairs"):
+    with pytest.raises(ValueError, match=f"^{rows} rows are not pairs"):
         nt_xent(vectors(rows, 4))
 
 

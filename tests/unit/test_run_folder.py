@@ -22,7 +22,8 @@ def test_state_holds_weights_moments_and_position(tmp_path):
     network, optimiser = made(0)
     step(network, optimiser)
     path = tmp_path / "state.safetensors"
-    position = {"step": 1, "seconds": 0.5, "losses": [2.0], "log": [1, "двa"]}
+    position = {"step": 1, "seconds": 0.5, "losses": [2.0], "log": [1, "двa"], "epochs": 9}
+    position |= {"extended": [3], "unreadable": [[4, "why"]]}
     save_state(path, network, optimiser, position)
     other, other_optimiser = made(1)
     assert load_state(path, other, other_optimiser) == position

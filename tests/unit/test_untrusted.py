@@ -239,7 +239,10 @@ def test_a_run_goes_on_from_no_other_optimiser(tmp_path):
         parameter.grad = torch.ones_like(parameter)
     optimiser.step()
     path = tmp_path / "state.safetensors"
-    save_state(path, network, optimiser, {"step": 1, "seconds": 0.0, "losses": [], "log": []})
+    position = {name: [] for name in ("losses", "log", "extended", "unreadable")}
+    position |= {"step": 1, "seconds": 0.0, "epochs": 1}
+    save_state(path, network, optimiser, position)
+    assert load_state(path, network, optimiser) == position
     whole = load_file(path)
     for change in (
         lambda t: t.pop("optimiser/0/exp_avg"),
@@ -252,8 +255,7 @@ def test_a_run_goes_on_from_no_other_optimiser(tmp_path):
     ):
         tensors = dict(whole)
         change(tensors)
-        position = json.dumps({"step": 1, "seconds": 0.0, "losses": [], "log": []})
-        save_file(tensors, path, metadata={"position": position})
+        save_file(tensors, path, metadata={"position": json.dumps(position)})
         with pytest.raises(CheckpointError, match="is not a checkpoint of this run"):
             load_state(path, network, optimiser)
     save_file(whole, path, metadata={"position": json.dumps({"step": 1})})

@@ -44,9 +44,9 @@ AUGMENTING, DROPPING = 0, 1
 class Batch:
     """What one process sees of one step.
 
-    `x` are waveforms, (views * clips, 1, time): all first views, then all second ones; for a frozen
-    encoder its features, (clips, dim). `targets` are 1 where a clip has the label, else 0, but for
-    mixup's shares; `rows` the places of the rows of `x` in the whole batch.
+    `x`, (views * clips, 1, time), has all first views, then all second ones; of a frozen encoder it
+    is features, (clips, dim). `targets` are 1 or 0, but for mixup's shares; `rows` are places in
+    the whole batch.
     """
 
     x: Tensor
@@ -62,12 +62,11 @@ class CropBatches:
     data : Dataset
     seed : int >= 0
     batch_size : int >= 1
-        Of the batch of all processes together; `rank` says which of them this one is.
+        Of all processes together; `rank` says which of `processes` this one is.
     crop_seconds : float > 0, in s
         Crops are drawn where there is sound (`sonibook.audio.sounding_starts`); shorter clips
         are padded with zeros.
     augment : AugmentConfig or None
-        None leaves the crops as they are.
     views : {1, 2}
         Crops of a clip; two do not overlap.
     pair_level_db : float or None
@@ -90,7 +89,7 @@ class CropBatches:
     -----
     SonibookWarning
         Once, if over three quarters of a batch's pairs are cut shorter than their crops: their
-        lengths give them away, and a network need not listen.
+        lengths give them away.
     """
 
     def __init__(
@@ -237,10 +236,6 @@ def two_crops(
         Stretches are drawn anew, up to six times, until their RMS levels differ by no more, so
         that an event is not paired with the silence after it; if they never do, the pair that
         differs least is taken. None takes the first.
-
-    Returns
-    -------
-    list of two ndarray, shape (length,)
     """
     begin, sound = sounding_span(x)
     taken = min(length, max(sound // 2, 1))
@@ -266,11 +261,7 @@ def _level_db(x: Float[ndarray, " time"]) -> float:
 
 
 class FeatureBatches:
-    """Batches of a frozen encoder's representations of whole clips, each computed once.
-
-    They are standardised, by `mean` and `scale`; `folded` undoes it. The next clip stands in for
-    one that cannot be read.
-    """
+    """Batches of a frozen encoder's standardised features of whole clips, each computed once."""
 
     views = 1
 

@@ -128,15 +128,15 @@ class _Distributed(Runtime):
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         gradients = [p.grad for p in parameters if p.grad is not None]
-        if not gradients:
-            return
-        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        dist.all_reduce(flat)
-        flat /= self.processes
-        for gradient, mean in zip(
-            gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True
-        ):
-            gradient.copy_(mean.view(gradient.shape))
+        if gradients:
+            flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+            dist.all_reduce(flat)
+            for gradient, mean in zip(
+                gradients,
+                (flat / self.processes).split([g.numel() for g in gradients]),
+                strict=True,
+            ):
+                gradient.copy_(mean.view(gradient.shape))
 
     def mean(self, value: Tensor) -> Tensor:
         value = value.detach().clone()
@@ -153,18 +153,9 @@ class _Distributed(Runtime):
 
 
 def rows_of_all(x: Float[Tensor, "rows dim"]) -> Float[Tensor, "all dim"]:
-    """The rows of all processes, in order of rank; gradients flow back to each.
+    """The rows of all processes, as many in each, in order of rank; gradients flow back to each.
 
     The plain ``all_gather`` of `torch.distributed` would cut the graph.
-
-    Parameters
-    ----------
-    x : Tensor, shape (rows, dim)
-        Of the same shape in every process.
-
-    Returns
-    -------
-    Tensor, shape (processes * rows, dim)
     """
     # Zeros but for the own rows: the sum puts every process's rows in their place, exactly.
     rows, before = len(x), dist.get_rank() * len(x)
@@ -174,13 +165,10 @@ def rows_of_all(x: Float[Tensor, "rows dim"]) -> Float[Tensor, "all dim"]:
 class Xla(Runtime):
     """One process and all XLA devices of its machine, as ``PJRT_DEVICE`` names them.
 
-    The process works on whole batches, as on one CPU; their rows are sharded over the devices,
-    weights are replicated, and the compiler adds what the devices have to tell each other: the
-    loss sees every row, and gradients are those of the whole batch.
-
-    Tested with torch-xla 2.9 on its CPU backend, with one device and with two virtual ones
-    (``CPU_NUM_DEVICES=2``). On TPUs it is meant for one host and all of its chips; that could not
-    be tried. Several hosts would need each to read its own share of a batch, and are refused.
+    It works on whole batches, as on one CPU; rows are sharded over the devices, weights replicated,
+    and the compiler adds what the devices have to tell each other. Tested with torch-xla 2.9 on its
+    CPU backend, with one device and two virtual ones (``CPU_NUM_DEVICES=2``); meant for one TPU
+    host and all of its chips. Several hosts, of which each would read a share, are refused.
     """
 
     def __init__(self, *, precision: str = "float32") -> None:
@@ -249,22 +237,9 @@ def find_runtime(*, precision: str = "float32") -> Runtime:
     """The runtime of the machine and of the way this process was started.
 
     Several processes where ``torchrun`` started them; where ``PJRT_DEVICE`` is set, a TPU by
-    torch-tpu if that is ``TPU`` and the package is installed, else XLA by torch-xla; else one
-    process on a GPU or the CPU. A `SonibookWarning` tells when bfloat16 is asked of a CPU that has
-    no instructions for it.
-
-    Parameters
-    ----------
-    precision : {"float32", "bfloat16"}
-
-    Returns
-    -------
-    Runtime
-
-    Raises
-    ------
-    ConfigError
-        If ``PJRT_DEVICE`` is set and torch-xla cannot be imported, or there is no TPU.
+    torch-tpu if that is ``TPU`` and the package is installed, else XLA by torch-xla (ConfigError if
+    that cannot be imported, or there is no TPU); else one process on a GPU or the CPU. A
+    `SonibookWarning` tells when bfloat16 is asked of a CPU that has no instructions for it.
     """
     if asked := os.environ.get("PJRT_DEVICE"):
         by_tpu = asked == "TPU" and find_spec("torch_tpu") is not None

@@ -121,10 +121,6 @@ def starting_encoder(config: TrainConfig, start: str | Path | None = None) -> CN
     start : str or Path or None
         The checkpoint to start from, where `config.encoder.start` names another configuration.
 
-    Returns
-    -------
-    CNN12
-
     Raises
     ------
     ConfigError

@@ -26,7 +26,7 @@ from sonibook.untrusted import parse_json, parse_yaml, read_json
 
 #: What a run publishes.
 PUBLISHED = "encoder.safetensors"
-#: What is saved of where a run stands; files of older versions have the first four alone.
+#: What is saved of where a run stands.
 _POSITION = ("step", "seconds", "losses", "log", "epochs", "extended", "unreadable")
 
 
@@ -155,8 +155,7 @@ def load_state(
         _check_moments(state, optimiser)
         groups = optimiser.state_dict()["param_groups"]
         optimiser.load_state_dict({"state": state, "param_groups": groups})
-        known = _POSITION if "epochs" in position else _POSITION[:4]
-        return {name: position[name] for name in known}
+        return {name: position[name] for name in _POSITION}
     except (SafetensorError, OSError, LookupError, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise CheckpointError(f"{path}: is not a checkpoint of this run ({reason}).") from None

@@ -16,7 +16,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int16
@@ -39,18 +39,7 @@ _LAYERS = (3, 8, 11)
 
 @dataclass(frozen=True, eq=False)
 class Sounds:
-    """Sounds of one epoch, to be played beside those of others.
-
-    Attributes
-    ----------
-    name : str
-        What they are, such as ``"layer-8"``; the same in every epoch.
-    waveforms : ndarray, shape (sounds, time), in [-1, 1]
-        They are logged as loud as they are.
-    captions : sequence of str
-        One for each sound; the same in every epoch.
-    sample_rate : int > 0, in Hz
-    """
+    """Sounds of an epoch, as loud as they are; `name` and `captions` are those of every epoch."""
 
     name: str
     waveforms: Float[ndarray, "sounds time"]
@@ -62,37 +51,21 @@ class Sounds:
         yield from zip(self.captions, self.waveforms, strict=True)
 
 
-@runtime_checkable
-class Logger(Protocol):
-    """Something that is told how a run goes."""
+class Logger:
+    """What is told how a run goes, and tells several loggers the same."""
 
-    def values(self, epoch: int, values: Values) -> None:
-        """Take in what was measured in an epoch, the first being 1."""
-
-    def sounds(self, epoch: int, sounds: Sounds) -> None:
-        """Take in sounds of the epoch of the last `values`."""
-
-    def close(self) -> None:
-        """Hand over what is still to be handed over."""
-
-
-class _Together:
-    """Several loggers, told the same."""
-
-    def __init__(self, loggers: Sequence[Logger]) -> None:
+    def __init__(self, *loggers: Any) -> None:
         self.loggers = loggers
 
     def values(self, epoch: int, values: Values) -> None:
+        """Take in what was measured in an epoch, the first being 1."""
         for logger in self.loggers:
             logger.values(epoch, values)
 
     def sounds(self, epoch: int, sounds: Sounds) -> None:
+        """Take in sounds of the epoch of the last `values`."""
         for logger in self.loggers:
             logger.sounds(epoch, sounds)
-
-    def close(self) -> None:
-        for logger in self.loggers:
-            logger.close()
 
 
 @contextmanager
@@ -102,11 +75,11 @@ def open_loggers(
     """All loggers of a run, as one."""
     check_loggers(config.log.to)
     with ExitStack() as stack:
-        loggers: list[Logger] = [FileLogger(Path(folder), columns, before)]
+        loggers: list[Any] = [FileLogger(Path(folder), columns, before)]
         for name in config.log.to:
             loggers.append(_DASHBOARDS[name](Path(folder), config, len(before) + 1))
             stack.callback(loggers[-1].close)
-        yield _Together(loggers)
+        yield Logger(*loggers)
 
 
 def check_loggers(names: Sequence[str]) -> None:
@@ -149,9 +122,6 @@ class FileLogger:
         with atomic(folder / "captions.txt") as temporary:
             temporary.write_text("".join(lines), encoding="utf-8")
 
-    def close(self) -> None:
-        """Everything is written already."""
-
 
 class _TensorBoard:
     """Event files in ``tensorboard/``: ``tensorboard --logdir`` on any folder above shows them."""
@@ -176,10 +146,7 @@ class _TensorBoard:
 
 
 class _Wandb:
-    """Weights & Biases. Its own variables rule: with WANDB_MODE=offline it needs no account.
-
-    A step that it has of a run already, it keeps.
-    """
+    """Weights & Biases, offline with WANDB_MODE=offline; it keeps a step that it has already."""
 
     def __init__(self, folder: Path, config: TrainConfig, first_epoch: int) -> None:
         import wandb
@@ -216,8 +183,7 @@ class _Wandb:
 class _Trackio:
     """trackio: a dashboard on this machine (``trackio show``), or where TRACKIO_SPACE_ID says.
 
-    It keeps what it is told: an epoch that was logged when the run was killed, but not saved, has
-    two equal points.
+    An epoch that was logged but not saved when the run was killed has two equal points.
     """
 
     def __init__(self, folder: Path, config: TrainConfig, first_epoch: int) -> None:
@@ -272,10 +238,7 @@ def _in_16_bits(waveform: Float[ndarray, " time"]) -> Int16[ndarray, " time"]:
 def sample_sounds(
     network: CNN12 | Classifier, data: Dataset, *, clips: int = 3, layers: tuple[int, ...] = _LAYERS
 ) -> list[Sounds]:
-    """What a network sounds like while it trains, as on the paper's dashboards (section 3.3).
-
-    Each layer's most active filter on some clips, sonified, after the clips themselves.
-    """
+    """Each layer's most active filter on some clips, sonified, after the clips themselves."""
     encoder = network.encoder if isinstance(network, Classifier) else network
     chosen = np.unique(np.linspace(0, len(data) - 1, clips).round().astype(int))
     heard = [clip for clip in map(ClipReader(data), map(int, chosen)) if clip is not None]

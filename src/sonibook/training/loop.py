@@ -53,10 +53,9 @@ def train(
     ----------
     config : TrainConfig
     out : str or Path
-        The run's folder. If it holds a checkpoint of the same config, the run goes on from it
-        and ends in the same weights as one that was never interrupted (on the same machine with
-        the same number of threads and processes). A finished run of the same config but for
-        fewer epochs is extended, which its card says.
+        The run's folder. A run of the same config that it holds goes on, and ends in the same
+        weights as one that was never interrupted (on the same machine with as many threads and
+        processes). A finished run of fewer epochs is extended, which its card says.
     data_root : str or Path or None
         Where the data set lies.
     start : str or Path or None
@@ -117,8 +116,10 @@ class _Run:
             self._load()
         elif self.config.keep_every is not None:
             self._keep(0)
+        tested = [f"test_{name}" for name in self.task.measures]
+        columns = ["learning_rate", "train_loss", *tested, "seconds"]
         with (
-            open_loggers(self.out, self.config, columns=self._columns(), before=self.log)
+            open_loggers(self.out, self.config, columns=columns, before=self.log)
             if runtime.is_main
             else nullcontext() as logger,
             tqdm(
@@ -229,15 +230,9 @@ class _Run:
         position = load_state(self.folder.state, self.task.network, self.optimiser)
         self.step, self.log = position["step"], position["log"]
         self.losses, self.seconds = position["losses"], position["seconds"]
-        self.task.batches.reader.bad.update(position.get("unreadable", []))
-        # A state of an older version does not say for how many epochs it was planned.
-        asked = self.config.optimiser.epochs
-        planned = position.get("epochs", self.folder.extends or asked)
-        self.extended = [*position.get("extended", []), *([planned] if planned < asked else [])]
-
-    def _columns(self) -> list[str]:
-        tested = [f"test_{name}" for name in self.task.measures]
-        return ["learning_rate", "train_loss", *tested, "seconds"]
+        self.task.batches.reader.bad.update(position["unreadable"])
+        planned, asked = position["epochs"], self.config.optimiser.epochs
+        self.extended = [*position["extended"], *([planned] if planned < asked else [])]
 
     def _keep(self, epoch: int) -> None:
         """Publish the network as it is after an epoch, to be watched later."""
@@ -322,23 +317,18 @@ def _optimiser(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer
     """Adam; biases and gains are not decayed."""
     settings = config.optimiser
     parameters = [p for p in network.parameters() if p.requires_grad]
-    groups = [
-        {
-            "params": [p for p in parameters if p.ndim > 1],
-            "weight_decay": settings.weight_decay,
-        },
-        {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0},
-    ]
+    decayed: dict[str, Any] = {"params": [p for p in parameters if p.ndim > 1]}
+    others: dict[str, Any] = {"params": [p for p in parameters if p.ndim <= 1], "weight_decay": 0.0}
     kind = torch.optim.AdamW if settings.decoupled else torch.optim.Adam
-    return kind(groups, lr=settings.learning_rate)
+    rate, decay = settings.learning_rate, settings.weight_decay
+    return kind([decayed, others], lr=rate, weight_decay=decay)
 
 
 def keep_memory() -> None:
-    """Ask the C library not to hand large blocks back to the system when they are freed.
+    """Ask glibc not to hand large blocks back to the system when they are freed.
 
-    A training step frees and asks for the same blocks of some megabytes again and again; glibc
-    gives each back to the kernel, which clears its pages anew every time: a third of the time of
-    a step at width 1/4. Does nothing where the C library is another.
+    A training step frees and asks for the same blocks again and again, and the kernel clears their
+    pages anew every time: a third of the time of a step at width 1/4.
     """
     if sys.platform != "linux":
         return

@@ -25,15 +25,7 @@ Targets = Float[Tensor, "batch classes"]
 def cross_entropy(logits: Logits, targets: Targets) -> Float[Tensor, ""]:
     """Categorical cross-entropy against target probabilities, in nats (paper, appendix A.3).
 
-    Parameters
-    ----------
-    logits, targets : Tensor, shape (batch, classes)
-        Each row of `targets` sums to 1; mixup makes it a mixture of two labels.
-
-    Returns
-    -------
-    Tensor, shape ()
-        Mean over the batch.
+    Each row of `targets` sums to 1; mixup makes it a mixture of two labels.
     """
     return F.cross_entropy(logits, targets)
 
@@ -60,12 +52,12 @@ def nt_xent(
         Divides the cosine similarities (tau).
     runtime : Runtime or None
         Where there are several processes: all rows of all of them are candidates, and the gradient
-        reaches them all. The loss is then the mean over this process's rows.
+        reaches them all.
 
     Returns
     -------
     Tensor, shape ()
-        Mean over the rows, in nats.
+        Mean over this process's rows, in nats.
 
     Raises
     ------
@@ -74,7 +66,7 @@ def nt_xent(
     """
     rows = len(z)
     if rows % 2:
-        raise ValueError(f"{rows} rows are no pairs: give all first views, then all second ones.")
+        raise ValueError(f"{rows} rows are not pairs: give all first views, then all second ones.")
     unit = F.normalize(z.to(torch.promote_types(z.dtype, torch.float32)), dim=1)
     everything = unit if runtime is None else runtime.gather(unit)
     own = torch.arange(rows, device=z.device) + (0 if runtime is None else runtime.rank * rows)

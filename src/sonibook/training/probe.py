@@ -10,12 +10,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int, Shaped
 from numpy import ndarray
+from threadpoolctl import threadpool_limits
 from torch import Tensor, nn
 
 from sonibook.datasets.base import ClipReader, Dataset, FileDataset
@@ -90,7 +91,7 @@ def probe_features(
         As `sonibook.model.stack.blocks_of` takes it, in `eval` mode.
     data : Dataset or ClipReader
         At the network's sampling rate. A reader tells afterwards which clips are left out, in its
-        ``bad``; with a data set, a warning does.
+        ``bad``; with a data set, a `SonibookWarning` does.
     layer : int
         Counted from 1. Maps are taken after the layer's ReLU and pool.
     kind : {"mean", "log"}
@@ -111,14 +112,9 @@ def probe_features(
     Raises
     ------
     LayerError, StackError
-        If there is no such layer, or the network is no stack.
+        If there is no such layer, or the network is not a stack.
     AudioError
         If a clip's file has vanished, or more than a few cannot be read.
-
-    Warns
-    -----
-    SonibookWarning
-        If clips of a data set are left out.
     """
     reader = data if isinstance(data, ClipReader) else ClipReader(data)
     blocks = blocks_of(network)
@@ -191,40 +187,25 @@ def linear_probe(
     seed : int >= 0
         Of the random splits.
 
-    Returns
-    -------
-    LinearProbe
-
     Raises
     ------
     DatasetError
         If there are fewer than two classes, or too few clips of one to cross-validate.
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits
+    from sklearn.model_selection import StratifiedKFold
 
     classes, counts = np.unique(labels, return_counts=True)
     if len(classes) < 2:
         raise DatasetError("A linear probe needs training clips of at least two classes.")
-    available = int(counts.min()) if groups is None else len(set(groups))
-    folds = min(_MOST_FOLDS, available)
+    folds = min(_MOST_FOLDS, int(counts.min()) if groups is None else len(set(groups)))
     if folds < 2:
         raise DatasetError(
             f"Class {classes[counts.argmin()]} has one training clip: a linear probe needs at "
             "least two of each to cross-validate."
         )
-    if groups is None:
-        splits = StratifiedKFold(folds, shuffle=True, random_state=seed)
-    else:
-        splits = GroupKFold(folds)
-    search = GridSearchCV(
-        make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000)),
-        {"logisticregression__C": STRENGTHS},
-        cv=splits,
-    )
+    splits = StratifiedKFold(folds, shuffle=True, random_state=seed) if groups is None else None
+    search = _search(LogisticRegression(max_iter=2000), "C", splits, folds)
     # Small matrices: threads would wait for each other more than they work.
     with threadpool_limits(1):
         search.fit(features.astype(np.float64), labels, groups=groups)
@@ -235,12 +216,23 @@ def linear_probe(
     weight = weight / scaler.scale_
     return LinearProbe(
         predicted=search.predict(test_features.astype(np.float64)),
-        strength=float(search.best_params_["logisticregression__C"]),
+        strength=float(*search.best_params_.values()),
         folds=folds,
         classes=classes,
         weight=weight,
         bias=bias - weight @ scaler.mean_,
     )
+
+
+def _search(regression: Any, strength: str, splits: Any, folds: int, scoring: Any = None) -> Any:
+    """A cross-validation of a regression on standardised features; None splits by groups."""
+    from sklearn.model_selection import GridSearchCV, GroupKFold
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    pipeline = make_pipeline(StandardScaler(), regression)
+    choices = {f"{pipeline.steps[-1][0]}__{strength}": STRENGTHS}
+    return GridSearchCV(pipeline, choices, cv=splits or GroupKFold(folds), scoring=scoring)
 
 
 def multilabel_probe(
@@ -257,43 +249,28 @@ def multilabel_probe(
     one with the highest mean average precision in a cross-validation within the training part.
     """
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import GridSearchCV, GroupKFold, KFold
+    from sklearn.model_selection import KFold
     from sklearn.multiclass import OneVsRestClassifier
-    from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    from threadpoolctl import threadpool_limits
 
     folds = min(_MOST_FOLDS, len(features) if groups is None else len(set(groups)))
     if folds < 2:
         raise DatasetError("A linear probe needs two training clips or groups at least.")
-    shuffled = KFold(folds, shuffle=True, random_state=seed)
-    probe = OneVsRestClassifier(LogisticRegression(max_iter=2000))
-    search = GridSearchCV(
-        make_pipeline(StandardScaler(), probe),
-        {"onevsrestclassifier__estimator__C": STRENGTHS},
-        cv=shuffled if groups is None else GroupKFold(folds),
+    search = _search(
+        OneVsRestClassifier(LogisticRegression(max_iter=2000)),
+        "estimator__C",
+        KFold(folds, shuffle=True, random_state=seed) if groups is None else None,
+        folds,
         scoring=lambda fitted, x, y: mean_average_precision(fitted.decision_function(x), y),
     )
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Label .* is present in all training examples")
-        warnings.filterwarnings("ignore", "Label not .* is present in all training examples")
         search.fit(features.astype(np.float64), targets.astype(int), groups=groups)
-    strength = float(search.best_params_["onevsrestclassifier__estimator__C"])
     scores = search.decision_function(test_features.astype(np.float64))
-    return scores, {"strength": strength, "folds": folds}
+    return scores, {"strength": float(*search.best_params_.values()), "folds": folds}
 
 
 class ProbedEncoder(nn.Module):
-    """A frozen encoder and a linear probe as one classifier; make it with `probed`.
-
-    Parameters
-    ----------
-    encoder : CNN12
-        Truncated to the layer that the probe was fitted on.
-    classes : sequence of str
-    head : torch.nn.Linear
-        From mean feature maps to logits.
-    """
+    """A frozen encoder, cut to the layer that a linear probe was fitted on, and the probe."""
 
     def __init__(self, encoder: CNN12, classes: Sequence[str], head: nn.Linear) -> None:
         super().__init__()
@@ -329,8 +306,8 @@ def probed(
     Raises
     ------
     LayerError, DatasetError, AudioError
-        As `probe_features`, `linear_probe` and `multilabel_probe`, and if a class has no clip
-        where each clip has one label.
+        As `probe_features` and `linear_probe`, and if a class has no clip where each clip has one
+        label.
     """
     reader = ClipReader(training)
     features, labels = probe_features(encoder, reader, layer=layer, progress=progress)

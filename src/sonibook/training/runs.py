@@ -52,10 +52,9 @@ class Run:
         return self.out / PUBLISHED
 
     def from_scratch(self) -> TrainConfig:
-        """The same run from random weights, of the size that it would start from.
+        """The same run from random weights, of the size that it would start from: for planning.
 
-        What is known of a run before the runs that it waits for; ConfigError if what it starts
-        from is of another size than it asks for.
+        ConfigError if what it starts from is of another size than it asks for.
         """
         asked, start = self.config.encoder, self.config.encoder.start
         if start is None:
@@ -73,10 +72,7 @@ class Run:
         return self.published.exists() and self._differs(self._card().get("config")) is None
 
     def mismatch(self) -> str | None:
-        """Why what lies in its folder is not this run, finished or not; None if it is, or nothing.
-
-        Of a finished run, so is what it started from, as its card has it, asked in turn.
-        """
+        """Why what lies in its folder, or what that started from, is not this run; else None."""
         path, finished = self.out / "config.yaml", self.is_finished()
         try:
             made = parse_yaml(path.read_text(encoding="utf-8")) if path.exists() else None
@@ -118,8 +114,8 @@ class Run:
     ) -> dict[str, Any]:
         """Train it, or go on with it, after the run that it starts from; see `loop.train`.
 
-        Where another run lies in the folder of the one that it starts from, ConfigError; with
-        `retrain_start` that is moved aside, and the right one trained.
+        ConfigError where another run lies in that one's folder, unless `retrain_start` moves it
+        aside.
         """
         start = self.ready_start(data_root=data_root, retrain=retrain_start)
         return train(self.config, out=self.out, data_root=data_root, start=start)
@@ -197,10 +193,6 @@ def load_run(
         As for `load_config`. ``"start.optimiser.epochs=1"`` changes the configuration that it
         starts from, ``"start.start…"`` the one that this starts from, and so on.
 
-    Returns
-    -------
-    Run
-
     Raises
     ------
     ConfigError
@@ -237,10 +229,7 @@ def train_seeds(
     data_root: str | Path | None = None,
     retrain_start: bool = False,
 ) -> dict[str, Any]:
-    """Make a run with several seeds, and say how its metrics spread.
-
-    Every one starts from the same checkpoint, where it starts from one.
-    """
+    """Make a run with several seeds, all from the same start, and say how its metrics spread."""
     if len(set(seeds)) != len(seeds) or len(seeds) < 2:
         raise ConfigError(f"The seeds {list(seeds)} give no interval: name two or more, once each.")
     start = run.ready_start(data_root=data_root, retrain=retrain_start)
@@ -280,11 +269,7 @@ def train_seeds(
 
 @dataclass(frozen=True)
 class Plan:
-    """The size of a run: its published encoder's parameters, batches an epoch, steps, hours.
-
-    Hours are estimated for this machine, from a few steps on noise; reading and evaluation apart.
-    For a frozen encoder: one pass over the training clips.
-    """
+    """The size of a run: its published encoder's parameters, batches an epoch, steps, hours."""
 
     parameters: int
     batches: int
@@ -295,7 +280,7 @@ class Plan:
 def plan(
     config: TrainConfig, encoder: CNN12, *, clips: int, classes: int, runtime: Runtime
 ) -> Plan:
-    """Count a run's steps and time a few like them.
+    """Count a run's steps and time a few like them on noise; reading and evaluation apart.
 
     Parameters
     ----------
@@ -303,13 +288,9 @@ def plan(
     encoder : CNN12
         As it is before the first step.
     clips, classes : int
-        Of the training part.
+        Of the training part. Of a frozen encoder, the clips are gone through once.
     runtime : Runtime
         Where the run would be; one process.
-
-    Returns
-    -------
-    Plan
     """
     batches = clips // config.optimiser.batch_size
     steps = config.optimiser.epochs * batches

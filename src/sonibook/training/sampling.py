@@ -160,14 +160,13 @@ class BatchSampler:
         return self._drawn_clips // self.batch_size
 
     def epoch(self, epoch: int) -> Int[ndarray, "batches own"]:
-        """The clips of every batch of an epoch that are this process's.
-
-        A clip that an epoch has a second time is counted on from the number of clips.
-        """
+        """The clips of every batch of an epoch that are this process's; see `whole_epoch`."""
         return self.whole_epoch(epoch)[:, self.own]
 
     def whole_epoch(self, epoch: int) -> Int[ndarray, "batches all"]:
-        """The clips of every batch of an epoch, of all processes."""
+        """The clips of all batches of an epoch; a second time, counted on from the number
+        of clips.
+        """
         random = seeded(self.seed, epoch, 0)
         if self._mixture is None:
             order = random.permutation(self.clips)
