@@ -40,7 +40,7 @@ from sonibook.analysis.listening import (
 from sonibook.analysis.result import Measured
 from sonibook.analysis.stream import Chunk, ChunkCache
 from sonibook.audio import read_audio
-from sonibook.cli.inputs import parse_options
+from sonibook.cli.common import parse_options
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.datasets.archives import unpack
 from sonibook.datasets.pack import pack

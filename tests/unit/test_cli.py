@@ -25,8 +25,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sonibook import sonify_files
 from sonibook.audio import read_audio, write_wav
 from sonibook.cli import main
-from sonibook.cli.inputs import parse_folds, parse_options
-from sonibook.cli.output import explain, shown, table
+from sonibook.cli.common import explain, parse_folds, parse_options, shown, table
 from sonibook.datasets import open_dataset
 from sonibook.deconvnet.backward import ForwardPass, sonify
 from sonibook.errors import SonibookWarning

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sonibook.cli.inputs import DataOptions, DataRoot, MeasuredData, MeasuredFolds, MeasuredSplit
-from sonibook.cli.output import examples, shown, table
+from sonibook.cli.common import (
+    DataOptions,
+    DataRoot,
+    Limit,
+    MeasuredData,
+    MeasuredFolds,
+    MeasuredSplit,
+    examples,
+    seed_of,
+    shown,
+    table,
+)
 
 if TYPE_CHECKING:
     from sonibook.analysis.networks import Network
@@ -65,10 +74,7 @@ def atlas(
             min=0.05, max=10, metavar="S", help="Take only the loudest S seconds of each clip."
         ),
     ] = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, help="Take only so many clips, evenly spaced: for a quick look."),
-    ] = None,
+    limit: Limit = None,
     processes: Annotated[
         int | None, typer.Option(min=1, help="Processes to work with.", show_default="all cores")
     ] = None,
@@ -82,55 +88,27 @@ def atlas(
     """
     from sonibook.analysis.atlas import Loudest
     from sonibook.analysis.networks import with_random_weights
-    from sonibook.cli.analyse.shared import Asked
+    from sonibook.cli.analyse.shared import Asked, streamed
     from sonibook.widgets.atlas import make_atlas
 
-    if split is not None and folds is not None:
-        raise typer.BadParameter("give either --folds or --split.", param_hint="--split")
     if dataset == "folder" and folds is None:
         split = split or "all"  # it has no other
     out = out.resolve()
-    parts = out.parent / f".{out.name}.parts"
-    asked = Asked(
-        names=(network,),
-        part={
-            "name": dataset,
-            "root": data_root,
-            "pairs": options,
-            "split": split,
-            "folds": folds,
-        },
-        width=0.25,
-        seed=seed,
-        streaming={"parts": parts, "processes": processes, "limit": limit},
-        out=None,
-        figure=None,
-    )
+    asked = Asked((network,), dataset, split, folds, options, data_root, seed=seed)
     own = asked.networks
     both = with_random_weights(own, seed=seed)
-    facts = {
+    told = {
         own[0].name: _facts(network, own[0]),
         both[1].name: [
             f"Random weights (He, seed {seed}), never trained. The weights that "
             f"{own[0].name} started from may be of another kind."
         ],
     }
-    try:
+    with streamed(out, processes=processes, limit=limit) as streaming:
+        data = asked.data if loudest is None else Loudest(asked.data, loudest)
         summary = make_atlas(
-            both,
-            asked.data if loudest is None else Loudest(asked.data, loudest),
-            out,
-            facts=facts,
-            lab=lab,
-            k=k,
-            seconds=seconds,
-            **asked.streaming,
+            both, data, out, facts=told, lab=lab, k=k, seconds=seconds, **streaming
         )
-    except KeyboardInterrupt:
-        if parts.is_dir():
-            typer.echo("What was measured is kept: run the same again to go on.", err=True)
-        raise
-    shutil.rmtree(parts, ignore_errors=True)
     measured = summary["data"]
     rows = [[name, count] for name, count in summary["filters"].items()]
     typer.echo(table(["network", "filters"], rows))
@@ -151,7 +129,7 @@ def _facts(name: str, network: Network) -> list[str]:
     from sonibook.model.encoder import CNN12
     from sonibook.widgets.lab import LabNetwork, facts
 
-    if not isinstance(network.module, CNN12) or name.partition(":")[0] == "random":
+    if not isinstance(network.module, CNN12) or seed_of(name, 0) is not None:
         return []
     if ":" in name and not Path(name).exists():
         return []

