@@ -246,7 +246,7 @@ def put(
         (put("features.conv2.bias", lambda t: t.double()), "torch.float64, not float16 or float32"),
         (put("features.conv2.bias", lambda t: t * torch.nan), "features.conv2.bias holds NaN"),
         (put("features.conv2.bias", lambda t: t + torch.inf), "features.conv2.bias holds NaN or"),
-        (lambda t: t.update({"lstm.weight": torch.zeros(3)}), "lstm.weight is none of a CNN12"),
+        (lambda t: t.update({"lstm.weight": torch.zeros(3)}), "lstm.weight does not belong to a CNN12"),
     ],
 )
 def test_other_tensors_are_refused_by_name(published, tmp_path, change, sentence):
@@ -274,7 +274,7 @@ def test_a_head_that_does_not_fit_the_classes_is_refused(published, tmp_path, ch
 def test_classes_that_are_no_names_are_refused(published, tmp_path, classes):
     path = tmp_path / "odd.safetensors"
     save_file(load_file(published), path, metadata={"card": json.dumps({"classes": classes})})
-    with pytest.raises(CheckpointError, match="no list of names"):
+    with pytest.raises(CheckpointError, match="are not a list of names"):
         load_classifier(path)
 
 

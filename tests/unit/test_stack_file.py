@@ -207,7 +207,7 @@ def test_cards_that_are_wrong_are_refused_in_a_sentence(written, tmp_path, chang
     ("change", "sentence"),
     [
         (lambda tensors: tensors.pop("1.weight"), "the tensor 1.weight is missing"),
-        (lambda tensors: tensors.update(extra=torch.zeros(1)), "extra belongs to no layer"),
+        (lambda tensors: tensors.update(extra=torch.zeros(1)), "extra does not belong to its card"),
         (lambda tensors: tensors["2.running_var"].neg_(), "2.running_var holds variances below"),
         (lambda tensors: tensors["1.weight"].fill_(torch.nan), "1.weight holds NaN"),
     ],

@@ -8,7 +8,6 @@ file's header, so that the two cannot be separated. No pickle is ever read.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import sys
@@ -18,13 +17,17 @@ from typing import Any, TypeVar, cast, get_args
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor, nn
 
 from sonibook.errors import CheckpointError
-from sonibook.files import atomic
-from sonibook.model.encoder import CHANNELS, CNN12, EMBEDDING, KERNELS, Classifier, Downsample
-from sonibook.model.stack_file import build_stack, sample_rate_of
+from sonibook.model.encoder import CHANNELS, CNN12, Classifier, Downsample
+from sonibook.model.stack_file import (
+    build_stack,
+    check_finite,
+    check_tensors,
+    sample_rate_of,
+    write_tensors,
+)
 from sonibook.results import DATA_FOLDERS, folds_in_words
 from sonibook.untrusted import parse_json
 
@@ -44,13 +47,8 @@ def shipped() -> dict[str, Path]:
 
 
 def networks_folder() -> Path:
-    """Where networks that were imported lie, to be opened by their names.
-
-    Returns
-    -------
-    Path
-        What the environment variable ``SONIBOOK_NETWORKS`` says; else ``build/networks`` of a
-        checkout, or ``.sonibook/networks`` in the user's home.
+    """Where imported networks lie: where ``SONIBOOK_NETWORKS`` says, else ``build/networks`` of a
+    checkout, or ``.sonibook/networks`` in the user's home.
     """
     named = os.environ.get("SONIBOOK_NETWORKS")
     if named:
@@ -61,14 +59,7 @@ def networks_folder() -> Path:
 
 
 def imported() -> dict[str, Path]:
-    """The networks that were imported (`sonibook import`).
-
-    Returns
-    -------
-    dict from str to Path
-        By name: their files in ``SONIBOOK_NETWORKS``, else in ``build/networks`` of a checkout or
-        in ``.sonibook/networks`` of the home folder.
-    """
+    """The networks that were imported (`sonibook import`), by name; see `networks_folder`."""
     return {path.stem: path for path in sorted(networks_folder().glob("*.safetensors"))}
 
 
@@ -78,9 +69,8 @@ def kept_checkpoints(name: str | Path) -> dict[int, Path]:
     Parameters
     ----------
     name : str or Path
-        Of a shipped run, such as ``"contrastive"`` (those in ``data/checkpoints/kept``, and the
-        network that is shipped); or the folder of a run of your own that was trained with
-        ``keep_every``.
+        Of a shipped run, such as ``"contrastive"``; or the folder of a run of your own that was
+        trained with ``keep_every``.
 
     Returns
     -------
@@ -120,21 +110,8 @@ def _epochs_in(folder: Path) -> dict[int, Path]:
 def save_checkpoint(path: str | Path, network: CNN12 | Classifier, card: dict[str, Any]) -> None:
     """Publish a network: folded to plain convolutions, rounded to float16, card in the header.
 
-    Parameters
-    ----------
-    path : str or Path
-        Ends in ``.safetensors``; written whole or not at all.
-    network : CNN12 or Classifier
-    card : dict
-        Must be JSON. ``width``, ``depth`` and ``classes`` are added, and ``downsample`` where it is
-        not ``"max"``.
-
-    Raises
-    ------
-    CheckpointError
-        If a weight is not finite in float16.
-    OSError
-        If the file cannot be written.
+    The card must be JSON. ``width``, ``depth`` and ``classes`` are added, and ``downsample`` where
+    it is not ``"max"``. CheckpointError if a weight is not finite in float16.
     """
     encoder = network.encoder if isinstance(network, Classifier) else network
     tensors = dict(encoder.fold().state_dict())
@@ -145,26 +122,12 @@ def save_checkpoint(path: str | Path, network: CNN12 | Classifier, card: dict[st
         tensors |= {f"head.{name}": value for name, value in network.head.state_dict().items()}
         card["classes"] = list(network.classes)
     half = {name: value.detach().cpu().half().contiguous() for name, value in tensors.items()}
-    for name, value in half.items():
-        if not torch.isfinite(value).all():
-            raise CheckpointError(f"{path}: {name} has weights that float16 cannot hold.")
-    with atomic(path) as temporary:
-        # Not save_file, whose errors do not say that a disk is full.
-        temporary.write_bytes(save(half, metadata={"card": json.dumps(card, ensure_ascii=False)}))
+    check_finite(f"{path}, in float16", half)
+    write_tensors(path, half, card)
 
 
 def canonical(network: AnyNetwork) -> AnyNetwork:
-    """The network as it is published: folded, every weight rounded to float16, in `eval` mode.
-
-    Parameters
-    ----------
-    network : CNN12 or Classifier
-
-    Returns
-    -------
-    CNN12 or Classifier
-        A copy, in float32.
-    """
+    """A copy of a network as it is published: folded, rounded to float16, in `eval` mode."""
     copy: CNN12 | Classifier
     if isinstance(network, Classifier):
         copy = Classifier(network.encoder.fold(), network.classes)
@@ -176,21 +139,12 @@ def canonical(network: AnyNetwork) -> AnyNetwork:
 
 
 def read_card(name: str | Path) -> dict[str, Any]:
-    """The card of a checkpoint.
+    """The card of a checkpoint; see `load_encoder` for what is raised.
 
     Parameters
     ----------
     name : str or Path
         A shipped or imported name (`shipped`, `imported`) or a path to a ``.safetensors`` file.
-
-    Returns
-    -------
-    dict
-
-    Raises
-    ------
-    CheckpointError
-        If there is no such checkpoint, or it is damaged.
     """
     return _read(name)[0]
 
@@ -263,19 +217,7 @@ def open_network(name: str | Path) -> tuple[nn.Module, dict[str, Any]]:
 def load_classifier(name: str | Path) -> Classifier:
     """A trained encoder with the linear layer that names classes, in evaluation mode.
 
-    Parameters
-    ----------
-    name : str or Path
-        As for `load_encoder`.
-
-    Returns
-    -------
-    Classifier
-
-    Raises
-    ------
-    CheckpointError
-        As `load_encoder`, and if the checkpoint has no classes.
+    As `load_encoder`; CheckpointError also if the checkpoint has no classes.
     """
     card, tensors = _read(name)
     encoder = _build(name, card, tensors)
@@ -286,7 +228,7 @@ def load_classifier(name: str | Path) -> Classifier:
         raise CheckpointError(f"{name}: the classes in its card are not a list of names.")
     classifier = Classifier(encoder, tuple(classes))
     head = {key.removeprefix("head."): t for key, t in tensors.items() if key.startswith("head.")}
-    _check(name, classifier.head, head)
+    check_tensors(name, head, classifier.head.state_dict(), "a CNN12")
     classifier.head.load_state_dict(head)
     return classifier.eval()
 
@@ -302,59 +244,22 @@ def _build(name: str | Path, card: dict[str, Any], tensors: dict[str, Tensor]) -
     depth = 1
     while depth < len(CHANNELS) and f"features.conv{depth + 1}.weight" in ours:
         depth += 1
-    # Before one is built: the CNN12 that another network's first layer suggests may be huge.
+    # Before one is built: the CNN12 that a file of a megabyte asks for may be of terabytes.
     last, channels = ours[f"features.conv{depth}.weight"], round(CHANNELS[depth - 1] * width)
     if last.shape[0] != channels:
         raise CheckpointError(
             f"{name}: holds no CNN12 ({first.shape[0]} channels in features.conv1 ask for "
             f"{channels} in features.conv{depth}, not {last.shape[0]})."
         )
-    _check_shapes(name, ours, width=width, depth=depth)
     downsample = card.get("downsample", "max")
     if downsample not in get_args(Downsample):
         raise CheckpointError(f"{name}: the card asks for the downsample {downsample!r}.")
+    with torch.device("meta"):
+        expected = CNN12(width=width, downsample=downsample, depth=depth).state_dict()
+    check_tensors(name, ours, expected, "a CNN12 of this width")
     encoder = CNN12(width=width, downsample=downsample, depth=depth)
-    _check(name, encoder, ours)
     encoder.load_state_dict(ours)
     return encoder.eval()
-
-
-def _check_shapes(
-    name: str | Path, tensors: dict[str, Tensor], *, width: float, depth: int
-) -> None:
-    """See that the file holds all the large tensors of the network that it asks for.
-
-    A file of a megabyte could ask for a network of terabytes, the rest of it being empty.
-    """
-    channels = [1, *(round(count * width) for count in CHANNELS[:depth])]
-    shapes: dict[str, tuple[int, ...]] = {
-        f"features.conv{number}.weight": (channels[number], channels[number - 1], kernel)
-        for number, kernel in enumerate(KERNELS[:depth], start=1)
-    }
-    if depth == len(CHANNELS):
-        shapes["fc1.fc10.weight"] = (EMBEDDING, channels[-1])
-    for key, shape in shapes.items():
-        if key not in tensors:
-            raise CheckpointError(f"{name}: the tensor {key} is missing.")
-        _check_shape(name, key, tensors[key], shape)
-
-
-def _check_shape(name: str | Path, key: str, tensor: Tensor, shape: tuple[int, ...]) -> None:
-    if tuple(tensor.shape) != shape:
-        raise CheckpointError(
-            f"{name}: {key} has the shape {tuple(tensor.shape)}, a CNN12 of this width has {shape}."
-        )
-
-
-def _check(name: str | Path, module: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """See that `tensors` are those of `module`, or say which one does not fit."""
-    expected = module.state_dict()
-    for key in sorted(expected.keys() | tensors.keys()):
-        if key not in tensors:
-            raise CheckpointError(f"{name}: the tensor {key} is missing.")
-        if key not in expected:
-            raise CheckpointError(f"{name}: the tensor {key} is none of a CNN12.")
-        _check_shape(name, key, tensors[key], tuple(expected[key].shape))
 
 
 def _read(name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
@@ -385,8 +290,7 @@ def _read(name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     for key, tensor in tensors.items():
         if tensor.dtype not in (torch.float16, torch.float32):
             raise CheckpointError(f"{path}: {key} is {tensor.dtype}, not float16 or float32.")
-        if not torch.isfinite(tensor).all():
-            raise CheckpointError(f"{path}: {key} holds NaN or infinite weights.")
+    check_finite(path, tensors)
     if "layers" in card:
         return card, {key: tensor.float() for key, tensor in tensors.items()}
     # Rounding once more leaves canonical weights as they are, and makes any others canonical.

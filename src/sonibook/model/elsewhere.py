@@ -86,8 +86,6 @@ def import_soundnet(file: str | Path, out: str | Path) -> None:
     CheckpointError
         If `file` is another file, is damaged, or is a pickle that names anything but what numpy
         arrays are made with.
-    OSError
-        If a file cannot be read or written.
     """
     content = _member(Path(file), ".npy", "soundnet/models/sound8.npy")
     network = _soundnet(_soundnet_arrays(content, file), file)
@@ -110,8 +108,6 @@ def import_crepe(file: str | Path, out: str | Path, *, size: str = "full") -> No
     ------
     CheckpointError
         If `file` is another file, is damaged, or holds another network.
-    OSError
-        If a file cannot be read or written.
     """
     if size not in _CREPE_CHANNELS:
         raise CheckpointError(f"There is no CREPE {size!r}: choose full or tiny.")

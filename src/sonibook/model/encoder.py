@@ -121,10 +121,6 @@ class CNN12(nn.Module):
         x : Tensor, shape (batch, 1, time)
             Mono waveforms at 8 kHz, scaled to unit peak.
 
-        Returns
-        -------
-        Tensor, shape (batch, channel)
-
         Raises
         ------
         ValueError
@@ -150,19 +146,10 @@ class CNN12(nn.Module):
         Parameters
         ----------
         x : Tensor, shape (batch, 1, time)
-            Mono waveforms at 8 kHz, scaled to unit peak.
+            As for `pooled`, with the same errors.
         kept : Tensor, shape (batch, channel), or None
             Which channels dropout keeps (1, else 0) while training. None draws them from
             PyTorch's generator.
-
-        Returns
-        -------
-        Tensor, shape (batch, dim)
-
-        Raises
-        ------
-        ValueError
-            As `pooled`.
         """
         y = self.pooled(x)
         if kept is None or not self.training or not self.fc1:
@@ -172,19 +159,8 @@ class CNN12(nn.Module):
     def truncate(self, depth: int) -> CNN12:
         """The first `depth` blocks as a network of their own, sharing this one's weights.
 
-        Parameters
-        ----------
-        depth : int from 1 to this network's depth
-
-        Returns
-        -------
-        CNN12
-            Ends in the mean over time of block `depth` (paper, appendix B).
-
-        Raises
-        ------
-        LayerError
-            If there is no such block.
+        It ends in the mean over time of block `depth` (paper, appendix B); LayerError if there is
+        none.
         """
         check_layer(blocks_of(self), depth)
         short = CNN12(width=self.width, norm=self.norm, downsample=self.downsample, depth=depth)
@@ -196,12 +172,8 @@ class CNN12(nn.Module):
         return short
 
     def fold(self) -> CNN12:
-        """The plain conv-relu-pool network with the same effective weights, in evaluation mode.
-
-        Returns
-        -------
-        CNN12
-            With ``norm="none"``; a copy that shares nothing with this network.
+        """The plain conv-relu-pool network with the same effective weights: a copy, in
+        `eval` mode.
         """
         device = next(self.parameters()).device
         plain = CNN12(width=self.width, downsample=self.downsample, depth=self.depth).to(device)
@@ -244,8 +216,5 @@ class Classifier(nn.Module):
         *,
         kept: Float[Tensor, "batch channel"] | None = None,
     ) -> Float[Tensor, "batch classes"]:
-        """Logits, shape (batch, classes), of waveforms, shape (batch, 1, time).
-
-        `kept` is as for `CNN12`.
-        """
+        """Logits of waveforms, shape (batch, 1, time); `kept` is as for `CNN12`."""
         return self.head(self.encoder(x, kept=kept))

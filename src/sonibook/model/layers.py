@@ -8,8 +8,6 @@ that; everything else in this file follows from it.
 
 from __future__ import annotations
 
-from typing import cast
-
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -29,8 +27,7 @@ def channels_last(x: Tensor) -> Tensor:
 def he_normal(module: nn.Conv1d | nn.Linear, generator: torch.Generator | None) -> None:
     """Give a layer He (Kaiming) normal weights and zero biases, in place.
 
-    With PyTorch's default the signal dies on its way up an un-normalised stack, and the network
-    never leaves chance.
+    With PyTorch's default an un-normalised stack never leaves chance.
     """
     # Drawn in the order of the shape, however the weights lie in memory.
     fresh = torch.empty(module.weight.shape)
@@ -184,18 +181,12 @@ class Blocks(nn.Sequential):
             return super().forward(input)
         y, modules = input, list(self)
         while modules:
-            if _is_one_step(*modules[:3]):
-                conv = cast(Conv1d, modules[0])
-                y = PooledBlock.apply(y, conv.effective_weight(), conv.bias)
-                del modules[:3]
-            else:
-                y = modules.pop(0)(y)
+            match modules[:3]:
+                case [Conv1d() as conv, nn.ReLU(), MaxPool1d(kernel_size=2)] if (
+                    conv.is_simple and conv.bias is not None and not conv.sees_batch
+                ):
+                    y = PooledBlock.apply(y, conv.effective_weight(), conv.bias)
+                    del modules[:3]
+                case _:
+                    y = modules.pop(0)(y)
         return y
-
-
-def _is_one_step(conv: nn.Module, *others: nn.Module) -> bool:
-    """Whether `PooledBlock` computes these three modules."""
-    match others:
-        case nn.ReLU(), MaxPool1d(kernel_size=2) if isinstance(conv, Conv1d):
-            return conv.is_simple and conv.bias is not None and not conv.sees_batch
-    return False

@@ -19,6 +19,8 @@ from sonibook.model.layers import Conv1d
 #: ReLU halves the second moment of a centred Gaussian and leaves this share of it as variance.
 #: Dividing by its square root gives unit variance after ReLU (Brock et al. 2021, section 2).
 RELU_GAIN = math.sqrt(2.0 / (1.0 - 1.0 / math.pi))
+#: Of batch normalisation, as PyTorch's.
+_MOMENTUM, _EPS = 0.1, 1e-5
 
 
 class FoldableConv1d(Conv1d):
@@ -30,6 +32,7 @@ class FoldableConv1d(Conv1d):
         self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride=stride)
+        self.gain = nn.Parameter(torch.ones(out_channels))
 
     def effective_bias(self) -> Float[Tensor, " filter"]:
         """The bias that is really added."""
@@ -48,17 +51,9 @@ class StandardisedConv1d(FoldableConv1d):
     """A convolution whose filters are centred and scaled to unit gain at every step.
 
     Scaled weight standardisation (Brock, De & Smith 2021, "Characterizing signal propagation to
-    close the performance gap in unnormalized ResNets", equation 1): each filter has its mean
-    taken away, is divided by its standard deviation times the square root of its fan-in, and is
-    multiplied by the gain of ReLU and by one learned number. No batch statistics: clips of a
-    batch know nothing of each other, and no process needs another's.
+    close the performance gap in unnormalized ResNets", equation 1), times one learned number a
+    filter. No batch statistics: clips of a batch know nothing of each other.
     """
-
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride=stride)
-        self.gain = nn.Parameter(torch.ones(out_channels))
 
     def effective_weight(self) -> Float[Tensor, "filter channel tap"]:
         var, mean = torch.var_mean(self.weight, dim=(1, 2), keepdim=True, correction=0)
@@ -80,23 +75,14 @@ class BatchNormConv1d(FoldableConv1d):
     sees_batch = True
 
     def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        stride: int = 1,
-        momentum: float = 0.1,
-        eps: float = 1e-5,
+        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1
     ) -> None:
         super().__init__(in_channels, out_channels, kernel_size, stride=stride)
-        self.gain = nn.Parameter(torch.ones(out_channels))
-        self.momentum, self.eps = momentum, eps
         self.register_buffer("running_mean", torch.zeros(out_channels))
         self.register_buffer("running_var", torch.ones(out_channels))
 
     def _scale(self) -> Float[Tensor, " filter"]:
-        return self.gain * torch.rsqrt(self.running_var + self.eps)
+        return self.gain * torch.rsqrt(self.running_var + _EPS)
 
     def effective_weight(self) -> Float[Tensor, "filter channel tap"]:
         return self.weight * self._scale()[:, None, None]
@@ -111,9 +97,9 @@ class BatchNormConv1d(FoldableConv1d):
         mean, var = _moments(y)
         with torch.no_grad():
             count = y.shape[0] * y.shape[2] * process_count()
-            self.running_mean.lerp_(mean, self.momentum)
-            self.running_var.lerp_(var * (count / max(count - 1, 1)), self.momentum)
-        scale = self.gain * torch.rsqrt(var + self.eps)
+            self.running_mean.lerp_(mean, _MOMENTUM)
+            self.running_var.lerp_(var * (count / max(count - 1, 1)), _MOMENTUM)
+        scale = self.gain * torch.rsqrt(var + _EPS)
         shift = super().effective_bias() - mean * scale
         return y * scale[:, None] + shift[:, None]
 

@@ -50,10 +50,7 @@ class Unpool(Protocol):
 def max_pool(
     x: Map, pool: int, *, out: tuple[Pooled, Switches] | None = None
 ) -> tuple[Pooled, Switches]:
-    """Max-pool, and its switches: where in each window the (first) largest value was.
-
-    `out` is where to write what is returned.
-    """
+    """Max-pool, into `out` if given, and its switches: where each window's first maximum was."""
     steps = x.shape[2] // pool
     if pool == 2:
         first, second = x[:, :, 0 : 2 * steps : 2], x[:, :, 1 : 2 * steps : 2]
@@ -84,10 +81,6 @@ def max_unpool(x: Pooled, switches: Switches, *, pool: int, length: int) -> Map:
         Kernel and stride of the max-pool that is reverted.
     length : int >= pool * steps
         Steps before pooling; what the pool had left over at the end becomes zero.
-
-    Returns
-    -------
-    Tensor, shape (batch, channel, length)
     """
     # Channels side by side in memory, as the convolution that follows wants them.
     values, places = x.transpose(1, 2), switches.transpose(1, 2)
@@ -115,10 +108,6 @@ def transposed_convolution(
     length : int or None
         Steps that the convolution took. None for the fewest that give as many as `x` has, which
         with stride 1 is not a choice.
-
-    Returns
-    -------
-    Tensor, shape (batch, in_channels, length)
     """
     return _cut(spread(x, conv), conv, length)
 
@@ -195,16 +184,8 @@ class Convolution(Operation):
         if self.padding != (0, 0):
             x = F.pad(x, self.padding)
         stride, dilation = (1, int(conv.stride[0])), (1, int(conv.dilation[0]))
-        y = F.conv2d(
-            channels_last(x).unsqueeze(2),
-            weight.unsqueeze(2),
-            bias,
-            stride,
-            0,
-            dilation,
-            conv.groups,
-        )
-        return y.squeeze(2), None
+        x, weight = channels_last(x).unsqueeze(2), weight.unsqueeze(2)
+        return F.conv2d(x, weight, bias, stride, 0, dilation, conv.groups).squeeze(2), None
 
     def transpose(self, y: Tensor, length: int, scale: Tensor | None) -> Tensor:
         return transposed_convolution(y, self.module, length)

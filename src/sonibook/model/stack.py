@@ -134,10 +134,6 @@ def blocks_of(
         through, in the order in which the network runs them, the first of them on the waveform
         itself.
 
-    Returns
-    -------
-    tuple of Block
-
     Raises
     ------
     StackError

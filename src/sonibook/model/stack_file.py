@@ -11,7 +11,7 @@ import inspect
 import json
 import math
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -66,11 +66,10 @@ def save_network(
     card : dict
         Must be JSON. What others should know, such as ``name``, ``source``, ``licence`` and
         ``citation``; ``sample_rate``, in Hz, is the network's attribute unless it says.
-        ``layers`` is added.
     modules : sequence of torch.nn.Module, or None
         As for `blocks_of`.
     input_scale : float
-        What sounds of unit peak are multiplied by before this network hears them. The weights that
+        What sounds of unit peak are multiplied by before this network hears them: the weights that
         are written take sounds of unit peak, as everything here does.
 
     Raises
@@ -105,14 +104,40 @@ def save_network(
         tensors[f"{first['name']}.weight"] *= input_scale
         card = {**card, "input_scale": input_scale}
     card = {"sample_rate": sample_rate_of(network), **card, "layers": layers}
+    check_finite(path, tensors)
+    build_stack(str(path), card, tensors)  # what cannot be opened is not written
+    write_tensors(path, tensors, card)
+
+
+def check_finite(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
+    """See that no weight is NaN or infinite; CheckpointError if one is."""
     for name, value in tensors.items():
         if not torch.isfinite(value).all():
             raise CheckpointError(f"{path}: {name} holds NaN or infinite weights.")
-    build_stack(str(path), card, tensors)  # what cannot be opened is not written
+
+
+def write_tensors(path: str | Path, tensors: dict[str, Tensor], card: dict[str, Any]) -> None:
+    """Tensors and their card as one safetensors file, whole or not at all."""
     with atomic(path) as temporary:
         # Not save_file, whose errors do not say that a disk is full.
         metadata = {"card": json.dumps(card, ensure_ascii=False)}
         temporary.write_bytes(save(tensors, metadata=metadata))
+
+
+def check_tensors(
+    name: str | Path, tensors: Mapping[str, Tensor], expected: Mapping[str, Tensor], asks: str
+) -> None:
+    """See that tensors are those that `asks` asks for, of the shapes of `expected`."""
+    for key in sorted(expected.keys() | tensors.keys()):
+        if key not in tensors:
+            raise CheckpointError(f"{name}: the tensor {key} is missing.")
+        if key not in expected:
+            raise CheckpointError(f"{name}: the tensor {key} does not belong to {asks}.")
+        shape, wanted = tuple(tensors[key].shape), tuple(expected[key].shape)
+        if shape != wanted:
+            raise CheckpointError(
+                f"{name}: {key} has the shape {shape}, and {asks} asks for {wanted}."
+            )
 
 
 def _described(
@@ -135,13 +160,9 @@ def _described(
             weights = {"weight": effective_weight(module), "bias": effective_bias(module)}
             state = {key: value for key, value in weights.items() if value is not None}
         layers.append({"name": name, "type": kind.__name__, **_parameters(kind, module)})
-        tensors |= {
-            f"{name}.{key}": value.detach()
-            .cpu()
-            .float()
-            .clone(memory_format=torch.contiguous_format)
-            for key, value in state.items()
-        }
+        for key, value in state.items():
+            plain = value.detach().cpu().float()
+            tensors[f"{name}.{key}"] = plain.clone(memory_format=torch.contiguous_format)
     return layers, tensors
 
 
@@ -175,16 +196,9 @@ def build_stack(name: str, card: dict[str, Any], tensors: dict[str, Tensor]) -> 
     network = nn.Sequential(children)
     expected = network.state_dict()
     counters = [key for key in expected if key.endswith(".num_batches_tracked")]
-    for key in sorted(expected.keys() - set(counters) | tensors.keys()):
-        if key not in tensors:
-            raise CheckpointError(f"{name}: the tensor {key} is missing.")
-        if key not in expected or key in counters:
-            raise CheckpointError(f"{name}: the tensor {key} belongs to no layer of its card.")
-        if tensors[key].shape != expected[key].shape:
-            raise CheckpointError(
-                f"{name}: {key} has the shape {tuple(tensors[key].shape)}, and its card asks for "
-                f"{tuple(expected[key].shape)}."
-            )
+    weights = {key: value for key, value in expected.items() if key not in counters}
+    check_tensors(name, tensors, weights, "its card")
+    for key in tensors:
         if key.endswith(".running_var") and bool((tensors[key] < 0).any()):
             raise CheckpointError(f"{name}: {key} holds variances below zero.")
     network.load_state_dict({**tensors, **{key: torch.tensor(0) for key in counters}}, assign=True)
