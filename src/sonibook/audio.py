@@ -172,9 +172,8 @@ def _share_there(file: soundfile.SoundFile, count: int) -> float:
 
 
 def _is_ogg_without_end(path: Path) -> bool:
-    """Whether a file is Ogg, whose last page is cut or does not say that it is the last.
-
-    Ogg has no header that promises a length (RFC 3533, section 6: the page header).
+    """Whether a file is Ogg, and its last page is cut or not marked as the last (RFC 3533, section
+    6).
     """
     with path.open("rb") as file:
         if file.read(4) != b"OggS":
@@ -198,21 +197,9 @@ def _check_finite(path: Path, x: ndarray) -> None:
 
 
 def scale_to_peak(x: Float[ndarray, " time"], *, peak: float = 1.0) -> Float[ndarray, " time"]:
-    """Scale a waveform so that its largest magnitude is `peak`.
+    """Scale a waveform, shape (time,), so that its largest magnitude is `peak` > 0; as float32.
 
-    Parameters
-    ----------
-    x : ndarray, shape (time,)
-    peak : float > 0
-
-    Returns
-    -------
-    ndarray, shape (time,), float32
-
-    Raises
-    ------
-    AudioError
-        If `x` is empty, silent, or holds samples that are not finite.
+    AudioError if it is empty, silent, or holds samples that are not finite.
     """
     x = as_waveform(x)
     loudest = float(np.abs(x).max())
@@ -223,20 +210,9 @@ def scale_to_peak(x: Float[ndarray, " time"], *, peak: float = 1.0) -> Float[nda
 
 
 def as_waveform(x: object) -> Float[ndarray, " time"]:
-    """`x` as one float32 waveform, if it is one.
+    """`x`, shape (time,), array or Tensor on any device, as one float32 waveform.
 
-    Parameters
-    ----------
-    x : array_like or Tensor on any device, shape (time,)
-
-    Returns
-    -------
-    ndarray, shape (time,), float32
-
-    Raises
-    ------
-    AudioError
-        If `x` is empty, complex, not one-dimensional, or holds samples that are not finite.
+    AudioError if it is empty, complex, not one-dimensional, or holds samples that are not finite.
     """
     array = np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)
     if np.iscomplexobj(array):
@@ -270,17 +246,12 @@ def excerpt(
     least_length : int, in samples
         Zeros follow if there are fewer: such as a network's least input.
     unit_peak : bool
-        Whether to scale the largest magnitude to 1.
+        Whether to scale the largest magnitude to 1; AudioError then if `x` is silent.
 
     Returns
     -------
     ndarray, shape (excerpt,)
         The stretch with the most energy; of equal ones the first. All of `x` if it is shorter.
-
-    Raises
-    ------
-    AudioError
-        If `x` is not a waveform, or silent where `unit_peak` is asked for.
     """
     array = as_waveform(x)
     length = max(round(seconds * sample_rate), 1)
@@ -293,21 +264,7 @@ def excerpt(
 
 
 def rms(x: object) -> float:
-    """The root mean square of a waveform.
-
-    Parameters
-    ----------
-    x : ndarray or Tensor, shape (time,)
-
-    Returns
-    -------
-    float
-
-    Raises
-    ------
-    AudioError
-        If `x` is not a waveform.
-    """
+    """The root mean square of a waveform, shape (time,); AudioError if it is not one."""
     return float(np.sqrt(np.square(as_waveform(x)).mean()))
 
 
@@ -326,14 +283,13 @@ def sounding_starts(
 ) -> ndarray:
     """Where a crop of `length` samples may start so that it holds sound.
 
-    A fifth of ESC-50's clips end in a second or more of digital silence; a crop of silence
-    teaches nothing.
+    A fifth of ESC-50's clips end in a second or more of digital silence; a crop of silence teaches
+    nothing.
 
     Parameters
     ----------
     x : ndarray, shape (time,)
     length : int > 0, in samples
-        Length of the crop.
     floor_db : float < 0, in dB re the peak of `x`
         What is quieter than this counts as silence.
     share : float in (0, 1]
@@ -364,14 +320,8 @@ def write_wav(
     path : str or Path
         Missing folders are made; a file that is there is replaced.
     x : ndarray, shape (time,), in [-1, 1]
+        AudioError if it leaves that range (it would be clipped), or is not a waveform.
     sample_rate : int > 0, in Hz
-
-    Raises
-    ------
-    AudioError
-        If `x` is not a waveform, or leaves [-1, 1] (it would be clipped).
-    OSError
-        If the file cannot be written.
     """
     import soundfile
 

@@ -206,17 +206,10 @@ def packed_clips(
         A name that `open_dataset` knows; of soundscapes, clips of 2 s with one label each.
     folder : Path
         Where the pack is to be.
-    root
-        As `open_dataset`'s.
-    seed : int
-        Of soundscapes.
+    root, seed
+        As `open_dataset`'s; `seed` is of soundscapes.
     full : bool
         Five times as many soundscapes.
-
-    Returns
-    -------
-    tuple of PackedDataset
-        The training part and the test part.
     """
     parts = []
     for split, size in (("train", 520), ("test", 260)):
@@ -281,19 +274,9 @@ def shares_in_words(shares: Mapping[str, tuple[float, float, float]]) -> str:
 
 
 def two_seconds(data: Dataset, index: int, encoder: CNN12) -> Float[Tensor, " time"]:
-    """The loudest two seconds of a clip, at unit peak.
+    """The loudest two seconds of a clip (after the last comes the first), at unit peak.
 
-    Parameters
-    ----------
-    data : Dataset
-    index : int
-        Of the clip; after the last one comes the first.
-    encoder : CNN12
-        Zeros fill up to its least input.
-
-    Returns
-    -------
-    Tensor, shape (time,)
+    Zeros fill up to the encoder's least input.
     """
     whole = data[index % len(data)].waveform
     least = encoder.least_length
@@ -303,14 +286,7 @@ def two_seconds(data: Dataset, index: int, encoder: CNN12) -> Float[Tensor, " ti
 def read_log(run: Path | str) -> list[dict[str, str]]:
     """The table of a training run, as text, a row an epoch.
 
-    Parameters
-    ----------
-    run : Path or str
-        The run's folder, or the name of a table that comes with sonibook.
-
-    Returns
-    -------
-    list of dict
+    `run` is the run's folder, or the name of a table that comes with sonibook.
     """
     if isinstance(run, str):
         tables = (folder / "results" / f"{run}.csv" for folder in DATA_FOLDERS)
@@ -322,20 +298,7 @@ def read_log(run: Path | str) -> list[dict[str, str]]:
 
 
 def kept_sounds(name: str, part: str) -> dict[str, Float[Tensor, " time"]]:
-    """Sounds that come with the book, for what a reader may not have.
-
-    Parameters
-    ----------
-    name : str
-        Of the file in ``data/results``, without ``.zip``.
-    part : str
-        The folder in it.
-
-    Returns
-    -------
-    dict from str to Tensor, shapes (time,)
-        By name, in their order.
-    """
+    """Sounds of the folder `part` in ``data/results/NAME.zip``, by name, each of shape (time,)."""
     paths = (folder / "results" / f"{name}.zip" for folder in DATA_FOLDERS)
     path = next(path for path in paths if path.exists())
     with zipfile.ZipFile(path) as archive:
@@ -363,20 +326,9 @@ def configs() -> Path | None:
 def start(
     *arguments: str | Path, processes: int = 1, output: bool = False
 ) -> subprocess.Popen[str]:
-    """Start the command ``sonibook`` beside the notebook.
+    """Start the command ``sonibook`` beside the notebook, `processes` of them by ``torchrun``.
 
-    Parameters
-    ----------
-    *arguments
-        Of the command.
-    processes : int >= 1
-        How many to start by ``torchrun``, together.
-    output : bool
-        Whether to keep what it prints.
-
-    Returns
-    -------
-    Popen
+    `output` says whether to keep what it prints.
     """
     launcher = ["torch.distributed.run", "--nproc-per-node", str(processes), "-m"]
     module = [*(launcher if processes > 1 else []), "sonibook"]

@@ -76,19 +76,7 @@ def write_result(path: str | Path, content: dict[str, Any], *, command: str | No
 def read_result(name: str) -> dict[str, Any]:
     """A result that comes with sonibook, such as ``"bench-sonify"``.
 
-    Parameters
-    ----------
-    name : str
-        File name in ``data/results``, without ``.json``.
-
-    Returns
-    -------
-    dict
-
-    Raises
-    ------
-    SonibookError
-        If there is none of that name; those that are there are listed.
+    SonibookError if there is none of that name in ``data/results``; it lists those that are there.
     """
     known = _known()
     if name not in known:

@@ -72,11 +72,10 @@ class SoundFile:
 def find_sounds(arguments: Sequence[Path], *, leave_out: Path) -> list[SoundFile]:
     """The files that the arguments name, each once, in their order.
 
-    Of folders all sounds are taken, to any depth, in the order of their names, but for hidden ones
-    and those below `leave_out`, the output folder. A folder without sounds stands for itself, so
-    that reading it fails and says so. Labels differ even where case is not told apart: a label is
+    Of folders all sounds are taken, to any depth, by name, but for hidden ones and those below
+    `leave_out`. A folder without sounds stands for itself: reading it fails and says so. A label is
     the file's stem, or its path below the folder it was found in; where several files would share
-    one, each has a digest of its own path added.
+    one, also where case is not told apart, each has a digest of its own path added.
     """
     sounds: dict[str, SoundFile] = {}
     for argument in arguments:
@@ -117,11 +116,10 @@ def _sounds_of(argument: Path, leave_out: Path) -> Iterator[tuple[Path, Path]]:
 class FileSonifier:
     """What is asked of each sound, and what came of all of them.
 
-    Of `layer` (from 1) the `filters` are taken, or the `top` most active ones; sounds are cut after
+    `filters` are taken of `layer` (from 1), or the `top` most active; sounds are cut after
     `seconds`. `checkpoint` is what the network is called, `card` what is known of it. `done` sounds
-    gave `written` rows, of which `rows` are the first; `failed` says why, by file, the others did
-    not; `interrupted` whether the user stopped it. `AnalysisError` is raised where a table or
-    provenance in `out` is not one of ours: it would be lost.
+    gave `written` rows, of which `rows` are the first; `failed` says why, by file, others did not.
+    AnalysisError where a table or provenance in `out` is not one of ours: it would be lost.
     """
 
     def __init__(
@@ -159,8 +157,8 @@ class FileSonifier:
     def run(self, sounds: Iterable[SoundFile], *, tell: Callable[[str], None]) -> None:
         """Sonify every sound; `tell` is given what a listener should know.
 
-        The table and its provenance are written when all is over, also where the user stopped it.
-        Nothing is written if no sound can be read.
+        The table and its provenance are written at the end, also where the user stopped it, unless
+        no sound could be read.
         """
         with tempfile.TemporaryFile("w+", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS)

@@ -246,7 +246,10 @@ def put(
         (put("features.conv2.bias", lambda t: t.double()), "torch.float64, not float16 or float32"),
         (put("features.conv2.bias", lambda t: t * torch.nan), "features.conv2.bias holds NaN"),
         (put("features.conv2.bias", lambda t: t + torch.inf), "features.conv2.bias holds NaN or"),
-        (lambda t: t.update({"lstm.weight": torch.zeros(3)}), "lstm.weight does not belong to a CNN12"),
+        (
+            lambda t: t.update({"lstm.weight": torch.zeros(3)}),
+            "lstm.weight does not belong to a CNN12",
+        ),
     ],
 )
 def test_other_tensors_are_refused_by_name(published, tmp_path, change, sentence):

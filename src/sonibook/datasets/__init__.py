@@ -53,8 +53,7 @@ def open_dataset(
         ``"speech_commands"``.
     root : str or Path, or None
         The folder the set's files lie in; the environment variable ``SONIBOOK_DATA`` if None.
-        ``"calls"`` needs none, nor does ``"soundscapes"``, unless `mixture_of` names a set that
-        does.
+        Synthesised sets need none.
     split : str
         ``"all"``, ``"train"`` or ``"test"``; a folder has only ``"all"``, a packed set what it
         was packed with, and the large sets have the parts of their own, too.
@@ -68,16 +67,11 @@ def open_dataset(
         (see `Soundscapes`), and `mixture_of`, a data set or the name of one whose clips the
         scenes are composed of, instead of synthesised events.
 
-    Returns
-    -------
-    Dataset
-
     Raises
     ------
     DatasetError
         If there is no such set, split or option, no root is given where one is needed, the rate
-        is impossible or another than that of a set that keeps its own, or the files do not lie as
-        the set's layout says.
+        is impossible, or the files do not lie as the set's layout says.
 
     Examples
     --------

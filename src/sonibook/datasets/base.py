@@ -32,16 +32,12 @@ class Clip:
     Attributes
     ----------
     waveform : ndarray, shape (time,), float32
-        Mono, at its data set's `sample_rate` (8 kHz), scaled to unit peak.
+        Mono, at its data set's `sample_rate` (8 kHz), scaled to unit peak; AudioError if a sample
+        is NaN or infinite.
     labels : tuple of int
         Indices into the data set's `classes`: one for a single-label task, any number otherwise.
     clip_id : str
         Stable over machines, runs and the order of files.
-
-    Raises
-    ------
-    AudioError
-        If a sample is NaN or infinite: here such a clip still has its name.
     """
 
     waveform: Float[ndarray, " time"]
@@ -122,14 +118,7 @@ class Entry:
 
 
 class FileDataset(Dataset):
-    """A data set whose clips are sound files.
-
-    Parameters
-    ----------
-    entries : sequence of Entry
-    name, classes, split, task, licence, missing
-        As in `Dataset`.
-    """
+    """A data set whose clips are sound files, each an `Entry`; the rest as in `Dataset`."""
 
     def __init__(
         self,
@@ -174,22 +163,11 @@ def read_clip(path: Path, sample_rate: int) -> Float[ndarray, " time"]:
 
 
 class ClipReader:
-    """Reads the clips of a data set one by one; skips and counts those that cannot be read.
+    """Reads the clips of a data set one by one; those that cannot be read are None, and `bad` says
+    why.
 
-    Parameters
-    ----------
-    data : Dataset
-
-    Attributes
-    ----------
-    bad : dict of int to str
-        Why a clip cannot be read, for each that was met.
-
-    Raises
-    ------
-    AudioError
-        When called: if a clip's file has vanished, or more clips than a few (five in a hundred, or
-        four) cannot be read: then a disk has gone rather than some files.
+    AudioError when a clip's file has vanished, or more clips than a few (five in a hundred, or
+    four) cannot be read: then a disk has gone rather than some files.
     """
 
     def __init__(self, data: Dataset) -> None:
@@ -260,10 +238,10 @@ def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def read_table(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, str]]]:
-    """The rows of a table with a header as dicts, each clip once, with the numbers of their lines.
+    """The rows of a table with a header as dicts, with the numbers of their lines.
 
-    The first of `columns` names the clip: a row that is there twice counts once, and two rows
-    that say different things of one clip are refused.
+    The first of `columns` names the clip: what is there twice counts once, or is refused if the two
+    rows differ.
     """
     rows = read_rows(path)
     _, header = next(rows, (0, []))

@@ -18,39 +18,24 @@ from sonibook.errors import DatasetError, SonibookWarning
 _BLOCK = 1 << 16
 #: Seconds to wait for a connection, and for the next bytes.
 _PATIENCE = (30.0, 120.0)
-#: Clips a split, as published, and classes (Gemmeke et al. 2017, Fonseca et al. 2020, Warden 2018).
+#: Clips a part, as published, and classes (Gemmeke et al. 2017, Fonseca et al. 2020, Warden 2018).
 #: A collection may have lost some.
 _CLIPS: dict[str, tuple[dict[str, int], int]] = {
-    "audioset": (
-        {
-            "balanced_train": 22_160,
-            "unbalanced_train": 2_041_789,
-            "train": 2_063_949,
-            "eval": 20_371,
-            "test": 20_371,
-            "all": 2_084_320,
-        },
-        527,
-    ),
-    "fsd50k": (
-        {
-            "train": 36_796,
-            "val": 4_170,
-            "dev": 40_966,
-            "eval": 10_231,
-            "test": 10_231,
-            "all": 51_197,
-        },
-        200,
-    ),
-    "speech_commands": ({"train": 84_843, "validation": 9_981, "test": 11_005, "all": 105_829}, 35),
+    "audioset": ({"balanced_train": 22_160, "unbalanced_train": 2_041_789, "eval": 20_371}, 527),
+    "fsd50k": ({"train": 36_796, "val": 4_170, "eval": 10_231}, 200),
+    "speech_commands": ({"train": 84_843, "validation": 9_981, "test": 11_005}, 35),
+}
+#: Splits of several parts, or of other names.
+_SPLITS = {
+    "audioset": {"train": ("balanced_train", "unbalanced_train"), "test": ("eval",)},
+    "fsd50k": {"dev": ("train", "val"), "test": ("eval",)},
 }
 #: Clips a fold of ESC-50 and its parts (Piczak 2015), and classes.
 _FOLDS = {"esc50": (400, 50), "esc40": (320, 40), "esc10": (80, 10)}
 
 
 def published_size(name: str, options: Mapping[str, Any]) -> tuple[int, int] | None:
-    """Clips and classes that a data set has according to its publication.
+    """Clips and classes that a data set has according to its publication; None if not known here.
 
     Parameters
     ----------
@@ -58,11 +43,6 @@ def published_size(name: str, options: Mapping[str, Any]) -> tuple[int, int] | N
         As `sonibook.open_dataset` knows it.
     options : mapping
         Options to open it with; ``split`` or ``folds`` count.
-
-    Returns
-    -------
-    tuple of int, or None
-        None where that is not known here.
 
     Examples
     --------
@@ -74,9 +54,12 @@ def published_size(name: str, options: Mapping[str, Any]) -> tuple[int, int] | N
     if name in _FOLDS and "folds" in options:
         clips, classes = _FOLDS[name]
         return clips * len(options["folds"]), classes
-    splits, classes = _CLIPS.get(name, ({}, 0))
+    parts, classes = _CLIPS.get(name, ({}, 0))
     split = options.get("split", "all")
-    return (splits[split], classes) if split in splits and "segments" not in options else None
+    named = tuple(parts) if split == "all" else _SPLITS.get(name, {}).get(split, (split,))
+    if not named or "segments" in options or not parts.keys() >= {*named}:
+        return None
+    return sum(parts[part] for part in named), classes
 
 
 class Download(NamedTuple):
@@ -185,8 +168,6 @@ def fetch(name: str, *, root: str | Path | None = None) -> Dataset:
         If the set cannot be fetched, a download fails or has the wrong checksum (of that file
         nothing is kept), an archive is damaged or tries to write elsewhere, or a folder with the
         set's name is in the way.
-    OSError
-        If the disk is full or cannot be written to.
     """
     if name == "audioset":
         raise DatasetError(
@@ -252,10 +233,9 @@ def _complete(name: str, root: Path) -> Dataset | None:
 def download(url: str, path: Path, checksum: str | None) -> Path:
     """Download a file, unless it is there already; it takes its name when it is whole.
 
-    What came before an interruption waits beside it, with the ending ``.part``; it is used again
-    only if there is a checksum, because otherwise nothing tells whether both halves are of the
-    same file. DatasetError where the server refuses, the connection breaks, or the checksum is
-    wrong, in which case nothing is kept.
+    What came before an interruption waits in a ``.part`` file, and is used again only if there is a
+    checksum: else nothing tells whether both halves are of the same file. DatasetError where the
+    server refuses, the connection breaks, or the checksum is wrong: then nothing is kept.
     """
     import pooch
 

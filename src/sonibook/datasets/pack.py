@@ -82,8 +82,6 @@ def pack(
     DatasetError
         If the folder holds the pack of something else, no clip can be read, or so many in a row
         cannot that the disk must have gone.
-    OSError
-        If the disk is full or cannot be written to.
     """
     name = split or data.split
     folder = Path(out) / name
@@ -147,9 +145,8 @@ class _Packed(NamedTuple):
 def _read_ahead(
     data: Dataset, start: int, *, workers: int, progress: bool | None
 ) -> Iterator[Iterator[_Packed]]:
-    """Clip after clip from `start` on, read a few ahead by several threads.
+    """Clip after clip from `start` on, read ahead by threads: decoding leaves Python's lock alone.
 
-    Decoding and resampling leave Python's lock alone most of the time, so threads will do.
     DatasetError where `BAD_IN_A_ROW` clips cannot be read.
     """
     from tqdm.auto import tqdm

@@ -46,22 +46,7 @@ _TABLE = ("ends", "label_ends", "labels", "id_ends", "ids", "bad", "stop")
 
 
 class PackedDataset(Dataset):
-    """One split of a packed data set: the same clips, labels, ids and classes.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the split.
-    index : dict
-        What its ``index.json`` says.
-
-    Attributes
-    ----------
-    source : str
-        Name of the data set that was packed.
-    bad : tuple of str
-        Why clips of the source could not be read, and are not in the pack.
-    """
+    """A split of a packed data set, `source`; `bad` says which of its clips are not in the pack."""
 
     name = "packed"
 

@@ -287,8 +287,7 @@ def open_pool(
 def open_folder(root: str | Path, *, split: str = "all") -> FileDataset:
     """The sounds below a folder; its sub-folders, where there are any, are the classes.
 
-    No sound is read here: a file that cannot be read raises AudioError when its clip is asked
-    for, and keeps no other from being read.
+    A file that cannot be read raises AudioError when its clip is asked for.
     """
     base = Path(root)
     if split != "all":

@@ -122,7 +122,7 @@ def save_checkpoint(path: str | Path, network: CNN12 | Classifier, card: dict[st
         tensors |= {f"head.{name}": value for name, value in network.head.state_dict().items()}
         card["classes"] = list(network.classes)
     half = {name: value.detach().cpu().half().contiguous() for name, value in tensors.items()}
-    check_finite(f"{path}, in float16", half)
+    check_finite(path, half, "weights in float16")
     write_tensors(path, half, card)
 
 

@@ -109,11 +109,11 @@ def save_network(
     write_tensors(path, tensors, card)
 
 
-def check_finite(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
+def check_finite(path: str | Path, tensors: Mapping[str, Tensor], what: str = "weights") -> None:
     """See that no weight is NaN or infinite; CheckpointError if one is."""
     for name, value in tensors.items():
         if not torch.isfinite(value).all():
-            raise CheckpointError(f"{path}: {name} holds NaN or infinite weights.")
+            raise CheckpointError(f"{path}: {name} holds NaN or infinite {what}.")
 
 
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], card: dict[str, Any]) -> None:

@@ -192,21 +192,8 @@ class SceneDataset(Dataset):
 
         Each event is brought to the same loudness, then to its gain; one common factor brings the
         mixture to unit peak. What is quieter than -60 dB re an event's own peak, before its first
-        and after its last sounding sample, is cut off. A silent event stays silent.
-
-        Parameters
-        ----------
-        index : int
-            Counts from the end if negative.
-
-        Returns
-        -------
-        Scene
-
-        Raises
-        ------
-        IndexError
-            If there is no such scene.
+        and after its last sounding sample, is cut off. A silent event stays silent. IndexError if
+        there is no such scene; negative numbers count from the end.
         """
         plans = self._plan(index)
         stems = np.zeros((len(plans), self.length))
@@ -229,15 +216,12 @@ class SceneDataset(Dataset):
         return Scene(stems.sum(axis=0), tuple(events), self.clip_id(index))
 
     def clip_id(self, index: int) -> str:
-        """The id of scene `index`, such as ``soundscapes-0-train-17``."""
         return f"{self.name}-{self.seed}-{self.split}-{self._checked(index)}"
 
     def labels(self, index: int) -> tuple[int, ...]:
-        """The labels of scene `index`, without making its sound."""
         return tuple(sorted({x for plan in self._plan(index) for x in self._labels(plan.choice)}))
 
     def samples(self, index: int) -> int:
-        """The length of scene `index`: that of all."""
         return self.length
 
     def _checked(self, index: int) -> int:
@@ -281,10 +265,7 @@ class SceneDataset(Dataset):
 class Soundscapes(SceneDataset):
     """Synthesised scenes: sound events with known onset, offset, gain and stem.
 
-    It needs no files, is as large as you like, and clip n is made alone, without making those
-    before it. In a multi-label scene every event is of another class; in a single-label scene
-    all are of one.
-
+    In a multi-label scene every event is of another class; in a single-label scene all are of one.
     Parameters and errors are those of `SceneDataset`.
 
     Examples
@@ -377,8 +358,8 @@ class ComposedScenes(SceneDataset):
 def compose(sources: Dataset, *, split: str | None = None, **options: Any) -> ComposedScenes:
     """Compose scenes of the clips of another data set.
 
-    Each event is a piece of one clip, a second or longer where the clip is, that holds some of
-    the clip's loud part. The clips of a scene differ; their classes may be the same.
+    Each event is a piece of one clip, a second or longer where the clip is, that holds some of the
+    clip's loud part. The clips of a scene differ; their classes may be the same.
 
     Parameters
     ----------
@@ -388,11 +369,6 @@ def compose(sources: Dataset, *, split: str | None = None, **options: Any) -> Co
         None: that of `sources`, or "all" where that is another.
     **options
         `seed`, `size`, `duration`, `events`, `task` and `gains`, as in `Soundscapes`.
-
-    Returns
-    -------
-    ComposedScenes
-        Scenes made alone and the same every time, as those of `Soundscapes`.
 
     Raises
     ------
