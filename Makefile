@@ -140,7 +140,7 @@ $(BUILD)/listening-test/trials.json: $(LIBRARY) tools/listening_test.py $(BUILD)
 	    --data-root '$(ROOT)'
 
 pdf: $(EXECUTED) $(FURNITURE) $(INSTALLED) ## Print the book, without its reference, to one PDF file (needs Chromium)
-	$(PYTHON) -m tools.pdf $(BUILD)/chapters $(BUILD)/pdf $(BUILD)/sonibook.pdf
+	$(PYTHON) tools/book.py $(BUILD)/chapters $(BUILD)/pdf --pdf $(BUILD)/sonibook.pdf
 
 engine: $(INSTALLED) ## Compile the engine of the lab in the page, book/lab/engine.c, anew
 	$(PYTHON) tools/lab.py engine

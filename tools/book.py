@@ -1,13 +1,15 @@
-"""Build the book's pages from executed chapters, as `make book` does.
+"""Build the book's pages from executed chapters, as `make book` does, or print them (`make pdf`).
 
 The pages are built in a folder of their own: the book's furniture is copied there, the executed
 chapters are put in place of the stripped ones, and a page of reference is written for every
-module of the library. Any warning fails the build.
+module of the library. Any warning fails the build. For the PDF file all pages but the lab and the
+reference become one page of HTML, which Chromium prints.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -25,18 +27,8 @@ LIBRARY = ROOT / "src" / "sonibook"
 def assemble(executed: Path, target: Path) -> None:
     """Put everything the build needs into `target`, and take out what has gone.
 
-    Parameters
-    ----------
-    executed : Path
-        The folder of executed chapters.
-    target : Path
-        The folder to build in; files that did not change are left alone, so that only pages
-        that changed are built again.
-
-    Raises
-    ------
-    SystemExit
-        If a chapter was not executed.
+    `executed` is the folder of executed chapters. Files that did not change are left alone, so that
+    only pages that changed are built again.
     """
     wanted: dict[Path, bytes] = {}
     for path in sorted(BOOK.rglob("*")):
@@ -68,18 +60,9 @@ def assemble(executed: Path, target: Path) -> None:
 
 
 def configuration(text: str) -> str:
-    """The book's configuration, with launch buttons where the repository has an address.
+    """The text of ``_config.yml``, with launch buttons where the repository has an address.
 
-    Parameters
-    ----------
-    text : str
-        ``_config.yml``.
-
-    Returns
-    -------
-    str
-        The same, with the theme told of the repository: our settings of the theme replace those
-        that jupyter-book would make of it.
+    The theme is told of the repository: our settings replace those that jupyter-book would make.
     """
     settings = yaml.safe_load(text)
     repository = settings["repository"]
@@ -135,12 +118,68 @@ def build(target: Path, *, builder: str = "html", strict: bool = True) -> int:
     return subprocess.run(command, check=False).returncode
 
 
+#: What is of no use on paper.
+LEFT_OUT = ("lab", "reference/index")
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+def on_paper(contents: dict) -> dict:
+    """A table of contents, as ``_toc.yml`` has it, without what is of no use on paper."""
+    parts = []
+    for part in contents["parts"]:
+        chapters = [one for one in part["chapters"] if one.get("file") not in LEFT_OUT]
+        if chapters:
+            parts.append({**part, "chapters": chapters})
+    return {**contents, "parts": parts}
+
+
+def single_page(executed: Path, target: Path) -> Path:
+    """Build the book as one page of HTML in `target`."""
+    assemble(executed, target)
+    contents = target / "_toc.yml"
+    text = yaml.safe_dump(on_paper(yaml.safe_load(contents.read_text(encoding="utf-8"))))
+    contents.write_text(text, encoding="utf-8")
+    (target / "lab.md").unlink()
+    shutil.rmtree(target / "reference")
+    # Links into what was left out lead nowhere: no reason to fail.
+    code = build(target, builder="singlehtml", strict=False)
+    page = target / "_build" / "singlehtml" / "intro.html"
+    if code or not page.is_file():
+        raise SystemExit("The book did not become one page: see above.")
+    return page
+
+
+def printed(page: Path, file: Path) -> None:
+    """Print a page to a PDF file with Chromium, if there is one."""
+    browser = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if browser is None:
+        raise SystemExit(
+            "Printing needs Chromium or Chrome on PATH: install it (Debian: apt-get install "
+            f"chromium), or open {page} in a browser and print it."
+        )
+    temporary = file.with_suffix(".part.pdf")
+    command = [browser, "--headless", "--disable-gpu", "--no-pdf-header-footer",
+               "--generate-pdf-document-outline", f"--print-to-pdf={temporary}",
+               page.resolve().as_uri()]  # fmt: skip
+    if os.geteuid() == 0:
+        command.insert(1, "--no-sandbox")  # Chromium refuses to run as root with it
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+    if result.returncode or not temporary.is_file():
+        raise SystemExit(f"Chromium did not print the book:\n{result.stderr[-2000:]}")
+    temporary.replace(file)
+
+
 def main() -> int:
     """Assemble and build what the command line names."""
-    parser = argparse.ArgumentParser(description="Build the book's pages.")
+    parser = argparse.ArgumentParser(description="Build the book's pages, or print them.")
     parser.add_argument("executed", type=Path, help="the folder of executed chapters")
     parser.add_argument("target", type=Path, help="the folder to build in")
+    parser.add_argument("--pdf", type=Path, help="print the book to this file instead")
     options = parser.parse_args()
+    if options.pdf is not None:
+        printed(single_page(options.executed, options.target), options.pdf)
+        print(f"The book is printed: {options.pdf}")
+        return 0
     assemble(options.executed, options.target)
     # A page whose chapter was taken out of the book must not live on.
     pages = options.target / "_build" / "html"

@@ -113,17 +113,8 @@ def _number(text: str) -> object:
 def run(chapter: Path, target: Path, parameters: dict[str, object]) -> None:
     """Execute `chapter` with `parameters` and write it to `target`, whole or not at all.
 
-    Parameters
-    ----------
-    chapter, target : Path
-        The stripped notebook, and where the executed one goes.
-    parameters : dict
-        Values for names that the chapter's cell tagged ``parameters`` sets.
-
-    Raises
-    ------
-    SystemExit
-        With one sentence, if a cell fails; a chapter's first refuses parameters of no use.
+    If a cell fails, the program ends with one sentence; a chapter's first refuses what it cannot
+    use.
     """
     log = target.parent / f"{target.stem}.log"
     failed = target.parent / f"{target.stem}.failed"
@@ -175,9 +166,9 @@ class _Logged:
 def _tidy(path: Path) -> None:
     """Leave out what a page without a kernel has no use for.
 
-    Widgets are shown in their static form, so their state (megabytes, for a player) can go, and
-    with it progress bars, which have no other form; a script that stands there several times is
-    kept once; the cell of injected parameters is hidden, since a reader wants the chapter's own.
+    Widgets are shown in their static form: their state can go, and progress bars, which have none;
+    a script that stands there several times is kept once, and the cell of injected parameters is
+    hidden.
     """
     notebook = nbformat.read(path, as_version=4)
     notebook.metadata.pop("widgets", None)

@@ -67,20 +67,9 @@ def _path(module: str) -> Path:
 
 
 def bundle(modules: Sequence[str], constants: dict[str, str] | None = None, end: str = "") -> str:
-    """Modules as one classic script.
+    """Modules, each after those it imports from, as one classic script.
 
-    Parameters
-    ----------
-    modules : sequence of str
-        File names in ``book/lab`` or among the widgets, each after those it imports from.
-    constants : dict from str to str, or None
-        Text that the modules use, by name.
-    end : str
-        A last line, which sees what the modules define.
-
-    Returns
-    -------
-    str
+    `constants` is text that they use, by name; `end` a last line, which sees what they define.
     """
     return joined((_path(name) for name in modules), constants, end)
 

@@ -20,20 +20,9 @@ def mix(a: tuple[int, ...], b: tuple[int, ...], share: float) -> str:
 
 
 def bars(count: int, *, size: float = 64.0, thickness: float = 0.62) -> str:
-    """An SVG drawing of a Gabor burst as rounded bars.
+    """An SVG drawing, `size` px wide, of a Gabor burst as `count` rounded bars.
 
-    Parameters
-    ----------
-    count : int > 1
-        Number of bars.
-    size : float > 0, in px
-        Side of the square.
-    thickness : float in (0, 1)
-        Share of its slot that a bar fills.
-
-    Returns
-    -------
-    str
+    `thickness` is the share of its slot that a bar fills.
     """
     slot = size / count
     width = slot * thickness

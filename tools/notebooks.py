@@ -21,18 +21,7 @@ _FOLDED = {
 
 
 def formatted(text: str) -> str:
-    """A chapter without outputs, whose cells are folded by their tags.
-
-    Parameters
-    ----------
-    text : str
-        The notebook, as JSON.
-
-    Returns
-    -------
-    str
-        The same notebook in the house's format.
-    """
+    """A notebook, as JSON, without outputs and with its cells folded by their tags."""
     notebook: Any = nbformat.reads(text, as_version=4)
     notebook = strip_output(notebook, keep_output=False, keep_count=False, keep_id=True)
     for cell in notebook.cells:

@@ -14,18 +14,10 @@ from sonibook.results import provenance
 
 @dataclass(frozen=True)
 class Profile:
-    """How much is made.
+    """How much is made; a file that a profile of higher rank made is not replaced.
 
-    Attributes
-    ----------
-    rank : int
-        A file that a profile of higher rank made is not replaced.
-    seeds : int or None
-        How many networks of each regime; None for all that there are.
-    trainings : tuple of str
-        Which rows of the tables are measured.
-    limited : bool
-        Whether figures are measured on a few clips only (`FEW`).
+    `seeds` is how many networks of each regime, None for all; `trainings` which rows of the tables;
+    `limited` whether figures are measured on a few clips only (`FEW`).
     """
 
     rank: int
@@ -57,20 +49,10 @@ PROFILES = {
 
 @dataclass(frozen=True)
 class Settings:
-    """What one run of the pipeline is told.
+    """What one run of the pipeline is told: where recordings, results and runs lie, and how to
+    work.
 
-    Attributes
-    ----------
-    profile : str
-    root : Path
-        Where recordings lie.
-    folder : Path
-        Where results files go.
-    runs : Path
-        Where training runs are, and go.
-    processes : int
-    precision : {"float32", "bfloat16"}
-        Of what is trained for the tables, but for classifiers on frozen encoders.
+    `precision` is of what is trained for the tables, but for classifiers on frozen encoders.
     """
 
     profile: str
@@ -90,10 +72,7 @@ class Settings:
         return FEW.get(target, _FEW) if self.how_much.limited else _MANY.get(target)
 
     def encoders(self, *, every: bool = False) -> list[Pretrained]:
-        """The pretrained and untrained encoders to compare.
-
-        They are of the same seeds; `every` adds other sizes and norms, and more untrained ones.
-        """
+        """The encoders to compare, of the same seeds; `every` adds other sizes and norms."""
         found, seeds = pretrained(shipped()), SEEDS[: self.how_much.seeds]
         if every and self.how_much.seeds is None:
             return found

@@ -39,16 +39,9 @@ PLAIN = ("encoder.norm=none", "optimiser.precision=bfloat16")
 
 @dataclass(frozen=True)
 class Network:
-    """A network that is published.
+    """A network that is published, with `changes` as for `load_config`.
 
-    Attributes
-    ----------
-    config : Path
-    seeds : tuple of int
-    changes : tuple of str
-        As for `load_config`.
-    kept : tuple of int
-        Epochs of the first seed that are published, too, for figure 5: multiples of ten.
+    `kept` are epochs of the first seed that are published, too, for figure 5: multiples of ten.
     """
 
     config: Path

@@ -94,7 +94,7 @@ def test_the_page_of_the_listening_test_says_what_was_heard(tmp_path: Path) -> N
 
 @pytest.mark.usefixtures("tools")
 def test_paper_has_the_chapters_and_no_lab() -> None:
-    from tools.pdf import on_paper
+    from tools.book import on_paper
 
     contents = yaml.safe_load((ROOT / "book" / "_toc.yml").read_text(encoding="utf-8"))
     kept = [one for part in on_paper(contents)["parts"] for one in part["chapters"]]
