@@ -26,7 +26,7 @@ from sonibook.training.augment import (
     time_mask,
 )
 from sonibook.training.config import AugmentConfig
-from sonibook.training.random_streams import RandomStreams
+from sonibook.training.sampling import RandomStreams
 
 AUGMENTATIONS = {
     "gain": random_gain,

@@ -23,7 +23,7 @@ from sonibook.model.checkpoint import load_encoder, read_card
 from sonibook.model.encoder import DROPOUT
 from sonibook.training.config import AugmentConfig
 from sonibook.training.data import DROPPING, CropBatches
-from sonibook.training.random_streams import PARTNERS, RandomStreams
+from sonibook.training.sampling import PARTNERS, RandomStreams
 
 # --- the division of a batch ---------------------------------------------------------------------
 

@@ -19,8 +19,7 @@ from sonibook.training.data import CropBatches
 from sonibook.training.distributed import Runtime
 from sonibook.training.experiment import prepare
 from sonibook.training.loop import train
-from sonibook.training.random_streams import RandomStreams
-from sonibook.training.sampling import Mixture
+from sonibook.training.sampling import Mixture, RandomStreams
 
 SECOND = 8000
 

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sonibook.training.random_streams import PARTNERS, RandomStreams, seeded
+from sonibook.training.sampling import PARTNERS, RandomStreams, seeded
 
 
 def everything(streams: RandomStreams) -> list[torch.Tensor]:

@@ -52,10 +52,10 @@ class Measure(Estimate):
 
     ``a - b`` is a difference with its interval, of the same seeds on either side Student's t over
     their differences. A seed names the weights that a network started from, whatever it was trained
-    for, so that networks of one seed belong together. Of several networks each, but of other seeds,
-    it is Welch's t interval. Else, as of single networks, each side's distance to its end is
-    squared and added (Newcombe 1998, method 10), as if they had no clips in common: on the same
-    clips that is cautious.
+    for. Of several networks each, but of other seeds, it is Welch's t interval. Else, as of single
+    networks, each side's distance to its end is squared and added (R. G. Newcombe 1998, "Interval
+    estimation for the difference between independent proportions", method 10), as if they had no
+    clips in common: on the same clips that is cautious.
 
     Attributes
     ----------
@@ -63,11 +63,6 @@ class Measure(Estimate):
         Networks of the regime that has fewest.
     values : dict of int to float
         By seed, where it is a mean over networks that differ in theirs; else empty.
-
-    References
-    ----------
-    R. G. Newcombe, "Interval estimation for the difference between independent proportions:
-    comparison of eleven methods", Statistics in Medicine 17, 1998.
     """
 
     model_config = ConfigDict(allow_inf_nan=True)
@@ -144,10 +139,7 @@ MISSING = Measure(mean=np.nan, low=np.nan, high=np.nan, clips=0)
 
 
 def over_layers(layers: Iterable[Estimate]) -> Measure:
-    """The mean over layers, its interval as if all layers erred together (which is cautious).
-
-    Missing where a layer was not measured.
-    """
+    """The mean over layers, its interval as if all erred together; missing if one is missing."""
     found = [one if isinstance(one, Measure) else Measure.of(one) for one in layers]
     if not found:
         return MISSING
@@ -238,10 +230,7 @@ class Results:
         return defaultdict(lambda: MISSING, found)
 
     def spread(self, file: str, regime: str) -> Measure:
-        """The variance over layers of the score that is left when sonifications are subtracted.
-
-        Missing for one network: only several give an interval.
-        """
+        """The variance over layers of the score that is left; missing for one network alone."""
         by_seed = {}
         for (own, seed), rows in self._scores(file).items():
             if own == regime:
@@ -289,24 +278,12 @@ def _by_network(rows: Iterable[Row]) -> dict[tuple[str, int], list[Row]]:
 
 
 class Test(Record):
-    """One test of a claim; make it with `effect` or `control`.
+    """One test of a claim, which says `says` if its `measure` is above zero; see `effect`,
+    `control`.
 
-    Attributes
-    ----------
-    says : str
-        What would be so if it passed.
-    kind : {"effect", "control"}
-    unit : str
-        Of the measure.
-    file : str
-        The results file that it is from, without ``.json``.
-    measure : Measure or None
-        Above zero if the test passes; None for what was not measured yet.
-    p : float in (0, 1], or None
-        Two-sided, of "it is zero" (`Measure.p`).
-    p_claim, p_all : float in (0, 1], or None
-        Adjusted for the number of tests of the claim (Holm) and of all claims (Benjamini and
-        Hochberg), where it was judged among them.
+    `unit` is the measure's, `file` the results file it is from, and `p` two-sided, of "it is zero".
+    `p_claim` and `p_all` are adjusted for the number of tests of the claim (Holm) and of all claims
+    (Benjamini and Hochberg). What was not measured yet is None.
     """
 
     __test__ = False  # pytest takes it for one of its own
@@ -387,10 +364,8 @@ def claim(
     """
 
     def claimed(make: _Tests) -> Claim:
-        name, says = (
-            make.__name__.strip("_").replace("_", "-"),
-            " ".join((make.__doc__ or "").split()),
-        )
+        name = make.__name__.strip("_").replace("_", "-")
+        says = " ".join((make.__doc__ or "").split())
         return Claim(
             name, says, where, chapter, figure, unit, untestable, universal, would_change, make
         )

@@ -19,17 +19,10 @@ from sonibook.untrusted import read_json
 
 
 class Metric(Estimate):
-    """A metric of one row, by seed.
+    """A metric of one row, by seed, of the clips that each seed was tested on.
 
-    Attributes
-    ----------
-    mean, low, high, clips
-        As of every `Estimate`; the clips are those that each seed was tested on.
-    over : {"seeds", "folds", "clips", "nothing"}
-        What that interval is over: Student's t over seeds, where there are several; else over
-        folds (or speakers); else, of an accuracy, Wilson's over clips.
-    values : dict of str to float
-        By seed.
+    `over` says what the interval is over: Student's t over seeds, where there are several; else
+    over folds (or speakers); else, of an accuracy, Wilson's over clips.
     """
 
     mean: float
@@ -38,19 +31,8 @@ class Metric(Estimate):
 
 
 class Row(Record):
-    """A row of a table.
-
-    Attributes
-    ----------
-    question, row, training : str
-        As in `Trial`.
-    seeds : tuple of int
-        Those of which every part was measured.
-    parts : int
-        How many parts (folds, speakers) each was tested on.
-    clips : int
-        Clips that each seed was tested on.
-    metrics : dict of str to Metric
+    """A row of a table: its seeds of which every part was measured, those parts, and their
+    clips.
     """
 
     question: str
@@ -63,16 +45,10 @@ class Row(Record):
 
 
 class Difference(Estimate):
-    """How much more often one row is right than another, clip by clip.
+    """How much more often one row is right than another: a difference of accuracies, clip by clip.
 
-    Attributes
-    ----------
-    mean, low, high, clips
-        Of accuracies; the interval is over recordings (clips cut from one count together) and over
-        seeds, which are paired where both rows have the same.
-    question, row, training, minus, minus_training : str
-    recordings : int
-    seeds, minus_seeds : tuple of int
+    The interval is over recordings (clips cut from one count together) and over seeds, which are
+    paired where both rows have the same.
     """
 
     mean: float
@@ -127,32 +103,24 @@ def _row(question: str, row: str, training: Training, seeds: Mapping[int, list[T
 
 def _metric(name: str, seeds: Mapping[int, Sequence[Trial]]) -> Metric:
     """One metric of one row."""
-    values = {seed: _over_splits(name, own) for seed, own in seeds.items()}
-    mean = sum(values.values()) / len(values)
     (own, *_) = seeds.values()
-    low: float | None = None
-    high: float | None = None
+    clips = sum(trial.clips for trial in own)
+    values = {
+        seed: sum(t.metrics[name] * t.clips for t in trials) / sum(t.clips for t in trials)
+        for seed, trials in seeds.items()
+    }
+    mean = sum(values.values()) / len(values)
     over: Literal["seeds", "folds", "clips", "nothing"] = "nothing"
+    interval: tuple[float | None, float | None] = (None, None)
     if len(values) > 1:
-        over, (low, high) = "seeds", runs_interval(list(values.values()))
+        over, interval = "seeds", runs_interval(list(values.values()))
     elif len(own) > 1:
-        over, (low, high) = "folds", runs_interval([trial.metrics[name] for trial in own])
+        over, interval = "folds", runs_interval([trial.metrics[name] for trial in own])
     elif name == "accuracy":
-        clips = own[0].clips
-        over, (low, high) = "clips", wilson_interval(round(mean * clips), clips)
-    return Metric(
-        mean=mean,
-        low=low,
-        high=high,
-        clips=sum(trial.clips for trial in own),
-        over=over,
-        values={str(seed): value for seed, value in values.items()},
-    )
-
-
-def _over_splits(name: str, trials: Sequence[Trial]) -> float:
-    clips = sum(trial.clips for trial in trials)
-    return sum(trial.metrics[name] * trial.clips for trial in trials) / clips
+        over, interval = "clips", wilson_interval(round(mean * clips), clips)
+    low, high = interval
+    by_seed = {str(seed): value for seed, value in values.items()}
+    return Metric(mean=mean, low=low, high=high, clips=clips, over=over, values=by_seed)
 
 
 def difference(
@@ -163,23 +131,12 @@ def difference(
     question: str,
     recordings: Mapping[str, Sequence[str]],
 ) -> Difference | None:
-    """The paired difference of two rows' accuracies.
+    """The paired difference of two rows' accuracies; `row` and `minus` are each a row and its
+    training.
 
-    Parameters
-    ----------
-    trials : sequence of Trial
-    row, minus : (str, str)
-        Row and training of either.
-    question : str
-        Of both.
-    recordings : mapping from str to sequence of str
-        For each tested part, the recording that each of its clips is cut from.
-
-    Returns
-    -------
-    Difference or None
-        None where either row has no trials, or the clips that they have in common are of fewer than
-        two recordings, as while a table is being measured.
+    `recordings` says, for each tested part, which recording each clip is cut from. None where
+    either row has no trials, or the clips that they have in common are of fewer than two
+    recordings.
     """
     asked = [trial for trial in trials if trial.question == question]
     ours, theirs = _rights(asked, row), _rights(asked, minus)

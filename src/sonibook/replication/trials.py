@@ -40,19 +40,14 @@ class Trial(Record):
     ----------
     key : str
         What tells it from all others: a digest of the network, the training and the data.
-    row : str
-        What it started from: "none" (from scratch), or `Pretrained.row`.
-    network : str
-        The very network, such as "contrastive-32"; "none" from scratch.
+    row, network : str
+        What it started from, as `Pretrained.row`, and the very network; "none" from scratch.
     seed : int
         Of the network it started from, and of the classifier's training.
-    question : str
-        Such as "esc10, five folds": trials of one question are averaged over its parts.
+    question, tested : str
+        Such as "esc10, five folds", and the part: "fold 5", "speaker jackson", "test".
     training : {"linear probe", "fc-only", "full"}
-    tested : str
-        The part: "fold 5", "speaker jackson", "test".
     clips : int
-        How many clips that part has.
     metrics : dict of str to float
         Such as ``accuracy``, ``mAP``, ``mAUC`` and ``d_prime``.
     right : str or None
@@ -213,10 +208,7 @@ def run_trials(
     made: int,
     may_train: bool = True,
 ) -> Iterator[Trial]:
-    """A training run for each part of a question.
-
-    A shipped network that is this very run is taken as it is.
-    """
+    """A training run for each part of a question; a shipped network that is this run is taken."""
     own_seed = seed if seed is not None else 0 if encoder is None else encoder.seed
     label = row if row is not None else "none" if encoder is None else encoder.row
     name = "none" if encoder is None else encoder.label

@@ -60,19 +60,11 @@ Verdict = Literal[
 
 
 class Judgement(Record):
-    """A verdict and its reasons.
+    """A verdict; its words, with what qualifies it; why, in a sentence.
 
-    Attributes
-    ----------
-    verdict : str
-    words : str
-        The verdict as it is to be read, with what qualifies it.
-    why : str
-        One sentence.
-    seeds : int
-        Networks of the regime that has fewest; 0 where nothing was measured.
-    corrected : bool
-        Whether an effect passes with its p-value adjusted for the number of the claim's tests.
+    `seeds` counts the networks of the regime that has fewest, 0 where nothing was measured;
+    `corrected` says whether an effect passes with its p-value adjusted for the number of the
+    claim's tests.
     """
 
     verdict: Verdict
@@ -101,20 +93,11 @@ def judge(tests: Sequence[Test], *, untestable: str = "", universal: bool = Fals
     Parameters
     ----------
     tests : sequence of Test
-        One effect at least, unless `untestable`.
+        One effect at least (else ValueError), unless `untestable`.
     untestable : str
         Why the claim cannot be tested here; empty if it can.
     universal : bool
         Whether the claim is of any or of all, so that one counterexample refutes it.
-
-    Returns
-    -------
-    Judgement
-
-    Raises
-    ------
-    ValueError
-        If there is no effect among the tests of a claim that can be tested.
     """
     if untestable:
         verdict: Verdict = "cannot be tested here"
@@ -188,21 +171,9 @@ def _outcome(test: Test) -> str:
 
 
 def judge_claims(folder: str | Path) -> list[Judged]:
-    """Every claim with its verdict, by the results files that there are.
+    """Every claim with its verdict, by the results files in a folder such as ``data/results``.
 
-    Parameters
-    ----------
-    folder : str or Path
-        Such as ``data/results``.
-
-    Returns
-    -------
-    list of Judged
-
-    Raises
-    ------
-    AnalysisError
-        If a results file is damaged.
+    AnalysisError if a results file is damaged.
     """
     results = Results(folder)
     tests = {claim.name: claim.tests(results) for claim in CLAIMS}
@@ -255,16 +226,7 @@ def _hash(content: Any) -> str:
 def freeze(folder: str | Path, *, command: str | None = None) -> Path:
     """Write the list of claims, tests and the rule into ``frozen.json``, with its date and hash.
 
-    Parameters
-    ----------
-    folder : str or Path
-        Such as ``data/results``. An older list there is replaced: commit it first.
-    command : str or None
-        For its provenance.
-
-    Returns
-    -------
-    Path
+    An older list in that folder is replaced: commit it first. `command` is for its provenance.
     """
     listed = frozen_list()
     path = Path(folder) / "frozen.json"

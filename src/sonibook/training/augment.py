@@ -21,7 +21,7 @@ from torch import Tensor
 
 from sonibook.audio import SAMPLE_RATE
 from sonibook.training.config import AugmentConfig
-from sonibook.training.random_streams import RandomStreams
+from sonibook.training.sampling import RandomStreams
 
 Waveforms = Float[Tensor, "batch 1 time"]
 Targets = Float[Tensor, "batch classes"]

@@ -28,8 +28,14 @@ from sonibook.training.augment import augmented, source_samples
 from sonibook.training.config import AugmentConfig
 from sonibook.training.distributed import Runtime
 from sonibook.training.evaluate import predict
-from sonibook.training.random_streams import PARTNERS, RandomStreams, seeded
-from sonibook.training.sampling import BatchSampler, Mixture, sounding_span
+from sonibook.training.sampling import (
+    PARTNERS,
+    BatchSampler,
+    Mixture,
+    RandomStreams,
+    seeded,
+    sounding_span,
+)
 
 #: Batches that are made while a step runs, and threads that make them.
 _AHEAD = 2

@@ -35,8 +35,7 @@ from sonibook.training.objectives import (
     cross_entropy,
     nt_xent,
 )
-from sonibook.training.random_streams import RandomStreams
-from sonibook.training.sampling import Mixture
+from sonibook.training.sampling import Mixture, RandomStreams
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 
