@@ -12,14 +12,8 @@ from pathlib import Path
 #: Control characters, but for tab and new line, and those that reverse the direction of writing.
 _CONTROLS = {
     code: f"\\x{code:02x}" if code < 256 else f"\\u{code:04x}"
-    for code in (
-        *range(9),
-        *range(11, 32),
-        *range(127, 160),
-        *range(0x202A, 0x202F),
-        0x2066,
-        0x2067,
-    )
+    for codes in ((0, 9), (11, 32), (127, 160), (0x202A, 0x202F), (0x2066, 0x2068))
+    for code in range(*codes)
 }
 
 

@@ -38,23 +38,9 @@ from sonibook.untrusted import read_json
 
 #: Of the table. The last two say which network it was, by its name and a digest of its weights.
 COLUMNS = (
-    "file",
-    "seconds",
-    "layer",
-    "filter",
-    "rank",
-    "energy_share",
-    "live_share",
-    "rms_ratio",
-    "peak_scale",
-    "padded",
-    "silent",
-    "input",
-    "sonification",
-    "picture",
-    "checkpoint",
-    "weights",
-)
+    "file", "seconds", "layer", "filter", "rank", "energy_share", "live_share", "rms_ratio",
+    "peak_scale", "padded", "silent", "input", "sonification", "picture", "checkpoint", "weights",
+)  # fmt: skip
 #: So many of a run's rows are kept to be shown.
 _MOST_SHOWN = 40
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from sonibook.cli import main
-from sonibook.cli.export_lab import main_networks
+from sonibook.cli.pages import main_networks
 from sonibook.errors import AudioError, CheckpointError
 from sonibook.model.checkpoint import load_encoder, read_card, save_checkpoint, shipped
 from sonibook.model.encoder import CNN12, Classifier

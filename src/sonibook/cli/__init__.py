@@ -16,12 +16,11 @@ import typer
 from typer.core import TyperGroup
 
 from sonibook.cli.analyse import analyse_commands
-from sonibook.cli.atlas import ATLAS_EXAMPLES, atlas
 from sonibook.cli.common import error, examples, explain, shown
 from sonibook.cli.data import data_commands
 from sonibook.cli.evaluate import EVALUATE_EXAMPLES, evaluate
-from sonibook.cli.export_lab import EXPORT_LAB_EXAMPLES, export_lab
 from sonibook.cli.info import INFO_EXAMPLES, import_commands, info
+from sonibook.cli.pages import ATLAS_EXAMPLES, EXPORT_LAB_EXAMPLES, atlas, export_lab
 from sonibook.cli.sonify import SONIFY_EXAMPLES, sonify
 from sonibook.cli.train import TRAIN_EXAMPLES, train
 from sonibook.errors import SonibookError, SonibookWarning

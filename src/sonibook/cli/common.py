@@ -32,6 +32,13 @@ Limit = Annotated[
     int | None,
     typer.Option("--limit", min=1, help="Take so many clips, evenly spaced: for a quick look."),
 ]
+Processes = Annotated[
+    int | None,
+    typer.Option("--processes", min=1, help="Processes to work with.", show_default="all cores"),
+]
+JsonOut = Annotated[
+    Path | None, typer.Option("--out", help="Write the result as JSON.", dir_okay=False)
+]
 MeasuredFolds = Annotated[
     str | None, typer.Option("--folds", help="Measure on these folds (ESC-50), such as 5.")
 ]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sonibook.cli.common import DataOptions, DataRoot, examples, seed_of, shown, table
+from sonibook.cli.common import DataOptions, DataRoot, JsonOut, examples, seed_of, shown, table
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -57,7 +57,7 @@ def evaluate(
     ] = 0,
     width: Annotated[float, typer.Option(min=1 / 64, help="Of the random encoder.")] = 0.25,
     batch_size: Annotated[int, typer.Option(min=1, help="Clips at once.")] = 16,
-    out: Annotated[Path | None, typer.Option("--out", help="Write the results as JSON.")] = None,
+    out: JsonOut = None,
 ) -> None:
     """Measure how well networks tell classes apart on whole clips, beside chance.
 

@@ -19,7 +19,7 @@ from sonibook.cli.analyse.shared import (
     analysis,
     parse_layers,
 )
-from sonibook.cli.common import examples, shown, table
+from sonibook.cli.common import JsonOut, examples, shown, table
 from sonibook.results import check_replaceable
 
 if TYPE_CHECKING:
@@ -284,9 +284,7 @@ def listening(
         ),
     ] = Path("build/listening-test"),
     seed: Annotated[int, typer.Option(min=0, help="Of the intervals.")] = 0,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Write the result as JSON.", dir_okay=False)
-    ] = None,
+    out: JsonOut = None,
 ) -> None:
     """Score the blind listening test: by task, regime and layers, over listeners.
 

@@ -27,10 +27,12 @@ from sonibook.cli.common import (
     RANDOM,
     DataOptions,
     DataRoot,
+    JsonOut,
     Limit,
     MeasuredData,
     MeasuredFolds,
     MeasuredSplit,
+    Processes,
     examples,
     open_data,
     parse_folds,
@@ -241,12 +243,8 @@ def _all_options(
     seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn at random.")] = 0,
     width: Annotated[float, typer.Option(min=1 / 64, help="Of untrained encoders.")] = 0.25,
     limit: Limit = None,
-    processes: Annotated[
-        int | None, typer.Option(min=1, help="Processes to measure with.", show_default="all cores")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Write the result as JSON.", dir_okay=False)
-    ] = None,
+    processes: Processes = None,
+    out: JsonOut = None,
     figure: Annotated[
         Path | None,
         typer.Option("--figure", help="Draw the result (.png, .svg or .pdf).", dir_okay=False),
