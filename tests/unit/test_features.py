@@ -13,6 +13,7 @@ from sonibook.errors import ConfigError
 from sonibook.model.checkpoint import load_classifier, load_encoder, read_card, save_checkpoint
 from sonibook.model.encoder import CNN12
 from sonibook.training import experiment
+from sonibook.training.config import TrainConfig
 from sonibook.training.data import FeatureBatches
 from sonibook.training.distributed import Runtime
 from sonibook.training.experiment import Experiment, FcOnly
@@ -32,14 +33,9 @@ def encoder_of() -> CNN12:
 
 
 def batches_of(data: Held, *, runtime: Runtime | None = None, shuffle: bool = False, seed: int = 2):
-    return FeatureBatches(
-        encoder_of(),
-        data,
-        seed=seed,
-        batch_size=4,
-        shuffle_labels=shuffle,
-        runtime=Runtime() if runtime is None else runtime,
-    )
+    asked = {"name": "held", "seed": seed, "data": {"name": "held", "shuffle_labels": shuffle}}
+    config = TrainConfig.model_validate({**asked, "optimiser": {"batch_size": 4}})
+    return FeatureBatches(encoder_of(), data, config, Runtime() if runtime is None else runtime)
 
 
 @torch.no_grad()

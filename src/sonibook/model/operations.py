@@ -154,8 +154,8 @@ class Operation:
         raise NotImplementedError
 
     def transpose(self, y: Tensor, length: int, scale: Tensor | None) -> Tensor:
-        """Back to what it took, `length` steps, by its transpose (no shift)."""
-        raise NotImplementedError
+        """Back to what it took, `length` steps, by its transpose (no shift): here, by its scale."""
+        return y if scale is None else y * scale
 
 
 class Convolution(Operation):
@@ -236,9 +236,6 @@ class BatchNorm(Operation):
         scale, shift = batch_scale(self.module)
         return x * scale[:, None] + shift[:, None], scale[None, :, None]
 
-    def transpose(self, y: Tensor, length: int, scale: Tensor | None) -> Tensor:
-        return y if scale is None else y * scale
-
 
 class ClipNorm(Operation):
     """Group, instance or layer normalisation: on the way back this clip's scale, as a constant."""
@@ -268,9 +265,6 @@ class ClipNorm(Operation):
             raise AudioError(f"{self.name}: the clip is too short ({error}).") from None
         return y, scale if weight is None else scale * weight
 
-    def transpose(self, y: Tensor, length: int, scale: Tensor | None) -> Tensor:
-        return y if scale is None else y * scale
-
 
 class Rectifier(Operation):
     """An activation; on the way back ReLU, whichever it is."""
@@ -284,18 +278,29 @@ class Rectifier(Operation):
         return F.relu(x) if self.is_relu else type(self.module).forward(self.module, x), None
 
 
-class AveragePool(Operation):
-    """`torch.nn.AvgPool1d`; on the way back each value is spread evenly over its window."""
+class _Pool(Operation):
+    """A pool of either kind."""
 
-    module: nn.AvgPool1d
+    module: nn.AvgPool1d | nn.MaxPool1d
 
-    def __init__(self, module: nn.AvgPool1d, name: str = "") -> None:
+    def __init__(self, module: nn.AvgPool1d | nn.MaxPool1d, name: str = "") -> None:
         super().__init__(module, name)
-        self.extent, self.step = _first(module.kernel_size), _first(module.stride)
+        self.size, self.step = _first(module.kernel_size), _first(module.stride)
+        self.extent = _first(getattr(module, "dilation", 1)) * (self.size - 1) + 1
         self.padding = (_first(module.padding),) * 2
 
     def out_length(self, length: int) -> int:
-        return _pooled_length(self, length, self.module.ceil_mode)
+        # As PyTorch counts: in ceil mode a last window may be partial, but must begin in the map.
+        if not self.module.ceil_mode:
+            return super().out_length(length)
+        steps = -(-(length + sum(self.padding) - self.extent) // self.step) + 1
+        return max(steps - ((steps - 1) * self.step >= length + self.padding[0]), 0)
+
+
+class AveragePool(_Pool):
+    """`torch.nn.AvgPool1d`; on the way back each value is spread evenly over its window."""
+
+    module: nn.AvgPool1d
 
     def forward(self, x: Tensor) -> tuple[Tensor, None]:
         return nn.AvgPool1d.forward(self.module, x), None
@@ -309,7 +314,7 @@ class AveragePool(Operation):
         return spread.squeeze(2)
 
 
-class MaxPool(Operation):
+class MaxPool(_Pool):
     """`torch.nn.MaxPool1d`, undone by its switches.
 
     Where windows lie side by side a switch is a position in its window. Where they overlap, leave
@@ -320,12 +325,6 @@ class MaxPool(Operation):
     module: nn.MaxPool1d
     is_switched = True
 
-    def __init__(self, module: nn.MaxPool1d, name: str = "") -> None:
-        super().__init__(module, name)
-        self.size, self.step = _first(module.kernel_size), _first(module.stride)
-        self.extent = _first(module.dilation) * (self.size - 1) + 1
-        self.padding = (_first(module.padding),) * 2
-
     @property
     def is_simple(self) -> bool:
         """Whether its windows lie side by side, with none that is partial."""
@@ -335,7 +334,7 @@ class MaxPool(Operation):
     def out_length(self, length: int) -> int:
         if length < self.extent - self.padding[0] and self.extent > self.size:
             return 0  # a dilated window would see nothing but padding
-        return _pooled_length(self, length, self.module.ceil_mode)
+        return super().out_length(length)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         if self.is_simple:
@@ -361,14 +360,6 @@ class MaxPool(Operation):
 
 def _first(value: int | Sequence[int]) -> int:
     return int(value[0]) if isinstance(value, Sequence) else int(value)
-
-
-def _pooled_length(pool: Operation, length: int, ceil_mode: bool) -> int:
-    """As PyTorch counts: in ceil mode a last window may be partial, but must begin in the map."""
-    if not ceil_mode:
-        return Operation.out_length(pool, length)
-    steps = -(-(length + sum(pool.padding) - pool.extent) // pool.step) + 1
-    return max(steps - ((steps - 1) * pool.step >= length + pool.padding[0]), 0)
 
 
 def batch_scale(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:

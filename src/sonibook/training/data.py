@@ -25,7 +25,7 @@ from sonibook.datasets.base import Clip, ClipReader, Dataset
 from sonibook.errors import ConfigError, SonibookWarning
 from sonibook.model.encoder import CNN12, Classifier
 from sonibook.training.augment import augmented, source_samples
-from sonibook.training.config import AugmentConfig
+from sonibook.training.config import AugmentConfig, TrainConfig
 from sonibook.training.distributed import Runtime
 from sonibook.training.evaluate import predict
 from sonibook.training.sampling import (
@@ -272,20 +272,13 @@ class FeatureBatches:
     views = 1
 
     def __init__(
-        self,
-        encoder: CNN12,
-        data: Dataset,
-        *,
-        seed: int,
-        batch_size: int,
-        shuffle_labels: bool,
-        runtime: Runtime,
+        self, encoder: CNN12, data: Dataset, config: TrainConfig, runtime: Runtime
     ) -> None:
         self._sampler = BatchSampler(
             data,
-            seed=seed,
-            batch_size=batch_size,
-            shuffle_labels=shuffle_labels,
+            seed=config.seed,
+            batch_size=config.optimiser.batch_size,
+            shuffle_labels=config.data.shuffle_labels,
             rank=runtime.rank,
             processes=runtime.processes,
         )

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -38,6 +38,8 @@ from sonibook.training.objectives import (
 from sonibook.training.sampling import Mixture, RandomStreams
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
+Published: TypeAlias = CNN12 | Classifier
+Scores: TypeAlias = dict[str, float]
 
 #: Of a fresh encoder, unless the configuration says: it suits a laptop.
 _WIDTH = 0.25
@@ -114,18 +116,9 @@ def prepare(
 def starting_encoder(config: TrainConfig, start: str | Path | None = None) -> CNN12:
     """The encoder before the first step: fresh, or a published one, cut to the depth asked for.
 
-    Parameters
-    ----------
-    config : TrainConfig
-    start : str or Path or None
-        The checkpoint to start from, where `config.encoder.start` names another configuration.
-
-    Raises
-    ------
-    ConfigError
-        If the checkpoint is not of the size asked for.
-    CheckpointError
-        If the checkpoint cannot be loaded.
+    `start` is the checkpoint to start from, where `config.encoder.start` names another
+    configuration; ConfigError if it is not of the size asked for, CheckpointError if it cannot be
+    loaded.
     """
     asked = config.encoder
     start = asked.start if start is None else start
@@ -202,13 +195,11 @@ class Task(ABC):
         """The mean loss of this process's part of a batch."""
 
     @abstractmethod
-    def evaluate(
-        self, runtime: Runtime, published: CNN12 | Classifier | None = None
-    ) -> dict[str, float]:
+    def evaluate(self, runtime: Runtime, published: Published | None = None) -> Scores:
         """How the network, or what was published of it, stands on the test part."""
 
     @abstractmethod
-    def published(self) -> CNN12 | Classifier:
+    def published(self) -> Published:
         """What is saved, as it is now: on the CPU, in evaluation mode."""
 
 
@@ -235,9 +226,7 @@ class Supervised(Task):
         logits = self.network(runtime.put(batch.x), kept=kept)
         return _LOSSES[self.config.objective](logits.float(), runtime.put(batch.targets))
 
-    def evaluate(
-        self, runtime: Runtime, published: CNN12 | Classifier | None = None
-    ) -> dict[str, float]:
+    def evaluate(self, runtime: Runtime, published: Published | None = None) -> Scores:
         network = self.network.eval() if published is None else published.to(runtime.device)
         scores, targets = predict(
             lambda x: network(runtime.put(x)).float().cpu(),
@@ -260,14 +249,7 @@ class FcOnly(Supervised):
     def __init__(self, experiment: Experiment, runtime: Runtime) -> None:
         self._test_on(experiment)
         self.encoder = runtime.place(experiment.encoder).eval()
-        self.batches = FeatureBatches(
-            self.encoder,
-            experiment.train_data,
-            seed=self.config.seed,
-            batch_size=self.config.optimiser.batch_size,
-            shuffle_labels=self.config.data.shuffle_labels,
-            runtime=runtime,
-        )
+        self.batches = FeatureBatches(self.encoder, experiment.train_data, self.config, runtime)
         self.classes = experiment.test_data.classes
         self._test = self.batches.features_of(experiment.test_data, read=self.test_reader)
         head = Classifier(self.encoder, self.classes, seed=self.config.seed).head
@@ -277,9 +259,7 @@ class FcOnly(Supervised):
         logits = self.network(runtime.put(batch.x))
         return _LOSSES[self.config.objective](logits, runtime.put(batch.targets))
 
-    def evaluate(
-        self, runtime: Runtime, published: CNN12 | Classifier | None = None
-    ) -> dict[str, float]:
+    def evaluate(self, runtime: Runtime, published: Published | None = None) -> Scores:
         if published is not None:
             return super().evaluate(runtime, published)
         features, targets = self._test
@@ -318,9 +298,7 @@ class Contrastive(Task):
         return nt_xent(z, temperature=self.config.contrastive.temperature, runtime=runtime)
 
     @torch.no_grad()
-    def evaluate(
-        self, runtime: Runtime, published: CNN12 | Classifier | None = None
-    ) -> dict[str, float]:
+    def evaluate(self, runtime: Runtime, published: Published | None = None) -> Scores:
         """Loss, and the share of rows nearest to their partner, on batches of the test part.
 
         The batches are always the same, and not augmented.
