@@ -36,7 +36,7 @@ from sonibook.model.checkpoint import imported, open_network
 from sonibook.model.stack_file import sample_rate_of
 from tools.results_settings import Settings
 
-Measure = Callable[[Network, int, Settings, Streaming], Result]
+Measure = Callable[[Network, Dataset, Streaming], Result]
 
 #: By name: random networks beside each, besides the one that an analysis draws, and what share of
 #: `_CLIPS` it hears. CREPE takes ten times as long.
@@ -72,10 +72,8 @@ def make(settings: Settings) -> None:
             print(f"{name}: {analysis}", flush=True)
             parts = path.with_name(f".{path.name}.parts")
             limit = round(_CLIPS[analysis] * share) if analysis in _CLIPS else None
-            streaming: Streaming = {
-                "parts": parts, "processes": settings.processes, "limit": limit
-            }  # fmt: skip
-            result = measure(network, rate, settings, streaming)
+            how: Streaming = {"parts": parts, "processes": settings.processes, "limit": limit}
+            result = measure(network, _data(analysis, settings, rate), how)
             made = {**settings.provenance("elsewhere"), "network": fingerprint(module)}
             result.model_copy(update={"provenance": made}).write(path)
             shutil.rmtree(parts, ignore_errors=True)
@@ -102,7 +100,10 @@ def write_sounds(network: Network, rate: int, path: Path) -> None:
     print(f"{path} is written: {path.stat().st_size:,} bytes.")
 
 
-def _recordings(settings: Settings, rate: int, name: str = "esc50") -> Dataset:
+def _data(analysis: str, settings: Settings, rate: int) -> Dataset:
+    if analysis == "separation":
+        return open_dataset("soundscapes", size=_CLIPS[analysis], seed=0, sample_rate=rate)
+    name = "esc10" if analysis == "layers" else "esc50"
     return open_dataset(name, root=settings.root, split="all", sample_rate=rate)
 
 
@@ -121,13 +122,7 @@ def _beside(network: Network, data: Dataset) -> list[Network]:
     return [network, *others]
 
 
-def _layers(network: Network, rate: int, settings: Settings, streaming: Streaming) -> Result:
-    data = _recordings(settings, rate, "esc10")
-    return layer_importances(_beside(network, data), data, features="log", **streaming)
-
-
-def _activations(network: Network, rate: int, settings: Settings, streaming: Streaming) -> Result:
-    data = _recordings(settings, rate)
+def _activations(network: Network, data: Dataset, streaming: Streaming) -> Result:
     twin = random_twin(network.module, data, seed=0)
     networks = [network, Network(RANDOM_WEIGHTS, twin, RANDOM, 0, baseline=True)]
     result = top_activations(networks, data, k=1, **streaming)
@@ -157,36 +152,15 @@ def _choices(networks: list[Network], data: Dataset, count: int) -> Iterator[Row
             )
 
 
-def _selectivity(network: Network, rate: int, settings: Settings, streaming: Streaming) -> Result:
-    return selectivity_by_layer([network], _recordings(settings, rate), filters=0, **streaming)
-
-
-def _coherence(network: Network, rate: int, settings: Settings, streaming: Streaming) -> Result:
-    data = _recordings(settings, rate)
-    return coherence_by_layer(_beside(network, data), data, **streaming)
-
-
-def _stimulation(network: Network, rate: int, settings: Settings, streaming: Streaming) -> Result:
-    return stimulation([network], _recordings(settings, rate), **streaming)
-
-
-def _sanity(network: Network, rate: int, settings: Settings, streaming: Streaming) -> Result:
-    data = _recordings(settings, rate)
-    return sanity(network.module, data, name=network.name, **streaming)
-
-
-def _separation(network: Network, rate: int, settings: Settings, streaming: Streaming) -> Result:
-    scenes = open_dataset("soundscapes", size=_CLIPS["separation"], seed=0, sample_rate=rate)
-    return separation([network], scenes, filters=2, **streaming)
-
-
 #: By the last part of a results file's name.
 MEASURES: dict[str, Measure] = {
-    "layers": _layers,
-    "coherence": _coherence,
-    "separation": _separation,
-    "sanity": _sanity,
-    "stimulation": _stimulation,
+    "layers": lambda own, data, how: layer_importances(
+        _beside(own, data), data, features="log", **how
+    ),
+    "coherence": lambda own, data, how: coherence_by_layer(_beside(own, data), data, **how),
+    "separation": lambda own, data, how: separation([own], data, filters=2, **how),
+    "sanity": lambda own, data, how: sanity(own.module, data, name=own.name, **how),
+    "stimulation": lambda own, data, how: stimulation([own], data, **how),
     "activations": _activations,
-    "selectivity": _selectivity,
+    "selectivity": lambda own, data, how: selectivity_by_layer([own], data, filters=0, **how),
 }

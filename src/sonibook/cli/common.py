@@ -30,7 +30,7 @@ MeasuredSplit = Annotated[
 ]
 Limit = Annotated[
     int | None,
-    typer.Option("--limit", min=1, help="Take so many clips, evenly spaced: for a quick look."),
+    typer.Option("--limit", min=1, help="Use only so many clips, evenly spaced: for a quick look."),
 ]
 Processes = Annotated[
     int | None,
