@@ -172,9 +172,7 @@ def _share_there(file: soundfile.SoundFile, count: int) -> float:
 
 
 def _is_ogg_without_end(path: Path) -> bool:
-    """Whether a file is Ogg, and its last page is cut or not marked as the last (RFC 3533, section
-    6).
-    """
+    """Whether a file is Ogg whose last page is cut or not marked as such (RFC 3533, section 6)."""
     with path.open("rb") as file:
         if file.read(4) != b"OggS":
             return False
@@ -197,9 +195,17 @@ def _check_finite(path: Path, x: ndarray) -> None:
 
 
 def scale_to_peak(x: Float[ndarray, " time"], *, peak: float = 1.0) -> Float[ndarray, " time"]:
-    """Scale a waveform, shape (time,), so that its largest magnitude is `peak` > 0; as float32.
+    """Scale a waveform so that its largest magnitude is `peak`.
 
-    AudioError if it is empty, silent, or holds samples that are not finite.
+    Parameters
+    ----------
+    x : ndarray, shape (time,)
+        AudioError if it is empty, silent, or holds samples that are not finite.
+    peak : float > 0
+
+    Returns
+    -------
+    ndarray, shape (time,), float32
     """
     x = as_waveform(x)
     loudest = float(np.abs(x).max())
@@ -264,7 +270,13 @@ def excerpt(
 
 
 def rms(x: object) -> float:
-    """The root mean square of a waveform, shape (time,); AudioError if it is not one."""
+    """The root mean square of a waveform.
+
+    Parameters
+    ----------
+    x : ndarray or Tensor, shape (time,)
+        AudioError if it is not a waveform.
+    """
     return float(np.sqrt(np.square(as_waveform(x)).mean()))
 
 

@@ -274,9 +274,15 @@ def shares_in_words(shares: Mapping[str, tuple[float, float, float]]) -> str:
 
 
 def two_seconds(data: Dataset, index: int, encoder: CNN12) -> Float[Tensor, " time"]:
-    """The loudest two seconds of a clip (after the last comes the first), at unit peak.
+    """The loudest two seconds of a clip, shape (time,), at unit peak.
 
-    Zeros fill up to the encoder's least input.
+    Parameters
+    ----------
+    data : Dataset
+    index : int
+        Of the clip; after the last one comes the first.
+    encoder : CNN12
+        Zeros fill up to its least input.
     """
     whole = data[index % len(data)].waveform
     least = encoder.least_length
@@ -286,7 +292,10 @@ def two_seconds(data: Dataset, index: int, encoder: CNN12) -> Float[Tensor, " ti
 def read_log(run: Path | str) -> list[dict[str, str]]:
     """The table of a training run, as text, a row an epoch.
 
-    `run` is the run's folder, or the name of a table that comes with sonibook.
+    Parameters
+    ----------
+    run : Path or str
+        The run's folder, or the name of a table that comes with sonibook.
     """
     if isinstance(run, str):
         tables = (folder / "results" / f"{run}.csv" for folder in DATA_FOLDERS)
@@ -298,7 +307,15 @@ def read_log(run: Path | str) -> list[dict[str, str]]:
 
 
 def kept_sounds(name: str, part: str) -> dict[str, Float[Tensor, " time"]]:
-    """Sounds of the folder `part` in ``data/results/NAME.zip``, by name, each of shape (time,)."""
+    """Sounds that come with the book, each of shape (time,), by name.
+
+    Parameters
+    ----------
+    name : str
+        Of the file in ``data/results``, without ``.zip``.
+    part : str
+        The folder in it.
+    """
     paths = (folder / "results" / f"{name}.zip" for folder in DATA_FOLDERS)
     path = next(path for path in paths if path.exists())
     with zipfile.ZipFile(path) as archive:
@@ -326,9 +343,16 @@ def configs() -> Path | None:
 def start(
     *arguments: str | Path, processes: int = 1, output: bool = False
 ) -> subprocess.Popen[str]:
-    """Start the command ``sonibook`` beside the notebook, `processes` of them by ``torchrun``.
+    """Start the command ``sonibook`` beside the notebook.
 
-    `output` says whether to keep what it prints.
+    Parameters
+    ----------
+    *arguments
+        Of the command.
+    processes : int >= 1
+        How many to start by ``torchrun``, together.
+    output : bool
+        Whether to keep what it prints.
     """
     launcher = ["torch.distributed.run", "--nproc-per-node", str(processes), "-m"]
     module = [*(launcher if processes > 1 else []), "sonibook"]

@@ -76,7 +76,10 @@ def write_result(path: str | Path, content: dict[str, Any], *, command: str | No
 def read_result(name: str) -> dict[str, Any]:
     """A result that comes with sonibook, such as ``"bench-sonify"``.
 
-    SonibookError if there is none of that name in ``data/results``; it lists those that are there.
+    Parameters
+    ----------
+    name : str
+        File name in ``data/results``, without ``.json``; SonibookError if there is none.
     """
     known = _known()
     if name not in known:

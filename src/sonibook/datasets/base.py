@@ -118,7 +118,14 @@ class Entry:
 
 
 class FileDataset(Dataset):
-    """A data set whose clips are sound files, each an `Entry`; the rest as in `Dataset`."""
+    """A data set whose clips are sound files.
+
+    Parameters
+    ----------
+    entries : sequence of Entry
+    name, classes, split, task, licence, missing
+        As in `Dataset`.
+    """
 
     def __init__(
         self,
@@ -163,8 +170,7 @@ def read_clip(path: Path, sample_rate: int) -> Float[ndarray, " time"]:
 
 
 class ClipReader:
-    """Reads the clips of a data set one by one; those that cannot be read are None, and `bad` says
-    why.
+    """Reads clips one by one; those that cannot be read are None, and `bad` says why.
 
     AudioError when a clip's file has vanished, or more clips than a few (five in a hundred, or
     four) cannot be read: then a disk has gone rather than some files.

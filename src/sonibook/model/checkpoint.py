@@ -217,7 +217,10 @@ def open_network(name: str | Path) -> tuple[nn.Module, dict[str, Any]]:
 def load_classifier(name: str | Path) -> Classifier:
     """A trained encoder with the linear layer that names classes, in evaluation mode.
 
-    As `load_encoder`; CheckpointError also if the checkpoint has no classes.
+    Parameters
+    ----------
+    name : str or Path
+        As for `load_encoder`; CheckpointError also if the checkpoint has no classes.
     """
     card, tensors = _read(name)
     encoder = _build(name, card, tensors)

@@ -278,8 +278,7 @@ def _by_network(rows: Iterable[Row]) -> dict[tuple[str, int], list[Row]]:
 
 
 class Test(Record):
-    """One test of a claim, which says `says` if its `measure` is above zero; see `effect`,
-    `control`.
+    """One test of a claim, with what it says if it passes; make it with `effect` or `control`.
 
     `unit` is the measure's, `file` the results file it is from, and `p` two-sided, of "it is zero".
     `p_claim` and `p_all` are adjusted for the number of tests of the claim (Holm) and of all claims

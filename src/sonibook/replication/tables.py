@@ -31,9 +31,7 @@ class Metric(Estimate):
 
 
 class Row(Record):
-    """A row of a table: its seeds of which every part was measured, those parts, and their
-    clips.
-    """
+    """A row of a table: the seeds of which every part was measured, those parts, their clips."""
 
     question: str
     row: str
@@ -131,8 +129,7 @@ def difference(
     question: str,
     recordings: Mapping[str, Sequence[str]],
 ) -> Difference | None:
-    """The paired difference of two rows' accuracies; `row` and `minus` are each a row and its
-    training.
+    """The paired difference of two rows' accuracies, each a row and its training.
 
     `recordings` says, for each tested part, which recording each clip is cut from. None where
     either row has no trials, or the clips that they have in common are of fewer than two

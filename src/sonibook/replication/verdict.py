@@ -171,9 +171,12 @@ def _outcome(test: Test) -> str:
 
 
 def judge_claims(folder: str | Path) -> list[Judged]:
-    """Every claim with its verdict, by the results files in a folder such as ``data/results``.
+    """Every claim with its verdict, by the results files that there are.
 
-    AnalysisError if a results file is damaged.
+    Parameters
+    ----------
+    folder : str or Path
+        Such as ``data/results``; AnalysisError if a file in it is damaged.
     """
     results = Results(folder)
     tests = {claim.name: claim.tests(results) for claim in CLAIMS}

@@ -39,7 +39,14 @@ def _rms(x: Waveforms) -> Float[Tensor, "batch 1 1"]:
 
 
 def random_gain(x: Waveforms, *, max_db: float = 6.0, streams: RandomStreams) -> Waveforms:
-    """Change the level of each clip by up to `max_db` dB, up or down."""
+    """Change the level of each clip by up to `max_db` dB, up or down.
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, 1, time)
+    max_db : float >= 0, in dB
+    streams : RandomStreams
+    """
     return x * 10 ** (streams.uniform(-max_db, max_db) / 20)
 
 
@@ -52,13 +59,29 @@ def random_level(x: Waveforms, *, most_db: float = 12.0, streams: RandomStreams)
 def gaussian_noise(
     x: Waveforms, *, min_snr_db: float = 15.0, max_snr_db: float = 50.0, streams: RandomStreams
 ) -> Waveforms:
-    """Add white Gaussian noise, uniform in dB between two ratios of the clip's RMS to its own."""
+    """Add white Gaussian noise at a random signal-to-noise ratio.
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, 1, time)
+    min_snr_db, max_snr_db : float, in dB re the clip's own RMS
+        The ratio is uniform between them.
+    streams : RandomStreams
+    """
     level = _rms(x) * 10 ** (-streams.uniform(min_snr_db, max_snr_db) / 20)
     return x + level * streams.normal(x.shape[2])
 
 
 def time_mask(x: Waveforms, *, max_share: float = 0.2, streams: RandomStreams) -> Waveforms:
-    """Silence a stretch of each clip, of random place and length: up to `max_share` of it."""
+    """Silence one stretch of each clip, of random length and place.
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, 1, time)
+    max_share : float in [0, 1]
+        Longest stretch, as a share of the clip.
+    streams : RandomStreams
+    """
     length = streams.uniform(0.0, max_share)
     start = streams.uniform() * (1.0 - length)
     time = torch.linspace(0.0, 1.0, x.shape[2])
@@ -73,6 +96,13 @@ def mix_back(
     The paper's background noise injection, akin to the mix-back of Fonseca et al. 2021. What is
     mixed in is one of the crops that a contrastive loss pushes this one away from, though it now
     holds both: `background` takes it from elsewhere.
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, 1, time)
+    min_snr_db, max_snr_db : float, in dB, RMS of the clip re RMS of the background
+        The ratio is uniform between them. A silent background adds nothing.
+    streams : RandomStreams
     """
     other = x[streams.partners()]
     return background(x, other, min_snr_db=min_snr_db, max_snr_db=max_snr_db, streams=streams)
@@ -86,11 +116,7 @@ def background(
     max_snr_db: float = 25.0,
     streams: RandomStreams,
 ) -> Waveforms:
-    """Put a given sound into the background of each clip.
-
-    The RMS of the clip re that of the background, in dB, is uniform between two numbers; a silent
-    background adds nothing.
-    """
+    """Put a given sound into the background of each clip, as `mix_back` puts another clip."""
     level = _rms(x) * 10 ** (-streams.uniform(min_snr_db, max_snr_db) / 20)
     return x + behind * (level / _rms(behind).clamp_min(1e-8))
 
@@ -98,9 +124,15 @@ def background(
 def mixup(
     x: Waveforms, targets: Targets, *, alpha: float, streams: RandomStreams
 ) -> tuple[Waveforms, Targets]:
-    """Mix each clip, and its targets in [0, 1], with another of the batch (Zhang et al. 2017).
+    """Mix each clip, and its targets, with another of the batch (Zhang et al. 2017).
 
-    The share of the first is from the Beta distribution both of whose parameters are `alpha`.
+    Parameters
+    ----------
+    x : Tensor, shape (batch, 1, time)
+    targets : Tensor, shape (batch, classes), in [0, 1]
+    alpha : float > 0
+        Both parameters of the Beta distribution that the share of the first clip is drawn from.
+    streams : RandomStreams
     """
     share, partner = streams.beta(alpha), streams.partners()
     mixed = share * x + (1 - share) * x[partner]

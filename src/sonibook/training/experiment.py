@@ -116,9 +116,12 @@ def prepare(
 def starting_encoder(config: TrainConfig, start: str | Path | None = None) -> CNN12:
     """The encoder before the first step: fresh, or a published one, cut to the depth asked for.
 
-    `start` is the checkpoint to start from, where `config.encoder.start` names another
-    configuration; ConfigError if it is not of the size asked for, CheckpointError if it cannot be
-    loaded.
+    Parameters
+    ----------
+    config : TrainConfig
+    start : str or Path or None
+        The checkpoint to start from, where `config.encoder.start` names another configuration;
+        ConfigError if it is not of the size asked for, CheckpointError if it cannot be loaded.
     """
     asked = config.encoder
     start = asked.start if start is None else start
