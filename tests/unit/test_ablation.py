@@ -495,7 +495,7 @@ def test_the_command_writes_result_and_figure(tmp_path, data_root):
     ("arguments", "message"),
     [
         (["random", "--dataset", "soundscapes"], "add --probe"),
-        (["supervised", "--dataset", "soundscapes"], "does not name the"),
+        (["supervised", "--dataset", "soundscapes"], "classes, which are not the"),
         (["supervised", "--dataset", "soundscapes", "--layers", "a"], "not a list of layers"),
         (["supervised", "--dataset", "soundscapes", "--split", "train", "--probe"], "split train"),
     ],

@@ -175,3 +175,19 @@ def seed_of(name: str, default: int) -> int | None:
     if own and not own.isdecimal():
         raise typer.BadParameter(f"{name}: {own!r} is not a seed.", param_hint="NETWORK")
     return int(own or default)
+
+
+def check_classes(name: str, classes: Sequence[str], data: Dataset) -> None:
+    """See that a network names the classes of a data set, in their order."""
+    if tuple(classes) == data.classes:
+        return
+    from sonibook.errors import CheckpointError
+
+    stranger = next((one for one in classes if one not in data.classes), None)
+    why = "they are in another order" if stranger is None else f"{stranger!r} is not in it"
+    if stranger is None and len(classes) != len(data.classes):
+        why = f"{next(one for one in data.classes if one not in classes)!r} is missing"
+    raise CheckpointError(
+        f"{name} names {len(classes)} classes, which are not the {len(data.classes)} of "
+        f"{data.name} ({why}): take the data set it was trained for, or add --probe."
+    )

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sonibook.cli.common import DataOptions, DataRoot, JsonOut, examples, seed_of, shown, table
+from sonibook.cli.common import (
+    DataOptions,
+    DataRoot,
+    JsonOut,
+    check_classes,
+    examples,
+    seed_of,
+    shown,
+    table,
+)
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -110,7 +119,6 @@ def _open(
     name: str, data: Dataset, *, width: float, seed: int, probe: bool
 ) -> tuple[CNN12, Classifier | None]:
     """An encoder by name, and its classifier where it has the classes of the data set."""
-    from sonibook.errors import CheckpointError
     from sonibook.model.checkpoint import load_classifier, load_encoder, read_card
     from sonibook.model.encoder import CNN12
 
@@ -120,19 +128,10 @@ def _open(
         encoder = load_encoder(name)
     else:
         network = load_classifier(name)
-        if network.classes == data.classes:
-            return network.encoder, network
-        if probe:
+        if network.classes != data.classes and probe:
             return network.encoder, None
-        stranger = next((c for c in network.classes if c not in data.classes), None)
-        why = "they are in another order" if stranger is None else f"{stranger!r} is not in it"
-        if stranger is None and len(network.classes) != len(data.classes):
-            why = f"{next(c for c in data.classes if c not in network.classes)!r} is missing"
-        raise CheckpointError(
-            f"{name} names {len(network.classes)} classes, which are not the "
-            f"{len(data.classes)} of {data.name} ({why}): evaluate it on the data set it was "
-            "trained for, or add --probe."
-        )
+        check_classes(name, network.classes, data)
+        return network.encoder, network
     if not probe:
         raise typer.BadParameter(f"{name} has no classes to name: add --probe.")
     return encoder, None

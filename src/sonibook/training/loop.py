@@ -35,6 +35,8 @@ from sonibook.training.logging import Logger, check_loggers, open_loggers, sampl
 _SAVE_EVERY = 500
 #: Losses that are looked at together where looking would make a device wait.
 _LOOK_EVERY = 50
+#: Where a run stands.
+_STANDING = ("step", "seconds", "losses", "log", "extended")
 #: Of glibc's mallopt: sizes at and over which freed memory goes back to the system.
 _MMAP_THRESHOLD, _TRIM_THRESHOLD, _TOP_PAD = -3, -1, -2
 
@@ -215,24 +217,18 @@ class _Run:
     def _save(self) -> None:
         """Write where the run stands (one process does)."""
         if self.runtime.is_main:
-            position = {
-                "step": self.step,
-                "seconds": self.seconds,
-                "losses": self.losses,
-                "log": self.log,
-                "epochs": self.config.optimiser.epochs,
-                "extended": self.extended,
-                "unreadable": list(self.task.batches.reader.bad.items()),
-            }
+            position = {name: getattr(self, name) for name in _STANDING}
+            position["epochs"] = self.config.optimiser.epochs
+            position["unreadable"] = list(self.task.batches.reader.bad.items())
             save_state(self.folder.state, self.task.network, self.optimiser, position)
 
     def _load(self) -> None:
         position = load_state(self.folder.state, self.task.network, self.optimiser)
-        self.step, self.log = position["step"], position["log"]
-        self.losses, self.seconds = position["losses"], position["seconds"]
+        for name in _STANDING:
+            setattr(self, name, position[name])
         self.task.batches.reader.bad.update(position["unreadable"])
-        planned, asked = position["epochs"], self.config.optimiser.epochs
-        self.extended = [*position["extended"], *([planned] if planned < asked else [])]
+        if position["epochs"] < self.config.optimiser.epochs:
+            self.extended.append(position["epochs"])
 
     def _keep(self, epoch: int) -> None:
         """Publish the network as it is after an epoch, to be watched later."""

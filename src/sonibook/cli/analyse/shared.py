@@ -33,6 +33,7 @@ from sonibook.cli.common import (
     MeasuredFolds,
     MeasuredSplit,
     Processes,
+    check_classes,
     examples,
     open_data,
     parse_folds,
@@ -333,7 +334,6 @@ def open_networks(names: Sequence[str], *, width: float, seed: int) -> list[Netw
 
 def _published_classifiers(names: Sequence[str], data: Dataset) -> dict[str, nn.Module]:
     """Published classifiers, whose classes must be the data's."""
-    from sonibook.errors import CheckpointError
     from sonibook.model.checkpoint import load_classifier
 
     for name in names:
@@ -342,11 +342,7 @@ def _published_classifiers(names: Sequence[str], data: Dataset) -> dict[str, nn.
     found: dict[str, nn.Module] = {}
     for network, name in zip(open_networks(names, width=1.0, seed=0), names, strict=True):
         classifier = load_classifier(name)
-        if classifier.classes != data.classes:
-            raise CheckpointError(
-                f"{name} does not name the {len(data.classes)} classes of {data.name}: take the "
-                "data set it was trained for, or add --probe."
-            )
+        check_classes(name, classifier.classes, data)
         found[network.name] = classifier
     return found
 

@@ -21,7 +21,7 @@ from numpy import ndarray
 from numpy.random import PCG64, Generator, SeedSequence
 
 from sonibook.audio import SAMPLE_RATE
-from sonibook.datasets.base import Clip, Dataset, Task
+from sonibook.datasets.base import Clip, Dataset, Task, check_split
 from sonibook.datasets.soundscapes.events import EVENT_CLASSES, render_samples
 from sonibook.errors import DatasetError
 
@@ -159,8 +159,7 @@ class SceneDataset(Dataset):
     ) -> None:
         if task not in ("multi-label", "single-label"):
             raise DatasetError(f"There is no task {task!r}: choose multi-label or single-label.")
-        if split not in _SPLITS:
-            raise DatasetError(f"{self.name} has no split {split!r}: choose {', '.join(_SPLITS)}.")
+        check_split(self.name, split, _SPLITS)
         if not 0 <= seed < 2**32:
             raise DatasetError(f"seed {seed} is impossible: choose 0 to 2**32 - 1.")
         if size < 1:
