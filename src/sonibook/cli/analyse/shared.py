@@ -208,7 +208,8 @@ class Asked:
         if isinstance(result, ResultTable) and show:
             typer.echo(_table_of(result, show))
         data = result.data
-        typer.echo(f"{data.dataset} ({data.split}), {data.clips} of {data.size} clips{skips(data)}")
+        of = f"{data.clips} of {data.size} clips{_skips(data)}"
+        typer.echo(f"{data.dataset} ({data.split}), {of}")
         if self.out is not None:
             result.write(self.out)
             typer.echo(f"Written to {shown(self.out)}")
@@ -221,7 +222,7 @@ class Asked:
             typer.echo(f"Drawn to {shown(self.figure)}")
 
 
-def skips(data: Any) -> str:
+def _skips(data: Any) -> str:
     """Which clips an analysis left out, and how many."""
     skipped = ", ".join(f"{count} {reason}" for reason, count in data.skipped.items())
     return f"; skipped: {skipped}" if skipped else ""
