@@ -124,6 +124,14 @@ def start(reader: Any, work: Path, seconds: int, seed: int) -> dict[str, Any]:
     }
 
 
+def runs_in(before: dict[str, Any]) -> list[dict[str, Any]]:
+    """The runs in a results file, or the one in a file that knew of no others."""
+    if not before or "runs" in before:
+        return before.get("runs", [])
+    own = {key: before[key] for key in ("seed", "inputs", "seconds")}
+    return [own | before["provenance"]]
+
+
 def add_up(before: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
     """The content of the results file after one more run."""
     readers = dict(before.get("readers", {}))
@@ -131,10 +139,7 @@ def add_up(before: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
         earlier = readers.get(name, {})
         counts = ("inputs", "taken", "refused", "seconds")
         readers[name] = found | {key: found[key] + earlier.get(key, 0) for key in counts}
-    runs = before.get("runs", [])
-    if before and not runs:  # of a file that held one run
-        made = before["provenance"]
-        runs = [{key: before[key] for key in ("seed", "inputs", "seconds")} | made]
+    runs = runs_in(before)
     own = {key: sum(one[key] for one in run["readers"].values()) for key in ("inputs", "seconds")}
     runs = [*runs, {"seed": run["seed"], **own, **provenance(run["command"])}]
     return {
@@ -149,12 +154,12 @@ def add_up(before: dict[str, Any], run: dict[str, Any]) -> dict[str, Any]:
 def main() -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--seconds", type=int, default=60, help="for each reader")
-    parser.add_argument("--seed", type=int, help="by default the number of earlier runs")
+    parser.add_argument("--seed", type=int, help="by default another than any run before had")
     parser.add_argument("--out", type=Path, default=ROOT / "data" / "results" / "fuzz.json")
     parser.add_argument("--readers", nargs="*", help="by default all")
     asked = parser.parse_args()
     before = json.loads(asked.out.read_text(encoding="utf-8")) if asked.out.exists() else {}
-    seed = len(before.get("runs", [])) + 1 if asked.seed is None else asked.seed
+    seed = len(runs_in(before)) + 1 if asked.seed is None else asked.seed
     command = f"make fuzz FUZZ_SECONDS={asked.seconds}"
     readers = instrumented()
     found: dict[str, dict[str, Any]] = {}

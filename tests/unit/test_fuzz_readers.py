@@ -8,6 +8,7 @@ import os
 from pathlib import Path
 
 import pytest
+from fuzzing import add_up, runs_in
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from readers import READERS, Reader
@@ -83,3 +84,32 @@ def test_brackets_a_hundred_thousand_deep_are_refused(name, tmp_path):
             assert card != header
             nested = len(card).to_bytes(8, "little") + card + seed[8 + len(header) :]
         assert not reader.takes(nested, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "whole", "damaged"),
+    [
+        ("trained", b"0.5", b"2"),
+        ("trained", b"40", b'"40"'),
+        ("heard", b'"clip"', b'"clap"'),
+        ("result-table", b'"differences"', b'"different"'),
+        ("run-config", b"tiny", b"\xff"),
+    ],
+)
+def test_what_once_broke_a_reader_is_refused(
+    name: str, whole: bytes, damaged: bytes, tmp_path: Path
+) -> None:
+    seed = READERS[name].prepare(tmp_path)[0]
+    assert whole in seed
+    assert READERS[name].takes(seed, tmp_path)
+    assert not READERS[name].takes(seed.replace(whole, damaged), tmp_path)
+
+
+def test_runs_of_the_fuzzer_add_up() -> None:
+    counts = {"inputs": 3, "taken": 1, "refused": 2, "seconds": 5, "exit_code": 0, "broken": []}
+    found = {"seed": 1, "command": "make fuzz", "readers": {"a": counts | {"exit_code": 1}}}
+    first = add_up({}, found)
+    second = add_up(first, {**found, "seed": 2, "readers": {"a": counts, "b": counts}})
+    assert second["inputs"] == 9
+    assert second["readers"]["a"] == counts | {"inputs": 6, "taken": 2, "refused": 4, "seconds": 10}
+    assert [one["inputs"] for one in runs_in(second)] == [3, 6]

@@ -59,7 +59,9 @@ def forward_block(block: Block, x: Tensor) -> tuple[Tensor, Tensor | None, list[
     for clip in range(0, clips, together):
         for start in range(0, steps, tile):
             stop = min(start + tile, steps)
-            seen = slice(start * block.pool, stop * block.pool + block.extent - 1)
+            # All of it where it can be: of several clips a part would be copied first.
+            end = stop * block.pool + block.extent - 1
+            seen = slice(start * block.pool, end if tile < steps else None)
             y, _ = block.convolution.forward(x[clip : clip + together, :, seen])
             here = (slice(clip, clip + together), slice(None), slice(start, stop))
             _rectify_and_pool(y, block.pool, out=(pooled[here], switches[here]))
