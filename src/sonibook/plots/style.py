@@ -142,7 +142,7 @@ def lines(
             whole = MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10])  # no epoch 1.5
             axes.xaxis.set_major_locator(whole)
         axes.grid(True)
-        axes.legend()
+        axes.legend(frameon=True, framealpha=0.85, edgecolor="none")  # over curves, where it must
     return figure
 
 
