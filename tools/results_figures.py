@@ -15,9 +15,9 @@ from torch import nn
 from sonibook.analysis.ablation import ablate
 from sonibook.analysis.coherence import coherence_by_layer
 from sonibook.analysis.controls import Level
+from sonibook.analysis.downsampling import downsampling
 from sonibook.analysis.evolution import feature_evolution
 from sonibook.analysis.faithfulness import faithfulness
-from sonibook.analysis.grid import grid
 from sonibook.analysis.layers import layer_importances
 from sonibook.analysis.listeners import listen
 from sonibook.analysis.networks import RANDOM, Network, load_network
@@ -192,7 +192,7 @@ def _halved_beside_starts(settings: Settings) -> list[Network]:
 
 def _strided(networks: list[Network], settings: Settings, streaming: Streaming) -> Result:
     scenes = open_dataset("soundscapes", root=settings.root, mixture_of="esc10", size=60)
-    result = grid(networks, scenes, **streaming)
+    result = downsampling(networks, scenes, **streaming)
     accuracies = tuple(
         Row(**network.identity, layer=None, quantity="accuracy", mean=test["accuracy"],
             low=None, high=None, clips=test["clips"])

@@ -12,7 +12,7 @@ from sonibook import sonify
 from sonibook.analysis.activations import top_activations
 from sonibook.analysis.coherence import coherence_by_layer
 from sonibook.analysis.controls import matched, partners, random_phase
-from sonibook.analysis.grid import grid, spectral_lines
+from sonibook.analysis.downsampling import downsampling, spectral_lines
 from sonibook.analysis.shifts import ShiftResult, shift_law
 from sonibook.analysis.sources import SOURCE_SCORES, SceneClips, source_scores
 from sonibook.analysis.stimulation import STIMULI, TAKEN, StimulationResult, stimulation
@@ -23,7 +23,7 @@ from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError
 from sonibook.model.encoder import CNN12
 from sonibook.plots.features import top_clips_figure
-from sonibook.plots.interventions import grid_figure, shifts_figure, stimulation_figure
+from sonibook.plots.interventions import downsampling_figure, shifts_figure, stimulation_figure
 
 
 @pytest.fixture(scope="module")
@@ -98,9 +98,9 @@ def test_lines_are_those_of_a_grid_and_of_nothing_else():
 def test_a_grid_is_measured_by_the_definitions_of_the_other_analyses(network: CNN12) -> None:
     data = open_dataset("soundscapes", size=2, duration=1.5, seed=4)
     strided = CNN12(width=1 / 16, downsample="stride", seed=1).eval()
-    result = grid({"pooled": network, "strided": strided}, data)
+    result = downsampling({"pooled": network, "strided": strided}, data)
     coherences = coherence_by_layer({"pooled": network, "strided": strided}, SceneClips(data))
-    alt = grid_figure(result).alt
+    alt = downsampling_figure(result).alt
     assert "by max-pools and by strides, layer by layer, over 2 clips" in alt
     assert "lines of the grid" in alt
     for name, module in (("pooled", network), ("strided", strided)):

@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from sonibook.analysis.ablation import AblationResult
-from sonibook.analysis.grid import GridResult
+from sonibook.analysis.downsampling import DownsamplingResult
 from sonibook.analysis.result import Row
 from sonibook.analysis.sanity import RUNNER_UP_LESS_RANDOM, SanityResult, randomised
 from sonibook.analysis.shifts import ShiftResult
@@ -210,7 +210,7 @@ def shifts_figure(result: ShiftResult) -> Picture:
     )
 
 
-def grid_figure(result: GridResult) -> Picture:
+def downsampling_figure(result: DownsamplingResult) -> Picture:
     """Draw what max-pools and strides leave on sonifications, layer by layer.
 
     Panels for coherence, SI-SDR, spectral lines and the cosine with a sonification that is shifted

@@ -17,8 +17,8 @@ from scipy import stats
 
 from sonibook.analysis.ablation import AblationResult
 from sonibook.analysis.coherence import CoherenceResult
+from sonibook.analysis.downsampling import DownsamplingResult
 from sonibook.analysis.evolution import EvolutionResult, FilterEvolution
-from sonibook.analysis.grid import GridResult
 from sonibook.analysis.layers import LayerResult
 from sonibook.analysis.listeners import ListenersResult
 from sonibook.analysis.result import Estimate, Record, Result, ResultTable, Row, estimate
@@ -42,7 +42,7 @@ _TABLES: dict[str, type[ResultTable]] = {
     "listeners-esc10": ListenersResult,
     "listeners-fsdd": ListenersResult,
     "stimulation": StimulationResult,
-    "strided": GridResult,
+    "strided": DownsamplingResult,
 }
 _SONIFICATION, _ENDS = "sonification", ("mean", "low", "high")
 

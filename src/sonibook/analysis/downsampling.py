@@ -1,4 +1,4 @@
-"""What a network's grid leaves on its sonifications: max-pools or strides (paper, section 3.2).
+"""What halving the rate leaves on sonifications: by max-pools or by strides (paper, section 3.2).
 
 Both keep one step of two, and their sonifications know only every other place. The switches of a
 max-pool say where in each pair a value was; a stride has none, so that a transposed convolution
@@ -34,8 +34,8 @@ _WIDTH = 2
 _SI_SDR = SOURCE_SCORES.index("SI-SDR")
 
 
-class GridResult(ResultTable):
-    """Sonifications of networks that halve their rate in different ways; make it with `grid`.
+class DownsamplingResult(ResultTable):
+    """Sonifications where the rate is halved in different ways; make it with `downsampling`.
 
     Its quantities, layer by layer, of the most active filter of each clip:
 
@@ -47,7 +47,7 @@ class GridResult(ResultTable):
       clip's own (`spectral_lines`).
     """
 
-    analysis: Literal["grid"] = "grid"
+    analysis: Literal["grid"] = "grid"  # as measured results call it
 
 
 def spectral_lines(x: Float[Tensor, "rows time"], step: int) -> Float[Tensor, " rows"]:
@@ -81,8 +81,8 @@ def spectral_lines(x: Float[Tensor, "rows time"], step: int) -> Float[Tensor, " 
     return found.masked_fill(power.sum(dim=1) == 0, torch.nan)
 
 
-def _grid(network: nn.Module, clips: Sequence[Clip]) -> Measured:
-    """The quantities of a `GridResult` of some scenes."""
+def _measure(network: nn.Module, clips: Sequence[Clip]) -> Measured:
+    """The quantities of a `DownsamplingResult` of some scenes."""
     rows = [_scene(network, clip) for clip in clips if isinstance(clip, SceneClip)]
     coherence, ratio, lines, *cosines = (np.stack(arrays) for arrays in zip(*rows, strict=True))
     return {
@@ -112,10 +112,10 @@ def _scene(network: nn.Module, clip: SceneClip) -> list[Float[ndarray, " layers"
     return [coherence.numpy(), ratio.numpy(), np.array(lines), *cosines.T]
 
 
-def grid(
+def downsampling(
     networks: Networks, data: Dataset, *, seed: int = 0, **streaming: Unpack[Streaming]
-) -> GridResult:
-    """What the grids of some networks leave on their sonifications, layer by layer.
+) -> DownsamplingResult:
+    """What halving the rate leaves on the sonifications of some networks, layer by layer.
 
     Parameters
     ----------
@@ -125,16 +125,16 @@ def grid(
 
     Returns
     -------
-    GridResult
+    DownsamplingResult
     """
     streaming.setdefault("chunk", 4)  # a clip takes seconds
     fields = measure_networks(
         "grid",
-        _grid,
+        _measure,
         as_networks(networks),
         SceneClips(data),
         settings={"shifts": list(_SHIFTS), "seed": seed},
         seed=seed,
         **streaming,
     )
-    return GridResult(**fields)
+    return DownsamplingResult(**fields)
