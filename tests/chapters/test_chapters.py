@@ -19,7 +19,7 @@ CHAPTERS = sorted((ROOT / "book").glob("[0-9]*.ipynb"))
 RUNNER = ROOT / "tools" / "chapters.py"
 Run = Callable[..., subprocess.CompletedProcess[str]]
 #: Chapters that train on all of a data set, or fit many probes: ten of ESC-50's classes will do.
-LEARNING = ("04_supervised", "05_contrastive", "09_layers")
+LEARNING = ("04_supervised", "05_contrastive", "09_layers", "19_listeners")
 
 
 def run_here(arguments: list[str], said: Path) -> None:

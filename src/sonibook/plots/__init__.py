@@ -9,7 +9,7 @@ __getattr__ = names_of(
     curves="Panel figure_over_layers first_of_regimes",
     evolution="evolution_figure growth_figure",
     features="activations_figure coherence_figure layers_figure selectivity_figure "
-    "top_clips_figure unpooling_figure",
+    "faithfulness_figure listeners_figure top_clips_figure unpooling_figure",
     interventions="ablation_figure downsampling_figure sanity_figure shifts_figure "
     "stimulation_figure",
     training="crops intervals probabilities shares similarity_matrix",
