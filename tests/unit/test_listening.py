@@ -18,6 +18,7 @@ import pytest
 import soundfile
 from simulated import REGIMES, answers_of, blind_test, signed
 
+from sonibook.analysis.listeners import listen
 from sonibook.analysis.listening import (
     GROUPS,
     ListeningResult,
@@ -26,9 +27,11 @@ from sonibook.analysis.listening import (
     listening_report,
     score,
 )
+from sonibook.analysis.networks import Network
 from sonibook.cli import main
 from sonibook.datasets import open_dataset
 from sonibook.errors import AnalysisError, SonibookError
+from sonibook.model.encoder import CNN12
 from sonibook.widgets.listening_test import make_listening_test
 
 
@@ -258,6 +261,20 @@ def test_of_two_files_of_a_listener_the_longer_counts(test: ListeningTest, tmp_p
 
 def test_with_no_file_the_report_says_that_nobody_listened(tmp_path: Path) -> None:
     assert listening_report(tmp_path).startswith("Nobody has taken this test yet")
+    data = open_dataset("soundscapes", split="test", size=4, duration=1.0, events=(1, 1))
+    networks = [
+        Network(f"net {seed}", CNN12(width=1 / 16, seed=seed), "taught", seed) for seed in (1, 3)
+    ]
+    result = listen(networks, data, training=data, listeners=["event"])
+    rows = (
+        row.model_copy(
+            update={"mean": (row.layer or 0) + (row.seed or 0) / 100, "low": None, "high": None}
+        )
+        for row in result.rows
+    )
+    result.model_copy(update={"rows": tuple(rows)}).write(tmp_path / "listeners-esc10.json")
+    (line,) = [line for line in listening_report(tmp_path).splitlines() if "taught" in line]
+    assert line == "| event | taught | 1.52 | 5.02 | 9.52 |"  # means of layers, and of two seeds
 
 
 def test_a_folder_of_something_else_and_too_few_classes_are_refused(tmp_path: Path) -> None:
