@@ -17,7 +17,7 @@ from pathlib import Path
 
 import yaml
 
-from sonibook.analysis.listening import listening_report
+from sonibook.plots.claims import listening_report
 
 ROOT = Path(__file__).resolve().parents[1]
 BOOK = ROOT / "book"

@@ -84,7 +84,7 @@ def test_with_an_address_chapters_offer_binder_and_colab() -> None:
 
 @pytest.mark.usefixtures("tools")
 def test_the_page_of_the_listening_test_says_what_was_heard(tmp_path: Path) -> None:
-    from sonibook.analysis.listening import listening_report
+    from sonibook.plots.claims import listening_report
     from tools.book import assemble
 
     assemble(ROOT / "book", tmp_path)

@@ -24,7 +24,6 @@ from sonibook.analysis.listening import (
     ListeningResult,
     ListeningTest,
     Trial,
-    listening_report,
     score,
 )
 from sonibook.analysis.networks import Network
@@ -32,6 +31,7 @@ from sonibook.cli import main
 from sonibook.datasets import open_dataset
 from sonibook.errors import AnalysisError, SonibookError
 from sonibook.model.encoder import CNN12
+from sonibook.plots.claims import listening_report
 from sonibook.widgets.listening_test import make_listening_test
 
 

@@ -49,7 +49,6 @@ __getattr__ = names_of(
     faithfulness="FaithfulnessResult",
     layers="LayerResult layer_importances",
     listeners="ListenersResult listen",
-    listening="listening_report",
     networks="mixed random_twin untrained with_random_weights",
     result="estimate",
     sanity="RUNNER_UP_LESS_RANDOM SanityResult",

@@ -26,7 +26,6 @@ from jaxtyping import Float
 from numpy import ndarray
 from pydantic import Field, ValidationError, model_validator
 
-from sonibook.analysis.listeners import ListenersResult
 from sonibook.analysis.result import Measured, Record, ResultTable, Row, estimates
 from sonibook.errors import AnalysisError
 from sonibook.untrusted import read_json
@@ -359,67 +358,3 @@ def _by_listener(
         }
         means |= {cell: values for cell, values in apart.items() if values is not None}
     return means
-
-
-def listening_report(folder: str | Path) -> str:
-    """What people heard, as a table in Markdown; or that nobody has listened yet.
-
-    `folder` is of results files: ``listening.json`` is the one that ``sonibook analyse listening``
-    writes. Of a simulation it says so first. Without it stands what machines heard, where
-    ``listeners-esc10.json`` is there.
-    """
-    path = Path(folder) / "listening.json"
-    if not path.exists():
-        nobody = "Nobody has taken this test yet: so far there is only what machines hear."
-        return "\n".join([nobody, *_machines(Path(folder) / "listeners-esc10.json")])
-    result = ListeningResult.read(path)
-    left = ", ".join(f"{count} {reason}" for reason, count in result.left_out.items())
-    who = "simulated listeners" if result.simulation else "listeners"
-    lines = ["**A simulation: no person listened.**", ""] if result.simulation else []
-    lines += [
-        f"Answers of {result.listeners} {who}{f' (files left out: {left})' if left else ''} to "
-        f"sounds of {result.data.clips} clips of {result.data.dataset}. Shares of right answers "
-        "(of two sounds, of those who chose the first named), with 95 % intervals over listeners.",
-        "",
-        f"| asked | of | {' | '.join(f'layers {group}' for group in GROUPS)} | all | chance |",
-        "| --- | --- |" + " --- |" * (len(GROUPS) + 2),
-    ]
-    shown: dict[tuple[str, str, str], dict[str, str]] = {}
-    for row in result.rows:
-        own = shown.setdefault((row.quantity, row.regime, row.condition), {})
-        own[row.layers] = f"{row:.2f}"
-    for (task, regime, condition), own in shown.items():
-        joint = " rather than " if task == "closer" else ", "
-        chance = 0 if condition in (_REGIMES, _LAYERS) else result.chance[task]
-        cells = [TASKS[task], joint.join(filter(None, (regime, condition)))]
-        cells += [own.get(group, "") for group in (*GROUPS, "")]
-        lines.append(f"| {' | '.join(cells)} | {chance:.2g} |")
-    return "\n".join(lines)
-
-
-def _machines(path: Path) -> list[str]:
-    """How much of what machines hear in clips they hear in sonifications, as a table."""
-    if not path.exists():
-        return []
-    result = ListenersResult.read(path)
-    asked = [
-        row for row in result.rows if row.network and row.condition == "" and row.mean is not None
-    ]
-    shares: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for row in asked:
-        for group, layers in GROUPS.items():
-            if row.quantity.startswith("share of event") and row.layer in layers:
-                own = shares.setdefault((row.quantity, row.regime), {})
-                own.setdefault(group, []).append(row.mean or 0.0)
-    lines = [
-        "",
-        f"Shares of what they hear in {result.data.clips} clips of {result.data.dataset} that they "
-        "hear in the sonifications of most active filters, mean over networks.",
-        "",
-        f"| machine | of | {' | '.join(f'layers {group}' for group in GROUPS)} |",
-        "| --- | --- |" + " --- |" * len(GROUPS),
-    ]
-    for (quantity, regime), own in shares.items():
-        means = (f"{np.mean(own[group]):.2f}" if group in own else "" for group in GROUPS)
-        lines.append(f"| {' | '.join([quantity.removeprefix('share of '), regime, *means])} |")
-    return lines

@@ -5,7 +5,7 @@ from sonibook._rooms import names_of
 __getattr__ = names_of(
     __name__,
     basics="alias_of resolutions sample_stems timeline",
-    claims="SIGNS claim_figure claims_table differences_table paper_table",
+    claims="SIGNS claim_figure claims_table differences_table listening_report paper_table",
     curves="Panel figure_over_layers first_of_regimes",
     evolution="evolution_figure growth_figure",
     features="activations_figure coherence_figure layers_figure selectivity_figure "
