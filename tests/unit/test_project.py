@@ -278,10 +278,10 @@ UNWANTED = re.compile(
 
 
 def test_texts_speak_of_the_project_alone() -> None:
-    found = []
+    found = []  # a lock file has to say where each file of its versions lies
     for path in texts():
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-            if UNWANTED.search(line) and path != Path(__file__):
+            if UNWANTED.search(line) and path not in (Path(__file__), ROOT / "pylock.toml"):
                 found.append(f"{path.relative_to(ROOT)}:{number}: {line.strip()[:100]}")
     assert not found, "\n".join(found)
 
