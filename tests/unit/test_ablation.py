@@ -497,7 +497,10 @@ def test_the_command_writes_result_and_figure(tmp_path, data_root):
         (["random", "--dataset", "soundscapes"], "add --probe"),
         (["supervised", "--dataset", "soundscapes"], "classes, which are not the"),
         (["supervised", "--dataset", "soundscapes", "--layers", "a"], "not a list of layers"),
-        (["supervised", "--dataset", "soundscapes", "--split", "train", "--probe"], "split train"),
+        (
+            ["supervised", "--dataset", "soundscapes", "--split", "train", "--probe"],
+            "fitted to train",
+        ),
     ],
 )
 def test_the_command_refuses_in_a_sentence(arguments, message, capsys):
