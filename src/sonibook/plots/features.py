@@ -121,17 +121,17 @@ def coherence_figure(result: CoherenceResult) -> Picture:
 
 
 def listeners_figure(result: ListenersResult) -> Picture:
-    """Draw listeners' scores against depth, a panel each, beside the clips and white noise."""
+    """Draw listeners' scores against depth, a panel each, beside those of other sounds."""
     names = dict.fromkeys(row.quantity for row in result.rows if not row.network)
     panels = [
         Panel(name, f"{name} / dB")
         if name == "SI-SDR"  # of the clip itself it is infinite
-        else Panel(name, f"score: {name}", references=OF_CLIPS)
+        else Panel(name, f"score: {name}", references=("random phase", *OF_CLIPS))
         for name in names
         if not name.startswith("share of")
     ]
     what = "What listeners hear in the sonifications of most active filters"
-    return figure_over_layers(result, panels, what=what, columns=min(len(panels), 3))
+    return figure_over_layers(result, panels, what=what, columns=min(len(panels), 2))
 
 
 def separation_figure(result: SeparationResult) -> Picture:
@@ -208,13 +208,15 @@ def explanations_figure(result: ExplanationResult) -> Picture:
 
 
 def faithfulness_figure(result: FaithfulnessResult) -> Picture:
-    """Draw each measure of faithfulness of the first network's explanations and controls."""
+    """Draw each measure of faithfulness of some explanations of the first network, and controls."""
     network = result.names()[0]
     rows = result.select(network=network)
-    conditions = tuple(dict.fromkeys(row.condition for row in rows))
+    drawn = ("sonification", "guided backpropagation", "random weights", "another clip",
+             "white noise", "the clip itself")  # fmt: skip
+    conditions = tuple(name for name in drawn if any(row.condition == name for row in rows))
     panels = [
         Panel(quantity, quantity, conditions, network=network)
         for quantity in dict.fromkeys(row.quantity for row in rows)
     ]
     what = f"Faithfulness to what {network} names, of explanations at {result.settings['level']}"
-    return figure_over_layers(result, panels, what=what, columns=3)
+    return figure_over_layers(result, panels, what=what, columns=2)
