@@ -34,7 +34,6 @@ from sonibook.analysis.listening import (
     ListeningRow,
     ListeningTest,
     Trial,
-    listening_report,
     score,
 )
 from sonibook.analysis.result import Measured
@@ -48,6 +47,7 @@ from sonibook.errors import SonibookError, SonibookWarning
 from sonibook.model import elsewhere
 from sonibook.model.checkpoint import load_classifier, load_encoder, read_card, save_checkpoint
 from sonibook.model.encoder import CNN12, Classifier
+from sonibook.plots.claims import listening_report
 from sonibook.replication.tables import read_differences
 from sonibook.replication.trials import TrialFile
 from sonibook.results import provenance
