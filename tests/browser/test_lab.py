@@ -337,6 +337,7 @@ def test_two_networks_are_heard_side_by_side(reader: Reader) -> None:
 @over_http
 def test_a_blind_round_is_scored(reader: Reader) -> None:
     page = reader.open("#layer=9").page
+    page.wait_for_function("location.hash.includes('filter=')")  # it comes a moment after the sound
     page.locator("#lab-blind").click()
     before = page.evaluate("location.hash")
     wrong = {2, 5}
