@@ -163,8 +163,8 @@ def _faithfulness_at(level: Level) -> Measure:
 
 
 def _shifts(trained: list[Network], settings: Settings, streaming: Streaming) -> Result:
-    encoders = _encoders(settings)
-    untrained = next(one for one in encoders if one.name not in {own.name for own in trained})
+    one = next(one for one in settings.encoders() if not one.trained)
+    untrained = Network(one.name, one.load(), one.row, one.seed)
     return shift_law([*trained, untrained], _last_fold(settings)[0], **streaming)
 
 
