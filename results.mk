@@ -9,6 +9,8 @@ RESULTS ?= frozen
 RETRAIN ?=
 ## Of what is trained for the tables: bfloat16 is quicker where a processor can.
 PRECISION ?= float32
+## How many networks of each regime, the first so many; empty for all.
+SEEDS ?=
 ## Processes of the figures' analyses.
 PROCESSES ?= 1
 
@@ -17,7 +19,7 @@ RESULT_NAMES := esc50-folds table-a4 table-a6 table-a2 table-a1 recipe figure-7 
     listeners-esc10 listeners-fsdd listeners-scenes faithfulness faithfulness-least-squares \
     figure-4-in-domain figure-4-out-of-domain elsewhere synthesiser
 RESULT_OPTIONS = --profile '$(RESULTS)' --processes '$(PROCESSES)' \
-    --precision '$(PRECISION)' \
+    --precision '$(PRECISION)' $(if $(SEEDS),--seeds '$(SEEDS)') \
     $(if $(DATA_ROOT),--data-root '$(DATA_ROOT)')
 
 .PHONY: results $(RESULT_NAMES:%=results/%) results/claims results/freeze

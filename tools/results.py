@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from sonibook.errors import SonibookError
+from sonibook.replication.benchmarks import SEEDS
 from sonibook.replication.paper import TABLES
 from sonibook.replication.verdict import freeze, write_claims
 from sonibook.training.config import PRECISIONS
@@ -53,6 +54,12 @@ def main() -> int:
     parser.add_argument(
         "--precision", choices=PRECISIONS, default=PRECISIONS[0], help="of training"
     )
+    parser.add_argument(
+        "--seeds",
+        type=int,
+        choices=range(1, len(SEEDS) + 1),
+        help="networks of a regime",
+    )
     parser.add_argument("--retrain", action="store_true", help="train the networks first")
     chosen = parser.parse_args()
     strangers = [one for one in chosen.targets if one not in TARGETS]
@@ -67,6 +74,7 @@ def main() -> int:
         runs=chosen.runs,
         processes=chosen.processes,
         precision=chosen.precision,
+        most=chosen.seeds,
     )
     keep_memory()
     try:

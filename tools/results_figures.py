@@ -55,7 +55,7 @@ def make(target: str, path: Path, settings: Settings) -> None:
         before = json.loads(path.read_text(encoding="utf-8"))
         by = before["provenance"].get("profile", "quick")
         same = prints == before["provenance"].get("encoders")
-        if PROFILES[by].rank > settings.how_much.rank:
+        if PROFILES[by].rank > settings.rank:
             print(f"{path} was made by profile {by}, which is fuller: kept.")
             return
         if same and by == settings.profile:

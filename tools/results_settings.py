@@ -52,7 +52,8 @@ class Settings:
     """What one run of the pipeline is told: where recordings, results and runs lie, and how to
     work.
 
-    `precision` is of what is trained for the tables, but for classifiers on frozen encoders.
+    `precision` is of what is trained for the tables, but for classifiers on frozen encoders;
+    `most` is how many networks of each regime are taken at most, None for the profile's.
     """
 
     profile: str
@@ -61,6 +62,17 @@ class Settings:
     runs: Path
     processes: int
     precision: str = "float32"
+    most: int | None = None
+
+    @property
+    def seeds(self) -> tuple[int, ...]:
+        """Of the networks that are compared."""
+        return SEEDS[: self.most or self.how_much.seeds]
+
+    @property
+    def rank(self) -> int:
+        """Of what it makes: files of a higher one are kept."""
+        return 0 if self.most else self.how_much.rank
 
     @property
     def how_much(self) -> Profile:
@@ -73,15 +85,16 @@ class Settings:
 
     def encoders(self, *, every: bool = False) -> list[Pretrained]:
         """The encoders to compare, of the same seeds; `every` adds other sizes and norms."""
-        found, seeds = pretrained(shipped()), SEEDS[: self.how_much.seeds]
-        if every and self.how_much.seeds is None:
+        found = pretrained(shipped())
+        if every and self.seeds == SEEDS:
             return found
-        return [one for one in found if one.main and one.seed in seeds]
+        return [one for one in found if one.main and one.seed in self.seeds]
 
     def command(self, target: str) -> str:
         """The command that makes a results file."""
         precision = f" PRECISION={self.precision}" if self.changes else ""
-        return f"make results/{target} RESULTS={self.profile}{precision}"
+        most = f" SEEDS={self.most}" if self.most else ""
+        return f"make results/{target} RESULTS={self.profile}{precision}{most}"
 
     @property
     def changes(self) -> tuple[str, ...]:

@@ -163,7 +163,7 @@ def _transfer(
     scratch = MINI / f"{stem}-scratch.yaml"
     if not scratch.exists():
         scratch = MINI / f"{stem}-supervised.yaml"
-    for seed in SEEDS:  # what is interrupted has every row, of fewer seeds
+    for seed in settings.seeds:  # what is interrupted has every row, of fewer seeds
         for encoder in settings.encoders():
             if training == "full" and encoder.regime == "centred random":
                 continue  # the row from scratch

@@ -260,14 +260,18 @@ def test_what_is_interrupted_has_every_row_of_fewer_seeds(
 
     monkeypatch.setattr(results_tables, "_runs", record)
     settings = Settings("full", root, tmp_path, tmp_path / "runs", 1)
+    fewer = Settings("full", root, tmp_path, tmp_path / "runs", 1, most=2)
+    assert fewer.rank < settings.rank
+    assert fewer.command("table-a4").endswith(" SEEDS=2")
     starts = ("random", "supervised", "contrastive")
     frozen = ("random", "centred random", "supervised", "contrastive")
     for training, expected in (("fc-only", frozen), ("full", (*starts, "none"))):
-        asked.clear()
         benchmark = folds_of("esc10", root)
         kept = TrialFile(tmp_path / "table.json")
-        list(results_tables._transfer(benchmark, "a4-cnn12", training, kept, settings, 0))
-        assert asked == [(start, seed) for seed in SEEDS for start in expected]
+        for one, seeds in ((settings, SEEDS), (fewer, SEEDS[:2])):
+            asked.clear()
+            list(results_tables._transfer(benchmark, "a4-cnn12", training, kept, one, 0))
+            assert asked == [(start, seed) for seed in seeds for start in expected]
 
 
 def test_the_command_makes_what_is_missing_and_says_what_is_not(
