@@ -39,6 +39,8 @@ Measure = Callable[[list[Network], Settings, Streaming], Result]
 Parts = Callable[[Settings], tuple[Dataset, ...]]
 #: Of the random weights that analyses add.
 SEED = SEEDS[0]
+#: Kinds of probe.
+_BOTH, _RIDGE = ("logistic", "ridge"), ("ridge",)
 #: Who hears clips that are not speech.
 _OF_EVENTS = ("event", "event, SoundNet", "STOI", "SI-SDR")
 
@@ -87,6 +89,10 @@ def _digits(settings: Settings) -> tuple[Dataset, ...]:
     return tuple(
         open_dataset("fsdd", root=settings.root, split=split) for split in ("test", "train")
     )
+
+
+def _speakers(settings: Settings) -> tuple[Dataset, ...]:
+    return (open_dataset("fsdd", root=settings.root, split="all"),)
 
 
 def _scenes(_: Settings) -> tuple[Dataset, ...]:
@@ -232,6 +238,19 @@ FIGURES: dict[str, tuple[Callable[[Settings], list[Network]], Measure]] = {
     "figures-2-3": (_networks, _over(top_clip_agreement, _unseen, seed=SEED, limit=None)),
     "figure-4-in-domain": (_networks, _over(layer_importances, _unseen, seed=SEED, limit=None)),
     "figure-4-out-of-domain": (_networks, _over(layer_importances, _digits, fit=True, seed=SEED)),
+    "figure-4-in-domain-ridge": (
+        _networks,
+        _over(layer_importances, _unseen, probes=_RIDGE, seed=SEED, limit=None),
+    ),
+    "figure-4-out-of-domain-ridge": (
+        _networks,
+        _over(layer_importances, _digits, fit=True, probes=_RIDGE, seed=SEED),
+    ),
+    # A speaker left out in turn: the layers that were named before it was measured.
+    "figure-4-speakers": (
+        _networks,
+        _over(layer_importances, _speakers, probes=_BOTH, layers=(8, 9, 10, 11), seed=SEED),
+    ),
     "figure-5": (lambda _: _kept_networks("contrastive"), _evolution("contrastive")),
     "figure-5-supervised": (
         lambda _: _kept_networks("supervised-esc40"),

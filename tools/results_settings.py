@@ -27,11 +27,19 @@ class Profile:
 
 
 #: Clips to a figure where they are limited, and to those that take longer to measure a clip.
-FEW = {"figure-7": 100, "figure-b3": 16, "stimulation": 16, "figure-4-out-of-domain": 600}
+FEW = {
+    "figure-7": 100,
+    "figure-b3": 16,
+    "stimulation": 16,
+    "figure-4-out-of-domain": 600,
+    "figure-4-out-of-domain-ridge": 600,
+    "figure-4-speakers": 300,
+}
 _FEW = 40
 #: The same where they are not limited, of what would take too long to measure of all.
 _MANY = {
     "figure-1": 200,
+    "figure-4-speakers": 600,
     "faithfulness": 100,
     "faithfulness-least-squares": 100,
     "listeners-esc10": 200,

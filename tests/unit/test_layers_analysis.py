@@ -22,7 +22,7 @@ from sonibook.cli import main
 from sonibook.datasets import Soundscapes, open_dataset
 from sonibook.datasets.base import Clip, Dataset, Entry, FileDataset
 from sonibook.deconvnet.forward import FeatureMaps
-from sonibook.errors import AnalysisError, DatasetError
+from sonibook.errors import AnalysisError, DatasetError, LayerError
 from sonibook.metrics import runs_interval, wilson_interval
 from sonibook.model.checkpoint import save_checkpoint
 from sonibook.model.encoder import CNN12
@@ -142,6 +142,27 @@ def test_groups_are_left_out_in_turn(grouped):
         model.fit(x[~out], y[~out], groups=groups[~out])
         right += int((model.predict(x[out]) == y[out]).sum())
     assert probes(result, "own")[1].mean == pytest.approx(right / len(y))
+
+
+def test_both_kinds_of_probe_are_fitted_to_the_same_features():
+    training, data, network = Tones("train", 30), Tones("test", 21), own_network()
+    alone = layer_importances({"own": network}, data, training=training, layers=(2, 4))
+    both = layer_importances(
+        {"own": network}, data, training=training, layers=(2, 4), probes=("logistic", "ridge")
+    )
+    assert probes(both, "own") == probes(alone, "own")
+    assert [row.layer for row in probes(both, "own")] == [2, 4]
+    ridge = both.select(network="own", quantity="accuracy", condition="ridge probe")
+    above = both.select(network="own", quantity="above random", condition="ridge probe")
+    random = both.select(baseline=True, quantity="accuracy", condition="ridge probe")
+    for own, more, less in zip(ridge, above, random, strict=True):
+        seen, asked = (features(network, part, own.layer) for part in (training, data))
+        said = linear_probe(seen, np.arange(30) % 3, asked, kind="ridge").predicted
+        assert own.mean == pytest.approx((said == np.arange(21) % 3).mean())
+        assert more.mean == pytest.approx(own.mean - less.mean)
+    assert "ridge" in layers_figure(both).alt
+    with pytest.raises(LayerError, match="Layer 5"):
+        layer_importances({"own": network}, data, training=training, layers=(5,))
 
 
 def test_networks_of_two_shapes_each_have_random_weights():

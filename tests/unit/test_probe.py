@@ -124,15 +124,26 @@ def test_a_clip_that_cannot_be_read_is_left_out_of_features_labels_and_groups(tm
     assert groups_of(reader) == [f"fold{n % 3}" for n in range(12) if n != 4]
 
 
+@pytest.mark.parametrize("kind", ["logistic", "ridge"])
 @pytest.mark.parametrize("classes", [2, 3])
-def test_probes_weights_give_its_answers(classes):
+def test_probes_weights_give_its_answers(classes, kind):
     features, labels = blobs(90, seed=0)
     tested, _ = blobs(60, seed=1)
     within = labels < classes
-    probe = linear_probe(features[within], labels[within], tested)
+    probe = linear_probe(features[within], labels[within], tested, kind=kind)
     logits = tested.astype(np.float64) @ probe.weight.T + probe.bias
     assert probe.classes.tolist() == list(range(classes))
     np.testing.assert_array_equal(probe.classes[logits.argmax(1)], probe.predicted)
+
+
+def test_a_ridge_probe_solves_the_normal_equations():
+    features, labels = blobs(90, seed=0, shift=0.5)
+    probe = linear_probe(features, labels, features, kind="ridge")
+    x = (features - features.mean(axis=0)) / features.std(axis=0)
+    y = 2.0 * np.eye(3)[labels] - 1
+    solved = np.linalg.solve(x.T @ x + np.eye(x.shape[1]) / probe.strength, x.T @ (y - y.mean(0)))
+    np.testing.assert_allclose(probe.weight * features.std(axis=0), solved.T, atol=1e-6)
+    np.testing.assert_array_equal(probe.predicted, (x @ solved + y.mean(0)).argmax(axis=1))
 
 
 @pytest.mark.parametrize("layer", [5, 11])

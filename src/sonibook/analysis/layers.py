@@ -33,9 +33,10 @@ from sonibook.metrics import (
     wilson_interval,
 )
 from sonibook.metrics.scores import targets_of
-from sonibook.model.stack import blocks_of
+from sonibook.model.stack import blocks_of, check_layer
 from sonibook.training.probe import (
     FeatureKind,
+    ProbeKind,
     groups_of,
     linear_probe,
     multilabel_probe,
@@ -54,10 +55,12 @@ _Truth: TypeAlias = _Answers
 class LayerResult(ResultTable):
     """What probes on each layer name rightly; make it with `layer_importances`.
 
-    Its quantity is ``accuracy``, in [0, 1]: under the condition ``probe``, of linear probes, with
-    Wilson's interval; under ``trained whole``, of networks of that depth, whose name says what they
-    started from; and of no network, under ``chance``. ``above random`` is how much more often a
-    probe is right than the one on the same layer with random weights, clip by clip. Of clips with
+    Its quantity is ``accuracy``, in [0, 1]: under the conditions ``probe`` and ``ridge probe``, of
+    linear probes by logistic and by ridge regression, with Wilson's interval; under ``trained
+    whole``, of networks of that depth, whose name says what they started from; and of no network,
+    under ``chance``. ``above random`` is how much more often a
+    probe is right than the one on the same layer with random weights, clip by clip (of ridge under
+    ``ridge probe``). Of clips with
     any number of labels ``mAP`` stands in the place of ``accuracy``, with bootstrap intervals, and
     its ``chance`` is the mean share of clips that have a class. The setting
     ``trained_on`` is the split that probes were fitted to, or says that each group was left out.
@@ -73,6 +76,8 @@ def layer_importances(
     training: Dataset | None = None,
     trained: Sequence[Row] = (),
     features: FeatureKind = "mean",
+    probes: Sequence[ProbeKind] = ("logistic",),
+    layers: Sequence[int] | None = None,
     seed: int = 0,
     **streaming: Unpack[Streaming],
 ) -> LayerResult:
@@ -90,6 +95,10 @@ def layer_importances(
         Of training runs, to set beside the probes; see `read_trained`.
     features : {"mean", "log"}
         What probes see of feature maps, as `sonibook.training.probe.probe_features` says.
+    probes : sequence of {"logistic", "ridge"}
+        What is fitted to the same features, as `sonibook.training.probe.linear_probe` says.
+    layers : sequence of int, or None
+        Those to probe, counted from 1; None for all.
 
     Returns
     -------
@@ -99,6 +108,8 @@ def layer_importances(
     ------
     AnalysisError
         As every analysis, and if the classes or tasks differ, or there is but one group.
+    LayerError
+        If a network has no such layer.
     DatasetError
         As `linear_probe` and `multilabel_probe`.
     """
@@ -113,8 +124,12 @@ def layer_importances(
             "name those of the other."
         )
     every = with_random_weights(networks, data, seed=seed)
+    for network in every:
+        for layer in layers or ():
+            check_layer(blocks_of(network.module), layer)
     trained_on = "each group left out in turn" if training is None else training.split
-    settings = {"features": features, "seed": seed, "trained_on": trained_on}
+    fitted: dict[str, Any] = {"probes": list(probes), "layers": list(layers or ()) or None}
+    settings = {"features": features, "seed": seed, "trained_on": trained_on, **fitted}
 
     def measured(part: Dataset) -> ClipArrays:
         measure = partial(_features, features)
@@ -123,19 +138,22 @@ def layer_importances(
     tested = measured(data)
     fitted_to = None if training is None else (training, measured(training))
     truth = _truth(data, tested)
-    answers = {
-        network.name: [
-            _answers((network.name, f"layer {layer}", ""), data, tested, fitted_to, seed=seed)
-            for layer in tqdm(
-                range(1, len(blocks_of(network.module)) + 1),
-                desc=f"probes {network.name}",
-                disable=None,
-                leave=False,
-            )
-        ]
-        for network in every
-    }
-    rows = [*_rows(every, answers, truth, seed=seed), *trained]
+    rows: list[Row] = []
+    for kind in probes:
+        answers = {
+            network.name: {
+                layer: _answers(kind, (network.name, layer), data, tested, fitted_to, seed=seed)
+                for layer in tqdm(
+                    layers or range(1, len(blocks_of(network.module)) + 1),
+                    desc=f"{kind} probes {network.name}",
+                    disable=None,
+                    leave=False,
+                )
+            }
+            for network in every
+        }
+        rows += _rows(kind, every, answers, truth, seed=seed)
+    rows += trained
     chance = 1 / len(data.classes) if truth.ndim == 1 else float(truth[:, truth.any(axis=0)].mean())
     rows.append(Row(quantity=_quantity(truth), condition="chance", mean=chance, clips=len(truth)))
     return LayerResult(**tested.fields, rows=tuple(rows))
@@ -152,23 +170,26 @@ def _features(kind: FeatureKind, network: nn.Module, clips: Sequence[Clip]) -> M
 
 
 def _rows(
+    kind: ProbeKind,
     networks: Sequence[Network],
-    answers: Mapping[str, Sequence[_Answers]],
+    answers: Mapping[str, Mapping[int, _Answers]],
     truth: _Truth,
     *,
     seed: int,
 ) -> Iterator[Row]:
-    """The rows of probes on every layer of every network."""
+    """The rows of one kind of probe, on the layers of every network."""
+    probe = "probe" if kind == "logistic" else f"{kind} probe"
     for network in networks:
-        for layer, own in enumerate(answers[network.name], start=1):
+        for layer, own in answers[network.name].items():
             found = _score(own, truth, seed=seed)
-            yield network.row(_quantity(truth), found, layer=layer, condition="probe")
+            yield network.row(_quantity(truth), found, layer=layer, condition=probe)
+    over = "" if kind == "logistic" else probe
     for network in networks:
         if not network.baseline:
-            pairs = zip(answers[network.name], answers[_twin(network, networks)], strict=True)
-            for layer, (own, by_random) in enumerate(pairs, start=1):
-                found = _gain(own, by_random, truth, seed=seed)
-                yield network.row("above random", found, layer=layer)
+            by_random = answers[_twin(network, networks)]
+            for layer, own in answers[network.name].items():
+                found = _gain(own, by_random[layer], truth, seed=seed)
+                yield network.row("above random", found, layer=layer, condition=over)
 
 
 def _quantity(truth: _Truth) -> str:
@@ -200,7 +221,8 @@ def _bootstrapped(statistic: Callable[..., float], *of: ndarray, seed: int) -> E
 
 
 def _answers(
-    key: tuple[str, str, str],
+    kind: ProbeKind,
+    of: tuple[str, int],
     data: Dataset,
     tested: ClipArrays,
     fitted_to: tuple[Dataset, ClipArrays] | None,
@@ -208,11 +230,12 @@ def _answers(
     seed: int,
 ) -> _Answers:
     """What probes on one layer's features say: fitted to a training part, or to other groups."""
+    key = (of[0], f"layer {of[1]}", "")
     features, truth = tested.arrays[key], _truth(data, tested)
     if fitted_to is not None:
         groups = _groups(*fitted_to, tested=data)
         seen = fitted_to[1].arrays[key]
-        return _probe(seen, _truth(*fitted_to), features, groups, seed)
+        return _probe(kind, seen, _truth(*fitted_to), features, groups, seed)
     groups = _groups(data, tested)
     if groups is None:
         raise AnalysisError(
@@ -223,11 +246,12 @@ def _answers(
         out = group == one
         rest = group[~out].tolist()
         several = rest if len(set(rest)) > 1 else None
-        found[out] = _probe(features[~out], truth[~out], features[out], several, seed)
+        found[out] = _probe(kind, features[~out], truth[~out], features[out], several, seed)
     return found
 
 
 def _probe(
+    kind: ProbeKind,
     seen: Float[ndarray, "seen features"],
     truth: _Truth,
     tested: Float[ndarray, "tested features"],
@@ -235,8 +259,8 @@ def _probe(
     seed: int,
 ) -> _Answers:
     if truth.ndim == 2:
-        return multilabel_probe(seen, truth, tested, groups=groups, seed=seed)[0]
-    return linear_probe(seen, truth, tested, groups=groups, seed=seed).predicted
+        return multilabel_probe(seen, truth, tested, groups=groups, seed=seed, kind=kind)[0]
+    return linear_probe(seen, truth, tested, groups=groups, seed=seed, kind=kind).predicted
 
 
 def _truth(data: Dataset, measured: ClipArrays) -> _Truth:

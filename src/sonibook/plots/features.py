@@ -54,19 +54,21 @@ def selectivity_figure(result: SelectivityResult, *, drawn: bool = False) -> Pic
 
 
 def layers_figure(*results: LayerResult) -> Picture:
-    """Draw accuracy, or mAP, against truncation depth, a panel for each data set."""
+    """Draw accuracy, or mAP, against truncation depth, a panel for each data set and probe."""
     panels = [
         Panel(
             score,
             score,
-            conditions=("probe", "trained whole"),
+            conditions=(probe, "trained whole"),
             references=("chance",),
-            title=f"{result.data.dataset} ({result.data.split})",
+            title=f"{result.data.dataset} ({result.data.split}{of_ridge})",
             options={"ylim": (0.0, 1.0)},
             result=result,
         )
         for result in results
         for score in ["mAP" if result.select(quantity="mAP") else "accuracy"]
+        for probe, of_ridge in (("probe", ""), ("ridge probe", ", ridge"))
+        if result.select(condition=probe)
     ]
     what = " and ".join(dict.fromkeys(panel.quantity for panel in panels))
     what = what[0].upper() + what[1:]

@@ -1,8 +1,8 @@
 """The linear probe: how much a frozen encoder's features tell of the classes.
 
-A logistic regression on the mean feature maps of whole clips. Its one setting, the strength of
-regularisation, is chosen by cross-validation within the training part, so that the test part is
-looked at once.
+A logistic regression, or ridge regression to the classes, on the mean feature maps of whole clips.
+Its one setting, the strength of regularisation, is chosen by cross-validation within the training
+part, so that the test part is looked at once.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ from sonibook.model.encoder import CNN12
 from sonibook.model.stack import blocks_of, check_layer, least_length
 from sonibook.training.evaluate import predict
 
-#: Inverse strengths of regularisation to choose from (scikit-learn's C).
+#: Inverse strengths of regularisation to choose from (scikit-learn's C, and 1 / alpha of ridge).
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 _MOST_FOLDS = 5
 #: How feature maps become a probe's features; see `probe_features`.
 FeatureKind: TypeAlias = Literal["mean", "log"]
+#: What is fitted to features; see `linear_probe`.
+ProbeKind: TypeAlias = Literal["logistic", "ridge"]
 #: The classes of clips: a number each, or 1 for each class that a clip has.
 Labels: TypeAlias = Int[ndarray, " clips"] | Float[ndarray, "clips classes"]
 
@@ -44,13 +46,13 @@ class LinearProbe:
     predicted : ndarray of int, shape (clips,)
         The class of every test clip.
     strength : float
-        The inverse strength of regularisation (C) that cross-validation chose.
+        The inverse strength of regularisation (C, or 1 / alpha) that cross-validation chose.
     folds : int
         Folds of the cross-validation.
     classes : ndarray of int, shape (classes,)
         The labels it was fitted to, in order.
     weight, bias : ndarray, shapes (classes, channels) and (classes,)
-        Its logits are ``features @ weight.T + bias``.
+        Its logits, or ridge's scores, are ``features @ weight.T + bias``.
     """
 
     predicted: Int[ndarray, " clips"]
@@ -171,11 +173,15 @@ def linear_probe(
     *,
     groups: Sequence[str] | None = None,
     seed: int = 0,
+    kind: ProbeKind = "logistic",
 ) -> LinearProbe:
     """Fit a linear probe on training features and let it name the classes of test features.
 
     Multinomial logistic regression on standardised features. Mean, scale and regularisation
     come from the training part alone, within the cross-validation from its training folds alone.
+    Ridge regression to 1 for a clip's class and -1 for the others shrinks weights alike, but a
+    clip that is far on the right side of a boundary pulls at it, too. What one kind of probe reads
+    and the other does not is a matter of the probe.
 
     Parameters
     ----------
@@ -186,13 +192,13 @@ def linear_probe(
         Clips of one group stay on one side of every split; None splits by class, at random.
     seed : int >= 0
         Of the random splits.
+    kind : {"logistic", "ridge"}
 
     Raises
     ------
     DatasetError
         If there are fewer than two classes, or too few clips of one to cross-validate.
     """
-    from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import StratifiedKFold
 
     classes, counts = np.unique(labels, return_counts=True)
@@ -205,7 +211,7 @@ def linear_probe(
             "least two of each to cross-validate."
         )
     splits = StratifiedKFold(folds, shuffle=True, random_state=seed) if groups is None else None
-    search = _search(LogisticRegression(max_iter=2000), "C", splits, folds)
+    search = _search(kind, splits, folds)
     # Small matrices: threads would wait for each other more than they work.
     with threadpool_limits(1):
         search.fit(features.astype(np.float64), labels, groups=groups)
@@ -216,7 +222,7 @@ def linear_probe(
     weight = weight / scaler.scale_
     return LinearProbe(
         predicted=search.predict(test_features.astype(np.float64)),
-        strength=float(*search.best_params_.values()),
+        strength=_strength(kind, search),
         folds=folds,
         classes=classes,
         weight=weight,
@@ -224,15 +230,30 @@ def linear_probe(
     )
 
 
-def _search(regression: Any, strength: str, splits: Any, folds: int, scoring: Any = None) -> Any:
-    """A cross-validation of a regression on standardised features; None splits by groups."""
+def _search(kind: ProbeKind, splits: Any, folds: int, *, scoring: Any = None) -> Any:
+    """A cross-validation of a regression on standardised features; None splits by groups.
+
+    With a `scoring` it is of clips with any number of labels: a regression for each class.
+    """
+    from sklearn.linear_model import LogisticRegression, RidgeClassifier
     from sklearn.model_selection import GridSearchCV, GroupKFold
+    from sklearn.multiclass import OneVsRestClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    logistic = kind == "logistic"
+    regression = LogisticRegression(max_iter=2000) if logistic else RidgeClassifier()
+    name, choices = ("C", STRENGTHS) if logistic else ("alpha", [1 / one for one in STRENGTHS])
+    if scoring is not None:
+        regression, name = OneVsRestClassifier(regression), f"estimator__{name}"
     pipeline = make_pipeline(StandardScaler(), regression)
-    choices = {f"{pipeline.steps[-1][0]}__{strength}": STRENGTHS}
-    return GridSearchCV(pipeline, choices, cv=splits or GroupKFold(folds), scoring=scoring)
+    grid = {f"{pipeline.steps[-1][0]}__{name}": choices}
+    return GridSearchCV(pipeline, grid, cv=splits or GroupKFold(folds), scoring=scoring)
+
+
+def _strength(kind: ProbeKind, search: Any) -> float:
+    (best,) = search.best_params_.values()
+    return float(best if kind == "logistic" else 1 / best)
 
 
 def multilabel_probe(
@@ -242,22 +263,20 @@ def multilabel_probe(
     *,
     groups: Sequence[str] | None = None,
     seed: int = 0,
+    kind: ProbeKind = "logistic",
 ) -> tuple[Float[ndarray, "tested classes"], dict[str, float | int]]:
     """Fit a linear probe of clips with any number of labels, and score test features by it.
 
-    A logistic regression for each class on standardised features, all of one regularisation, the
+    A regression for each class on standardised features, all of one regularisation, the
     one with the highest mean average precision in a cross-validation within the training part.
     """
-    from sklearn.linear_model import LogisticRegression
     from sklearn.model_selection import KFold
-    from sklearn.multiclass import OneVsRestClassifier
 
     folds = min(_MOST_FOLDS, len(features) if groups is None else len(set(groups)))
     if folds < 2:
         raise DatasetError("A linear probe needs two training clips or groups at least.")
     search = _search(
-        OneVsRestClassifier(LogisticRegression(max_iter=2000)),
-        "estimator__C",
+        kind,
         KFold(folds, shuffle=True, random_state=seed) if groups is None else None,
         folds,
         scoring=lambda fitted, x, y: mean_average_precision(fitted.decision_function(x), y),
@@ -266,7 +285,7 @@ def multilabel_probe(
         warnings.filterwarnings("ignore", "Label .* is present in all training examples")
         search.fit(features.astype(np.float64), targets.astype(int), groups=groups)
     scores = search.decision_function(test_features.astype(np.float64))
-    return scores, {"strength": float(*search.best_params_.values()), "folds": folds}
+    return scores, {"strength": _strength(kind, search), "folds": folds}
 
 
 class ProbedEncoder(nn.Module):

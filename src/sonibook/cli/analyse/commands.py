@@ -146,6 +146,12 @@ def layers(
             "log(1 + maximum), which suits sparse maps of very different sizes."
         ),
     ] = "mean",
+    ridge: Annotated[
+        bool,
+        typer.Option(
+            "--ridge", help="Fit ridge regression, too, beside logistic regression, to the same."
+        ),
+    ] = False,
     trained: Annotated[
         list[Path] | None,
         typer.Option(
@@ -182,6 +188,7 @@ def layers(
         training=training,
         trained=[read_trained(path) for path in trained or ()],
         features=features,
+        probes=("logistic", "ridge") if ridge else ("logistic",),
     )
 
 
