@@ -10,10 +10,12 @@ import pytest
 from scipy import stats
 
 from sonibook.analysis.coherence import CoherenceResult
+from sonibook.analysis.layers import LayerResult
 from sonibook.analysis.result import Estimate, Measured, Row
 from sonibook.plots.claims import claim_figure, claims_table, measured_in_words
 from sonibook.replication import verdict as rule
-from sonibook.replication.claims_scores import SCORE_CLAIMS
+from sonibook.replication.benchmarks import UNTRAINED
+from sonibook.replication.claims_scores import SCORE_CLAIMS, probe_gains
 from sonibook.replication.paper import TABLES
 from sonibook.replication.results import (
     MISSING,
@@ -247,6 +249,36 @@ def test_a_regime_is_what_rows_say_and_not_a_name(tmp_path: Path) -> None:
     regimes = ("contrastive", "supervised", "random")
     means = {regime: (found[regime].mean, found[regime].seeds) for regime in regimes}
     assert means == {"contrastive": (2.0, 2), "supervised": (5.0, 1), "random": (8.0, 2)}
+
+
+def test_a_verdict_may_owe_to_the_kind_of_probe(tmp_path: Path) -> None:
+    def figure(name: str, condition: str, **regimes: float) -> None:
+        rows = tuple(
+            Row(network=f"{regime}{seed}", regime=regime, seed=seed, layer=layer, clips=40,
+                quantity="accuracy", condition=condition, mean=mean + seed / 100, low=0.0, high=1.0)
+            for regime, mean in regimes.items()
+            for seed in range(3)
+            for layer in range(1, 12)
+        )  # fmt: skip
+        data = Measured(dataset="made up", split="all", size=40, clips=40, skipped={})
+        table = LayerResult(data=data, networks={}, settings={}, rows=rows)
+        table.write(tmp_path / f"figure-4-in-domain{name}.json")
+
+    untrained = {"random": 0.4, "centred random": 0.3}
+    figure("", "probe", supervised=0.8, contrastive=0.6, **untrained)
+    figure("-ridge", "ridge probe", supervised=0.6, contrastive=0.8, **untrained)
+    verdicts = [
+        next(one.judgement.verdict for one in judged if one.name == "deep-supervised")
+        for judged in (judge_claims(tmp_path), judge_claims(tmp_path, probe="ridge"))
+    ]
+    assert verdicts == ["holds", "does not hold here"]
+    gains = probe_gains(tmp_path)
+    assert len(gains) == 2 * 2 * 2
+    for gain in gains:
+        best = (gain["network"] == "supervised") == (gain["probe"] == "logistic")
+        above = [gain[f"above {name}"].mean for name in UNTRAINED.values()]
+        assert above == pytest.approx([0.4, 0.5] if best else [0.2, 0.3])
+        assert gain["accuracy"].mean == pytest.approx(0.81 if best else 0.61)
 
 
 def coherence(path: Path, **deep: float) -> None:

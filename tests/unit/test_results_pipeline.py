@@ -26,6 +26,7 @@ from sonibook.model.checkpoint import (
     shipped,
 )
 from sonibook.model.encoder import CNN12
+from sonibook.model.stack import blocks_of
 from sonibook.replication import trials as transfer
 from sonibook.replication.benchmarks import (
     RANDOM_SEEDS,
@@ -369,6 +370,16 @@ def test_the_recipe_is_taken_apart_and_goes_on_where_it_stood(
     assert [one.name for one in (tmp_path / "runs" / "results").iterdir()] == ["recipe-all-20"]
     assert {name: rows[name] for name in first} == first
     assert any(one["row"] == "all" for one in found["differences"])
+
+
+def test_the_same_weights_are_centred_in_some_blocks_alone() -> None:
+    from tools.results_probes import _centred
+
+    own, centred = (blocks_of(_centred(31, blocks)) for blocks in ((), (2, 3)))
+    for layer, (before, after) in enumerate(zip(own, centred, strict=True), start=1):
+        mean = before.conv.weight.mean(dim=(1, 2), keepdim=True)
+        shift = mean if layer in (2, 3) else torch.zeros_like(mean)
+        torch.testing.assert_close(after.conv.weight, before.conv.weight - shift)
 
 
 def test_an_event_is_called_what_the_classifier_puts_first() -> None:

@@ -11,6 +11,7 @@ from sonibook._rooms import names_of
 __getattr__ = names_of(
     __name__,
     benchmarks="pair_sounds",
+    claims_scores="probe_gains",
     claims_sounds="SOUND_CLAIMS",
     results="EVOLUTIONS",
     verdict="judge judge_claims",

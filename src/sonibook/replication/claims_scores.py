@@ -3,15 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
 
 from sonibook.replication.benchmarks import REGIMES, UNTRAINED
 from sonibook.replication.results import Claim, Measure, Results, Test, claim, control, effect
+from sonibook.training.probe import ProbeKind
 
 _FOLDS, _OWN, _SPEAKERS = "esc10, five folds", "fsdd, its own split", "fsdd, a speaker left out"
 _FORTY, _ONE = "esc40, trained on folds 1 to 4", "esc40, trained on fold 1"
 _PROBE, _FC, _FULL = "linear probe", "fc-only", "full"
 _A1, _A2, _A4, _A6 = "table-a1", "table-a2", "table-a4", "table-a6"
 _IN, _OUT = "figure-4-in-domain", "figure-4-out-of-domain"
+#: Where layers are probed: the files of the logistic and of the ridge probe.
+_PROBED = {
+    "ESC-10, each fold left out": (_IN, f"{_IN}-ridge"),
+    "digits, their own split": (_OUT, f"{_OUT}-ridge"),
+    "digits, each speaker left out": ("figure-4-speakers", "figure-4-speakers"),
+}
+_CONDITIONS: dict[ProbeKind, str] = {"logistic": "probe", "ridge": "ridge probe"}
 _S, _C = REGIMES
 _FINE_TUNES = "`make results RESULTS=full`, which fine-tunes."
 
@@ -19,7 +29,9 @@ _FINE_TUNES = "`make results RESULTS=full`, which fine-tunes."
 def _accuracy(
     results: Results, file: str, layers: range, less: range = range(0)
 ) -> dict[str, Measure]:
-    return results.means(file, "accuracy", layers, condition="probe", less=less)
+    own = file if results.probe == "logistic" else f"{file}-{results.probe}"
+    condition = _CONDITIONS[results.probe]
+    return results.means(own, "accuracy", layers, condition=condition, less=less)
 
 
 @claim(
@@ -235,6 +247,39 @@ def _middle_best(results: Results) -> Iterator[Test]:
         for weights, named in UNTRAINED.items():
             says = f"{regime}: and further above it than with {named}"
             yield control(says, found[regime] - found[weights])
+
+
+def probe_gains(folder: str | Path) -> list[dict[str, Any]]:
+    """What trained networks are worth beyond untrained ones, by both kinds of probe.
+
+    Averages of blocks 8 to 10 and block 11 alone, which were named before they were measured.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Such as ``data/results``; AnalysisError if a file in it is damaged.
+
+    Returns
+    -------
+    list of dict
+        A row for each question, blocks, kind of probe and regime that was measured. Of type
+        `Measure`, with intervals over networks: ``accuracy``, in [0, 1], and what it has above
+        each kind of untrained network.
+    """
+    results, rows = Results(folder), []
+    for question, files in _PROBED.items():
+        for blocks, layers in (("8 to 10", range(8, 11)), ("11", range(11, 12))):
+            for kind, file in zip(get_args(ProbeKind), files, strict=True):
+                found = results.means(file, "accuracy", layers, condition=_CONDITIONS[kind])
+                for regime in REGIMES:
+                    own = found[regime]
+                    if own.known:
+                        of = {"asked": question, "blocks": blocks, "probe": kind, "network": regime}
+                        above = {
+                            f"above {name}": own - found[row] for row, name in UNTRAINED.items()
+                        }
+                        rows.append({**of, "accuracy": own, **above})
+    return rows
 
 
 #: In the paper's order.

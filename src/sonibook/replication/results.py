@@ -28,6 +28,7 @@ from sonibook.analysis.stimulation import StimulationResult
 from sonibook.analysis.top_clips import TopClipsResult
 from sonibook.metrics import runs_interval
 from sonibook.replication.tables import read_differences
+from sonibook.training.probe import ProbeKind
 
 _Kind = TypeVar("_Kind", bound=Result)
 #: The results file of each regime's figure 5.
@@ -171,10 +172,13 @@ def _over(values: dict[int, float], clips: int) -> Measure:
 
 
 class Results:
-    """The results files of one folder; what is missing in it is `MISSING`."""
+    """The results files of one folder; what is missing in it is `MISSING`.
 
-    def __init__(self, folder: str | Path) -> None:
-        self.folder = Path(folder)
+    `probe` is the kind that figure 4's accuracies are of.
+    """
+
+    def __init__(self, folder: str | Path, *, probe: ProbeKind = "logistic") -> None:
+        self.folder, self.probe = Path(folder), probe
         self._known: dict[str, Result] = {}
 
     def read(self, kind: type[_Kind], name: str) -> _Kind | None:

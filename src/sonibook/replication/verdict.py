@@ -43,6 +43,7 @@ from sonibook.replication.claims_scores import SCORE_CLAIMS
 from sonibook.replication.claims_sounds import SOUND_CLAIMS
 from sonibook.replication.results import Claim, Results, Test
 from sonibook.results import write_result
+from sonibook.training.probe import ProbeKind
 from sonibook.untrusted import read_json
 
 #: All, in the paper's order.
@@ -170,15 +171,18 @@ def _outcome(test: Test) -> str:
     return "shown" if test.passes else "not shown"
 
 
-def judge_claims(folder: str | Path) -> list[Judged]:
+def judge_claims(folder: str | Path, *, probe: ProbeKind = "logistic") -> list[Judged]:
     """Every claim with its verdict, by the results files that there are.
 
     Parameters
     ----------
     folder : str or Path
         Such as ``data/results``; AnalysisError if a file in it is damaged.
+    probe : {"logistic", "ridge"}
+        What figure 4's claims are judged by. Those by ridge explore: it is not in the list of tests
+        that was fixed before they were measured.
     """
-    results = Results(folder)
+    results = Results(folder, probe=probe)
     tests = {claim.name: claim.tests(results) for claim in CLAIMS}
     known = [test.p for own in tests.values() for test in own if test.p is not None]
     among_all = iter(stats.false_discovery_control(known).tolist() if known else ())

@@ -1,0 +1,146 @@
+"""What the probe says of features that owe nothing to a network's training.
+
+``yardstick``: of mel levels and, where `kymatio` is installed, of wavelet scattering (J. Andén and
+S. Mallat, "Deep scattering spectrum", IEEE Transactions on Signal Processing 62, 2014), which are
+made by formula. ``starts``: of networks between the two kinds that have learned nothing, He weights
+and the centred, scaled ones that training starts from. Both on ESC-10, each fold left out in turn,
+by both kinds of probe. What a file holds is not measured again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from importlib import import_module
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from numpy import ndarray
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from sonibook.analysis.layers import LayerResult
+from sonibook.analysis.machine_listeners import MelFeatures
+from sonibook.analysis.result import Measured, Row
+from sonibook.datasets import open_dataset
+from sonibook.datasets.base import FileDataset
+from sonibook.metrics import wilson_interval
+from sonibook.model.checkpoint import canonical
+from sonibook.model.encoder import CNN12
+from sonibook.model.stack import blocks_of
+from sonibook.replication.benchmarks import SEEDS
+from sonibook.training.probe import ProbeKind, linear_probe, probe_features
+from tools.results_settings import Settings
+
+TARGETS = ("yardstick", "starts")
+#: Wavelets an octave, and the octaves that averages of scattering span: 128 ms at 8 kHz.
+_Q, _J = 8, 10
+#: Which blocks of He weights have their filters centred: each its mean taken off.
+_CENTRED = {
+    "random": (),
+    "first block centred": (1,),
+    "other blocks centred": tuple(range(2, 12)),
+    "all blocks centred": tuple(range(1, 12)),
+}
+Features = Float[ndarray, "clips features"]
+
+
+def make(target: str, path: Path, settings: Settings) -> None:
+    """Measure what a file lacks, writing it after each kind of features."""
+    data = open_dataset("esc10", root=settings.root, split="all")
+    assert isinstance(data, FileDataset)
+    rows = [*LayerResult.read(path).rows] if path.exists() else []
+    layer = 11 if target == "starts" else None
+    for name, regime, seed, features in _starts(data) if target == "starts" else _yardsticks(data):
+        if any(row.network == name for row in rows):
+            continue
+        identity = {"network": name, "regime": regime, "seed": seed, "baseline": True}
+        found = _probed(identity | {"layer": layer}, features(), data)
+        rows += found
+        LayerResult(
+            networks={row.network: row.network for row in rows},
+            settings={"trained_on": "each group left out in turn", "seed": SEEDS[0]},
+            data=Measured.of(data, clips=len(data), skipped={}),
+            rows=tuple(rows),
+            provenance=settings.provenance(target),
+        ).write(path)
+        said = (f"{row.quantity} {row.condition}: {row:.3f}" for row in found)
+        print(f"{target}: {name}: {', '.join(said)}", flush=True)
+    print(f"{path} has {len(rows)} rows.")
+
+
+def _probed(identity: dict[str, Any], features: Features, data: FileDataset) -> list[Row]:
+    """The accuracy of both probes, and how many directions the features differ in."""
+    labels = np.array([entry.labels[0] for entry in data.entries])
+    folds = np.array([entry.group for entry in data.entries])
+    rows = []
+    for kind in get_args(ProbeKind):
+        right = np.zeros(len(labels), bool)
+        for fold in np.unique(folds):
+            out, rest = folds == fold, folds != fold
+            probe = linear_probe(features[rest], labels[rest], features[out],
+                                 groups=folds[rest].tolist(), seed=SEEDS[0], kind=kind)  # fmt: skip
+            right[out] = probe.predicted == labels[out]
+        low, high = wilson_interval(int(right.sum()), len(right))
+        condition = "probe" if kind == "logistic" else f"{kind} probe"
+        of = {"quantity": "accuracy", "condition": condition, "clips": len(right)}
+        rows.append(Row(**identity, **of, mean=float(right.mean()), low=low, high=high))
+    spread = features.std(axis=0)
+    scaled = (features - features.mean(axis=0))[:, spread > 0] / spread[spread > 0]
+    shares = np.linalg.svd(scaled, compute_uv=False) ** 2
+    of = {"quantity": "effective dimension", "clips": len(labels)}
+    rows.append(Row(**identity, **of, mean=float(shares.sum() ** 2 / (shares**2).sum())))
+    return rows
+
+
+_Measured = Iterator[tuple[str, str, int, Callable[[], Features]]]
+
+
+def _starts(data: FileDataset) -> _Measured:
+    for seed in SEEDS:
+        for regime, blocks in _CENTRED.items():
+            encoder = _centred(seed, blocks)
+            yield f"{regime}:{seed}", regime, seed, partial(_top, encoder, data)
+        start = canonical(CNN12(width=0.25, norm="weight", seed=seed))
+        yield f"centred random:{seed}", "centred random", seed, partial(_top, start, data)
+
+
+def _centred(seed: int, centred: tuple[int, ...]) -> CNN12:
+    encoder = CNN12(width=0.25, seed=seed).eval()
+    with torch.no_grad():
+        for layer in centred:
+            weight = blocks_of(encoder)[layer - 1].conv.weight
+            weight -= weight.mean(dim=(1, 2), keepdim=True)
+    return encoder
+
+
+def _top(encoder: CNN12, data: FileDataset) -> Features:
+    return probe_features(encoder, data, layer=11, progress=True)[0].astype(np.float64)
+
+
+def _yardsticks(data: FileDataset) -> _Measured:
+    mel = MelFeatures(8000)
+    yield f"{mel}", "mel levels", 0, partial(_each, mel, data)
+    if find_spec("kymatio") is None:
+        print("yardstick: no scattering: pip install --no-deps kymatio==0.3.0")
+        return
+    # Its three-dimensional part wants an older SciPy: the one-dimensional one alone is imported.
+    frontend = import_module("kymatio.scattering1d.frontend.numpy_frontend")
+    scattering = frontend.ScatteringNumPy1D(J=_J, shape=(len(data[0].waveform),), Q=_Q)
+
+    def of_clip(x: Float[Tensor, "1 time"]) -> Float[ndarray, "1 features"]:
+        return np.log(scattering(x[0].numpy()).mean(axis=-1).clip(1e-8))[None]
+
+    name = f"scattering of two orders, {_Q} wavelets an octave"
+    yield name, "scattering", 0, partial(_each, of_clip, data)
+
+
+def _each(features: Callable[[Tensor], Features], data: FileDataset) -> Features:
+    clips = tqdm(data, desc="features", disable=None)
+    return np.concatenate(
+        [features(torch.from_numpy(one.waveform)[None].double()) for one in clips]
+    )
