@@ -246,9 +246,9 @@ FIGURES: dict[str, tuple[Callable[[Settings], list[Network]], Measure]] = {
         _networks,
         _over(layer_importances, _digits, fit=True, probes=_RIDGE, seed=SEED),
     ),
-    # A speaker left out in turn: the layers that were named before it was measured.
+    # A speaker left out in turn: the network and layers that were named before it was measured.
     "figure-4-speakers": (
-        _networks,
+        lambda settings: [one for one in _networks(settings) if one.regime != "supervised"],
         _over(layer_importances, _speakers, probes=_BOTH, layers=(8, 9, 10, 11), seed=SEED),
     ),
     "figure-5": (lambda _: _kept_networks("contrastive"), _evolution("contrastive")),
