@@ -17,7 +17,7 @@ from sonibook.datasets import Dataset, open_dataset
 from sonibook.metrics import wilson_interval
 from sonibook.model.checkpoint import load_classifier
 from sonibook.results import write_result
-from sonibook.training.evaluate import predict
+from sonibook.training.data import predict
 from tools.results_settings import Settings
 
 NETWORK, CLIPS, TOP = "supervised", 1300, 5

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sonibook._rooms import names_of
+from sonibook import _names_of
 from sonibook.audio import excerpt
 from sonibook.plots.basics import centre_frequencies, frequency_responses, receptive_fields
 from sonibook.plots.sonification import Stage, feature_maps, held, steps
@@ -62,4 +62,4 @@ __all__ = [
     "waveform",
 ]
 
-__getattr__ = names_of("sonibook.widgets", explorer="Explorer", sliders="AliasSlider")
+__getattr__ = _names_of("sonibook.widgets", explorer="Explorer", sliders="AliasSlider")

@@ -24,9 +24,8 @@ from sonibook.analysis.coherence import CoherenceResult
 from sonibook.analysis.evolution import EvolutionResult
 from sonibook.analysis.selectivity import SelectivityResult
 from sonibook.analysis.top_clips import TopClipsResult
-from sonibook.cli import main
-from sonibook.cli.analyse import commands, comparisons
-from sonibook.cli.analyse.shared import open_networks
+from sonibook.cli import analyse, compare, main
+from sonibook.cli.analysis import open_networks
 from sonibook.datasets import Soundscapes, open_dataset
 from sonibook.model.checkpoint import load_encoder, save_checkpoint
 from sonibook.model.encoder import CNN12
@@ -240,7 +239,7 @@ def test_defaults_are_those_of_the_library(command, home):
     function = getattr(import_module(f"sonibook.analysis.{module}"), name)
     own = inspect.signature(function).parameters
     asked = inspect.signature(
-        getattr(comparisons if command == "evolution" else commands, command)
+        getattr(compare if command == "evolution" else analyse, command)
     ).parameters
     shared = [option for option in asked if option in own]
     assert all(asked[option].default == own[option].default for option in shared), shared

@@ -32,7 +32,7 @@ from sonibook.errors import SonibookWarning
 from sonibook.model.checkpoint import load_classifier, load_encoder, save_checkpoint
 from sonibook.model.encoder import CNN12, Classifier
 from sonibook.sonify_files import find_sounds
-from sonibook.training.evaluate import predict
+from sonibook.training.data import predict
 from sonibook.training.probe import probed
 
 REPOSITORY = Path(__file__).parents[2]

@@ -8,9 +8,8 @@ from oracles import plain_stack
 from torch import nn
 
 from sonibook.errors import LayerError
-from sonibook.model.encoder import CNN12, Classifier
+from sonibook.model.encoder import CNN12, Classifier, StandardisedConv1d
 from sonibook.model.layers import Conv1d, MaxPool1d
-from sonibook.model.norms import StandardisedConv1d
 
 
 def count(module: nn.Module) -> int:

@@ -6,7 +6,7 @@ from clips import Held, noise
 
 from sonibook.datasets.base import Clip
 from sonibook.model.encoder import CNN12
-from sonibook.training.evaluate import predict
+from sonibook.training.data import predict
 
 
 def test_what_a_network_says_of_a_clip_depends_on_that_clip_alone():

@@ -20,7 +20,7 @@ from sonibook.analysis.alternatives import ExplanationResult, compare_explanatio
 from sonibook.cli import main
 from sonibook.datasets import open_dataset
 from sonibook.datasets.base import Clip, Dataset
-from sonibook.deconvnet.attributions import METHODS, explain, most_active_sounds
+from sonibook.deconvnet.alternatives import METHODS, explain, most_active_sounds
 from sonibook.errors import AnalysisError, LayerError, SonibookWarning
 from sonibook.model.encoder import CNN12, Classifier
 from sonibook.plots.features import explanations_figure

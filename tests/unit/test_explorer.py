@@ -20,8 +20,7 @@ from sonibook import CNN12, ForwardPass, open_dataset, sonify
 from sonibook.errors import AudioError, LayerError, SonibookWarning, StackError
 from sonibook.model.encoder import Classifier
 from sonibook.show import Explorer
-from sonibook.widgets.static import static_explorer
-from sonibook.widgets.view import Exploration
+from sonibook.widgets.view import Exploration, static_explorer
 
 RATE = 8000
 

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from sonibook.model.encoder import CNN12
+from sonibook.model.encoder import CNN12, BatchNormConv1d, StandardisedConv1d
 from sonibook.model.layers import Blocks, Conv1d, MaxPool1d
-from sonibook.model.norms import BatchNormConv1d, StandardisedConv1d
 
 
 def gradients_of(module: nn.Module, x: torch.Tensor, seed: int) -> list[torch.Tensor]:

@@ -9,7 +9,7 @@ from torch import Tensor
 from sonibook import CNN12, ForwardPass, load_encoder
 from sonibook.analysis.activations import top_activations
 from sonibook.analysis.coherence import coherence_by_layer
-from sonibook.training.evaluate import predict
+from sonibook.training.data import predict
 
 COUNT = 6
 

@@ -32,8 +32,8 @@ from sonibook.model.checkpoint import load_classifier, load_encoder, read_card
 from sonibook.model.encoder import CNN12, Classifier
 from sonibook.training import loop
 from sonibook.training.config import TrainConfig, load_config
+from sonibook.training.data import predict
 from sonibook.training.distributed import Runtime
-from sonibook.training.evaluate import predict
 from sonibook.training.experiment import prepare
 from sonibook.training.loop import train
 from sonibook.training.objectives import ContrastiveNetwork

@@ -11,9 +11,14 @@ from torch import nn
 from sonibook.deconvnet.backward import sonify
 from sonibook.errors import SonibookWarning
 from sonibook.model.checkpoint import canonical
-from sonibook.model.encoder import CNN12, Classifier
+from sonibook.model.encoder import (
+    CNN12,
+    BatchNormConv1d,
+    Classifier,
+    FoldableConv1d,
+    StandardisedConv1d,
+)
 from sonibook.model.layers import Conv1d
-from sonibook.model.norms import BatchNormConv1d, FoldableConv1d, StandardisedConv1d
 
 NORMS = ["none", "weight", "batch"]
 

@@ -109,7 +109,7 @@ def test_without_any_extra_the_library_works_and_says_what_it_lacks(tmp_path: Pa
             else:
                 raise SystemExit("was not refused")
 
-        from sonibook.deconvnet.attributions import explain
+        from sonibook.deconvnet.alternatives import explain
         from sonibook.training.logging import check_loggers
         from sonibook.training.distributed import Xla
 

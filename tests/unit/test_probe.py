@@ -11,7 +11,7 @@ from sonibook.datasets import Soundscapes
 from sonibook.datasets.base import ClipReader, Entry, FileDataset
 from sonibook.errors import DatasetError, LayerError, SonibookWarning
 from sonibook.model.encoder import CNN12
-from sonibook.training.evaluate import predict
+from sonibook.training.data import predict
 from sonibook.training.probe import (
     groups_of,
     linear_probe,

@@ -42,7 +42,7 @@ from sonibook.replication.benchmarks import (
 from sonibook.replication.paper import RECIPES
 from sonibook.replication.trials import TrialFile, probe_trials, run_trials
 from sonibook.training.config import TrainConfig, load_config
-from sonibook.training.evaluate import predict
+from sonibook.training.data import predict
 from sonibook.training.probe import groups_of, linear_probe, probe_features
 
 ROOT = Path(__file__).parents[2]

@@ -34,7 +34,7 @@ from sonibook.metrics.similarity import (
     spectrogram_correlation,
     structural_similarity,
 )
-from sonibook.model.norms import StandardisedConv1d
+from sonibook.model.encoder import StandardisedConv1d
 from sonibook.model.stack import blocks_of
 
 #: Random weights make dead maps, of which a caller of `Sanity` is told.

@@ -32,7 +32,7 @@ from sonibook.analysis.sources import (
 from sonibook.cli import main
 from sonibook.datasets import Clip, Dataset
 from sonibook.datasets.soundscapes import Soundscapes, compose
-from sonibook.deconvnet.attributions import explain
+from sonibook.deconvnet.alternatives import explain
 from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError
 from sonibook.model.stack import blocks_of, receptive_field

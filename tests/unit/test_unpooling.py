@@ -14,7 +14,7 @@ from sonibook.analysis.sources import SOURCE_SCORES
 from sonibook.cli import main
 from sonibook.datasets import Clip, Dataset
 from sonibook.datasets.soundscapes import Soundscapes
-from sonibook.deconvnet.unpooling import UNPOOLING, insert_zeros, interpolate, repeat
+from sonibook.deconvnet.alternatives import UNPOOLING, insert_zeros, interpolate, repeat
 from sonibook.errors import AnalysisError, LayerError
 from sonibook.metrics.similarity import spectrogram_correlation
 from sonibook.model.operations import max_pool, max_unpool

@@ -18,7 +18,7 @@ All raise `AnalysisError` if there is no network, nothing to measure, or an argu
 its choices; `StackError` if a network cannot be inverted; and `LayerError` if it has no such layer.
 """
 
-from sonibook._rooms import names_of
+from sonibook import _names_of
 from sonibook.analysis.activations import top_activations
 from sonibook.analysis.coherence import coherence_by_layer
 from sonibook.analysis.evolution import feature_evolution
@@ -35,7 +35,7 @@ __all__ = [
     "top_activations",
 ]
 
-__getattr__ = names_of(
+__getattr__ = _names_of(
     __name__,
     ablation="AblationResult ablate",
     activations="ActivationsResult",

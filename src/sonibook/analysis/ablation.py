@@ -37,7 +37,7 @@ from sonibook.analysis.networks import Network, Networks, as_networks, mixed, un
 from sonibook.analysis.result import Estimate, ResultTable, Row, fingerprint
 from sonibook.analysis.stream import Streaming, seeded
 from sonibook.datasets.base import Clip, Dataset, Task
-from sonibook.deconvnet.attributions import METHODS, Method, most_active_sounds
+from sonibook.deconvnet.alternatives import METHODS, Method, most_active_sounds
 from sonibook.errors import AnalysisError
 from sonibook.metrics import (
     accuracy,
@@ -117,7 +117,7 @@ def ablate(
     controls : sequence of str
         Of `CONTROLS`; the sonification itself is always among them.
     method : str
-        What to subtract in the sonification's place; see `sonibook.deconvnet.attributions.METHODS`.
+        What to subtract in the sonification's place; see `sonibook.deconvnet.alternatives.METHODS`.
     level : {"peak", "least squares"}
         At which level the sonification is subtracted; see `sonibook.analysis.controls.scale`.
     residual : {"as is", "unit peak"}

@@ -1,8 +1,8 @@
 """Alternatives to the paper's sonification, by the measures that it is judged by.
 
 - *Unpooling*: the backward pass from the most active filter's map or from all maps of a layer, with
-  max-pools undone by switches or without them (`sonibook.deconvnet.unpooling`).
-- *Explanations*: gradients of the same filters (`sonibook.deconvnet.attributions`).
+  max-pools undone by switches or without them (`sonibook.deconvnet.alternatives`).
+- *Explanations*: gradients of the same filters (`sonibook.deconvnet.alternatives`).
 
 All are measured by coherence with the clip (paper, section 4.2). Of scenes whose sources are known
 unpoolings are measured by separation, too; and explanations by ablation (section 4.1).
@@ -41,9 +41,8 @@ from sonibook.analysis.sources import (
 from sonibook.analysis.stream import Streaming
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.datasets.soundscapes import SceneDataset
-from sonibook.deconvnet.attributions import METHODS, STEPS, Method, most_active_sounds
+from sonibook.deconvnet.alternatives import METHODS, STEPS, UNPOOLING, Method, most_active_sounds
 from sonibook.deconvnet.backward import ForwardPass
-from sonibook.deconvnet.unpooling import UNPOOLING
 from sonibook.errors import AnalysisError
 from sonibook.metrics.coherence import mean_top_coherence
 from sonibook.metrics.scores import log_probability, targets_of
@@ -174,7 +173,7 @@ def compare_unpoolings(
 class ExplanationResult(ResultTable):
     """How explanations compare; make it with `compare_explanations`.
 
-    The condition of a row is the method, one of `sonibook.deconvnet.attributions.METHODS`. The
+    The condition of a row is the method, one of `sonibook.deconvnet.alternatives.METHODS`. The
     quantities are ``coherence`` with the clip, in [0, 1], and those of an `AblationResult`, of
     which those of a control name it, such as ``difference, white noise``. ``coherence beyond
     sonification`` and ``drop beyond sonification`` are differences clip by clip; their p-values,

@@ -60,7 +60,7 @@ from sonibook.analysis.networks import Networks, as_networks
 from sonibook.analysis.result import ResultTable
 from sonibook.analysis.stream import Streaming
 from sonibook.datasets.base import Clip, Dataset
-from sonibook.deconvnet.attributions import METHODS, STEPS, Method, most_active_sounds
+from sonibook.deconvnet.alternatives import METHODS, STEPS, Method, most_active_sounds
 from sonibook.errors import AnalysisError
 from sonibook.metrics.similarity import short_time_spectra
 
@@ -84,7 +84,7 @@ class FaithfulnessResult(ResultTable):
     """How faithful explanations are; make it with `faithfulness`.
 
     Its quantities are `QUANTITIES`, of each clip's most active filter of a layer; the condition is
-    one of `CONTROLS`, another of `sonibook.deconvnet.attributions.METHODS`, or ``the clip itself``,
+    one of `CONTROLS`, another of `sonibook.deconvnet.alternatives.METHODS`, or ``the clip itself``,
     which explains all and leaves nothing. Clips on which no filter of a layer is live are left out.
     """
 
@@ -279,7 +279,7 @@ def faithfulness(
         As for `sonibook.analysis.ablation.ablate`, of clips with one label each. What is asked is
         the class that a classifier names, right or wrong.
     methods : sequence of str, or None
-        Other explanations of the same filters, of `sonibook.deconvnet.attributions.METHODS`; None
+        Other explanations of the same filters, of `sonibook.deconvnet.alternatives.METHODS`; None
         for all where Captum is installed.
     points : int >= 2, or None
         Steps of the insertion and deletion curves, each of which takes a forward pass; None for no

@@ -16,9 +16,8 @@ from sonibook.audio import pad
 from sonibook.datasets.base import Clip, ClipReader, Dataset
 from sonibook.errors import AnalysisError
 from sonibook.model.checkpoint import canonical, open_network
-from sonibook.model.encoder import CNN12
+from sonibook.model.encoder import CNN12, FoldableConv1d
 from sonibook.model.layers import he_normal
-from sonibook.model.norms import FoldableConv1d
 from sonibook.model.operations import BatchNorm, Convolution, Operation
 from sonibook.model.stack import Block, blocks_of, least_length
 

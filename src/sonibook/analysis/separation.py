@@ -36,7 +36,7 @@ from sonibook.analysis.sources import (
 )
 from sonibook.analysis.stream import Streaming
 from sonibook.datasets.base import Clip, Dataset
-from sonibook.deconvnet.attributions import Method, explain
+from sonibook.deconvnet.alternatives import Method, explain
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError
@@ -239,7 +239,7 @@ def separation(
         How many of a layer's most active filters to sonify.
     method : str
         What else to make a filter's sound with, to put it to the same test: one of
-        `sonibook.deconvnet.attributions.METHODS`.
+        `sonibook.deconvnet.alternatives.METHODS`.
 
     Returns
     -------

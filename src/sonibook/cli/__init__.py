@@ -15,7 +15,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from sonibook.cli.analyse import analyse_commands
+from sonibook.cli import analyse as analyse
+from sonibook.cli import compare as compare
+from sonibook.cli.analysis import analyse_commands
 from sonibook.cli.common import error, examples, explain, shown
 from sonibook.cli.data import data_commands
 from sonibook.cli.evaluate import EVALUATE_EXAMPLES, evaluate

@@ -78,10 +78,10 @@ def evaluate(
     clips. An untrained encoder (He weights) is what both must be read against. Clips that cannot
     be read are left out and counted, a few at most.
     """
-    from sonibook.cli.analyse.shared import Asked
+    from sonibook.cli.analysis import Asked
     from sonibook.datasets.base import ClipReader
     from sonibook.results import check_replaceable
-    from sonibook.training.evaluate import predict
+    from sonibook.training.data import predict
 
     if out is not None:
         check_replaceable(out)

@@ -91,7 +91,7 @@ def atlas(
     """
     from sonibook.analysis.atlas import Loudest
     from sonibook.analysis.networks import with_random_weights
-    from sonibook.cli.analyse.shared import Asked, streamed
+    from sonibook.cli.analysis import Asked, streamed
     from sonibook.widgets.atlas import make_atlas
 
     if dataset == "folder" and folds is None:

@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sonibook._rooms import names_of
+from sonibook import _names_of
 from sonibook.audio import RATES
 from sonibook.datasets.audioset import AudioSet, open_audioset
 from sonibook.datasets.base import Clip, Dataset, Entry, FileDataset, Task
@@ -29,7 +29,7 @@ from sonibook.errors import DatasetError, SonibookError
 
 __all__ = ["DATASETS", "Clip", "Dataset", "Entry", "FileDataset", "Task", "open_dataset"]
 
-__getattr__ = names_of(__name__, fetch="published_size", pack="")
+__getattr__ = _names_of(__name__, fetch="published_size", pack="")
 
 #: Where data sets that lie in files are looked for, unless `root` says.
 ROOT_VARIABLE = "SONIBOOK_DATA"

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from sonibook.deconvnet.cpu import Engine, supports
 from sonibook.deconvnet.forward import FeatureMaps, Step
 from sonibook.errors import SonibookWarning
-from sonibook.model.gradients import CACHED_FLOATS
+from sonibook.model.layers import CACHED_FLOATS
 from sonibook.model.operations import MaxPool, Rectifier, Unpool, max_unpool
 from sonibook.model.stack import Block, check_filters, check_layer
 
@@ -53,7 +53,7 @@ class ForwardPass(FeatureMaps):
         start : Tensor, shape (batch, filter, steps)
             What the way back starts from: as a rule the layer's own maps, all but one set to zero.
         unpool : callable
-            How a max-pool is undone; `sonibook.deconvnet.unpooling` has others.
+            How a max-pool is undone; `sonibook.deconvnet.alternatives` has others.
 
         Returns
         -------

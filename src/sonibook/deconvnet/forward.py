@@ -16,8 +16,7 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from sonibook.errors import AudioError, SonibookWarning, StackError
-from sonibook.model.gradients import CACHED_FLOATS
-from sonibook.model.layers import channels_last
+from sonibook.model.layers import CACHED_FLOATS, channels_last
 from sonibook.model.operations import (
     ClipNorm,
     Map,

@@ -1,8 +1,8 @@
 """The network: CNN12, its layers, checkpoints, and any 1-D CNN as a stack of blocks."""
 
-from sonibook._rooms import names_of
+from sonibook import _names_of
 
-__getattr__ = names_of(
+__getattr__ = _names_of(
     __name__,
     checkpoint="imported kept_checkpoints load_classifier load_encoder open_network read_card "
     "shipped",

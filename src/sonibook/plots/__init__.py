@@ -1,8 +1,8 @@
 """Pictures: sounds, networks, and results over layers; each draws what it is handed."""
 
-from sonibook._rooms import names_of
+from sonibook import _names_of
 
-__getattr__ = names_of(
+__getattr__ = _names_of(
     __name__,
     basics="alias_of resolutions sample_stems timeline",
     claims="SIGNS claim_figure claims_table differences_table listening_report paper_table",

@@ -17,7 +17,7 @@ from sonibook.analysis.listeners import OF_CLIPS, ListenersResult
 from sonibook.analysis.selectivity import SelectivityResult
 from sonibook.analysis.separation import SeparationResult
 from sonibook.analysis.top_clips import TopClipsResult
-from sonibook.deconvnet.unpooling import UNPOOLING
+from sonibook.deconvnet.alternatives import UNPOOLING
 from sonibook.errors import AnalysisError
 from sonibook.plots.curves import Panel, course, figure_over_layers
 from sonibook.plots.style import LEVELS, Picture, look, new_figure, picture

@@ -6,9 +6,9 @@ was measured, `tables` makes rows of it. `results` reads the results files that 
 modules test the paper by, and `verdict` judges.
 """
 
-from sonibook._rooms import names_of
+from sonibook import _names_of
 
-__getattr__ = names_of(
+__getattr__ = _names_of(
     __name__,
     benchmarks="pair_sounds",
     claims_scores="probe_gains",

@@ -27,7 +27,7 @@ from sonibook.replication.benchmarks import Benchmark, Pretrained
 from sonibook.replication.paper import Training
 from sonibook.results import write_result
 from sonibook.training.config import PRECISIONS, TrainConfig, load_config
-from sonibook.training.evaluate import predict
+from sonibook.training.data import predict
 from sonibook.training.loop import train as train_run
 from sonibook.training.probe import groups_of, linear_probe, probe_features
 from sonibook.untrusted import read_json

@@ -1,14 +1,13 @@
 """Training and evaluation: augment, crop, step, log, publish, probe."""
 
-from sonibook._rooms import names_of
+from sonibook import _names_of
 
-__getattr__ = names_of(
+__getattr__ = _names_of(
     __name__,
     augment="augmented source_samples",
     config="AugmentConfig AugmentShares TrainConfig load_config",
-    data="CropBatches two_crops",
+    data="CropBatches predict two_crops",
     distributed="Runtime rows_of_all",
-    evaluate="predict",
     experiment="starting_encoder",
     loop="train warmup_cosine",
     objectives="ContrastiveNetwork cross_entropy nt_xent",

@@ -1,8 +1,9 @@
-"""Training batches: seeded crops, augmented, read ahead of the step that needs them.
+"""How clips reach a network: whole, to be measured; in seeded crops, augmented, to train on.
 
 What is drawn depends on (seed, epoch, clip) or (seed, step, row) alone, never on what was drawn
 before. A run that was killed therefore continues with just the batches it would have seen, and
-several processes see, between them, just the batches that one would.
+several processes see, between them, just the batches that one would. What a network says of a
+whole clip does not depend on what it is batched with.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import torch
 from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
 from sonibook.audio import SAMPLE_RATE, cut, pad, sounding_starts
 from sonibook.datasets.base import Clip, ClipReader, Dataset
@@ -27,7 +29,6 @@ from sonibook.model.encoder import CNN12, Classifier
 from sonibook.training.augment import augmented, source_samples
 from sonibook.training.config import AugmentConfig, TrainConfig
 from sonibook.training.distributed import Runtime
-from sonibook.training.evaluate import predict
 from sonibook.training.sampling import (
     PARTNERS,
     BatchSampler,
@@ -323,3 +324,65 @@ class FeatureBatches:
             whole.head.weight.copy_(weight)
             whole.head.bias.copy_(head.bias.detach().cpu() - weight @ self.mean)
         return whole.eval()
+
+
+@torch.no_grad()  # XLA takes no views of parameters in inference_mode
+def predict(
+    network: nn.Module | Callable[[Tensor], Tensor],
+    data: Dataset,
+    *,
+    least_length: int,
+    batch_size: int = 16,
+    progress: bool = False,
+    read: Callable[[int], Clip | None] | None = None,
+) -> tuple[Float[ndarray, "clips outputs"], Float[ndarray, "clips classes"]]:
+    """The network's output for every clip of a data set, and the clip's targets.
+
+    Clips are batched only with clips of the same length: a clip is never padded to its
+    neighbours' length, so that its result depends on it alone.
+
+    Parameters
+    ----------
+    network : callable
+        Maps waveforms (batch, 1, time) to (batch, outputs); modules should be in `eval` mode.
+    data : Dataset
+    least_length : int, in samples
+        Shorter clips are padded with zeros to it.
+    batch_size : int >= 1
+    progress : bool
+        Show a progress bar.
+    read : callable or None
+        Gives clip `index` in place of ``data[index]``, such as a `ClipReader`; a clip that is None
+        is left out.
+
+    Returns
+    -------
+    outputs : ndarray, shape (clips, outputs)
+    targets : ndarray, shape (clips, classes)
+    """
+    outputs: list[ndarray | None] = [None] * len(data)
+    targets = np.zeros((len(data), len(data.classes)), np.float32)
+    waiting: dict[int, list[tuple[int, ndarray]]] = {}
+
+    def run(group: list[tuple[int, ndarray]]) -> None:
+        x = torch.from_numpy(np.stack([waveform for _, waveform in group])).unsqueeze(1)
+        for (index, _), row in zip(group, network(x).numpy(), strict=True):
+            outputs[index] = row
+
+    for index in tqdm(range(len(data)), desc="evaluate", disable=not progress, leave=False):
+        clip = data[index] if read is None else read(index)
+        if clip is None:
+            continue
+        targets[index, list(clip.labels)] = 1.0
+        waveform = pad(clip.waveform, least_length)
+        group = waiting.setdefault(len(waveform), [])
+        group.append((index, waveform))
+        if len(group) == batch_size:
+            run(waiting.pop(len(waveform)))
+        elif sum(map(len, waiting.values())) > 8 * batch_size:
+            # Bound what waits: clips of many different lengths are run in smaller groups.
+            run(waiting.pop(max(waiting, key=lambda length: len(waiting[length]))))
+    for group in waiting.values():
+        run(group)
+    there = [row is not None for row in outputs]
+    return np.stack([row for row in outputs if row is not None]), targets[there]

@@ -25,7 +25,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sonibook.errors import ConfigError, SonibookWarning
-from sonibook.model.norms import process_count, sum_of_all
+from sonibook.model.encoder import process_count, sum_of_all
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 

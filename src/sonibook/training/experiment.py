@@ -26,9 +26,8 @@ from sonibook.metrics import multilabel_metrics, single_label_metrics
 from sonibook.model.checkpoint import load_encoder
 from sonibook.model.encoder import CHANNELS, CNN12, DROPOUT, Classifier
 from sonibook.training.config import EncoderConfig, TrainConfig
-from sonibook.training.data import DROPPING, Batch, CropBatches, FeatureBatches
+from sonibook.training.data import DROPPING, Batch, CropBatches, FeatureBatches, predict
 from sonibook.training.distributed import Runtime
-from sonibook.training.evaluate import predict
 from sonibook.training.objectives import (
     ContrastiveNetwork,
     binary_cross_entropy,

@@ -24,7 +24,7 @@ from sonibook.errors import DatasetError
 from sonibook.metrics import mean_average_precision
 from sonibook.model.encoder import CNN12
 from sonibook.model.stack import blocks_of, check_layer, least_length
-from sonibook.training.evaluate import predict
+from sonibook.training.data import predict
 
 #: Inverse strengths of regularisation to choose from (scikit-learn's C, and 1 / alpha of ridge).
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)

@@ -22,8 +22,7 @@ from sonibook.errors import AudioError, SonibookError
 from sonibook.plots.sound import Sound
 from sonibook.plots.style import VERMILLION
 from sonibook.widgets.audio import Microphone, read_upload, widgets
-from sonibook.widgets.static import static_explorer
-from sonibook.widgets.view import NetworkView, encoder_of, sample_rate_for
+from sonibook.widgets.view import NetworkView, encoder_of, sample_rate_for, static_explorer
 
 #: So many clips of a data set can be chosen from, and so many top clips are shown of a filter.
 _MOST_CLIPS, _TOP_CLIPS = 50, 3

@@ -15,10 +15,10 @@ from sonibook.plots.basics import alias_figure, alias_of
 from sonibook.plots.style import picture
 from sonibook.widgets.audio import Listening, widgets
 from sonibook.widgets.players import Player, player
-from sonibook.widgets.static import static_slider
+from sonibook.widgets.view import slider_stop
 
-#: What the static form shows, the third first.
-FREQUENCIES = (1000, 3000, 5000, 7000)
+#: What the static form shows, and which of them at first.
+FREQUENCIES, _OPENED = (1000, 3000, 5000, 7000), 5000
 
 
 class AliasSlider(widgets.VBox):
@@ -88,13 +88,14 @@ class AliasSlider(widgets.VBox):
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """The live view, and the static form for where there is no kernel."""
         bundle = super()._repr_mimebundle_(**kwargs) or {}
-        stops = {str(f): (f"A tone of {f} Hz", "".join(self._shown(f))) for f in FREQUENCIES}
-        static = static_slider(
-            stops,
-            name="Frequency in Hz",
-            title="Aliasing",
-            opened=str(FREQUENCIES[2]),
-            heard=self._heard(FREQUENCIES),
-            end="In JupyterLab any frequency can be chosen.",
+        stops = "".join(
+            slider_stop(str(f), f"A tone of {f} Hz", "".join(self._shown(f)), is_open=f == _OPENED)
+            for f in FREQUENCIES
+        )
+        static = (
+            '<section class="explorer" aria-label="Aliasing">'
+            f'<div data-slider="Frequency in Hz">{stops}</div>'
+            f"{self._heard(FREQUENCIES)._repr_html_()}"
+            "<p>In JupyterLab any frequency can be chosen.</p></section>"
         )
         return {**bundle, "text/plain": "AliasSlider", "text/html": static}

@@ -25,7 +25,7 @@ from sonibook.deconvnet.cpu.weights import (
     unpool,
 )
 from sonibook.deconvnet.cpu.windows import Clip, Window
-from sonibook.model.gradients import CACHED_FLOATS
+from sonibook.model.layers import CACHED_FLOATS
 
 #: Floats after unpooling that are computed at once; more where the weights are more.
 _PART = CACHED_FLOATS

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from sonibook.deconvnet.cpu.weights import Weights, context, reach, single, step
 from sonibook.deconvnet.cpu.windows import Clip, Column
-from sonibook.model.gradients import CACHED_FLOATS
+from sonibook.model.layers import CACHED_FLOATS
 
 #: Maps near the sound are computed in tiles of this size.
 _TILE = CACHED_FLOATS // 2

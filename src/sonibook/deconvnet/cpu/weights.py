@@ -16,8 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sonibook.model.gradients import CACHED_FLOATS
-from sonibook.model.layers import effective_weight
+from sonibook.model.layers import CACHED_FLOATS, effective_weight
 from sonibook.model.operations import BatchNorm, MaxPool, Padding, Rectifier, batch_scale
 from sonibook.model.stack import Block
 

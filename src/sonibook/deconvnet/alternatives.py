@@ -1,4 +1,4 @@
-"""Other explanations of the same thing as sounds, on the same scale as sonifications.
+"""Other ways than the paper's: gradients as sounds, and max-pools undone without their switches.
 
 A sonification is one answer to "what in this clip does that filter respond to?"; gradients give
 others. All methods here are asked about one target, the energy of the filter's map,
@@ -12,6 +12,11 @@ backward rule replaced, its gradient is the sonification exactly.
   times the clip; its sum is E(x) - E(silence) (Sundararajan et al. 2017).
 
 Captum computes them (``pip install 'sonibook[explain]'``); it is imported when first needed.
+
+The ways to unpool take what `sonibook.model.operations.max_unpool` takes, and can stand in its
+place in `ForwardPass.backward`. All are linear, and what follows is homogeneous (a ReLU, a
+convolution without bias): a constant factor here would be a factor of the sound, and rescaling
+takes it away.
 """
 
 from __future__ import annotations
@@ -22,6 +27,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from numpy import ndarray
 from torch import Tensor, nn
@@ -30,7 +36,17 @@ from sonibook.deconvnet.backward import ForwardPass, sonify
 from sonibook.deconvnet.forward import FeatureMaps, as_clips
 from sonibook.errors import AnalysisError
 from sonibook.model.layers import MaxPool1d
-from sonibook.model.operations import Convolution, MaxPool, Operation, Rectifier
+from sonibook.model.operations import (
+    Convolution,
+    Map,
+    MaxPool,
+    Operation,
+    Pooled,
+    Rectifier,
+    Switches,
+    Unpool,
+    max_unpool,
+)
 from sonibook.model.stack import Block, blocks_of, check_filters
 
 Method = Literal[
@@ -172,3 +188,43 @@ def _captum() -> Any:
             "pip install 'sonibook[explain]'."
         ) from None
     return captum.attr
+
+
+def repeat(x: Pooled, switches: Switches, *, pool: int, length: int) -> Map:
+    """Hold each value for a whole window (nearest-neighbour upsampling).
+
+    What the pool had left over at the end, of a map of this `length`, becomes zero. The switches
+    are not looked at.
+    """
+    return _padded(x.repeat_interleave(pool, dim=2), length)
+
+
+def interpolate(x: Pooled, switches: Switches, *, pool: int, length: int) -> Map:
+    """Join the values by straight lines from one window's centre to the next.
+
+    Before the first centre and after the last the values are held.
+    """
+    return _padded(F.interpolate(x, scale_factor=float(pool), mode="linear"), length)
+
+
+def insert_zeros(x: Pooled, switches: Switches, *, pool: int, length: int) -> Map:
+    """Put each value in the middle of its window, wherever its maximum was.
+
+    The middle of an even window is the sample after it.
+    """
+    spread = x.new_zeros(*x.shape, pool)
+    spread[..., pool // 2] = x
+    return _padded(spread.flatten(2), length)
+
+
+def _padded(x: Tensor, length: int) -> Tensor:
+    return F.pad(x, (0, length - x.shape[2]))
+
+
+#: Every way to undo a max-pool, the paper's first.
+UNPOOLING: dict[str, Unpool] = {
+    "switches": max_unpool,
+    "repeat": repeat,
+    "linear": interpolate,
+    "zeros": insert_zeros,
+}

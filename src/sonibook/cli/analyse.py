@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from sonibook.cli.analyse.shared import (
+from sonibook.cli.analysis import (
     Asked,
     Layers,
     Level,

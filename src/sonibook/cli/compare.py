@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sonibook.cli.analyse.shared import (
+from sonibook.cli.analysis import (
     Asked,
     Layers,
     Level,
@@ -159,7 +159,7 @@ def separation(
     """
     from sonibook.analysis.separation import separation as measure
     from sonibook.analysis.sources import SOURCE_SCORES
-    from sonibook.deconvnet.attributions import METHODS
+    from sonibook.deconvnet.alternatives import METHODS
     from sonibook.plots.features import separation_figure
 
     if method not in METHODS:
