@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -62,8 +62,6 @@ NETWORKS = {
     "contrastive-wide": Network(CONTRASTIVE, (0,), changes=(*WIDE, "optimiser.epochs=50")),
     "esc40-supervised-wide": Network(FORTY, (0,), changes=(*WIDE, "optimiser.epochs=70")),
 }
-#: ESC-50 at full width, for one fold: as WIDE, for as long as two hours on one core.
-WIDE_FOLD = (*WIDE, "optimiser.epochs=56")
 #: The paper's rows of table A.1, by the stem of their configurations.
 AUGMENTED = {
     "gain": "a1-cnn12-gain",
@@ -114,10 +112,6 @@ def _trials(target: str, kept: TrialFile, settings: Settings, made: int) -> Iter
         benchmark = folds_of("esc50", settings.root)
         _remember(benchmark, kept)
         yield from _runs(None, benchmark, FIFTY, kept, settings, made)
-        last = replace(benchmark, splits=benchmark.splits[-1:])
-        yield from _runs(
-            None, last, FIFTY, kept, settings, made, row="none, width 1", changes=WIDE_FOLD
-        )
     else:
         for benchmark, stem in _benchmarks(target, settings):
             _remember(benchmark, kept)
@@ -185,7 +179,6 @@ def _runs(
     *,
     row: str | None = None,
     seed: int | None = None,
-    changes: Sequence[str] = (),
 ) -> Iterator[Trial]:
     known = [trial.key for trial in kept.trials]
     fc_only = load_config(config).encoder.fc_only
@@ -206,7 +199,7 @@ def _runs(
         runs=settings.runs / "results",
         row=row,
         seed=seed,
-        changes=() if fc_only else (*settings.changes, *changes),
+        changes=() if fc_only else settings.changes,
         known=known,
         made=made,
         may_train=may_train,
