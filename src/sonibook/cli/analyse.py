@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sonibook.cli import common
 from sonibook.cli.analysis import (
     Asked,
     Layers,
     Level,
     Probe,
-    ProbeLayer,
     Residual,
     analysis,
     parse_layers,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 )
 def activations(
     asked: Asked,
-    k: Annotated[int, typer.Option("-k", min=1, help="Clips to keep for each filter.")] = 3,
+    k: Annotated[int, typer.Option("-k", min=1)] = 3,
 ) -> None:
     """Find the clips that activate each filter most, and count dead ones (section 3.3).
 
@@ -39,6 +39,9 @@ def activations(
     share of pairs of a clip and a filter whose map is zero, the share of filters that are live on
     no clip, and how many different clips activate some filter most; then which clip activates most
     of a layer's filters most.
+
+    Options:
+        k: Clips to keep for each filter.
     """
     from sonibook.analysis.activations import top_activations
     from sonibook.plots.features import activations_figure
@@ -81,18 +84,20 @@ def top_clips(asked: Asked) -> None:
 )
 def coherence(
     asked: Asked,
-    k: Annotated[int, typer.Option("-k", min=1, help="Most coherent frequencies to average.")] = 5,
-    nperseg: Annotated[int, typer.Option(min=2, help="Samples in a segment (Welch).")] = 256,
-    noverlap: Annotated[
-        int | None,
-        typer.Option(min=0, help="Samples that segments share.", show_default="half"),
-    ] = None,
+    k: Annotated[int, typer.Option("-k", min=1)] = 5,
+    nperseg: Annotated[int, typer.Option(min=2)] = 256,
+    noverlap: Annotated[int | None, typer.Option(min=0, show_default="half")] = None,
 ) -> None:
     """Mean coherence of clips and their sonifications, layer by layer (figure 7).
 
     For each clip and layer: of the most active filter's sonification, the mean of the k most
     coherent frequencies. Beside each network stand the same network with random weights, another
     clip's sonification and white noise.
+
+    Options:
+        k: Most coherent frequencies to average.
+        nperseg: Samples in a segment (Welch).
+        noverlap: Samples that segments share.
     """
     from sonibook.analysis.coherence import coherence_by_layer
     from sonibook.plots.features import coherence_figure
@@ -105,17 +110,15 @@ def coherence(
     "sonibook analyse selectivity supervised --dataset soundscapes --limit 40",
     "sonibook analyse selectivity supervised --dataset esc10 --filters 8 --figure bands.png",
 )
-def selectivity(
-    asked: Asked,
-    filters: Annotated[
-        int, typer.Option(min=0, help="Filters to draw for each clip, besides the most active.")
-    ] = 4,
-) -> None:
+def selectivity(asked: Asked, filters: Annotated[int, typer.Option(min=0)] = 4) -> None:
     """Measure band selectivity and feature map activity, layer by layer (figure 1).
 
     Centroid, bandwidth and entropy of the spectrum of each clip's most active filter's
     sonification (and of filters drawn at random), beside those of the clips themselves and of a
     network with random weights; and the share of maps and of steps that are live.
+
+    Options:
+        filters: Filters to draw for each clip, besides the most active.
     """
     from sonibook.analysis.selectivity import selectivity_by_layer
     from sonibook.plots.features import selectivity_figure
@@ -131,43 +134,26 @@ def selectivity(
 )
 def layers(
     asked: Asked,
-    leave_one_out: Annotated[
-        bool,
-        typer.Option(
-            "--leave-one-out",
-            help="Measure on the whole data set: leave out each group in turn (of ESC-50 the "
-            "fold, of FSDD the speaker), and fit the probes to the others.",
-        ),
-    ] = False,
-    features: Annotated[
-        Literal["mean", "log"],
-        typer.Option(
-            help="What probes see of each map: its mean over time, or log(1 + mean) and "
-            "log(1 + maximum), which suits sparse maps of very different sizes."
-        ),
-    ] = "mean",
-    ridge: Annotated[
-        bool,
-        typer.Option(
-            "--ridge", help="Fit ridge regression, too, beside logistic regression, to the same."
-        ),
-    ] = False,
-    trained: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="metrics.json of a network of some depth that was trained whole, to set beside "
-            "the probes. May be repeated."
-        ),
-    ] = None,
-    beside: Annotated[
-        list[Path] | None,
-        typer.Option(help="An earlier result to draw beside this one. May be repeated."),
-    ] = None,
+    leave_one_out: Annotated[bool, typer.Option("--leave-one-out")] = False,
+    features: Literal["mean", "log"] = "mean",
+    ridge: Annotated[bool, typer.Option("--ridge")] = False,
+    trained: list[Path] | None = None,
+    beside: list[Path] | None = None,
 ) -> None:
     """Fit a linear probe on every layer, beside random weights (figure 4).
 
     Probes see each layer's feature maps, summed up over time. They are fitted to split train, or
     to the folds that are not measured on.
+
+    Options:
+        leave_one_out: Measure on the whole data set: leave out each group in turn (of ESC-50 the
+            fold, of FSDD the speaker), and fit the probes to the others.
+        features: What probes see of each map: its mean over time, or log(1 + mean) and
+            log(1 + maximum), which suits sparse maps of very different sizes.
+        ridge: Fit ridge regression, too, beside logistic regression, to the same.
+        trained: metrics.json of a network of some depth that was trained whole, to set beside the
+            probes. May be repeated.
+        beside: An earlier result to draw beside this one. May be repeated.
     """
     from sonibook.analysis.layers import LayerResult, layer_importances, read_trained
     from sonibook.plots.features import layers_figure
@@ -198,10 +184,7 @@ def layers(
 )
 def listeners(
     asked: Asked,
-    listener: Annotated[
-        list[str] | None,
-        typer.Option(help="Who listens; may be repeated.", show_default="all that are there"),
-    ] = None,
+    listener: Annotated[list[str] | None, typer.Option(show_default="all that are there")] = None,
 ) -> None:
     """Ask independent listeners what they still hear in sonifications.
 
@@ -214,6 +197,9 @@ def listeners(
     Printed is the share of each listener's score on the clips themselves that is left in the
     sonifications of the most active filters; beside it another clip's, a sound of the same
     spectrum, white noise, random weights, and the weights that the network started from.
+
+    Options:
+        listener: Who listens; may be repeated.
     """
     from sonibook.analysis.listeners import OF_CLIPS, listen
     from sonibook.analysis.machine_listeners import LISTENERS, missing
@@ -243,16 +229,11 @@ def listeners(
 def ablation(
     asked: Asked,
     probe: Probe = False,
-    probe_layer: ProbeLayer = 11,
+    probe_layer: common.Count = 11,
     layers: Layers = None,
     level: Level = "peak",
     residual: Residual = "as is",
-    runs: Annotated[
-        bool,
-        typer.Option(
-            "--runs", help="The networks differ in their seed alone: test over them, too."
-        ),
-    ] = False,
+    runs: Annotated[bool, typer.Option("--runs")] = False,
 ) -> None:
     """Subtract each layer's sonification, and controls, and ask again (figure 6).
 
@@ -260,6 +241,9 @@ def ablation(
     sonification of its most active filter is subtracted; beside it, under controls of the same
     RMS: the sonification by random weights, another clip's, one with random phases, white noise,
     the sonification added, and least-squares removal. Tests are paired, clip by clip.
+
+    Options:
+        runs: The networks differ in their seed alone: test over them, too.
     """
     from sonibook.analysis.ablation import ablate
     from sonibook.plots.interventions import ablation_figure

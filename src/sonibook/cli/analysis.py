@@ -3,13 +3,12 @@
 A command declares what is its own, and gets everything else opened in an `Asked`::
 
     @analysis("sonibook analyse coherence supervised --dataset soundscapes --limit 40")
-    def coherence(asked: Asked, k: Annotated[int, typer.Option("-k", min=1, help="…")] = 5) -> None:
+    def coherence(asked: Asked, k: Annotated[int, typer.Option("-k", min=1)] = 5) -> None:
         asked.run(coherence_by_layer, coherence_figure, show=["coherence"], k=k)
 """
 
 from __future__ import annotations
 
-import inspect
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -22,19 +21,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from sonibook.audio import SAMPLE_RATE
+from sonibook.cli import common
 from sonibook.cli.common import (
-    ALL_FOLDS,
-    RANDOM,
-    DataOptions,
-    DataRoot,
-    JsonOut,
-    Limit,
-    MeasuredData,
-    MeasuredFolds,
-    MeasuredSplit,
-    Processes,
     check_classes,
-    examples,
     open_data,
     parse_folds,
     parse_numbers,
@@ -57,39 +46,19 @@ _FIGURES = (".png", ".svg", ".pdf")
 #: More columns of means with their intervals do not fit a line.
 _WITH_INTERVALS = 3
 
-Probe = Annotated[
-    bool,
-    typer.Option(
-        "--probe",
-        help="Let a linear probe on each frozen encoder name the classes, fitted to split train "
-        "or the other folds.",
-    ),
-]
-ProbeLayer = Annotated[
-    int, typer.Option(min=1, help="Layer whose mean feature maps the probe sees.")
-]
-Level = Annotated[
-    Literal["peak", "least squares"],
-    typer.Option(help="At which level sounds are subtracted: the clip's peak, or the best fit."),
-]
-Residual = Annotated[
-    Literal["as is", "unit peak"], typer.Option(help="How the network hears what is left.")
-]
-Layers = Annotated[
-    str | None, typer.Option(help="Listen to these layers, such as 3,8,11.", show_default="all")
-]
+Probe = Annotated[bool, typer.Option("--probe")]
+Level = Literal["peak", "least squares"]
+Residual = Literal["as is", "unit peak"]
+Layers = Annotated[str | None, typer.Option(show_default="all")]
 
-analyse_commands = typer.Typer(
-    help="Measure what filters respond to over a data set, beside controls.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    epilog=examples(
-        "sonibook analyse coherence supervised --dataset soundscapes --limit 40",
-        "sonibook analyse coherence supervised random --dataset esc10 --out coherence.json "
-        "--figure coherence.png",
-    )
-    + "\n\nWith --out, what was interrupted goes on where it stood when run again.",
+analyse_commands = common.group(
+    "Measure what filters respond to over a data set, beside controls.",
+    "sonibook analyse coherence supervised --dataset soundscapes --limit 40",
+    "sonibook analyse coherence supervised random --dataset esc10 --out coherence.json "
+    "--figure coherence.png",
+    more="\n\nWith --out, what was interrupted goes on where it stood when run again.",
 )
+common.app.add_typer(analyse_commands, name="analyse")
 
 
 @dataclass(frozen=True)
@@ -136,7 +105,7 @@ class Asked:
         from sonibook.model.checkpoint import read_card
         from sonibook.model.stack_file import sample_rate_of
 
-        if name.partition(":")[0] == RANDOM:
+        if name.partition(":")[0] == common.RANDOM:
             return SAMPLE_RATE
         if ":" in name and not Path(name).exists():
             return sample_rate_of(self.networks[self.names.index(name)].module)
@@ -160,7 +129,7 @@ class Asked:
         if tested is None:
             training = self._open(split="train")
         else:
-            training = self._open(folds=[fold for fold in ALL_FOLDS if fold not in tested])
+            training = self._open(folds=[fold for fold in common.ALL_FOLDS if fold not in tested])
         ids, others = ({one.clip_id(n) for n in range(len(one))} for one in (data, training))
         if not ids.isdisjoint(others):
             raise typer.BadParameter(
@@ -229,30 +198,28 @@ def _skips(data: Any) -> str:
 
 
 def _all_options(
-    networks: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="NETWORK",
-            help="Shipped or imported names, .safetensors files, 'random' or 'random:SEED' for an "
-            "untrained encoder, or module:function, Python code that makes a network.",
-        ),
-    ],
-    dataset: MeasuredData,
-    split: MeasuredSplit = None,
-    folds: MeasuredFolds = None,
-    options: DataOptions = None,
-    data_root: DataRoot = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of all that is drawn at random.")] = 0,
-    width: Annotated[float, typer.Option(min=1 / 64, help="Of untrained encoders.")] = 0.25,
-    limit: Limit = None,
-    processes: Processes = None,
-    out: JsonOut = None,
-    figure: Annotated[
-        Path | None,
-        typer.Option("--figure", help="Draw the result (.png, .svg or .pdf).", dir_okay=False),
-    ] = None,
+    networks: Annotated[list[str], typer.Argument(metavar="NETWORK")],
+    dataset: common.DataName,
+    split: common.Split = None,
+    folds: str | None = None,
+    options: common.DataOptions = None,
+    data_root: common.DataRoot = None,
+    seed: common.Natural = 0,
+    width: common.Width = 0.25,
+    limit: common.Limit = None,
+    processes: common.Processes = None,
+    out: common.JsonOut = None,
+    figure: Annotated[Path | None, typer.Option(dir_okay=False)] = None,
 ) -> None:
-    """The options of every analysis, for `analysis` to take from."""
+    """The options of every analysis, for `analysis` to take from.
+
+    Options:
+        networks: Shipped or imported names, .safetensors files, 'random' or 'random:SEED' for an
+            untrained encoder, or module:function, Python code that makes a network.
+        seed: Of all that is drawn at random.
+        width: Of untrained encoders.
+        figure: Draw the result (.png, .svg or .pdf).
+    """
 
 
 def analysis(
@@ -263,21 +230,20 @@ def analysis(
     `lines` are examples for its help; `networks` is what it takes in the place of networks,
     `dataset` its default data set, and `without` names shared options that it does not have.
     """
-    shared = inspect.signature(_all_options, eval_str=True).parameters
+    shared = {option.name: option for option in common.options_of(_all_options)}
 
     def decorate(body: Callable[..., None]) -> Callable[..., None]:
-        _, *own = inspect.signature(body, eval_str=True).parameters.values()
-        keyword = inspect.Parameter.KEYWORD_ONLY
+        _, *own = common.options_of(body)
         places = ["networks", "dataset", "split", "folds", "options", "data_root"]
         first = [shared[name] for name in places if name not in without]
         last = [shared[name] for name in shared if name not in (*places, *without)]
-        every = [parameter.replace(kind=keyword) for parameter in (*first, *own, *last)]
+        every = [*first, *own, *last]
         if networks is not None:
             every[0] = every[0].replace(annotation=networks)
         if dataset is not None:
             every[1] = every[1].replace(default=dataset)
 
-        def command(**given: Any) -> None:
+        def run(**given: Any) -> None:
             mine = {parameter.name: given.pop(parameter.name) for parameter in own}
             names, processes, limit = map(given.pop, ("networks", "processes", "limit"))
             names = (names,) if isinstance(names, str) else tuple(names)
@@ -293,12 +259,7 @@ def analysis(
             with streamed(out, processes=processes, limit=limit) as streaming:
                 body(replace(asked, streaming=streaming), **mine)
 
-        command.__doc__ = body.__doc__
-        command.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
-        kinds = {parameter.name: parameter.annotation for parameter in every}
-        command.__annotations__ = kinds | {"return": None}
-        analyse_commands.command(body.__name__.replace("_", "-"), epilog=examples(*lines))(command)
-        return body
+        return common.command(analyse_commands, *lines, called=run, options=every)(body)
 
     return decorate
 

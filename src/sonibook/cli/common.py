@@ -1,56 +1,165 @@
-"""What the commands share: options and what they name, tables, notices, and examples."""
+"""What the commands share: how they are made, what they name, tables, and notices.
+
+A command is a function: its signature has its options and their defaults, and its docstring ends in
+what they are for.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import errno
+import inspect
+import re
+import warnings
+from collections.abc import Callable, Iterable, Sequence
+from copy import copy
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 
 import typer
+from typer.core import TyperGroup
 
-from sonibook.errors import explain as explain
+from sonibook.errors import SonibookError, SonibookWarning, explain
 from sonibook.files import shown as shown
 
 if TYPE_CHECKING:
     from sonibook.datasets import Dataset
 
-DataRoot = Annotated[
-    Path | None,
-    typer.Option(
-        "--data-root",
-        metavar="FOLDER",
-        help="Where data sets lie; by default the environment variable SONIBOOK_DATA says.",
-    ),
-]
-MeasuredData = Annotated[
-    str, typer.Option("--dataset", "-d", help="Data set to measure on (sonibook data list).")
-]
-MeasuredSplit = Annotated[
-    str | None, typer.Option("--split", help="Measure on this split.", show_default="test")
-]
-Limit = Annotated[
-    int | None,
-    typer.Option("--limit", min=1, help="Use only so many clips, evenly spaced: for a quick look."),
-]
-Processes = Annotated[
-    int | None,
-    typer.Option("--processes", min=1, help="Processes to work with.", show_default="all cores"),
-]
-JsonOut = Annotated[
-    Path | None, typer.Option("--out", help="Write the result as JSON.", dir_okay=False)
-]
-MeasuredFolds = Annotated[
-    str | None, typer.Option("--folds", help="Measure on these folds (ESC-50), such as 5.")
-]
-DataOptions = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--option",
-        "-o",
-        metavar="KEY=VALUE",
-        help="An option of the data set, such as size=200 or seed=1. May be repeated.",
-    ),
-]
+Body = TypeVar("Body", bound=Callable[..., None])
+#: Of an option in a docstring: its name, and what it is for.
+_OPTION = re.compile(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", re.M)
+#: What options of several commands are for.
+_SHARED = """
+    dataset: Data set to measure on (sonibook data list).
+    split: Measure on this split.
+    folds: Measure on these folds (ESC-50), such as 5.
+    options: An option of the data set, such as size=200 or seed=1. May be repeated.
+    data_root: Where data sets lie; by default the environment variable SONIBOOK_DATA says.
+    limit: Use only so many clips, evenly spaced: for a quick look.
+    processes: Processes to work with.
+    out: Write the result as JSON.
+    probe: Let a linear probe on each frozen encoder name the classes, fitted to split train or the
+        other folds.
+    probe_layer: Layer whose mean feature maps the probe sees.
+    layers: Listen to these layers, such as 3,8,11.
+    level: At which level sounds are subtracted: the clip's peak, or the best fit.
+    residual: How the network hears what is left.
+"""
+
+Count = Annotated[int, typer.Option(min=1)]
+Natural = Annotated[int, typer.Option(min=0)]
+Width = Annotated[float, typer.Option(min=1 / 64)]
+Folder = Annotated[Path, typer.Option(metavar="FOLDER", file_okay=False)]
+DataName = Annotated[str, typer.Option("--dataset", "-d")]
+Split = Annotated[str | None, typer.Option(show_default="test")]
+DataOptions = Annotated[list[str] | None, typer.Option("--option", "-o", metavar="KEY=VALUE")]
+DataRoot = Annotated[Path | None, typer.Option(metavar="FOLDER")]
+Limit = Annotated[int | None, typer.Option(min=1)]
+Processes = Annotated[int | None, typer.Option(min=1, show_default="all cores")]
+JsonOut = Annotated[Path | None, typer.Option(dir_okay=False)]
+
+
+class _Commands(TyperGroup):
+    """Turns what the library raises into a sentence and an exit code."""
+
+    def invoke(self, ctx: Any) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("always", SonibookWarning)
+            warnings.showwarning = _notices()
+            try:
+                return super().invoke(ctx)
+            except KeyboardInterrupt:
+                typer.echo("Interrupted.", err=True)
+                raise typer.Exit(130) from None
+            except (SonibookError, OSError) as problem:
+                if getattr(problem, "errno", None) == errno.EPIPE:
+                    raise  # whoever read the output has gone: no error of ours
+                error(explain(problem))
+                raise typer.Exit(2) from None
+
+
+def _notices() -> Callable[..., None]:
+    """Tells each warning once, however often a clip that it is about is read."""
+    told: set[str] = set()
+
+    def notice(message: Warning | str, *_: object, **__: object) -> None:
+        if str(message) not in told:
+            told.add(str(message))
+            typer.echo(f"Note: {shown(message)}", err=True)
+
+    return notice
+
+
+def examples(*lines: str) -> str:
+    """The end of a command's help, kept line by line."""
+    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
+
+
+def group(about: str, *lines: str, more: str = "", **settings: Any) -> typer.Typer:
+    """A group of commands: what they do, examples, and what else to tell."""
+    epilog = examples(*lines) + more
+    return typer.Typer(
+        help=about, epilog=epilog, no_args_is_help=True, rich_markup_mode=None, **settings
+    )
+
+
+app = group(
+    "Hear what the filters of a raw-waveform CNN respond to.",
+    "sonibook sonify clip.ogg --layer 8 --top 3",
+    "sonibook info supervised",
+    "sonibook data list",
+    more="\n\nExit codes: 0 done; 2 bad input, named in one sentence; 130 interrupted.",
+    cls=_Commands,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def command(
+    group: typer.Typer,
+    *lines: str,
+    name: str = "",
+    columns: str = "",
+    called: Callable[..., None] | None = None,
+    options: Sequence[inspect.Parameter] | None = None,
+    **settings: Any,
+) -> Callable[[Body], Body]:
+    """Make a command of a function; `lines` are examples, `settings` Typer's.
+
+    `called` runs in its place, with these `options`.
+    """
+
+    def decorate(body: Body) -> Body:
+        def run(**given: Any) -> None:
+            (called or body)(**given)
+
+        every = [one.replace(kind=one.KEYWORD_ONLY) for one in options or options_of(body)]
+        run.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in every} | {"return": None}
+        title, about = name or body.__name__.replace("_", "-"), _documented(body)[0]
+        group.command(title, help=about, epilog=columns + examples(*lines), **settings)(run)
+        return body
+
+    return decorate
+
+
+def options_of(body: Callable[..., None]) -> list[inspect.Parameter]:
+    """A function's parameters, each annotated with what its docstring says that it is for."""
+    told, shared = (dict(_OPTION.findall(text)) for text in (_documented(body)[1], _SHARED))
+    options = []
+    for option in inspect.signature(body, eval_str=True).parameters.values():
+        kind, info = option.annotation, typer.Option()
+        if get_origin(kind) is Annotated:
+            kind, info = get_args(kind)[0], copy(get_args(kind)[1])
+        about = told.get(option.name) or info.help or shared.get(option.name, "")
+        info.help = " ".join(about.split()) or None
+        options.append(option.replace(annotation=Annotated[kind, info]))
+    return options
+
+
+def _documented(body: Callable[..., None]) -> tuple[str, str]:
+    """A docstring: what a function does, and what its options are for."""
+    about, _, options = inspect.cleandoc(body.__doc__ or "").partition("\n\nOptions:\n")
+    return about, options
 
 
 def parse_options(pairs: Sequence[str] | None) -> dict[str, Any]:
@@ -114,11 +223,6 @@ def parse_numbers(text: str, what: str, *, such_as: str) -> tuple[int, ...]:
         raise typer.BadParameter(
             f"{text!r} is not a list of {what} such as {such_as}.", param_hint=f"--{what}"
         ) from None
-
-
-def examples(*lines: str) -> str:
-    """The end of a command's help, kept line by line."""
-    return "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -8,18 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sonibook.cli import common
 from sonibook.cli.analysis import (
     Asked,
     Layers,
     Level,
     Probe,
-    ProbeLayer,
     Residual,
     analyse_commands,
     analysis,
     parse_layers,
 )
-from sonibook.cli.common import JsonOut, examples, shown, table
+from sonibook.cli.common import command, shown, table
 from sonibook.results import check_replaceable
 
 if TYPE_CHECKING:
@@ -43,26 +43,20 @@ if TYPE_CHECKING:
 def evolution(
     asked: Asked,
     filters: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--filter",
-            "-f",
-            metavar="LAYER:FILTER",
-            help="Filter to follow; may be repeated. By default some of each layer are drawn.",
-        ),
+        list[str] | None, typer.Option("--filter", "-f", metavar="LAYER:FILTER")
     ] = None,
-    per_layer: Annotated[
-        int, typer.Option(min=1, help="How many are drawn of each layer, where none is named.")
-    ] = 1,
-    sounds: Annotated[
-        Path | None,
-        typer.Option(metavar="FOLDER", file_okay=False, help="Write what is heard as WAV files."),
-    ] = None,
+    per_layer: common.Count = 1,
+    sounds: Annotated[Path | None, typer.Option(metavar="FOLDER", file_okay=False)] = None,
 ) -> None:
     """Follow filters back through the checkpoints of a training run (section 3.4, figure 5).
 
     The clip is the one that activates a filter most at the last checkpoint. Every checkpoint
     sonifies it, and is compared with what came out in the end.
+
+    Options:
+        filters: Filter to follow; may be repeated. By default some of each layer are drawn.
+        per_layer: How many are drawn of each layer, where none is named.
+        sounds: Write what is heard as WAV files.
     """
     from sonibook.analysis.evolution import feature_evolution
     from sonibook.plots.evolution import evolution_figure
@@ -141,21 +135,18 @@ def _write_sounds(
 )
 def separation(
     asked: Asked,
-    filters: Annotated[
-        int, typer.Option(min=1, help="Most active filters of a layer to sonify.")
-    ] = 4,
-    method: Annotated[
-        str,
-        typer.Option(
-            help="What to make a filter's sound with: sonification, guided backpropagation, "
-            "gradient x input or integrated gradients."
-        ),
-    ] = "sonification",
+    filters: common.Count = 4,
+    method: str = "sonification",
 ) -> None:
     """How much of each source sonifications hold, which filters detect which event, and when.
 
     The data set must be one of scenes: soundscapes, or mixtures of recordings (--option
     mixture_of=esc10). Beside each network stands the same with random weights.
+
+    Options:
+        filters: Most active filters of a layer to sonify.
+        method: What to make a filter's sound with: sonification, guided backpropagation, gradient
+            x input or integrated gradients.
     """
     from sonibook.analysis.separation import separation as measure
     from sonibook.analysis.sources import SOURCE_SCORES
@@ -192,9 +183,9 @@ def separation(
 def explanations(
     asked: Asked,
     probe: Probe = False,
-    probe_layer: ProbeLayer = 11,
+    probe_layer: common.Count = 11,
     layers: Layers = None,
-    steps: Annotated[int, typer.Option(min=1, help="Of integrated gradients.")] = 32,
+    steps: common.Count = 32,
     level: Level = "peak",
     residual: Residual = "as is",
 ) -> None:
@@ -203,6 +194,9 @@ def explanations(
     Guided backpropagation, gradient x input and integrated gradients of each layer's most active
     filter, as sounds: their coherence with the clip, and what the network misses when they are
     subtracted. Needs Captum: pip install 'sonibook[explain]'.
+
+    Options:
+        steps: Of integrated gradients.
     """
     from sonibook.analysis.alternatives import compare_explanations
     from sonibook.plots.features import explanations_figure
@@ -222,12 +216,10 @@ def explanations(
 def faithfulness(
     asked: Asked,
     probe: Probe = False,
-    probe_layer: ProbeLayer = 11,
+    probe_layer: common.Count = 11,
     layers: Layers = None,
-    points: Annotated[
-        int, typer.Option(min=0, help="Steps of insertion and deletion curves; 0 for none.")
-    ] = 5,
-    steps: Annotated[int, typer.Option(min=1, help="Of integrated gradients.")] = 32,
+    points: Annotated[int, typer.Option(min=0)] = 5,
+    steps: common.Count = 32,
     level: Level = "peak",
 ) -> None:
     """Measure how faithful sonifications are, as listenable maps (L-MAC) are measured.
@@ -236,6 +228,10 @@ def faithfulness(
     sparseness, complexity, and the areas under insertion and deletion curves: of the sonifications
     of the most active filters, of controls at their RMS, and of gradients where Captum is there
     (pip install 'sonibook[explain]').
+
+    Options:
+        points: Steps of insertion and deletion curves; 0 for none.
+        steps: Of integrated gradients.
     """
     from sonibook.analysis.faithfulness import QUANTITIES
     from sonibook.analysis.faithfulness import faithfulness as measure
@@ -266,31 +262,26 @@ def ways(asked: Asked, layers: Layers = None) -> None:
     asked.finish(result, unpooling_figure, show=["coherence", "similarity", *SOURCE_SCORES])
 
 
-@analyse_commands.command(
-    "listening",
-    epilog=examples(
-        "sonibook analyse listening listening-*.json --out data/results/listening.json"
-    ),
+@command(
+    analyse_commands,
+    "sonibook analyse listening listening-*.json --out data/results/listening.json",
 )
 def listening(
-    files: Annotated[
-        list[Path],
-        typer.Argument(metavar="FILE", exists=True, dir_okay=False, help="What listeners saved."),
-    ],
-    test: Annotated[
-        Path,
-        typer.Option(
-            metavar="FOLDER", help="The test that they took: the folder with its trials.json."
-        ),
-    ] = Path("build/listening-test"),
-    seed: Annotated[int, typer.Option(min=0, help="Of the intervals.")] = 0,
-    out: JsonOut = None,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE", exists=True, dir_okay=False)],
+    test: Annotated[Path, typer.Option(metavar="FOLDER")] = Path("build/listening-test"),
+    seed: common.Natural = 0,
+    out: common.JsonOut = None,
 ) -> None:
     """Score the blind listening test: by task, regime and layers, over listeners.
 
     Files that do not count are named, each with its reason, and counted: they are of another test
     or version, damaged or changed by hand, have trials that were never offered, failed catch
     trials, or the same listener twice. Simulations are never mixed with people's answers.
+
+    Options:
+        files: What listeners saved.
+        test: The test that they took: the folder with its trials.json.
+        seed: Of the intervals.
     """
     from sonibook.analysis.listening import ListeningTest, score
 

