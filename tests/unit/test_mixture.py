@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from scipy import stats
 
 from sonibook.audio import read_audio, write_wav
-from sonibook.cli.train import train as plan_or_train
+from sonibook.cli.training import train as plan_or_train
 from sonibook.datasets import base, open_dataset
 from sonibook.errors import ConfigError, DatasetError
 from sonibook.training import loop
