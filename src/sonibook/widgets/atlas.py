@@ -8,6 +8,7 @@ from its quantisation noise. The pieces call the lab's function: it opens the cl
 from __future__ import annotations
 
 import base64
+import html
 import io
 import json
 import re
@@ -30,15 +31,13 @@ from sonibook.analysis.stream import ChunkCache, Streaming
 from sonibook.analysis.top_clips import agreement_of
 from sonibook.datasets.base import Dataset
 from sonibook.errors import SonibookError
-from sonibook.files import atomic
 from sonibook.model.encoder import CNN12
 from sonibook.model.stack import blocks_of, receptive_field
 from sonibook.plots.sound import decibels, power_spectrogram
 from sonibook.plots.style import LEVELS
 from sonibook.results import provenance
 from sonibook.untrusted import read_json
-from sonibook.widgets.lab import write_script
-from sonibook.widgets.players import script
+from sonibook.widgets.lab import write_page, write_script
 
 #: Of each clip, at most so many seconds are heard, as in the lab.
 MOST_SECONDS = 10.0
@@ -89,12 +88,13 @@ def make_atlas(
     """
     out = Path(out)
     earlier = _earlier(out)
+    link = f' data-lab="{html.escape(lab, quote=True)}"' if lab else ""
     data = Beginnings(data, MOST_SECONDS)
     modules = {network.name: network.module for network in networks}
     settings = {"k": k, "seconds": seconds, "limit": streaming.get("limit")}
     made_of = ChunkCache.of(out, [key_of("atlas", modules, settings)], data).folder.name
     if earlier is not None and earlier.get("made_of") == made_of:
-        _write_page(out, earlier["title"], lab)
+        write_page(out, "atlas", title=html.escape(earlier["title"]), lab=link)
         return earlier
     found = top_activations(networks, data, k=k, **streaming)
     longest = max(sum(len(one.top) for one in _of(found, name)) for name in modules)
@@ -120,7 +120,7 @@ def make_atlas(
             "largest_file": max(files),
             "provenance": provenance(),
         }
-        _write_page(folder, summary["title"], lab)
+        write_page(folder, "atlas", title=html.escape(summary["title"]), lab=link)
         text = json.dumps(summary, indent=2, ensure_ascii=False)
         (folder / "atlas.json").write_text(text + "\n", "utf-8", errors="backslashreplace")
     return summary
@@ -359,22 +359,3 @@ def _name_in_lab(network: Network) -> str | None:
         )
         return "random" if same else None
     return _slug(network.name) if isinstance(network.module, CNN12) else None
-
-
-def _write_page(folder: Path, title: str, lab: str) -> None:
-    """Write the page and what it is made of; each file whole or not at all."""
-    import html
-
-    page, code, style = (
-        Path(__file__).with_name(f"atlas.{kind}").read_text(encoding="utf-8")
-        for kind in ("html", "js", "css")
-    )
-    link = f' data-lab="{html.escape(lab, quote=True)}"' if lab else ""
-    pages = {
-        "index.html": page.format(title=html.escape(title), lab=link),
-        "atlas.js": script() + code,
-        "atlas.css": style,
-    }
-    for name, text in pages.items():
-        with atomic(folder / name) as temporary:
-            temporary.write_text(text, encoding="utf-8")

@@ -27,8 +27,7 @@ from sonibook.errors import AnalysisError, AudioError, SonibookError
 from sonibook.model.stack import blocks_of, least_length
 from sonibook.results import write_result
 from sonibook.widgets.atlas import flac_text, replaced
-from sonibook.widgets.lab import write_script
-from sonibook.widgets.players import script
+from sonibook.widgets.lab import write_page, write_script
 
 #: Classes to choose from, so that each has a key, and clips of each.
 _CLASSES, _CLIPS = 10, 2
@@ -293,15 +292,9 @@ def _write(
         "credits": sorted({one.credit for one in (*items, *practice)} - {""}),
     }
     write_script(folder, "trials", content)
-    page, code, style = (
-        Path(__file__).with_name(f"listening_test.{kind}").read_text(encoding="utf-8")
-        for kind in ("html", "js", "css")
-    )
     names = ["listening_test", "trials", *pieces]
     tags = "\n".join(f'<script src="{name}.js" defer></script>' for name in names)
-    (folder / "index.html").write_text(page.replace("{scripts}", tags), encoding="utf-8")
-    (folder / "listening_test.js").write_text(script() + code, encoding="utf-8")
-    (folder / "listening_test.css").write_text(style, encoding="utf-8")
+    write_page(folder, "listening_test", scripts=tags)
     write_result(folder / "trials.json", test.model_dump(mode="json"))
 
 
