@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import torch
 from jaxtyping import Float, Shaped
@@ -156,7 +155,7 @@ def change_speed(
 
 
 def equalisation(
-    frequencies: Frequencies, *, max_db: float = 12.0, streams: RandomStreams
+    frequencies: Frequencies, max_db: float = 12.0, *, streams: RandomStreams
 ) -> _Response:
     """A random smooth equaliser: gains at seven frequencies, an octave and a quarter apart.
 
@@ -172,7 +171,7 @@ def equalisation(
 
 
 def low_pass(
-    frequencies: Frequencies, *, lowest_hz: float = 800.0, streams: RandomStreams
+    frequencies: Frequencies, lowest_hz: float = 800.0, *, streams: RandomStreams
 ) -> _Response:
     """The magnitude of a fourth-order Butterworth low-pass, its corner up to 3,500 Hz."""
     corner = _log_uniform(lowest_hz, 3500.0, streams)
@@ -180,7 +179,7 @@ def low_pass(
 
 
 def high_pass(
-    frequencies: Frequencies, *, highest_hz: float = 800.0, streams: RandomStreams
+    frequencies: Frequencies, highest_hz: float = 800.0, *, streams: RandomStreams
 ) -> _Response:
     """The magnitude of a second-order Butterworth high-pass, its corner from 80 Hz on."""
     ratio = (frequencies / _log_uniform(80.0, highest_hz, streams)) ** 2
@@ -188,7 +187,7 @@ def high_pass(
 
 
 def reverberation(
-    *, longest_seconds: float = 0.5, streams: RandomStreams
+    longest_seconds: float = 0.5, *, streams: RandomStreams
 ) -> Float[Tensor, "batch 1 half_a_second"]:
     """The impulse response of a synthetic room: the sound itself, then noise that dies away.
 
@@ -222,35 +221,20 @@ def _log_uniform(low: float, high: float, streams: RandomStreams) -> Float[Tenso
 def _randomly_filtered(x: Waveforms, config: AugmentConfig, streams: RandomStreams) -> Waveforms:
     """Equalisation, low-pass, high-pass and reverberation, each on its share of the crops."""
     shares, frequencies = config.shares, filter_frequencies(x.shape[2])
-    changes: tuple[tuple[float, float | None, Callable[[Any, RandomStreams], Tensor]], ...] = (
-        (
-            shares.equalise,
-            config.equalise_db,
-            lambda value, some: equalisation(frequencies, max_db=value, streams=some),
-        ),
-        (
-            shares.low_pass,
-            config.low_pass_hz,
-            lambda value, some: low_pass(frequencies, lowest_hz=value, streams=some),
-        ),
-        (
-            shares.high_pass,
-            config.high_pass_hz,
-            lambda value, some: high_pass(frequencies, highest_hz=value, streams=some),
-        ),
-        (
-            shares.reverberation,
-            config.reverberation_seconds,
-            lambda value, some: torch.fft.rfft(
-                reverberation(longest_seconds=value, streams=some), x.shape[2] + _ROOM_SAMPLES
-            ),
-        ),
+    changes: tuple[tuple[float, float | None, Callable[..., Tensor]], ...] = (
+        (shares.equalise, config.equalise_db, partial(equalisation, frequencies)),
+        (shares.low_pass, config.low_pass_hz, partial(low_pass, frequencies)),
+        (shares.high_pass, config.high_pass_hz, partial(high_pass, frequencies)),
+        (shares.reverberation, config.reverberation_seconds, reverberation),
     )
     changed = torch.zeros(len(x), dtype=torch.bool)
     response = torch.ones(len(x), 1, len(frequencies), dtype=torch.complex64)
     for share, value, change in changes:
         if value is not None and (chosen := streams.chosen(share)).any():
-            response[chosen] *= change(value, streams.where(chosen))
+            given = change(value, streams=streams.where(chosen))
+            if change is reverberation:
+                given = torch.fft.rfft(given, x.shape[2] + _ROOM_SAMPLES)
+            response[chosen] *= given
             changed |= chosen
     if changed.any():
         x = x.clone()
