@@ -325,15 +325,10 @@ def sounding_starts(
 def write_wav(
     path: str | Path, x: Float[ndarray, " time"], *, sample_rate: int = SAMPLE_RATE
 ) -> None:
-    """Write a waveform as a 16-bit WAV file, whole or not at all.
+    """Write a waveform as a 16-bit WAV file, whole or not at all, in the place of any other.
 
-    Parameters
-    ----------
-    path : str or Path
-        Missing folders are made; a file that is there is replaced.
-    x : ndarray, shape (time,), in [-1, 1]
-        AudioError if it leaves that range (it would be clipped), or is not a waveform.
-    sample_rate : int > 0, in Hz
+    Missing folders are made. AudioError if `x` leaves [-1, 1] (it would be clipped), or is not a
+    waveform.
     """
     import soundfile
 

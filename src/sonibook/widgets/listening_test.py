@@ -70,15 +70,9 @@ def make_listening_test(
     An earlier test is replaced; `SonibookError` if the folder holds something else, `AnalysisError`
     if fewer than three classes have clips on which all networks are live.
 
-    Parameters
-    ----------
-    families : sequence of sequences of Network
-        Networks of three regimes to compare: supervised, contrastive, and what those started from.
-        Clips take the families by turns: there may be one a seed.
-    data : Dataset
-        Of clips with one label each, at the networks' rate.
-    seconds : float > 0
-        The loudest stretch of each clip that is taken.
+    A family has a network of each of three regimes to compare: supervised, contrastive, and what
+    those started from. Clips take the families by turns: there may be one a seed. They have one
+    label each, and their loudest `seconds` are taken.
     """
     out = Path(out)
     if out.exists() and any(out.iterdir()) and not (out / "trials.json").is_file():
