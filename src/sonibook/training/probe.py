@@ -39,20 +39,10 @@ Labels: TypeAlias = Int[ndarray, " clips"] | Float[ndarray, "clips classes"]
 
 @dataclass(frozen=True, eq=False)
 class LinearProbe:
-    """A fitted probe's answers.
+    """A fitted probe: the class of every test clip, and the classes it was fitted to, in order.
 
-    Attributes
-    ----------
-    predicted : ndarray of int, shape (clips,)
-        The class of every test clip.
-    strength : float
-        The inverse strength of regularisation (C, or 1 / alpha) that cross-validation chose.
-    folds : int
-        Folds of the cross-validation.
-    classes : ndarray of int, shape (classes,)
-        The labels it was fitted to, in order.
-    weight, bias : ndarray, shapes (classes, channels) and (classes,)
-        Its logits, or ridge's scores, are ``features @ weight.T + bias``.
+    Its logits, or ridge's scores, are ``features @ weight.T + bias``. Cross-validation in so many
+    folds chose the inverse strength of regularisation (C, or 1 / alpha).
     """
 
     predicted: Int[ndarray, " clips"]
