@@ -24,7 +24,7 @@ from sonibook.files import shown as shown
 if TYPE_CHECKING:
     from sonibook.datasets import Dataset
 
-Body = TypeVar("Body", bound=Callable[..., None])
+_Body = TypeVar("_Body", bound=Callable[..., None])
 #: Of an option in a docstring: its name, and what it is for.
 _OPTION = re.compile(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", re.M)
 #: What options of several commands are for.
@@ -122,13 +122,13 @@ def command(
     called: Callable[..., None] | None = None,
     options: Sequence[inspect.Parameter] | None = None,
     **settings: Any,
-) -> Callable[[Body], Body]:
+) -> Callable[[_Body], _Body]:
     """Make a command of a function; `lines` are examples, `settings` Typer's.
 
     `called` runs in its place, with these `options`.
     """
 
-    def decorate(body: Body) -> Body:
+    def decorate(body: _Body) -> _Body:
         def run(**given: Any) -> None:
             (called or body)(**given)
 

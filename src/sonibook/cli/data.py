@@ -12,22 +12,22 @@ import typer
 from sonibook.cli import common
 from sonibook.cli.common import app, command, error, group, open_data, shown, table
 
-data_commands = group(
+_data_commands = group(
     "List, describe, fetch, pack and write out data sets.",
     "sonibook data list --data-root recordings",
     "sonibook data show esc50 --split test",
     "sonibook data fetch fsdd --data-root recordings",
     "sonibook data export soundscapes --count 10 --out scenes",
 )
-app.add_typer(data_commands, name="data")
+app.add_typer(_data_commands, name="data")
 
 _FIRST = 5
 Name = Annotated[str, typer.Argument(metavar="NAME", help="As 'sonibook data list' shows it.")]
-Part = Annotated[str, typer.Option(help="Which part: all, train or test.")]
+_Part = Annotated[str, typer.Option(help="Which part: all, train or test.")]
 
 
 @command(
-    data_commands,
+    _data_commands,
     "sonibook data list",
     "sonibook data list --data-root recordings",
     name="list",
@@ -52,14 +52,14 @@ def list_datasets(data_root: common.DataRoot = None) -> None:
 
 
 @command(
-    data_commands,
+    _data_commands,
     "sonibook data show esc50 --data-root recordings --split test",
     "sonibook data show folder --data-root my_sounds --read-all",
     "sonibook data show soundscapes --option size=200 --option task=single-label",
 )
 def show(
     name: Name,
-    split: Part = "all",
+    split: _Part = "all",
     options: common.DataOptions = None,
     data_root: common.DataRoot = None,
     read_all: Annotated[bool, typer.Option("--read-all")] = False,
@@ -104,7 +104,7 @@ def show(
 
 
 @command(
-    data_commands,
+    _data_commands,
     "sonibook data export soundscapes --count 10 --out scenes",
     "sonibook data export soundscapes --count 4 --option seed=7 --option duration=2",
 )
@@ -112,7 +112,7 @@ def export(
     name: Name,
     count: common.Count = 10,
     out: Path = Path("exported"),
-    split: Part = "all",
+    split: _Part = "all",
     options: common.DataOptions = None,
     data_root: common.DataRoot = None,
 ) -> None:
@@ -161,7 +161,7 @@ def export(
 
 
 @command(
-    data_commands,
+    _data_commands,
     "sonibook data fetch fsdd --data-root recordings",
     "sonibook data fetch fsd50k",
     short_help="Download, check and unpack a data set.",
@@ -186,7 +186,7 @@ def fetch(name: Name, data_root: common.DataRoot = None) -> None:
 
 
 @command(
-    data_commands,
+    _data_commands,
     "sonibook data pack esc50 --data-root recordings --out packs/esc50",
     "sonibook data pack fsd50k --split train --split val --split test --out packs/fsd50k",
     "sonibook data show packed --data-root packs/fsd50k --split val",

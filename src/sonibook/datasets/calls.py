@@ -18,7 +18,7 @@ from sonibook.datasets.base import Clip, Dataset, check_split
 from sonibook.errors import DatasetError
 
 #: Which way the pitch goes, in octaves at evenly spaced moments of a call.
-CONTOURS = {
+_CONTOURS = {
     "rises": (0, 1),
     "falls": (1, 0),
     "rises and falls": (0, 1, 0),
@@ -58,7 +58,7 @@ class Calls(Dataset):
 
     name = "calls"
     task = "single-label"
-    classes = tuple(CONTOURS)
+    classes = tuple(_CONTOURS)
     licence = "synthesised by sonibook, which is under the MIT licence"
 
     def __init__(
@@ -87,7 +87,7 @@ class Calls(Dataset):
     def __getitem__(self, index: int) -> Clip:
         labels, number = self.labels(index), range(self.size)[index]
         rng = np.random.default_rng([self.seed, _SPLITS.index(self.split), number])
-        call = self._call(rng, CONTOURS[self.classes[labels[0]]])
+        call = self._call(rng, _CONTOURS[self.classes[labels[0]]])
         x = np.zeros(self.repeats * SAMPLE_RATE)
         for second in range(self.repeats):
             start = second * SAMPLE_RATE + rng.integers(0, SAMPLE_RATE - len(call) + 1)

@@ -21,7 +21,7 @@ from sonibook.model.stack import blocks_of, check_layer, least_length
 
 #: ReLU halves the second moment of a centred Gaussian and leaves this share of it as variance.
 #: Dividing by its square root gives unit variance after ReLU (Brock et al. 2021, section 2).
-RELU_GAIN = math.sqrt(2.0 / (1.0 - 1.0 / math.pi))
+_RELU_GAIN = math.sqrt(2.0 / (1.0 - 1.0 / math.pi))
 #: Of batch normalisation, as PyTorch's.
 _MOMENTUM, _EPS = 0.1, 1e-5
 
@@ -61,7 +61,7 @@ class StandardisedConv1d(FoldableConv1d):
     def effective_weight(self) -> Float[Tensor, "filter channel tap"]:
         var, mean = torch.var_mean(self.weight, dim=(1, 2), keepdim=True, correction=0)
         fan_in = self.in_channels * self.kernel_size[0]
-        scale = torch.rsqrt(var * fan_in + 1e-8) * (RELU_GAIN * self.gain[:, None, None])
+        scale = torch.rsqrt(var * fan_in + 1e-8) * (_RELU_GAIN * self.gain[:, None, None])
         return (self.weight - mean) * scale
 
 
@@ -144,13 +144,13 @@ class _Sum(torch.autograd.Function):
         return _Sum.forward(ctx, gradients[0])
 
 
-Norm = Literal["none", "weight", "batch"]
+_Norm = Literal["none", "weight", "batch"]
 Downsample = Literal["max", "stride"]
 
 #: Channels of the eleven convolutions at width 1, their kernels, and how many blocks pool.
 CHANNELS = (64, 64, 128, 128, 256, 256, 512, 512, 1024, 1024, 2048)
 KERNELS = (7, 7, 5, 5, 5, 3, 3, 3, 3, 3, 3)
-POOLED_BLOCKS = 8
+_POOLED_BLOCKS = 8
 EMBEDDING = 512
 DROPOUT = 0.4
 
@@ -205,7 +205,7 @@ class CNN12(nn.Module):
         self,
         *,
         width: float = 1.0,
-        norm: Norm = "none",
+        norm: _Norm = "none",
         downsample: Downsample = "max",
         depth: int = len(CHANNELS),
         seed: int | None = None,
@@ -220,7 +220,7 @@ class CNN12(nn.Module):
         previous = 1
         for number in range(1, depth + 1):
             channels = round(CHANNELS[number - 1] * width)
-            halves = number <= POOLED_BLOCKS
+            halves = number <= _POOLED_BLOCKS
             kernel, stride = KERNELS[number - 1], 2 if halves and downsample == "stride" else 1
             modules[f"conv{number}"] = _LAYERS[norm](previous, channels, kernel, stride=stride)
             modules[f"act{number}"] = nn.ReLU()

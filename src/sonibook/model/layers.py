@@ -42,7 +42,7 @@ def _autocast(*inputs: Tensor) -> tuple[Tensor, ...]:
     return tuple(one.to(torch.get_autocast_dtype("cpu")) for one in inputs)
 
 
-def is_long(x: Map, channels: int) -> bool:
+def _is_long(x: Map, channels: int) -> bool:
     """Whether a map has so many more steps than channels that `LongConvolution` pays."""
     return channels >= _SOME_CHANNELS and x.shape[2] > 8 * channels
 
@@ -120,7 +120,7 @@ def _convolution_backward(
     gradient: Float[Tensor, "batch filter steps"], x: Map, weight: Tensor, wanted: Sequence[bool]
 ) -> Gradients:
     """The gradients of an unpadded convolution by its map, weight and bias, of which are wanted."""
-    if not is_long(x, x.shape[1]):
+    if not _is_long(x, x.shape[1]):
         found = torch.ops.aten.convolution_backward(
             gradient.unsqueeze(2), x.unsqueeze(2), weight.unsqueeze(2), [len(weight)],
             [1, 1], [0, 0], [1, 1], False, [0, 0], 1, list(wanted),
@@ -143,7 +143,7 @@ def _convolution_backward(
     return for_x, for_weight, gradient.sum(dim=(0, 2)) if wanted[2] else None
 
 
-class PoolOfTwo(Function):
+class _PoolOfTwo(Function):
     """The larger of every two steps; of equal ones the first passes its gradient on."""
 
     @staticmethod
@@ -314,7 +314,7 @@ class Conv1d(nn.Conv1d):
             windows = input.transpose(1, 2).unfold(1, self.kernel_size[0], 1).transpose(2, 3)
             flat = weight.transpose(1, 2).flatten(1)
             return F.linear(windows.flatten(2), flat, bias).transpose(1, 2)
-        if simple and is_long(input, self.in_channels):
+        if simple and _is_long(input, self.in_channels):
             return LongConvolution.apply(input, weight, bias)
         return F.conv2d(
             input.unsqueeze(2),
@@ -332,7 +332,7 @@ class MaxPool1d(nn.MaxPool1d):
     def forward(self, input: Float[Tensor, "batch channel time"]) -> Tensor:
         size, *_ = self.kernel_size if isinstance(self.kernel_size, tuple) else (self.kernel_size,)
         if size == 2 and input.is_cpu:
-            return PoolOfTwo.apply(input)
+            return _PoolOfTwo.apply(input)
         return F.max_pool2d(input.unsqueeze(2), (1, size)).squeeze(2)
 
 

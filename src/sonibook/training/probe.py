@@ -34,7 +34,7 @@ FeatureKind: TypeAlias = Literal["mean", "log"]
 #: What is fitted to features; see `linear_probe`.
 ProbeKind: TypeAlias = Literal["logistic", "ridge"]
 #: The classes of clips: a number each, or 1 for each class that a clip has.
-Labels: TypeAlias = Int[ndarray, " clips"] | Float[ndarray, "clips classes"]
+_Labels: TypeAlias = Int[ndarray, " clips"] | Float[ndarray, "clips classes"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,7 +72,7 @@ def probe_features(
     kind: FeatureKind = "mean",
     batch_size: int = 16,
     progress: bool = False,
-) -> tuple[Float[ndarray, "clips features"], Labels]:
+) -> tuple[Float[ndarray, "clips features"], _Labels]:
     """What a linear probe sees of each whole clip, and the clips' labels.
 
     Clips that cannot be read are left out, a few at most.
@@ -328,7 +328,7 @@ def probed(
 
 def fit_head(
     features: Float[ndarray, "clips features"],
-    labels: Labels,
+    labels: _Labels,
     training: Dataset,
     *,
     groups: Sequence[str] | None = None,

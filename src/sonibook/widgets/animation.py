@@ -143,7 +143,7 @@ def backward_animation(
     )
     tracks = dict(zip(names, sounds, strict=True))
     heard = player(tracks, label="Listen", sample_rate=sample_rate, columns=2)
-    return Animation(data, small_image(_still(data), alt), heard)
+    return Animation(data, _small_image(_still(data), alt), heard)
 
 
 def encoder_diagram(
@@ -165,7 +165,7 @@ def encoder_diagram(
         f"The clip's spectrogram, and above it the feature maps of layers 1 to {len(passed.blocks)}"
         f". A step of them hears, in ms: {fields}."
     )
-    return Animation(data | {"layer": layer}, small_image(_still(data), alt))
+    return Animation(data | {"layer": layer}, _small_image(_still(data), alt))
 
 
 def _check(passed: ForwardPass, layer: int, other: ForwardPass | None) -> None:
@@ -234,7 +234,7 @@ def _acts(passed: ForwardPass, layer: int, chosen: int) -> list[dict[str, Any]]:
     return [*acts, {"act": "end", "layer": 0, "text": text}]
 
 
-def small_image(figure: Figure, alt: str) -> str:
+def _small_image(figure: Figure, alt: str) -> str:
     """A figure as a small picture."""
     from PIL import Image
 
@@ -324,7 +324,7 @@ class TemperatureSlider:
             "Left, the probabilities of all pairs as a heat map; right, each negative's share of "
             "the push as bars. The text has the numbers."
         )
-        picture = small_image(temperature_picture(self.similarity, self.temperature), alt)
+        picture = _small_image(temperature_picture(self.similarity, self.temperature), alt)
         rows = [[round(one, 5) for one in row] for row in self.similarity.tolist()]
         data = {"similarity": rows, "temperature": self.temperature}
         return moving("temperature", data, f"{picture}<p>{html.escape(self.words)}</p>")

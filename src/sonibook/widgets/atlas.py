@@ -40,7 +40,7 @@ from sonibook.untrusted import read_json
 from sonibook.widgets.lab import write_page, write_script
 
 #: Of each clip, at most so many seconds are heard, as in the lab.
-MOST_SECONDS = 10.0
+_MOST_SECONDS = 10.0
 #: Signal to quantisation noise of sonifications and of clips, in dB.
 _SNR, _CLIP_SNR = 40.0, 60.0
 #: What the sonifications of a network may take, in samples: with 5 bits a sample about 40 MB.
@@ -74,7 +74,7 @@ def make_atlas(
     out = Path(out)
     earlier = _earlier(out)
     link = f' data-lab="{html.escape(lab, quote=True)}"' if lab else ""
-    data = Beginnings(data, MOST_SECONDS)
+    data = Beginnings(data, _MOST_SECONDS)
     modules = {network.name: network.module for network in networks}
     settings = {"k": k, "seconds": seconds, "limit": streaming.get("limit")}
     made_of = ChunkCache.of(out, [key_of("atlas", modules, settings)], data).folder.name
@@ -236,7 +236,7 @@ class _Writer:
             "classes": len(data.classes),
             "rate": data.sample_rate,
             "seconds": self.seconds,
-            "most": MOST_SECONDS,
+            "most": _MOST_SECONDS,
             "whole": self._whole,
             "thumbnail": [_WIDTH, _HEIGHT, _ROW],
             "networks": [

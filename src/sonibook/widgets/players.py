@@ -103,7 +103,7 @@ def player(
     if not all(name.strip() for name in named):
         raise ValueError("A player needs a label for each sound: say what is heard.")
     if gain is None:
-        gain = full_scale_gain(*named.values()) if isinstance(sounds, Mapping) else 1.0
+        gain = _full_scale_gain(*named.values()) if isinstance(sounds, Mapping) else 1.0
     files = {
         name: as_flac(x, label=name, gain=gain, sample_rate=sample_rate)
         for name, x in named.items()
@@ -213,7 +213,7 @@ def joined(
     return "\n".join([*parts, end, "})();\n"])
 
 
-def full_scale_gain(*sounds: Sound, peak: float = 1.0) -> float:
+def _full_scale_gain(*sounds: Sound, peak: float = 1.0) -> float:
     """The gain that brings the loudest of some sounds to `peak`; 1 for silence."""
     loudest = peak_of(*sounds)
     return peak / loudest if loudest > 0 else 1.0
@@ -225,4 +225,4 @@ def shared_gain(x: Sound) -> float:
     It depends on the input alone, so that two filters can be compared by ear, and a residual,
     whose peak may be twice the input's, cannot clip: a sonification has the input's peak.
     """
-    return full_scale_gain(x, peak=0.5)
+    return _full_scale_gain(x, peak=0.5)

@@ -44,7 +44,7 @@ from sonibook.deconvnet.cpu.weights import (
 from sonibook.deconvnet.cpu.windows import Clip, Column, Window, cut, pack
 from sonibook.deconvnet.forward import FeatureMaps
 
-Member = TypeVar("Member")
+_Member = TypeVar("_Member")
 #: Sounds at once from which on a matrix for every step is worth making.
 TILED_FROM = 16
 #: Columns that share a matrix: more would not fit the cache.
@@ -243,6 +243,6 @@ def _bounds(size: int, count: int) -> list[tuple[int, int]]:
     return list(pairwise(round(part * size / max(count, 1)) for part in range(count + 1)))
 
 
-def _divided(members: Sequence[Member], count: int) -> list[Sequence[Member]]:
+def _divided(members: Sequence[_Member], count: int) -> list[Sequence[_Member]]:
     """In `count` parts of about one size, in order."""
     return [members[begin:end] for begin, end in _bounds(len(members), count)]
