@@ -6,7 +6,9 @@ Chapter: Sonification, step by step.
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +43,17 @@ class _Choices(Dataset):
     name, classes, split, task = "explorer", (), "all", "multi-label"
 
     def __init__(self, clips: Mapping[str, Sound] | Dataset, sample_rate: int) -> None:
-        self._data = at_rate(clips, sample_rate) if isinstance(clips, Dataset) else None
         self.sample_rate = sample_rate
-        self._sounds: dict[str, Sound] = {}
+        self._titles: dict[str, str] = {}
+        self._clips: dict[str, Callable[[], Clip]] = {}
         if isinstance(clips, Dataset):
-            count = min(len(clips), _MOST_CLIPS)
-            self._titles = {str(index): _title(clips, index) for index in range(count)}
+            data = at_rate(clips, sample_rate)
+            for index in range(min(len(clips), _MOST_CLIPS)):
+                self._titles[str(index)] = _title(clips, index)
+                self._clips[str(index)] = partial(data.__getitem__, index)
         else:
-            self._sounds |= clips
-            self._titles = {name: name for name in clips}
+            for name, x in clips.items():
+                self.add(name, x)
         if not self._titles:
             raise ValueError("There is nothing to explore: give at least one clip.")
 
@@ -62,29 +66,18 @@ class _Choices(Dataset):
         """Offer another sound, last; in place of one of that key."""
         self._titles.pop(key, None)
         self._titles[key] = key
-        self._sounds[key] = x
+        self._clips[key] = lambda: Clip(as_waveform(x), (), key)
 
-    def sound(self, key: str) -> Sound:
-        """A sound by its key; `AudioError` if its file cannot be read."""
-        return self._sounds[key] if key in self._sounds else self._clip(key).waveform
-
-    def id_of(self, key: str) -> str:
-        """A sound's id in its data set, or its name."""
-        return key if key in self._sounds else self._clip(key).clip_id
+    def clip(self, key: str) -> Clip:
+        """A sound by its key, with its id in its data set; `AudioError` if it cannot be read."""
+        return self._clips[key]()
 
     def __len__(self) -> int:
         return len(self._titles)
 
     def __getitem__(self, index: int) -> Clip:
-        if not 0 <= index < len(self):
-            raise IndexError(index)
-        key = list(self._titles)[index]
-        return Clip(as_waveform(self.sound(key)), (), key)
-
-    def _clip(self, key: str) -> Clip:
-        if self._data is None:
-            raise KeyError(key)
-        return self._data[int(key)]
+        key = list(self._titles)[range(len(self))[index]]
+        return replace(self.clip(key), labels=(), clip_id=key)
 
 
 def _title(clips: Dataset, index: int) -> str:
@@ -226,7 +219,7 @@ class Explorer(widgets.VBox):
         static = static_explorer(
             {name: view.network for name, view in self.views.items()},
             self.x,
-            name=self._choices.id_of(self._current),
+            name=self._choices.clip(self._current).clip_id,
             sample_rate=self._sample_rate,
         )
         return {**bundle, "text/plain": "Explorer", "text/html": static}
@@ -249,7 +242,7 @@ class Explorer(widgets.VBox):
         x = None
         for view in self._shown():
             if view.key != key:
-                x = self._choices.sound(key) if x is None else x
+                x = self._choices.clip(key).waveform if x is None else x
                 view.take(key, x)
         self._current = key
 
