@@ -9,10 +9,13 @@ from __future__ import annotations
 import os
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 import numpy as np
 from jaxtyping import Float
@@ -23,6 +26,7 @@ from sonibook.errors import AudioError, DatasetError, MissingAudioError, Soniboo
 from sonibook.untrusted import read_csv
 
 Task = Literal["single-label", "multi-label"]
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True)
@@ -212,6 +216,21 @@ class ClipReader:
         while (clip := self(index)) is None:
             index = (index + 1) % len(self.data)
         return clip
+
+
+def read_ahead(
+    make: Callable[[int], _Made], numbers: Iterable[int], *, threads: int, ahead: int
+) -> Generator[_Made, None, None]:
+    """What is made of each number, in order; threads are at work on the next ones meanwhile."""
+    makers, waiting, rest = ThreadPoolExecutor(threads), deque[Future[_Made]](), iter(numbers)
+    try:
+        waiting.extend(makers.submit(make, number) for number in islice(rest, ahead))
+        while waiting:
+            made = waiting.popleft().result()
+            waiting.extend(makers.submit(make, number) for number in islice(rest, 1))
+            yield made
+    finally:
+        makers.shutdown(cancel_futures=True)
 
 
 def find_root(root: str | Path, landmark: str, *folders: str) -> Path:

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from collections.abc import Generator, Iterator
+from contextlib import closing, suppress
+from functools import partial
 from io import BufferedWriter
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,7 +20,7 @@ import numpy as np
 from jaxtyping import Int16
 from numpy import ndarray
 
-from sonibook.datasets.base import Dataset
+from sonibook.datasets.base import Dataset, read_ahead
 from sonibook.datasets.packed import (
     FORMAT,
     HEADER,
@@ -108,7 +106,7 @@ def pack(
     shards = _finished_shards(folder)
     start = shards[-1].stop if shards else 0
     threads = workers or os.cpu_count() or 1
-    with _read_ahead(data, start, workers=threads, progress=progress) as clips:
+    with closing(_clips(data, start, workers=threads, progress=progress)) as clips:
         clip = next(clips, None)
         while clip is not None:
             clip = _write_shard(folder, len(shards), clip, clips, shard_bytes)
@@ -141,26 +139,25 @@ class _Packed(NamedTuple):
     reason: str = ""
 
 
-@contextmanager
-def _read_ahead(
+def _clips(
     data: Dataset, start: int, *, workers: int, progress: bool | None
-) -> Iterator[Iterator[_Packed]]:
+) -> Generator[_Packed, None, None]:
     """Clip after clip from `start` on, read ahead by threads: decoding leaves Python's lock alone.
 
     DatasetError where `BAD_IN_A_ROW` clips cannot be read.
     """
     from tqdm.auto import tqdm
 
-    def clips() -> Iterator[_Packed]:
-        indices = iter(range(start, len(data)))
-        waiting: deque[Future[_Packed]] = deque()
-        bad_in_a_row = 0
-        while True:
-            for index in islice(indices, _AHEAD * workers - len(waiting)):
-                waiting.append(readers.submit(_read, data, index))
-            if not waiting:
-                return
-            clip = waiting.popleft().result()
+    numbers, ahead = range(start, len(data)), _AHEAD * workers
+    clips = read_ahead(partial(_read, data), numbers, threads=workers, ahead=ahead)
+    hidden, bad_in_a_row = None if progress is None else not progress, 0
+    with (
+        closing(clips),
+        tqdm(
+            desc="pack", unit="clip", total=len(data), initial=start, disable=hidden, leave=False
+        ) as bar,
+    ):
+        for clip in clips:
             bar.update()
             bad_in_a_row = bad_in_a_row + 1 if clip.samples is None else 0
             if bad_in_a_row == BAD_IN_A_ROW:
@@ -169,16 +166,6 @@ def _read_ahead(
                     f"{clip.reason} Is the disk there? If it is, mend or remove them."
                 )
             yield clip
-
-    readers = ThreadPoolExecutor(workers)
-    hidden = None if progress is None else not progress
-    with tqdm(
-        desc="pack", unit="clip", total=len(data), initial=start, disable=hidden, leave=False
-    ) as bar:
-        try:
-            yield clips()
-        finally:
-            readers.shutdown(cancel_futures=True)
 
 
 def _read(data: Dataset, index: int) -> _Packed:

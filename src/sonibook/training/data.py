@@ -9,11 +9,8 @@ whole clip does not depend on what it is batched with.
 from __future__ import annotations
 
 import warnings
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import islice
 
 import numpy as np
 import torch
@@ -23,7 +20,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from sonibook.audio import SAMPLE_RATE, cut, pad, sounding_starts
-from sonibook.datasets.base import Clip, ClipReader, Dataset
+from sonibook.datasets.base import Clip, ClipReader, Dataset, read_ahead
 from sonibook.errors import ConfigError, SonibookWarning
 from sonibook.model.encoder import CNN12, Classifier
 from sonibook.training.augment import augmented, source_samples
@@ -140,17 +137,12 @@ class CropBatches:
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, in order, from batch `first` on."""
         groups = self.sampler.whole_epoch(epoch)
-        numbers = iter(range(first, len(self)))
-        with ThreadPoolExecutor(max_workers=_AHEAD) as makers:
-            ahead = deque(
-                makers.submit(self._make, groups[number], epoch, number)
-                for number in islice(numbers, _AHEAD)
-            )
-            while ahead:
-                batch = ahead.popleft().result()
-                for number in islice(numbers, 1):
-                    ahead.append(makers.submit(self._make, groups[number], epoch, number))
-                yield batch
+        yield from read_ahead(
+            lambda number: self._make(groups[number], epoch, number),
+            range(first, len(self)),
+            threads=_AHEAD,
+            ahead=_AHEAD,
+        )
 
     def _make(self, group: Int[ndarray, " all"], epoch: int, number: int) -> Batch:
         own = group[self.sampler.own]
