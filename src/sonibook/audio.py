@@ -290,9 +290,7 @@ def cut(x: Float[ndarray, " time"], start: int, length: int) -> Float[ndarray, "
     return pad(x[start : start + length], length)
 
 
-def sounding_starts(
-    x: Float[ndarray, " time"], length: int, *, floor_db: float = -60.0, share: float = 0.25
-) -> ndarray:
+def sounding_starts(x: Float[ndarray, " time"], length: int, *, share: float = 0.25) -> ndarray:
     """Where a crop of `length` samples may start so that it holds sound.
 
     A fifth of ESC-50's clips end in a second or more of digital silence; a crop of silence teaches
@@ -302,10 +300,9 @@ def sounding_starts(
     ----------
     x : ndarray, shape (time,)
     length : int > 0, in samples
-    floor_db : float < 0, in dB re the peak of `x`
-        What is quieter than this counts as silence.
     share : float in (0, 1]
-        Least share of the crop that must lie between the first and last sounding sample.
+        Least share of the crop that must lie between the first and last sounding sample; what is
+        60 dB below the peak of `x` counts as silence.
 
     Returns
     -------
@@ -313,7 +310,7 @@ def sounding_starts(
         First and last possible start; both 0 where the clip is no longer than the crop.
     """
     last = max(len(x) - length, 0)
-    loud = np.flatnonzero(np.abs(x) > np.abs(x).max() * 10 ** (floor_db / 20))
+    loud = np.flatnonzero(np.abs(x) > np.abs(x).max() * 10 ** (-60 / 20))
     if last == 0 or loud.size == 0:
         return np.array([0, last])
     need = int(min(share * length, loud[-1] - loud[0] + 1))

@@ -99,6 +99,7 @@ def _sounds_of(argument: Path, leave_out: Path) -> Iterator[tuple[Path, Path]]:
         yield argument, Path(argument.name)
 
 
+@dataclass(kw_only=True)
 class FileSonifier:
     """What is asked of each sound, and what came of all of them.
 
@@ -108,32 +109,27 @@ class FileSonifier:
     AnalysisError where a table or provenance in `out` is not one of ours: it would be lost.
     """
 
-    def __init__(
-        self,
-        network: nn.Module,
-        *,
-        checkpoint: str,
-        card: Mapping[str, object],
-        layer: int,
-        filters: list[int] | None,
-        top: int | None,
-        out: Path,
-        seconds: float,
-        pictures: bool = True,
-    ) -> None:
-        self.network, self.checkpoint, self.card = network, checkpoint, card
-        self.layer, self.filters, self.top = layer, filters, top
-        self.out, self.seconds, self.pictures = out, seconds, pictures
-        self.rate = sample_rate_of(network)
+    network: nn.Module
+    checkpoint: str
+    card: Mapping[str, object]
+    layer: int
+    filters: list[int] | None
+    top: int | None
+    out: Path
+    seconds: float
+    pictures: bool = True
+
+    def __post_init__(self) -> None:
+        self.rate = sample_rate_of(self.network)
         self.done = self.written = 0
         self.rows: list[Row] = []
         self.failed: dict[str, str] = {}
         self.interrupted = False
-        self._weights = _digest(network)
+        self._weights = _digest(self.network)
         self._of_folder: dict[str, set[object]] = {}
         for row in _read_table(self.table):
             self._of_folder.setdefault(row["input"], set()).add(row["weights"])
-        self._earlier = _read_provenance(out / "provenance.json")
+        self._earlier = _read_provenance(self.out / "provenance.json")
 
     @property
     def table(self) -> Path:

@@ -89,7 +89,7 @@ def sonify(
 
     sounds = find_sounds(files, leave_out=out)
     sonifier = FileSonifier(
-        encoder,
+        network=encoder,
         checkpoint=checkpoint,
         card=card,
         layer=layer,

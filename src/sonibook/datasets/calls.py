@@ -32,22 +32,8 @@ class Calls(Dataset):
 
     A call lasts 0.3 to 0.6 s and spans an octave above 300 to 1,200 Hz. It has up to three
     harmonics, and white noise 0 to 20 dB below the clip's own level. Clip `index` of a seed and
-    split is made alone, and is the same every time.
-
-    Parameters
-    ----------
-    seed : int from 0 to 2**32 - 1
-    size : int > 0
-        How many clips; classes take turns.
-    repeats : int > 0
-        So often a clip holds its call, once in each second; so many seconds it lasts.
-    split : {"all", "train", "test"}
-        Each draws from seeds of its own.
-
-    Raises
-    ------
-    DatasetError
-        If a parameter is out of range.
+    split is made alone, and is the same every time. Classes take turns; a clip holds its call so
+    many `repeats`, once in each second. DatasetError if a parameter is out of range.
 
     Examples
     --------

@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -164,7 +164,13 @@ def _as_module(operation: Operation) -> nn.Module:
 
 
 def _attribute(method: Method, energy: MapEnergy, x: Tensor, steps: int) -> Tensor:
-    captum = _captum()
+    try:
+        import captum.attr as captum
+    except ImportError:
+        raise AnalysisError(
+            "This explanation is computed by Captum, which is not installed: "
+            "pip install 'sonibook[explain]'."
+        ) from None
     x = x.clone().requires_grad_()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it announces its hooks at each call
@@ -177,17 +183,6 @@ def _attribute(method: Method, energy: MapEnergy, x: Tensor, steps: int) -> Tens
                 x, n_steps=steps, internal_batch_size=4
             )
     return sound.detach()
-
-
-def _captum() -> Any:
-    try:
-        import captum.attr
-    except ImportError:
-        raise AnalysisError(
-            "This explanation is computed by Captum, which is not installed: "
-            "pip install 'sonibook[explain]'."
-        ) from None
-    return captum.attr
 
 
 def repeat(x: Pooled, switches: Switches, *, pool: int, length: int) -> Map:

@@ -235,18 +235,16 @@ def _in_16_bits(waveform: Float[ndarray, " time"]) -> Int16[ndarray, " time"]:
     return np.rint(waveform.clip(-1, 1) * 32767).astype(np.int16)
 
 
-def sample_sounds(
-    network: CNN12 | Classifier, data: Dataset, *, clips: int = 3, layers: tuple[int, ...] = _LAYERS
-) -> list[Sounds]:
-    """Each layer's most active filter on some clips, sonified, after the clips themselves."""
+def sample_sounds(network: CNN12 | Classifier, data: Dataset) -> list[Sounds]:
+    """Some layers' most active filters on three clips, sonified, after the clips themselves."""
     encoder = network.encoder if isinstance(network, Classifier) else network
-    chosen = np.unique(np.linspace(0, len(data) - 1, clips).round().astype(int))
+    chosen = np.unique(np.linspace(0, len(data) - 1, 3).round().astype(int))
     heard = [clip for clip in map(ClipReader(data), map(int, chosen)) if clip is not None]
     if not heard:
         return []
     longest = max(len(clip.waveform) for clip in heard)
     x = np.stack([pad(clip.waveform, longest) for clip in heard])
-    present = [layer for layer in layers if layer <= encoder.depth]
+    present = [layer for layer in _LAYERS if layer <= encoder.depth]
     captions = [clip.clip_id for clip in heard]
     with warnings.catch_warnings():
         # Early in a run maps are often dead: their silence can be heard.
