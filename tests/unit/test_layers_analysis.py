@@ -14,6 +14,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
+from sonibook.analysis import layers
 from sonibook.analysis.ablation import ablate
 from sonibook.analysis.layers import LayerResult, layer_importances, read_trained
 from sonibook.analysis.result import Row
@@ -163,6 +164,18 @@ def test_both_kinds_of_probe_are_fitted_to_the_same_features():
     assert "ridge" in layers_figure(both).alt
     with pytest.raises(LayerError, match="Layer 5"):
         layer_importances({"own": network}, data, training=training, layers=(5,))
+
+
+@pytest.mark.parametrize("grouping", [False, True])
+def test_fitted_probes_are_kept(grouped, grouping, tmp_path, monkeypatch):
+    networks, data = {"own": own_network()}, grouped if grouping else Tones("test", 12)
+    training = None if grouping else Tones("train", 15)
+    how = {"training": training, "layers": (2,), "parts": tmp_path}
+    first = layer_importances(networks, data, **how)
+    monkeypatch.setattr(layers, "linear_probe", None)
+    assert layer_importances(networks, data, **how) == first
+    with pytest.raises(TypeError):  # of another kind none was fitted
+        layer_importances(networks, data, **how, probes=("ridge",))
 
 
 def test_networks_of_two_shapes_each_have_random_weights():

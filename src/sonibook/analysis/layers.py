@@ -7,8 +7,10 @@ only what a trained network adds to that has been learned. All layers come from 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, Unpack
 
@@ -26,6 +28,7 @@ from sonibook.analysis.stream import Streaming
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError, MetricError
+from sonibook.files import atomic
 from sonibook.metrics import (
     bootstrap_interval,
     mean_average_precision,
@@ -42,7 +45,7 @@ from sonibook.training.probe import (
     multilabel_probe,
     over_time,
 )
-from sonibook.untrusted import read_json
+from sonibook.untrusted import read_arrays, read_json
 
 #: Redrawn data sets of a mean average precision, which takes its time.
 _REPEATS = 200
@@ -87,7 +90,7 @@ def layer_importances(
     ----------
     networks, data, seed, streaming
         As for every analysis: see `sonibook.analysis`; `limit` is of each of the two data sets.
-        What resumes is the forward pass; the probes are fitted anew.
+        Probes that were fitted are kept in `parts`, too.
     training : Dataset or None
         What probes are fitted to. None leaves out each group of `data` in turn (of ESC-50 the
         fold, of FSDD the speaker), and names its clips by a probe fitted to the others.
@@ -142,7 +145,15 @@ def layer_importances(
     for kind in probes:
         answers = {
             network.name: {
-                layer: _answers(kind, (network.name, layer), data, tested, fitted_to, seed=seed)
+                layer: _answers(
+                    kind,
+                    (network.name, layer),
+                    data,
+                    tested,
+                    fitted_to,
+                    seed=seed,
+                    parts=streaming.get("parts"),
+                )
                 for layer in tqdm(
                     layers or range(1, len(blocks_of(network.module)) + 1),
                     desc=f"{kind} probes {network.name}",
@@ -228,6 +239,7 @@ def _answers(
     fitted_to: tuple[Dataset, ClipArrays] | None,
     *,
     seed: int,
+    parts: str | Path | None,
 ) -> _Answers:
     """What probes on one layer's features say: fitted to a training part, or to other groups."""
     key = (of[0], f"layer {of[1]}", "")
@@ -235,12 +247,46 @@ def _answers(
     if fitted_to is not None:
         groups = _groups(*fitted_to, tested=data)
         seen = fitted_to[1].arrays[key]
-        return _probe(kind, seen, _truth(*fitted_to), features, groups, seed)
+        known = _truth(*fitted_to)
+        return _kept(
+            parts,
+            (kind, seed, groups, seen, known, features),
+            lambda: _probe(kind, seen, known, features, groups, seed),
+        )
     groups = _groups(data, tested)
     if groups is None:
         raise AnalysisError(
             f"{data.name} ({data.split}) has no groups to leave out in turn: give a training part."
         )
+    inputs = (kind, seed, groups, features, truth)
+    return _kept(parts, inputs, lambda: _left_out(kind, features, truth, groups, seed))
+
+
+def _kept(parts: str | Path | None, inputs: Sequence[Any], fit: Callable[[], _Answers]) -> _Answers:
+    """What was fitted to the same inputs before, else what `fit` gives, kept in a folder."""
+    if parts is None:
+        return fit()
+    digest = hashlib.sha256(version("scikit-learn").encode())
+    for one in inputs:
+        digest.update(one.tobytes() if isinstance(one, ndarray) else repr(one).encode())
+    path = Path(parts) / f"probe-{digest.hexdigest()[:16]}.npz"
+    try:
+        return read_arrays(path, ("answers",))["answers"]
+    except (OSError, ValueError):
+        answers = fit()
+    with atomic(path) as temporary:
+        np.savez(temporary, answers=answers)
+    return answers
+
+
+def _left_out(
+    kind: ProbeKind,
+    features: Float[ndarray, "clips features"],
+    truth: _Truth,
+    groups: Sequence[str],
+    seed: int,
+) -> _Answers:
+    """What is said of each group by a probe that was fitted to the others."""
     group, found = np.array(groups), np.zeros_like(truth)
     for one in np.unique(group):
         out = group == one
