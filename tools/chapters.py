@@ -35,13 +35,13 @@ RECORDED: dict[str, dict[str, object]] = {
 _SOUNDS = {
     "soundscapes": "The sounds on this page are synthesised: `sonibook data fetch esc10 "
     "--data-root DATA` downloads recordings, and `make book DATA_ROOT=DATA` plays those instead.",
-    "esc10": "The recordings on this page are of ESC-10 {cite:p}`piczak2015esc`, under CC BY, "
-    "mostly cut to their loudest seconds.",
+    "esc10": "The recordings on this page are of ESC-10 [(Piczak, 2015)](#piczak2015esc), under "
+    "CC BY, mostly cut to their loudest seconds.",
 }
 _SOUNDS |= dict.fromkeys(
     ("esc40", "esc50"),
-    "The recordings on this page are of ESC-50 {cite:p}`piczak2015esc`, mostly cut to their "
-    "loudest seconds, and for non-commercial use alone (CC BY-NC).",
+    "The recordings on this page are of ESC-50 [(Piczak, 2015)](#piczak2015esc), mostly cut to "
+    "their loudest seconds, and for non-commercial use alone (CC BY-NC).",
 )
 
 

@@ -1,7 +1,7 @@
 /* Predictions that stay in the browser and stand beside the result; quiz questions with feedback.
 
-   Without this script both are text: an admonition "Predict"; a question, its numbered answers, and
-   a folded admonition "Answers" with as many numbered words on them, of which one begins "Right". */
+   Without this script both are text: a box "Predict"; a question, its numbered answers, and a folded
+   box "Answers" with as many numbered words on them, of which one begins "Right". */
 
 document.addEventListener("DOMContentLoaded", () => {
   const page = location.pathname.split("/").pop();

@@ -361,6 +361,51 @@ def test_predictions_and_answers_are_kept_and_answered(browser: Any, site: str) 
     context.close()
 
 
+#: The claims that can be seen: their rows in the table, and, without marks, what is said of each.
+CLAIMS = """() => {
+    const table = [...document.querySelectorAll("table.results")]
+        .find((each) => each.tHead.textContent.startsWith("ClaimWhereVerdict"));
+    const seen = (all) => [...all].filter((each) => each.checkVisibility());
+    const plain = (each) => each.textContent.replace(/\\W/g, "");
+    return [seen(table.tBodies[0].rows).map((row) => [...row.cells].map((cell) => cell.innerText)),
+            seen(document.querySelectorAll(".cell_output > p > strong:first-child")).map(plain),
+            seen(table.tBodies[0].rows).map((row) => plain(row.cells[0]))];
+}"""
+
+
+def test_claims_are_filtered_by_verdict_and_by_chapter(browser: Any, site: str) -> None:
+    context = browser.new_context(viewport=DESKTOP)
+    page = context.new_page()
+    # Without its script the page shows all.
+    page.route(
+        "**/claims.js*", lambda route: route.fulfill(body="", content_type="text/javascript")
+    )
+    page.goto(f"{site}/17_claims.html")
+    everything = page.evaluate(CLAIMS)
+    assert page.locator(".claims-bar").count() == 0
+    page.unroute("**/claims.js*")
+    page.reload()
+    assert page.evaluate(CLAIMS) == everything
+    rows, _, known = everything
+    bar = page.get_by_role("group", name="Filter the claims").first
+    wanted = {}
+    for name, column in (("Verdict", 2), ("Chapter", 4)):
+        bar.get_by_label(name).focus()
+        page.keyboard.press("ArrowDown")
+        wanted[column] = bar.get_by_label(name).input_value()
+        left = [row for row in rows if all(row[n].startswith(wanted[n]) for n in wanted)]
+        shown, said, names = page.evaluate(CLAIMS)
+        assert shown == left
+        assert 0 < len(left) < len(rows)
+        assert set(said) & set(known) == set(names)
+        assert f"{len(left)} of {len(rows)} claims" in bar.inner_text()
+    for name in ("Verdict", "Chapter"):
+        bar.get_by_label(name).focus()
+        page.keyboard.press("Home")
+    assert page.evaluate(CLAIMS) == everything
+    context.close()
+
+
 def test_launch_buttons_wait_for_an_address(browser: Any, site: str) -> None:
     context = browser.new_context(viewport=DESKTOP)
     page = context.new_page()

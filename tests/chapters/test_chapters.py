@@ -140,7 +140,7 @@ def test_an_unknown_parameter_stops_a_chapter_with_one_sentence(tmp_path: Path) 
     ("options", "told"),
     [
         ((), "`make book DATA_ROOT=DATA` plays those instead"),
-        (("--recordings", "esc10"), "of ESC-10 {cite:p}`piczak2015esc`, under CC BY"),
+        (("--recordings", "esc10"), "of ESC-10 [(Piczak, 2015)](#piczak2015esc), under CC BY"),
     ],
 )
 def test_a_chapter_about_real_sounds_takes_recordings_and_says_what_it_plays(

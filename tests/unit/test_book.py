@@ -112,6 +112,7 @@ def test_jupyterlab_folds_what_the_page_folds(chapter: Path) -> None:
     assert formatted(text) == text, "run `make format`"
     prose = "".join(cell.source for cell in nbformat.reads(text, 4).cells if "outputs" not in cell)
     assert not re.search(r"\{[a-z:]+\}`", prose), "make a link of a role: CONTRIBUTING.md, Chapters"
+    assert not re.search(r"^:::|^```\{", prose, re.M), "make a box a quotation: CONTRIBUTING.md"
     for cell in nbformat.reads(text, as_version=4).cells:
         tags = set(cell.metadata.get("tags", []))
         folded = cell.metadata.get("jupyter", {})
@@ -151,7 +152,9 @@ def test_a_chapter_asks_three_questions_and_answers_each_choice(chapter: Path) -
     cells = nbformat.read(chapter, as_version=4).cells
     (quiz,) = (cell.source for cell in cells if cell.source.startswith("## Test yourself"))
     asked = re.findall(
-        r"\*\*\d\. .*\n\n((?:\d\. .*\n)+)\n:::.* Answers\n.*\n((?:\d\. .*\n)+):::", quiz
+        r"\*\*\d\. .*\n\n((?:\d\. .*\n)+)\n<details>\n<summary>Answers</summary>\n\n"
+        r"((?:\d\. .*\n)+)\n</details>",
+        quiz,
     )
     assert len(asked) == 3
     for choices, answers in asked:

@@ -300,8 +300,8 @@ def _machines(path: Path) -> list[str]:
                 own.setdefault(group, []).append(row.mean or 0.0)
     lines = [
         "",
-        f"Shares of what they hear in {result.data.clips} clips of {result.data.dataset} that they "
-        "hear in the sonifications of most active filters, mean over networks.",
+        f"Of what they hear in {result.data.clips} clips of {result.data.dataset}, the share that "
+        "they still hear in the sonifications of the most active filters; means over networks.",
         "",
         f"| machine | of | {' | '.join(f'layers {group}' for group in GROUPS)} |",
         "| --- | --- |" + " --- |" * len(GROUPS),

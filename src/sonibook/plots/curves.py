@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from sonibook.analysis.result import Estimate, ResultTable, Row
-from sonibook.plots.style import CYCLE, GREY, Picture, look, new_figure, picture
+from sonibook.plots.style import CYCLE, GREY, PAGE, Picture, look, new_figure, picture
 
 #: Of the curves of a figure, in this order, as their colours in `CYCLE`.
 MARKERS = "os^Dv*P"
@@ -59,7 +59,6 @@ def figure_over_layers(
     panels: Sequence[Panel],
     *,
     what: str,
-    width: float = 0.0,
     columns: int = 0,
     share: bool = False,
     legend: str = "",
@@ -76,10 +75,8 @@ def figure_over_layers(
         One legend for all.
     what : str
         What is drawn, for the alternative text.
-    width : float >= 0, in inches
-        0 for what suits the number of columns.
     columns : int >= 0
-        Panels in a row; 0 for all of them.
+        Panels in a row; 0 for up to three.
     share : bool
         Whether the panels of a row have one vertical scale.
     legend : str
@@ -89,10 +86,10 @@ def figure_over_layers(
     """
     labels: dict[str, Any] = {}
     curves = []
-    columns = columns or len(panels)
+    columns = columns or (2 if len(panels) == 4 else min(len(panels), 3))
     rows = -(-len(panels) // columns)
     with look():
-        figure = new_figure(width or (7.0 if columns == 1 else 4.2 * columns), 0.6 + 2.8 * rows)
+        figure = new_figure(7.0 if columns == 1 else PAGE, 0.8 + 2.5 * rows)
         sharey: Literal["row", "none"] = "row" if share else "none"
         grid = figure.subplots(rows, columns, sharey=sharey, squeeze=False).flat
         for panel, axes in zip(panels, grid, strict=False):
@@ -100,7 +97,8 @@ def figure_over_layers(
             layers = sorted({row.layer for row in shown.rows if row.layer is not None})
             drawn = "; ".join(_draw_panel(axes, shown, panel, layers))
             curves.append(f"{panel.title or panel.ylabel}: {drawn}" if len(panels) > 1 else drawn)
-            over_layers(axes, layers, ylabel=panel.ylabel, title=panel.title, **panel.options)
+            ticks = layers if columns < 3 or len(layers) < 8 else layers[::2]
+            over_layers(axes, ticks, ylabel=panel.ylabel, title=panel.title, **panel.options)
             handles, names = axes.get_legend_handles_labels()
             labels |= dict(zip(names, handles, strict=True))
         unused = [*grid]
@@ -110,7 +108,11 @@ def figure_over_layers(
         if unused:
             unused[0].legend(**listed, loc="center left", title=legend or None)
         else:
-            figure.legend(**listed, loc="outside right center", title=legend or None)
+            listed |= {"title": legend or None, "ncols": min(columns, len(labels))}
+            if columns == 1:
+                figure.legend(**listed, loc="outside right center")
+            else:
+                figure.legend(**listed, loc="outside lower center")
     counts = dict.fromkeys(str((panel.result or result).data.clips) for panel in panels)
     clips = f"over {' and '.join(counts)} clips"
     return picture(figure, alt=f"{what}, layer by layer, {clips}. {words or '. '.join(curves)}.")

@@ -41,7 +41,7 @@ def evolution_figure(result: EvolutionResult) -> Picture:
     rows = result.filters
     strips = rows if len(rows) <= _MOST_STRIPS else _first_of_each_layer(rows)
     with look():
-        figure = new_figure(10.0, 0.6 + 0.62 * len(strips) + 2.6)
+        figure = new_figure(height=0.6 + 0.62 * len(strips) + 2.6)
         heights = [0.6 + 0.62 * len(strips), 2.6]
         above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
         _draw_strips(above, strips, result.sample_rate / 2000)

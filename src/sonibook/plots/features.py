@@ -110,7 +110,8 @@ def top_clips_figure(result: TopClipsResult, network: str, *, layers: Sequence[i
     what = "spectrograms of clips and, below each, of the sonification of a filter"
     over = f"that it activates most, over {result.data.clips} clips"
     alt = f"{network}: {what} {over}. {'; '.join(words)}."
-    return picture(figure, alt=alt)
+    caption = f"{network}: clips, and below each what a filter kept of it."
+    return picture(figure, alt=alt, caption=caption)
 
 
 def coherence_figure(result: CoherenceResult) -> Picture:
@@ -154,7 +155,7 @@ def separation_figure(result: SeparationResult) -> Picture:
         "of the onset (the line: of the input itself)"
     )
     what = "What the most active filters hold of scenes"
-    return figure_over_layers(result, panels, what=what, width=9.5, columns=2, words=words)
+    return figure_over_layers(result, panels, what=what, columns=2, words=words)
 
 
 def unpooling_figure(result: UnpoolingResult) -> Picture:
@@ -182,7 +183,6 @@ def unpooling_figure(result: UnpoolingResult) -> Picture:
         result,
         panels,
         what="Unpoolings compared",
-        width=2.8 * len(quantities) + 1.2,
         columns=len(quantities),
         words=f"Coherence: {'; '.join(words)}",
     )

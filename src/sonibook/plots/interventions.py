@@ -50,7 +50,7 @@ def ablation_figure(result: AblationResult) -> Picture:
     """
     networks = first_of_regimes(result)
     with look():
-        figure = new_figure(10.0, 0.6 + 3.0 * len(networks))
+        figure = new_figure(height=0.7 + 2.8 * len(networks))
         rows = figure.subplots(len(networks), 2, squeeze=False)
         for network, (left, right) in zip(networks, rows, strict=True):
             _draw_scores(left, result, network)

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from sonibook.audio import SAMPLE_RATE, as_waveform
 from sonibook.metrics.similarity import short_time_spectra
-from sonibook.plots.style import FLOOR_DB, INPUT, LEVELS, SONIFICATION, look, new_figure
+from sonibook.plots.style import FLOOR_DB, INPUT, LEVELS, PAGE, SONIFICATION, look, new_figure
 
 #: A waveform of shape (time,): an array, or a tensor on any device.
 Sound = Float[ndarray, " time"] | Float[Tensor, " time"]
@@ -28,6 +28,9 @@ Power = Float[ndarray, "freq t"]
 
 #: Samples in a frame of a spectrogram (32 ms at 8 kHz), and from one frame to the next (8 ms).
 _FRAME, HOP = 256, 64
+
+#: Sounds that a figure draws side by side.
+_IN_A_ROW = 4
 
 
 def as_array(x: ndarray | Tensor) -> ndarray:
@@ -126,7 +129,7 @@ def side_by_side(
     sample_rate: int = SAMPLE_RATE,
     first_is_input: bool = True,
 ) -> Figure:
-    """Waveforms above, log spectrograms below, one column a sound, all on the same scales.
+    """Waveforms above, log spectrograms below, all on the same scales; up to four sounds in a row.
 
     Parameters
     ----------
@@ -143,22 +146,29 @@ def side_by_side(
     reference = max(float(power.max()) for power in powers)
     peak = peak_of(*sounds)
     with look():
-        figure = new_figure(max(2.3 * len(sounds), 8.0), 3.7)
+        rows = -(-len(sounds) // _IN_A_ROW)
+        columns = -(-len(sounds) // rows)
+        figure = new_figure(PAGE, 3.7 * rows)
         grid = figure.subplots(
-            2, len(sounds), sharex=True, sharey="row", height_ratios=[1, 2], squeeze=False
+            2 * rows, columns, sharex=True, sharey="row", height_ratios=[1, 2] * rows, squeeze=False
         )
-        for column, (x, power, title) in enumerate(zip(sounds, powers, titles, strict=True)):
-            above, below = grid[:, column]
-            colour = INPUT if first_is_input and column == 0 else SONIFICATION
+        for number, (x, power, title) in enumerate(zip(sounds, powers, titles, strict=True)):
+            row, column = divmod(number, columns)
+            above, below = grid[2 * row : 2 * row + 2, column]
+            colour = INPUT if first_is_input and number == 0 else SONIFICATION
             draw_waveform(above, x, sample_rate=sample_rate, peak=peak, colour=colour)
             above.set_title(title)
             levels = decibels(power, reference=reference)
             image = draw_levels(below, levels, sample_rate=sample_rate)
             below.set_xlabel("time / s")
-        grid[0, 0].set_ylabel("amplitude")
-        grid[1, 0].set_ylabel("frequency / kHz")
+            below.tick_params(labelbottom=True)
+        for above, below in zip(grid[::2, 0], grid[1::2, 0], strict=True):
+            above.set_ylabel("amplitude")
+            below.set_ylabel("frequency / kHz")
+        for axes in grid.flat:
+            axes.set_visible(axes.has_data())
         grid[0, 0].set_xlim(0, max(len(x) for x in sounds) / sample_rate)
-        figure.colorbar(image, ax=grid[1].tolist(), label="level / dB", pad=0.01)
+        figure.colorbar(image, ax=grid[1::2].ravel().tolist(), label="level / dB", pad=0.01)
     return figure
 
 

@@ -33,6 +33,9 @@ CYCLE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)
 #: Colour map of spectrograms and other levels in dB, and of feature maps.
 LEVELS, ACTIVITY = "magma", "viridis"
 
+#: How wide a figure is, in inches, that the page shows at the size its labels are meant for.
+PAGE = 8.0
+
 #: Levels are drawn down to this, in dB re the loudest.
 FLOOR_DB = -80.0
 
@@ -79,7 +82,7 @@ _INTERVAL = re.compile(r"([-+−]?[\d.,]+%?) (\[[^\[\]]+, [^\[\]]+\])")
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def new_figure(width: float = 8.0, height: float = 3.0) -> Figure:
+def new_figure(width: float = PAGE, height: float = 3.0) -> Figure:
     """An empty figure, in inches, that pyplot does not know; make and fill it within `look`."""
     return Figure(figsize=(width, height), layout="constrained", facecolor="white")
 
@@ -119,7 +122,10 @@ def lines(
         if len(points) != len(values):
             raise ValueError(f"{name}: {len(values)} values were given for {len(points)} places.")
     with look():
-        figure = new_figure(5.6, 2.8)  # on a phone, most of it is seen at once
+        named = len(pairs) + len(references or {})
+        columns = 3 if max(map(len, [*pairs, *(references or {})])) < 20 else 2
+        # On a phone, most of it is seen at once; the legend stands above, and hides no curve.
+        figure = new_figure(5.6, 2.6 + 0.2 * -(-named // columns))
         axes = figure.subplots()
         for number, (name, (points, values)) in enumerate(pairs.items()):
             rounds, place = divmod(number, len(CYCLE))
@@ -142,7 +148,7 @@ def lines(
             whole = MaxNLocator("auto", integer=True, steps=[1, 2, 5, 10])  # no epoch 1.5
             axes.xaxis.set_major_locator(whole)
         axes.grid(True)
-        axes.legend(frameon=True, framealpha=0.85, edgecolor="none")  # over curves, where it must
+        figure.legend(loc="outside upper left", ncols=columns)
     return figure
 
 
