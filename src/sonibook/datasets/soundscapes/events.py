@@ -12,6 +12,7 @@ from numpy.random import PCG64, Generator, SeedSequence
 
 from sonibook.audio import SAMPLE_RATE, scale_to_peak
 from sonibook.datasets.soundscapes import nature, objects
+from sonibook.datasets.soundscapes.synth import surroundings
 from sonibook.errors import DatasetError
 
 _EDGE = 0.004
@@ -100,7 +101,8 @@ def render_samples(name: str, rng: Generator, length: int) -> Float[ndarray, " t
     """An event of `length` samples at its natural level, without a click at either end."""
     from scipy.signal import lfilter  # a second's import, for those who render
 
-    x = lfilter([1.0, -1.0], [1.0, -_DC_POLE], EVENT_CLASSES[name].render(rng, length))
+    x = surroundings(rng, EVENT_CLASSES[name].render(rng, length))
+    x = lfilter([1.0, -1.0], [1.0, -_DC_POLE], x)
     edge = min(round(_EDGE * SAMPLE_RATE), length)
     x[length - edge :] *= np.linspace(1.0, 0.0, edge)
     return x

@@ -30,13 +30,17 @@ from sonibook.datasets.soundscapes.synth import (
 
 
 def bird_chirp(rng: Generator, n: int) -> Float[ndarray, " n"]:
-    """A phrase of quick gliding notes, said again and again with pauses."""
+    """Phrases of quick gliding notes, said again and again by one bird near by and one far away."""
+    return _bird(rng, n) + rng.uniform(0.1, 0.5) * _bird(rng, n)
+
+
+def _bird(rng: Generator, n: int) -> Float[ndarray, " n"]:
     low = rng.uniform(1900.0, 2500.0)
     high = rng.uniform(2900.0, 3500.0)
     notes = []
     for _ in range(int(rng.integers(2, 6))):
-        length = samples(rng.uniform(0.05, 0.14))
-        turns = low + (high - low) * rng.random(int(rng.integers(2, 4)))
+        length = samples(rng.uniform(0.03, 0.08))
+        turns = low + (high - low) * rng.random(int(rng.integers(2, 5)))
         f = contour(length, turns)
         if rng.random() < 0.3:
             trill = 2.0 * np.pi * rng.uniform(28.0, 45.0) * np.arange(length) / SAMPLE_RATE
@@ -52,16 +56,16 @@ def bird_chirp(rng: Generator, n: int) -> Float[ndarray, " n"]:
 
 def cat_meow(rng: Generator, n: int) -> Float[ndarray, " n"]:
     """A cry whose pitch arches while the mouth opens and closes: m, ee, ow."""
-    length = min(n, samples(rng.uniform(0.6, 1.0)))
-    pitch = rng.uniform(380.0, 560.0)
-    f0 = pitch * contour(length, [0.8, rng.uniform(1.25, 1.5), 1.2, 0.75], at=[0.0, 0.3, 0.6, 1.0])
-    f0 *= 1.0 + 0.012 * np.sin(2.0 * np.pi * 6.0 * np.arange(length) / SAMPLE_RATE)
-    first = contour(length, [350.0, 1000.0, 1250.0, 600.0], at=[0.0, 0.3, 0.6, 1.0])
-    second = contour(length, [1300.0, 2500.0, 2000.0, 1100.0], at=[0.0, 0.3, 0.6, 1.0])
+    length = min(n, samples(rng.uniform(0.45, 1.0)))
+    pitch = rng.uniform(450.0, 750.0)
+    f0 = pitch * contour(length, [0.8, rng.uniform(1.0, 1.25), 1.05, 0.75], at=[0.0, 0.3, 0.7, 1.0])
+    f0 *= 1.0 + 0.012 * wander(rng, length, rate=12.0)
+    throat = rng.uniform(0.9, 1.2)
+    first = throat * contour(length, [1000.0, 1800.0, 1900.0, 1200.0], at=[0.0, 0.3, 0.6, 1.0])
 
     def mouth(f: ndarray, t: ndarray) -> ndarray:
-        shape = resonances(f, (at_frames(first, t), 250.0, 1.0), (at_frames(second, t), 350.0, 0.7))
-        return shape * (400.0 / f) ** 0.5
+        shape = resonances(f, (at_frames(first, t), 500.0, 1.0), (2500.0 * throat, 700.0, 0.35))
+        return shape * shape
 
     cry = harmonics(f0, mouth)
     cry += 0.02 * noise(rng, length, lambda f, t: band(f, 1200.0, 3500.0))
@@ -83,7 +87,9 @@ def cricket(rng: Generator, n: int) -> Float[ndarray, " n"]:
     )
     starts = (chirps[:, None] + spacing * np.arange(count)).ravel()
     growing = np.tile(np.linspace(0.5, 1.0, count), len(chirps))
-    return overlap_add(n, starts, pulse, growing)
+    # The meadow's others blend into one unsteady note.
+    others = noise(rng, n, lambda f, t: resonances(f, (1.03 * note, 150.0, 1.0)) ** 2)
+    return overlap_add(n, starts, pulse, growing) + rng.uniform(0.2, 0.8) * others
 
 
 def dog_bark(rng: Generator, n: int) -> Float[ndarray, " n"]:
@@ -91,11 +97,11 @@ def dog_bark(rng: Generator, n: int) -> Float[ndarray, " n"]:
     size = log_uniform(rng, 0.75, 1.35)
     length = samples(rng.uniform(0.16, 0.26))
     f0 = 420.0 * size * contour(length, [0.7, 1.3, 0.75], at=[0.0, 0.25, 1.0])
-    f0 *= 1.0 + 0.05 * wander(rng, length, rate=60.0)
-    jaw = contour(length, [500.0, 1000.0, 600.0], at=[0.0, 0.35, 1.0]) * size
+    f0 *= 1.0 + 0.1 * wander(rng, length, rate=60.0)
+    jaw = contour(length, [400.0, 850.0, 500.0], at=[0.0, 0.35, 1.0]) * size
 
     def throat(f: ndarray, t: ndarray) -> ndarray:
-        return resonances(f, (at_frames(jaw, t), 350.0, 1.0), (1900.0 * size, 600.0, 0.35))
+        return resonances(f, (at_frames(jaw, t), 500.0, 1.0), (1900.0 * size, 700.0, 0.35)) ** 2
 
     bark = harmonics(f0, throat)
     rough = noise(rng, length, throat) * np.abs(bark).max()
@@ -110,19 +116,20 @@ def dog_bark(rng: Generator, n: int) -> Float[ndarray, " n"]:
 
 def frog(rng: Generator, n: int) -> Float[ndarray, " n"]:
     """Croaks: trains of pulses through a swollen throat, the second half higher."""
-    rate = rng.uniform(35.0, 65.0)
-    throat = log_uniform(rng, 450.0, 900.0)
-    length = samples(rng.uniform(0.25, 0.45))
-    starts = beats(rng, length, period=1.0 / rate, jitter=0.05)
-    grain = samples(0.03)
-    half = len(starts) // 2
-    croak = np.zeros(length)
-    for scale, part in ((1.0, starts[:half]), (rng.uniform(1.15, 1.5), starts[half:])):
-        f = throat * scale * np.array([1.0, 2.3, 3.1])
-        croak += overlap_add(length, part, modes(grain, f, [0.03, 0.02, 0.015], [1.0, 0.5, 0.3]))
+    rate = rng.uniform(40.0, 110.0)
+    throat = log_uniform(rng, 1900.0, 2700.0)
+    length = samples(rng.uniform(0.12, 0.35))
+    f0 = rate * contour(length, [0.9, 1.1]) * (1.0 + 0.05 * wander(rng, length, rate=40.0))
+    swollen = throat * contour(length, [0.85, 1.0, 1.0, rng.uniform(1.0, 1.3)])
+
+    def sac(f: ndarray, t: ndarray) -> ndarray:
+        pitch = at_frames(swollen, t)
+        return resonances(f, (pitch, 400.0, 1.0), (0.5 * pitch, 300.0, 0.6)) ** 3
+
+    croak = harmonics(f0, sac)
     croak *= contour(length, [0.2, 1.0, 0.5, 1.0, 0.0], at=[0.0, 0.3, 0.5, 0.8, 1.0])
     croak *= decay(length, 2.0)
-    again = beats(rng, n, period=length / SAMPLE_RATE + rng.uniform(0.15, 0.6), jitter=0.2)
+    again = beats(rng, n, period=length / SAMPLE_RATE + rng.uniform(0.08, 0.4), jitter=0.2)
     again = fitting(again, length, n)
     return overlap_add(n, again, croak, rng.uniform(0.7, 1.0, len(again)))
 
@@ -140,32 +147,36 @@ _FORMANTS = {
 
 
 def applause(rng: Generator, n: int) -> Float[ndarray, " n"]:
-    """A dozen to forty people, each clapping at a pace and with hands of their own."""
+    """Ten to eighty people, each clapping at a pace and with hands of their own."""
     length = samples(0.03)
+    claps = np.stack([_clap(rng, length) for _ in range(32)])
     loudness = contour(n, [0.3, 1.0, 1.0, 0.3], at=[0.0, 0.2, 0.7, 1.0])
     x = np.zeros(n)
-    for _ in range(int(rng.integers(12, 40))):
-        clap = _clap(rng, length)
+    for _ in range(int(log_uniform(rng, 10.0, 80.0))):
         pace = rng.uniform(0.2, 0.34)
         starts = beats(rng, n, period=pace, jitter=0.35, first=pace * rng.random())
-        distance = rng.uniform(0.15, 1.0)
-        x += overlap_add(n, starts, clap, distance * rng.uniform(0.6, 1.0, len(starts)))
+        force = rng.uniform(0.15, 1.0) * rng.uniform(0.6, 1.0, len(starts))
+        # No clap of one person is quite like the next.
+        x += overlap_add(n, starts, claps[rng.integers(0, len(claps), len(starts))], force)
     return x * loudness
 
 
 def _clap(rng: Generator, length: int) -> Float[ndarray, " length"]:
     hands = log_uniform(rng, 700.0, 2200.0)
-    burst = noise(rng, length, lambda f, t: resonances(f, (hands, 900.0, 1.0)))
-    return burst * decay(length, rng.uniform(0.015, 0.04))
+
+    def palms(f: ndarray, t: ndarray) -> ndarray:
+        return resonances(f, (hands, 900.0, 1.0)) * band(f, 500.0, 3000.0)
+
+    return noise(rng, length, palms) * decay(length, rng.uniform(0.006, 0.02))
 
 
 def door_knock(rng: Generator, n: int) -> Float[ndarray, " n"]:
     """Two to five raps of a knuckle on wood, then a wait."""
-    board = log_uniform(rng, 110.0, 220.0) * np.array([1.0, 1.9, 2.8, 4.3, 6.1])
+    board = log_uniform(rng, 110.0, 320.0) * np.array([1.0, 1.9, 2.8, 4.3, 6.1])
     length = samples(0.22)
     pace = rng.uniform(0.04, 0.16, 5) * np.array([1.4, 1.0, 0.8, 0.6, 0.4])
     rap = modes(length, board, pace, [1.0, 0.9, 0.6, 0.4, 0.25])
-    rap += 0.5 * noise(rng, length, lambda f, t: band(f, 500.0, 2500.0)) * decay(length, 0.012)
+    rap += 0.2 * noise(rng, length, lambda f, t: band(f, 500.0, 2500.0)) * decay(length, 0.012)
     count = int(rng.integers(2, 6))
     within = rng.uniform(0.14, 0.3)
     again = beats(rng, n, period=count * within + rng.uniform(0.5, 0.9))
@@ -177,7 +188,7 @@ def door_knock(rng: Generator, n: int) -> Float[ndarray, " n"]:
 
 def footsteps(rng: Generator, n: int) -> Float[ndarray, " n"]:
     """Heel, then toe, left and right in turn, on a hard floor or on gravel."""
-    gravel = rng.random() < 0.5
+    gravel = rng.random() < 0.3
     length = samples(0.2)
     starts = beats(rng, n, period=rng.uniform(0.42, 0.62), jitter=0.12)
     body = log_uniform(rng, 70.0, 120.0)
@@ -185,14 +196,14 @@ def footsteps(rng: Generator, n: int) -> Float[ndarray, " n"]:
     for foot in (0, 1):
         heel = modes(length, body * np.array([1.0, 1.7, 2.9]) * (1.0 + 0.06 * foot), 0.07)
         if gravel:
-            grains = noise(rng, length, lambda f, t: band(f, 500.0, 3400.0))
+            grains = noise(rng, length, lambda f, t: band(f, 150.0, 1000.0, order=1))
             # Stones give way one after another: noise broken into random pieces.
             pieces = np.repeat(rng.random(length // 16 + 1) ** 3, 16)[:length]
-            scrape = 1.6 * grains * pieces * gate(length, attack=0.03, release=0.12)
+            scrape = 1.6 * grains * pieces * gate(length, attack=0.06, release=0.12)
         else:
-            grains = noise(rng, length, lambda f, t: resonances(f, (1100.0, 900.0, 1.0)))
+            grains = noise(rng, length, lambda f, t: band(f, 100.0, 700.0))
             toe = np.roll(decay(length, 0.03), samples(0.09)) * (np.arange(length) >= samples(0.09))
-            scrape = grains * (decay(length, 0.03) + 0.5 * toe)
+            scrape = grains * (decay(length, 0.06) + 0.5 * toe)
         steps = starts[foot::2]
         x += overlap_add(n, steps, heel + scrape, rng.uniform(0.7, 1.0, len(steps)))
     return x
@@ -244,10 +255,10 @@ def crackling_fire(rng: Generator, n: int) -> Float[ndarray, " n"]:
     starts = scattered(rng, n, rate=rng.uniform(12.0, 30.0))
     # A heavy tail: most cracks are faint, a few are not.
     force = np.minimum(0.12 * rng.random(len(starts)) ** -0.6, 1.5)
-    x = overlap_add(n, starts, kinds[rng.integers(0, len(kinds), len(starts))], force)
-    roar = noise(rng, n, lambda f, t: band(f, 40.0, 300.0) + 0.08 * band(f, 300.0, 3000.0))
+    x = 0.6 * overlap_add(n, starts, kinds[rng.integers(0, len(kinds), len(starts))], force)
+    roar = noise(rng, n, lambda f, t: band(f, 30.0, 150.0) + 0.08 * band(f, 150.0, 3000.0))
     flicker = 1.0 + 0.5 * wander(rng, n, rate=6.0)
-    return x + rng.uniform(0.02, 0.06) * roar * flicker * gate(n, attack=0.2, release=0.2)
+    return x + rng.uniform(0.06, 0.2) * roar * flicker * gate(n, attack=0.2, release=0.2)
 
 
 def _crack(rng: Generator, length: int) -> Float[ndarray, " length"]:
@@ -265,23 +276,23 @@ def rain(rng: Generator, n: int) -> Float[ndarray, " n"]:
             for _ in range(24)
         ]
     )
-    starts = scattered(rng, n, rate=log_uniform(rng, 80.0, 300.0))
+    starts = scattered(rng, n, rate=log_uniform(rng, 100.0, 600.0))
     force = 0.2 * (1.0 / np.maximum(rng.random(len(starts)), 0.01)) ** 0.5
     x = overlap_add(n, starts, kinds[rng.integers(0, len(kinds), len(starts))], force)
-    dark = rng.uniform(500.0, 1000.0)
-    hiss = noise(rng, n, lambda f, t: band(f, dark, 3700.0, order=1))
-    shower = 1.0 + 0.25 * wander(rng, n, rate=1.0)
-    return (x + rng.uniform(0.12, 0.3) * hiss) * shower * gate(n, attack=0.3, release=0.3)
+    dark = log_uniform(rng, 1000.0, 4000.0)
+    hiss = noise(rng, n, lambda f, t: band(f, 30.0, dark, order=1))
+    shower = 1.0 + 0.1 * wander(rng, n, rate=1.0)
+    return (x + rng.uniform(0.2, 0.5) * hiss) * shower * gate(n, attack=0.1, release=0.1)
 
 
 def sea_waves(rng: Generator, n: int) -> Float[ndarray, " n"]:
     """Waves that swell darkly, break, and run out in a bright hiss."""
-    period = rng.uniform(2.2, 4.0)
+    period = rng.uniform(3.0, 6.0)
     start = rng.uniform(0.0, 0.6)
     phase = (np.arange(n) / (SAMPLE_RATE * period) + start) % 1.0
     breaks = rng.uniform(0.35, 0.5)
-    swell = np.interp(phase, [0.0, breaks, breaks + 0.06, 0.75, 1.0], [0.1, 0.4, 1.0, 0.35, 0.1])
-    bright = np.interp(phase, [0.0, breaks, breaks + 0.1, 1.0], [350.0, 700.0, 3000.0, 500.0])
+    swell = np.interp(phase, [0.0, breaks, breaks + 0.06, 0.75, 1.0], [0.4, 0.6, 1.0, 0.6, 0.4])
+    bright = np.interp(phase, [0.0, breaks, breaks + 0.1, 1.0], [500.0, 900.0, 2200.0, 700.0])
 
     def surf(f: ndarray, t: ndarray) -> ndarray:
         return band(f, 120.0, at_frames(bright, t), order=1)
@@ -308,7 +319,7 @@ def thunder(rng: Generator, n: int) -> Float[ndarray, " n"]:
         )
         roll[start:] += force * tail
     x = 2.0 * noise(rng, n, rumble) * roll
-    crack = noise(rng, n, lambda f, t: band(f, 150.0, 2500.0, order=1)) * decay(n, 0.5)
+    crack = noise(rng, n, lambda f, t: band(f, 100.0, 800.0)) * decay(n, 0.8)
     return (x + near * crack) * gate(n, attack=0.004, release=0.3 * length)
 
 
@@ -324,12 +335,12 @@ def water_drops(rng: Generator, n: int) -> Float[ndarray, " n"]:
     length = samples(0.18)
     x = np.zeros(n)
     for start in starts:
-        note = size * rng.uniform(0.8, 1.4)
+        note = size * rng.uniform(0.7, 1.6)
         rise = 1.0 + rng.uniform(0.3, 0.9) * np.linspace(0.0, 1.0, length) ** 0.7
         bubble = tone(note * rise) * decay(length, rng.uniform(0.08, 0.16))
         bubble *= gate(length, attack=0.003, release=0.03)
         x += overlap_add(n, np.array([start]), bubble, rng.uniform(0.5, 1.0))
-        splash = 0.05 * noise(rng, samples(0.008), lambda f, t: band(f, 800.0, 3600.0))
+        splash = 0.2 * noise(rng, samples(0.008), lambda f, t: band(f, 800.0, 3600.0))
         x += overlap_add(n, np.array([start]), splash * decay(len(splash), 0.006))
         # Every second drop or so throws up a droplet that falls back.
         back = start + samples(rng.uniform(0.06, 0.14))
@@ -340,12 +351,16 @@ def water_drops(rng: Generator, n: int) -> Float[ndarray, " n"]:
 def wind(rng: Generator, n: int) -> Float[ndarray, " n"]:
     """Gusts: the harder it blows, the louder and higher it howls."""
     gust = 0.5 + 0.5 * wander(rng, n, rate=rng.uniform(0.8, 1.6))
-    howl = rng.uniform(280.0, 500.0) * (1.0 + 0.9 * gust)
-    width = rng.uniform(60.0, 140.0)
+    howl = rng.uniform(200.0, 400.0) * (1.0 + 0.9 * gust)
+    width = rng.uniform(80.0, 200.0)
 
     def blowing(f: ndarray, t: ndarray) -> ndarray:
         centre = at_frames(howl, t)
         sharp = resonances(f, (centre, width, 1.0), (2.1 * centre, 2.0 * width, 0.25))
-        return sharp * sharp + 0.12 * band(f, 60.0, 400.0, order=1)
+        return sharp * sharp
 
-    return noise(rng, n, blowing) * (0.15 + gust * gust) * gate(n, attack=0.3, release=0.3)
+    # What hits the microphone itself rumbles, and flutters faster than the gusts.
+    flutter = 0.6 + 0.4 * wander(rng, n, rate=8.0)
+    rumble = noise(rng, n, lambda f, t: band(f, 30.0, 200.0)) * flutter
+    x = noise(rng, n, blowing) + rng.uniform(0.1, 0.5) * rumble
+    return x * (0.5 + gust * gust) * gate(n, attack=0.3, release=0.3)

@@ -32,19 +32,19 @@ from sonibook.datasets.soundscapes.synth import (
 
 def clock_tick(rng: Generator, n: int) -> Float[ndarray, " n"]:
     """Tick and tock: two bright clicks of a few milliseconds, as regular as can be."""
-    period = 0.5 / int(rng.integers(1, 4))
+    period = 1.0 / int(rng.integers(1, 6))
     starts = beats(rng, n, period=period, jitter=0.02)
     length = samples(0.06)
     x = np.zeros(n)
-    body = log_uniform(rng, 1500.0, 2300.0)
+    body = log_uniform(rng, 1000.0, 2300.0)
     for turn, scale in enumerate((1.0, rng.uniform(0.75, 0.9))):
         f = body * scale * np.array([1.0, 1.43, 1.9, 0.42])
-        click = modes(length, f, rng.uniform(0.012, 0.04, 4), [1.0, 0.8, 0.6, 0.4])
+        click = modes(length, f, rng.uniform(0.02, 0.08, 4), [1.0, 0.8, 0.6, 0.4])
         # The escapement's second contact, some ten milliseconds after the first.
         echo = samples(rng.uniform(0.008, 0.018))
         click[echo:] += 0.35 * click[:-echo]
         snap = noise(rng, length, lambda f, t: band(f, 1500.0, 3600.0))
-        click += 0.2 * snap * decay(length, 0.01)
+        click += 0.9 * snap * decay(length, 0.05)
         x += overlap_add(n, starts[turn::2], click)
     return x
 
@@ -52,7 +52,7 @@ def clock_tick(rng: Generator, n: int) -> Float[ndarray, " n"]:
 def engine(rng: Generator, n: int) -> Float[ndarray, " n"]:
     """Four cylinders, each a little different, idling or revved up."""
     base = log_uniform(rng, 20.0, 45.0)
-    revs = int(rng.integers(0, 3))
+    revs = int(rng.integers(0, 2))
     heights = np.ones(2 + 2 * revs)
     heights[1:-1:2] = rng.uniform(1.4, 2.6, revs)
     speed = base * contour(n, heights) * (1.0 + 0.03 * wander(rng, n, rate=4.0))
@@ -66,8 +66,8 @@ def engine(rng: Generator, n: int) -> Float[ndarray, " n"]:
     x = overlap_add(n, starts, thump, cylinders[np.arange(len(starts)) % 4] * load)
     # Intake and valves: noise that follows the firing.
     puff = overlap_add(n, starts, decay(samples(0.03), 0.03), load)
-    rattle = noise(rng, n, lambda f, t: resonances(f, (900.0, 700.0, 1.0), (2200.0, 900.0, 0.4)))
-    x += rng.uniform(0.1, 0.25) * puff * rattle
+    rattle = noise(rng, n, lambda f, t: band(f, 60.0, 600.0, order=1))
+    x += rng.uniform(0.3, 1.0) * (0.5 + puff) * rattle
     return x * gate(n, attack=0.25, release=0.3)
 
 
@@ -76,15 +76,15 @@ def helicopter(rng: Generator, n: int) -> Float[ndarray, " n"]:
     blades = rng.uniform(9.0, 17.0)
     starts = beats(rng, n, period=1.0 / blades, jitter=0.02)
     length = samples(0.09)
-    slap = modes(length, [55.0, 90.0, 160.0, 260.0], [0.12, 0.09, 0.06, 0.04], [1.0, 1.0, 0.8, 0.5])
-    crack = noise(rng, length, lambda f, t: band(f, 200.0, 1200.0))
-    slap += rng.uniform(0.3, 0.7) * crack * decay(length, 0.05)
+    slap = modes(length, [55.0, 90.0, 160.0, 260.0], [0.12, 0.09, 0.06, 0.04], [0.6, 0.9, 1.0, 0.7])
+    crack = noise(rng, length, lambda f, t: band(f, 100.0, 500.0))
+    slap += rng.uniform(0.5, 1.5) * crack * np.hanning(length)
     x = overlap_add(n, starts, slap, rng.uniform(0.85, 1.0, len(starts)))
-    wash = noise(rng, n, lambda f, t: band(f, 150.0, 1500.0, order=1))
+    wash = noise(rng, n, lambda f, t: band(f, 60.0, 400.0))
     swish = overlap_add(n, starts, np.hanning(samples(1.0 / blades)))
-    x += 0.35 * wash * (0.25 + swish)
+    x += rng.uniform(0.5, 1.5) * wash * (0.2 + swish * swish)
     whine = log_uniform(rng, 900.0, 1800.0) * (1.0 + 0.004 * wander(rng, n, rate=2.0))
-    x += rng.uniform(0.02, 0.06) * harmonics(whine, lambda f, t: 1000.0 / f)
+    x += rng.uniform(0.01, 0.05) * harmonics(whine, lambda f, t: 1000.0 / f)
     # It draws near or flies away.
     return x * contour(n, rng.uniform(0.4, 1.0, 3)) * gate(n, attack=0.3, release=0.3)
 
@@ -138,13 +138,14 @@ def plucked_string(rng: Generator, n: int) -> Float[ndarray, " n"]:
 #: Partials of a church bell relative to its prime: hum, prime, tierce, quint, nominal and what
 #: lies above (N. H. Fletcher & T. D. Rossing, The Physics of Musical Instruments, section 21.3).
 _BELL_PARTIALS = np.array([0.5, 1.0, 1.2, 1.5, 2.0, 2.5, 2.67, 3.0, 4.0, 5.33])
-_BELL_GAINS = np.array([0.5, 0.7, 1.0, 0.3, 1.0, 0.3, 0.4, 0.5, 0.35, 0.25])
+_BELL_GAINS = np.array([0.5, 0.7, 1.0, 0.5, 1.0, 0.5, 0.5, 0.7, 0.6, 0.5])
 
 
 def alarm_beep(rng: Generator, n: int) -> Float[ndarray, " n"]:
     """An alarm clock: groups of two to four hard beeps of one steady pitch."""
-    pitch = log_uniform(rng, 750.0, 2100.0)
-    length = rng.uniform(0.05, 0.11)
+    # A quartz crystal swings 32,768 times a second: most alarms sound at a sixteenth of that.
+    pitch = 2048.0 * log_uniform(rng, 0.98, 1.03)
+    length = rng.uniform(0.05, 0.2)
     count = int(rng.integers(2, 5))
     group = 2.0 * length * count + rng.uniform(0.15, 0.4)
 
@@ -166,7 +167,7 @@ def car_horn(rng: Generator, n: int) -> Float[ndarray, " n"]:
     ratio = rng.uniform(1.18, 1.27)
 
     def reed(f: ndarray, t: ndarray) -> ndarray:
-        return resonances(f, *peaks) + 0.3 * band(f, 200.0, 800.0)
+        return resonances(f, *peaks) + band(f, 200.0, 800.0)
 
     x = np.zeros(n)
     for pitch in (low, low * ratio):
@@ -186,7 +187,7 @@ def car_horn(rng: Generator, n: int) -> Float[ndarray, " n"]:
 
 def church_bell(rng: Generator, n: int) -> Float[ndarray, " n"]:
     """A bell struck every second or two; its hum outlives its strike by seconds."""
-    prime = log_uniform(rng, 170.0, 480.0)
+    prime = log_uniform(rng, 300.0, 600.0)
     tuning = 1.0 + 0.012 * rng.uniform(-1.0, 1.0, len(_BELL_PARTIALS))
     frequencies = prime * _BELL_PARTIALS * tuning
     pace = rng.uniform(4.0, 8.0) / (0.6 + _BELL_PARTIALS)
@@ -196,16 +197,16 @@ def church_bell(rng: Generator, n: int) -> Float[ndarray, " n"]:
     ring = modes(n, frequencies, pace, gains) + 0.5 * modes(n, frequencies + split, pace, gains)
     clapper = noise(rng, samples(0.06), lambda f, t: band(f, 900.0, 3500.0))
     ring[: len(clapper)] += (0.6 * clapper * decay(len(clapper), 0.04))[:n]
-    strikes = beats(rng, n, period=rng.uniform(0.9, 2.2), jitter=0.06)
+    strikes = beats(rng, n, period=rng.uniform(0.5, 1.6), jitter=0.06)
     return overlap_add(n, strikes, ring, rng.uniform(0.75, 1.0, len(strikes)))
 
 
 def siren(rng: Generator, n: int) -> Float[ndarray, " n"]:
     """A wail, a yelp, or two tones in turn."""
-    low = rng.uniform(420.0, 650.0)
-    high = low * rng.uniform(1.9, 2.6)
-    kind = int(rng.integers(0, 3))
-    period = (rng.uniform(1.6, 3.2), rng.uniform(0.28, 0.45), rng.uniform(0.9, 1.4))[kind]
+    low = rng.uniform(500.0, 750.0)
+    high = low * rng.uniform(1.6, 2.4)
+    kind = (0, 0, 1, 2)[int(rng.integers(0, 4))]
+    period = (rng.uniform(4.0, 10.0), rng.uniform(0.28, 0.45), rng.uniform(0.9, 1.4))[kind]
     start = rng.random()
     phase = (np.arange(n) / (SAMPLE_RATE * period) + start) % 1.0
     if kind == 2:
@@ -217,10 +218,10 @@ def siren(rng: Generator, n: int) -> Float[ndarray, " n"]:
         upper = np.interp(phase, [0.0, rising, 1.0], [0.0, 1.0, 0.0])
         upper = upper * upper * (3.0 - 2.0 * upper)
     f0 = low * (high / low) ** upper
-    peak = rng.uniform(1000.0, 1700.0)
+    peak = rng.uniform(600.0, 1000.0)
 
     def horn(f: ndarray, t: ndarray) -> ndarray:
-        return resonances(f, (peak, 900.0, 1.0), (2.0 * peak, 900.0, 0.35)) * (500.0 / f) ** 0.3
+        return resonances(f, (peak, 900.0, 1.0), (2.0 * peak, 900.0, 0.35)) * (500.0 / f) ** 2
 
     loudness = 1.0 - 0.25 * upper * rng.random()
     return harmonics(f0, horn) * loudness * gate(n, attack=0.15, release=0.2)

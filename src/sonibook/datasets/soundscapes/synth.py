@@ -128,6 +128,19 @@ def noise(rng: Generator, n: int, spectrum: _Spectrum) -> Float[ndarray, " n"]:
     return (shaped[:-1, _HOP:] + shaped[1:, :_HOP]).ravel()[:n]
 
 
+def surroundings(rng: Generator, x: Float[ndarray, " n"]) -> Float[ndarray, " n"]:
+    """A sound as a microphone hears it: with the echoes of a place, and the place's own hum."""
+    from scipy.signal import oaconvolve  # a second's import, for those who render
+
+    t60, wet = log_uniform(rng, 0.15, 1.2), log_uniform(rng, 0.06, 0.5)
+    tail = noise(rng, samples(t60), lambda f, t: band(f, 100.0, 2500.0, order=1))
+    tail *= decay(len(tail), t60)
+    heard = x + oaconvolve(x, tail * (wet / np.linalg.norm(tail)))[: len(x)]
+    hum = noise(rng, len(x), lambda f, t: (200.0 / (f + 50.0)) ** 0.5 * below_nyquist(f))
+    level = log_uniform(rng, 0.003, 0.05) * np.abs(heard).max()
+    return heard + level * hum * gate(len(x), attack=0.05, release=0.05)
+
+
 def at_frames(curve: Float[ndarray, " n"], time: Float[ndarray, " frames"]) -> ndarray:
     """A contour's values at the given times (in s), held after its end; shape (frames,)."""
     return curve[np.minimum((time * SAMPLE_RATE).astype(int), len(curve) - 1)]
