@@ -186,7 +186,7 @@ def car_horn(rng: Generator, n: int) -> Float[ndarray, " n"]:
 
 
 def church_bell(rng: Generator, n: int) -> Float[ndarray, " n"]:
-    """A bell struck every second or two; its hum outlives its strike by seconds."""
+    """A bell struck about once a second; its hum outlives its strike by seconds."""
     prime = log_uniform(rng, 300.0, 600.0)
     tuning = 1.0 + 0.012 * rng.uniform(-1.0, 1.0, len(_BELL_PARTIALS))
     frequencies = prime * _BELL_PARTIALS * tuning
@@ -202,7 +202,7 @@ def church_bell(rng: Generator, n: int) -> Float[ndarray, " n"]:
 
 
 def siren(rng: Generator, n: int) -> Float[ndarray, " n"]:
-    """A wail, a yelp, or two tones in turn."""
+    """A slow wail, a yelp, or two tones in turn."""
     low = rng.uniform(500.0, 750.0)
     high = low * rng.uniform(1.6, 2.4)
     kind = (0, 0, 1, 2)[int(rng.integers(0, 4))]

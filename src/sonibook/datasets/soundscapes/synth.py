@@ -129,7 +129,7 @@ def noise(rng: Generator, n: int, spectrum: _Spectrum) -> Float[ndarray, " n"]:
 
 
 def surroundings(rng: Generator, x: Float[ndarray, " n"]) -> Float[ndarray, " n"]:
-    """A sound as a microphone hears it: with the echoes of a place, and the place's own hum."""
+    """A sound in a place: with the echoes of its walls or woods, and a faint hum of its own."""
     from scipy.signal import oaconvolve  # a second's import, for those who render
 
     t60, wet = log_uniform(rng, 0.15, 1.2), log_uniform(rng, 0.06, 0.5)
