@@ -114,20 +114,10 @@ def _choose(
     items: list[_Item] = []
     practice: list[_Item] = []
     for label in (rich[place] for place in spread):
-        more = len(practice) < len(TASKS)
-        taken = 0
-        for index in by_class[label]:
-            if taken == _CLIPS + more:
-                break
-            number = len(items)
-            family = families[number % len(families)]
-            layers = {
-                group: own[number // len(families) % len(own)] for group, own in GROUPS.items()
-            }
-            item = _listen(family, layers, data, index, seconds, seed)
-            if item is not None:
-                (items if taken < _CLIPS else practice).append(item)
-                taken += 1
+        heard = (_listen(families, len(items), data, one, seconds, seed) for one in by_class[label])
+        wanted = _CLIPS + (len(practice) < len(TASKS))
+        for number, item in enumerate(islice(filter(None, heard), wanted)):
+            (items if number < _CLIPS else practice).append(item)
     if len({item.clip.labels for item in items}) < 3:
         raise AnalysisError(
             f"{data.name} ({data.split}): a listening test needs two clips of each of three "
@@ -137,14 +127,17 @@ def _choose(
 
 
 def _listen(
-    family: Sequence[Network],
-    layers: Mapping[str, int],
+    families: Sequence[Sequence[Network]],
+    number: int,
     data: Dataset,
     index: int,
     seconds: float,
     seed: int,
 ) -> _Item | None:
     """A clip and its sounds; None where it cannot be read, or a network is silent on it."""
+    turn, place = divmod(number, len(families))
+    family = families[place]
+    layers = {group: own[turn % len(own)] for group, own in GROUPS.items()}
     least = max(least_length(blocks_of(network.module)) for network in family)
     try:
         clip = data[index]
@@ -158,9 +151,9 @@ def _listen(
         if not (made != 0).any(dim=1).all():
             return None
         turned = random_phase(made, generator=seeded(seed, _PHASE, clip.clip_id, network.name))
-        for place, group in enumerate(layers):
-            sounds[group, network.regime, ""] = made[place].numpy()
-            sounds[group, network.regime, _PHASE] = turned[place].numpy()
+        for group, sound, other in zip(layers, made.numpy(), turned.numpy(), strict=True):
+            sounds[group, network.regime, ""] = sound
+            sounds[group, network.regime, _PHASE] = other
     return _Item(clip, data.credit(index), family, layers, sounds)
 
 
@@ -255,29 +248,22 @@ def _write(
     cells = list(dict.fromkeys(one.cell for one in draft))
     clips = list(dict.fromkeys(one.said["clip"] for one in draft))
     classes = sorted({one.clip.labels[0] for one in items})
+    trials = [
+        {"id": trial.id, "task": trial.task, "cell": cells.index(one.cell),
+         "clip": clips.index(trial.clip), "catch": trial.catch,
+         "sounds": [numbers[heard] for heard in one.heard]}
+        for trial, one in zip(test.trials, draft, strict=True)
+    ]  # fmt: skip
     content = {
         "version": test.version,
         "test": test.digest,
         "rate": data.sample_rate,
         "classes": [data.classes[label].replace("_", " ") for label in classes],
         "clips": len(clips),
-        "trials": [
-            {
-                "id": trial.id,
-                "task": trial.task,
-                "cell": cells.index(one.cell),
-                "clip": clips.index(trial.clip),
-                "catch": trial.catch,
-                "sounds": [numbers[heard] for heard in one.heard],
-            }
-            for trial, one in zip(test.trials, draft, strict=True)
-        ],
+        "trials": trials,
         "practice": [
-            {
-                "task": one.said["task"],
-                "answer": one.said["answer"],
-                "sounds": [numbers[heard] for heard in one.heard],
-            }
+            {key: one.said[key] for key in ("task", "answer")}
+            | {"sounds": [numbers[heard] for heard in one.heard]}
             for one in tried
         ],
         "noise": len(sounds) - 1,
