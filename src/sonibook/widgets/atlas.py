@@ -256,43 +256,31 @@ class _Writer:
         }
 
     def _layer(self, network: Network, layer: int) -> dict[str, Any]:
+        import matplotlib as mpl
+        from PIL import Image
+
         blocks, filters = blocks_of(network.module), self.found.of_layer(network.name, layer)
-        rows, sheet = [], _Sheet(len(filters))
+        rows, height, width = [], -(-len(filters) // _ROW), min(len(filters), _ROW)
+        levels = np.zeros((height * _HEIGHT, width * _WIDTH), np.uint8)
         for one in filters:
             key = (network.name, layer, one.filter)
             shape = self._rows.get(key, [None, None, []])
             rows.append([one.live_clips, _short(agreement_of(one, self.data)), *shape])
             if key in self._thumbnails:
-                sheet.put(one.filter, self._thumbnails[key])
+                down, across = divmod(one.filter, _ROW)
+                here = levels[down * _HEIGHT :, across * _WIDTH :][:_HEIGHT, :_WIDTH]
+                here[:] = self._thumbnails[key]
         stem = f"{_slug(network.name)}/{layer:02d}"
-        sheet.write(self.folder / f"{stem}.webp")
+        # In the colours of the book's spectrograms.
+        rgb = mpl.colormaps[LEVELS](levels, bytes=True)[:, :, :3]
+        picture = Image.fromarray(np.ascontiguousarray(rgb))
+        picture.save(self.folder / f"{stem}.webp", format="webp", quality=60)
         write_script(self.folder, stem, rows)
         return {
             "filters": len(filters),
             "dead": sum(not one.live_clips for one in filters),
             "milliseconds": _short(1000 * receptive_field(blocks, layer) / self.data.sample_rate),
         }
-
-
-class _Sheet:
-    """The thumbnails of a layer in one picture."""
-
-    def __init__(self, count: int) -> None:
-        rows = -(-count // _ROW)
-        self._levels = np.zeros((rows * _HEIGHT, min(count, _ROW) * _WIDTH), np.uint8)
-
-    def put(self, number: int, levels: UInt8[ndarray, "height width"]) -> None:
-        """Put one in its place."""
-        row, column = divmod(number, _ROW)
-        self._levels[row * _HEIGHT :, column * _WIDTH :][:_HEIGHT, :_WIDTH] = levels
-
-    def write(self, path: Path) -> None:
-        """In the colours of the book's spectrograms."""
-        import matplotlib as mpl
-        from PIL import Image
-
-        rgb = mpl.colormaps[LEVELS](self._levels, bytes=True)[:, :, :3]
-        Image.fromarray(np.ascontiguousarray(rgb)).save(path, format="webp", quality=60)
 
 
 def _small(x: Float[ndarray, " time"]) -> UInt8[ndarray, "height width"]:
