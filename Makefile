@@ -92,7 +92,7 @@ lint: $(INSTALLED) ## Check style and formatting of code and chapters
 format: $(INSTALLED) ## Put code and chapters into the house's format, and strip the chapters
 	$(PYTHON) -m ruff format .
 	$(PYTHON) -m ruff check --fix .
-	$(if $(CHAPTERS),$(PYTHON) tools/notebooks.py $(CHAPTERS))
+	$(if $(CHAPTERS),$(PYTHON) tools/chapters.py --format $(CHAPTERS))
 
 typecheck: $(INSTALLED) ## Check the types
 	$(PYTHON) -m mypy
@@ -135,8 +135,8 @@ $(ATLAS)/atlas.json: $(shell find $(ATLAS_ROOMS) -name '*.py') $(BUILD)/options 
 	rm -rf $(ATLAS)
 	$(MAKE_ATLAS)
 
-$(BUILD)/listening-test/trials.json: $(LIBRARY) tools/listening_test.py $(BUILD)/options $(INSTALLED)
-	$(PYTHON) tools/listening_test.py $(BUILD)/listening-test --dataset '$(DATASET)' \
+$(BUILD)/listening-test/trials.json: $(LIBRARY) tools/lab.py $(BUILD)/options $(INSTALLED)
+	$(PYTHON) tools/lab.py listening-test $(BUILD)/listening-test --dataset '$(DATASET)' \
 	    --data-root '$(ROOT)'
 
 pdf: $(EXECUTED) $(FURNITURE) $(INSTALLED) ## Print the book, without its reference, to one PDF file (needs Chromium)

@@ -16,11 +16,17 @@ from sonibook.training.config import TrainConfig
 class Held(Dataset):
     """Clips that are held in memory; counts how often each is read."""
 
-    name, split, task = "held", "all", "single-label"
+    split, task = "all", "single-label"
 
-    def __init__(self, waveforms: list[np.ndarray], labels: list[int], classes: int = 3) -> None:
+    def __init__(
+        self,
+        waveforms: list[np.ndarray],
+        labels: list[int],
+        classes: tuple[str, ...] = ("class0", "class1", "class2"),
+        name: str = "held",
+    ) -> None:
         self.waveforms, self._labels = waveforms, labels
-        self.classes = tuple(f"class{number}" for number in range(classes))
+        self.classes, self.name = classes, name
         self.reads = [0] * len(waveforms)
 
     def __len__(self) -> int:

@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import sys
+from collections.abc import Callable
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,19 @@ def quick_context() -> BaseContext:
 def quick_processes(quick_context: BaseContext, monkeypatch: pytest.MonkeyPatch) -> None:
     """Start an analysis's processes so; users start new ones."""
     monkeypatch.setattr("sonibook.analysis.workers.get_context", lambda _method: quick_context)
+
+
+@pytest.fixture
+def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """The command line: its exit code, what it prints, and its errors."""
+    from sonibook.cli import main
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        code = main([str(argument) for argument in arguments])
+        captured = capfd.readouterr()
+        return code, captured.out, captured.err
+
+    return call
 
 
 @pytest.fixture(scope="session")

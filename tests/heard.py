@@ -15,7 +15,7 @@ from torch import nn
 
 from sonibook.audio import pad
 from sonibook.deconvnet.backward import ForwardPass
-from sonibook.metrics.coherence import mean_top_coherence
+from sonibook.metrics.similarity import mean_top_coherence
 from sonibook.model.checkpoint import load_classifier, load_encoder
 from sonibook.model.encoder import CNN12
 

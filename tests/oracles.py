@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import warnings
+from collections import OrderedDict
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +38,27 @@ def plain_stack(network: nn.Module, *, padded: bool = False) -> nn.Sequential:
         else:
             modules.append(nn.ReLU())
     return nn.Sequential(*modules).requires_grad_(False)
+
+
+def noise(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def own_network(*channels: int, pool: int = 4, seed: int = 0) -> nn.Sequential:
+    """Someone's own 1-D CNN, of PyTorch's modules alone: kernels of 9, and nothing of CNN12."""
+    torch.manual_seed(seed)
+    modules: list[nn.Module] = []
+    for inputs, outputs in pairwise((1, *channels)):
+        modules += [nn.Conv1d(inputs, outputs, 9), nn.ReLU()]
+        modules += [nn.MaxPool1d(pool)] if pool > 1 else []
+    return nn.Sequential(*modules).eval()
+
+
+def own_classifier(encoder: nn.Module, channels: int, classes: int) -> nn.Sequential:
+    """A linear classifier of the means of an encoder's last maps."""
+    mean, flat = nn.AdaptiveAvgPool1d(1), nn.Flatten()
+    parts = {"encoder": encoder, "mean": mean, "flat": flat, "head": nn.Linear(channels, classes)}
+    return nn.Sequential(OrderedDict(parts)).eval()
 
 
 #: The filter of layer 2 that never responds in `with_dead_filter`.

@@ -36,7 +36,7 @@ from sonibook.analysis.listening import (
     Trial,
     score,
 )
-from sonibook.analysis.result import Measured
+from sonibook.analysis.result import MeasuredOn
 from sonibook.analysis.stream import Chunk, ChunkCache
 from sonibook.audio import read_audio
 from sonibook.cli.common import parse_options
@@ -296,7 +296,7 @@ def _read_result(content: bytes, folder: Path) -> None:
     assert ActivationsResult.read(path) == result
 
 
-_DATA = Measured(dataset="fuzz", split="all", size=3, clips=3, skipped={})
+_DATA = MeasuredOn(dataset="fuzz", split="all", size=3, clips=3, skipped={})
 _MEASURES = {"quantity": "clip", "mean": 0.5, "low": 0.25, "high": 0.75, "clips": 3}
 
 

@@ -1,7 +1,9 @@
-"""Run one chapter from start to end with papermill, as `make chapters` does.
+"""Run one chapter from start to end with papermill, as `make chapters` does; or bring chapters into
+the house's format, as `make format` does.
 
 The executed notebook appears under its name only when every cell ran. What the cells print goes
-to a log as it comes; a chapter that fails is kept, outputs and all, for a look.
+to a log as it comes; a chapter that fails is kept, outputs and all, for a look. In format, outputs
+are stripped, and what a page folds JupyterLab folds too: it knows the tags of no page.
 """
 
 from __future__ import annotations
@@ -15,9 +17,11 @@ import sys
 import time
 import warnings
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import papermill
+from nbstripout import strip_output
 
 from sonibook.files import atomic
 
@@ -43,6 +47,35 @@ _SOUNDS |= dict.fromkeys(
     "The recordings on this page are of ESC-50 [(Piczak, 2015)](#piczak2015esc), mostly cut to "
     "their loudest seconds, and for non-commercial use alone (CC BY-NC).",
 )
+#: What JupyterLab is told of a cell with a tag of the pages.
+_FOLDED = {
+    "hide-input": {"source_hidden": True},
+    "hide-output": {"outputs_hidden": True},
+    "hide-cell": {"source_hidden": True, "outputs_hidden": True},
+}
+
+
+def formatted(text: str) -> str:
+    """A notebook, as JSON, without outputs and with its cells folded by their tags."""
+    notebook: Any = nbformat.reads(text, as_version=4)
+    notebook = strip_output(notebook, keep_output=False, keep_count=False, keep_id=True)
+    for cell in notebook.cells:
+        folded: dict[str, bool] = {}
+        for tag in cell.metadata.get("tags", []):
+            folded |= _FOLDED.get(tag, {})
+        cell.metadata.pop("jupyter", None)
+        if folded:
+            cell.metadata["jupyter"] = folded
+    return nbformat.writes(notebook) + "\n"
+
+
+def format_chapters(paths: list[str]) -> int:
+    """Format notebooks; those in format are left alone."""
+    for path in map(Path, paths):
+        text = path.read_text(encoding="utf-8")
+        if (new := formatted(text)) != text:
+            path.write_text(new, encoding="utf-8")
+    return 0
 
 
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
@@ -234,4 +267,4 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(format_chapters(sys.argv[2:]) if sys.argv[1:2] == ["--format"] else main())

@@ -1,4 +1,5 @@
-"""Build the lab in the page: its engine, as `make engine` does, and its files, as `make book` does.
+"""Build the lab in the page: its engine, as `make engine` does, and its files, as `make book` does;
+and the book's listening test: its page, sounds and trials.
 
 The page's script is one classic script, with the engine and the worker inside: a page that was
 opened from disk may load nothing else. It is made of the modules in ``book/lab`` by leaving out
@@ -15,6 +16,10 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from sonibook.analysis.networks import Network, load_network
+from sonibook.datasets import Dataset, open_dataset
+from sonibook.errors import SonibookError
+from sonibook.widgets.listening_test import make_listening_test
 from sonibook.widgets.players import joined, script
 
 LAB = Path(__file__).resolve().parents[1] / "book" / "lab"
@@ -91,19 +96,52 @@ def publish(out: Path, data_root: str | None) -> int:
     return sonibook(["export-lab", "--out", str(out), *recordings])
 
 
+def families() -> list[list[Network]]:
+    """By seed: a supervised and a contrastive network, and the weights that both started from."""
+    found = []
+    for end in ("", "-32", "-33"):  # of names that differ in their seed alone
+        pair = [
+            load_network(name + end, name + end) for name in ("supervised-esc40", "contrastive")
+        ]
+        start = pair[1].start
+        assert start is not None
+        found.append([*pair, start])
+    return found
+
+
+def clips(dataset: str, data_root: str | None) -> Dataset:
+    """Soundscapes of one event each, or recordings that the networks were not trained on."""
+    if dataset in ("", "soundscapes"):
+        return open_dataset(
+            "soundscapes", split="test", task="single-label", size=160, duration=2.0
+        )
+    part = {"folds": [5]} if dataset.startswith("esc") else {"split": "test"}
+    return open_dataset(dataset, root=data_root or None, **part)
+
+
 def main() -> int:
-    """Build what the command line names."""
-    parser = argparse.ArgumentParser(description="Build the lab in the page.")
-    parser.add_argument("what", choices=["engine", "files"])
+    """Build what the command line names; the exit code."""
+    parser = argparse.ArgumentParser(
+        description="Build the lab in the page, or the listening test."
+    )
+    parser.add_argument("what", choices=["engine", "files", "listening-test"])
     parser.add_argument("out", type=Path, nargs="?", help="the folder for the files")
-    parser.add_argument("--data-root", help="where ESC-50 lies, for clips of it")
+    parser.add_argument("--dataset", default="", help="of the listening test")
+    parser.add_argument("--data-root", help="where recordings lie; for the lab, those of ESC-50")
     options = parser.parse_args()
     if options.what == "engine":
         WASM.write_bytes(compile_engine())
         return 0
     if options.out is None:
         parser.error("say which folder the files go to")
-    return publish(options.out, options.data_root)
+    if options.what == "files":
+        return publish(options.out, options.data_root)
+    try:
+        make_listening_test(families(), clips(options.dataset, options.data_root), options.out)
+    except SonibookError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 2
+    return 0
 
 
 if __name__ == "__main__":

@@ -21,7 +21,6 @@ from tools import (
     results_elsewhere,
     results_figures,
     results_probes,
-    results_synthesiser,
     results_tables,
 )
 from tools.results_settings import PROFILES, Settings
@@ -44,7 +43,7 @@ def make(target: str, settings: Settings) -> None:
     elif target == "elsewhere":
         results_elsewhere.make(settings)
     elif target == "synthesiser":
-        results_synthesiser.make(path, settings)
+        results_elsewhere.make_synthesiser(path, settings)
     elif target in results_probes.TARGETS:
         results_probes.make(target, path, settings)
     elif target in TABLES:

@@ -13,9 +13,9 @@ from typing import Any, cast
 from torch import nn
 
 from sonibook.analysis.ablation import ablate
+from sonibook.analysis.activations import top_clip_agreement
 from sonibook.analysis.coherence import coherence_by_layer
 from sonibook.analysis.controls import Level
-from sonibook.analysis.downsampling import downsampling
 from sonibook.analysis.evolution import feature_evolution
 from sonibook.analysis.faithfulness import faithfulness
 from sonibook.analysis.layers import layer_importances
@@ -23,10 +23,9 @@ from sonibook.analysis.listeners import listen
 from sonibook.analysis.networks import RANDOM, Network, load_network
 from sonibook.analysis.result import Result, Row, fingerprint
 from sonibook.analysis.selectivity import selectivity_by_layer
-from sonibook.analysis.shifts import shift_law
+from sonibook.analysis.shifts import downsampling, shift_law
 from sonibook.analysis.stimulation import stimulation
 from sonibook.analysis.stream import Streaming
-from sonibook.analysis.top_clips import top_clip_agreement
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.model.checkpoint import kept_checkpoints, load_classifier, load_encoder, read_card
 from sonibook.model.encoder import CNN12

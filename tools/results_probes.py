@@ -23,9 +23,8 @@ from numpy import ndarray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sonibook.analysis.layers import LayerResult
 from sonibook.analysis.machine_listeners import MelFeatures
-from sonibook.analysis.result import Measured, Row
+from sonibook.analysis.result import MeasuredOn, ResultTable, Row
 from sonibook.datasets import open_dataset
 from sonibook.datasets.base import FileDataset
 from sonibook.metrics import wilson_interval
@@ -53,7 +52,7 @@ def make(target: str, path: Path, settings: Settings) -> None:
     """Measure what a file lacks, writing it after each kind of features."""
     data = open_dataset("esc10", root=settings.root, split="all")
     assert isinstance(data, FileDataset)
-    rows = [*LayerResult.read(path).rows] if path.exists() else []
+    rows = [*ResultTable.read(path).rows] if path.exists() else []
     layer = 11 if target == "starts" else None
     for name, regime, seed, features in _starts(data) if target == "starts" else _yardsticks(data):
         if any(row.network == name for row in rows):
@@ -61,10 +60,11 @@ def make(target: str, path: Path, settings: Settings) -> None:
         identity = {"network": name, "regime": regime, "seed": seed, "baseline": True}
         found = _probed(identity | {"layer": layer}, features(), data)
         rows += found
-        LayerResult(
+        ResultTable(
+            analysis="layers",
             networks={row.network: row.network for row in rows},
             settings={"trained_on": "each group left out in turn", "seed": SEEDS[0]},
-            data=Measured.of(data, clips=len(data), skipped={}),
+            data=MeasuredOn.of(data, clips=len(data), skipped={}),
             rows=tuple(rows),
             provenance=settings.provenance(target),
         ).write(path)

@@ -11,8 +11,8 @@ from sonibook import _names_of
 _NAMES = {
     "audio": "excerpt",
     "plots.basics": "centre_frequencies frequency_responses receptive_fields",
-    "plots.sonification": "Stage feature_maps held steps",
-    "plots.sound": "compare describe log_spectrogram side_by_side waveform",
+    "plots.sound": "Stage compare describe feature_maps held log_spectrogram side_by_side steps "
+    "waveform",
     "plots.style": "Grid Picture folded grid layers lines picture",
     "widgets.animation": "Animation TemperatureSlider Walks backward_animation encoder_diagram",
     "widgets.explorer": "Explorer",

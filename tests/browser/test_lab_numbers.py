@@ -25,7 +25,7 @@ from sonibook.cli.pages import main_networks
 from sonibook.datasets.soundscapes import Soundscapes
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.deconvnet.forward import FeatureMaps
-from sonibook.metrics.coherence import mean_top_coherence
+from sonibook.metrics.similarity import mean_top_coherence
 from sonibook.model.checkpoint import load_encoder, shipped
 from sonibook.model.encoder import CNN12
 from sonibook.plots.sound import describe, power_spectrogram

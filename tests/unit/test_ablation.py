@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections import OrderedDict
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from clips import Held
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from oracles import own_classifier, own_network
 from scipy import stats
 from torch import nn
 from torch.nn.functional import binary_cross_entropy_with_logits, cross_entropy
@@ -34,50 +35,30 @@ from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError, LayerError
 from sonibook.metrics import mean_average_precision
+from sonibook.metrics.intervals import holm, mcnemar_test, sign_flip_test
 from sonibook.metrics.scores import log_probability
-from sonibook.metrics.significance import holm, mcnemar_test, sign_flip_test
 from sonibook.model.encoder import CNN12, Classifier
 from sonibook.plots.interventions import ablation_figure
 
 
-class Held(Dataset):
-    """Clips that are held in memory: tones, low for class 0 and high for class 1, in noise."""
-
-    name, split, task, classes = "held", "all", "single-label", ("low", "high")
-
-    def __init__(self, count: int = 12, samples: int = 4000) -> None:
-        generator, time = np.random.default_rng(0), np.arange(samples) / 8000
-        self.clips = []
-        for place in range(count):
-            label, phase = place % 2, generator.uniform(0, 6)
-            x = np.sin(2 * np.pi * (400, 1800)[label] * time + phase)
-            x = (x + 0.1 * generator.standard_normal(samples)).astype(np.float32)
-            self.clips.append(Clip(x / np.abs(x).max(), (label,), f"clip{place}"))
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, index: int) -> Clip:
-        return self.clips[index]
+def tones(count: int = 12, samples: int = 4000) -> Held:
+    """Tones in noise, low for class 0 and high for class 1."""
+    generator, time = np.random.default_rng(0), np.arange(samples) / 8000
+    waveforms = []
+    for place in range(count):
+        phase = generator.uniform(0, 6)
+        x = np.sin(2 * np.pi * (400, 1800)[place % 2] * time + phase)
+        x = (x + 0.1 * generator.standard_normal(samples)).astype(np.float32)
+        waveforms.append(x / np.abs(x).max())
+    return Held(waveforms, [place % 2 for place in range(count)], ("low", "high"))
 
 
-def own_network(seed: int = 0, classes: int = 2) -> nn.Sequential:
-    """Someone's own 1-D CNN, of PyTorch's modules alone: depth 4, pool 4, kernel 9."""
-    torch.manual_seed(seed)
-    layers: list[nn.Module] = []
-    for inputs, outputs in ((1, 8), (8, 8), (8, 12), (12, 16)):
-        layers += [nn.Conv1d(inputs, outputs, 9), nn.ReLU(), nn.MaxPool1d(4)]
-    parts = {
-        "encoder": nn.Sequential(*layers),
-        "mean": nn.AdaptiveAvgPool1d(1),
-        "flat": nn.Flatten(),
-        "head": nn.Linear(16, classes),
-    }
-    return nn.Sequential(OrderedDict(parts)).eval()
+def stranger(seed: int = 0, classes: int = 2) -> nn.Sequential:
+    return own_classifier(own_network(8, 8, 12, 16, seed=seed), 16, classes)
 
 
 def trained_network(data: Dataset) -> nn.Sequential:
-    network = own_network()
+    network = stranger()
     x = torch.stack([torch.from_numpy(clip.waveform) for clip in data])[:, None]
     labels = torch.tensor([clip.labels[0] for clip in data])
     optimiser = torch.optim.Adam(network.parameters(), lr=3e-3)
@@ -283,7 +264,7 @@ def test_log_probabilities_are_those_that_networks_are_trained_by():
 
 
 def test_residuals_are_what_a_naive_loop_hears():
-    data, network = Held(3), own_network()
+    data, network = tones(3), stranger()
     arrays = Subtraction(CONTROLS, (1, 3, 4))(network, list(data))
     assert arrays["residual"].shape == (3, 3, len(CONTROLS), 2)
     heard = [ForwardPass(network.encoder, clip.waveform) for clip in data]
@@ -312,11 +293,11 @@ def test_residuals_are_what_a_naive_loop_hears():
 
 
 def test_dead_layers_are_left_out_and_counted():
-    network = own_network()
+    network = stranger()
     with torch.no_grad():
         network.encoder[6].bias.fill_(-1e3)  # layer 3 is dead, and layer 4 hears zeros
         network.encoder[9].bias.abs_()
-    result = ablate({"own": network}, Held(4), layers=[2, 3])
+    result = ablate({"own": network}, tones(4), layers=[2, 3])
     own = result.select(quantity="score", condition="sonification")
     assert {row.layer: row.clips for row in own} == {2: 4, 3: 0}
     for quantity in ("score", "drop", "difference"):
@@ -326,7 +307,7 @@ def test_dead_layers_are_left_out_and_counted():
 
 
 def test_a_clip_alone_has_no_other_clip():
-    rows = ablate({"own": own_network()}, Held(1), layers=[2]).select(quantity="score", layer=2)
+    rows = ablate({"own": stranger()}, tones(1), layers=[2]).select(quantity="score", layer=2)
     assert {row.condition for row in rows if row.clips} == set(CONTROLS) - {"another clip"}
 
 
@@ -335,7 +316,7 @@ def test_a_clip_alone_has_no_other_clip():
 
 @pytest.fixture(scope="module")
 def found():
-    data = Held()
+    data = tones()
     network = trained_network(data)
     return data, network, ablate({"own": network}, data)
 
@@ -394,27 +375,6 @@ def test_the_rules_for_levels_matter_and_are_recorded(found):
     assert before.mean != rows["sonification"]["mean"]
 
 
-def test_interrupted_and_resumed_it_gives_the_same(found, tmp_path):
-    data, network, _ = found
-
-    class Interrupted(Held):
-        def __getitem__(self, index):
-            if index == 9 and not resumed:
-                raise KeyboardInterrupt
-            return super().__getitem__(index)
-
-    resumed = False
-    parts = {"parts": tmp_path, "chunk": 4}
-    with pytest.raises(KeyboardInterrupt):
-        ablate({"own": network}, Interrupted(), layers=[2], **parts)
-    kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.npz")}
-    assert len(kept) == 2
-    resumed = True
-    again = ablate({"own": network}, Interrupted(), layers=[2], **parts)
-    assert all(path.stat().st_mtime_ns == time for path, time in kept.items())
-    assert same(again, ablate({"own": network}, data, layers=[2], chunk=4))
-
-
 @pytest.mark.usefixtures("quick_processes")
 def test_two_processes_give_the_same_json(tmp_path):
     data = open_dataset("soundscapes", split="test", size=6, duration=1.0, task="single-label")
@@ -440,8 +400,8 @@ def test_several_labels_are_scored_by_map():
 
 
 def test_runs_are_tested_as_runs():
-    data = Held(6)
-    networks = {f"run {seed}": own_network(seed) for seed in range(3)}
+    data = tones(6)
+    networks = {f"run {seed}": stranger(seed) for seed in range(3)}
     result = ablate(networks, data, layers=[2], controls=["white noise"], are_runs=True)
     cell = {"layer": 2, "condition": "white noise"}
     of_run = [result.row("difference", network=name, **cell) for name in networks]
@@ -456,9 +416,9 @@ def test_runs_are_tested_as_runs():
 
 
 def test_what_is_refused():
-    data, network = Held(4), own_network()
+    data, network = tones(4), stranger()
     with pytest.raises(AnalysisError, match="names 3 classes and held has 2"):
-        ablate({"own": own_network(classes=3)}, data)
+        ablate({"own": stranger(classes=3)}, data)
     unchecked = inspect.unwrap(ablate)  # the type check of the tests would be there first
     with pytest.raises(AnalysisError, match="no control 'silence'"):
         unchecked({"own": network}, data, controls=["silence"])

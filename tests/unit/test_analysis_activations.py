@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from oracles import DEAD, plain_stack, with_dead_filter
+from oracles import DEAD, own_network, plain_stack, with_dead_filter
 from torch import nn
 
 from sonibook.analysis.activations import ActivationsResult, _Best, top_activations
@@ -152,18 +152,10 @@ def test_what_is_kept_does_not_grow_with_the_clips() -> None:
 
 def test_own_network() -> None:
     """Four blocks, pools of 4, kernels of 9, and nothing of CNN12."""
-    torch.manual_seed(0)
-    channels = [1, 4, 6, 8, 10]
-    mine = nn.Sequential(
-        *(
-            module
-            for inputs, outputs in zip(channels, channels[1:], strict=False)
-            for module in (nn.Conv1d(inputs, outputs, 9), nn.ReLU(), nn.MaxPool1d(4))
-        )
-    )
+    mine, channels = own_network(4, 6, 8, 10), [4, 6, 8, 10]
     data = open_dataset("soundscapes", size=5, duration=1.0)
     result = top_activations({"mine": mine}, data, k=2)
-    assert [len(result.of_layer("mine", layer)) for layer in range(1, 5)] == channels[1:]
+    assert [len(result.of_layer("mine", layer)) for layer in range(1, 5)] == channels
     for clip in data:
         y = torch.from_numpy(clip.waveform)[None, None]
         energy = mine(y).detach()[0].square().mean(dim=1)

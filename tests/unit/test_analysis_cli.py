@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -19,12 +18,11 @@ import pytest
 import soundfile
 from PIL import Image
 
-from sonibook.analysis.activations import ActivationsResult, top_activations
-from sonibook.analysis.coherence import CoherenceResult
+from sonibook.analysis.activations import ActivationsResult, TopClipsResult, top_activations
 from sonibook.analysis.evolution import EvolutionResult
-from sonibook.analysis.selectivity import SelectivityResult
-from sonibook.analysis.top_clips import TopClipsResult
-from sonibook.cli import analyse, compare, main
+from sonibook.analysis.result import ResultTable
+from sonibook.analysis.separation import SeparationResult
+from sonibook.cli import analyse, compare
 from sonibook.cli.analysis import open_networks
 from sonibook.datasets import Soundscapes, open_dataset
 from sonibook.model.checkpoint import load_encoder, save_checkpoint
@@ -34,16 +32,6 @@ SOURCE = Path(__file__).parents[2] / "src"
 #: Five short scenes, an untrained network of four channels, one process.
 SCENES = ("-d", "soundscapes", "-o", "size=5", "-o", "duration=0.6", "--processes", "1")
 TINY = ("random", "--width", "0.0625")
-
-
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        code = main([str(argument) for argument in arguments])
-        captured = capfd.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture(scope="module")
@@ -68,15 +56,17 @@ def test_every_command_explains_itself_by_examples(run, command):
     ("command", "kind", "said"),
     [
         ("activations", ActivationsResult, "dead filters"),
-        ("coherence", CoherenceResult, "white noise"),
+        ("coherence", ResultTable, "white noise"),
         ("top-clips", TopClipsResult, "chance"),
-        ("selectivity", SelectivityResult, "the clips themselves"),
+        ("selectivity", ResultTable, "the clips themselves"),
+        ("separation --filters 1", SeparationResult, "scenes of several sources"),
+        ("ways --layers 1,3", ResultTable, "gain in share"),
     ],
 )
 def test_it_writes_a_result_and_its_figure_and_cleans_up(run, tmp_path, command, kind, said):
     out, figure = tmp_path / "result.json", tmp_path / "figure.png"
     code, told, err = run(
-        "analyse", command, *TINY, *SCENES, "--limit", 3, "--out", out, "--figure", figure
+        "analyse", *command.split(), *TINY, *SCENES, "--limit", 3, "--out", out, "--figure", figure
     )
     assert (code, err) == (0, "")
     assert said in told
@@ -306,7 +296,7 @@ def test_a_network_of_ones_own_code_at_its_own_rate(run, tmp_path, monkeypatch):
     code, _, err = run("analyse", "coherence", made, "-d", "folder", "--data-root", folder,
                           "--split", "all", "--processes", 1, "--out", "c.json")  # fmt: skip
     assert code == 0, err
-    rows = CoherenceResult.read(tmp_path / "c.json").select(network=made, condition="")
+    rows = ResultTable.read(tmp_path / "c.json").select(network=made, condition="")
     assert [row.layer for row in rows] == [1, 2]
     assert (rows[0].clips, rows[0].regime) == (2, made)
     for wrong, reason in (

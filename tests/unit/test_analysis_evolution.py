@@ -23,7 +23,7 @@ from sonibook.datasets import Dataset, open_dataset
 from sonibook.deconvnet.backward import ForwardPass, sonify
 from sonibook.errors import AnalysisError, LayerError
 from sonibook.model.encoder import CNN12
-from sonibook.plots.evolution import evolution_figure
+from sonibook.plots.training import evolution_figure
 
 #: (layer, filter) that is dead at epoch 0, and one that is dead in the end.
 BORN, DIED = (3, 2), (2, 1)

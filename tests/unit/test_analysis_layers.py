@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 from clips import AtRate, Held, noise
-from oracles import plain_stack
+from oracles import own_network, plain_stack
 from scipy import signal
 from torch import nn
 
-from sonibook.analysis.coherence import CoherenceResult, coherence_by_layer
+from sonibook.analysis.coherence import coherence_by_layer
 from sonibook.analysis.controls import partners
 from sonibook.analysis.networks import (
     Network,
@@ -19,9 +19,9 @@ from sonibook.analysis.networks import (
     random_twin,
     with_random_weights,
 )
-from sonibook.analysis.result import Row, fingerprint
-from sonibook.analysis.selectivity import SelectivityResult, selectivity_by_layer, spectral_shape
-from sonibook.datasets import Clip, Dataset, open_dataset
+from sonibook.analysis.result import ResultTable, Row, fingerprint
+from sonibook.analysis.selectivity import selectivity_by_layer, spectral_shape
+from sonibook.datasets import Dataset, open_dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError
@@ -44,21 +44,17 @@ def network() -> CNN12:
 
 
 @pytest.fixture(scope="module")
-def coherences(network: CNN12, scenes: Dataset) -> CoherenceResult:
+def coherences(network: CNN12, scenes: Dataset) -> ResultTable:
     return coherence_by_layer({"tiny": network}, scenes, k=3, nperseg=128, noverlap=32)
 
 
 @pytest.fixture(scope="module")
-def selective(network: CNN12, scenes: Dataset) -> SelectivityResult:
+def selective(network: CNN12, scenes: Dataset) -> ResultTable:
     return selectivity_by_layer({"tiny": network}, scenes, filters=2)
 
 
-def own_network() -> nn.Module:
-    torch.manual_seed(1)
-    modules: list[nn.Module] = []
-    for inputs, outputs in ((1, 4), (4, 6), (6, 8), (8, 10)):
-        modules += [nn.Conv1d(inputs, outputs, 9), nn.ReLU(), nn.MaxPool1d(4)]
-    return nn.Sequential(*modules)
+def stranger() -> nn.Sequential:
+    return own_network(4, 6, 8, 10, seed=1)
 
 
 def top_coherence(x: np.ndarray, s: np.ndarray) -> float:
@@ -120,7 +116,7 @@ def test_random_weights_are_one_for_each_shape_and_differ_by_seed(network) -> No
     same = {"a": network, "b": CNN12(width=1 / 16, seed=9).eval()}
     found = with_random_weights(same, seed=0)
     assert [one.name for one in found] == ["a", "b", "random weights"]
-    mixed = with_random_weights({"a": network, "mine": own_network()}, seed=0)
+    mixed = with_random_weights({"a": network, "mine": stranger()}, seed=0)
     assert [one.name for one in mixed[2:]] == ["random weights (a)", "random weights (mine)"]
     fresh = [with_random_weights({"a": plain}, seed=seed)[-1].module for seed in (0, 0, 1)]
     prints = [fingerprint(one) for one in fresh]
@@ -164,29 +160,9 @@ def test_a_random_twin_normalises_by_a_few_clips_of_its_own_data(after) -> None:
     assert fingerprint(by_name.module) == fingerprint(twin)
 
 
-def test_another_clip_shares_no_label_where_there_is_such() -> None:
-    def clips(*labels: tuple[int, ...]) -> list[Clip]:
-        return [Clip(np.ones(4, np.float32), own, str(n)) for n, own in enumerate(labels)]
-
-    assert partners(clips((0,), (0,), (1,), (0, 1))) == [2, 2, 0, 0]
-    assert partners(clips((0,))) == [None]
-
-
-class Short(Dataset):
-    """Too few samples for two segments, by one, and just enough."""
-
-    name, classes, split, task = "short", ("any",), "all", "single-label"
-
-    def __len__(self) -> int:
-        return 2
-
-    def __getitem__(self, index: int) -> Clip:
-        noise = np.random.default_rng(index).standard_normal(383 + index)
-        return Clip(noise.astype(np.float32), (0,), str(index))
-
-
 def test_clips_of_one_segment_are_skipped_and_counted() -> None:
-    result = coherence_by_layer({"mine": own_network()[:3]}, Short())
+    short = Held([noise(383, 0), noise(384, 1)], [0, 0])  # too few for two by one, and just enough
+    result = coherence_by_layer({"mine": stranger()[:3]}, short)
     assert result.data.skipped == {"short": 1}
     assert result.data.clips == 1
     row = result.row("coherence", network="mine", layer=1)
@@ -220,7 +196,7 @@ def test_impossible_settings_are_refused(network, scenes, options, reason) -> No
 
 
 def test_own_network_goes_through_both(scenes) -> None:
-    mine = {"mine": own_network()}
+    mine = {"mine": stranger()}
     coherence = coherence_by_layer(mine, scenes, limit=3)
     selectivity = selectivity_by_layer(mine, scenes, limit=3, filters=1)
     own = coherence.select(network="mine", condition="")
@@ -303,7 +279,7 @@ def test_hertz_are_those_of_the_data_sets_sampling_rate(network) -> None:
 
 
 def test_all_filters_drawn_are_all_live_filters(scenes) -> None:
-    mine, place = own_network()[:3], {"network": "mine", "layer": 1}
+    mine, place = stranger()[:3], {"network": "mine", "layer": 1}
     every = selectivity_by_layer({"mine": mine}, scenes, filters=99)
     means = []
     for clip in scenes:
@@ -320,7 +296,7 @@ def test_all_filters_drawn_are_all_live_filters(scenes) -> None:
 def test_figures_show_what_the_results_say(coherences, selective, tmp_path) -> None:
     coherences.write(tmp_path / "c.json")
     selective.write(tmp_path / "s.json")
-    picture = coherence_figure(CoherenceResult.read(tmp_path / "c.json"))
+    picture = coherence_figure(ResultTable.read(tmp_path / "c.json"))
     (axes,) = picture.figure.axes
     shown = axes.lines[0].get_ydata()
     means = [row.mean for row in coherences.select(network="tiny", condition="")]
@@ -329,7 +305,7 @@ def test_figures_show_what_the_results_say(coherences, selective, tmp_path) -> N
     labels = [text.get_text() for text in picture.figure.legends[0].get_texts()]
     assert labels == ["tiny", "random weights", "another clip", "white noise"]
     assert f"tiny: {means[0]:.2g} at layer 1" in picture.alt
-    result = SelectivityResult.read(tmp_path / "s.json")
+    result = ResultTable.read(tmp_path / "s.json")
     for drawn in (False, True):
         picture = selectivity_figure(result, drawn=drawn)
         condition = "drawn" if drawn else ""

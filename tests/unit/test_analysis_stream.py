@@ -15,7 +15,7 @@ import torch
 from numpy import ndarray
 from torch import nn
 
-from sonibook.analysis.result import Estimate, Measured, Result, estimate, fingerprint, key_of
+from sonibook.analysis.result import Estimate, MeasuredOn, Result, estimate, fingerprint, key_of
 from sonibook.analysis.stream import Chunk, gather, seeded, stream
 from sonibook.datasets import Clip, Dataset, open_dataset
 from sonibook.deconvnet.backward import ForwardPass
@@ -234,7 +234,7 @@ class Loudness(Result):
 
 def loudness(**changes: object) -> Loudness:
     key = key_of("loudness", {"tiny": CNN12(width=1 / 64, seed=0)}, {"k": 3, "layers": [1, 2]})
-    data = Measured.of(Sounds([tone()]), clips=1, skipped={"silent": 2})
+    data = MeasuredOn.of(Sounds([tone()]), clips=1, skipped={"silent": 2})
     return Loudness(**{**key, "data": data, "loudest": (0.1, 1 / 3), **changes})
 
 

@@ -106,7 +106,7 @@ def test_paper_has_the_chapters_and_no_lab() -> None:
 @pytest.mark.usefixtures("tools")
 @pytest.mark.parametrize("chapter", CHAPTERS, ids=lambda path: path.stem)
 def test_jupyterlab_folds_what_the_page_folds(chapter: Path) -> None:
-    from tools.notebooks import formatted
+    from tools.chapters import formatted
 
     text = chapter.read_text(encoding="utf-8")
     assert formatted(text) == text, "run `make format`"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sonibook.analysis.result import Measured, ResultTable, Row
+from sonibook.analysis.result import MeasuredOn, ResultTable, Row
 from sonibook.plots.curves import Panel, figure_over_layers, first_of_regimes
 
 
@@ -21,7 +21,7 @@ def test_a_legend_lists_one_network_of_a_regime_and_counts_the_rest() -> None:
         for condition in ("probe", "whole")
         for layer in (1, 2)
     ]  # fmt: skip
-    data = Measured(dataset="d", split="all", size=9, clips=9, skipped={})
+    data = MeasuredOn(dataset="d", split="all", size=9, clips=9, skipped={})
     table = ResultTable(analysis="a", data=data, networks={}, settings={}, rows=tuple(rows))
     panels = [Panel("accuracy", "accuracy", ("probe", "whole")), Panel("accuracy", "x", ("probe",))]
     drawn = figure_over_layers(table, panels, what="Accuracy", columns=1).figure

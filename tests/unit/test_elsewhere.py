@@ -18,10 +18,9 @@ from oracles import naive_chain
 from readers import short, sound8
 
 from sonibook import ForwardPass, open_dataset
-from sonibook.analysis.layers import LayerResult
 from sonibook.analysis.networks import Network
+from sonibook.analysis.result import ResultTable
 from sonibook.chapter import kept_sounds
-from sonibook.cli import main
 from sonibook.errors import CheckpointError
 from sonibook.model import elsewhere
 from sonibook.model.checkpoint import imported, open_network
@@ -299,16 +298,6 @@ def test_what_is_not_torchcrepes_file_is_refused(
     assert list(tmp_path.iterdir()) == [source]
 
 
-@pytest.fixture
-def run(capfd: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    def call(*arguments: object) -> tuple[int, str, str]:
-        code = main([str(argument) for argument in arguments])
-        captured = capfd.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
 # --- the command ---------------------------------------------------------------------------------
 
 
@@ -414,7 +403,7 @@ def test_without_the_networks_nothing_is_measured_and_a_sentence_says_so(
 
 
 def test_soundnets_layers_tell_of_esc10_what_random_ones_do_not():
-    result = LayerResult.model_validate(read_result("soundnet-layers"))
+    result = ResultTable.model_validate(read_result("soundnet-layers"))
     own, *random = (
         one
         for baseline in (False, True)

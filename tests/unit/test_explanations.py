@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import builtins
 import inspect
-from collections import OrderedDict
 from contextlib import nullcontext
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from oracles import captum_sonification, plain_stack
+from clips import Held
+from oracles import captum_sonification, own_classifier, plain_stack
 from scipy import signal, stats
 from torch import Tensor, nn
 
@@ -19,7 +19,6 @@ from sonibook import sonify
 from sonibook.analysis.alternatives import ExplanationResult, compare_explanations
 from sonibook.cli import main
 from sonibook.datasets import open_dataset
-from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.alternatives import METHODS, explain, most_active_sounds
 from sonibook.errors import AnalysisError, LayerError, SonibookWarning
 from sonibook.model.encoder import CNN12, Classifier
@@ -28,16 +27,8 @@ from sonibook.plots.features import explanations_figure
 GRADIENTS = METHODS[1:]
 
 
-class Held(Dataset):
-    """Noise that fades in, in memory."""
-
-    name, split, task, classes = "held", "all", "single-label", ("first", "second")
-
-    def __len__(self) -> int:
-        return 6
-
-    def __getitem__(self, index: int) -> Clip:
-        return Clip(clip(3000, seed=index).numpy(), (index % 2,), f"clip{index}")
+def held() -> Held:
+    return Held([clip(seed=seed).numpy() for seed in range(6)], [0, 1] * 3, ("first", "second"))
 
 
 def clip(samples: int = 3000, seed: int = 0) -> Tensor:
@@ -60,13 +51,7 @@ def own_network(*, bias: float = 0.1, dtype: torch.dtype = torch.float32) -> nn.
 
 def classifier() -> nn.Sequential:
     torch.manual_seed(1)
-    parts = {
-        "encoder": own_network(),
-        "mean": nn.AdaptiveAvgPool1d(1),
-        "flat": nn.Flatten(),
-        "head": nn.Linear(8, 2),
-    }
-    return nn.Sequential(OrderedDict(parts)).eval()
+    return own_classifier(own_network(), 8, 2)
 
 
 def energy(network: nn.Sequential, x: Tensor, layer: int, filter: int) -> Tensor:
@@ -200,15 +185,15 @@ def test_what_is_refused(monkeypatch):
 
 @pytest.fixture(scope="module")
 def result():
-    return compare_explanations(classifier(), Held(), name="own", layers=[2, 4], steps=4)
+    return compare_explanations(classifier(), held(), name="own", layers=[2, 4], steps=4)
 
 
 def test_coherences_are_scipys(result):
     network = classifier()
     for method in METHODS:
         values = []
-        for held in Held():
-            x = torch.from_numpy(held.waveform)
+        for one in held():
+            x = torch.from_numpy(one.waveform)
             s = most_active_sounds(method, network.encoder, x, [4], steps=4)[0][0]
             coherence = signal.coherence(x.double().numpy(), s.double().numpy())[1]
             values.append(np.sort(coherence)[-5:].mean())
@@ -219,19 +204,19 @@ def test_coherences_are_scipys(result):
 def test_every_method_goes_through_the_same_ablation(result):
     drops = result.select(quantity="drop")
     assert list(dict.fromkeys(row.condition for row in drops)) == list(METHODS)
-    assert result.row("score", network="own", condition="untouched").clips == len(Held())
+    assert result.row("score", network="own", condition="untouched").clips == len(held())
     for quantity in ("score, white noise", "drop, random phase", "p_holm, white noise"):
         found = {(row.condition, row.layer) for row in result.select(quantity=quantity)}
         assert found == {(row.condition, row.layer) for row in drops}
-    network, data = classifier(), Held()
+    network, data = classifier(), held()
     for row in drops:
         lost = []
-        for held in data:
-            x = torch.from_numpy(held.waveform)
+        for clip in data:
+            x = torch.from_numpy(clip.waveform)
             s = most_active_sounds(row.condition, network.encoder, x, [row.layer], steps=4)[0]
             with torch.no_grad():
                 logits = network(torch.cat([x[None], x - s])[:, None]).double()
-            before, after = torch.log_softmax(logits, dim=1)[:, held.labels[0]]
+            before, after = torch.log_softmax(logits, dim=1)[:, clip.labels[0]]
             lost.append(float(before - after))
         assert row.mean == pytest.approx(np.mean(lost), abs=1e-5)
 
@@ -271,7 +256,7 @@ def test_it_reads_back_and_draws(result, tmp_path):
 
 def test_the_level_is_open(result):
     options = {"name": "own", "layers": [4], "methods": ["gradient x input"]}
-    other = compare_explanations(classifier(), Held(), level="least squares", **options)
+    other = compare_explanations(classifier(), held(), level="least squares", **options)
     methods = [row.condition for row in other.select(quantity="coherence")]
     assert methods == ["sonification", "gradient x input"]
     assert other.settings["level"] == "least squares"

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections import OrderedDict
 
 import numpy as np
 import pytest
 import torch
+from clips import Held
+from oracles import own_classifier, own_network
 from scipy import signal, stats
 from torch import nn
 
@@ -16,56 +17,37 @@ from sonibook.analysis.controls import as_long_as, partners
 from sonibook.analysis.faithfulness import (
     CONTROLS,
     QUANTITIES,
-    FaithfulnessResult,
     complexity,
     faithfulness,
     kept_and_lost,
     partial_clips,
     sparseness,
 )
+from sonibook.analysis.result import ResultTable
 from sonibook.cli import main
 from sonibook.datasets import open_dataset
-from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet import sonify
 from sonibook.errors import AnalysisError
 from sonibook.plots.features import faithfulness_figure
 
 
-class Tones(Dataset):
+def tones() -> Held:
     """Tones in noise: low for class 0, high for class 1."""
-
-    name, split, task, classes = "tones", "all", "single-label", ("low", "high", "none")
-
-    def __init__(self) -> None:
-        generator, time = np.random.default_rng(0), np.arange(3000) / 8000
-        self.clips = []
-        for place in range(4):
-            x = np.sin(2 * np.pi * (400, 1800)[place % 2] * time + generator.uniform(0, 6))
-            x += 0.3 * generator.standard_normal(3000)
-            self.clips.append(Clip((x / np.abs(x).max()).astype("f4"), (place % 2,), f"c{place}"))
-
-    def __len__(self) -> int:
-        return len(self.clips)
-
-    def __getitem__(self, index: int) -> Clip:
-        return self.clips[index]
+    generator, time = np.random.default_rng(0), np.arange(3000) / 8000
+    sounds = []
+    for place in range(4):
+        x = np.sin(2 * np.pi * (400, 1800)[place % 2] * time + generator.uniform(0, 6))
+        x += 0.3 * generator.standard_normal(3000)
+        sounds.append((x / np.abs(x).max()).astype("f4"))
+    return Held(sounds, [0, 1, 0, 1], ("low", "high", "none"))
 
 
 @pytest.fixture(scope="module")
 def network() -> nn.Sequential:
-    torch.manual_seed(0)
-    blocks: list[nn.Module] = []
-    for inputs, outputs in ((1, 8), (8, 8), (8, 12)):
-        blocks += [nn.Conv1d(inputs, outputs, 9), nn.ReLU(), nn.MaxPool1d(4)]
-    parts = OrderedDict(
-        encoder=nn.Sequential(*blocks),
-        mean=nn.AdaptiveAvgPool1d(1),
-        flat=nn.Flatten(),
-        head=nn.Linear(12, 3),
-    )
+    network = own_classifier(own_network(8, 8, 12), 12, 3)
     with torch.no_grad():
-        parts["head"].weight.mul_(30)  # so that it is sure of itself
-    return nn.Sequential(parts).eval()
+        network.head.weight.mul_(30)  # so that it is sure of itself
+    return network
 
 
 def probabilities(network: nn.Module, x: np.ndarray) -> np.ndarray:
@@ -107,15 +89,15 @@ def by_definition(network: nn.Module, x: np.ndarray, s: np.ndarray) -> dict[str,
 
 @pytest.mark.parametrize("level", ["peak", "least squares"])
 def test_every_number_follows_from_its_definition(network, level: str) -> None:
-    data, layers = Tones(), (1, 3)
+    data, layers = tones(), (1, 3)
     result = faithfulness(
         {"net": network}, data, layers=layers, methods=[], points=4, level=level, chunk=4
     )
-    partner = partners(data.clips)
+    partner = partners(list(data))
     for layer in layers:
-        sounds = [most_active(network, clip.waveform, layer) for clip in data.clips]
+        sounds = [most_active(network, clip.waveform, layer) for clip in list(data)]
         found: dict[str, list[dict[str, float]]] = {}
-        for clip, s, other in zip(data.clips, sounds, partner, strict=True):
+        for clip, s, other in zip(list(data), sounds, partner, strict=True):
             x = clip.waveform
             if level == "least squares":
                 s = s * float(np.dot(x, s) / np.dot(s, s))
@@ -152,10 +134,10 @@ def test_points_come_in_the_order_of_their_size(network) -> None:
 
 
 def test_curves_are_means_between_silence_and_the_clip(network) -> None:
-    data = Tones()
+    data = tones()
     result = faithfulness({"net": network}, data, layers=[2], methods=[], points=3)
     areas = []
-    for clip in data.clips:
+    for clip in list(data):
         x = clip.waveform
         s = most_active(network, x, 2)
         inserted, deleted = partial_clips(torch.from_numpy(x), torch.from_numpy(s), 3)
@@ -172,7 +154,7 @@ def test_curves_are_means_between_silence_and_the_clip(network) -> None:
 def test_gradients_stand_beside_it_and_all_is_repeatable(network, tmp_path) -> None:
     pytest.importorskip("captum")
     found = [
-        faithfulness({"net": network}, Tones(), layers=[2], points=None, steps=4, limit=2)
+        faithfulness({"net": network}, tones(), layers=[2], points=None, steps=4, limit=2)
         for _ in range(2)
     ]
     assert found[0] == found[1]
@@ -180,7 +162,7 @@ def test_gradients_stand_beside_it_and_all_is_repeatable(network, tmp_path) -> N
     assert {"guided backpropagation", "gradient x input", "integrated gradients"} < conditions
     assert {row.quantity for row in found[0].rows} == set(QUANTITIES) - {"insertion", "deletion"}
     found[0].write(tmp_path / "f.json")
-    assert FaithfulnessResult.read(tmp_path / "f.json") == found[0]
+    assert ResultTable.read(tmp_path / "f.json") == found[0]
 
 
 def test_a_sure_classifier_can_gain_nothing() -> None:
@@ -208,7 +190,7 @@ def test_one_point_is_sparse_and_many_are_complex() -> None:
 )
 def test_what_is_refused(network, changes, message: str) -> None:
     with pytest.raises(AnalysisError, match=message):
-        inspect.unwrap(faithfulness)({"net": network}, Tones(), **changes)
+        inspect.unwrap(faithfulness)({"net": network}, tones(), **changes)
 
 
 def test_clips_of_several_labels_are_refused(network) -> None:
@@ -227,7 +209,7 @@ def test_the_command_measures_a_published_classifier(tmp_path, capsys) -> None:
     )  # fmt: skip
     assert code == 0
     assert "Fid-In" in capsys.readouterr().out
-    result = FaithfulnessResult.read(out)
+    result = ResultTable.read(out)
     kept = {"network": "supervised", "layer": 8, "condition": "the clip itself"}
     assert result.row("Fid-In", **kept).mean == 1.0
     assert result.row("AI", **kept).mean == result.row("AD", **kept).mean == 0.0

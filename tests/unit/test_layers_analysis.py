@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from oracles import own_network
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import average_precision_score
 from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold
@@ -16,8 +17,8 @@ from torch import nn
 
 from sonibook.analysis import layers
 from sonibook.analysis.ablation import ablate
-from sonibook.analysis.layers import LayerResult, layer_importances, read_trained
-from sonibook.analysis.result import Row
+from sonibook.analysis.layers import layer_importances, read_trained
+from sonibook.analysis.result import ResultTable, Row
 from sonibook.audio import write_wav
 from sonibook.cli import main
 from sonibook.datasets import Soundscapes, open_dataset
@@ -65,13 +66,8 @@ def tone(label: int, name: str, samples: int = 2000) -> np.ndarray:
     return x / np.abs(x).max()
 
 
-def own_network(seed: int = 0) -> nn.Sequential:
-    """Depth 4, pool 4, kernel 9, of PyTorch's modules alone."""
-    torch.manual_seed(seed)
-    layers: list[nn.Module] = []
-    for inputs, outputs in ((1, 4), (4, 6), (6, 6), (6, 8)):
-        layers += [nn.Conv1d(inputs, outputs, 9), nn.ReLU(), nn.MaxPool1d(4)]
-    return nn.Sequential(*layers).eval()
+def stranger() -> nn.Sequential:
+    return own_network(4, 6, 6, 8)
 
 
 @pytest.fixture(scope="module")
@@ -100,11 +96,11 @@ def search(splits):
     )
 
 
-def probes(result: LayerResult, network: str) -> tuple[Row, ...]:
+def probes(result: ResultTable, network: str) -> tuple[Row, ...]:
     return result.select(network=network, quantity="accuracy", condition="probe")
 
 
-def assert_above(result: LayerResult, network: str, random: str) -> None:
+def assert_above(result: ResultTable, network: str, random: str) -> None:
     """How much more accurate a network's probes are than those of random weights."""
     rows = result.select(network=network, quantity="above random")
     own = zip(rows, probes(result, network), probes(result, random), strict=True)
@@ -113,7 +109,7 @@ def assert_above(result: LayerResult, network: str, random: str) -> None:
 
 
 def test_every_layer_is_probed_as_by_hand():
-    training, data, network = Tones("train", 30), Tones("test", 21), own_network()
+    training, data, network = Tones("train", 30), Tones("test", 21), stranger()
     result = layer_importances({"own": network}, data, training=training)
     assert result.names() == ["own", "random weights"]
     assert result.row("accuracy", condition="chance").mean == pytest.approx(1 / 3)
@@ -130,7 +126,7 @@ def test_every_layer_is_probed_as_by_hand():
 
 
 def test_groups_are_left_out_in_turn(grouped):
-    network = own_network()
+    network = stranger()
     result = layer_importances({"own": network}, grouped)
     assert result.settings["trained_on"] == "each group left out in turn"
     x = features(network, grouped, 2)
@@ -179,7 +175,7 @@ def test_fitted_probes_are_kept(grouped, grouping, tmp_path, monkeypatch):
 
 
 def test_networks_of_two_shapes_each_have_random_weights():
-    networks = {"own": own_network(), "CNN12": CNN12(width=1 / 16, depth=3, seed=0).eval()}
+    networks = {"own": stranger(), "CNN12": CNN12(width=1 / 16, depth=3, seed=0).eval()}
     result = layer_importances(networks, Tones("test", 12), training=Tones("train", 12))
     names = ["own", "CNN12", "random weights (own)", "random weights (CNN12)"]
     assert result.names() == names
@@ -191,7 +187,7 @@ def test_networks_of_two_shapes_each_have_random_weights():
 @pytest.mark.usefixtures("quick_processes")
 def test_it_is_the_same_resumed_and_with_two_processes(grouped, tmp_path, monkeypatch):
     monkeypatch.setattr("sonibook.training.probe.STRENGTHS", (1e-2, 1.0))
-    network = {"own": own_network()}
+    network = {"own": stranger()}
     first, second = (
         layer_importances(network, grouped, processes=processes, parts=tmp_path)
         for processes in (2, 1)  # the second time from the parts
@@ -200,7 +196,7 @@ def test_it_is_the_same_resumed_and_with_two_processes(grouped, tmp_path, monkey
 
 
 def test_what_is_refused(grouped):
-    network = {"own": own_network()}
+    network = {"own": stranger()}
     with pytest.raises(AnalysisError, match="different classes"):
         layer_importances(network, Tones("test"), training=Tones("train", classes=("a", "b")))
     with pytest.raises(AnalysisError, match="no groups to leave out"):
@@ -250,13 +246,13 @@ def test_figure_and_file(tmp_path):
     }
     write_result(tmp_path / "metrics.json", content)
     result = layer_importances(
-        {"own": own_network()},
+        {"own": stranger()},
         Tones("test", 21),
         training=Tones("train", 30),
         trained=[read_trained(tmp_path / "metrics.json")],
     )
     result.write(tmp_path / "result.json")
-    assert LayerResult.read(tmp_path / "result.json") == result
+    assert ResultTable.read(tmp_path / "result.json") == result
     picture = layers_figure(result, result)
     labels = [text.get_text() for text in picture.figure.legends[0].get_texts()]
     assert labels == ["own, probe", "random weights, probe", "He weights, trained whole", "chance"]
@@ -286,7 +282,7 @@ def test_the_command_draws_one_result_beside_another(tmp_path, data_root):
     assert run("--leave-one-out", "--out", str(second), *drawn) == 0
     assert "fsdd (test)" in figure.read_text()
     assert "fsdd (all)" in figure.read_text()
-    assert LayerResult.read(second).data.clips == 60
+    assert ResultTable.read(second).data.clips == 60
 
 
 # --- probed encoders -----------------------------------------------------------------------------
@@ -329,7 +325,7 @@ def test_layers_of_several_labels_are_scored_by_mean_average_precision(monkeypat
     def part(split, size):
         return Soundscapes(split=split, size=size, duration=0.8, events=(1, 3), seed=2)
 
-    network, training, data = own_network()[:6], part("train", 24), part("test", 12)
+    network, training, data = stranger()[:6], part("train", 24), part("test", 12)
     result = layer_importances({"mine": network}, data, training=training)
     row = result.row("mAP", network="mine", layer=2, condition="probe")
 

@@ -14,11 +14,10 @@ from clips import Held
 
 from sonibook.analysis import listeners as listening
 from sonibook.analysis.controls import partners
-from sonibook.analysis.listeners import ListenersResult, listen
-from sonibook.analysis.machine_listeners import Distortion, missing, open_listeners
+from sonibook.analysis.listeners import listen, open_listeners
+from sonibook.analysis.machine_listeners import Distortion, Listener, missing
 from sonibook.analysis.networks import CENTRED, load_network, with_starts
-from sonibook.analysis.packaged_listeners import Listener
-from sonibook.analysis.result import Measured, Row, fingerprint
+from sonibook.analysis.result import MeasuredOn, ResultTable, Row, fingerprint
 from sonibook.cli import main
 from sonibook.datasets import open_dataset
 from sonibook.datasets.base import Clip, Dataset
@@ -232,8 +231,8 @@ def heard(folder: Path, supervised: dict[str, list[float]], contrastive: float) 
                 for (regime, condition), means in curves.items()
                 for layer, mean in enumerate(means, start=1)
             ]  # fmt: skip
-        data = Measured(dataset="made up", split="all", size=40, clips=40, skipped={})
-        table = ListenersResult(data=data, networks={}, settings={}, rows=tuple(rows))
+        data = MeasuredOn(dataset="made up", split="all", size=40, clips=40, skipped={})
+        table = ResultTable(analysis="a", data=data, networks={}, settings={}, rows=tuple(rows))
         table.write(folder / f"{file}.json")
 
 
@@ -360,16 +359,14 @@ def test_the_command_names_who_is_missing_and_writes_all(monkeypatch, tmp_path, 
     ]  # fmt: skip
     monkeypatch.setattr("sonibook.analysis.machine_listeners.find_spec", lambda _: None)
     monkeypatch.setenv("SONIBOOK_NETWORKS", str(tmp_path))
-    monkeypatch.setattr(
-        "sonibook.analysis.machine_listeners._events", lambda *_: Distortion("event")
-    )
+    monkeypatch.setattr("sonibook.analysis.listeners._events", lambda *_: Distortion("event"))
     out, figure = tmp_path / "heard.json", tmp_path / "heard.png"
     assert main([*arguments, "--out", str(out), "--figure", str(figure)]) == 0
     told = capsys.readouterr().out
     for name in ("event, SoundNet", "speech", "digit", "pitch", "STOI", "PESQ"):
         assert f"{name} (" in told.partition("Not there, and not asked: ")[2]
     assert "soundscapes (test), 3 of 3 clips" in told
-    assert ListenersResult.read(out).row("SI-SDR", condition="the clip itself").clips == 3
+    assert ResultTable.read(out).row("SI-SDR", condition="the clip itself").clips == 3
     assert figure.stat().st_size > 1000
     assert main([*arguments, "--listener", "digit"]) == 2
     assert "The listener 'digit' is not there: pip install" in capsys.readouterr().err

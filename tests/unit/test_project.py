@@ -261,14 +261,6 @@ def test_no_two_chapters_define_a_function_of_one_name() -> None:
     assert not {name: chapters for name, chapters in homes.items() if len(chapters) > 1}
 
 
-def test_logo_is_as_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "tools"))
-    import logo
-
-    for name, drawing in logo.drawings().items():
-        assert (ROOT / "book" / "_static" / name).read_text(encoding="utf-8") == drawing
-
-
 #: A machine's own folders, addresses of package indexes, and notes to self, have no place here.
 UNWANTED = re.compile(
     r"(?<![\w.:/~-])/(?:home|root|work|opt|mnt|Users)/\w"

@@ -9,15 +9,19 @@ import pytest
 import torch
 
 from sonibook import sonify
-from sonibook.analysis.activations import top_activations
+from sonibook.analysis.activations import (
+    TopClipsResult,
+    chosen_filter,
+    top_activations,
+    top_clip_agreement,
+)
 from sonibook.analysis.coherence import coherence_by_layer
 from sonibook.analysis.controls import matched, partners, random_phase
-from sonibook.analysis.downsampling import downsampling, spectral_lines
-from sonibook.analysis.shifts import ShiftResult, shift_law
+from sonibook.analysis.result import ResultTable
+from sonibook.analysis.shifts import downsampling, is_exact, shift_law, spectral_lines
 from sonibook.analysis.sources import SOURCE_SCORES, SceneClips, source_scores
-from sonibook.analysis.stimulation import STIMULI, TAKEN, StimulationResult, stimulation
+from sonibook.analysis.stimulation import STIMULI, TAKEN, stimulation
 from sonibook.analysis.stream import seeded
-from sonibook.analysis.top_clips import TopClipsResult, chosen_filter, top_clip_agreement
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError
@@ -37,24 +41,24 @@ def scenes() -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def law(network: CNN12, scenes: Dataset) -> ShiftResult:
+def law(network: CNN12, scenes: Dataset) -> ResultTable:
     return shift_law({"tiny": network}, scenes, shifts=(1, 16, 256, 1024), limit=3)
 
 
-def test_shifts_by_multiples_of_the_stride_are_exact_and_others_are_not(law: ShiftResult) -> None:
+def test_shifts_by_multiples_of_the_stride_are_exact_and_others_are_not(law: ResultTable) -> None:
     for row in law.select(quantity="cosine"):
         stride = law.row("stride", network="tiny", layer=row.layer).mean
         assert stride == 2 ** min(row.layer, 8)
-        assert law.is_exact(row) == (int(row.condition) % stride == 0)
+        assert is_exact(law, row) == (int(row.condition) % stride == 0)
         assert row.mean is not None
-        if law.is_exact(row):
+        if is_exact(law, row):
             assert row.mean > 0.9999
         elif row.condition == "1":
             assert row.mean < 0.95
 
 
 def test_a_shifts_cosine_is_that_of_the_definition(
-    law: ShiftResult, network: CNN12, scenes: Dataset
+    law: ResultTable, network: CNN12, scenes: Dataset
 ) -> None:
     cosines = []
     for index in (0, 2, 4):  # three of six, evenly spaced
@@ -204,12 +208,12 @@ def test_agreement_of_clips_with_any_number_of_labels_is_their_classes_in_common
 
 
 @pytest.fixture(scope="module")
-def stimulated(network: CNN12, scenes: Dataset) -> StimulationResult:
+def stimulated(network: CNN12, scenes: Dataset) -> ResultTable:
     return stimulation({"tiny": network}, scenes, limit=3)
 
 
 def test_levels_are_those_of_the_definition(
-    stimulated: StimulationResult, network: CNN12, scenes: Dataset
+    stimulated: ResultTable, network: CNN12, scenes: Dataset
 ) -> None:
     clips = [scenes[index] for index in (0, 2, 4)]
     layer, heard, left = 5, [], []
@@ -242,7 +246,7 @@ def test_levels_are_those_of_the_definition(
 
 
 def test_results_come_back_from_json_and_are_drawn(
-    tmp_path, law: ShiftResult, liked: TopClipsResult, stimulated: StimulationResult
+    tmp_path, law: ResultTable, liked: TopClipsResult, stimulated: ResultTable
 ) -> None:
     for result in (law, liked, stimulated):
         result.write(tmp_path / "result.json")

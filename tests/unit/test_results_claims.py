@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from sonibook.analysis.coherence import CoherenceResult
-from sonibook.analysis.layers import LayerResult
-from sonibook.analysis.result import Estimate, Measured, Row
+from sonibook.analysis.result import Estimate, MeasuredOn, ResultTable, Row
 from sonibook.plots.claims import claim_figure, claims_table, measured_in_words
 from sonibook.replication import verdict as rule
 from sonibook.replication.benchmarks import UNTRAINED
@@ -206,8 +204,8 @@ def test_between_its_layers_each_seed_is_compared_with_itself(tmp_path: Path) ->
         for seed, (level, fall) in enumerate(zip(levels, falls, strict=True))
         for layer, mean in ((1, level), (2, level - fall))
     )  # fmt: skip
-    data = Measured(dataset="made up", split="all", size=40, clips=40, skipped={})
-    table = CoherenceResult(data=data, networks={}, settings={}, rows=rows)
+    data = MeasuredOn(dataset="made up", split="all", size=40, clips=40, skipped={})
+    table = ResultTable(analysis="a", data=data, networks={}, settings={}, rows=rows)
     table.write(tmp_path / "figure-7.json")
     results = Results(tmp_path)
     found = results.means("figure-7", "coherence", (1,), less=(2,))["contrastive"]
@@ -241,8 +239,8 @@ def test_a_regime_is_what_rows_say_and_not_a_name(tmp_path: Path) -> None:
             mean=mean, low=mean - 0.1, high=mean + 0.1, clips=40)
         for name, regime, seed, mean in networks
     )  # fmt: skip
-    data = Measured(dataset="made up", split="all", size=40, clips=40, skipped={})
-    table = CoherenceResult(data=data, networks={}, settings={}, rows=rows)
+    data = MeasuredOn(dataset="made up", split="all", size=40, clips=40, skipped={})
+    table = ResultTable(analysis="a", data=data, networks={}, settings={}, rows=rows)
     table.write(tmp_path / "figure-7.json")
     found = Results(tmp_path).means("figure-7", "coherence", (1,))
     assert not found["centred random"].known
@@ -260,8 +258,8 @@ def test_a_verdict_may_owe_to_the_kind_of_probe(tmp_path: Path) -> None:
             for seed in range(3)
             for layer in range(1, 12)
         )  # fmt: skip
-        data = Measured(dataset="made up", split="all", size=40, clips=40, skipped={})
-        table = LayerResult(data=data, networks={}, settings={}, rows=rows)
+        data = MeasuredOn(dataset="made up", split="all", size=40, clips=40, skipped={})
+        table = ResultTable(analysis="a", data=data, networks={}, settings={}, rows=rows)
         table.write(tmp_path / f"figure-4-in-domain{name}.json")
 
     untrained = {"random": 0.4, "centred random": 0.3}
@@ -283,8 +281,9 @@ def test_a_verdict_may_owe_to_the_kind_of_probe(tmp_path: Path) -> None:
 
 def coherence(path: Path, **deep: float) -> None:
     """Figure 7, made up: coherence falls from 0.9 to a network's own value at the top."""
-    CoherenceResult(
-        data=Measured(dataset="made up", split="all", size=40, clips=40, skipped={}),
+    ResultTable(
+        analysis="coherence",
+        data=MeasuredOn(dataset="made up", split="all", size=40, clips=40, skipped={}),
         networks={},
         settings={"k": 5},
         rows=tuple(

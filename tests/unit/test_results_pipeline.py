@@ -15,9 +15,9 @@ import torch
 import yaml
 
 from sonibook import open_dataset
-from sonibook.analysis.top_clips import TopClipsResult
+from sonibook.analysis.activations import TopClipsResult
 from sonibook.audio import write_wav
-from sonibook.metrics.coherence import mean_top_coherence
+from sonibook.metrics.similarity import mean_top_coherence
 from sonibook.model.checkpoint import (
     kept_checkpoints,
     load_classifier,
@@ -383,7 +383,7 @@ def test_the_same_weights_are_centred_in_some_blocks_alone() -> None:
 
 
 def test_an_event_is_called_what_the_classifier_puts_first() -> None:
-    from tools.results_synthesiser import NAMES, TOP, _named
+    from tools.results_elsewhere import NAMES, TOP, _named
 
     data = open_dataset("soundscapes", split="test", size=12, duration=2.0, events=(1, 1))
     network = load_classifier("supervised")

@@ -8,24 +8,24 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from clips import Held
+from oracles import noise, own_network
 from scipy import stats
 from torch import nn
 
 from sonibook import CNN12, open_dataset, sonify
 from sonibook.analysis.networks import mixed, untrained
-from sonibook.analysis.result import estimate, estimates
+from sonibook.analysis.result import ResultTable
 from sonibook.analysis.sanity import (
     BASELINES,
     MEASURES,
     RUNNER_UP_LESS_RANDOM,
     Sanity,
-    SanityResult,
     randomised,
     sanity,
 )
 from sonibook.analysis.stream import seeded
 from sonibook.cli import main
-from sonibook.datasets import Clip, Dataset
 from sonibook.errors import AnalysisError, LayerError
 from sonibook.metrics.similarity import (
     log_spectral_distance,
@@ -41,35 +41,16 @@ from sonibook.model.stack import blocks_of
 pytestmark = pytest.mark.filterwarnings("ignore::sonibook.errors.SonibookWarning")
 
 
-def noise(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 def stranger(seed=0):
-    """A network of another build: depth 4, pool 4, kernel 9."""
-    torch.manual_seed(seed)
-    modules = []
-    for before, after in ((1, 6), (6, 8), (8, 8), (8, 5)):
-        modules += [nn.Conv1d(before, after, 9), nn.ReLU(), nn.MaxPool1d(4)]
-    return nn.Sequential(*modules).eval()
+    return own_network(6, 8, 8, 5, seed=seed)
 
 
-class Clips(Dataset):
+def clips(size=5, samples=3000):
     """A few clips of noise with bursts, one of them silent."""
-
-    name, classes, split, task = "clips", ("any",), "all", "single-label"
-
-    def __init__(self, size=5, samples=3000):
-        self.size, self.samples = size, samples
-
-    def __len__(self):
-        return self.size
-
-    def __getitem__(self, index):
-        if index == 3:
-            return Clip(np.zeros(self.samples, np.float32), (0,), "silent")
-        x = noise(self.samples, seed=index) * (1 + torch.sin(torch.arange(self.samples) / 700))
-        return Clip((x / x.abs().max()).float().numpy(), (0,), f"clip-{index}")
+    bursts = 1 + torch.sin(torch.arange(samples) / 700)
+    sounds = [noise(samples, seed=seed) * bursts * (seed != 3) for seed in range(size)]
+    scaled = [(x / x.abs().max().clamp_min(1e-9)).float().numpy() for x in sounds]
+    return Held(scaled, [0] * size, ("any",))
 
 
 # How alike two sounds are
@@ -191,7 +172,7 @@ def test_a_strangers_network_in_a_few_lines():
 
 
 def test_the_paired_difference_is_that_of_two_means():
-    result = sanity(stranger(), Clips(), layers=[3])
+    result = sanity(stranger(), clips(), layers=[3])
     for measure in MEASURES:
         runner_up, random, difference = (
             result.row(measure, network="network", layer=3, condition=condition)
@@ -202,7 +183,7 @@ def test_the_paired_difference_is_that_of_two_means():
 
 
 def test_a_point_is_what_its_words_say():
-    network, data, clip = stranger(), Clips(1), Clips(1)[0]
+    network, data, clip = stranger(), clips(1), clips(1)[0]
     found = Sanity(network, (2, 4), seed=5)([clip])
     blocks = blocks_of(network)
     drawn = seeded(5, clip.clip_id).integers(2**31, size=2)
@@ -231,7 +212,7 @@ def CutAt(network, depth):  # noqa: N802
 
 
 def test_the_same_network_beside_itself_is_alike():
-    result = sanity(stranger(), Clips(), others={"twin": stranger(), "other": stranger(1)})
+    result = sanity(stranger(), clips(), others={"twin": stranger(), "other": stranger(1)})
     for quantity, condition, least, most in (
         ("rank correlation", "twin", 1 - 1e-6, 1 + 1e-6),
         ("log-spectral distance", "twin", -1e-6, 1e-6),
@@ -244,35 +225,18 @@ def test_the_same_network_beside_itself_is_alike():
 
 
 def test_curves_are_the_same_again_and_in_a_file_and_others_with_another_seed(tmp_path):
-    first, second = (sanity(stranger(), Clips(), layers=[4], seed=1) for _ in range(2))
+    first, second = (sanity(stranger(), clips(), layers=[4], seed=1) for _ in range(2))
     assert first == second
-    assert first.rows != sanity(stranger(), Clips(), layers=[4], seed=2).rows
+    assert first.rows != sanity(stranger(), clips(), layers=[4], seed=2).rows
     first.write(tmp_path / "sanity.json")
-    assert SanityResult.read(tmp_path / "sanity.json") == first
-
-
-class Interrupted(Clips):
-    """Somebody presses Ctrl-C while the third clip is read."""
-
-    def __getitem__(self, index):
-        if index == 2:
-            raise KeyboardInterrupt
-        return super().__getitem__(index)
-
-
-def test_interrupted_and_resumed_gives_the_same(tmp_path):
-    with pytest.raises(KeyboardInterrupt):
-        sanity(stranger(), Interrupted(), layers=[3], parts=tmp_path)
-    assert list(tmp_path.rglob("*.npz"))
-    resumed = sanity(stranger(), Clips(), layers=[3], parts=tmp_path)
-    assert resumed == sanity(stranger(), Clips(), layers=[3])
+    assert ResultTable.read(tmp_path / "sanity.json") == first
 
 
 def test_dead_maps_are_counted_and_never_nan():
     network = stranger()
     with torch.no_grad():
         network[3].bias.fill_(-1e6)  # the second layer hears nothing
-    result = sanity(network, Clips(), layers=[1, 2])
+    result = sanity(network, clips(), layers=[1, 2])
     dead = result.select(quantity="rank correlation", layer=2, condition=randomised(1))
     assert [(row.clips, row.mean) for row in dead] == [(0, None)]
     live = result.select(quantity="rank correlation", layer=1, condition=randomised(1))
@@ -281,24 +245,11 @@ def test_dead_maps_are_counted_and_never_nan():
 
 def test_what_is_refused():
     with pytest.raises(AnalysisError, match="'input' names two things"):
-        sanity(stranger(), Clips(), others={"input": stranger()})
+        sanity(stranger(), clips(), others={"input": stranger()})
     with pytest.raises(LayerError, match="Layer 9 does not exist: choose 1 to 4"):
-        sanity(stranger(), Clips(), layers=[9])
+        sanity(stranger(), clips(), layers=[9])
     with pytest.raises(LayerError, match="Layer 4 does not exist"):
-        sanity(stranger(), Clips(), others={"short": CutAt(stranger(), 3)})
-
-
-def test_estimates_are_those_of_one_at_a_time():
-    values = noise(60, 3).numpy()
-    together = estimates(values)
-    for column, one in enumerate(together):
-        alone = estimate(values[:, column])
-        assert one.mean == pytest.approx(alone.mean)
-        assert (one.low, one.high) == pytest.approx((alone.low, alone.high), abs=0.04)
-    values[5:, 0], values[:, 1] = np.nan, np.nan
-    sparse = estimates(values)
-    assert (sparse[0].clips, sparse[1].clips, sparse[1].mean) == (5, 0, None)
-    assert sparse[2] == together[2]
+        sanity(stranger(), clips(), others={"short": CutAt(stranger(), 3)})
 
 
 def test_command(tmp_path, capsys):
@@ -313,9 +264,9 @@ def test_command(tmp_path, capsys):
 
 
 def test_clips_keep_their_random_weights_in_any_order():
-    clips = [Clips()[0], Clips()[1]]
+    two = list(clips(2))
     work = Sanity(stranger(), (3,))
-    forth, back = work(clips), work(clips[::-1])
+    forth, back = work(two), work(two[::-1])
     assert np.array_equal(forth["cascading"], back["cascading"][::-1], equal_nan=True)
-    renamed = work([replace(clips[0], clip_id="another")])
+    renamed = work([replace(two[0], clip_id="another")])
     assert not np.array_equal(renamed["cascading"][0], forth["cascading"][0], equal_nan=True)

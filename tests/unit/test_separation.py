@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from copy import copy
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
+from clips import Held
+from oracles import noise, own_network
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from sonibook import CNN12, open_dataset
-from sonibook.analysis.detectors import areas, choose
 from sonibook.analysis.separation import (
     Separation,
     SeparationResult,
+    areas,
+    choose,
     map_onsets,
     onsets,
     separation,
@@ -30,16 +32,11 @@ from sonibook.analysis.sources import (
     spectral_shares,
 )
 from sonibook.cli import main
-from sonibook.datasets import Clip, Dataset
 from sonibook.datasets.soundscapes import Soundscapes, compose
 from sonibook.deconvnet.alternatives import explain
 from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError
 from sonibook.model.stack import blocks_of, receptive_field
-
-
-def noise(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
 
 
 def tone(frequency, *, begin=0, end=8000, length=8000):
@@ -48,24 +45,13 @@ def tone(frequency, *, begin=0, end=8000, length=8000):
 
 
 def stranger():
-    torch.manual_seed(0)
-    modules = []
-    for before, after in ((1, 6), (6, 8), (8, 8)):
-        modules += [nn.Conv1d(before, after, 9), nn.ReLU(), nn.MaxPool1d(4)]
-    return nn.Sequential(*modules).eval()
+    return own_network(6, 8, 8)
 
 
-class Tones(Dataset):
+def tones():
     """Two sounds, a low and a high one."""
-
-    name, classes, split, task = "tones", ("low", "high"), "all", "single-label"
-
-    def __len__(self):
-        return 2
-
-    def __getitem__(self, index):
-        x = tone((400, 3000)[index], length=12_000, end=12_000)
-        return Clip(x.float().numpy(), (index,), f"tone-{index}")
+    sounds = [tone(hertz, length=12_000, end=12_000).float().numpy() for hertz in (400, 3000)]
+    return Held(sounds, [0, 1], ("low", "high"), "tones")
 
 
 # What a sound holds of its stems
@@ -289,7 +275,7 @@ def test_seconds_are_those_of_the_data_sets_sampling_rate():
 
 def test_only_scenes_are_taken():
     with pytest.raises(AnalysisError, match="stems of tones are not known"):
-        separation({"n": stranger()}, Tones())
+        separation({"n": stranger()}, tones())
     data = Soundscapes(size=2)
     clip = SceneClips(data)[1]
     assert np.array_equal(clip.waveform, data[1].waveform)
@@ -351,7 +337,7 @@ def test_filters_that_are_made_for_it_separate_and_detect():
     network[0].bias.zero_()
     everything = nn.Sequential(nn.Conv1d(1, 1, 1, bias=False), nn.ReLU()).requires_grad_(False)
     everything[0].weight.fill_(1.0)
-    data = compose(Tones(), size=60, duration=1.0, events=(1, 2), gains=(0.0, 0.0))
+    data = compose(tones(), size=60, duration=1.0, events=(1, 2), gains=(0.0, 0.0))
     result = separation({"bands": network, "all": everything}, data, filters=1)
     share = "main stem's share"
     assert result.row(share, network="bands", layer=1).mean > 0.97
@@ -392,13 +378,3 @@ def test_scenes_of_silence_alone_are_skipped(data_root):
     result = separation({"tiny": CNN12(width=1 / 32, seed=0).eval()}, data, filters=1)
     assert result.data.clips + sum(result.data.skipped.values()) == 4
     assert result.data.dataset == "scenes-of-esc10"
-
-
-def test_command(tmp_path, capsys):
-    out, figure = tmp_path / "separation.json", tmp_path / "separation.svg"
-    asked = "analyse separation random -o size=6 -o duration=1.5 --filters 1"
-    rest = ["--width", "0.03125", "--processes", "1", "--out", str(out), "--figure", str(figure)]
-    assert main([*asked.split(), *rest]) == 0
-    assert "scenes of several sources" in capsys.readouterr().out
-    assert set(json.loads(out.read_text())["networks"]) == {"random", "random weights"}
-    assert "SI-SDR gain" in figure.read_text()

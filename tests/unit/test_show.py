@@ -19,8 +19,7 @@ from PIL import Image
 from sonibook import CNN12, ForwardPass, show
 from sonibook.errors import AudioError
 from sonibook.model.stack import receptive_field
-from sonibook.plots.sonification import shortened
-from sonibook.plots.sound import HOP, decibels, power_spectrogram
+from sonibook.plots.sound import HOP, decibels, power_spectrogram, shortened
 
 RATE = 8000
 

@@ -9,7 +9,7 @@ from sonibook.analysis.result import Estimate
 from sonibook.datasets import open_dataset
 from sonibook.errors import AudioError
 from sonibook.plots.basics import alias_figure, alias_of, resolutions, sample_stems, timeline
-from sonibook.plots.evolution import growth_figure
+from sonibook.plots.training import growth_figure
 from sonibook.widgets.sliders import FREQUENCIES, AliasSlider
 
 

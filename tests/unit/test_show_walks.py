@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import signal
 
-from sonibook.plots.sonification import coherence_walk, coherence_walks
+from sonibook.plots.sound import coherence_walk, coherence_walks
 
 RNG = np.random.default_rng(0)
 X, NOISE = RNG.standard_normal((2, 4000)).astype(np.float32)

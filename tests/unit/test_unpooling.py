@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from clips import Held
+from oracles import noise, own_network
 
 from sonibook import CNN12, ForwardPass
 from sonibook.analysis import mean_top_coherence
-from sonibook.analysis.alternatives import STARTS, UnpoolingResult, compare_unpoolings
+from sonibook.analysis.alternatives import STARTS, compare_unpoolings
+from sonibook.analysis.result import ResultTable
 from sonibook.analysis.sources import SOURCE_SCORES
-from sonibook.cli import main
-from sonibook.datasets import Clip, Dataset
 from sonibook.datasets.soundscapes import Soundscapes
 from sonibook.deconvnet.alternatives import UNPOOLING, insert_zeros, interpolate, repeat
 from sonibook.errors import AnalysisError, LayerError
@@ -23,30 +23,14 @@ from sonibook.model.operations import max_pool, max_unpool
 pytestmark = pytest.mark.filterwarnings("ignore::sonibook.errors.SonibookWarning")
 
 
-def noise(*shape, seed=0):
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
-
-
 def stranger(pool=4):
-    torch.manual_seed(0)
-    modules = []
-    for before, after in ((1, 6), (6, 8), (8, 8), (8, 5)):
-        modules += [nn.Conv1d(before, after, 9), nn.ReLU()]
-        modules += [nn.MaxPool1d(pool)] if pool > 1 else []
-    return nn.Sequential(*modules).double().eval()
+    return own_network(6, 8, 8, 5, pool=pool).double()
 
 
-class Bursts(Dataset):
-    """Clips that are no scenes."""
-
-    name, classes, split, task = "bursts", ("any",), "all", "single-label"
-
-    def __len__(self):
-        return 3
-
-    def __getitem__(self, index):
-        x = noise(5000, seed=index) * (torch.arange(5000) % 1500 < 500)
-        return Clip((x / x.abs().max()).float().numpy(), (0,), f"burst-{index}")
+def bursts():
+    """Clips that are not scenes."""
+    sounds = [noise(5000, seed=seed) * (torch.arange(5000) % 1500 < 500) for seed in range(3)]
+    return Held([(x / x.abs().max()).float().numpy() for x in sounds], [0] * 3, ("any",))
 
 
 # Unpooling without switches
@@ -167,9 +151,9 @@ def test_what_is_refused():
     with pytest.raises(LayerError, match="Filter 8 of layer 3"):
         passed.sonify_together(3, [8])
     with pytest.raises(LayerError, match="Layer 5 does not exist: choose 1 to 4"):
-        compare_unpoolings({"n": stranger()}, Bursts(), layers=[5])
+        compare_unpoolings({"n": stranger()}, bursts(), layers=[5])
     with pytest.raises(AnalysisError, match="no network to analyse"):
-        compare_unpoolings({}, Bursts())
+        compare_unpoolings({}, bursts())
 
 
 # Compared
@@ -177,11 +161,11 @@ def test_what_is_refused():
 
 def test_clips_are_measured_as_said(tmp_path):
     network = stranger().float()
-    result = compare_unpoolings({"n": network}, Bursts(), layers=[2])
+    result = compare_unpoolings({"n": network}, bursts(), layers=[2])
     conditions = dict.fromkeys(row.condition for row in result.rows if row.network)
     assert list(conditions) == [f"{start}, {name}" for start in STARTS for name in UNPOOLING]
     rows = []
-    for clip in Bursts():
+    for clip in bursts():
         x = torch.from_numpy(clip.waveform)
         passed = ForwardPass(network, x)
         paper = passed.sonify_together(2)
@@ -202,7 +186,7 @@ def test_clips_are_measured_as_said(tmp_path):
     }
     assert result.row("sources").clips == 0
     result.write(tmp_path / "unpooling.json")
-    assert UnpoolingResult.read(tmp_path / "unpooling.json") == result
+    assert ResultTable.read(tmp_path / "unpooling.json") == result
 
 
 def test_scenes_are_measured_by_separation_too():
@@ -233,7 +217,7 @@ def test_silent_maps_are_counted_and_never_nan():
     network = stranger().float()
     with torch.no_grad():
         network[3].bias.fill_(-1e6)
-    result = compare_unpoolings({"deaf": network}, Bursts(), layers=[1, 2])
+    result = compare_unpoolings({"deaf": network}, bursts(), layers=[1, 2])
     rows = result.select(quantity={"coherence", "similarity"})
     assert {(row.layer, row.clips) for row in rows} == {(1, 3), (2, 0)}
 
@@ -243,14 +227,3 @@ def test_trained_and_untrained_encoders_of_any_depth_go_together():
     networks = {"deep": CNN12(width=1 / 32, seed=0).eval(), "mine": stranger()}  # in float64
     rows = compare_unpoolings(networks, data).select(quantity="coherence")
     assert {row.layer for row in rows} == {1, 2, 3, 4}
-
-
-def test_command(tmp_path, capsys):
-    out, figure = tmp_path / "ways.json", tmp_path / "ways.png"
-    asked = "analyse ways random -d soundscapes -o size=2 -o duration=1.5 --layers 1,3"
-    rest = ["--width", "0.03125", "--processes", "1", "--out", str(out), "--figure", str(figure)]
-    assert main([*asked.split(), *rest]) == 0
-    assert "gain in share" in capsys.readouterr().out
-    rows = UnpoolingResult.read(out).select(quantity="similarity")
-    assert len(rows) == 2 * 2 * len(UNPOOLING)
-    assert figure.stat().st_size > 10_000

@@ -1,7 +1,8 @@
 """What one measures on sonifications; nothing here knows of a data set by name, or a notebook.
 
-Each analysis runs on `sonibook.analysis.stream`, and gives a typed result
-(`sonibook.analysis.result`) that writes and reads JSON and has its figure in `sonibook.plots`.
+Each analysis runs on `sonibook.analysis.stream`, and gives a table
+(`sonibook.analysis.result.ResultTable`), which writes and reads JSON and has its figure in
+`sonibook.plots`; some tables carry more.
 What all of them take:
 
 - ``networks`` or ``classifiers``: modules by name, or a sequence of
@@ -23,7 +24,7 @@ from sonibook.analysis.activations import top_activations
 from sonibook.analysis.coherence import coherence_by_layer
 from sonibook.analysis.evolution import feature_evolution
 from sonibook.analysis.selectivity import selectivity_by_layer, spectral_shape
-from sonibook.metrics.coherence import coherence, mean_top_coherence
+from sonibook.metrics.similarity import coherence, mean_top_coherence
 
 __all__ = [
     "coherence",
@@ -38,24 +39,16 @@ __all__ = [
 __getattr__ = _names_of(
     __name__,
     ablation="AblationResult ablate",
-    activations="ActivationsResult",
+    activations="ActivationsResult TopClipsResult",
     alternatives="STARTS Unpooled compare_unpoolings",
-    coherence="CoherenceResult",
     controls="CONTROLS perturbations projection",
-    detectors="choose",
-    downsampling="DownsamplingResult downsampling",
     evolution="EvolutionResult sonify_through_training",
     machine_listeners="LISTENERS",
-    faithfulness="FaithfulnessResult",
-    layers="LayerResult layer_importances",
-    listeners="ListenersResult listen",
+    layers="layer_importances",
+    listeners="listen",
     networks="mixed random_twin untrained with_random_weights",
-    result="estimate",
-    sanity="RUNNER_UP_LESS_RANDOM SanityResult",
-    selectivity="SelectivityResult",
-    separation="SeparationResult",
-    shifts="ShiftResult",
+    result="ResultTable estimate",
+    sanity="RUNNER_UP_LESS_RANDOM",
+    separation="SeparationResult choose",
     sources="SOURCE_SCORES SceneClips si_sdr source_scores",
-    stimulation="StimulationResult",
-    top_clips="TopClipsResult",
 )

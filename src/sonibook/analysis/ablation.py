@@ -33,7 +33,14 @@ from sonibook.analysis.controls import (
     scale,
 )
 from sonibook.analysis.measure import Measured, measure_clips, table_rows
-from sonibook.analysis.networks import Network, Networks, as_networks, mixed, untrained
+from sonibook.analysis.networks import (
+    Network,
+    Networks,
+    as_networks,
+    layers_of,
+    mixed,
+    untrained,
+)
 from sonibook.analysis.result import Estimate, ResultTable, Row, fingerprint
 from sonibook.analysis.stream import Streaming, seeded
 from sonibook.datasets.base import Clip, Dataset, Task
@@ -46,9 +53,9 @@ from sonibook.metrics import (
     runs_interval,
     wilson_interval,
 )
+from sonibook.metrics.intervals import holm, mcnemar_test, sign_flip_test
 from sonibook.metrics.scores import log_probability, targets_of
-from sonibook.metrics.significance import holm, mcnemar_test, sign_flip_test
-from sonibook.model.stack import blocks_of, check_layer, least_length
+from sonibook.model.stack import blocks_of, least_length
 
 #: Samples that the network hears at once, residuals times their length.
 _AT_ONCE = 2**19
@@ -164,15 +171,8 @@ def ablate(
     measure = Subtraction(chosen, wanted, method, level, residual, seed)
     for network in networks:
         measure.check(network.module, data, name=network.name)
-    settings: dict[str, Any] = {
-        "layers": None if wanted is None else list(wanted),
-        "controls": list(chosen),
-        "method": method,
-        "level": level,
-        "residual": residual,
-        "are_runs": are_runs,
-        "seed": seed,
-    }
+    settings: dict[str, Any] = {"layers": wanted, "controls": chosen, "method": method}
+    settings |= {"level": level, "residual": residual, "are_runs": are_runs, "seed": seed}
     found = measure_clips("ablation", measure, networks, data, settings=settings, **streaming)
     rows: list[Row] = []
     for network in networks:
@@ -243,9 +243,7 @@ class Subtraction:
 
     def layers_of(self, classifier: nn.Module) -> tuple[int, ...]:
         """The layers to measure of a classifier; raises a `LayerError` for one it lacks."""
-        blocks = blocks_of(stack_of(classifier))
-        wanted = range(1, len(blocks) + 1) if self.layers is None else self.layers
-        return tuple(check_layer(blocks, layer) for layer in wanted)
+        return layers_of(blocks_of(stack_of(classifier)), self.layers)
 
     def check(self, classifier: nn.Module, data: Dataset, *, name: str) -> None:
         """See that a classifier has the layers, and a logit for each class of the data."""

@@ -23,12 +23,7 @@ from torch import Tensor, nn
 
 from sonibook.analysis.ablation import Subtraction, ablation_rows, stack_of
 from sonibook.analysis.controls import LEVELS, RESIDUALS, Control, Level, Residual, check_choices
-from sonibook.analysis.measure import (
-    Measured,
-    measure_clips,
-    measure_networks,
-    table_rows,
-)
+from sonibook.analysis.measure import Measured, measure_clips, measure_networks, table_rows
 from sonibook.analysis.networks import Network, Networks, as_networks
 from sonibook.analysis.result import ResultTable, Row
 from sonibook.analysis.sources import (
@@ -44,33 +39,15 @@ from sonibook.datasets.soundscapes import SceneDataset
 from sonibook.deconvnet.alternatives import METHODS, STEPS, UNPOOLING, Method, most_active_sounds
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
-from sonibook.metrics.coherence import mean_top_coherence
+from sonibook.metrics.intervals import holm, sign_flip_test
 from sonibook.metrics.scores import log_probability, targets_of
-from sonibook.metrics.significance import holm, sign_flip_test
-from sonibook.metrics.similarity import spectrogram_correlation
+from sonibook.metrics.similarity import mean_top_coherence, spectrogram_correlation
 from sonibook.model.stack import blocks_of, check_layer
 
 Start = Literal["most active filter", "whole layer"]
 STARTS: tuple[Start, ...] = get_args(Start)
 #: What explanations are subtracted beside; the first stands for the explanation itself.
 _CONTROLS: tuple[Control, ...] = ("sonification", "random phase", "white noise")
-
-
-class UnpoolingResult(ResultTable):
-    """How unpoolings compare; make it with `compare_unpoolings`.
-
-    The condition of a row says where the backward pass starts and how max-pools are undone, such
-    as ``whole layer, repeat``; ``switches`` are the paper's. The quantities:
-
-    - ``coherence`` with the clip, in [0, 1]; ``similarity`` of the spectrogram to that by switches
-      from the same start, a correlation; and, of scenes with two sources or more, each of
-      `SOURCE_SCORES`.
-    - each of these followed by ``beyond switches``: by how much it exceeds that of the paper's
-      unpooling, clip by clip.
-    - ``sources``, of no network: how many the scenes have that have several.
-    """
-
-    analysis: Literal["unpooling"] = "unpooling"
 
 
 @dataclass(frozen=True)
@@ -137,7 +114,7 @@ def compare_unpoolings(
     *,
     layers: Sequence[int] | None = None,
     **streaming: Unpack[Streaming],
-) -> UnpoolingResult:
+) -> ResultTable:
     """Sonify a filter and a whole layer, with switches and without, and compare.
 
     Parameters
@@ -148,7 +125,14 @@ def compare_unpoolings(
 
     Returns
     -------
-    UnpoolingResult
+    ResultTable
+        The condition of a row says where the backward pass starts and how max-pools are undone,
+        such as ``whole layer, repeat``; ``switches`` are the paper's. The quantities are
+        ``coherence`` with the clip, in [0, 1]; ``similarity`` of the spectrogram to that by
+        switches from the same start, a correlation; and, of scenes with two sources or more, each
+        of `SOURCE_SCORES`; each of these followed by ``beyond switches``, by how much it exceeds
+        that of the paper's unpooling, clip by clip; and ``sources``, of no network, how many the
+        scenes have that have several.
     """
     given = as_networks(networks)
     stacks = [blocks_of(network.module) for network in given]
@@ -156,18 +140,17 @@ def compare_unpoolings(
     for blocks, layer in product(stacks, chosen):
         check_layer(blocks, layer)
     streaming.setdefault("chunk", 2)  # a clip takes seconds
-    fields = measure_networks(
+    return measure_networks(
         "unpooling",
         Unpooled(chosen),
         given,
         SceneClips(data) if isinstance(data, SceneDataset) else data,
-        settings={"layers": list(chosen)},
+        settings={"layers": chosen},
         of_clips=count_sources,
         layers=chosen,
         least_samples=1024,
         **streaming,
     )
-    return UnpoolingResult(**fields)
 
 
 class ExplanationResult(ResultTable):
@@ -242,14 +225,8 @@ def compare_explanations(
     work = Subtraction(_CONTROLS, wanted, level=level, residual=residual, seed=seed)
     work.check(classifier, data, name=name)
     of_network = work.layers_of(classifier)
-    settings: dict[str, Any] = {
-        "methods": list(chosen),
-        "layers": list(of_network),
-        "steps": steps,
-        "level": level,
-        "residual": residual,
-        "seed": seed,
-    }
+    settings: dict[str, Any] = {"methods": chosen, "layers": of_network, "steps": steps}
+    settings |= {"level": level, "residual": residual, "seed": seed}
     network = Network(name, classifier)
     found = measure_clips(
         "explanations",

@@ -29,7 +29,7 @@ from sonibook.model.stack import receptive_field, stride
 
 
 @dataclass(frozen=True)
-class Place:
+class _Place:
     """A filter of a network, and which of its top clips, from 0."""
 
     network: str
@@ -46,7 +46,7 @@ class TopSound:
     `centroid` and `bandwidth`, in Hz, are of the whole sonification; see `spectral_shape`.
     """
 
-    place: Place
+    place: _Place
     start: int
     stretch: Float[ndarray, " time"]
     centroid: float
@@ -121,7 +121,7 @@ class _Sonified:
     """The sonifications of one clip at all places that chose it."""
 
     networks: dict[str, nn.Module]
-    places: dict[str, list[Place]]
+    places: dict[str, list[_Place]]
     samples: int
     sample_rate: int
 
@@ -145,7 +145,7 @@ class _Sonified:
 
     @staticmethod
     def _passes(
-        network: nn.Module, name: str, x: ndarray, places: Sequence[Place]
+        network: nn.Module, name: str, x: ndarray, places: Sequence[_Place]
     ) -> Iterator[tuple[list[int], list[int], ForwardPass, int]]:
         layers: dict[int, list[int]] = {}
         for number, place in enumerate(places):
@@ -181,10 +181,10 @@ def sonify_top_clips(
     if samples < 1:
         raise AnalysisError(f"A stretch of {seconds:g} s is impossible: choose more than 0.")
     modules = {network.name: network.module for network in as_networks(networks)}
-    by_clip: dict[int, list[Place]] = {}
+    by_clip: dict[int, list[_Place]] = {}
     for one in found.filters:
         for rank, top in enumerate(one.top):
-            place = Place(one.network, one.layer, one.filter, rank)
+            place = _Place(one.network, one.layer, one.filter, rank)
             by_clip.setdefault(top.index, []).append(place)
     indices = sorted(by_clip)
     work = _Sonified(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Unpack
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -25,19 +25,7 @@ from sonibook.analysis.stream import Streaming, seeded
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet import ForwardPass
 from sonibook.errors import AnalysisError
-from sonibook.metrics.coherence import mean_top_coherence
-
-
-class CoherenceResult(ResultTable):
-    """Mean top-k coherence with depth; make it with `coherence_by_layer`.
-
-    Its quantity is ``coherence``, in [0, 1]: of a clip with its most active filter's sonification,
-    clips left out on which no filter of the layer is live; under the condition ``another clip``,
-    with the sonification of a clip that shares no label where there is such. Of no network:
-    clips with ``white noise``.
-    """
-
-    analysis: Literal["coherence"] = "coherence"
+from sonibook.metrics.similarity import mean_top_coherence
 
 
 @dataclass(frozen=True)
@@ -89,7 +77,7 @@ def coherence_by_layer(
     noverlap: int | None = None,
     seed: int = 0,
     **streaming: Unpack[Streaming],
-) -> CoherenceResult:
+) -> ResultTable:
     """Mean coherence of clips and their sonifications, layer by layer (figure 7).
 
     For each clip and layer: of the most active filter's sonification, the mean of the k most
@@ -110,7 +98,11 @@ def coherence_by_layer(
 
     Returns
     -------
-    CoherenceResult
+    ResultTable
+        Its quantity is ``coherence``, in [0, 1]: of a clip with its most active filter's
+        sonification, clips left out on which no filter of the layer is live; under the condition
+        ``another clip``, with the sonification of a clip that shares no label where there is such.
+        Of no network: clips with ``white noise``.
     """
     shared = nperseg // 2 if noverlap is None else noverlap
     if not 0 <= shared < nperseg or nperseg < 2:
@@ -118,7 +110,7 @@ def coherence_by_layer(
     if not 1 <= k <= nperseg // 2 + 1:
         raise AnalysisError(f"k {k} is impossible: choose 1 to {nperseg // 2 + 1}.")
     measure = _TopCoherence(k, nperseg, noverlap, seed)
-    fields = measure_networks(
+    return measure_networks(
         "coherence",
         measure,
         with_random_weights(networks, data, seed=seed),
@@ -129,4 +121,3 @@ def coherence_by_layer(
         least_samples=2 * nperseg - shared,
         **streaming,
     )
-    return CoherenceResult(**fields)

@@ -49,8 +49,8 @@ CONTROLS: tuple[Control, ...] = get_args(Control)
 LEVELS: tuple[Level, ...] = get_args(Level)
 RESIDUALS: tuple[Residual, ...] = get_args(Residual)
 
-Sounds = Float[Tensor, "*batch time"]
-Clips = Float[Tensor, "*clips time"]
+_Sounds = Float[Tensor, "*batch time"]
+_Clips = Float[Tensor, "*clips time"]
 
 
 def check_choices(*choices: tuple[str, str, Sequence[str]]) -> None:
@@ -73,18 +73,18 @@ def partners(clips: Sequence[Clip]) -> list[int | None]:
     return found
 
 
-def root_mean_square(x: Sounds) -> Float[Tensor, "*batch 1"]:
+def root_mean_square(x: _Sounds) -> Float[Tensor, "*batch 1"]:
     """Root mean square over time, in float64, shape (..., 1)."""
     return x.double().square().mean(dim=-1, keepdim=True).sqrt()
 
 
-def matched(x: Sounds, to: Sounds) -> Sounds:
+def matched(x: _Sounds, to: _Sounds) -> _Sounds:
     """`x` with the RMS of `to`; silence stays silent."""
     own = root_mean_square(x)
     return (x * (root_mean_square(to) / own.where(own > 0, 1.0))).to(x.dtype)
 
 
-def projection(x: Clips, on: Sounds) -> Sounds:
+def projection(x: _Clips, on: _Sounds) -> _Sounds:
     """The part of `x` that a gain on `on` can explain, (<x, on> / <on, on>) on, shape (..., time).
 
     What is left, ``x - projection(x, on)``, is orthogonal to `on`. Of silence nothing can be
@@ -96,7 +96,7 @@ def projection(x: Clips, on: Sounds) -> Sounds:
     return (gain * wide).to(on.dtype)
 
 
-def random_phase(s: Sounds, *, generator: np.random.Generator) -> Sounds:
+def random_phase(s: _Sounds, *, generator: np.random.Generator) -> _Sounds:
     """A real signal with the magnitude spectrum of `s` and random phases.
 
     Power and long-term spectrum stay, every event in time is spread over the whole clip
@@ -113,18 +113,18 @@ def random_phase(s: Sounds, *, generator: np.random.Generator) -> Sounds:
     return torch.fft.irfft(turned, n=s.shape[-1]).to(s.dtype)
 
 
-def white_noise(s: Sounds, *, generator: np.random.Generator) -> Sounds:
+def white_noise(s: _Sounds, *, generator: np.random.Generator) -> _Sounds:
     """Gaussian noise of the shape of `s`, with its RMS."""
     noise = torch.from_numpy(generator.standard_normal(tuple(s.shape)))
     return matched(noise.to(s.device), s).to(s.dtype)
 
 
-def as_long_as(x: Sounds, time: int) -> Float[Tensor, "*batch samples"]:
+def as_long_as(x: _Sounds, time: int) -> Float[Tensor, "*batch samples"]:
     """`x` cut to `time` samples or, where it is shorter, repeated to them."""
     return x.repeat(*[1] * (x.ndim - 1), -(-time // x.shape[-1]))[..., :time]
 
 
-def scale(s: Sounds, x: Clips, level: Level) -> Sounds:
+def scale(s: _Sounds, x: _Clips, level: Level) -> _Sounds:
     """A sonification s, which has the peak of its clip x, at the level that is to be subtracted.
 
     The method leaves the level of s open, and every result depends on it. ``"peak"`` is the paper's
@@ -135,7 +135,7 @@ def scale(s: Sounds, x: Clips, level: Level) -> Sounds:
     return projection(x, s) if level == "least squares" else s
 
 
-def normalise(r: Sounds, residual: Residual) -> Sounds:
+def normalise(r: _Sounds, residual: Residual) -> _Sounds:
     """A residual as the network is to hear it."""
     if residual == "as is":
         return r

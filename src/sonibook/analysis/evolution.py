@@ -9,32 +9,33 @@ understanding convolutional networks", ECCV 2014, section 4.1).
 
 from __future__ import annotations
 
-import base64
-import zlib
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Literal, Unpack
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
-from sonibook.analysis.activations import TopClip, top_activations
+from sonibook.analysis.activations import (
+    TopClip,
+    packed,
+    small_spectrogram,
+    top_activations,
+    unpacked,
+)
 from sonibook.analysis.result import Record, Result, key_of
 from sonibook.analysis.stream import Streaming, quietly_on_one_thread, seeded
 from sonibook.datasets.base import Dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
-from sonibook.metrics.coherence import mean_top_coherence
-from sonibook.metrics.similarity import short_time_spectra, spectrogram_correlation
+from sonibook.metrics.similarity import mean_top_coherence, spectrogram_correlation
 from sonibook.model.stack import blocks_of, check_filters
 
-#: Bands and frames of the small spectrograms that a result holds, and their range in dB.
-BANDS, FRAMES, RANGE_DB = 64, 80, 80
-_FRAME, _HOP = 256, 64
+#: Samples in a segment of coherence.
+_SEGMENT = 256
 
 
 class EvolutionStep(Record):
@@ -253,26 +254,6 @@ def _steadiness(levels: Sequence[UInt8[ndarray, "64 80"] | None]) -> list[float 
 
 def _coherence(x: Float[Tensor, "epochs time"], y: Tensor) -> Float[Tensor, " epochs"]:
     """Mean top-5 coherence, NaN where the sounds hold fewer than two segments."""
-    if x.shape[1] < _FRAME + _FRAME // 2:
+    if x.shape[1] < _SEGMENT + _SEGMENT // 2:
         return x.new_full((len(x),), torch.nan)
     return mean_top_coherence(x, y)
-
-
-def small_spectrogram(x: Float[Tensor, " time"]) -> UInt8[ndarray, "64 80"]:
-    """A spectrogram small enough for a results file; see `EvolutionStep.levels`."""
-    frames = short_time_spectra(x, frame=_FRAME, hop=_HOP)
-    power = F.adaptive_avg_pool2d(frames.abs().square()[None], (BANDS, FRAMES))[0]
-    relative = power / power.max().clamp_min(torch.finfo(x.dtype).tiny)
-    levels = 10 * relative.clamp_min(10 ** (-RANGE_DB / 10)).log10() + RANGE_DB
-    return levels.round().to(torch.uint8).numpy()
-
-
-def packed(levels: UInt8[ndarray, "64 80"]) -> str:
-    """A small spectrogram as text: compressed, in base64."""
-    return base64.b64encode(zlib.compress(levels.tobytes(), 9)).decode()
-
-
-def unpacked(text: str) -> UInt8[ndarray, "64 80"]:
-    """What `packed` was given. What decompresses to more than a spectrogram is cut off there."""
-    raw = zlib.decompressobj().decompress(base64.b64decode(text), BANDS * FRAMES)
-    return np.frombuffer(raw, np.uint8).reshape(BANDS, FRAMES)

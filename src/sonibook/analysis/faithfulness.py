@@ -37,7 +37,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import Any, Literal, Unpack
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -78,17 +78,6 @@ QUANTITIES = (
 )  # fmt: skip
 #: Short-time spectra: frames of 32 ms at 8 kHz, half of one to the next.
 _FRAME, _HOP = 256, 128
-
-
-class FaithfulnessResult(ResultTable):
-    """How faithful explanations are; make it with `faithfulness`.
-
-    Its quantities are `QUANTITIES`, of each clip's most active filter of a layer; the condition is
-    one of `CONTROLS`, another of `sonibook.deconvnet.alternatives.METHODS`, or ``the clip itself``,
-    which explains all and leaves nothing. Clips on which no filter of a layer is live are left out.
-    """
-
-    analysis: Literal["faithfulness"] = "faithfulness"
 
 
 def kept_and_lost(
@@ -270,7 +259,7 @@ def faithfulness(
     level: Level = "peak",
     seed: int = 0,
     **streaming: Unpack[Streaming],
-) -> FaithfulnessResult:
+) -> ResultTable:
     """Put sonifications, controls and gradients through the measures of faithfulness.
 
     Parameters
@@ -291,7 +280,11 @@ def faithfulness(
 
     Returns
     -------
-    FaithfulnessResult
+    ResultTable
+        Its quantities are `QUANTITIES`, of each clip's most active filter of a layer; the condition
+        is one of `CONTROLS`, another of `sonibook.deconvnet.alternatives.METHODS`, or ``the clip
+        itself``, which explains all and leaves nothing. Clips on which no filter of a layer is live
+        are left out.
     """
     every = METHODS[1:] if find_spec("captum") is not None else ()
     chosen = tuple(one for one in METHODS[1:] if one in (every if methods is None else methods))
@@ -311,22 +304,14 @@ def faithfulness(
     for network in networks:
         work.check(network.module, data, name=network.name)
     streaming.setdefault("chunk", 4)  # a clip takes seconds
-    settings: dict[str, Any] = {
-        "layers": None if wanted is None else list(wanted),
-        "methods": list(chosen),
-        "points": points,
-        "steps": steps,
-        "level": level,
-        "seed": seed,
-    }
-    fields = measure_networks(
+    settings = {"layers": wanted, "methods": chosen, "points": points, "steps": steps}
+    return measure_networks(
         "faithfulness",
         _Faithful(work, chosen, points, steps),
         networks,
         data,
-        settings=settings,
+        settings={**settings, "level": level, "seed": seed},
         layers=wanted,
         seed=seed,
         **streaming,
     )
-    return FaithfulnessResult(**fields)

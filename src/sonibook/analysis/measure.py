@@ -24,15 +24,14 @@ from numpy import ndarray
 from torch import nn
 
 from sonibook.analysis.networks import Network
-from sonibook.analysis.result import Measured as MeasuredOn
-from sonibook.analysis.result import Row, estimates, key_of
+from sonibook.analysis.result import MeasuredOn, ResultTable, Row, estimates, key_of
 from sonibook.analysis.stream import LEAST_SAMPLES, Streaming, gather, stream
 from sonibook.datasets.base import Clip, Dataset
 
 #: Arrays by quantity, or by quantity and condition.
 Measured: TypeAlias = dict[str | tuple[str, str], ndarray]
 Measure: TypeAlias = Callable[[nn.Module, Sequence[Clip]], Measured]
-OfClips: TypeAlias = Callable[[Sequence[Clip]], Measured]
+_OfClips: TypeAlias = Callable[[Sequence[Clip]], Measured]
 
 
 def measure_networks(
@@ -44,11 +43,11 @@ def measure_networks(
     layers: Sequence[int] | None = None,
     seed: int = 0,
     **options: Any,
-) -> dict[str, Any]:
-    """The fields of a `ResultTable`, from a measure of each network: options of `measure_clips`."""
+) -> ResultTable:
+    """A measure of each network as a table: options of `measure_clips`."""
     measured = measure_clips(analysis, measure, networks, data, **options)
     rows = tuple(table_rows(networks, measured.arrays, layers=layers, seed=seed))
-    return {**measured.fields, "rows": rows}
+    return ResultTable(**measured.fields, rows=rows)
 
 
 @dataclass(frozen=True)
@@ -71,7 +70,7 @@ def measure_clips(
     data: Dataset,
     *,
     settings: Mapping[str, Any],
-    of_clips: OfClips | None = None,
+    of_clips: _OfClips | None = None,
     least_samples: int = LEAST_SAMPLES,
     **streaming: Unpack[Streaming],
 ) -> ClipArrays:
@@ -126,7 +125,7 @@ class _Work:
 
     networks: dict[str, nn.Module]
     measure: Measure
-    of_clips: OfClips | None
+    of_clips: _OfClips | None
 
     def __call__(self, clips: Sequence[Clip]) -> dict[str, ndarray]:
         found = {name: self.measure(module, clips) for name, module in self.networks.items()}

@@ -19,7 +19,7 @@ from sonibook.model.checkpoint import canonical, open_network
 from sonibook.model.encoder import CNN12, FoldableConv1d
 from sonibook.model.layers import he_normal
 from sonibook.model.operations import BatchNorm, Convolution, Operation
-from sonibook.model.stack import Block, blocks_of, least_length
+from sonibook.model.stack import Block, blocks_of, check_layer, least_length
 
 #: The regime of networks with He weights, which were never trained, and the name of one.
 RANDOM, RANDOM_WEIGHTS = "random", "random weights"
@@ -220,6 +220,12 @@ def _few(data: Dataset) -> list[Clip]:
     """A few clips of a data set, evenly spaced."""
     reader, count = ClipReader(data), min(_FEW, len(data))
     return [reader.nearest(place * len(data) // count) for place in range(count)]
+
+
+def layers_of(blocks: Sequence[Block], layers: Sequence[int] | None) -> tuple[int, ...]:
+    """Layers in their order, or all; raises a `LayerError` for one that the stack lacks."""
+    wanted = range(1, len(blocks) + 1) if layers is None else sorted(set(layers))
+    return tuple(check_layer(blocks, layer) for layer in wanted)
 
 
 def load_network(file: str | None, name: str, *, width: float = 0.25, seed: int = 0) -> Network:

@@ -1,12 +1,13 @@
 """What every analysis gives back: a typed result that writes itself as JSON and reads it again.
 
-A result is a subclass of `Result`, whose further fields are what was measured. pydantic checks it
-when it is made and when it is read: no NaN, nothing missing, nothing unknown.
+A result is a `ResultTable`, or a subclass of `Result` whose further fields are what was measured.
+pydantic checks it when it is made and when it is read: no NaN, nothing missing, nothing unknown.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,7 +25,7 @@ from sonibook.metrics.intervals import bootstrap_means
 from sonibook.results import provenance, write_result
 from sonibook.untrusted import read_json
 
-Kind = TypeVar("Kind", bound="Result")
+_Kind = TypeVar("Kind", bound="Result")
 
 
 class Record(BaseModel):
@@ -33,7 +34,7 @@ class Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
-class Measured(Record):
+class MeasuredOn(Record):
     """On what a result was measured: clips of a data set, of which some were skipped, by reason."""
 
     dataset: str
@@ -43,7 +44,7 @@ class Measured(Record):
     skipped: dict[str, int]
 
     @classmethod
-    def of(cls, data: Dataset, *, clips: int, skipped: dict[str, int]) -> Measured:
+    def of(cls, data: Dataset, *, clips: int, skipped: dict[str, int]) -> MeasuredOn:
         """As `data` says, with what was counted."""
         part: dict[str, Any] = {"dataset": data.name, "split": data.split, "size": len(data)}
         return cls(**part, clips=clips, skipped=skipped)
@@ -137,7 +138,7 @@ class Result(Record):
     """
 
     analysis: str
-    data: Measured
+    data: MeasuredOn
     networks: dict[str, str]
     settings: dict[str, JsonValue]
     provenance: dict[str, Any] = Field(default_factory=lambda: provenance(), repr=False)
@@ -156,8 +157,8 @@ class Result(Record):
         write_result(path, self.model_dump(mode="json"))
 
     @classmethod
-    def read(cls: type[Kind], path: str | Path) -> Kind:
-        """A result from its JSON.
+    def read(cls: type[_Kind], path: str | Path, *, analysis: str = "") -> _Kind:
+        """A result from its JSON; of the `analysis`, unless that is empty.
 
         Raises
         ------
@@ -165,7 +166,7 @@ class Result(Record):
             If there is no such file, it is not JSON, or it is not such a result; it says where.
         """
         try:
-            return cls.model_validate(read_json(path))
+            found = cls.model_validate(read_json(path))
         except ValidationError as error:
             first = error.errors()[0]
             place = ".".join(map(str, first["loc"]))
@@ -176,6 +177,9 @@ class Result(Record):
             raise AnalysisError(f"{path}: cannot be read ({error.strerror}).") from None
         except ValueError as error:
             raise AnalysisError(f"{path}: is not JSON ({error}).") from None
+        if analysis and found.analysis != analysis:
+            raise AnalysisError(f"{path}: is a result of {found.analysis!r}, not of {analysis!r}.")
+        return found
 
 
 class ResultTable(Result):
@@ -185,7 +189,7 @@ class ResultTable(Result):
 
     Examples
     --------
-    >>> data = Measured(dataset="d", split="all", size=1, clips=1, skipped={})
+    >>> data = MeasuredOn(dataset="d", split="all", size=1, clips=1, skipped={})
     >>> rows = [Row(network="n", layer=n, quantity="q", mean=1 / n, clips=1) for n in (1, 2)]
     >>> table = ResultTable(analysis="a", data=data, networks={"n": ""}, settings={}, rows=rows)
     >>> [found.mean for found in table.select(network="n", quantity="q")]
@@ -240,4 +244,4 @@ def key_of(
 ) -> dict[str, Any]:
     """The fields of a `Result` that are known before anything is measured: also a stream's key."""
     prints = {name: fingerprint(network) for name, network in networks.items()}
-    return {"analysis": analysis, "networks": prints, "settings": dict(settings)}
+    return {"analysis": analysis, "networks": prints, "settings": json.loads(json.dumps(settings))}

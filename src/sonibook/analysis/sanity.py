@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, Unpack
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -28,8 +28,8 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from sonibook.analysis.measure import table_rows
-from sonibook.analysis.networks import Network, mixed, untrained
-from sonibook.analysis.result import Measured, ResultTable, Row, key_of
+from sonibook.analysis.networks import Network, layers_of, mixed, untrained
+from sonibook.analysis.result import MeasuredOn, ResultTable, Row, key_of
 from sonibook.analysis.stream import Streaming, gather, seeded, stream
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.backward import ForwardPass
@@ -40,7 +40,7 @@ from sonibook.metrics.similarity import (
     spectrogram_correlation,
     structural_similarity,
 )
-from sonibook.model.stack import Block, blocks_of, check_layer
+from sonibook.model.stack import blocks_of
 
 #: How alike two sounds are: the higher the more alike, but for the distance.
 MEASURES = {
@@ -56,19 +56,6 @@ BASELINES = ("input", "runner-up filter", "random network", "two random networks
 RUNNER_UP_LESS_RANDOM = "runner-up filter less all random"
 #: Frames enough for a window of structural similarity.
 _LEAST_SAMPLES = 1024
-
-
-class SanityResult(ResultTable):
-    """How much sonifications change as a network forgets; make it with `sanity`.
-
-    The quantities are `MEASURES`, of the trained network's sonification of a layer's filter with
-    what the condition says: one of `randomised`, of `BASELINES`, or another network by name; of
-    two random networks, with each other. `RUNNER_UP_LESS_RANDOM` is how much more alike the
-    runner-up filter is than the filter with all layers random. Where a row is over fewer clips than
-    were measured, one sound of the other pairs was silent, because its map was.
-    """
-
-    analysis: Literal["sanity"] = "sanity"
 
 
 def randomised(layer: int, *, alone: bool = False) -> str:
@@ -168,7 +155,7 @@ def sanity(
     layers: Sequence[int] | None = None,
     seed: int = 0,
     **streaming: Unpack[Streaming],
-) -> SanityResult:
+) -> ResultTable:
     """How much sonifications change when layers are given random weights.
 
     Parameters
@@ -185,7 +172,13 @@ def sanity(
 
     Returns
     -------
-    SanityResult
+    ResultTable
+        The quantities are `MEASURES`, of the trained network's sonification of a layer's filter
+        with what the condition says: one of `randomised`, of `BASELINES`, or another network by
+        name; of two random networks, with each other. `RUNNER_UP_LESS_RANDOM` is how much more
+        alike the runner-up filter is than the filter with all layers random. Where a row is over
+        fewer clips than were measured, one sound of the other pairs was silent, because its map
+        was.
 
     Raises
     ------
@@ -196,11 +189,10 @@ def sanity(
     taken = {name, *BASELINES, RUNNER_UP_LESS_RANDOM} & others.keys()
     if taken:
         raise AnalysisError(f"{taken.pop()!r} names two things here: give the network another.")
-    chosen = _checked(blocks_of(network), layers)
+    chosen = layers_of(blocks_of(network), layers)
     for other in others.values():
-        _checked(blocks_of(other), chosen)
-    settings = {"layers": list(chosen), "seed": seed}
-    key = key_of("sanity", {name: network, **others}, settings)
+        layers_of(blocks_of(other), chosen)
+    key = key_of("sanity", {name: network, **others}, {"layers": chosen, "seed": seed})
     streaming.setdefault("chunk", 2)  # a clip takes seconds
     chunks = stream(
         Sanity(network, chosen, others, seed),
@@ -211,9 +203,9 @@ def sanity(
         **streaming,
     )
     whole = gather(chunks)
-    measured = Measured.of(data, clips=len(whole.clip_ids), skipped=whole.skipped)
+    measured = MeasuredOn.of(data, clips=len(whole.clip_ids), skipped=whole.skipped)
     rows = tuple(_rows(Network(name, network), chosen, [*BASELINES, *others], whole.arrays))
-    return SanityResult(data=measured, rows=rows, **key)
+    return ResultTable(data=measured, rows=rows, **key)
 
 
 def _rows(
@@ -242,10 +234,3 @@ def _rows(
         yield from of(baseline, arrays["baseline"][:, :, column], layers)
     runner_up = arrays["baseline"][:, :, baselines.index("runner-up filter")]
     yield from of(RUNNER_UP_LESS_RANDOM, runner_up - arrays["cascading"][:, :, 0], layers)
-
-
-def _checked(blocks: Sequence[Block], layers: Sequence[int] | None) -> tuple[int, ...]:
-    """`layers`, or all, if the stack has them."""
-    if layers is None:
-        return tuple(range(1, len(blocks) + 1))
-    return tuple(sorted({check_layer(blocks, layer) for layer in layers}))

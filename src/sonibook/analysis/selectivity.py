@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Unpack
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -31,20 +31,6 @@ from sonibook.errors import AnalysisError
 _SHAPE = ("centroid", "bandwidth", "entropy")
 #: Samples in a segment of Welch's method: bins of 31.25 Hz at 8 kHz.
 _NPERSEG = 256
-
-
-class SelectivityResult(ResultTable):
-    """Band selectivity and activity; make it with `selectivity_by_layer`.
-
-    Its quantities are ``centroid`` and ``bandwidth`` in Hz and ``entropy`` in [0, 1], as of
-    `spectral_shape`: of the sonification of each clip's most active filter, clips left out on which
-    no filter of the layer is live; under the condition ``drawn``, of filters drawn at random among
-    those that are live on the clip, averaged over them first; and of no network, of ``the clips
-    themselves``. Then ``live maps`` and ``live steps`` in [0, 1]: the shares of the layer's maps
-    that are not zero throughout, and of all steps of all its maps that are not zero.
-    """
-
-    analysis: Literal["selectivity"] = "selectivity"
 
 
 @dataclass(frozen=True)
@@ -98,7 +84,7 @@ def selectivity_by_layer(
     filters: int = 4,
     seed: int = 0,
     **streaming: Unpack[Streaming],
-) -> SelectivityResult:
+) -> ResultTable:
     """How selective the filters of each layer are, and how much of each layer is live.
 
     Beside each network stands the same network with random weights.
@@ -112,12 +98,19 @@ def selectivity_by_layer(
 
     Returns
     -------
-    SelectivityResult
+    ResultTable
+        Its quantities are ``centroid`` and ``bandwidth`` in Hz and ``entropy`` in [0, 1], as of
+        `spectral_shape`: of the sonification of each clip's most active filter, clips left out on
+        which no filter of the layer is live; under the condition ``drawn``, of filters drawn at
+        random among those that are live on the clip, averaged over them first; and of no network,
+        of ``the clips themselves``. Then ``live maps`` and ``live steps`` in [0, 1]: the shares of
+        the layer's maps that are not zero throughout, and of all steps of all its maps that are
+        not zero.
     """
     if filters < 0:
         raise AnalysisError(f"filters {filters} is impossible: choose 0 or more.")
     measure = _Selectivity(filters, seed, data.sample_rate)
-    fields = measure_networks(
+    return measure_networks(
         "selectivity",
         measure,
         with_random_weights(networks, data, seed=seed),
@@ -127,7 +120,6 @@ def selectivity_by_layer(
         seed=seed,
         **streaming,
     )
-    return SelectivityResult(**fields)
 
 
 def spectral_shape(

@@ -5,7 +5,9 @@ one with random weights, which the answers are to be read against:
 
 - *Separation*: how much of one source do the sonifications of a layer's most active filters hold,
   beyond what the mixture holds of it anyway? Needs two stems.
-- *Detection*: which filters respond to which event? See `sonibook.analysis.detectors`.
+- *Detection*: which filters respond to which event, by the energy of their maps? The best of
+  thousands looks good by chance alone. So it is chosen on every other clip, and what is reported is
+  how well it does on the rest (`choose`).
 - *Timing*: how long after an event does the most active filter's map begin, and its sonification?
   Asked of a scene's first event, where quiet enough to fill the widest receptive field comes
   before it, and no other event for half a second after.
@@ -13,20 +15,20 @@ one with random weights, which the answers are to be read against:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, Unpack
+from typing import Literal, Unpack
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from numpy import ndarray
+from scipy.stats import mannwhitneyu, rankdata
 from torch import Tensor, nn
 
-from sonibook.analysis.detectors import Chosen, choose
 from sonibook.analysis.measure import Measured, measure_clips, table_rows
-from sonibook.analysis.networks import Network, Networks, with_random_weights
-from sonibook.analysis.result import Estimate, Record, ResultTable, Row
+from sonibook.analysis.networks import Networks, with_random_weights
+from sonibook.analysis.result import Estimate, Record, ResultTable
 from sonibook.analysis.sources import (
     SOURCE_SCORES,
     SceneClip,
@@ -40,7 +42,8 @@ from sonibook.deconvnet.alternatives import Method, explain
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError
-from sonibook.metrics.scores import targets_of
+from sonibook.metrics.intervals import holm, times_drawn
+from sonibook.metrics.scores import roc_auc, targets_of
 from sonibook.model.stack import (
     Block,
     blocks_of,
@@ -58,6 +61,9 @@ _THRESHOLD = 0.1
 #: What begins: the most active filter's map, and its sound.
 _LAGS = ("lag of map", "lag of sound")
 _OF_MIXTURES = ("main stem's share", "SI-SDR")
+_REDRAWN = 2000
+#: Clips with an event, and without it, that each half must hold.
+_LEAST = 2
 
 
 class Detector(Record):
@@ -216,6 +222,97 @@ def map_onsets(
     return onsets(above, sample_rate=sample_rate / step) + middle / sample_rate
 
 
+def areas(
+    scores: Float[ndarray, "clips filters"], present: Bool[ndarray, "clips classes"]
+) -> Float[ndarray, "filters classes"]:
+    """Area under the ROC curve of every score, as a detector of every class.
+
+    The probability that a clip with the class scores higher than one without it; ties count half
+    (Mann and Whitney 1947).
+    """
+    ranks = rankdata(scores, axis=0)
+    positives = present.sum(axis=0)
+    pairs = (positives * (len(present) - positives)).astype(float)
+    wins = ranks.T @ present.astype(float) - positives * (positives + 1) / 2
+    return np.divide(wins, pairs, out=np.full_like(wins, np.nan), where=pairs > 0)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Detectors, one of each class that has clips enough: chosen on one half of the clips, tried on
+    the other.
+
+    `chosen_area` flatters them; `area` is on the other half, as are `p`, of "no better than
+    chance", adjusted for the number of classes (Holm), and `redrawn`, `area` on redrawn clips (NaN
+    where a class is not drawn).
+    """
+
+    classes: Int[ndarray, " detectors"]
+    filters: Int[ndarray, " detectors"]
+    chosen_area: Float[ndarray, " detectors"]
+    area: Float[ndarray, " detectors"]
+    p: Float[ndarray, " detectors"]
+    redrawn: Float[ndarray, "redrawn detectors"]
+
+    @property
+    def interval(self) -> Float[ndarray, "detectors 2"]:
+        """The 95 % interval of each `area`."""
+        return np.nanquantile(self.redrawn, [0.025, 0.975], axis=0).T
+
+    @property
+    def mean_interval(self) -> tuple[float, float]:
+        """The 95 % interval of the mean of `area`; there must be a detector."""
+        drawn = self.redrawn[~np.isnan(self.redrawn).all(axis=1)]
+        low, high = np.quantile(np.nanmean(drawn, axis=1), [0.025, 0.975])
+        return float(low), float(high)
+
+
+def choose(
+    scores: Float[ndarray, "clips filters"],
+    present: Bool[ndarray, "clips classes"],
+    *,
+    seed: int = 0,
+) -> Chosen:
+    """The best detector of each class, chosen on every other clip and tried on the rest.
+
+    Classes are left out that fewer than two clips of one half have, or do not have.
+    """
+    halves = [(scores[start::2], present[start::2]) for start in (0, 1)]
+    enough = [np.minimum(part.sum(axis=0), (~part).sum(axis=0)) >= _LEAST for _, part in halves]
+    classes = np.flatnonzero(enough[0] & enough[1])
+    (first, first_present), (second, second_present) = halves
+    found = areas(first, first_present[:, classes])
+    filters = found.argmax(axis=0)
+    tried, truth = second[:, filters], second_present[:, classes]
+    p = [
+        float(mannwhitneyu(score[has], score[~has], alternative="greater").pvalue)
+        for score, has in zip(tried.T, truth.T, strict=True)
+    ]
+    return Chosen(
+        classes=classes,
+        filters=filters,
+        chosen_area=found.max(axis=0),
+        area=roc_auc(tried, truth),
+        p=holm(np.array(p)),
+        redrawn=_redrawn(tried, truth, seed),
+    )
+
+
+def _redrawn(
+    scores: Float[ndarray, "clips detectors"], present: Bool[ndarray, "clips detectors"], seed: int
+) -> Float[ndarray, "redrawn detectors"]:
+    """Each detector's area on redrawn clips, all on the same; NaN where a class is not drawn."""
+    times = times_drawn(len(scores), _REDRAWN, seed)
+    result = np.empty((_REDRAWN, scores.shape[1]))
+    for column, (score, has) in enumerate(zip(scores.T, present.T, strict=True)):
+        with_it, without = score[has][:, None], score[~has][None]
+        wins = (with_it > without) + 0.5 * (with_it == without)
+        won = ((times[:, has] @ wins) * times[:, ~has]).sum(axis=1)
+        pairs = times[:, has].sum(axis=1) * times[:, ~has].sum(axis=1)
+        result[:, column] = np.divide(won, pairs, out=np.full_like(won, np.nan), where=pairs > 0)
+    return result
+
+
 def separation(
     networks: Networks,
     data: Dataset,
@@ -252,14 +349,13 @@ def separation(
     scenes = SceneClips(data)
     widest = max(receptive_field(blocks, len(blocks)) for blocks in stacks.values())
     measure = Separation(filters, widest, scenes.sample_rate, method)
-    settings: dict[str, Any] = {"filters": filters, "method": method, "seed": seed}
     streaming.setdefault("chunk", 4)  # a clip takes seconds
     found = measure_clips(
         "separation",
         measure,
         every,
         scenes,
-        settings=settings,
+        settings={"filters": filters, "method": method, "seed": seed},
         of_clips=measure.of_clips,
         least_samples=round(_ALONE * scenes.sample_rate),
         **streaming,
@@ -276,37 +372,29 @@ def separation(
     detectors: list[Detector] = []
     for network in every:
         channels = [block.conv.out_channels for block in stacks[network.name]]
-        ends, energy = np.cumsum(channels), found.arrays[network.name, "energy", ""]
+        places = [(n, one) for n, of_layer in enumerate(channels, 1) for one in range(of_layer)]
+        energy = found.arrays[network.name, "energy", ""]
         best = choose(energy, present, seed=seed)
-        detectors += _detectors(network.name, best, ends, data.classes)
-        for layer, of_layer in enumerate(np.split(energy, ends[:-1], axis=1), start=1):
-            rows += _detection(network, layer, choose(of_layer, present, seed=seed))
+        detectors += [
+            Detector(
+                network=network.name,
+                event=data.classes[best.classes[row]],
+                layer=places[place][0],
+                filter=places[place][1],
+                chosen_area=float(best.chosen_area[row]),
+                area=float(best.area[row]),
+                low=float(best.interval[row, 0]),
+                high=float(best.interval[row, 1]),
+                p=float(best.p[row]),
+            )
+            for row, place in enumerate(best.filters.tolist())
+        ]
+        for layer, of_layer in enumerate(
+            np.split(energy, np.cumsum(channels)[:-1], axis=1), start=1
+        ):
+            best = choose(of_layer, present, seed=seed)
+            if len(best.classes):
+                (low, high), mean = best.mean_interval, float(best.area.mean())
+                area = Estimate(mean=mean, low=low, high=high, clips=len(best.classes))
+                rows.append(network.row("detection", area, layer=layer))
     return SeparationResult(rows=tuple(rows), detectors=tuple(detectors), **found.fields)
-
-
-def _detection(network: Network, layer: int, found: Chosen) -> Iterator[Row]:
-    """None where no class is on scenes enough."""
-    if len(found.classes):
-        low, high = found.mean_interval
-        mean, classes = float(found.area.mean()), len(found.classes)
-        of_layer = Estimate(mean=mean, low=low, high=high, clips=classes)
-        yield network.row("detection", of_layer, layer=layer)
-
-
-def _detectors(
-    network: str, found: Chosen, ends: ndarray, classes: Sequence[str]
-) -> Iterator[Detector]:
-    """One detector a class; filters are counted on from layer to layer, which `ends` undoes."""
-    for row, place in enumerate(found.filters):
-        layer = int(np.searchsorted(ends, place, side="right"))
-        yield Detector(
-            network=network,
-            event=classes[found.classes[row]],
-            layer=layer + 1,
-            filter=int(place - (ends[layer - 1] if layer else 0)),
-            chosen_area=float(found.chosen_area[row]),
-            area=float(found.area[row]),
-            low=float(found.interval[row, 0]),
-            high=float(found.interval[row, 1]),
-            p=float(found.p[row]),
-        )

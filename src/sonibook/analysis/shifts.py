@@ -1,16 +1,23 @@
-"""Does a sonification follow a shift of its clip? (paper, section 3.2 and figure B.3)
+"""What halving the rate leaves on sonifications (paper, section 3.2 and figure B.3).
 
-The paper says so of any offset. A max-pool looks at fixed pairs of steps, so that the law can hold
-for multiples of a layer's pooling stride alone; this measures how far it holds elsewhere.
+The paper says that a sonification follows any shift of its clip. A max-pool looks at fixed pairs
+of steps, so that the law can hold for multiples of a layer's pooling stride alone; `shift_law`
+measures how far it holds elsewhere.
+
+Max-pools and strides both keep one step of two, and their sonifications know only every other
+place. The switches of a max-pool say where in each pair a value was; a stride has none, so that a
+transposed convolution puts each value at the same place of its pair. What that costs is measured by
+`downsampling`, layer by layer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Literal, Unpack
+from typing import Unpack
 
 import numpy as np
+import torch
 from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
@@ -18,38 +25,40 @@ from torch import Tensor, nn
 from sonibook.analysis.measure import Measured, measure_networks
 from sonibook.analysis.networks import Networks, as_networks
 from sonibook.analysis.result import Estimate, ResultTable, Row
+from sonibook.analysis.sources import SOURCE_SCORES, SceneClip, SceneClips, source_scores
 from sonibook.analysis.stream import Streaming
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
-from sonibook.model.stack import blocks_of, receptive_field, stride
+from sonibook.metrics.similarity import mean_top_coherence
+from sonibook.model.stack import Block, blocks_of, receptive_field, stride
 
 #: One sample, multiples of the deepest stride, others, and the paper's 8645.
 SHIFTS = (1, 2, 16, 128, 256, 1000, 1024, 8645, 8704)
+#: Of `downsampling`: by one sample, and by one that is a multiple of CNN12's deepest stride.
+_TWO_SHIFTS = (1, 256)
+#: Bins of the transform to either side of a line.
+_WIDTH = 2
+_SI_SDR = SOURCE_SCORES.index("SI-SDR")
 
 
-class ShiftResult(ResultTable):
-    """How far sonifications follow a shift of their clips; make it with `shift_law`.
+def is_exact(law: ResultTable, row: Row) -> bool:
+    """Whether the shift of a row of `shift_law` is a multiple of its layer's stride."""
+    step = law.row("stride", network=row.network, layer=row.layer).mean or 1
+    return int(row.condition) % step == 0
 
-    ``cosine``, in [-1, 1], by the shift in samples as condition: of the shifted clip's sonification
-    with the shifted sonification. ``stride``: samples between two steps of a layer's pooled maps.
-    """
 
-    analysis: Literal["shifts"] = "shifts"
-
-    def is_exact(self, row: Row) -> bool:
-        """Whether the shift of a row is a multiple of its layer's stride."""
-        step = self.row("stride", network=row.network, layer=row.layer).mean or 1
-        return int(row.condition) % step == 0
+def _strides(blocks: Sequence[Block]) -> list[float]:
+    return [float(stride(blocks, layer)) for layer in range(1, len(blocks) + 1)]
 
 
 def _cosines(shifts: Sequence[int], network: nn.Module, clips: Sequence[Clip]) -> Measured:
-    cosines = np.stack([shift_cosines(network, clip.waveform, shifts) for clip in clips])
+    cosines = np.stack([_shift_cosines(network, clip.waveform, shifts) for clip in clips])
     columns = np.moveaxis(cosines, 2, 0)
     return {("cosine", str(shift)): own for shift, own in zip(shifts, columns, strict=True)}
 
 
-def shift_cosines(
+def _shift_cosines(
     network: nn.Module, x: Float[ndarray, " time"], shifts: Sequence[int]
 ) -> Float[ndarray, "layers shifts"]:
     """Of one clip: how far the most active filter's sonification follows each shift; else NaN."""
@@ -86,7 +95,7 @@ def shift_law(
     shifts: Sequence[int] = SHIFTS,
     seed: int = 0,
     **streaming: Unpack[Streaming],
-) -> ShiftResult:
+) -> ResultTable:
     """Sonify clips that start later, and compare with sonifications that are shifted.
 
     Parameters
@@ -97,19 +106,115 @@ def shift_law(
 
     Returns
     -------
-    ShiftResult
-        Of each layer's most active filter on each clip.
+    ResultTable
+        Of each layer's most active filter on each clip: ``cosine``, in [-1, 1], by the shift in
+        samples as condition, of the shifted clip's sonification with the shifted sonification; and
+        ``stride``, in samples between two steps of a layer's pooled maps.
     """
     if not shifts or min(shifts) < 1:
         raise AnalysisError("A shift law needs shifts of one sample or more.")
     given = as_networks(networks)
     settings = {"shifts": list(shifts), "seed": seed}
     measure = partial(_cosines, tuple(shifts))
-    fields = measure_networks(
+    result = measure_networks(
         "shifts", measure, given, data, settings=settings, seed=seed, **streaming
     )
-    for network in given:
-        for layer in range(1, len(blocks := blocks_of(network.module)) + 1):
-            step = Estimate(mean=float(stride(blocks, layer)), clips=fields["data"].clips)
-            fields["rows"] += (network.row("stride", step, layer=layer),)
-    return ShiftResult(**fields)
+    strides = [
+        network.row("stride", Estimate(mean=step, clips=result.data.clips), layer=layer)
+        for network in given
+        for layer, step in enumerate(_strides(blocks_of(network.module)), start=1)
+    ]
+    return result.model_copy(update={"rows": (*result.rows, *strides)})
+
+
+def spectral_lines(x: Float[Tensor, "rows time"], step: int) -> Float[Tensor, " rows"]:
+    """How far a spectrum stands out, in dB, at multiples of one `step`-th of the sampling rate.
+
+    The mean over the multiples of the level there, less that of the level half-way between them, in
+    two bins of the Hann-windowed transform to either side. NaN for a silent row, and for one
+    too short to tell them apart.
+
+    Examples
+    --------
+    >>> impulses = torch.zeros(1, 8000)
+    >>> impulses[0, ::16] = 1.0
+    >>> bool(spectral_lines(impulses, 16) > 60)
+    True
+    """
+    time = x.shape[1]
+    if step < 2 or time < 4 * (2 * _WIDTH + 1) * step:
+        return torch.full((len(x),), torch.nan, dtype=torch.float64)
+    window = torch.hann_window(time, dtype=torch.float64, device=x.device)
+    power = torch.fft.rfft(x.double() * window).abs().square()
+    multiples = torch.arange(1, step // 2 + 1, device=x.device, dtype=torch.float64)
+    near = torch.arange(-_WIDTH, _WIDTH + 1, device=x.device)
+
+    def levels(at: Float[Tensor, " lines"]) -> Float[Tensor, "rows lines"]:
+        bins = (at * time / step).round().long()[:, None] + near
+        inside = bins.clamp(max=power.shape[1] - 1)
+        return 10 * power[:, inside].mean(dim=2).clamp_min(1e-30).log10()
+
+    found = (levels(multiples) - levels(multiples - 0.5)).mean(dim=1)
+    return found.masked_fill(power.sum(dim=1) == 0, torch.nan)
+
+
+def _measure(network: nn.Module, clips: Sequence[Clip]) -> Measured:
+    """The quantities of `downsampling` on some scenes."""
+    rows = [_scene(network, clip) for clip in clips if isinstance(clip, SceneClip)]
+    coherence, ratio, lines, *cosines = (np.stack(arrays) for arrays in zip(*rows, strict=True))
+    return {
+        "coherence": coherence,
+        "SI-SDR": ratio,
+        "lines": lines,
+        **{("cosine", str(n)): own for n, own in zip(_TWO_SHIFTS, cosines, strict=True)},
+    }
+
+
+def _scene(network: nn.Module, clip: SceneClip) -> list[Float[ndarray, " layers"]]:
+    x = torch.from_numpy(clip.waveform)
+    passed = ForwardPass(network, clip.waveform)
+    sounds = passed.sonify_most_active()[0].cpu()
+    silent = sounds.abs().amax(dim=1) == 0
+    whole = x.double().expand(len(sounds), -1)
+    coherence = mean_top_coherence(whole, sounds.double(), k=5, nperseg=256, noverlap=None)
+    ratio = torch.full((len(sounds),), torch.nan, dtype=torch.float64)
+    if len(clip.stems) > 1 and not silent.all():
+        ratio[~silent] = source_scores(sounds[~silent], x, clip.stems)[:, _SI_SDR]
+    lines = [
+        float(spectral_lines(s[None], int(step)) - spectral_lines(x[None], int(step)))
+        for s, step in zip(sounds, _strides(passed.blocks), strict=True)
+    ]
+    cosines = _shift_cosines(network, clip.waveform, _TWO_SHIFTS)
+    return [coherence.numpy(), ratio.numpy(), np.array(lines), *cosines.T]
+
+
+def downsampling(
+    networks: Networks, data: Dataset, *, seed: int = 0, **streaming: Unpack[Streaming]
+) -> ResultTable:
+    """What halving the rate leaves on the sonifications of some networks, layer by layer.
+
+    Parameters
+    ----------
+    networks, data, seed, streaming
+        As for every analysis: see `sonibook.analysis`. Such as CNN12 with either `downsample`,
+        trained alike, and each one's own start, on scenes with known stems.
+
+    Returns
+    -------
+    ResultTable
+        Layer by layer, of the most active filter of each clip: ``coherence``, in [0, 1], with the
+        clip, mean of the five most coherent frequencies; ``SI-SDR``, in dB, to the stem that the
+        sonification holds most of; ``cosine``, as of `shift_law`; and ``lines``, in dB, how far its
+        spectrum stands out at multiples of the layer's rate, over the clip's own
+        (`spectral_lines`).
+    """
+    streaming.setdefault("chunk", 4)  # a clip takes seconds
+    return measure_networks(
+        "grid",  # as measured results call it
+        _measure,
+        as_networks(networks),
+        SceneClips(data),
+        settings={"shifts": _TWO_SHIFTS, "seed": seed},
+        seed=seed,
+        **streaming,
+    )

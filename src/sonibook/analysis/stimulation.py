@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, Unpack
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -32,22 +32,7 @@ STIMULI = ("sonification", "random phase", "another clip", "white noise")
 #: as loud as what the sonification leaves: whatever resembles the clip makes it quieter.
 TAKEN = (*STIMULI, "the clip itself")
 #: A map of less energy than this below its energy on the clip counts as this low.
-FLOOR_DB = -60.0
-
-
-class StimulationResult(ResultTable):
-    """Energies of the most active filters' maps on stimuli; make it with `stimulation`.
-
-    All quantities are in dB re the map's energy on the clip:
-
-    - ``heard``, by `STIMULI` as condition: on each, at the clip's RMS.
-    - ``left``, by `TAKEN`: on what is left of the clip when each is subtracted, at the
-      sonification's RMS, but for the clip itself.
-    - ``above``: how far ``heard`` of the sonification is above that of each other, clip by clip.
-    - ``below``: how far ``left`` by the sonification is below that by each other, clip by clip.
-    """
-
-    analysis: Literal["stimulation"] = "stimulation"
+_FLOOR_DB = -60.0
 
 
 @dataclass(frozen=True)
@@ -103,7 +88,7 @@ class _Energies:
             quieter = matched(x.expand(1, -1), x - those[:1])
             asked = torch.cat([matched(those, x.expand_as(those)), x - those, quieter]).unsqueeze(1)
             energy = FeatureMaps(network, asked, depth=layer).energy(layer)[:, index].cpu().double()
-            in_db = (10 * (energy / own).clamp_min(10 ** (FLOOR_DB / 10)).log10()).numpy()
+            in_db = (10 * (energy / own).clamp_min(10 ** (_FLOOR_DB / 10)).log10()).numpy()
             places = [*there, *(len(STIMULI) + place for place in (*there, len(STIMULI)))]
             levels[row, places] = in_db
         return levels
@@ -111,7 +96,7 @@ class _Energies:
 
 def stimulation(
     networks: Networks, data: Dataset, *, seed: int = 0, **streaming: Unpack[Streaming]
-) -> StimulationResult:
+) -> ResultTable:
     """How active the most active filter of each layer is on its sonification, and without it.
 
     The same network with random weights stands beside each.
@@ -123,15 +108,19 @@ def stimulation(
 
     Returns
     -------
-    StimulationResult
+    ResultTable
+        All quantities are in dB re the map's energy on the clip: ``heard``, by `STIMULI` as
+        condition, on each, at the clip's RMS; ``left``, by `TAKEN`, on what is left of the clip
+        when each is subtracted, at the sonification's RMS, but for the clip itself; ``above`` and
+        ``below``, how far, clip by clip, ``heard`` of the sonification is above that of each other,
+        and ``left`` by it below that by each other.
     """
-    fields = measure_networks(
+    return measure_networks(
         "stimulation",
         _Energies(seed),
         with_random_weights(networks, data, seed=seed),
         data,
-        settings={"seed": seed, "floor_db": FLOOR_DB},
+        settings={"seed": seed, "floor_db": _FLOOR_DB},
         seed=seed,
         **streaming,
     )
-    return StimulationResult(**fields)

@@ -22,7 +22,7 @@ from sonibook.cli.analysis import (
 from sonibook.cli.common import table
 
 if TYPE_CHECKING:
-    from sonibook.analysis.sanity import SanityResult
+    from sonibook.analysis.result import ResultTable
 
 
 @analysis(
@@ -67,7 +67,7 @@ def top_clips(asked: Asked) -> None:
     classes that either has; beside it random weights, and pairs of clips drawn at random. The JSON
     holds a pair of clip and sonification of each layer, and the figure shows the first network's.
     """
-    from sonibook.analysis.top_clips import top_clip_agreement
+    from sonibook.analysis.activations import top_clip_agreement
     from sonibook.plots.features import top_clips_figure
 
     result = asked.measured(top_clip_agreement)
@@ -155,7 +155,8 @@ def layers(
             probes. May be repeated.
         beside: An earlier result to draw beside this one. May be repeated.
     """
-    from sonibook.analysis.layers import LayerResult, layer_importances, read_trained
+    from sonibook.analysis.layers import layer_importances, read_trained
+    from sonibook.analysis.result import ResultTable
     from sonibook.plots.features import layers_figure
 
     if leave_one_out and (asked.split or asked.folds):
@@ -166,7 +167,7 @@ def layers(
     if leave_one_out:
         asked = replace(asked, split="all")
     training = None if leave_one_out else asked.training
-    earlier = [LayerResult.read(path) for path in beside or ()]
+    earlier = [ResultTable.read(path, analysis="layers") for path in beside or ()]
     asked.run(
         layer_importances,
         lambda own: layers_figure(*earlier, own),
@@ -277,7 +278,7 @@ def sanity(asked: Asked, layers: Layers = None) -> None:
     asked.finish(result, sanity_figure)
 
 
-def _sanity_table(result: SanityResult) -> tuple[list[str], list[list[object]]]:
+def _sanity_table(result: ResultTable) -> tuple[list[str], list[list[object]]]:
     """Each layer with itself, and with all below it, randomised; then the baselines."""
     from sonibook.analysis.sanity import BASELINES, MEASURES, randomised
 

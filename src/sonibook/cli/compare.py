@@ -59,7 +59,7 @@ def evolution(
         sounds: Write what is heard as WAV files.
     """
     from sonibook.analysis.evolution import feature_evolution
-    from sonibook.plots.evolution import evolution_figure
+    from sonibook.plots.training import evolution_figure
 
     data, run = asked.data, _open_run(asked.names)
     chosen = {"filters": _pairs(filters), "per_layer": per_layer}

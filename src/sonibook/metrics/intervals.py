@@ -1,8 +1,13 @@
-"""How sure one can be of a figure: intervals over clips, and over runs.
+"""How sure one can be of a figure: intervals over clips, and over runs; and tests of differences.
 
 Two questions, not to be confused. Over clips (`wilson_interval`, `bootstrap_means`,
 `bootstrap_interval`): how would *this* network do on other clips of the same kind? Over runs
 (`runs_interval`, the paper's): how would the figure come out if training were done again?
+
+Whether two treatments of the same clips differ is tested clip by clip (`sign_flip_test`,
+`mcnemar_test`), since a clip is harder or easier whatever is done to it, and corrected for the
+number of tests (`holm`). A clip that one of the two could not be measured on is NaN, and counts for
+neither.
 """
 
 from __future__ import annotations
@@ -12,7 +17,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from numpy import ndarray
 from scipy import stats
 
@@ -21,18 +26,16 @@ from sonibook.errors import MetricError
 #: The share of cases in which an interval is to hold the truth, and the quantiles it lies between.
 _CONFIDENCE = 0.95
 _ENDS = ((1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2)
+#: Clips times flips that are drawn together: a hundred megabytes.
+_DRAWN = 2**24
 
 
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:
-    """The 95 % interval (low, high) of a share that was counted, such as an accuracy.
+    """The 95 % interval (low, high) of a share `correct` of `total` >= 1, such as an accuracy.
 
     Wilson's score interval: unlike the normal approximation it keeps within [0, 1] and its
     coverage near 0 and 1. It takes clips as independent; clips cut from one recording are not
     quite.
-
-    Parameters
-    ----------
-    correct, total : int, 0 <= correct <= total, total >= 1
 
     References
     ----------
@@ -54,26 +57,10 @@ def bootstrap_means(
 ) -> tuple[Float[ndarray, " quantities"], Float[ndarray, " quantities"]]:
     """The 95 % intervals of the means of many quantities over clips.
 
-    The percentile bootstrap, as `bootstrap_interval`, whose arguments and errors it has. All
-    quantities are redrawn with the same clips, so that a redrawn mean is a product of matrices:
-    quick, however many there are.
-
-    Parameters
-    ----------
-    values : ndarray, shape (clips, quantities)
-        NaN where a quantity was not measured. It is left out of each redrawn mean; a redrawn data
-        set without any value of a quantity is left out of its interval.
-
-    Returns
-    -------
-    low, high : ndarray, shape (quantities,)
-        NaN where fewer than two clips have a value.
-
-    Examples
-    --------
-    >>> low, high = bootstrap_means(np.arange(100.0)[:, None])
-    >>> bool(low[0] < 49.5 < high[0])
-    True
+    The percentile bootstrap, as `bootstrap_interval`, whose errors it has; all quantities are
+    redrawn with the same clips, so that a redrawn mean is a product of matrices. NaN, for what was
+    not measured, is left out of each redrawn mean, and a redrawn data set without any value of a
+    quantity out of its interval. The ends are NaN where fewer than two clips have a value.
     """
     _check_repeats(repeats)
     sums, numbers = np.nan_to_num(values), (~np.isnan(values)).astype(float)
@@ -102,7 +89,7 @@ def _ends_of_ratios(
     seed: int,
 ) -> tuple[Float[ndarray, " quantities"], Float[ndarray, " quantities"]]:
     """Percentile intervals of ratios of sums; a redrawn one without any value below is left out."""
-    times = _times_drawn(len(above), repeats, seed)
+    times = times_drawn(len(above), repeats, seed)
     drawn = times @ below
     ratios = np.full(drawn.shape, np.nan)
     np.divide(times @ above, drawn, out=ratios, where=drawn > 0)
@@ -111,7 +98,7 @@ def _ends_of_ratios(
 
 
 @lru_cache(maxsize=2)
-def _times_drawn(count: int, repeats: int, seed: int) -> Float[ndarray, "repeats count"]:
+def times_drawn(count: int, repeats: int, seed: int) -> Float[ndarray, "repeats count"]:
     """How often each of `count` rows is drawn, repeat by repeat."""
     generator = np.random.default_rng(seed)
     return generator.multinomial(count, np.full(count, 1 / count), size=repeats).astype(float)
@@ -128,30 +115,14 @@ def bootstrap_interval(
     The percentile bootstrap: the middle 95 % of the statistic over `repeats` redrawn data sets of
     the same number of rows.
 
-    Parameters
-    ----------
-    *values : ndarray, shape (rows, ...)
-        Arrays whose rows are drawn together, such as the scores and the targets of clips.
-    statistic : callable
-        Takes as many arrays as there are `values`, and gives a number. A class that a redrawn
-        data set has no clip of is left out by the means over classes, there alone.
-    repeats : int >= 1
-    seed : int >= 0
-
-    Raises
-    ------
-    MetricError
-        If the arrays are of different lengths or have fewer than two rows, or `repeats` is below 1.
+    Rows of all `values` are drawn together, such as the scores and the targets of clips, and handed
+    to `statistic`. A class that a redrawn data set has no clip of is left out by the means over
+    classes, there alone. `MetricError` if the arrays are of different lengths or have fewer than
+    two rows, or `repeats` is below 1.
 
     References
     ----------
     B. Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7, 1979.
-
-    Examples
-    --------
-    >>> low, high = bootstrap_interval(np.arange(100.0))
-    >>> low < 49.5 < high
-    True
     """
     rows = {len(one) for one in values}
     if len(rows) != 1 or rows == {0}:
@@ -174,26 +145,11 @@ def runs_interval(values: Sequence[float]) -> tuple[float, float]:
 
     Student's t interval, the paper's "95 % confidence intervals": the figures of further runs,
     trained alike, are taken to be normal around that mean, about which it lies evenly.
-
-    Parameters
-    ----------
-    values : sequence of float, of length two or more
-        The figure that each run came to.
-
-    Raises
-    ------
-    MetricError
-        If there are fewer than two runs, or a value is not finite.
+    `MetricError` if there are fewer than two runs, or a value is not finite.
 
     References
     ----------
     Student, "The probable error of a mean", Biometrika 6, 1908.
-
-    Examples
-    --------
-    >>> low, high = runs_interval([0.42, 0.44, 0.43])
-    >>> round(low, 3), round(high, 3)
-    (0.405, 0.455)
     """
     if len(values) < 2:
         raise MetricError(
@@ -249,5 +205,71 @@ def crossed_interval(
     if whole == 0:
         return mean, mean
     freedom = whole**2 / sum(part**2 / own for part, own in parts)
-    half = float(stats.t.ppf(0.975, freedom) * np.sqrt(whole))
+    half = float(stats.t.ppf(_ENDS[1], freedom) * np.sqrt(whole))
     return mean - half, mean + half
+
+
+def sign_flip_test(
+    differences: Float[ndarray, "clips ..."], *, flips: int = 9999, seed: int = 0
+) -> Float[ndarray, "*tests"]:
+    """Two-sided p-values of "the mean difference is zero", by flipping the signs of differences.
+
+    Were the two treatments alike, each clip's difference would be as likely with the other sign.
+    All tests, of shape (...), use the same flips. NaN differences, of shape (clips, ...), are left
+    out; where none could be measured, or all are zero, p is 1. The least is 1 / (flips + 1).
+
+    References
+    ----------
+    E. S. Edgington, "Randomization tests", 1980; the observed signs are counted as one of the
+    draws (B. Phipson and G. K. Smyth, "Permutation p-values should never be zero", 2010).
+    """
+    flat = np.nan_to_num(differences.reshape(len(differences), -1).astype(np.float64))
+    generator = np.random.default_rng(seed)
+    # Sums of the same numbers in another order differ by rounding: that is not a difference.
+    observed = np.abs(flat.sum(axis=0)) - 1e-9 * np.abs(flat).sum(axis=0)
+    extreme = np.zeros(flat.shape[1], int)
+    left = flips
+    while left > 0:
+        count = min(left, max(_DRAWN // max(len(flat), 1), 1))
+        signs = generator.integers(0, 2, (count, len(flat)), dtype=np.int8) * 2.0 - 1.0
+        extreme += (np.abs(signs @ flat) >= observed).sum(axis=0)
+        left -= count
+    return ((1 + extreme) / (1 + flips)).reshape(differences.shape[1:])
+
+
+def mcnemar_test(first: Bool[ndarray, " clips"], second: Bool[ndarray, " clips"]) -> float:
+    """Two-sided p-value of "both classify as many clips correctly", exact; 1 where none differs.
+
+    Only clips that one classifies correctly and the other does not tell them apart; were both
+    equally good, either would win such a clip with probability one half.
+
+    References
+    ----------
+    Q. McNemar, "Note on the sampling error of the difference between correlated proportions or
+    percentages", Psychometrika 12, 1947.
+    """
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    if only_first + only_second == 0:
+        return 1.0
+    return float(stats.binomtest(only_first, only_first + only_second).pvalue)
+
+
+def holm(p: Float[ndarray, "*tests"]) -> Float[ndarray, "*tests"]:
+    """P-values of all tests that are read together, adjusted so that one below 0.05 is rare among
+    them.
+
+    References
+    ----------
+    S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
+    Statistics 6, 1979.
+
+    Examples
+    --------
+    >>> holm(np.array([0.01, 0.04, 0.03])).tolist()
+    [0.03, 0.06, 0.06]
+    """
+    flat = p.reshape(-1)
+    order = np.argsort(flat, kind="stable")
+    adjusted = np.empty_like(flat)
+    adjusted[order] = np.maximum.accumulate(flat[order] * np.arange(len(flat), 0, -1))
+    return np.minimum(adjusted, 1.0).reshape(p.shape)

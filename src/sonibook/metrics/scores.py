@@ -23,35 +23,16 @@ from sonibook.metrics.intervals import bootstrap_interval
 
 Scores = Float[ndarray, "clips classes"]
 #: 1 or True where the clip has the label, else 0 or False.
-Targets = Shaped[ndarray, "rows columns"]
+_Targets = Shaped[ndarray, "rows columns"]
 
 
-def average_precision(scores: Scores, targets: Targets) -> Float[ndarray, " classes"]:
+def average_precision(scores: Scores, targets: _Targets) -> Float[ndarray, " classes"]:
     """Average precision of each class.
 
     The sum, over the distinct scores from the highest down, of the precision there times the gain
-    in recall. Clips of equal score are found together: their order in the data set cannot matter.
-
-    Parameters
-    ----------
-    scores, targets : ndarray, shape (clips, classes)
-        A target is 1 or True where the clip has the label, else 0 or False.
-
-    Returns
-    -------
-    ndarray, shape (classes,), in [0, 1]
-        NaN for a class that no clip has.
-
-    Raises
-    ------
-    MetricError
-        If the shapes differ, a score is NaN, or a target neither 0 nor 1.
-
-    Examples
-    --------
-    >>> scores = np.array([[0.9], [0.8], [0.7]])
-    >>> average_precision(scores, np.array([[1], [0], [1]])).round(3)
-    array([0.833])
+    in recall; in [0, 1], and NaN for a class that no clip has. Clips of equal score are found
+    together: their order in the data set cannot matter. `MetricError` if the shapes differ, a score
+    is NaN, or a target neither 0 nor 1.
     """
     _check(scores, targets)
     result = np.full(scores.shape[1], np.nan)
@@ -65,21 +46,11 @@ def average_precision(scores: Scores, targets: Targets) -> Float[ndarray, " clas
     return result
 
 
-def roc_auc(scores: Scores, targets: Targets) -> Float[ndarray, " classes"]:
+def roc_auc(scores: Scores, targets: _Targets) -> Float[ndarray, " classes"]:
     """Area under the ROC curve of each class, by the ranks of its scores (Mann-Whitney).
 
     The probability that a clip with the label scores higher than one without; equal scores count
-    half. Takes and raises what `average_precision` does.
-
-    Returns
-    -------
-    ndarray, shape (classes,), in [0, 1]
-        NaN for a class that no clip has, or every clip.
-
-    Examples
-    --------
-    >>> roc_auc(np.array([[0.9], [0.8], [0.7]]), np.array([[1], [0], [1]]))
-    array([0.5])
+    half. NaN for a class that no clip has, or every clip. Raises what `average_precision` does.
     """
     _check(scores, targets)
     with_label = np.count_nonzero(targets, axis=0)
@@ -89,24 +60,18 @@ def roc_auc(scores: Scores, targets: Targets) -> Float[ndarray, " classes"]:
     return np.divide(lower, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
 
 
-def mean_average_precision(scores: Scores, targets: Targets) -> float:
+def mean_average_precision(scores: Scores, targets: _Targets) -> float:
     """`average_precision`, unweighted mean over the classes that some clip has (mAP), in [0, 1].
 
-    Raises
-    ------
-    MetricError
-        As `average_precision`, and if no clip has any label.
+    Raises what `average_precision` does, and a `MetricError` if no clip has any label.
     """
     return _mean_over_classes(average_precision(scores, targets), "a clip that has it")
 
 
-def mean_auc(scores: Scores, targets: Targets) -> float:
+def mean_auc(scores: Scores, targets: _Targets) -> float:
     """`roc_auc`, unweighted mean over the classes that some clip has and some has not (mAUC).
 
-    Raises
-    ------
-    MetricError
-        As `average_precision`, and if there is no such class.
+    Raises what `average_precision` does, and a `MetricError` if there is no such class.
     """
     return _mean_over_classes(roc_auc(scores, targets), "a clip that has it and one that has not")
 
@@ -116,12 +81,8 @@ def d_prime(auc: float) -> float:
 
     By how many standard deviations two normal distributions of equal width, the scores of the
     clips without and with a label, would have to lie apart for that area: sqrt(2) times the inverse
-    of the normal distribution function, 0 at chance (0.5), minus and plus infinity at 0 and 1.
-
-    Raises
-    ------
-    MetricError
-        If `auc` is not in [0, 1].
+    of the normal distribution function, 0 at chance (0.5), minus and plus infinity at 0 and 1, and
+    a `MetricError` beyond.
 
     References
     ----------
@@ -137,16 +98,11 @@ def d_prime(auc: float) -> float:
     return math.sqrt(2) * float(stats.norm.ppf(auc))
 
 
-def accuracy(scores: Scores, targets: Targets) -> float:
+def accuracy(scores: Scores, targets: _Targets) -> float:
     """Share of clips, each with one label, whose highest score is at it; of equal ones the first
     counts.
 
-    Takes what `average_precision` does.
-
-    Raises
-    ------
-    MetricError
-        If there is no clip, a score is NaN, or a clip has no label or several.
+    `MetricError` if there is no clip, a score is NaN, or a clip has no label or several.
     """
     _check(scores, targets)
     if not len(scores) or not (np.count_nonzero(targets, axis=1) == 1).all():
@@ -157,17 +113,12 @@ def accuracy(scores: Scores, targets: Targets) -> float:
     return float(np.mean(scores.argmax(axis=1) == targets.argmax(axis=1)))
 
 
-def multilabel_metrics(scores: Scores, targets: Targets) -> dict[str, float | int]:
+def multilabel_metrics(scores: Scores, targets: _Targets) -> dict[str, float | int]:
     """What the paper's tables report of clips with any number of labels.
 
-    Takes and raises what `mean_average_precision` and `mean_auc` do.
-
-    Returns
-    -------
-    dict
-        ``mAP``, ``mAUC`` and ``d_prime`` (of the mean area), and over how many classes:
-        ``mAP_classes`` and ``mAUC_classes``. ``d_prime`` is left out where it is infinite, which
-        no JSON file could hold.
+    ``mAP``, ``mAUC`` and ``d_prime`` (of the mean area), and over how many classes: ``mAP_classes``
+    and ``mAUC_classes``. ``d_prime`` is left out where it is infinite, which no JSON file could
+    hold. Raises what `mean_average_precision` and `mean_auc` do.
     """
     precision, area = average_precision(scores, targets), roc_auc(scores, targets)
     mean_area = _mean_over_classes(area, "a clip that has it and one that has not")
@@ -182,19 +133,14 @@ def multilabel_metrics(scores: Scores, targets: Targets) -> dict[str, float | in
 
 
 def multilabel_intervals(
-    scores: Scores, targets: Targets, *, seed: int = 0
+    scores: Scores, targets: _Targets, *, seed: int = 0
 ) -> dict[str, list[float]]:
     """Bootstrap intervals (95 %, over clips) of what `multilabel_metrics` gives.
 
     A clip that is drawn twice ranks beside its like: of few clips the interval of mAP lies high.
     The bootstrap draws 2,000 times, or where there are more than 50,000 scores less often, but 200
-    times at least.
-
-    Returns
-    -------
-    dict of str to list of two float
-        Of ``mAP``, ``mAUC`` and ``d_prime`` (the ends of the area's, if finite). One is left out
-        where the clips are too few to draw again.
+    times at least. Of ``mAP``, ``mAUC`` and ``d_prime`` (the ends of the area's, if finite), one is
+    left out where the clips are too few to draw again.
     """
     repeats = int(np.clip(1e8 / max(scores.size, 1), 200, 2000))
     found: dict[str, list[float]] = {}
@@ -208,7 +154,7 @@ def multilabel_intervals(
     return found
 
 
-def single_label_metrics(scores: Scores, targets: Targets) -> dict[str, float | int]:
+def single_label_metrics(scores: Scores, targets: _Targets) -> dict[str, float | int]:
     """What is reported of clips with one label each: ``accuracy``, and over how many ``clips``.
 
     Takes and raises what `accuracy` does.
@@ -240,7 +186,7 @@ def targets_of(labels: Sequence[Sequence[int]], classes: int) -> Float[ndarray, 
     return targets
 
 
-def _check(scores: Scores, targets: Targets) -> None:
+def _check(scores: Scores, targets: _Targets) -> None:
     if scores.shape != targets.shape:
         raise MetricError(
             f"Scores of shape {scores.shape} do not fit targets of shape {targets.shape}: give "

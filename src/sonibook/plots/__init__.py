@@ -7,10 +7,10 @@ __getattr__ = _names_of(
     basics="alias_of resolutions sample_stems timeline",
     claims="SIGNS claim_figure claims_table differences_table listening_report paper_table",
     curves="Panel figure_over_layers first_of_regimes",
-    evolution="evolution_figure growth_figure",
     features="activations_figure coherence_figure layers_figure selectivity_figure "
     "faithfulness_figure listeners_figure top_clips_figure unpooling_figure",
     interventions="ablation_figure downsampling_figure sanity_figure shifts_figure "
     "stimulation_figure",
-    training="crops intervals probabilities shares similarity_matrix",
+    training="crops evolution_figure growth_figure intervals probabilities shares "
+    "similarity_matrix",
 )

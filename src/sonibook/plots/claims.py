@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from sonibook.analysis.listeners import ListenersResult
 from sonibook.analysis.listening import GROUPS, TASKS, ListeningResult
+from sonibook.analysis.result import ResultTable
 from sonibook.plots.style import (
     BLUE,
     GREY,
@@ -153,50 +153,38 @@ def paper_table(content: Mapping[str, Any]) -> Grid:
     """
     rows = [Row.model_validate(one) for one in content["rows"]]
     reported = [Reported.model_validate(one) for one in content["reported"]]
-    names = [name for name in _METRICS if any(name in row.metrics for row in rows)]
-    lines: list[dict[str, Value]] = [
-        {
-            "tested on": row.question,
-            "start": row.row,
-            "training": row.training,
-            **{
-                _METRICS[name]: _said(row.metrics[name]) if name in row.metrics else ""
-                for name in names
-            },
-            "± over": next(iter(row.metrics.values())).over,
-            "seeds": str(len(row.seeds)),
-            "parts": str(row.parts),
-            "paper": _of_paper(row.row, row.training, reported),
-        }
+    known = [name for name in _METRICS if any(name in row.metrics for row in rows)]
+
+    def line(
+        question: str, start: str, training: str, said: Mapping[str, str], *rest: str
+    ) -> dict[str, Value]:
+        names = ("± over", "seeds", "parts", "paper")
+        numbers = {_METRICS[name]: said.get(name, "") for name in known}
+        of = {"tested on": question, "start": start, "training": training}
+        return {**of, **numbers, **dict(zip(names, rest, strict=True))}
+
+    lines = [
+        line(
+            row.question,
+            row.row,
+            row.training,
+            {name: _said(one) for name, one in row.metrics.items()},
+            next(iter(row.metrics.values())).over,
+            str(len(row.seeds)),
+            str(row.parts),
+            _of_paper(row.row, row.training, reported),
+        )
         for row in rows
     ]
-    lines += [
-        {
-            "tested on": question,
-            "start": start,
-            "training": training,
-            **{_METRICS[name]: "not measured yet" if name == names[0] else "" for name in names},
-            "± over": "",
-            "seeds": "0",
-            "parts": "0",
-            "paper": _of_paper(start, training, reported),
-        }
-        for question, start, training in content["not_measured_yet"]
-    ]
-    lines += [
-        {
-            "tested on": lines[0]["tested on"] if lines else "",
-            "start": one.row,
-            "training": one.training,
-            **{_METRICS[name]: _written(one.metrics.get(name)) for name in names},
-            "± over": "",
-            "seeds": "",
-            "parts": "",
-            "paper": one.source,
-        }
-        for one in reported
-        if one.source
-    ]
+    for question, start, training in content["not_measured_yet"]:
+        paper = _of_paper(start, training, reported)
+        nothing = {known[0]: "not measured yet"}
+        lines.append(line(question, start, training, nothing, "", "0", "0", paper))
+    first = str(lines[0]["tested on"]) if lines else ""
+    for one in reported:
+        if one.source:
+            said = {name: _written(value) for name, value in one.metrics.items()}
+            lines.append(line(first, one.row, one.training, said, "", "", "", one.source))
     if len({line["tested on"] for line in lines}) == 1:
         lines = [{k: value for k, value in line.items() if k != "tested on"} for line in lines]
     caption = f"Table {content['table']} in miniature: {content['title']}. {content['data']}"
@@ -241,9 +229,7 @@ def _of_paper(start: str, training: str, reported: list[Reported]) -> str:
     return ""
 
 
-def _written(value: tuple[float, float | None] | None) -> str:
-    if value is None:
-        return ""
+def _written(value: tuple[float, float | None]) -> str:
     mean, half = value
     return f"{mean:.3f}" + ("" if half is None else f" ± {half:.3f}")
 
@@ -288,7 +274,7 @@ def _machines(path: Path) -> list[str]:
     """How much of what machines hear in clips they hear in sonifications, as a table."""
     if not path.exists():
         return []
-    result = ListenersResult.read(path)
+    result = ResultTable.read(path)
     asked = [
         row for row in result.rows if row.network and row.condition == "" and row.mean is not None
     ]

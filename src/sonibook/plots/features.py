@@ -7,16 +7,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import product
 
-from sonibook.analysis.activations import ActivationsResult
-from sonibook.analysis.alternatives import STARTS, ExplanationResult, UnpoolingResult
-from sonibook.analysis.coherence import CoherenceResult
-from sonibook.analysis.evolution import BANDS, RANGE_DB, unpacked
-from sonibook.analysis.faithfulness import FaithfulnessResult
-from sonibook.analysis.layers import LayerResult
-from sonibook.analysis.listeners import OF_CLIPS, ListenersResult
-from sonibook.analysis.selectivity import SelectivityResult
+from sonibook.analysis.activations import (
+    BANDS,
+    RANGE_DB,
+    ActivationsResult,
+    TopClipsResult,
+    unpacked,
+)
+from sonibook.analysis.alternatives import STARTS, ExplanationResult
+from sonibook.analysis.listeners import OF_CLIPS
+from sonibook.analysis.result import ResultTable
 from sonibook.analysis.separation import SeparationResult
-from sonibook.analysis.top_clips import TopClipsResult
 from sonibook.deconvnet.alternatives import UNPOOLING
 from sonibook.errors import AnalysisError
 from sonibook.plots.curves import Panel, course, figure_over_layers
@@ -31,7 +32,7 @@ _DRAWN = {
 }
 
 
-def selectivity_figure(result: SelectivityResult, *, drawn: bool = False) -> Picture:
+def selectivity_figure(result: ResultTable, *, drawn: bool = False) -> Picture:
     """Draw the spectra of sonifications, and what is live, against depth.
 
     With `drawn`, of the filters drawn at random instead of each clip's most active one;
@@ -53,7 +54,7 @@ def selectivity_figure(result: SelectivityResult, *, drawn: bool = False) -> Pic
     return figure_over_layers(result, panels, what=what, columns=3)
 
 
-def layers_figure(*results: LayerResult) -> Picture:
+def layers_figure(*results: ResultTable) -> Picture:
     """Draw accuracy, or mAP, against truncation depth, a panel for each data set and probe."""
     panels = [
         Panel(
@@ -114,7 +115,7 @@ def top_clips_figure(result: TopClipsResult, network: str, *, layers: Sequence[i
     return picture(figure, alt=alt, caption=caption)
 
 
-def coherence_figure(result: CoherenceResult) -> Picture:
+def coherence_figure(result: ResultTable) -> Picture:
     """Mean top-k coherence against depth, beside another clip's sonification and white noise."""
     label = f"mean top-{result.settings['k']} coherence"
     limits = {"ylim": (0.0, 1.02)}
@@ -123,7 +124,7 @@ def coherence_figure(result: CoherenceResult) -> Picture:
     return figure_over_layers(result, [panel], what="Coherence of clips with their sonifications")
 
 
-def listeners_figure(result: ListenersResult) -> Picture:
+def listeners_figure(result: ResultTable) -> Picture:
     """Draw listeners' scores against depth, a panel each, beside those of other sounds."""
     names = dict.fromkeys(row.quantity for row in result.rows if not row.network)
     panels = [
@@ -158,7 +159,7 @@ def separation_figure(result: SeparationResult) -> Picture:
     return figure_over_layers(result, panels, what=what, columns=2, words=words)
 
 
-def unpooling_figure(result: UnpoolingResult) -> Picture:
+def unpooling_figure(result: ResultTable) -> Picture:
     """Draw what each unpooling comes to, layer by layer: a row a network and start."""
     quantities = [name for name in _DRAWN if result.select(quantity=name)]
     conditions = tuple(f"{start}, {unpooling}" for start in STARTS for unpooling in UNPOOLING)
@@ -209,7 +210,7 @@ def explanations_figure(result: ExplanationResult) -> Picture:
     return figure_over_layers(result, panels, what=what)
 
 
-def faithfulness_figure(result: FaithfulnessResult) -> Picture:
+def faithfulness_figure(result: ResultTable) -> Picture:
     """Draw each measure of faithfulness of some explanations of the first network, and controls."""
     network = result.names()[0]
     rows = result.select(network=network)

@@ -10,11 +10,10 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from sonibook.analysis.ablation import AblationResult
-from sonibook.analysis.downsampling import DownsamplingResult
-from sonibook.analysis.result import Row
-from sonibook.analysis.sanity import RUNNER_UP_LESS_RANDOM, SanityResult, randomised
-from sonibook.analysis.shifts import ShiftResult
-from sonibook.analysis.stimulation import STIMULI, TAKEN, StimulationResult
+from sonibook.analysis.result import ResultTable, Row
+from sonibook.analysis.sanity import RUNNER_UP_LESS_RANDOM, randomised
+from sonibook.analysis.shifts import is_exact
+from sonibook.analysis.stimulation import STIMULI, TAKEN
 from sonibook.plots.curves import (
     MARKERS,
     Panel,
@@ -136,7 +135,7 @@ def _in_words(result: AblationResult, network: str) -> str:
     )
 
 
-def stimulation_figure(result: StimulationResult) -> Picture:
+def stimulation_figure(result: ResultTable) -> Picture:
     """Draw the level of filters' maps on stimuli (above), and on what is left without them (below).
 
     A column for the first network of each regime.
@@ -173,7 +172,7 @@ def stimulation_figure(result: StimulationResult) -> Picture:
     )
 
 
-def shifts_figure(result: ShiftResult) -> Picture:
+def shifts_figure(result: ResultTable) -> Picture:
     """Draw how alike shifted sonifications are, layer by layer, a curve for each shift.
 
     A panel for the first network of each regime; multiples of the deepest stride are dashed and
@@ -196,7 +195,7 @@ def shifts_figure(result: ShiftResult) -> Picture:
         for network in networks
     ]
     exact, other = (
-        [row.mean for row in rows if row.mean is not None and result.is_exact(row) == which]
+        [row.mean for row in rows if row.mean is not None and is_exact(result, row) == which]
         for which in (True, False)
     )
     return figure_over_layers(
@@ -210,7 +209,7 @@ def shifts_figure(result: ShiftResult) -> Picture:
     )
 
 
-def downsampling_figure(result: DownsamplingResult) -> Picture:
+def downsampling_figure(result: ResultTable) -> Picture:
     """Draw what max-pools and strides leave on sonifications, layer by layer.
 
     Panels for coherence, SI-SDR, spectral lines and the cosine with a sonification that is shifted
@@ -229,7 +228,7 @@ def downsampling_figure(result: DownsamplingResult) -> Picture:
     )
 
 
-def sanity_figure(result: SanityResult) -> Picture:
+def sanity_figure(result: ResultTable) -> Picture:
     """Draw how alike sonifications stay while layers are randomised, and what that is worth.
 
     The spectrogram correlation. Above, a curve for each of a few layers, over the randomised ones;
@@ -291,6 +290,6 @@ def sanity_figure(result: SanityResult) -> Picture:
     )
 
 
-def _of(result: SanityResult, quantity: str, layer: int, condition: str) -> Row:
+def _of(result: ResultTable, quantity: str, layer: int, condition: str) -> Row:
     (network,) = result.names()
     return result.row(quantity, network=network, layer=layer, condition=condition)

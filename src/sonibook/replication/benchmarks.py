@@ -12,8 +12,8 @@ from typing import Any, Literal, get_args
 from jaxtyping import Float
 from numpy import ndarray
 
+from sonibook.analysis.activations import SelectedPair
 from sonibook.analysis.result import fingerprint
-from sonibook.analysis.top_clips import SelectedPair
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.datasets.base import FileDataset
 from sonibook.deconvnet.backward import ForwardPass

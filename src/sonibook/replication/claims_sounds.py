@@ -7,7 +7,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from sonibook.analysis.evolution import FilterEvolution
-from sonibook.analysis.shifts import ShiftResult
+from sonibook.analysis.result import ResultTable
+from sonibook.analysis.shifts import is_exact
 from sonibook.analysis.stimulation import STIMULI, TAKEN
 from sonibook.replication.benchmarks import REGIMES, UNTRAINED
 from sonibook.replication.results import (
@@ -94,12 +95,12 @@ def _stimulation(results: Results) -> Iterator[Test]:
 )
 def _shift(results: Results) -> Iterator[Test]:
     """A sonification follows any integer shift of its input."""
-    law = results.read(ShiftResult, "figure-b3")
+    law = results.read(ResultTable, "figure-b3")
     for exact in (True, False):
         cosine = MISSING
         if law is not None:
             rows = [
-                row for row in law.select(quantity="cosine", layer=8) if law.is_exact(row) == exact
+                row for row in law.select(quantity="cosine", layer=8) if is_exact(law, row) == exact
             ]
             # Whatever the weights, and so over networks of every regime.
             networks = [

@@ -16,16 +16,9 @@ from pydantic import ConfigDict, Field
 from scipy import stats
 
 from sonibook.analysis.ablation import AblationResult
-from sonibook.analysis.coherence import CoherenceResult
-from sonibook.analysis.downsampling import DownsamplingResult
+from sonibook.analysis.activations import TopClipsResult
 from sonibook.analysis.evolution import EvolutionResult, FilterEvolution
-from sonibook.analysis.layers import LayerResult
-from sonibook.analysis.listeners import ListenersResult
 from sonibook.analysis.result import Estimate, Record, Result, ResultTable, Row, estimate
-from sonibook.analysis.selectivity import SelectivityResult
-from sonibook.analysis.shifts import ShiftResult
-from sonibook.analysis.stimulation import StimulationResult
-from sonibook.analysis.top_clips import TopClipsResult
 from sonibook.metrics import runs_interval
 from sonibook.replication.tables import read_differences
 from sonibook.training.probe import ProbeKind
@@ -33,21 +26,6 @@ from sonibook.training.probe import ProbeKind
 _Kind = TypeVar("_Kind", bound=Result)
 #: The results file of each regime's figure 5.
 EVOLUTIONS = {"contrastive": "figure-5", "supervised": "figure-5-supervised"}
-_TABLES: dict[str, type[ResultTable]] = {
-    "figure-1": SelectivityResult,
-    "figures-2-3": TopClipsResult,
-    "figure-4-in-domain": LayerResult,
-    "figure-4-out-of-domain": LayerResult,
-    "figure-4-in-domain-ridge": LayerResult,
-    "figure-4-out-of-domain-ridge": LayerResult,
-    "figure-4-speakers": LayerResult,
-    "figure-7": CoherenceResult,
-    "figure-b3": ShiftResult,
-    "listeners-esc10": ListenersResult,
-    "listeners-fsdd": ListenersResult,
-    "stimulation": StimulationResult,
-    "strided": DownsamplingResult,
-}
 _SONIFICATION, _ENDS = "sonification", ("mean", "low", "high")
 
 
@@ -198,7 +176,8 @@ class Results:
         less: Iterable[int] = (),
     ) -> defaultdict[str, Measure]:
         """Each regime's mean of a quantity over some layers, less that over others."""
-        result, wanted, others = self.read(_TABLES[file], file), set(layers), set(less)
+        kind = TopClipsResult if file == "figures-2-3" else ResultTable
+        result, wanted, others = self.read(kind, file), set(layers), set(less)
         rows = result.select(quantity=quantity, condition=condition) if result else ()
         regimes: dict[str, dict[int, Measure]] = {}
         for (regime, seed), own in _by_network(rows).items():

@@ -38,7 +38,7 @@ import numpy as np
 from scipy import stats
 
 from sonibook.analysis.result import Record
-from sonibook.metrics.significance import holm
+from sonibook.metrics.intervals import holm
 from sonibook.replication.claims_scores import SCORE_CLAIMS
 from sonibook.replication.claims_sounds import SOUND_CLAIMS
 from sonibook.replication.results import Claim, Results, Test

@@ -28,8 +28,7 @@ from sonibook.audio import SAMPLE_RATE
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import StackError
 from sonibook.model.stack import check_filters, check_layer
-from sonibook.plots.sonification import coherence_walk, coherence_walks
-from sonibook.plots.sound import Sound, describe
+from sonibook.plots.sound import Sound, coherence_walk, coherence_walks, describe
 from sonibook.plots.style import image_tag, look, new_figure, readable_width
 from sonibook.plots.training import Similarity, temperature_picture, temperature_words
 from sonibook.widgets.players import Player, joined, player, script

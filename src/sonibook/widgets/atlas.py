@@ -23,12 +23,16 @@ import torch
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from sonibook.analysis.activations import ActivationsResult, FilterActivations, top_activations
+from sonibook.analysis.activations import (
+    ActivationsResult,
+    FilterActivations,
+    agreement_of,
+    top_activations,
+)
 from sonibook.analysis.atlas import Beginnings, TopSound, sonify_top_clips
 from sonibook.analysis.networks import Network
 from sonibook.analysis.result import key_of
 from sonibook.analysis.stream import ChunkCache, Streaming
-from sonibook.analysis.top_clips import agreement_of
 from sonibook.datasets.base import Dataset
 from sonibook.errors import SonibookError
 from sonibook.model.encoder import CNN12

@@ -18,7 +18,7 @@ from numpy import ndarray
 from sonibook.analysis.controls import random_phase
 from sonibook.analysis.listening import GROUPS, TASKS, ListeningTest, Trial
 from sonibook.analysis.networks import Network
-from sonibook.analysis.result import Measured, fingerprint
+from sonibook.analysis.result import MeasuredOn, fingerprint
 from sonibook.analysis.stream import seeded
 from sonibook.audio import excerpt
 from sonibook.datasets.base import Clip, Dataset
@@ -90,7 +90,7 @@ def make_listening_test(
     order = seeded(seed, "order").permutation(len(draft))
     draft = [draft[place] for place in order]
     test = ListeningTest(
-        data=Measured.of(data, clips=len(items), skipped={}),
+        data=MeasuredOn.of(data, clips=len(items), skipped={}),
         networks={one.name: fingerprint(one.module) for family in families for one in family},
         trials=tuple(
             Trial(id=f"t{number:04d}", **question.said) for number, question in enumerate(draft)

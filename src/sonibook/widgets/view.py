@@ -26,7 +26,7 @@ from sonibook.audio import as_waveform, excerpt, pad
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.deconvnet.forward import forward_block
 from sonibook.errors import SonibookWarning
-from sonibook.metrics.coherence import mean_top_coherence
+from sonibook.metrics.similarity import mean_top_coherence
 from sonibook.model.checkpoint import shipped
 from sonibook.model.encoder import Classifier
 from sonibook.model.stack_file import sample_rate_of
