@@ -172,10 +172,10 @@ def test_a_strangers_network_in_a_few_lines():
 
 
 def test_the_paired_difference_is_that_of_two_means():
-    result = sanity(stranger(), clips(), layers=[3])
+    result = sanity(stranger(), clips(), layers=[2], seed=1)
     for measure in MEASURES:
         runner_up, random, difference = (
-            result.row(measure, network="network", layer=3, condition=condition)
+            result.row(measure, network="network", layer=2, condition=condition)
             for condition in ("runner-up filter", randomised(1), RUNNER_UP_LESS_RANDOM)
         )
         assert runner_up.clips == random.clips == difference.clips

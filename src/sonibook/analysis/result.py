@@ -25,7 +25,7 @@ from sonibook.metrics.intervals import bootstrap_means
 from sonibook.results import provenance, write_result
 from sonibook.untrusted import read_json
 
-_Kind = TypeVar("Kind", bound="Result")
+_Kind = TypeVar("_Kind", bound="Result")
 
 
 class Record(BaseModel):
