@@ -147,6 +147,20 @@ def test_noise_follows_a_spectrum_that_changes():
         assert held > 0.999 * power.sum()
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_a_place_adds_echoes_that_die_away_and_a_hum_far_below(seed):
+    click = np.zeros(2 * SAMPLE_RATE)
+    click[0] = 1.0
+    x = synth.surroundings(generator(seed), click)
+    early, late = x[1:1200], x[-1200:]
+    assert 0.02 < np.linalg.norm(early) < 1.0  # weaker than what they are echoes of
+    assert np.linalg.norm(early) > np.linalg.norm(late)
+    assert np.abs(late).max() < 0.1
+    # It is as loud as the sound in it is, and silent where there is none.
+    np.testing.assert_allclose(synth.surroundings(generator(seed), 3 * click), 3 * x, atol=1e-12)
+    assert not synth.surroundings(generator(seed), 0 * click).any()
+
+
 @given(n=st.integers(1, 4000), values=st.lists(st.floats(-100, 100), min_size=2, max_size=8))
 def test_a_contour_passes_through_its_values_and_stays_between(n, values):
     curve = synth.contour(n, values)
