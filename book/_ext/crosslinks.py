@@ -122,6 +122,18 @@ def add_chapters(
         lines += ["", f"*In the book:* {links}", ""]
 
 
+def list_options(
+    app: Sphinx, what: str, name: str, obj: object, options: object, lines: list[str]
+) -> None:
+    """Make a list of what a command's docstring says of its options, which the shell shows."""
+    if what == "function" and "Options:" in lines:
+        start = lines.index("Options:") + 1
+        told = [
+            re.sub(r"^    (\w+): (.*)", r"    ``\1``\n        \2", one) for one in lines[start:]
+        ]
+        lines[start:] = ["", *"\n".join(told).split("\n")]
+
+
 def skip_elsewhere(
     app: Sphinx, what: str, name: str, obj: object, skip: bool, options: object
 ) -> bool | None:
@@ -145,5 +157,6 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.connect("config-inited", read_chapters)
     app.connect("missing-reference", resolve)
     app.connect("autodoc-skip-member", skip_elsewhere)
+    app.connect("autodoc-process-docstring", list_options)
     app.connect("autodoc-process-docstring", add_chapters)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -367,9 +367,11 @@ CLAIMS = """() => {
         .find((each) => each.tHead.textContent.startsWith("ClaimWhereVerdict"));
     const seen = (all) => [...all].filter((each) => each.checkVisibility());
     const plain = (each) => each.textContent.replace(/\\W/g, "");
-    return [seen(table.tBodies[0].rows).map((row) => [...row.cells].map((cell) => cell.innerText)),
+    const words = (cell) => cell.innerText.replace(/\\s+/g, " ");
+    const rows = seen(table.tBodies[0].rows);
+    return [rows.map((row) => [...row.cells].map(words)),
             seen(document.querySelectorAll(".cell_output > p > strong:first-child")).map(plain),
-            seen(table.tBodies[0].rows).map((row) => plain(row.cells[0]))];
+            rows.map((row) => plain(row.cells[0]))];
 }"""
 
 
@@ -403,6 +405,26 @@ def test_claims_are_filtered_by_verdict_and_by_chapter(browser: Any, site: str) 
         bar.get_by_label(name).focus()
         page.keyboard.press("Home")
     assert page.evaluate(CLAIMS) == everything
+    context.close()
+
+
+def test_on_paper_nothing_is_cut_off_and_solutions_are_open(browser: Any, site: str) -> None:
+    context = browser.new_context(viewport={"width": 703, "height": 1000})  # A4 less its margins
+    page = context.new_page()
+    page.goto(f"{site}/12_sanity.html")
+    page.emulate_media(media="print")
+    wide, solved = page.evaluate(
+        """() => [
+            [...document.querySelectorAll("article table, article pre")]
+                .filter((each) => each.checkVisibility() && (each.scrollWidth > each.clientWidth
+                    || each.getBoundingClientRect().right > innerWidth))
+                .map((each) => each.textContent.slice(0, 100)),
+            [...document.querySelectorAll(".tag_hide-cell .cell_output")]
+                .map((each) => each.checkVisibility()),
+        ]"""
+    )
+    assert wide == []
+    assert solved == [True] * 3
     context.close()
 
 
