@@ -56,6 +56,9 @@ class StandardisedConv1d(FoldableConv1d):
     Scaled weight standardisation (Brock, De & Smith 2021, "Characterizing signal propagation to
     close the performance gap in unnormalized ResNets", equation 1), times one learned number a
     filter. No batch statistics: clips of a batch know nothing of each other.
+
+    Untrained, its features are poorer for a probe than He's: deep filters that are centred have no
+    thresholds of their own (``make results/starts``).
     """
 
     def effective_weight(self) -> Float[Tensor, "filter channel tap"]:
