@@ -11,8 +11,8 @@ from torch import nn
 from sonibook import CNN12, ForwardPass
 from sonibook.deconvnet.cpu import Engine, supports
 from sonibook.deconvnet.cpu.batched import Segment, block
+from sonibook.deconvnet.cpu.tiled import Clip, Window, pack
 from sonibook.deconvnet.cpu.weights import Weights, step
-from sonibook.deconvnet.cpu.windows import Clip, Window, pack
 
 
 def sparse_clip(length: int, *, seed: int, bursts: int) -> torch.Tensor:

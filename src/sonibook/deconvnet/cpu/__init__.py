@@ -6,7 +6,7 @@ The numbers of `ForwardPass.backward`, with the work that cannot matter left out
 - At the top one channel is alive: its step is a product with that filter's weights alone.
 - There is no bias on the backward pass and ReLU(0) = 0. What lies outside the receptive fields of a
   map's non-zero steps is therefore exactly zero and is not computed: each map is cut into
-  *windows* whose sounds do not touch (`windows`).
+  *windows* whose sounds do not touch (`cut`).
 - A few sounds share the weights: one convolution takes all of them down a block, whatever their
   clips and layers (`batched`).
 - Many sounds of one clip share its switches, too: unpooling and deconvolution together are one
@@ -32,7 +32,7 @@ from numpy import ndarray
 from torch import Tensor
 
 from sonibook.deconvnet.cpu.batched import Entry, sonify_batched
-from sonibook.deconvnet.cpu.tiled import sonify_tiled
+from sonibook.deconvnet.cpu.tiled import Clip, Column, Window, cut, pack, sonify_tiled
 from sonibook.deconvnet.cpu.weights import (
     SwitchMasks,
     context,
@@ -41,7 +41,6 @@ from sonibook.deconvnet.cpu.weights import (
     reach,
     weights_of,
 )
-from sonibook.deconvnet.cpu.windows import Clip, Column, Window, cut, pack
 from sonibook.deconvnet.forward import FeatureMaps
 
 _Member = TypeVar("_Member")
@@ -151,7 +150,7 @@ class Engine:
         return cut(maps, filters, gap=gap, stride=stride, begin=begin)
 
     def columns(self, layer: int, clip: int, filters: Sequence[int]) -> list[list[Column]]:
-        """The windows of some maps of a clip, packed; see `sonibook.deconvnet.cpu.windows`."""
+        """The windows of some maps of a clip, packed; see `sonibook.deconvnet.cpu.tiled`."""
         gap = least_gap(self._weights[:layer])
         return list(pack(self._windows(layer, clip, filters), gap))
 

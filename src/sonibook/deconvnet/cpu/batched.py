@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from sonibook.deconvnet.cpu.tiled import Clip, Window
 from sonibook.deconvnet.cpu.weights import (
     SwitchMasks,
     Weights,
@@ -24,7 +25,6 @@ from sonibook.deconvnet.cpu.weights import (
     single,
     unpool,
 )
-from sonibook.deconvnet.cpu.windows import Clip, Window
 from sonibook.model.layers import CACHED_FLOATS
 
 #: Floats after unpooling that are computed at once; more where the weights are more.
