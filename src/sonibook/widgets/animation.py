@@ -186,16 +186,10 @@ def _check(passed: ForwardPass, layer: int, other: ForwardPass | None) -> None:
 
 def _acts(passed: ForwardPass, layer: int, chosen: int) -> list[dict[str, Any]]:
     """The steps of the animation: what happens, in which layer, and a sentence about it."""
-    filters = passed.blocks[layer - 1].conv.out_channels
+    others = passed.blocks[layer - 1].conv.out_channels - 1
     seconds = passed.samples / SAMPLE_RATE
-    acts: list[dict[str, Any]] = [
-        {
-            "act": "input",
-            "layer": 0,
-            "text": f"A sound of {seconds:.2g} s. You see its spectrogram; the network gets its "
-            "samples.",
-        }
-    ]
+    text = f"A sound of {seconds:.2g} s. You see its spectrogram; the network gets its samples."
+    acts = [("input", 0, text)]
     for number, block in enumerate(passed.blocks, start=1):
         text = f"Up, layer {number}: convolve and rectify."
         if block.pool > 1:
@@ -204,33 +198,27 @@ def _acts(passed: ForwardPass, layer: int, chosen: int) -> list[dict[str, Any]]:
                 f"Up, layer {number}: convolve, rectify, pool. Of {block.pool} neighbours the "
                 f"{most} goes up; a switch keeps which one it was."
             )
-        acts.append({"act": "up", "layer": number, "text": text})
-    acts.append(
-        {
-            "act": "choose",
-            "layer": layer,
-            "text": f"Choose: filter {chosen} of layer {layer} stays. Its {filters - 1} "
-            "neighbours are set to zero.",
-        }
+        acts.append(("up", number, text))
+    text = (
+        f"Choose: filter {chosen} of layer {layer} stays. Its {others} neighbours are set to zero."
     )
+    acts.append(("choose", layer, text))
     for number in range(layer, 0, -1):
-        block = passed.blocks[number - 1]
+        block, back = passed.blocks[number - 1], f"Back, layer {number}:"
         if block.pool > 1:
-            text = (
-                f"Back, layer {number}: unpool. Each value goes where its switch points; all other "
-                "places get zero."
-            )
-            acts.append({"act": "unpool", "layer": number, "text": text})
-        text = f"Back, layer {number}: rectify. What is negative is cut off. Here {{cut}}."
-        acts.append({"act": "rectify", "layer": number, "text": text})
+            text = "Each value goes where its switch points; all other places get zero."
+            acts.append(("unpool", number, f"{back} unpool. {text}"))
+        text = f"{back} rectify. What is negative is cut off. Here {{cut}}."
+        acts.append(("rectify", number, text))
         where = f"to layer {number - 1}" if number > 1 else "to the sound"
         text = (
-            f"Back, layer {number}: transposed convolution. The filter's own weights spread each "
-            f"value over {block.conv.kernel_size[0]} places, down {where}."
+            f"{back} transposed convolution. The filter's own weights spread each value over "
+            f"{block.conv.kernel_size[0]} places, down {where}."
         )
-        acts.append({"act": "paint", "layer": number, "text": text})
+        acts.append(("paint", number, text))
     text = "The sonification, scaled to the peak of the input. Listen to both."
-    return [*acts, {"act": "end", "layer": 0, "text": text}]
+    acts.append(("end", 0, text))
+    return [{"act": act, "layer": number, "text": text} for act, number, text in acts]
 
 
 def _small_image(figure: Figure, alt: str) -> str:

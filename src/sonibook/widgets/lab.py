@@ -107,13 +107,9 @@ def facts(network: LabNetwork) -> list[str]:
     trained = _TRAINED.get(str(settings.get("objective") or task.replace(" ", "_")))
     if trained and card.get("classes"):
         trained += f" ({len(card['classes'])} classes)"
-    trained = (
-        trained
-        or (task[:1].upper() + task[1:].rstrip("."))
-        or "Its card does not tell how it was trained"
-    )
+    told = task[:1].upper() + task[1:].rstrip(".") or "Its card does not tell how it was trained"
     data, licence = card.get("data"), card.get("licence_of_data")
-    sentences = [trained, data and f"Its data: {data}"]
+    sentences = [trained or told, data and f"Its data: {data}"]
     accuracy = card.get("test", {}).get("accuracy", card.get("test_accuracy"))
     if accuracy is not None:
         chance = f" (chance: {100 * card['chance']:.3g} %)" if card.get("chance") else ""
