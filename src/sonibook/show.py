@@ -14,10 +14,10 @@ _NAMES = {
     "plots.sound": "Stage compare describe feature_maps held log_spectrogram side_by_side steps "
     "waveform",
     "plots.style": "Grid Picture folded grid layers lines picture",
+    "widgets.audio": "AliasSlider",
     "widgets.animation": "Animation TemperatureSlider Walks backward_animation encoder_diagram",
     "widgets.explorer": "Explorer",
     "widgets.players": "Player pair player table",
-    "widgets.sliders": "AliasSlider",
 }
 
 __all__ = sorted(" ".join(_NAMES.values()).split())

@@ -10,7 +10,7 @@ from sonibook.datasets import open_dataset
 from sonibook.errors import AudioError
 from sonibook.plots.basics import alias_figure, alias_of, resolutions, sample_stems, timeline
 from sonibook.plots.training import growth_figure
-from sonibook.widgets.sliders import FREQUENCIES, AliasSlider
+from sonibook.widgets.audio import FREQUENCIES, AliasSlider
 
 
 @pytest.mark.parametrize("rate", [8000, 11025])

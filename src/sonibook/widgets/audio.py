@@ -1,13 +1,16 @@
-"""Sound between the browser and Python: players that take over, the microphone, uploads.
+"""Sound between the browser and Python: players that take over, a tone on a slider, the microphone.
 
 The browser's parts are the player's, ``microphone.js`` and ``recorder.js``, which the lab in the
 page has, too. Other modules take ipywidgets from here, where one sentence says how to get it.
+
+Chapter: Sound and data (`AliasSlider`).
 """
 
 from __future__ import annotations
 
 import io
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,9 @@ from numpy import ndarray
 
 from sonibook.audio import SAMPLE_RATE, read_audio
 from sonibook.errors import AudioError
-from sonibook.widgets.players import script
+from sonibook.plots.basics import alias_figure, alias_of
+from sonibook.plots.style import picture
+from sonibook.widgets.players import Player, player, script, slider_stop
 
 try:
     import anywidget
@@ -29,7 +34,7 @@ except ModuleNotFoundError as error:
         "pip install 'sonibook[lab]'."
     ) from None
 
-__all__ = ["Listening", "Microphone", "read_upload", "widgets"]
+__all__ = ["AliasSlider", "Listening", "Microphone", "read_upload", "widgets"]
 
 _TITLES = {
     "input": "Input",
@@ -104,3 +109,87 @@ def read_upload(name: str, content: bytes, sample_rate: int) -> Float[ndarray, "
             return read_audio(path, sample_rate=sample_rate)
         except AudioError as error:
             raise AudioError(str(error).replace(str(path), name)) from None
+
+
+#: What the static form shows, and which of them at first.
+FREQUENCIES, _OPENED = (1000, 3000, 5000, 7000), 5000
+
+
+class AliasSlider(widgets.VBox):
+    """A slider for a tone's frequency; its samples, and the tone that they play.
+
+    A tone that plays goes on where it is when the slider moves. Where there is no kernel, on a
+    page, a few frequencies stand in the slider's place.
+
+    Parameters
+    ----------
+    sample_rate : int > 0, in Hz
+        The slider goes up to it.
+    frequency : int >= 0, in Hz
+        To begin with.
+
+    Examples
+    --------
+    >>> slider = AliasSlider()
+    >>> slider.frequency.value = 5000
+    >>> slider.words.value
+    '<p>Sampled 8000 times a second, a tone of 5000 Hz comes back as one of 3000 Hz.</p>'
+    """
+
+    def __init__(self, *, sample_rate: int = SAMPLE_RATE, frequency: int = 3000) -> None:
+        self._sample_rate = sample_rate
+        self.frequency = widgets.IntSlider(
+            frequency,
+            0,
+            sample_rate,
+            100,
+            description="Tone / Hz",
+            style={"description_width": "initial"},
+            layout=widgets.Layout(width="26rem", max_width="100%"),
+        )
+        self.words, self.image, self.listening = widgets.HTML(), widgets.HTML(), Listening()
+        self._update()
+        self.frequency.observe(lambda change: self._update(), "value")
+        super().__init__([self.frequency, self.words, self.image, self.listening])
+
+    def _update(self) -> None:
+        self.words.value, self.image.value = self._shown(self.frequency.value)
+        ((title, sound),) = self._heard([self.frequency.value]).tracks.items()
+        titles = {"sonification": title}
+        self.listening.play(titles=titles, sonification=sound, rate=self._sample_rate)
+
+    def _shown(self, value: int) -> tuple[str, str]:
+        """Words and picture, as HTML."""
+        rate = self._sample_rate
+        lowest = alias_of(value, sample_rate=rate)
+        fate = "is kept" if lowest == value else f"comes back as one of {lowest:.0f} Hz"
+        words = f"Sampled {rate} times a second, a tone of {value} Hz {fate}."
+        drawn = picture(
+            alias_figure(value, sample_rate=rate),
+            alt=f"Three milliseconds of a tone of {value} Hz, its samples, and the lowest tone "
+            f"through them, {lowest:.0f} Hz.",
+        )
+        return f"<p>{words}</p>", drawn._repr_html_()
+
+    def _heard(self, values: Iterable[int]) -> Player:
+        """A player with a track for each frequency."""
+        # Half a second, faded in and out so that it does not click.
+        time = np.arange(self._sample_rate // 2) / self._sample_rate
+        fade = np.minimum(1.0, 50 * np.minimum(time, time[::-1]))
+        tones = {f"Samples of {f} Hz": fade * np.cos(2 * np.pi * f * time) for f in values}
+        return player(tones, label="", gain=0.5, sample_rate=self._sample_rate, columns=2)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        """The live view, and the static form for where there is no kernel."""
+        bundle = super()._repr_mimebundle_(**kwargs) or {}
+        stops = "".join(
+            slider_stop(str(f), f"A tone of {f} Hz", "".join(self._shown(f)), is_open=f == _OPENED)
+            for f in FREQUENCIES
+        )
+        static = (
+            '<section class="explorer" aria-label="Aliasing">'
+            f'<div data-slider="Frequency in Hz">{stops}</div>'
+            f"{self._heard(FREQUENCIES)._repr_html_()}"
+            "<p>In JupyterLab any frequency can be chosen.</p></section>"
+        )
+        return {**bundle, "text/plain": "AliasSlider", "text/html": static}

@@ -185,6 +185,16 @@ def audio_figure(name: str, sound: bytes) -> str:
     )
 
 
+def slider_stop(value: str, summary: str, shown: str, *, is_open: bool, lab: bool = False) -> str:
+    """One value of a slider; with `lab`, it is what a link into the lab asks for."""
+    quoted = html.escape(value, quote=True)
+    known = f' data-lab="{quoted}"' if lab else ""
+    return (
+        f'<details data-stop="{quoted}"{known}{" open" if is_open else ""}>'
+        f"<summary>{html.escape(summary)}</summary>{shown}</details>"
+    )
+
+
 @functools.cache
 def script() -> str:
     """The script that makes ``<sonibook-player>`` of a page what it is; twice does no harm."""

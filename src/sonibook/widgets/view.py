@@ -32,7 +32,7 @@ from sonibook.model.encoder import Classifier
 from sonibook.model.stack_file import sample_rate_of
 from sonibook.plots.sound import Sound
 from sonibook.widgets.audio import Listening, widgets
-from sonibook.widgets.players import Player, as_flac, audio_figure, shared_gain
+from sonibook.widgets.players import Player, as_flac, audio_figure, shared_gain, slider_stop
 
 #: Longer clips are cut to their loudest stretch of this length: maps take memory.
 _MOST_SECONDS = 30.0
@@ -320,13 +320,3 @@ def _layers(exploration: Exploration, layers: Sequence[int], top: int, gain: flo
         body = f'<div data-slider="Filter rank">{"".join(filters)}</div>'
         parts.append(slider_stop(str(layer), summary, body, is_open=number == 0))
     return f'<div data-slider="Layer">{"".join(parts)}</div>'
-
-
-def slider_stop(value: str, summary: str, shown: str, *, is_open: bool, lab: bool = False) -> str:
-    """One value of a slider; with `lab`, it is what a link into the lab asks for."""
-    quoted = html.escape(value, quote=True)
-    known = f' data-lab="{quoted}"' if lab else ""
-    return (
-        f'<details data-stop="{quoted}"{known}{" open" if is_open else ""}>'
-        f"<summary>{html.escape(summary)}</summary>{shown}</details>"
-    )
