@@ -142,7 +142,7 @@ def test_groups_are_left_out_in_turn(grouped):
 
 
 def test_both_kinds_of_probe_are_fitted_to_the_same_features():
-    training, data, network = Tones("train", 30), Tones("test", 21), own_network()
+    training, data, network = Tones("train", 30), Tones("test", 21), stranger()
     alone = layer_importances({"own": network}, data, training=training, layers=(2, 4))
     both = layer_importances(
         {"own": network}, data, training=training, layers=(2, 4), probes=("logistic", "ridge")
@@ -164,7 +164,7 @@ def test_both_kinds_of_probe_are_fitted_to_the_same_features():
 
 @pytest.mark.parametrize("grouping", [False, True])
 def test_fitted_probes_are_kept(grouped, grouping, tmp_path, monkeypatch):
-    networks, data = {"own": own_network()}, grouped if grouping else Tones("test", 12)
+    networks, data = {"own": stranger()}, grouped if grouping else Tones("test", 12)
     training = None if grouping else Tones("train", 15)
     how = {"training": training, "layers": (2,), "parts": tmp_path}
     first = layer_importances(networks, data, **how)
