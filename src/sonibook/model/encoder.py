@@ -31,11 +31,9 @@ class FoldableConv1d(Conv1d):
 
     bias: nn.Parameter
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride=stride)
-        self.gain = nn.Parameter(torch.ones(out_channels))
+    def __init__(self, *sizes: int, stride: int = 1) -> None:
+        super().__init__(*sizes, stride=stride)
+        self.gain = nn.Parameter(torch.ones(self.out_channels))
 
     def effective_bias(self) -> Float[Tensor, " filter"]:
         """The bias that is really added."""
@@ -80,12 +78,10 @@ class BatchNormConv1d(FoldableConv1d):
     running_var: Tensor
     sees_batch = True
 
-    def __init__(
-        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1
-    ) -> None:
-        super().__init__(in_channels, out_channels, kernel_size, stride=stride)
-        self.register_buffer("running_mean", torch.zeros(out_channels))
-        self.register_buffer("running_var", torch.ones(out_channels))
+    def __init__(self, *sizes: int, stride: int = 1) -> None:
+        super().__init__(*sizes, stride=stride)
+        self.register_buffer("running_mean", torch.zeros(self.out_channels))
+        self.register_buffer("running_var", torch.ones(self.out_channels))
 
     def _scale(self) -> Float[Tensor, " filter"]:
         return self.gain * torch.rsqrt(self.running_var + _EPS)
