@@ -29,6 +29,8 @@ def folds_in_words(text: str) -> str:
     --------
     >>> folds_in_words("esc50 (folds 1,2,3,4), tested on (folds 5)")
     'esc50 (folds 1 to 4), tested on fold 5'
+    >>> folds_in_words("esc50 (folds 1 to 4)")
+    'esc50 (folds 1 to 4)'
     """
 
     def said(found: re.Match[str]) -> str:
@@ -39,7 +41,7 @@ def folds_in_words(text: str) -> str:
             return f"folds {numbers[0]} to {numbers[-1]}"
         return f"folds {', '.join(map(str, numbers[:-1]))} and {numbers[-1]}"
 
-    called = re.sub(r"\bfolds (\d+(?:,\d+)*)", said, text)
+    called = re.sub(r"\bfolds (\d+(?:,\d+)*)(?![\d,]| to | and )", said, text)
     return re.sub(r"tested on \((fold\b[^()]*)\)", r"tested on \1", called)
 
 
