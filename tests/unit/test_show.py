@@ -8,12 +8,14 @@ import re
 import subprocess
 import sys
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import scipy.signal
 import soundfile
 import torch
+from matplotlib.text import Text
 from PIL import Image
 
 from sonibook import CNN12, ForwardPass, show
@@ -249,6 +251,16 @@ def test_a_given_reference_makes_figures_comparable() -> None:
 def test_silence_can_be_compared() -> None:
     figure = show.compare(np.zeros(2000, "f4"), np.zeros(2000, "f4"))
     assert show.picture(figure, alt="Silence.").png.startswith(b"\x89PNG")
+
+
+def test_long_titles_side_by_side_do_not_run_into_each_other() -> None:
+    titles = ("sonification", "guided backpropagation", "gradient x input", "layers 4 to 8 random")
+    figure = show.side_by_side([tone(100)] * 4, titles=titles)
+    figure.canvas.draw()
+    texts = {one.get_text().replace("\n", " "): one for one in figure.findobj(Text)}
+    shown = [texts[title] for title in titles]
+    ends = [one.get_window_extent() for one in shown]
+    assert all(one.x1 < after.x0 for one, after in pairwise(ends))
 
 
 def test_side_by_side_wants_a_title_each() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import fill
 
 import numpy as np
 import torch
@@ -176,7 +177,7 @@ def side_by_side(
             above, below = grid[2 * row : 2 * row + 2, column]
             colour = INPUT if first_is_input and number == 0 else SONIFICATION
             draw_waveform(above, x, sample_rate=sample_rate, peak=peak, colour=colour)
-            above.set_title(title)
+            above.set_title(fill(title, 60 // columns))
             levels = decibels(power, reference=reference)
             image = draw_levels(below, levels, sample_rate=sample_rate)
             below.set_xlabel("time / s")
