@@ -23,6 +23,7 @@ from numpy import ndarray
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from sonibook.analysis.layers import left_out
 from sonibook.analysis.machine_listeners import MelFeatures
 from sonibook.analysis.result import MeasuredOn, ResultTable, Row
 from sonibook.datasets import open_dataset
@@ -32,7 +33,7 @@ from sonibook.model.checkpoint import canonical
 from sonibook.model.encoder import CNN12
 from sonibook.model.stack import blocks_of
 from sonibook.replication.benchmarks import SEEDS
-from sonibook.training.probe import ProbeKind, linear_probe, probe_features
+from sonibook.training.probe import ProbeKind, groups_of, linear_probe, probe_features
 from tools.results_settings import Settings
 
 TARGETS = ("yardstick", "starts")
@@ -76,14 +77,12 @@ def make(target: str, path: Path, settings: Settings) -> None:
 def _probed(identity: dict[str, Any], features: Features, data: FileDataset) -> list[Row]:
     """The accuracy of both probes, and how many directions the features differ in."""
     labels = np.array([entry.labels[0] for entry in data.entries])
-    folds = np.array([entry.group for entry in data.entries])
     rows = []
     for kind in get_args(ProbeKind):
         right = np.zeros(len(labels), bool)
-        for fold in np.unique(folds):
-            out, rest = folds == fold, folds != fold
-            probe = linear_probe(features[rest], labels[rest], features[out],
-                                 groups=folds[rest].tolist(), seed=SEEDS[0], kind=kind)  # fmt: skip
+        for _, out, groups in left_out(data, groups_of(data)):
+            probe = linear_probe(features[~out], labels[~out], features[out],
+                                 groups=groups, seed=SEEDS[0], kind=kind)  # fmt: skip
             right[out] = probe.predicted == labels[out]
         low, high = wilson_interval(int(right.sum()), len(right))
         condition = "probe" if kind == "logistic" else f"{kind} probe"
