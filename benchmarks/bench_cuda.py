@@ -26,8 +26,8 @@ from tqdm import tqdm
 
 from sonibook import CNN12, ForwardPass
 from sonibook.errors import SonibookWarning
+from sonibook.files import write_result
 from sonibook.model.encoder import Classifier
-from sonibook.results import write_result
 
 CROP = 20_000
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}

@@ -27,7 +27,7 @@ from timing import write
 from sonibook import CNN12, open_dataset
 from sonibook.analysis.activations import top_activations
 from sonibook.analysis.coherence import coherence_by_layer
-from sonibook.results import read_result
+from sonibook.files import read_result
 
 CLIPS = 100_000
 #: The shortest scenes, the smallest network: what is measured is the stream.

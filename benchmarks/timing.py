@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from sonibook import open_dataset
-from sonibook.results import write_result
+from sonibook.files import write_result
 
 RESULTS = Path(__file__).parents[1] / "data" / "results"
 REPEATS = 5

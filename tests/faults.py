@@ -47,7 +47,7 @@ from safetensors.torch import load_file
 
 from sonibook.audio import read_audio
 from sonibook.cli import main as command_line
-from sonibook.results import provenance, write_result
+from sonibook.files import provenance, write_result
 from sonibook.training import loop
 
 FAULTS = ("kill", "interrupt", "full", "gone", "readonly", "worker")

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from sonibook.results import provenance, write_result
+from sonibook.files import provenance, write_result
 
 ROOT = Path(__file__).parents[1]
 WORK = ROOT / "build" / "fuzz"

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from sonibook import ForwardPass
-from sonibook.results import write_result
+from sonibook.files import write_result
 
 RESULT = Path(__file__).parents[1] / "data" / "results" / "literature.json"
 

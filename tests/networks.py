@@ -24,8 +24,7 @@ from tqdm import tqdm
 
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AudioError, SonibookError, StackError
-from sonibook.files import atomic
-from sonibook.results import provenance
+from sonibook.files import atomic, provenance
 
 TOLERANCE = 1e-9
 #: The peak of a map below which it is silent but for rounding, as a norm of a silent map is.

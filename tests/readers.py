@@ -44,13 +44,13 @@ from sonibook.datasets import Dataset, open_dataset
 from sonibook.datasets.archives import unpack
 from sonibook.datasets.pack import pack
 from sonibook.errors import SonibookError, SonibookWarning
+from sonibook.files import provenance
 from sonibook.model import elsewhere
 from sonibook.model.checkpoint import load_classifier, load_encoder, read_card, save_checkpoint
 from sonibook.model.encoder import CNN12, Classifier
 from sonibook.plots.claims import listening_report
 from sonibook.replication.tables import read_differences
 from sonibook.replication.trials import TrialFile
-from sonibook.results import provenance
 from sonibook.sonify_files import COLUMNS, _read_provenance, _read_table
 from sonibook.training.config import TrainConfig, load_config
 from sonibook.training.folder import RunFolder, _as_text, load_state, save_state

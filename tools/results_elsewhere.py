@@ -37,11 +37,10 @@ from sonibook.analysis.stream import Streaming
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.deconvnet import ForwardPass
 from sonibook.deconvnet.forward import FeatureMaps
-from sonibook.files import atomic
+from sonibook.files import atomic, write_result
 from sonibook.metrics import wilson_interval
 from sonibook.model.checkpoint import imported, load_classifier, open_network
 from sonibook.model.stack_file import sample_rate_of
-from sonibook.results import write_result
 from sonibook.training.data import predict
 from tools.results_settings import Settings
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sonibook.files import provenance
 from sonibook.model.checkpoint import shipped
 from sonibook.replication.benchmarks import SEEDS, Pretrained, pretrained
 from sonibook.replication.paper import Training
-from sonibook.results import provenance
 
 
 @dataclass(frozen=True)

@@ -28,9 +28,8 @@ from sonibook.datasets import Dataset, open_dataset
 from sonibook.datasets.pack import pack
 from sonibook.datasets.packed import PackedDataset
 from sonibook.errors import DatasetError, ParameterError, SonibookWarning
-from sonibook.files import atomic
+from sonibook.files import DATA_FOLDERS, atomic
 from sonibook.metrics import wilson_interval
-from sonibook.results import DATA_FOLDERS
 
 if TYPE_CHECKING:
     from sonibook.model.encoder import CNN12

@@ -31,10 +31,8 @@ from torch import nn
 from sonibook.audio import EXTENSIONS, read_audio, scale_to_peak, write_wav
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError, AudioError, SonibookWarning, explain
-from sonibook.files import atomic, shown
+from sonibook.files import atomic, provenance, read_json, shown
 from sonibook.model.stack_file import sample_rate_of
-from sonibook.results import provenance
-from sonibook.untrusted import read_json
 
 #: Of the table. The last two say which network it was, by its name and a digest of its weights.
 COLUMNS = (

@@ -22,11 +22,11 @@ from sonibook.analysis.networks import Network
 from sonibook.analysis.result import ResultTable
 from sonibook.chapter import kept_sounds
 from sonibook.errors import CheckpointError
+from sonibook.files import read_result
 from sonibook.model import elsewhere
 from sonibook.model.checkpoint import imported, open_network
 from sonibook.model.elsewhere import import_crepe, import_soundnet
 from sonibook.model.stack import blocks_of, stride
-from sonibook.results import read_result
 
 ROOT = Path(__file__).parents[2]
 DEEP_RANDOM = "layer 5, random weights"

@@ -25,11 +25,11 @@ from sonibook.datasets import Soundscapes, open_dataset
 from sonibook.datasets.base import Clip, Dataset, Entry, FileDataset
 from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError, DatasetError, LayerError
+from sonibook.files import write_result
 from sonibook.metrics import runs_interval, wilson_interval
 from sonibook.model.checkpoint import save_checkpoint
 from sonibook.model.encoder import CNN12
 from sonibook.plots.features import layers_figure
-from sonibook.results import write_result
 from sonibook.training.probe import (
     STRENGTHS,
     linear_probe,

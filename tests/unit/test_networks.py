@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from sonibook import CNN12, ForwardPass, sonify
 from sonibook.deconvnet.cpu import Engine, supports
 from sonibook.errors import AudioError, LayerError, StackError
+from sonibook.files import read_result
 from sonibook.model.stack import blocks_of, check_filters, stride
-from sonibook.results import read_result
 
 CONV = nn.Conv1d(1, 3, 5)
 #: Maps that are silent and clips that are padded say so, and PyTorch that it pads unevenly.

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from sonibook.files import provenance
 from sonibook.replication.paper import TABLES
 from sonibook.replication.tables import assemble
 from sonibook.replication.trials import TrialFile
 from sonibook.replication.verdict import claims_content
-from sonibook.results import provenance
 
 RESULTS = Path(__file__).parents[2] / "data" / "results"
 FILES = sorted(RESULTS.glob("*.json"))

@@ -31,11 +31,10 @@ from sonibook.errors import (
     DatasetError,
     MissingAudioError,
 )
+from sonibook.files import parse_json, parse_yaml, read_arrays, read_csv, write_result
 from sonibook.model.checkpoint import load_encoder, read_card, save_checkpoint
-from sonibook.results import write_result
 from sonibook.training.config import load_config
 from sonibook.training.folder import load_state, save_state
-from sonibook.untrusted import parse_json, parse_yaml, read_arrays, read_csv
 
 # --- text ----------------------------------------------------------------------------------------
 
@@ -130,7 +129,7 @@ def test_a_row_of_a_table_has_a_longest_length(tmp_path, text):
 
 
 def test_a_table_has_a_longest_length(tmp_path, monkeypatch):
-    monkeypatch.setattr("sonibook.untrusted._LONGEST_CSV", 10_000)
+    monkeypatch.setattr("sonibook.files._LONGEST_CSV", 10_000)
     path = tmp_path / "table.csv"
     path.write_text("a,b\n" * 3000)
     with pytest.raises(ValueError, match="is longer than 10,000 characters"):

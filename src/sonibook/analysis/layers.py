@@ -28,7 +28,7 @@ from sonibook.analysis.stream import Streaming
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError, MetricError
-from sonibook.files import atomic
+from sonibook.files import atomic, read_arrays, read_json
 from sonibook.metrics import (
     bootstrap_interval,
     mean_average_precision,
@@ -45,7 +45,6 @@ from sonibook.training.probe import (
     multilabel_probe,
     over_time,
 )
-from sonibook.untrusted import read_arrays, read_json
 
 #: Redrawn data sets of a mean average precision, which takes its time.
 _REPEATS = 200

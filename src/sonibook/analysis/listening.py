@@ -28,7 +28,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from sonibook.analysis.result import MeasuredOn, Record, ResultTable, Row, estimates
 from sonibook.errors import AnalysisError
-from sonibook.untrusted import read_json
+from sonibook.files import read_json
 
 #: What a trial may ask.
 TASKS = {

@@ -21,9 +21,8 @@ from torch import nn
 
 from sonibook.datasets.base import Dataset
 from sonibook.errors import AnalysisError
+from sonibook.files import provenance, read_json, write_result
 from sonibook.metrics.intervals import bootstrap_means
-from sonibook.results import provenance, write_result
-from sonibook.untrusted import read_json
 
 _Kind = TypeVar("_Kind", bound="Result")
 

@@ -43,8 +43,7 @@ from numpy import ndarray
 from sonibook.analysis.workers import in_order
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.errors import AnalysisError, AudioError, MissingAudioError, SonibookWarning
-from sonibook.files import atomic
-from sonibook.untrusted import parse_json, read_arrays
+from sonibook.files import atomic, parse_json, read_arrays
 
 #: Measures some clips. Every array has a row for each clip, in their order.
 Work = Callable[[Sequence[Clip]], dict[str, ndarray]]

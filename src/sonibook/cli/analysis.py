@@ -31,7 +31,7 @@ from sonibook.cli.common import (
     shown,
     table,
 )
-from sonibook.results import check_replaceable
+from sonibook.files import check_replaceable
 
 if TYPE_CHECKING:
     from torch import nn

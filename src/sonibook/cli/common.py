@@ -170,7 +170,7 @@ def parse_options(pairs: Sequence[str] | None) -> dict[str, Any]:
     >>> parse_options(["size=200", "task=single-label", "events=[1, 2]"])
     {'size': 200, 'task': 'single-label', 'events': [1, 2]}
     """
-    from sonibook.untrusted import parse_yaml
+    from sonibook.files import parse_yaml
 
     options: dict[str, Any] = {}
     for pair in pairs or ():

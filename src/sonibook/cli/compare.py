@@ -20,7 +20,7 @@ from sonibook.cli.analysis import (
     parse_layers,
 )
 from sonibook.cli.common import command, shown, table
-from sonibook.results import check_replaceable
+from sonibook.files import check_replaceable
 
 if TYPE_CHECKING:
     from sonibook.analysis.evolution import EvolutionResult

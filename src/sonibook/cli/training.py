@@ -195,7 +195,7 @@ def evaluate(
     """
     from sonibook.cli.analysis import Asked
     from sonibook.datasets.base import ClipReader
-    from sonibook.results import check_replaceable
+    from sonibook.files import check_replaceable
     from sonibook.training.data import predict
 
     if out is not None:
@@ -306,7 +306,7 @@ def _report(
     settings: dict[str, object],
 ) -> None:
     """Print the results, and write them where that is asked for."""
-    from sonibook.results import write_result
+    from sonibook.files import write_result
 
     data, count = tested.data, len(tested.data) - len(tested.bad)
     unreadable = {"test": len(tested.bad)}

@@ -23,7 +23,7 @@ from numpy import ndarray
 
 from sonibook.audio import EXTENSIONS, SAMPLE_RATE, promised_samples, read_audio
 from sonibook.errors import AudioError, DatasetError, MissingAudioError, SonibookWarning
-from sonibook.untrusted import read_csv
+from sonibook.files import read_csv
 
 Task = Literal["single-label", "multi-label"]
 _Made = TypeVar("_Made")

@@ -34,9 +34,7 @@ from sonibook.datasets.packed import (
     shard_path,
 )
 from sonibook.errors import AudioError, DatasetError, MissingAudioError
-from sonibook.files import atomic
-from sonibook.results import provenance
-from sonibook.untrusted import parse_json, read_json
+from sonibook.files import atomic, parse_json, provenance, read_json
 
 #: So many bad clips in a row are not bad clips but a disk that has gone.
 BAD_IN_A_ROW = 100

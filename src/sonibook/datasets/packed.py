@@ -34,7 +34,7 @@ from numpy import ndarray
 from sonibook.audio import RATES
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.errors import AudioError, DatasetError
-from sonibook.untrusted import read_arrays, read_json
+from sonibook.files import read_arrays, read_json
 
 FULL_SCALE = 32767
 FORMAT, VERSION = "sonibook-pack", 1

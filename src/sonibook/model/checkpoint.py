@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from sonibook.errors import CheckpointError
+from sonibook.files import DATA_FOLDERS, folds_in_words, parse_json
 from sonibook.model.encoder import CHANNELS, CNN12, Classifier, Downsample
 from sonibook.model.stack_file import (
     build_stack,
@@ -28,8 +29,6 @@ from sonibook.model.stack_file import (
     sample_rate_of,
     write_tensors,
 )
-from sonibook.results import DATA_FOLDERS, folds_in_words
-from sonibook.untrusted import parse_json
 
 AnyNetwork = TypeVar("AnyNetwork", bound=CNN12 | Classifier)
 

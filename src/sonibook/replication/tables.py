@@ -12,10 +12,10 @@ from numpy import ndarray
 
 from sonibook.analysis.result import Estimate, Record
 from sonibook.errors import AnalysisError
+from sonibook.files import read_json
 from sonibook.metrics import crossed_interval, runs_interval, wilson_interval
 from sonibook.replication.paper import REPORTED, TableSpec, Training
 from sonibook.replication.trials import Trial, TrialFile
-from sonibook.untrusted import read_json
 
 
 class Metric(Estimate):

@@ -21,16 +21,15 @@ from scipy.special import softmax
 from sonibook.analysis.result import Record, fingerprint
 from sonibook.datasets.base import ClipReader, FileDataset
 from sonibook.errors import AnalysisError
+from sonibook.files import read_json, write_result
 from sonibook.metrics import multilabel_metrics, single_label_metrics
 from sonibook.model.checkpoint import load_classifier, read_card, save_checkpoint, shipped
 from sonibook.replication.benchmarks import Benchmark, Pretrained
 from sonibook.replication.paper import Training
-from sonibook.results import write_result
 from sonibook.training.config import PRECISIONS, TrainConfig, load_config
 from sonibook.training.data import predict
 from sonibook.training.loop import train as train_run
 from sonibook.training.probe import groups_of, linear_probe, probe_features
-from sonibook.untrusted import read_json
 
 
 class Trial(Record):

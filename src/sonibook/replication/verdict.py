@@ -38,13 +38,12 @@ import numpy as np
 from scipy import stats
 
 from sonibook.analysis.result import Record
+from sonibook.files import read_json, write_result
 from sonibook.metrics.intervals import holm
 from sonibook.replication.claims_scores import SCORE_CLAIMS
 from sonibook.replication.claims_sounds import SOUND_CLAIMS
 from sonibook.replication.results import Claim, Results, Test
-from sonibook.results import write_result
 from sonibook.training.probe import ProbeKind
-from sonibook.untrusted import read_json
 
 #: All, in the paper's order.
 CLAIMS: tuple[Claim, ...] = (*SOUND_CLAIMS, *SCORE_CLAIMS)

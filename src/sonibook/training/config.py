@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from sonibook.errors import ConfigError
-from sonibook.untrusted import parse_yaml
+from sonibook.files import parse_yaml
 
 Objective = Literal["cross_entropy", "binary_cross_entropy", "nt_xent"]
 Precision = Literal["float32", "bfloat16"]

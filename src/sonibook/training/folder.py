@@ -19,10 +19,9 @@ from safetensors.torch import save
 from torch import nn
 
 from sonibook.errors import CheckpointError, ConfigError, SonibookWarning
-from sonibook.files import atomic, remove_leftovers
+from sonibook.files import atomic, parse_json, parse_yaml, read_json, remove_leftovers
 from sonibook.model.checkpoint import load_encoder, read_card
 from sonibook.training.config import TrainConfig
-from sonibook.untrusted import parse_json, parse_yaml, read_json
 
 #: What a run publishes.
 PUBLISHED = "encoder.safetensors"

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from sonibook.errors import ConfigError, SonibookWarning
+from sonibook.files import folds_in_words, provenance, write_result
 from sonibook.model.checkpoint import canonical, save_checkpoint
-from sonibook.results import folds_in_words, provenance, write_result
 from sonibook.training.config import TrainConfig
 from sonibook.training.distributed import Runtime, find_runtime
 from sonibook.training.experiment import Experiment, prepare

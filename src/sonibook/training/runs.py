@@ -18,16 +18,15 @@ from pydantic import ValidationError
 
 from sonibook.audio import SAMPLE_RATE
 from sonibook.errors import ConfigError, SonibookWarning
+from sonibook.files import parse_yaml, write_result
 from sonibook.metrics import runs_interval
 from sonibook.model.checkpoint import load_encoder, read_card
 from sonibook.model.encoder import CNN12, Classifier
-from sonibook.results import write_result
 from sonibook.training.config import TrainConfig, load_config
 from sonibook.training.distributed import Runtime, find_runtime
 from sonibook.training.experiment import check_size, starting_encoder
 from sonibook.training.folder import PUBLISHED, weights_of
 from sonibook.training.loop import train
-from sonibook.untrusted import parse_yaml
 
 #: Settings that have no bearing on the weights, up to the order of sums.
 _ASIDE = ("log", "evaluate_every", "keep_every", "threads")

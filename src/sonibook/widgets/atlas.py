@@ -35,12 +35,11 @@ from sonibook.analysis.result import key_of
 from sonibook.analysis.stream import ChunkCache, Streaming
 from sonibook.datasets.base import Dataset
 from sonibook.errors import SonibookError
+from sonibook.files import provenance, read_json
 from sonibook.model.encoder import CNN12
 from sonibook.model.stack import blocks_of, receptive_field
 from sonibook.plots.sound import decibels, power_spectrogram
 from sonibook.plots.style import LEVELS
-from sonibook.results import provenance
-from sonibook.untrusted import read_json
 from sonibook.widgets.lab import write_page, write_script
 
 #: Of each clip, at most so many seconds are heard, as in the lab.

@@ -24,8 +24,8 @@ from sonibook.audio import excerpt
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet import ForwardPass
 from sonibook.errors import AnalysisError, AudioError, SonibookError
+from sonibook.files import write_result
 from sonibook.model.stack import blocks_of, least_length
-from sonibook.results import write_result
 from sonibook.widgets.atlas import flac_text, replaced
 from sonibook.widgets.lab import write_page, write_script
 
