@@ -110,7 +110,7 @@ def test_without_any_extra_the_library_works_and_says_what_it_lacks(tmp_path: Pa
                 raise SystemExit("was not refused")
 
         from sonibook.deconvnet.alternatives import explain
-        from sonibook.training.logging import check_loggers
+        from sonibook.training.folder import check_loggers
         from sonibook.training.distributed import Xla
 
         x = torch.linspace(-1, 1, 6000)

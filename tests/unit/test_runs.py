@@ -1,25 +1,32 @@
-"""Runs as configurations name them: what each starts from, and its seeds."""
+"""Runs as configurations name them: what each starts from, its seeds, learning rates and costs."""
 
 from __future__ import annotations
 
+import itertools
 import json
+import math
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 import yaml
 from clips import settings_of, tiny, write_tones
+from hypothesis import given
+from hypothesis import strategies as st
 from scipy import stats
 
 from sonibook.errors import ConfigError, SonibookWarning
 from sonibook.model.checkpoint import load_classifier, load_encoder, read_card, save_checkpoint
-from sonibook.model.encoder import CNN12
+from sonibook.model.encoder import CHANNELS, CNN12, EMBEDDING, KERNELS
 from sonibook.training import runs
 from sonibook.training.config import TrainConfig
+from sonibook.training.distributed import Runtime
 from sonibook.training.folder import weights_of
-from sonibook.training.runs import Run, load_run, train_seeds
+from sonibook.training.loop import warmup_cosine
+from sonibook.training.runs import Plan, Run, load_run, plan, train_seeds
 
 BRIEF = {"epochs": 1, "warmup_epochs": 0, "batch_size": 12}
 
@@ -321,3 +328,74 @@ def test_seeds_that_give_no_interval_are_refused(sounds, tmp_path, seeds):
     with pytest.raises(ConfigError, match=r"give no interval: name two or more, once each\.$"):
         train_seeds(run, seeds, data_root=sounds)
     assert not (tmp_path / "runs").exists()
+
+
+# --- what it would cost, and the learning rate ----------------------------------------------------
+
+
+def planned(network: CNN12, /, *, clips: int = 100, **changes: object) -> Plan:
+    return plan(tiny(**changes), network, clips=clips, classes=3, runtime=Runtime())
+
+
+def counted(width: float, depth: int = 11) -> int:
+    """Weights and biases, layer by layer."""
+    channels = [1, *(round(count * width) for count in CHANNELS[:depth])]
+    layers = zip(channels, channels[1:], KERNELS, strict=False)
+    total = sum(below * above * taps + above for below, above, taps in layers)
+    return total + (channels[-1] + 1) * EMBEDDING if depth == 11 else total
+
+
+def test_the_papers_network_has_its_parameters():
+    assert counted(1.0) == 13_757_248
+    brief = {"data": {"name": "folder", "crop_seconds": 20.0}, "encoder": {"fc_only": True}}
+    assert planned(CNN12(), clips=1, **brief).parameters == 13_757_248
+
+
+@pytest.mark.parametrize("norm", ["none", "weight", "batch"])
+@pytest.mark.parametrize("depth", [11, 4])
+def test_parameters_are_those_of_what_is_published(norm, depth):
+    size = planned(CNN12(width=1 / 16, norm=norm, depth=depth))
+    assert size.parameters == counted(1 / 16, depth)
+
+
+def test_steps_are_whole_batches_times_epochs():
+    encoder = CNN12(width=1 / 16)
+    size = planned(encoder, clips=103, optimiser={"batch_size": 10, "epochs": 7})
+    assert (size.batches, size.steps) == (10, 70)
+    assert size.hours > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "crops"),
+    [
+        ({}, 7 * 100),
+        ({"objective": "nt_xent", "augment": {}}, 7 * 100 * 2),  # two views of a clip
+        ({"encoder": {"fc_only": True}}, 103),  # every clip once, whatever the epochs
+    ],
+    ids=["supervised", "contrastive", "fc-only"],
+)
+def test_hours_are_those_of_all_crops(monkeypatch, changes, crops):
+    clock = itertools.count()  # a second passes between two looks at it
+    ticking = SimpleNamespace(perf_counter=lambda: float(next(clock)))
+    monkeypatch.setattr(runs, "time", ticking)
+    size = planned(
+        CNN12(width=1 / 16), clips=103, optimiser={"batch_size": 10, "epochs": 7}, **changes
+    )
+    trial = round(20 / 0.3)  # crops of 0.3 s in a trial step of 20 s
+    assert size.hours == pytest.approx(crops / trial / 3600)
+
+
+@given(warmup=st.integers(0, 50), rest=st.integers(1, 500))
+def test_schedule_rises_linearly_then_falls_along_a_cosine(warmup, rest):
+    total = warmup + rest
+    factors = [warmup_cosine(step, warmup=warmup, total=total) for step in range(total + 1)]
+    assert all(0 <= factor <= 1 for factor in factors)
+    assert max(factors) == 1
+    np.testing.assert_allclose(factors[:warmup], np.arange(1, warmup + 1) / max(warmup, 1))
+    assert all(first >= second for first, second in itertools.pairwise(factors[warmup:]))
+    assert factors[-1] == pytest.approx(0, abs=1e-12)
+    # A cosine from 1 to 0 is symmetric about its middle, where it is 1/2.
+    falling = np.array(factors[warmup:])
+    np.testing.assert_allclose(falling + falling[::-1], 1, atol=1e-12)
+    angle = np.arccos(2 * falling - 1)
+    np.testing.assert_allclose(np.diff(angle), math.pi / rest, rtol=1e-4)

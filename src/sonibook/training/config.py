@@ -21,17 +21,10 @@ _LATER = {
     "data": ("joined", "weight", "stretch_seconds", "least_sound", "in_memory"),
     "contrastive": ("hidden", "features", "pair_level_db"),
     "augment": (
-        "speed",
-        "equalise_db",
-        "low_pass_hz",
-        "high_pass_hz",
-        "reverberation_seconds",
-        "background_min_snr_db",
-        "polarity",
-        "level_db",
-        "shares",
+        "speed", "equalise_db", "low_pass_hz", "high_pass_hz", "reverberation_seconds",
+        "background_min_snr_db", "polarity", "level_db", "shares",
     ),
-}
+}  # fmt: skip
 
 
 class _Section(BaseModel):
@@ -39,87 +32,49 @@ class _Section(BaseModel):
 
 
 class JoinedConfig(_Section):
-    """A data set that is trained on beside the first; its labels are not used.
-
-    Attributes
-    ----------
-    name : str
-        As `sonibook.open_dataset` knows it.
-    train : dict
-        Options of the part to train on.
-    weight : float > 0
-        How often an epoch goes through it: 0.5 is half of it, another half every time.
-    """
+    """A data set that is trained on beside the first, of which no labels are used."""
 
     name: str
     train: dict[str, Any] = Field(default_factory=dict)
+    #: How often an epoch goes through it: 0.5 is half of it, another half every time.
     weight: float = Field(default=1.0, gt=0)
 
 
 class DataConfig(_Section):
-    """Which clips: a data set's name, options for its training and test part, and the crop.
-
-    Attributes
-    ----------
-    name : str
-        As `sonibook.open_dataset` knows it.
-    train, test : dict
-        Options of the two parts, such as ``folds``.
-    crop_seconds : float > 0, in s
-        Length of a training crop. Evaluation is on whole clips.
-    shuffle_labels : bool
-        Train on labels dealt out at random, once (Adebayo et al. 2018): a control.
-    joined : tuple of JoinedConfig
-        Data sets to train on beside this one, without labels: for the objective nt_xent alone.
-    weight : float > 0
-        How often an epoch goes through the training part; see `JoinedConfig`.
-    stretch_seconds : float > 0, in s, or None
-        A training clip that holds several stretches of this length counts as so many clips; None
-        takes each clip as one, however long.
-    least_sound : float >= 0, in s
-        Training clips and stretches with less sound are left out; see `sonibook.training.sampling`.
-    in_memory : bool
-        Read every training clip once, and hold it as 16-bit samples.
-    """
+    """Which clips: a data set's name, options for its training and test part, and the crop."""
 
     name: str
     train: dict[str, Any] = Field(default_factory=dict)
     test: dict[str, Any] = Field(default_factory=dict)
+    #: Length of a training crop. Evaluation is on whole clips.
     crop_seconds: float = Field(default=2.5, gt=0)
+    #: Train on labels dealt out at random, once (Adebayo et al. 2018): a control.
     shuffle_labels: bool = False
+    #: Without labels: for the objective nt_xent alone.
     joined: tuple[JoinedConfig, ...] = ()
+    #: How often an epoch goes through the training part.
     weight: float = Field(default=1.0, gt=0)
+    #: A training clip that holds several such stretches counts as so many; null: each is one.
     stretch_seconds: float | None = Field(default=None, gt=0)
+    #: Training clips and stretches that hold less, in s, are left out.
     least_sound: float = Field(default=0.0, ge=0)
+    #: Read every training clip once, and hold it as 16-bit samples.
     in_memory: bool = False
 
 
 class EncoderConfig(_Section):
-    """Which CNN12, and what it starts from.
+    """Which CNN12 (see there for `norm` and `downsample`), and what it starts from."""
 
-    Attributes
-    ----------
-    width : float or None
-        1 is the paper's CNN12, 2 its CNN12_x2. None is the checkpoint's with `start`, else 0.25.
-    norm : {"none", "weight", "batch"}
-        See `CNN12`. With `start` it must be "none": a published network is plain.
-    downsample : {"max", "stride"}
-        See `CNN12`. With `start` it is the checkpoint's.
-    depth : int from 1 to 11, or None
-        Blocks to keep (paper, appendix B). None keeps all there are.
-    start : str or None
-        What to fine-tune: a shipped name, a ``.safetensors`` file, or another configuration
-        (``.yaml``, relative to this one), whose run lies beside this one. None starts from He
-        weights.
-    fc_only : bool
-        Train the classifier alone, on the frozen encoder's features (the paper's fc-only).
-    """
-
+    #: Null is the checkpoint's with `start`, else 0.25.
     width: float | None = Field(default=None, ge=1 / 64)
     norm: Literal["none", "weight", "batch"] = "weight"
     downsample: Literal["max", "stride"] = "max"
+    #: Blocks to keep (paper, appendix B).
     depth: int | None = Field(default=None, ge=1, le=11)
+    #: What to fine-tune: a shipped name, a .safetensors file, or another configuration (.yaml,
+    #: relative to this one), whose run lies beside this one. Null starts from He weights.
     start: str | None = None
+    #: Train the classifier alone, on the frozen encoder's features (the paper's fc-only).
     fc_only: bool = False
 
     @model_validator(mode="after")
@@ -132,27 +87,16 @@ class EncoderConfig(_Section):
 
 
 class ContrastiveConfig(_Section):
-    """What only the objective nt_xent knows (paper, section 3.1 and appendix A.2).
-
-    Attributes
-    ----------
-    temperature : float > 0
-    projection : int
-        Units of z, the projection head's output.
-    hidden : tuple of int, or None
-        Units of the head's hidden layers; None is the paper's: one, as wide as z.
-    features : {"h", "mean"}
-        What the head sees: the encoder's output after dropout (the paper's), or the mean feature
-        maps of its last block, so that dropout and the last linear layer are not trained.
-    pair_level_db : float > 0, or None
-        Two crops of a clip are drawn anew, up to six times, until their levels differ by no more;
-        None takes the first.
-    """
+    """What only the objective nt_xent knows (paper, section 3.1 and appendix A.2)."""
 
     temperature: float = Field(default=0.1, gt=0)
+    #: Units of z, the projection head's output.
     projection: int = Field(default=512, ge=1)
+    #: Units of the head's hidden layers; null is the paper's: one, as wide as z.
     hidden: tuple[Annotated[int, Field(ge=1)], ...] | None = None
+    #: What the head sees; see `ContrastiveNetwork`.
     features: Literal["h", "mean"] = "h"
+    #: Two crops are drawn anew until their levels differ by no more; see `two_crops`.
     pair_level_db: float | None = Field(default=None, gt=0)
 
 
@@ -192,40 +136,26 @@ class AugmentConfig(_Section):
 
 
 class OptimiserConfig(_Section):
-    """Adam and its schedule: linear warm-up, then cosine to zero, per step.
-
-    Attributes
-    ----------
-    batch_size : int
-        Clips a step, over all processes together.
-    decoupled : bool
-        Decay the weights (AdamW), not the gradients (L2).
-    precision : {"float32", "bfloat16"}
-        Of convolutions and products. Weights and moments are float32 throughout. On a CPU
-        without instructions for bfloat16 it is slower.
-    """
+    """Adam and its schedule: linear warm-up, then cosine to zero, per step."""
 
     learning_rate: float = Field(default=1e-3, gt=0)
     weight_decay: float = Field(default=1e-3, ge=0)
+    #: Decay the weights (AdamW), not the gradients (L2).
     decoupled: bool = True
     epochs: int = Field(default=100, ge=1)
     warmup_epochs: float = Field(default=10, ge=0)
+    #: Clips a step, over all processes together.
     batch_size: int = Field(default=64, ge=1)
+    #: Of convolutions and products; weights and moments are float32. See `Runtime`.
     precision: Precision = "float32"
 
 
 class LogConfig(_Section):
-    """What a run tells while it goes on; ``log.csv`` is always written.
+    """What a run tells while it goes on; ``log.csv`` is always written."""
 
-    Attributes
-    ----------
-    to : tuple of {"tensorboard", "wandb", "trackio"}
-        Each needs the extra of its name.
-    sounds_every : int or None
-        Epochs between two sets of sonifications, logged as sounds; None logs none.
-    """
-
+    #: Each needs the extra of its name.
     to: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    #: Epochs between two sets of sonifications, logged as sounds; null logs none.
     sounds_every: int | None = Field(default=None, ge=1)
 
 

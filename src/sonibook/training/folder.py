@@ -1,28 +1,51 @@
-"""A run's folder: whose it is, what it started from, and where the run stands.
+"""A run's folder: whose it is, where the run stands, and what it tells while it goes on.
 
-Random numbers need no saving, since every one of them is drawn from a seed and a step number.
+Random numbers need no saving, since every one of them is drawn from a seed and a step number. A run
+that is taken up again goes on in the same table and on the same dashboards, at the epoch that comes
+next. Each dashboard (TensorBoard, Weights & Biases, trackio) needs the extra of its name, and is
+imported only where a configuration asks for it.
 """
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
+import os
+import uuid
 import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
+from jaxtyping import Float
+from numpy import ndarray
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
+from sonibook.audio import SAMPLE_RATE, pad, write_wav
+from sonibook.datasets.base import ClipReader, Dataset
+from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import CheckpointError, ConfigError, SonibookWarning
 from sonibook.files import atomic, parse_json, parse_yaml, read_json, remove_leftovers
 from sonibook.model.checkpoint import load_encoder, read_card
+from sonibook.model.encoder import CNN12, Classifier
 from sonibook.training.config import TrainConfig
 
+Values = Mapping[str, float | int]
+#: By their captions, which are those of every epoch; as loud as they are.
+Sounds = Mapping[str, Float[ndarray, " time"]]
+#: What the runs are filed under.
+_PROJECT = "sonibook"
+#: Layers to listen to: shallow, where the last pool is, the last.
+_LAYERS = (3, 8, 11)
 #: What a run publishes.
 PUBLISHED = "encoder.safetensors"
 #: What is saved of where a run stands.
@@ -36,7 +59,7 @@ class RunFolder:
         self, path: str | Path, config: TrainConfig, *, start: str | Path | None = None
     ) -> None:
         self.path, self.config = Path(path), config
-        self.extends = self._check_config()
+        self._check_config()
         self.started_from = None if start is None else self._check_start(start)
 
     @property
@@ -49,13 +72,13 @@ class RunFolder:
         """Where the run's state lies."""
         return self.path / "state.safetensors"
 
-    def _check_config(self) -> int | None:
+    def _check_config(self) -> None:
         path, asked = self.path / "config.yaml", _as_text(self.config)
         if not path.exists():
-            return None
+            return
         try:
             if (text := path.read_text(encoding="utf-8")) == asked:
-                return None
+                return
             made = TrainConfig.model_validate(parse_yaml(text))
             epochs, wanted = made.optimiser.epochs, self.config.optimiser.epochs
             longer = made.optimiser.model_copy(update={"epochs": wanted})
@@ -74,7 +97,6 @@ class RunFolder:
             SonibookWarning,
             stacklevel=4,
         )
-        return epochs
 
     def _check_start(self, start: str | Path) -> dict[str, Any] | None:
         card = read_card(start)
@@ -175,3 +197,184 @@ def _check_moments(
         real = all(m.is_floating_point() and m.isfinite().all() for m in moments.values())
         if not real or moments["step"] < 1 or (moments["exp_avg_sq"] < 0).any():
             raise ValueError(f"the optimiser's state of parameter {index} holds impossible values")
+
+
+@contextmanager
+def open_loggers(
+    folder: Path, config: TrainConfig, *, columns: Sequence[str], before: Sequence[Values]
+) -> Iterator[list[Any]]:
+    """All that is told of each epoch, the first being 1: its `values`, then its `sounds`."""
+    check_loggers(config.log.to)
+    with ExitStack() as stack:
+        loggers: list[Any] = [FileLogger(folder, columns, before)]
+        for name in config.log.to:
+            loggers.append(_DASHBOARDS[name](folder, config, len(before) + 1))
+            stack.callback(loggers[-1].close)
+        yield loggers
+
+
+def check_loggers(names: Sequence[str]) -> None:
+    """See that the extras of some dashboards are installed; raises ConfigError where one is not."""
+    for name in names:
+        if find_spec(name) is None:
+            raise ConfigError(
+                f"log.to: {name} is not installed: run `pip install 'sonibook[{name}]'`, or leave "
+                "it out."
+            )
+
+
+class FileLogger:
+    """A table ``log.csv`` and, where sounds are logged, WAV files below ``sounds/``."""
+
+    def __init__(self, folder: Path, columns: Sequence[str], before: Sequence[Values]) -> None:
+        self.folder = folder
+        self.columns = ["epoch", *(name for name in columns if name != "epoch")]
+        self.table = [{"epoch": epoch, **values} for epoch, values in enumerate(before, start=1)]
+        self._write()
+
+    def values(self, epoch: int, values: Values) -> None:
+        self.table.append({"epoch": epoch, **values})
+        self._write()
+
+    def _write(self) -> None:
+        with (
+            atomic(self.folder / "log.csv") as temporary,
+            temporary.open("w", newline="", encoding="utf-8") as file,
+        ):
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(self.table)
+
+    def sounds(self, epoch: int, name: str, sounds: Sounds) -> None:
+        folder, lines = self.folder / "sounds" / f"epoch-{epoch:04d}" / name, []
+        for number, (caption, waveform) in enumerate(sounds.items(), start=1):
+            write_wav(folder / f"{number}.wav", waveform)
+            lines.append(f"{number}.wav: {caption}\n")
+        with atomic(folder / "captions.txt") as temporary:
+            temporary.write_text("".join(lines), encoding="utf-8")
+
+
+class _TensorBoard:
+    """Event files in ``tensorboard/``: ``tensorboard --logdir`` on any folder above shows them."""
+
+    def __init__(self, folder: Path, config: TrainConfig, first_epoch: int) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        # What the files hold of the epoch that comes next, and of later ones, is purged.
+        self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_epoch)
+        self.close = self.writer.close
+
+    def values(self, epoch: int, values: Values) -> None:
+        for name, value in values.items():
+            self.writer.add_scalar(name, value, epoch)
+        self.writer.flush()
+
+    def sounds(self, epoch: int, name: str, sounds: Sounds) -> None:
+        for caption, waveform in sounds.items():
+            self.writer.add_audio(f"{name}/{caption}", waveform[None], epoch, SAMPLE_RATE)
+        self.writer.flush()
+
+
+class _Wandb:
+    """Weights & Biases, offline with WANDB_MODE=offline; it keeps a step that it has already."""
+
+    def __init__(self, folder: Path, config: TrainConfig, first_epoch: int) -> None:
+        import wandb
+
+        self.audio = wandb.Audio
+        try:
+            self.run = wandb.init(
+                project=os.environ.get("WANDB_PROJECT", _PROJECT),
+                dir=str(folder),
+                id=_run_id(folder),
+                resume="allow",
+                name=config.name,
+                config=config.described(),
+            )
+        except wandb.errors.Error as error:
+            reason = " ".join(str(error).split()).rstrip(".")
+            raise ConfigError(
+                f"log.to: wandb does not start ({reason}): log in with `wandb login`, or set "
+                "WANDB_MODE=offline."
+            ) from None
+        self.close = self.run.finish
+
+    def values(self, epoch: int, values: Values) -> None:
+        self.run.log(dict(values), step=epoch)
+
+    def sounds(self, epoch: int, name: str, sounds: Sounds) -> None:
+        self.run.log({name: list(self._players(sounds).values())}, step=epoch)
+
+    def _players(self, sounds: Sounds) -> dict[str, Any]:
+        """By their captions; as whole numbers, since trackio would scale floats to their peak."""
+        return {
+            caption: self.audio(
+                np.rint(waveform.clip(-1, 1) * 32767).astype(np.int16),
+                caption=caption,
+                sample_rate=SAMPLE_RATE,
+            )
+            for caption, waveform in sounds.items()
+        }
+
+
+class _Trackio(_Wandb):
+    """trackio: a dashboard on this machine (``trackio show``), or where TRACKIO_SPACE_ID says.
+
+    An epoch that was logged but not saved when the run was killed has two equal points.
+    """
+
+    def __init__(self, folder: Path, config: TrainConfig, first_epoch: int) -> None:
+        import trackio
+
+        self.audio = trackio.Audio
+        self.run = trackio.init(
+            project=_PROJECT,
+            name=f"{config.name}-{_run_id(folder)}",
+            resume="allow",
+            config=config.described(),
+            embed=False,
+        )
+        self.close = self.run.finish
+
+    def sounds(self, epoch: int, name: str, sounds: Sounds) -> None:
+        players = self._players(sounds).items()
+        self.run.log({f"{name}/{caption}": player for caption, player in players}, step=epoch)
+
+
+#: By the name that a configuration gives them. Each takes the run's folder, its configuration and
+#: the epoch that comes next.
+_DASHBOARDS: dict[str, Callable[[Path, TrainConfig, int], Any]] = {
+    "tensorboard": _TensorBoard,
+    "wandb": _Wandb,
+    "trackio": _Trackio,
+}
+
+
+def _run_id(folder: Path) -> str:
+    """What a dashboard knows this run by, wherever its folder is moved."""
+    path = folder / "run-id"
+    if not path.exists():
+        with atomic(path) as temporary:
+            temporary.write_text(uuid.uuid4().hex[:8], encoding="utf-8")
+    return path.read_text(encoding="utf-8").strip()
+
+
+def sample_sounds(network: CNN12 | Classifier, data: Dataset) -> dict[str, Sounds]:
+    """Some layers' most active filters on three clips, sonified, after the clips themselves."""
+    encoder = network.encoder if isinstance(network, Classifier) else network
+    chosen = np.unique(np.linspace(0, len(data) - 1, 3).round().astype(int))
+    heard = [clip for clip in map(ClipReader(data), map(int, chosen)) if clip is not None]
+    if not heard:
+        return {}
+    longest = max(len(clip.waveform) for clip in heard)
+    x = np.stack([pad(clip.waveform, longest) for clip in heard])
+    present = [layer for layer in _LAYERS if layer <= encoder.depth]
+    with warnings.catch_warnings():
+        # Early in a run maps are often dead: their silence can be heard.
+        warnings.simplefilter("ignore", SonibookWarning)
+        forward = ForwardPass(encoder.fold(), x[:, None], depth=max(present, default=1))
+        sounds, _ = forward.sonify_most_active(present)
+    names = ["input", *(f"layer-{layer}" for layer in present)]
+    captions = [clip.clip_id for clip in heard]
+    by_name = zip(names, [x, *sounds.numpy().swapaxes(0, 1)], strict=True)
+    return {name: dict(zip(captions, waveforms, strict=True)) for name, waveforms in by_name}

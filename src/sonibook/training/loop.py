@@ -14,7 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +28,14 @@ from sonibook.model.checkpoint import canonical, save_checkpoint
 from sonibook.training.config import TrainConfig
 from sonibook.training.distributed import Runtime, find_runtime
 from sonibook.training.experiment import Experiment, prepare
-from sonibook.training.folder import RunFolder, load_state, save_state
-from sonibook.training.logging import Logger, check_loggers, open_loggers, sample_sounds
+from sonibook.training.folder import (
+    RunFolder,
+    check_loggers,
+    load_state,
+    open_loggers,
+    sample_sounds,
+    save_state,
+)
 
 #: Steps between two saved states within an epoch: what a kill can cost.
 _SAVE_EVERY = 500
@@ -120,10 +126,11 @@ class _Run:
             self._keep(0)
         tested = [f"test_{name}" for name in self.task.measures]
         columns = ["learning_rate", "train_loss", *tested, "seconds"]
+        told: AbstractContextManager[list[Any]] = nullcontext([])
+        if runtime.is_main:
+            told = open_loggers(self.out, self.config, columns=columns, before=self.log)
         with (
-            open_loggers(self.out, self.config, columns=columns, before=self.log)
-            if runtime.is_main
-            else nullcontext() as logger,
+            told as loggers,
             tqdm(
                 total=self.total,
                 initial=self.step,
@@ -135,7 +142,7 @@ class _Run:
         ):
             while self.step < self.total:
                 self._epoch(bar)
-                self._end_of_epoch(bar, logger)
+                self._end_of_epoch(bar, loggers)
         unreadable = self._unreadable()
         card = self._publish(unreadable) if runtime.is_main else {}
         runtime.wait()
@@ -186,7 +193,7 @@ class _Run:
                 )
         self._waiting = []
 
-    def _end_of_epoch(self, bar: Any, logger: Logger | None) -> None:
+    def _end_of_epoch(self, bar: Any, loggers: list[Any]) -> None:
         """Evaluate where it is time to, write the log, the state and what is kept."""
         config, epoch = self.config, self.step // self.per_epoch
         started, last = time.monotonic(), self.step == self.total
@@ -202,12 +209,13 @@ class _Run:
         self.losses, self.seconds = [], 0.0
         if config.keep_every is not None and (last or epoch % config.keep_every == 0):
             self._keep(epoch)
-        if logger is not None:
+        every, sounds = config.log.sounds_every, {}
+        if loggers and every is not None and (last or epoch % every == 0):
+            sounds = sample_sounds(self.task.published(), self.experiment.test_data)
+        for logger in loggers:
             logger.values(epoch, row)
-            every = config.log.sounds_every
-            if every is not None and (last or epoch % every == 0):
-                for sounds in sample_sounds(self.task.published(), self.experiment.test_data):
-                    logger.sounds(epoch, sounds)
+            for name, heard in sounds.items():
+                logger.sounds(epoch, name, heard)
         # Last: a run that is killed before goes through the end of this epoch again.
         self._save()
         shown = {name.removeprefix("test_"): row[name] for name in row if name.startswith("test_")}
