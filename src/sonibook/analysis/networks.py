@@ -25,6 +25,8 @@ from sonibook.model.stack import Block, blocks_of, check_layer, least_length
 RANDOM, RANDOM_WEIGHTS = "random", "random weights"
 #: The regime of those with He weights that are centred and scaled, as training standardises them.
 CENTRED = "centred random"
+#: What the paper's pairs, augmentations and head are called, where they trained on our data.
+PAPERS = "the paper's recipe"
 #: Clips that give a random network's batch normalisation its statistics.
 _FEW = 8
 
@@ -242,6 +244,7 @@ def load_network(file: str | None, name: str, *, width: float = 0.25, seed: int 
     data, norm = config["data"].get("name"), config["encoder"].get("norm")
     apart = (
         "" if data == "esc40" else str(data),
+        PAPERS if by_papers_recipe(config) else "",
         "not normalised" if norm == "none" else "",
         "strided" if card.get("downsample") == "stride" else "",
         "" if card["width"] == 0.25 else f"width {card['width']:g}",
@@ -249,6 +252,14 @@ def load_network(file: str | None, name: str, *, width: float = 0.25, seed: int 
     regime = ", ".join(filter(None, (kind, *apart)))
     seed = int(config.get("seed", 0))
     return Network(name, module, regime, seed, start=_start(card, config, seed))
+
+
+def by_papers_recipe(config: Mapping[str, Any]) -> bool:
+    """Whether a contrastive network had the data of those that are shipped, but the paper's pairs,
+    augmentations and head.
+    """
+    hidden = config.get("contrastive", {}).get("hidden")
+    return config.get("objective") == "nt_xent" and "joined" in config["data"] and not hidden
 
 
 def _start(card: Mapping[str, Any], config: Mapping[str, Any], seed: int) -> Network | None:

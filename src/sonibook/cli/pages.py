@@ -118,7 +118,7 @@ def _facts(name: str, network: Network) -> list[str]:
 #: The network that the lab opens with, as the book does.
 _FIRST = "supervised"
 #: How names of variants end: a seed, full width, no normalisation.
-_VARIANT = re.compile(r"-(\d+|wide|plain)$")
+_VARIANT = re.compile(r"-(\d+|paper|plain|wide)$")
 #: Of the test scenes of seed 0: sounds that overlap, sounds apart, and one in a silent clip.
 _SCENES = (3, 27, 16, 19, 24, 2)
 

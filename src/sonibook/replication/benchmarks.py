@@ -13,6 +13,7 @@ from jaxtyping import Float
 from numpy import ndarray
 
 from sonibook.analysis.activations import SelectedPair
+from sonibook.analysis.networks import PAPERS, by_papers_recipe
 from sonibook.analysis.result import fingerprint
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.datasets.base import FileDataset
@@ -46,6 +47,7 @@ class Pretrained:
     seed: int
     norm: str
     width: float
+    papers: bool = False
 
     @property
     def label(self) -> str:
@@ -63,7 +65,8 @@ class Pretrained:
         """The row of a table that it belongs to, beside others that differ in their seed alone."""
         plain = self.trained and self.norm == "none"
         size = "" if self.width == 0.25 else f", width {self.width:g}"
-        return self.regime + (", not normalised" if plain else "") + size
+        recipe = f", {PAPERS}" if self.papers else ""
+        return self.regime + recipe + (", not normalised" if plain else "") + size
 
     @property
     def main(self) -> bool:
@@ -101,7 +104,8 @@ def pretrained(checkpoints: Mapping[str, Path], *, width: float = 0.25) -> list[
         regime = regimes.get(config.get("objective"))
         if regime is not None:
             norm, size = config["encoder"]["norm"], float(card["width"])
-            found.append(Pretrained(name, regime, int(config["seed"]), norm, size))
+            seed, papers = int(config["seed"]), by_papers_recipe(config)
+            found.append(Pretrained(name, regime, seed, norm, size, papers))
     found += [
         Pretrained(f"random:{seed}", "random", seed, "none", other)
         for other in sorted({one.width for one in found} - {width})

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Literal
 
+from sonibook.analysis.networks import PAPERS
 from sonibook.analysis.result import Record
 from sonibook.replication.benchmarks import REGIMES, UNTRAINED
 
@@ -151,7 +152,10 @@ def _finetuned(question: str) -> Iterator[_Pair]:
 
 
 def _variants(question: str) -> Iterator[_Row]:
-    """One seed of either regime without normalisation, and one at full width, by linear probes."""
+    """The paper's contrastive recipe, and of either regime a network without normalisation and one
+    at full width, by linear probes.
+    """
+    yield question, f"contrastive, {PAPERS}", _PROBE
     for row in REGIMES:
         yield question, f"{row}, not normalised", _PROBE
     for row in ("random", *REGIMES):
@@ -159,7 +163,9 @@ def _variants(question: str) -> Iterator[_Row]:
 
 
 def _variant_pairs(question: str) -> Iterator[_Pair]:
-    """Each of them against random weights of its width, and against the usual networks."""
+    """Each of them against untrained weights of its width, and against the usual networks."""
+    for less in (*UNTRAINED, "contrastive"):
+        yield question, f"contrastive, {PAPERS}", _PROBE, less, _PROBE
     for start in REGIMES:
         for variant, nothing in ((", not normalised", "random"), (", width 1", "random, width 1")):
             for less in (nothing, start):
@@ -184,7 +190,7 @@ _TRAININGS = (_PROBE, _FC, _FULL)
 _PART_NAMES = ("data", "pairs", "background", "spectral", "head")
 #: Rows that take the contrastive recipe apart, by the stem of their file in ``configs/ablation``.
 RECIPES = {
-    "paper": "the paper's recipe",
+    "paper": PAPERS,
     **{f"plus-{part}": f"plus {part}" for part in _PART_NAMES},
     "all": "all",
     **{f"less-{part}": f"all less {part}" for part in _PART_NAMES},
@@ -193,13 +199,13 @@ RECIPES = {
     "less-data-long": "all less data, longer",
 }
 _RECIPE_PAIRS = (
-    *((row, "the paper's recipe") for stem, row in RECIPES.items() if stem.startswith("plus")),
+    *((row, PAPERS) for stem, row in RECIPES.items() if stem.startswith("plus")),
     *((f"all less {part}", "all") for part in _PART_NAMES),
-    ("all", "the paper's recipe"),
+    ("all", PAPERS),
     ("all, not normalised", "all"),
     ("all, longer", "all"),
     ("all, longer", "all less data, longer"),
-    *((row, nothing) for row in ("the paper's recipe", "all") for nothing in UNTRAINED),
+    *((row, nothing) for row in (PAPERS, "all") for nothing in UNTRAINED),
 )
 
 #: By the name of the results file.
