@@ -42,7 +42,7 @@ from sonibook.audio import read_audio
 from sonibook.cli.common import parse_options
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.datasets.archives import unpack
-from sonibook.datasets.pack import pack
+from sonibook.datasets.packed import pack
 from sonibook.errors import SonibookError, SonibookWarning
 from sonibook.files import provenance
 from sonibook.model import elsewhere

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int16
 from numpy import ndarray
 
 from sonibook.errors import AudioError, MissingAudioError, SonibookWarning
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import soundfile
 
 SAMPLE_RATE = 8000
+#: Of 16-bit integers, in a pack and on a dashboard.
+FULL_SCALE = 32767
 #: Endings of the files that `read_audio` reads.
 EXTENSIONS = (
     ".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64",
@@ -232,6 +234,19 @@ def as_waveform(x: object) -> Float[ndarray, " time"]:
         first = int(np.flatnonzero(~np.isfinite(array))[0])
         raise AudioError(f"sample {first} is NaN or infinite.")
     return array
+
+
+def quantise(x: Float[ndarray, " time"]) -> Int16[ndarray, " time"]:
+    """A waveform as little-endian 16-bit integers; AudioError where it leaves [-1, 1]."""
+    loudest = float(np.abs(x).max(initial=0.0))
+    if not loudest <= 1.0 + 1e-6:
+        raise AudioError(f"its samples reach {loudest:.3g}, and must lie in [-1, 1].")
+    return np.rint(np.clip(x, -1.0, 1.0) * FULL_SCALE).astype("<i2")
+
+
+def dequantise(samples: Int16[ndarray, " time"]) -> Float[ndarray, " time"]:
+    """The waveform, float32, that `quantise` made integers of."""
+    return samples.astype(np.float32) / np.float32(FULL_SCALE)
 
 
 def excerpt(

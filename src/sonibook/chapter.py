@@ -25,8 +25,7 @@ from torch import Tensor
 from sonibook.analysis.atlas import Loudest
 from sonibook.audio import excerpt
 from sonibook.datasets import Dataset, open_dataset
-from sonibook.datasets.pack import pack
-from sonibook.datasets.packed import PackedDataset
+from sonibook.datasets.packed import PackedDataset, pack
 from sonibook.errors import DatasetError, ParameterError, SonibookWarning
 from sonibook.files import DATA_FOLDERS, atomic
 from sonibook.metrics import wilson_interval

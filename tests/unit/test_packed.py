@@ -13,10 +13,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from sonibook.audio import write_wav
+from sonibook.audio import FULL_SCALE, dequantise, quantise, write_wav
 from sonibook.datasets import Clip, Dataset, open_dataset
-from sonibook.datasets.pack import BAD_IN_A_ROW, pack
-from sonibook.datasets.packed import FULL_SCALE, dequantise, quantise
+from sonibook.datasets.packed import BAD_IN_A_ROW, pack
 from sonibook.errors import AudioError, DatasetError
 from sonibook.training.data import CropBatches
 

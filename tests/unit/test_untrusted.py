@@ -21,7 +21,7 @@ from sonibook.analysis.activations import ActivationsResult
 from sonibook.audio import read_audio
 from sonibook.cli import main
 from sonibook.datasets import Clip, archives, open_dataset
-from sonibook.datasets.pack import pack
+from sonibook.datasets.packed import pack
 from sonibook.datasets.recordings import open_esc50
 from sonibook.errors import (
     AnalysisError,

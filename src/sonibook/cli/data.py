@@ -213,7 +213,7 @@ def pack(
         shard_mib: Largest size of a shard, in MiB.
         workers: Threads that decode; by default all processors.
     """
-    from sonibook.datasets.pack import pack as pack_dataset
+    from sonibook.datasets.packed import pack as pack_dataset
 
     bad: list[str] = []
     for split in splits or ["all"]:

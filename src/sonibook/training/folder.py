@@ -30,7 +30,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
 
-from sonibook.audio import SAMPLE_RATE, pad, write_wav
+from sonibook.audio import SAMPLE_RATE, pad, quantise, write_wav
 from sonibook.datasets.base import ClipReader, Dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import CheckpointError, ConfigError, SonibookWarning
@@ -309,7 +309,7 @@ class _Wandb:
         """By their captions; as whole numbers, since trackio would scale floats to their peak."""
         return {
             caption: self.audio(
-                np.rint(waveform.clip(-1, 1) * 32767).astype(np.int16),
+                quantise(waveform.clip(-1, 1)),
                 caption=caption,
                 sample_rate=SAMPLE_RATE,
             )

@@ -18,9 +18,8 @@ from numpy import ndarray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sonibook.audio import SAMPLE_RATE
+from sonibook.audio import SAMPLE_RATE, dequantise, quantise
 from sonibook.datasets.base import Clip, ClipReader, Dataset
-from sonibook.datasets.packed import dequantise, quantise
 from sonibook.errors import AudioError, ConfigError, DatasetError
 
 #: Clips that are mixed are partners within stretches of this many rows of the whole batch, so that
