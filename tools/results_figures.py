@@ -144,6 +144,26 @@ def _kept_networks(run: str) -> list[Network]:
     return [Network(f"epoch {epoch}", one) for epoch, one in _kept(run).items()]
 
 
+def _by_epoch(_: Settings) -> list[Network]:
+    """What the first run of either regime has kept, from its start on."""
+    return [
+        Network(f"{regime}, epoch {epoch}", one, regime, SEED)
+        for regime, run in (("supervised", "supervised-esc40"), ("contrastive", "contrastive"))
+        for epoch, one in _kept(run).items()
+    ]
+
+
+def _along_training(networks: list[Network], settings: Settings, streaming: Streaming) -> Result:
+    """Coherence of a part of the clips, and what a probe on all makes of the deepest layers."""
+    (data,) = _unseen(settings)
+    coherent = coherence_by_layer(networks, data, seed=SEED, **streaming)
+    every: Streaming = {**streaming, "limit": None, "parts": f"{streaming['parts']}.probes"}
+    probes = layer_importances(networks, data, layers=(8, 11), seed=SEED, **every)
+    shutil.rmtree(f"{streaming['parts']}.probes", ignore_errors=True)
+    both = {"settings": probes.settings | coherent.settings, "rows": coherent.rows + probes.rows}
+    return coherent.model_copy(update=both)
+
+
 def _evolution(run: str) -> Measure:
     def measure(_: list[Network], settings: Settings, streaming: Streaming) -> Result:
         return feature_evolution(_kept(run), *_unseen(settings), per_layer=3, **streaming)
@@ -232,6 +252,7 @@ def _ablation(networks: list[Network], settings: Settings, streaming: Streaming)
 #: to date, and how.
 FIGURES: dict[str, tuple[Callable[[Settings], list[Network]], Measure]] = {
     "figure-7": (_networks, _over(coherence_by_layer, _unseen, seed=SEED)),
+    "figure-7-training": (_by_epoch, _along_training),
     "figure-1": (_networks, _over(selectivity_by_layer, _unseen, seed=SEED)),
     # The top clips of a few say nothing: all clips, whatever the profile.
     "figures-2-3": (_networks, _over(top_clip_agreement, _unseen, seed=SEED, limit=None)),

@@ -39,6 +39,7 @@ _FEW = 40
 #: The same where they are not limited, of what would take too long to measure of all.
 _MANY = {
     "figure-1": 200,
+    "figure-7-training": 200,
     "figure-4-speakers": 600,
     "faithfulness": 100,
     "faithfulness-least-squares": 100,
