@@ -206,6 +206,7 @@ def test_what_is_wrong_is_said_in_one_sentence(run, tmp_path, monkeypatch, argum
         ("contrastive", "contrastive", 31),
         ("supervised-esc40-32", "supervised", 32),
         ("supervised", "supervised, esc50", 0),
+        ("contrastive-paper", "contrastive, the paper's recipe", 31),
         ("contrastive-plain", "contrastive, not normalised", 0),
     ],
 )
