@@ -20,7 +20,7 @@ import pytest
 from sonibook.audio import write_wav
 from sonibook.datasets import fetch as fetching
 from sonibook.datasets.archives import open_split_zip, unpack
-from sonibook.datasets.fetch import SOURCES, Archive, Download, Source, download, fetch
+from sonibook.datasets.fetch import SOURCES, Source, download, fetch
 from sonibook.errors import DatasetError
 
 
@@ -45,10 +45,16 @@ class Server(ThreadingHTTPServer):
     def url(self, name: str) -> str:
         return f"http://127.0.0.1:{self.server_port}/{name}"
 
-    def add(self, name: str, content: bytes, *, checksum: bool = True) -> Download:
+    def add(self, name: str, content: bytes, *, checksum: bool = True) -> dict[str, str | None]:
+        """The address of a file that is served now, with its checksum."""
         self.files[name] = content
         digest = f"md5:{hashlib.md5(content).hexdigest()}"
-        return Download(self.url(name), digest if checksum else None)
+        return {self.url(name): digest if checksum else None}
+
+    def get(self, name: str, path: Path, *, checksum: bool = True) -> Path:
+        """Serve `CONTENT` by that name, and download it."""
+        ((url, digest),) = self.add(name, CONTENT, checksum=checksum).items()
+        return download(url, path, digest)
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -100,22 +106,20 @@ def leftovers(folder: Path) -> list[str]:
 
 
 def test_a_download_is_whole_and_happens_once(server, tmp_path):
-    file = server.add("a.bin", CONTENT)
     for _ in range(2):
-        path = download(file.url, tmp_path / "new" / "a.bin", file.checksum)
+        path = server.get("a.bin", tmp_path / "new" / "a.bin")
         assert path.read_bytes() == CONTENT
     assert server.requests == [("a.bin", None)]
     assert leftovers(tmp_path) == ["new/a.bin"]
 
 
 def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path):
-    file = server.add("a.bin", CONTENT)
     server.broken = [2_000_000, 500_000]
     for _ in range(2):
         with pytest.raises(DatasetError, match=r"a\.bin: broke off after [\d,]+ bytes .*run it ag"):
-            download(file.url, tmp_path / "a.bin", file.checksum)
+            server.get("a.bin", tmp_path / "a.bin")
         assert leftovers(tmp_path) == ["a.bin.part"]
-    download(file.url, tmp_path / "a.bin", file.checksum)
+    server.get("a.bin", tmp_path / "a.bin")
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
     assert leftovers(tmp_path) == ["a.bin"]
     starts = [int(wanted[6:-1]) for _, wanted in server.requests[1:]]
@@ -124,34 +128,31 @@ def test_a_broken_download_goes_on_where_it_stopped(server, tmp_path):
 
 
 def test_a_server_without_ranges_starts_over(server, tmp_path):
-    file = server.add("a.bin", CONTENT)
     server.ranges = False
     (tmp_path / "a.bin.part").write_bytes(CONTENT[:1000])
-    download(file.url, tmp_path / "a.bin", file.checksum)
+    server.get("a.bin", tmp_path / "a.bin")
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
 @pytest.mark.parametrize("extra", [b"", b"more than there is"])
 def test_a_part_as_long_as_the_file_or_longer(server, tmp_path, extra):
-    file = server.add("a.bin", CONTENT)
     (tmp_path / "a.bin.part").write_bytes(CONTENT + extra)
-    download(file.url, tmp_path / "a.bin", file.checksum)
+    server.get("a.bin", tmp_path / "a.bin")
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
 
 
 def test_without_a_checksum_nothing_is_continued(server, tmp_path):
-    file = server.add("a.bin", CONTENT, checksum=False)
     (tmp_path / "a.bin.part").write_bytes(b"of another file")
-    download(file.url, tmp_path / "a.bin", file.checksum)
+    server.get("a.bin", tmp_path / "a.bin", checksum=False)
     assert (tmp_path / "a.bin").read_bytes() == CONTENT
     assert server.requests == [("a.bin", None)]
 
 
 def test_a_wrong_checksum_keeps_nothing(server, tmp_path):
-    file = server.add("a.bin", CONTENT)
+    ((url, checksum),) = server.add("a.bin", CONTENT).items()
     server.files["a.bin"] = CONTENT[::-1]
     with pytest.raises(DatasetError, match=r"a\.bin: .*another checksum than md5:.*nothing of it"):
-        download(file.url, tmp_path / "a.bin", file.checksum)
+        download(url, tmp_path / "a.bin", checksum)
     assert leftovers(tmp_path) == []
 
 
@@ -364,7 +365,7 @@ def tar_with(name: str, *, kind: bytes = tarfile.REGTYPE) -> bytes:
 def test_nothing_is_unpacked_elsewhere(server, tmp_path, monkeypatch, content, named):
     """And of an archive that tries, nothing stays at all."""
     name = "bad.zip" if content.startswith(b"PK") else "bad.tar.gz"
-    source = Source("FSDD", (Archive((server.add(name, content, checksum=False),)),))
+    source = Source("FSDD", (server.add(name, content, checksum=False),))
     monkeypatch.setitem(SOURCES, "fsdd", source)
     root = tmp_path / "deep" / "root"
     with pytest.raises(
@@ -413,7 +414,7 @@ def fsdd(server, tmp_path, monkeypatch):
              for digit in range(10) for n in range(6)}  # fmt: skip
     (tmp_path / "sound.wav").unlink()
     part = server.add("master.zip", zipped({f"{top}/README.md": b"x", **files}), checksum=False)
-    monkeypatch.setitem(SOURCES, "fsdd", Source("FSDD", (Archive((part,), strip=True),)))
+    monkeypatch.setitem(SOURCES, "fsdd", Source("FSDD", (part,), strip=True))
     return server
 
 
@@ -461,13 +462,11 @@ def test_fetch_fsd50k_from_split_archives(server, tmp_path, monkeypatch):
     made = tmp_path / "made"
     made.mkdir()
     # A split archive with two members cut through; sounds are not opened by fetching.
-    split = tuple(server.add(path.name, path.read_bytes()) for path in split_by_hand(made))
+    split: dict[str, str | None] = {}
+    for path in split_by_hand(made):
+        split |= server.add(path.name, path.read_bytes())
     evaluation = server.add("eval.zip", zipped({"FSD50K.eval_audio/7.wav": wav(tmp_path)}))
-    archives = (
-        Archive((server.add("truth.zip", zipped(truth)),)),
-        Archive(split),
-        Archive((evaluation,)),
-    )
+    archives = (server.add("truth.zip", zipped(truth)), split, evaluation)
     monkeypatch.setitem(SOURCES, "fsd50k", Source("FSD50K", archives))
     root = tmp_path / "root"
     server.broken = [10**9, 20_000]
@@ -498,7 +497,7 @@ def test_fetch_speech_commands(server, tmp_path, monkeypatch):
             info.size = len(content)
             archive.addfile(info, io.BytesIO(content))
     part = server.add("speech_commands_v0.02.tar.gz", stream.getvalue())
-    source = Source("speech_commands_v0.02", (Archive((part,)),))
+    source = Source("speech_commands_v0.02", (part,))
     monkeypatch.setitem(SOURCES, "speech_commands", source)
     data = fetch("speech_commands", root=tmp_path / "root")
     assert (len(data), data.classes) == (6, ("bed", "cat"))
@@ -515,16 +514,16 @@ def test_what_cannot_be_fetched(tmp_path, name, sentence):
 
 def test_the_sources_are_as_published():
     """What is fetched is what was checked once by hand: addresses, parts in order, digests."""
-    fsd50k = [part for archive in SOURCES["fsd50k"].archives for part in archive.parts]
-    assert [part.file_name.removeprefix("FSD50K.") for part in fsd50k] == [
+    fsd50k = [url for archive in SOURCES["fsd50k"].archives for url in archive]
+    assert [url.rsplit("/FSD50K.", 1)[1] for url in fsd50k] == [
         "ground_truth.zip",
         *(f"dev_audio.z0{n}" for n in range(1, 6)), "dev_audio.zip",
         "eval_audio.z01", "eval_audio.zip",
     ]  # fmt: skip
     for source in SOURCES.values():
         for archive in source.archives:
-            for part in archive.parts:
-                kind, _, digest = (part.checksum or "md5:" + "0" * 32).partition(":")
+            for checksum in archive.values():
+                kind, _, digest = (checksum or "md5:" + "0" * 32).partition(":")
                 assert len(bytes.fromhex(digest)) == hashlib.new(kind).digest_size
     assert set(fetching.SOURCES) == {"esc10", "esc40", "esc50", "fsd50k", "fsdd", "speech_commands"}
 

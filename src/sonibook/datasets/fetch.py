@@ -62,53 +62,38 @@ def published_size(name: str, options: Mapping[str, Any]) -> tuple[int, int] | N
     return sum(parts[part] for part in named), classes
 
 
-class Download(NamedTuple):
-    """A file to fetch, and its checksum, ``md5:…`` or ``sha256:…``, where one is published."""
+class Source(NamedTuple):
+    """Where a data set comes from, and the folder below the data root that it is unpacked to.
 
-    url: str
-    checksum: str | None = None
+    An archive is the addresses of its parts in order, each with its checksum, ``md5:…`` or
+    ``sha256:…``, where one is published; `strip` leaves out their top folders.
+    """
 
-    @property
-    def file_name(self) -> str:
-        return self.url.rsplit("/", 1)[1]
-
-
-class Archive(NamedTuple):
-    """An archive, or a split zip's parts in order; `strip` leaves out its top folder."""
-
-    parts: tuple[Download, ...]
+    folder: str
+    archives: tuple[dict[str, str | None], ...]
     strip: bool = False
 
 
-class Source(NamedTuple):
-    """Where a data set comes from, and the folder below the data root that it is unpacked to."""
-
-    folder: str
-    archives: tuple[Archive, ...]
-
-
-def _fsd50k(stem: str, **checksums: str) -> Archive:
+def _fsd50k(stem: str, **checksums: str) -> dict[str, str | None]:
     """An archive of Zenodo's record 4060432; its parts' endings with their MD5 sums, in order."""
     url = f"https://zenodo.org/records/4060432/files/FSD50K.{stem}"
-    return Archive(
-        tuple(Download(f"{url}.{end}", f"md5:{digest}") for end, digest in checksums.items())
-    )
+    return {f"{url}.{end}": f"md5:{digest}" for end, digest in checksums.items()}
 
 
-def _github(repository: str) -> Archive:
+def _github(folder: str, repository: str) -> Source:
     """The newest state of a repository. GitHub packs it anew each time: no checksum is stable."""
     url = f"https://github.com/{repository}/archive/refs/heads/master.zip"
-    return Archive((Download(url),), strip=True)
+    return Source(folder, ({url: None},), strip=True)
 
 
-_ESC50 = Source("ESC-50", (_github("karolpiczak/ESC-50"),))
+_ESC50 = _github("ESC-50", "karolpiczak/ESC-50")
 
 #: The data sets that can be fetched.
 SOURCES: dict[str, Source] = {
     "esc10": _ESC50,
     "esc40": _ESC50,
     "esc50": _ESC50,
-    "fsdd": Source("FSDD", (_github("Jakobovski/free-spoken-digit-dataset"),)),
+    "fsdd": _github("FSDD", "Jakobovski/free-spoken-digit-dataset"),
     "fsd50k": Source(
         "FSD50K",
         (
@@ -132,14 +117,10 @@ SOURCES: dict[str, Source] = {
     "speech_commands": Source(
         "speech_commands_v0.02",
         (
-            Archive(
-                (
-                    Download(
-                        "http://download.tensorflow.org/data/speech_commands_v0.02.tar.gz",
-                        "sha256:af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58",
-                    ),
-                )
-            ),
+            {
+                "http://download.tensorflow.org/data/speech_commands_v0.02.tar.gz": "sha256:"
+                "af14739ee7dc311471de98f5f9d2c9191b18aedfe957f4a6ff791c709868ff58"
+            },
         ),
     ),
 }
@@ -191,15 +172,15 @@ def fetch(name: str, *, root: str | Path | None = None) -> Dataset:
         )
     downloads = base / f".{source.folder}-downloads"
     files = [
-        [download(part.url, downloads / part.file_name, part.checksum) for part in archive.parts]
+        [download(url, downloads / url.rsplit("/", 1)[1], archive[url]) for url in archive]
         for archive in source.archives
     ]
     unpacked = base / f".{source.folder}-unpacked"
     if unpacked.exists():
         shutil.rmtree(unpacked)
     try:
-        for archive, parts in zip(source.archives, files, strict=True):
-            unpack(parts, unpacked, strip=archive.strip)
+        for parts in files:
+            unpack(parts, unpacked, strip=source.strip)
         if _complete(name, unpacked) is None:
             raise DatasetError(
                 f"{', '.join(path.name for parts in files for path in parts)}: unpacked, it is not "
@@ -209,8 +190,8 @@ def fetch(name: str, *, root: str | Path | None = None) -> Dataset:
     except DatasetError:
         # What no checksum vouches for is downloaded again by the next try.
         for archive, paths in zip(source.archives, files, strict=True):
-            for part, path in zip(archive.parts, paths, strict=True):
-                if part.checksum is None:
+            for checksum, path in zip(archive.values(), paths, strict=True):
+                if checksum is None:
                     path.unlink(missing_ok=True)
         raise
     finally:

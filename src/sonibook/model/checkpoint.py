@@ -107,20 +107,21 @@ def _epochs_in(folder: Path) -> dict[int, Path]:
 
 
 def save_checkpoint(path: str | Path, network: CNN12 | Classifier, card: dict[str, Any]) -> None:
-    """Publish a network: folded to plain convolutions, rounded to float16, card in the header.
+    """Publish a network as `canonical` makes it, with its card in the header.
 
     The card must be JSON. ``width``, ``depth`` and ``classes`` are added, and ``downsample`` where
     it is not ``"max"``. CheckpointError if a weight is not finite in float16.
     """
     encoder = network.encoder if isinstance(network, Classifier) else network
-    tensors = dict(encoder.fold().state_dict())
     card = {**card, "width": encoder.width, "depth": encoder.depth}
     if encoder.downsample != "max":
         card["downsample"] = encoder.downsample
     if isinstance(network, Classifier):
-        tensors |= {f"head.{name}": value for name, value in network.head.state_dict().items()}
         card["classes"] = list(network.classes)
-    half = {name: value.detach().cpu().half().contiguous() for name, value in tensors.items()}
+    half = {
+        name.removeprefix("encoder."): value.detach().cpu().half().contiguous()
+        for name, value in canonical(network).state_dict().items()
+    }
     check_finite(path, half, "weights in float16")
     write_tensors(path, half, card)
 

@@ -7,7 +7,6 @@ step's loss is, how the network stands on the test part, and what is published.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
@@ -128,11 +127,7 @@ def starting_encoder(config: TrainConfig, start: str | Path | None = None) -> CN
         width = _WIDTH if asked.width is None else asked.width
         depth = len(CHANNELS) if asked.depth is None else asked.depth
         return CNN12(
-            width=width,
-            norm=asked.norm,
-            downsample=asked.downsample,
-            depth=depth,
-            seed=config.seed,
+            width=width, norm=asked.norm, downsample=asked.downsample, depth=depth, seed=config.seed
         )
     encoder = load_encoder(start)
     check_size(asked, start, width=encoder.width, depth=encoder.depth)
@@ -184,31 +179,11 @@ def _open(name: str, part: str, options: dict[str, Any], data_root: str | Path |
     return opened
 
 
-class Task(ABC):
-    """Something to train: a `network` on `batches`, and what `evaluate` gives that is logged."""
-
-    network: nn.Module
-    batches: CropBatches | FeatureBatches
-    test_reader: ClipReader
-    measures: tuple[str, ...]
-
-    @abstractmethod
-    def loss(self, batch: Batch, step: int, runtime: Runtime) -> Float[Tensor, ""]:
-        """The mean loss of this process's part of a batch."""
-
-    @abstractmethod
-    def evaluate(self, runtime: Runtime, published: Published | None = None) -> Scores:
-        """How the network, or what was published of it, stands on the test part."""
-
-    @abstractmethod
-    def published(self) -> Published:
-        """What is saved, as it is now: on the CPU, in evaluation mode."""
-
-
-class Supervised(Task):
+class Supervised:
     """A classifier, trained whole (the paper's "full")."""
 
     network: Classifier
+    batches: CropBatches | FeatureBatches
 
     def __init__(self, experiment: Experiment, runtime: Runtime) -> None:
         self._test_on(experiment)
@@ -224,11 +199,13 @@ class Supervised(Task):
         self._measured = multilabel_metrics if several else single_label_metrics
 
     def loss(self, batch: Batch, step: int, runtime: Runtime) -> Float[Tensor, ""]:
+        """The mean loss of this process's part of a batch."""
         kept = _kept(self.config, batch, step, self.network.encoder, runtime)
         logits = self.network(runtime.put(batch.x), kept=kept)
         return _LOSSES[self.config.objective](logits.float(), runtime.put(batch.targets))
 
     def evaluate(self, runtime: Runtime, published: Published | None = None) -> Scores:
+        """How the network, or what was published of it, stands on the test part."""
         network = self.network.eval() if published is None else published.to(runtime.device)
         scores, targets = predict(
             lambda x: network(runtime.put(x)).float().cpu(),
@@ -239,6 +216,7 @@ class Supervised(Task):
         return self._measured(scores, targets)
 
     def published(self) -> Classifier:
+        """What is saved, as it is now: on the CPU, in evaluation mode."""
         return _copy(self.network)
 
 
@@ -273,10 +251,9 @@ class FcOnly(Supervised):
         return self.batches.folded(_copy(self.encoder), self.network, self.classes)
 
 
-class Contrastive(Task):
+class Contrastive:
     """An encoder that learns to know two stretches of one clip among all others."""
 
-    network: ContrastiveNetwork
     measures = ("loss", "retrieval")
 
     def __init__(self, experiment: Experiment, runtime: Runtime) -> None:
@@ -294,6 +271,7 @@ class Contrastive(Task):
         self.network = runtime.place(network)
 
     def loss(self, batch: Batch, step: int, runtime: Runtime) -> Float[Tensor, ""]:
+        """The mean loss of this process's part of a batch."""
         head_on_h, encoder = self.network.features == "h", self.network.encoder
         kept = _kept(self.config, batch, step, encoder, runtime) if head_on_h else None
         z = self.network(runtime.put(batch.x), kept=kept)
@@ -301,10 +279,7 @@ class Contrastive(Task):
 
     @torch.no_grad()
     def evaluate(self, runtime: Runtime, published: Published | None = None) -> Scores:
-        """Loss, and the share of rows nearest to their partner, on batches of the test part.
-
-        The batches are always the same, and not augmented.
-        """
+        """Loss, and the share of rows nearest to their partner, on the test part, not augmented."""
         self.network.eval()
         encoder = self.network.encoder
         if isinstance(published, CNN12):
@@ -320,7 +295,12 @@ class Contrastive(Task):
         return {"loss": sum(losses) / len(losses), "retrieval": sum(found) / len(found)}
 
     def published(self) -> CNN12:
+        """The encoder, as it is now: on the CPU, in evaluation mode."""
         return _copy(self.network.encoder)
+
+
+#: Something to train: a `network` on `batches`, and the `measures` that are logged of it.
+Task: TypeAlias = Supervised | FcOnly | Contrastive
 
 
 def _kept(
