@@ -10,15 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sonibook.cli import common
-from sonibook.cli.analysis import (
-    Asked,
-    Layers,
-    Level,
-    Probe,
-    Residual,
-    analysis,
-    parse_layers,
-)
+from sonibook.cli.analysis import Asked, Layers, Level, Probe, Residual, analysis, parse_layers
 from sonibook.cli.common import table
 
 if TYPE_CHECKING:
@@ -29,10 +21,7 @@ if TYPE_CHECKING:
     "sonibook analyse activations supervised --dataset soundscapes --limit 40",
     "sonibook analyse activations supervised random --dataset esc10 -k 5 --out activations.json",
 )
-def activations(
-    asked: Asked,
-    k: Annotated[int, typer.Option("-k", min=1)] = 3,
-) -> None:
+def activations(asked: Asked, k: Annotated[int, typer.Option("-k", min=1)] = 3) -> None:
     """Find the clips that activate each filter most, and count dead ones (section 3.3).
 
     The JSON holds the top clips of every filter of every layer. Printed are, for each layer: the

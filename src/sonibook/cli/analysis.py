@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -176,9 +176,7 @@ class Asked:
 
         if isinstance(result, ResultTable) and show:
             typer.echo(_table_of(result, show))
-        data = result.data
-        of = f"{data.clips} of {data.size} clips{_skips(data)}"
-        typer.echo(f"{data.dataset} ({data.split}), {of}")
+        typer.echo(told_of(**result.data.model_dump()))
         if self.out is not None:
             result.write(self.out)
             typer.echo(f"Written to {shown(self.out)}")
@@ -191,10 +189,10 @@ class Asked:
             typer.echo(f"Drawn to {shown(self.figure)}")
 
 
-def _skips(data: Any) -> str:
-    """Which clips an analysis left out, and how many."""
-    skipped = ", ".join(f"{count} {reason}" for reason, count in data.skipped.items())
-    return f"; skipped: {skipped}" if skipped else ""
+def told_of(*, dataset: str, split: str, size: int, clips: int, skipped: Mapping[str, int]) -> str:
+    """What was measured on, which clips were left out, and how many."""
+    left_out = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
+    return f"{dataset} ({split}), {clips} of {size} clips" + (left_out and f"; skipped: {left_out}")
 
 
 def _all_options(

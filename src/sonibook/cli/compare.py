@@ -133,11 +133,7 @@ def _write_sounds(
     dataset="soundscapes",
     without=["folds"],
 )
-def separation(
-    asked: Asked,
-    filters: common.Count = 4,
-    method: str = "sonification",
-) -> None:
+def separation(asked: Asked, filters: common.Count = 4, method: str = "sonification") -> None:
     """How much of each source sonifications hold, which filters detect which event, and when.
 
     The data set must be one of scenes: soundscapes, or mixtures of recordings (--option

@@ -27,10 +27,7 @@ _Part = Annotated[str, typer.Option(help="Which part: all, train or test.")]
 
 
 @command(
-    _data_commands,
-    "sonibook data list",
-    "sonibook data list --data-root recordings",
-    name="list",
+    _data_commands, "sonibook data list", "sonibook data list --data-root recordings", name="list"
 )
 def list_datasets(data_root: common.DataRoot = None) -> None:
     """List the data sets, and which of them can be opened here."""

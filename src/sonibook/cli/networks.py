@@ -40,8 +40,7 @@ def sonify(
     filters: Annotated[list[int] | None, typer.Option("--filter", "-f", metavar="F")] = None,
     top: Annotated[int | None, typer.Option("--top", "-k", min=1, metavar="K")] = None,
     checkpoint: Annotated[
-        str,
-        typer.Option("--network", "--checkpoint", "-c", metavar="NAME|PATH|MODULE:FUNCTION"),
+        str, typer.Option("--network", "--checkpoint", "-c", metavar="NAME|PATH|MODULE:FUNCTION")
     ] = "supervised",
     out: common.Folder = Path("sonified"),
     seconds: Annotated[float, typer.Option(min=0.001, metavar="S")] = 60.0,

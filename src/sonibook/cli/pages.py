@@ -67,7 +67,7 @@ def atlas(
     """
     from sonibook.analysis.atlas import Loudest
     from sonibook.analysis.networks import with_random_weights
-    from sonibook.cli.analysis import Asked, streamed
+    from sonibook.cli.analysis import Asked, streamed, told_of
     from sonibook.widgets.atlas import make_atlas
 
     if dataset == "folder" and folds is None:
@@ -88,14 +88,9 @@ def atlas(
         summary = make_atlas(
             both, data, out, facts=told, lab=lab, k=k, seconds=seconds, **streaming
         )
-    measured = summary["data"]
     rows = [[name, count] for name, count in summary["filters"].items()]
     typer.echo(table(["network", "filters"], rows))
-    skipped = ", ".join(f"{count} {reason}" for reason, count in measured["skipped"].items())
-    typer.echo(
-        f"{measured['dataset']} ({measured['split']}), {measured['clips']} of {measured['size']} "
-        f"clips{f'; skipped: {skipped}' if skipped else ''}"
-    )
+    typer.echo(told_of(**summary["data"]))
     typer.echo(
         f"{summary['bytes'] / 1e6:.1f} MB, the largest file "
         f"{summary['largest_file'] / 1e6:.2f} MB, in {shown(out)}"

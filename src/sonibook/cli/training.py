@@ -159,9 +159,9 @@ def _print_plan(run: Run, data_root: Path | None, retrain_start: bool) -> None:
 )
 def evaluate(
     checkpoints: Annotated[list[str], typer.Argument(metavar="CHECKPOINT")],
-    dataset: Annotated[str, typer.Option("--dataset", "-d")],
+    dataset: common.DataName,
     folds: str | None = None,
-    split: Annotated[str | None, typer.Option(show_default="test")] = None,
+    split: common.Split = None,
     options: common.DataOptions = None,
     data_root: common.DataRoot = None,
     probe: Annotated[bool, typer.Option("--probe")] = False,
@@ -184,9 +184,7 @@ def evaluate(
     Options:
         checkpoints: Shipped names, .safetensors files, or 'random' or 'random:SEED' for an
             untrained encoder.
-        dataset: Data set to test on (sonibook data list).
         folds: Test on these folds (ESC-50), such as 5; the others train the probe.
-        split: Test on this split.
         probe: Fit a linear probe on each frozen encoder, too (on split train).
         layer: Layer whose mean feature maps the probe sees.
         seed: Of the random encoder, the probe and the bootstrap.
@@ -225,7 +223,7 @@ def evaluate(
             found = _measured(scores, targets, reader.data, seed)
             results.append({"network": name, "method": "classifier", **found})
         if training is not None:
-            found = _probed(encoder, training, reader, layer, seed=seed, batch_size=batch_size)
+            found = _probed(encoder, training, reader, layer, seed, batch_size)
             results.append({"network": name, "method": "probe", "layer": layer, **found})
     _report(results, reader, training, out, {"seed": seed, "width_of_random": width})
 
@@ -253,15 +251,9 @@ def _open(
 
 
 def _probed(
-    encoder: CNN12,
-    training: ClipReader,
-    tested: ClipReader,
-    layer: int,
-    *,
-    seed: int,
-    batch_size: int,
+    encoder: CNN12, training: ClipReader, tested: ClipReader, layer: int, seed: int, batch_size: int
 ) -> dict[str, Any]:
-    """How well a linear probe on an encoder, fitted to `training`, does on `data`."""
+    """How well a linear probe on an encoder, fitted to `training`, does on `tested`."""
     import numpy as np
 
     from sonibook.training.probe import groups_of, linear_probe, multilabel_probe, probe_features
@@ -279,11 +271,8 @@ def _probed(
         names = np.eye(len(data.classes))
         scores, truth = names[probe.predicted], names[truth]
         chosen = {"strength": probe.strength, "folds": probe.folds}
-    return {
-        **_measured(scores, truth, data, seed),
-        "strength": chosen["strength"],
-        "folds_of_cross_validation": chosen["folds"],
-    }
+    own = {"strength": chosen["strength"], "folds_of_cross_validation": chosen["folds"]}
+    return _measured(scores, truth, data, seed) | own
 
 
 def _measured(scores: ndarray, targets: ndarray, data: Dataset, seed: int) -> dict[str, Any]:
@@ -315,10 +304,6 @@ def _report(
         unreadable["training"] = len(training.bad)
         training.warn()
     typer.echo(f"{data.name} ({data.split}), {count} clips, {len(data.classes)} classes")
-    named = [
-        (row["network"], row["method"] + (f" on layer {row['layer']}" if "layer" in row else ""))
-        for row in results
-    ]
     content: dict[str, Any] = {
         "dataset": data.name,
         "tested_on": data.split,
@@ -334,20 +319,24 @@ def _report(
                 shares[label] += 1 / count
         present = [share for share in shares if share]
         chance = {"mAP": sum(present) / len(present), "mAUC": 0.5, "d_prime": 0.0}
-        lines = [["chance", "", *(f"{value:.3f}" for value in chance.values())]]
-        for name, row in zip(named, results, strict=True):
-            cells = [_with_interval(row.get(key), row["intervals"].get(key)) for key in chance]
-            lines.append([*name, *cells])
-        typer.echo(table(["network", "method", "mAP", "mAUC", "d'"], lines))
+        columns, by_chance = ["mAP", "mAUC", "d'"], [f"{value:.3f}" for value in chance.values()]
+        scores = [
+            [_with_interval(row.get(key), row["intervals"].get(key)) for key in chance]
+            for row in results
+        ]
         content |= {"chance": chance, "interval": "bootstrap over clips, 95 %"}
     else:
-        share = 1 / len(data.classes)
-        lines = [["chance", "", f"{share:.1%}", ""]]
-        for name, row in zip(named, results, strict=True):
-            low, high = row["interval"]
-            lines.append([*name, f"{row['accuracy']:.1%}", f"{low:.1%} to {high:.1%}"])
-        typer.echo(table(["network", "method", "accuracy", "95 % interval"], lines))
-        content |= {"chance": share, "interval": "Wilson score interval, 95 %"}
+        columns, by_chance = ["accuracy", "95 % interval"], [f"{1 / len(data.classes):.1%}", ""]
+        scores = [
+            [f"{row['accuracy']:.1%}", "{:.1%} to {:.1%}".format(*row["interval"])]
+            for row in results
+        ]
+        content |= {"chance": 1 / len(data.classes), "interval": "Wilson score interval, 95 %"}
+    lines = [["chance", "", *by_chance]]
+    for row, found in zip(results, scores, strict=True):
+        layer = f" on layer {row['layer']}" if "layer" in row else ""
+        lines.append([row["network"], row["method"] + layer, *found])
+    typer.echo(table(["network", "method", *columns], lines))
     if out is not None:
         write_result(out, {**content, **settings, "results": results})
         typer.echo(f"Written to {shown(out)}")
@@ -356,6 +345,4 @@ def _report(
 def _with_interval(value: float | None, interval: list[float] | None) -> str:
     if value is None:  # d' of an area of 0 or 1 is infinite
         return "-"
-    return (
-        f"{value:.3f}" if interval is None else "{:.3f} [{:.3f}, {:.3f}]".format(value, *interval)
-    )
+    return f"{value:.3f}" + ("" if interval is None else " [{:.3f}, {:.3f}]".format(*interval))

@@ -39,10 +39,7 @@ _OPCODES = {
 _SOUNDNET_CHANNELS = (1, 16, 32, 64, 128, 256, 512, 1024)
 _SOUNDNET_KERNELS = (64, 32, 16, 8, 4, 4, 4)
 _SOUNDNET_POOLS = {1: 8, 2: 8, 5: 4}
-_CREPE_CHANNELS = {
-    "full": (1, 1024, 128, 128, 128, 256, 512),
-    "tiny": (1, 128, 16, 16, 16, 32, 64),
-}
+_CREPE_CHANNELS = {"full": (1, 1024, 128, 128, 128, 256, 512), "tiny": (1, 128, 16, 16, 16, 32, 64)}
 #: Of torchcrepe's batch normalisation.
 _CREPE_EPS = 0.0010000000474974513
 

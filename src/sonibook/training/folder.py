@@ -309,9 +309,7 @@ class _Wandb:
         """By their captions; as whole numbers, since trackio would scale floats to their peak."""
         return {
             caption: self.audio(
-                quantise(waveform.clip(-1, 1)),
-                caption=caption,
-                sample_rate=SAMPLE_RATE,
+                quantise(waveform.clip(-1, 1)), caption=caption, sample_rate=SAMPLE_RATE
             )
             for caption, waveform in sounds.items()
         }
