@@ -218,10 +218,7 @@ def scale_to_peak(x: Float[ndarray, " time"], *, peak: float = 1.0) -> Float[nda
 
 
 def as_waveform(x: object) -> Float[ndarray, " time"]:
-    """`x`, shape (time,), array or Tensor on any device, as one float32 waveform.
-
-    AudioError if it is empty, complex, not one-dimensional, or holds samples that are not finite.
-    """
+    """`x`, an array or Tensor on any device, as one float32 waveform; AudioError if it is none."""
     array = np.asarray(x.detach().cpu() if hasattr(x, "detach") else x)
     if np.iscomplexobj(array):
         raise AudioError("a waveform is real, this is complex: take its real part.")
@@ -337,11 +334,7 @@ def sounding_starts(x: Float[ndarray, " time"], length: int, *, share: float = 0
 def write_wav(
     path: str | Path, x: Float[ndarray, " time"], *, sample_rate: int = SAMPLE_RATE
 ) -> None:
-    """Write a waveform as a 16-bit WAV file, whole or not at all, in the place of any other.
-
-    Missing folders are made. AudioError if `x` leaves [-1, 1] (it would be clipped), or is not a
-    waveform.
-    """
+    """Write a waveform as 16-bit WAV, whole or not at all; AudioError if it would be clipped."""
     import soundfile
 
     x = as_waveform(x)

@@ -116,8 +116,8 @@ def ablate(
     ----------
     classifiers : mapping from str to torch.nn.Module, or sequence of Network
         Each maps waveforms (batch, 1, time) to a logit for each class of `data`, in `eval` mode,
-        such as a `Classifier` or a `ProbedEncoder`. Its attribute ``encoder``, or where it has
-        none it itself, is sonified, and must be as `sonibook.sonify` takes it.
+        such as a `Classifier`. Its attribute ``encoder``, or where it has none it itself, is
+        sonified, and must be as `sonibook.sonify` takes it.
     data, layers, seed, streaming
         As for every analysis: see `sonibook.analysis`. The logits are kept: four bytes a clip,
         class, layer and control.

@@ -65,7 +65,7 @@ def unpack(parts: Sequence[Path], folder: Path, *, strip: bool = False) -> None:
 
 def _unpack_zip(parts: Sequence[Path], folder: Path, strip: bool) -> None:
     with closing(open_split_zip(parts)) as joined, zipfile.ZipFile(joined) as archive:
-        room = _Room(parts)
+        _check_size(parts, sum(member.file_size for member in archive.infolist()))
         for member in archive.infolist():
             kind = stat.S_IFMT(member.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
@@ -73,7 +73,6 @@ def _unpack_zip(parts: Sequence[Path], folder: Path, strip: bool) -> None:
             target = _target(parts[-1], member.filename, folder, strip)
             if target is None or member.is_dir():
                 continue
-            room.take(member.file_size)
             with archive.open(member) as source:
                 _write(source, target)
 
@@ -81,9 +80,9 @@ def _unpack_zip(parts: Sequence[Path], folder: Path, strip: bool) -> None:
 def _unpack_tar(path: Path, folder: Path, strip: bool) -> None:
     # As a stream: looking at all names first would unpack gigabytes twice.
     with tarfile.open(path, "r|*") as archive:
-        room = _Room([path])
+        size = 0
         for member in archive:
-            room.take(member.size)
+            _check_size([path], size := size + member.size)
             if not (member.isreg() or member.isdir()):
                 raise _refusal(path, member.name, "is a link or a device")
             target = _target(path, member.name, folder, strip)
@@ -93,20 +92,13 @@ def _unpack_tar(path: Path, folder: Path, strip: bool) -> None:
                     _write(source, target)
 
 
-class _Room:
-    """How much an archive may still unpack to; no member yields more than it says."""
-
-    def __init__(self, parts: Sequence[Path]) -> None:
-        self.archive = parts[-1]
-        self.left = max(_EXPANSION * sum(part.stat().st_size for part in parts), _HARMLESS)
-
-    def take(self, size: int) -> None:
-        self.left -= size
-        if self.left < 0:
-            raise DatasetError(
-                f"{self.archive}: unpacks to more than {_EXPANSION} times its size, which no data "
-                "set does: nothing of it was kept."
-            )
+def _check_size(parts: Sequence[Path], size: int) -> None:
+    """See that an archive does not unpack to so much; no member yields more than it says."""
+    if size > max(_EXPANSION * sum(part.stat().st_size for part in parts), _HARMLESS):
+        raise DatasetError(
+            f"{parts[-1]}: unpacks to more than {_EXPANSION} times its size, which no data set "
+            "does: nothing of it was kept."
+        )
 
 
 def _write(source: Any, target: Path) -> None:
@@ -130,10 +122,7 @@ def _refusal(archive: Path, name: str, reason: str) -> DatasetError:
 
 
 def open_split_zip(parts: Sequence[Path]) -> io.BufferedReader:
-    """A split zip's parts, in order, or one whole zip, as one readable archive.
-
-    DatasetError if parts are missing or damaged.
-    """
+    """A split zip's parts, in order, or one whole zip, as one readable archive."""
     joined = _Joined(parts)
     try:
         joined.tail, joined.tail_start = _new_directory(joined, parts[-1])

@@ -46,9 +46,7 @@ def shipped() -> dict[str, Path]:
 
 
 def networks_folder() -> Path:
-    """Where imported networks lie: where ``SONIBOOK_NETWORKS`` says, else ``build/networks`` of a
-    checkout, or ``.sonibook/networks`` in the user's home.
-    """
+    """Where imported networks lie: as ``SONIBOOK_NETWORKS`` says, else in a checkout or at home."""
     named = os.environ.get("SONIBOOK_NETWORKS")
     if named:
         return Path(named)

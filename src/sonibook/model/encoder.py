@@ -302,9 +302,7 @@ class CNN12(nn.Module):
         return short
 
     def fold(self) -> CNN12:
-        """The plain conv-relu-pool network with the same effective weights: a copy, in
-        `eval` mode.
-        """
+        """The plain conv-relu-pool network with the same effective weights: a copy, to evaluate."""
         device = next(self.parameters()).device
         plain = CNN12(width=self.width, downsample=self.downsample, depth=self.depth).to(device)
         with torch.no_grad():

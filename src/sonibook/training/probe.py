@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from sonibook.datasets.base import ClipReader, Dataset, FileDataset
 from sonibook.errors import DatasetError
 from sonibook.metrics import mean_average_precision
-from sonibook.model.encoder import CNN12
+from sonibook.model.encoder import CNN12, Classifier
 from sonibook.model.stack import blocks_of, check_layer, least_length
 from sonibook.training.data import predict
 
@@ -278,21 +278,9 @@ def multilabel_probe(
     return scores, {"strength": _strength(kind, search), "folds": folds}
 
 
-class ProbedEncoder(nn.Module):
-    """A frozen encoder, cut to the layer that a linear probe was fitted on, and the probe."""
-
-    def __init__(self, encoder: CNN12, classes: Sequence[str], head: nn.Linear) -> None:
-        super().__init__()
-        self.encoder, self.classes, self.head = encoder, tuple(classes), head
-
-    def forward(self, x: Float[Tensor, "batch 1 time"]) -> Float[Tensor, "batch classes"]:
-        """Logits, shape (batch, classes), of waveforms, shape (batch, 1, time)."""
-        return self.head(self.encoder.pooled(x))
-
-
 def probed(
     encoder: CNN12, training: Dataset, *, layer: int = 11, seed: int = 0, progress: bool = False
-) -> ProbedEncoder:
+) -> Classifier:
     """A frozen encoder with a linear probe fitted to a training part, as a classifier.
 
     Parameters
@@ -309,8 +297,8 @@ def probed(
 
     Returns
     -------
-    ProbedEncoder
-        In `eval` mode.
+    Classifier
+        In `eval` mode, its encoder cut to that layer.
 
     Raises
     ------
@@ -322,8 +310,11 @@ def probed(
     features, labels = probe_features(encoder, reader, layer=layer, progress=progress)
     reader.warn()
     groups = groups_of(reader)
-    head = fit_head(features, labels, training, groups=groups, seed=seed)
-    return ProbedEncoder(encoder.truncate(layer), training.classes, head).eval()
+    short = encoder.truncate(layer)
+    short.fc1, short.dim = nn.Sequential(), short.channels  # mean feature maps are what it sees
+    classifier = Classifier(short, training.classes)
+    classifier.head = fit_head(features, labels, training, groups=groups, seed=seed)
+    return classifier.eval()
 
 
 def fit_head(

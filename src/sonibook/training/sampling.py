@@ -258,9 +258,7 @@ class BatchSampler:
         return self.whole_epoch(epoch)[:, self.own]
 
     def whole_epoch(self, epoch: int) -> Int[ndarray, "batches all"]:
-        """The clips of all batches of an epoch; a second time, counted on from the number
-        of clips.
-        """
+        """The clips of all batches of an epoch; a second time, counted on from their number."""
         random = seeded(self.seed, epoch, 0)
         if self._mixture is None:
             order = random.permutation(self.clips)
