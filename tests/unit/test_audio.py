@@ -81,13 +81,6 @@ def test_mixes_channels_to_their_mean(tmp_path):
     np.testing.assert_allclose(read_audio(path, unit_peak=False), (left + right) / 2, atol=1e-6)
 
 
-def test_opposite_channels_cancel_and_that_is_silence(tmp_path):
-    path = tmp_path / "opposite.wav"
-    soundfile.write(path, np.stack([tune(), -tune()], axis=1), SAMPLE_RATE, "FLOAT")
-    with pytest.raises(AudioError, match=r"opposite\.wav: its channels cancel .* give one of them"):
-        read_audio(path)
-
-
 @pytest.mark.parametrize("kind", ["WAV PCM_16", "FLAC PCM_16", "MP3 MPEG_LAYER_III"])
 def test_opposite_channels_that_leave_rounding_noise_are_noticed(tmp_path, kind):
     container, subtype = kind.split()
@@ -227,37 +220,46 @@ def test_reads_real_recordings(data_root, kind):
 # Bad input: one sentence that names the file.
 
 
-def test_missing_file(tmp_path):
-    with pytest.raises(AudioError, match=r"absent\.wav: there is no such file"):
-        read_audio(tmp_path / "absent.wav")
+def holding(bad) -> np.ndarray:
+    x = np.stack([tune(), tune()], axis=1)
+    x[1234] = bad
+    return x
 
 
-def test_folder_instead_of_a_file(tmp_path):
-    with pytest.raises(AudioError, match="no such file"):
-        read_audio(tmp_path)
+LETTER = b"Dear reader, this is no sound at all. " * 40
+DAMAGED = (bytes(3000), b"ID3" + bytes(range(100)), b"\xff\xfb" * 400)
+NOT_FINITE = (np.nan, np.inf, -np.inf, (np.inf, -np.inf))
 
 
-@pytest.mark.parametrize("ending", ["wav", "flac", "ogg", "mp3", "raw", "txt", ""])
-def test_text_under_any_ending(tmp_path, ending):
-    path = tmp_path / f"letter.{ending}"
-    path.write_text("Dear reader, this is no sound at all. " * 40)
-    with pytest.raises(AudioError, match=r"letter.*cannot be read as sound.*give a WAV"):
+@pytest.mark.parametrize(
+    ("name", "content", "reason"),
+    [
+        ("absent.wav", None, "there is no such file"),
+        ("", None, "there is no such file"),  # the folder
+        *(
+            (f"letter.{ending}", LETTER, "cannot be read as sound.*give a WAV")
+            for ending in ("wav", "flac", "ogg", "mp3", "raw", "txt", "")
+        ),
+        *((f"nothing.{ending}", b"", "") for ending in ("wav", "flac", "ogg", "mp3")),
+        *(
+            ("there.mp3", content, r"cannot be read as sound \(it is damaged")
+            for content in DAMAGED
+        ),
+        ("header.wav", np.zeros(0), "holds no samples"),
+        ("silence.wav", np.zeros(800), "the sound is silent"),
+        ("opposite.wav", np.stack([tune(), -tune()], axis=1), "its channels cancel .* give one of"),
+        *(("broken.wav", holding(bad), "holds samples that are NaN or") for bad in NOT_FINITE),
+    ],
+)
+def test_what_is_no_sound_is_named_in_one_sentence(tmp_path, name, content, reason):
+    path = tmp_path / name
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        soundfile.write(path, content, SAMPLE_RATE, "FLOAT")
+    with pytest.raises(AudioError, match=reason) as caught:
         read_audio(path)
-
-
-@pytest.mark.parametrize("ending", ["wav", "flac", "ogg", "mp3"])
-def test_file_of_no_bytes(tmp_path, ending):
-    path = tmp_path / f"nothing.{ending}"
-    path.touch()
-    with pytest.raises(AudioError, match="nothing"):
-        read_audio(path)
-
-
-def test_file_of_no_samples(tmp_path):
-    path = tmp_path / "header.wav"
-    soundfile.write(path, np.zeros(0), SAMPLE_RATE)
-    with pytest.raises(AudioError, match=r"header\.wav: holds no samples"):
-        read_audio(path)
+    assert str(caught.value).startswith(f"{path}: ")
 
 
 @pytest.mark.filterwarnings("ignore:.*was cut short")
@@ -317,29 +319,9 @@ def test_a_header_written_before_the_length_was_known(tmp_path, size):
     assert len(read_audio(path)) == SAMPLE_RATE
 
 
-@pytest.mark.parametrize("content", [bytes(3000), b"ID3" + bytes(range(100)), b"\xff\xfb" * 400])
-def test_a_damaged_mp3_is_not_said_to_be_missing(tmp_path, content):
-    path = tmp_path / "there.mp3"
-    path.write_bytes(content)
-    with pytest.raises(AudioError, match=r"there\.mp3: cannot be read as sound \(it is damaged"):
-        read_audio(path)
-
-
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf, (np.inf, -np.inf)])
-def test_samples_that_are_not_finite(tmp_path, bad):
-    path = tmp_path / "broken.wav"
-    x = np.stack([tune(), tune()], axis=1)
-    x[1234] = bad
-    soundfile.write(path, x, SAMPLE_RATE, "FLOAT")
-    with pytest.raises(AudioError, match=r"broken\.wav: holds samples that are NaN or infinite"):
-        read_audio(path)
-
-
-def test_silence(tmp_path):
+def test_silence_may_be_read(tmp_path):
     path = tmp_path / "silence.wav"
     soundfile.write(path, np.zeros(800), SAMPLE_RATE)
-    with pytest.raises(AudioError, match=r"silence\.wav: the sound is silent"):
-        read_audio(path)
     np.testing.assert_array_equal(read_audio(path, unit_peak=False), np.zeros(800))
 
 
