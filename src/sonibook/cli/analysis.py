@@ -13,7 +13,7 @@ import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -63,23 +63,55 @@ common.app.add_typer(analyse_commands, name="analyse")
 
 @dataclass(frozen=True)
 class Asked:
-    """What the shared options of an analysis name; opened when first asked for."""
+    """What the shared options of an analysis name; opened when first asked for.
 
-    names: tuple[str, ...]
-    dataset: str
-    split: str | None = None
+    Options:
+        names: Shipped or imported names, .safetensors files, 'random' or 'random:SEED' for an
+            untrained encoder, or module:function, Python code that makes a network.
+        seed: Of all that is drawn at random.
+        width: Of untrained encoders.
+        figure: Draw the result (.png, .svg or .pdf).
+    """
+
+    names: Annotated[list[str], typer.Argument(metavar="NETWORK")]
+    dataset: common.DataName
+    split: common.Split = None
     folds: str | None = None
-    options: Sequence[str] | None = None
-    data_root: Path | None = None
-    width: float = 0.25
-    seed: int = 0
-    out: Path | None = None
-    figure: Path | None = None
-    streaming: Streaming = field(default_factory=dict)  # type: ignore[assignment]
+    options: common.DataOptions = None
+    data_root: common.DataRoot = None
+    seed: common.Natural = 0
+    width: common.Width = 0.25
+    limit: common.Limit = None
+    processes: common.Processes = None
+    out: common.JsonOut = None
+    figure: Annotated[Path | None, typer.Option(dir_okay=False)] = None
 
     def __post_init__(self) -> None:
         if self.split is not None and self.folds is not None:
             raise typer.BadParameter("give either --folds or --split.", param_hint="--split")
+
+    @property
+    def streaming(self) -> Streaming:
+        """How an analysis streams."""
+        return {"parts": self._parts, "processes": self.processes, "limit": self.limit}
+
+    @property
+    def _parts(self) -> Path | None:
+        """Where chunks are kept until all is written: beside `out`."""
+        return None if self.out is None else self.out.with_name(f".{self.out.name}.parts")
+
+    @contextmanager
+    def resumable(self) -> Iterator[None]:
+        """Keep the chunks where the analysis is interrupted, and say so; else remove them."""
+        parts = self._parts
+        try:
+            yield
+        except KeyboardInterrupt:
+            if parts is not None and parts.is_dir():
+                typer.echo("What was measured is kept: run the same again to go on.", err=True)
+            raise
+        if parts is not None:
+            shutil.rmtree(parts, ignore_errors=True)
 
     @cached_property
     def data(self) -> Dataset:
@@ -195,31 +227,6 @@ def told_of(*, dataset: str, split: str, size: int, clips: int, skipped: Mapping
     return f"{dataset} ({split}), {clips} of {size} clips" + (left_out and f"; skipped: {left_out}")
 
 
-def _all_options(
-    networks: Annotated[list[str], typer.Argument(metavar="NETWORK")],
-    dataset: common.DataName,
-    split: common.Split = None,
-    folds: str | None = None,
-    options: common.DataOptions = None,
-    data_root: common.DataRoot = None,
-    seed: common.Natural = 0,
-    width: common.Width = 0.25,
-    limit: common.Limit = None,
-    processes: common.Processes = None,
-    out: common.JsonOut = None,
-    figure: Annotated[Path | None, typer.Option(dir_okay=False)] = None,
-) -> None:
-    """The options of every analysis, for `analysis` to take from.
-
-    Options:
-        networks: Shipped or imported names, .safetensors files, 'random' or 'random:SEED' for an
-            untrained encoder, or module:function, Python code that makes a network.
-        seed: Of all that is drawn at random.
-        width: Of untrained encoders.
-        figure: Draw the result (.png, .svg or .pdf).
-    """
-
-
 def analysis(
     *lines: str, networks: Any = None, dataset: str | None = None, without: Sequence[str] = ()
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -228,11 +235,11 @@ def analysis(
     `lines` are examples for its help; `networks` is what it takes in the place of networks,
     `dataset` its default data set, and `without` names shared options that it does not have.
     """
-    shared = {option.name: option for option in common.options_of(_all_options)}
+    shared = {option.name: option for option in common.options_of(Asked)}
 
     def decorate(body: Callable[..., None]) -> Callable[..., None]:
         _, *own = common.options_of(body)
-        places = ["networks", "dataset", "split", "folds", "options", "data_root"]
+        places = ["names", "dataset", "split", "folds", "options", "data_root"]
         first = [shared[name] for name in places if name not in without]
         last = [shared[name] for name in shared if name not in (*places, *without)]
         every = [*first, *own, *last]
@@ -243,9 +250,9 @@ def analysis(
 
         def run(**given: Any) -> None:
             mine = {parameter.name: given.pop(parameter.name) for parameter in own}
-            names, processes, limit = map(given.pop, ("networks", "processes", "limit"))
-            names = (names,) if isinstance(names, str) else tuple(names)
-            asked = Asked(names, **given)
+            if isinstance(given["names"], str):
+                given["names"] = [given["names"]]
+            asked = Asked(**given)
             out, figure = asked.out, asked.figure
             if figure is not None and figure.suffix.lower() not in _FIGURES:
                 raise typer.BadParameter(
@@ -254,26 +261,12 @@ def analysis(
                 )
             if out is not None:
                 check_replaceable(out)
-            with streamed(out, processes=processes, limit=limit) as streaming:
-                body(replace(asked, streaming=streaming), **mine)
+            with asked.resumable():
+                body(asked, **mine)
 
         return common.command(analyse_commands, *lines, called=run, options=every)(body)
 
     return decorate
-
-
-@contextmanager
-def streamed(out: Path | None, *, processes: int | None, limit: int | None) -> Iterator[Streaming]:
-    """How an analysis streams: its chunks are kept beside `out` until all is written."""
-    parts = None if out is None else out.with_name(f".{out.name}.parts")
-    try:
-        yield {"parts": parts, "processes": processes, "limit": limit}
-    except KeyboardInterrupt:
-        if parts is not None and parts.is_dir():
-            typer.echo("What was measured is kept: run the same again to go on.", err=True)
-        raise
-    if parts is not None:
-        shutil.rmtree(parts, ignore_errors=True)
 
 
 def open_networks(names: Sequence[str], *, width: float, seed: int) -> list[Network]:

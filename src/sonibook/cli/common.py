@@ -142,7 +142,7 @@ def command(
     return decorate
 
 
-def options_of(body: Callable[..., None]) -> list[inspect.Parameter]:
+def options_of(body: Callable[..., Any]) -> list[inspect.Parameter]:
     """A function's parameters, each annotated with what its docstring says that it is for."""
     told, shared = (dict(_OPTION.findall(text)) for text in (_documented(body)[1], _SHARED))
     options = []
@@ -156,7 +156,7 @@ def options_of(body: Callable[..., None]) -> list[inspect.Parameter]:
     return options
 
 
-def _documented(body: Callable[..., None]) -> tuple[str, str]:
+def _documented(body: Callable[..., Any]) -> tuple[str, str]:
     """A docstring: what a function does, and what its options are for."""
     about, _, options = inspect.cleandoc(body.__doc__ or "").partition("\n\nOptions:\n")
     return about, options

@@ -67,13 +67,14 @@ def atlas(
     """
     from sonibook.analysis.atlas import Loudest
     from sonibook.analysis.networks import with_random_weights
-    from sonibook.cli.analysis import Asked, streamed, told_of
+    from sonibook.cli.analysis import Asked, told_of
     from sonibook.widgets.atlas import make_atlas
 
     if dataset == "folder" and folds is None:
         split = split or "all"  # it has no other
     out = out.resolve()
-    asked = Asked((network,), dataset, split, folds, options, data_root, seed=seed)
+    which = (split, folds, options, data_root, seed)
+    asked = Asked([network], dataset, *which, limit=limit, processes=processes, out=out)
     own = asked.networks
     both = with_random_weights(own, seed=seed)
     told = {
@@ -83,10 +84,10 @@ def atlas(
             f"{own[0].name} started from may be of another kind."
         ],
     }
-    with streamed(out, processes=processes, limit=limit) as streaming:
-        data = asked.data if loudest is None else Loudest(asked.data, loudest)
+    data = asked.data if loudest is None else Loudest(asked.data, loudest)
+    with asked.resumable():
         summary = make_atlas(
-            both, data, out, facts=told, lab=lab, k=k, seconds=seconds, **streaming
+            both, data, out, facts=told, lab=lab, k=k, seconds=seconds, **asked.streaming
         )
     rows = [[name, count] for name, count in summary["filters"].items()]
     typer.echo(table(["network", "filters"], rows))

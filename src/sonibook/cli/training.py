@@ -198,7 +198,7 @@ def evaluate(
 
     if out is not None:
         check_replaceable(out)
-    asked = Asked((), dataset, split, folds, options, data_root)
+    asked = Asked([], dataset, split, folds, options, data_root)
     reader = ClipReader(asked.data)
     training = ClipReader(asked.training) if probe else None
     # First see that everything can be done: the measuring takes minutes.
