@@ -249,6 +249,36 @@ def test_a_regime_is_what_rows_say_and_not_a_name(tmp_path: Path) -> None:
     assert means == {"contrastive": (2.0, 2), "supervised": (5.0, 1), "random": (8.0, 2)}
 
 
+def test_intervals_over_networks_and_recordings_cover_what_both_were_drawn_from() -> None:
+    rng, covered = np.random.default_rng(0), {True: 0, False: 0}
+    for _ in range(400):
+        heard = rng.normal(0.0, 1.0, 30)  # how far each clip is off, for every network alike
+        networks = {}
+        for seed, own in enumerate(rng.normal(0.0, 0.1, 5)):
+            clips = own + heard + rng.normal(0.0, 0.3, 30)
+            half = 1.96 * clips.std(ddof=1) / 30**0.5
+            mean = clips.mean()
+            networks[seed] = Measure(mean=mean, low=mean - half, high=mean + half, clips=30)
+        for recordings in covered:
+            found = over_seeds(networks, recordings=recordings)
+            covered[recordings] += found.low <= 0 <= found.high
+    assert covered[True] >= 0.92 * 400
+    assert covered[False] < 0.8 * 400  # of these clips alone
+
+
+def test_a_difference_is_widened_by_the_clips_of_both() -> None:
+    one = {seed: measure(0.5 + seed / 100, 0.1) for seed in range(3)}
+    two = {seed: measure(0.2, 0.1) for seed in range(3)}
+    plain, crossed = (
+        over_seeds(one, recordings=of) - over_seeds(two, recordings=of) for of in (False, True)
+    )
+    assert crossed.mean == plain.mean
+    error = np.hypot(plain.high - plain.mean, np.hypot(0.1, 0.1))
+    assert crossed.high - crossed.mean == pytest.approx(error)
+    assert (-crossed).high - (-crossed).mean == pytest.approx(error)
+    assert abs(crossed).low == pytest.approx(crossed.low)
+
+
 def test_a_verdict_may_owe_to_the_kind_of_probe(tmp_path: Path) -> None:
     def figure(name: str, condition: str, **regimes: float) -> None:
         rows = tuple(

@@ -106,7 +106,7 @@ def _shift(results: Results) -> Iterator[Test]:
             networks = [
                 over_layers(row for row in rows if row.network == name) for name in law.names()
             ]
-            cosine = over_seeds(dict(enumerate(networks))) - _EQUAL
+            cosine = over_seeds(dict(enumerate(networks)), recordings=results.recordings) - _EQUAL
         offsets = "multiples of the pooling stride" if exact else "other offsets"
         yield effect(f"layer 8, {offsets}: cosine above {_EQUAL}", cosine)
 

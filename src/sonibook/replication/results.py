@@ -27,6 +27,8 @@ _Kind = TypeVar("_Kind", bound=Result)
 #: The results file of each regime's figure 5.
 EVOLUTIONS = {"contrastive": "figure-5", "supervised": "figure-5-supervised"}
 _SONIFICATION, _ENDS = "sonification", ("mean", "low", "high")
+#: Standard errors in half of a 95 % interval.
+_Z = float(stats.norm.ppf(0.975))
 
 
 class Measure(Estimate):
@@ -45,6 +47,9 @@ class Measure(Estimate):
         Networks of the regime that has fewest.
     values : dict of int to float
         By seed, where it is a mean over networks that differ in theirs; else empty.
+    clip_error : float
+        Standard error over clips, by which the interval over networks is widened; 0 where the clips
+        are taken as they are.
     """
 
     model_config = ConfigDict(allow_inf_nan=True)
@@ -54,6 +59,7 @@ class Measure(Estimate):
     high: float
     seeds: int = 1
     values: dict[int, float] = Field(default_factory=dict)
+    clip_error: float = Field(default=0.0, exclude=True)
 
     @classmethod
     def of(cls, one: Estimate) -> Measure:
@@ -86,19 +92,21 @@ class Measure(Estimate):
             ends = {"mean": self.mean - other, "low": self.low - other, "high": self.high - other}
             return self._with(ends, lambda value: value - other)
         clips, seeds = min(self.clips, other.clips), min(self.seeds, other.seeds)
+        error = float(np.hypot(self.clip_error, other.clip_error))
         if seeds > 1 and self.values.keys() == other.values.keys():
-            return _over(
-                {seed: self.values[seed] - other.values[seed] for seed in self.values}, clips
-            )
+            differences = {seed: self.values[seed] - other.values[seed] for seed in self.values}
+            return _over(differences, clips, error)
         mean = self.mean - other.mean
         ours, theirs = [*self.values.values()], [*other.values.values()]
         if seeds > 1 and ours and theirs and np.ptp(ours) + np.ptp(theirs) > 0:
             interval = stats.ttest_ind(ours, theirs, equal_var=False).confidence_interval(0.95)
-            low, high = float(interval.low), float(interval.high)
+            half = float(np.hypot((interval.high - interval.low) / 2, _Z * error))
+            low, high = mean - half, mean + half
         else:
             low = mean - float(np.hypot(self.mean - self.low, other.high - other.mean))
             high = mean + float(np.hypot(self.high - self.mean, other.mean - other.low))
-        return Measure(mean=mean, low=low, high=high, clips=clips, seeds=seeds)
+        ends = {"mean": mean, "low": low, "high": high}
+        return Measure(**ends, clips=clips, seeds=seeds, clip_error=error)
 
     def __neg__(self) -> Measure:
         ends = {"mean": -self.mean, "low": -self.high, "high": -self.low}
@@ -107,7 +115,8 @@ class Measure(Estimate):
     def __abs__(self) -> Measure:
         """Without its sign: of several networks, the mean of each one's size."""
         if len(self.values) > 1:
-            return _over({seed: abs(value) for seed, value in self.values.items()}, self.clips)
+            sizes = {seed: abs(value) for seed, value in self.values.items()}
+            return _over(sizes, self.clips, self.clip_error)
         least, most = sorted((abs(self.low), abs(self.high)))
         least = 0.0 if self.low <= 0 <= self.high else least
         return self._with({"mean": abs(self.mean), "low": least, "high": most}, abs)
@@ -129,34 +138,44 @@ def over_layers(layers: Iterable[Estimate]) -> Measure:
     return Measure(**ends, clips=min(one.clips for one in found))
 
 
-def over_seeds(networks: Mapping[int, Measure]) -> Measure:
+def over_seeds(networks: Mapping[int, Measure], *, recordings: bool = False) -> Measure:
     """The mean over networks that differ in their seed alone, which are given by seed.
 
     One network's interval is that over clips; of several it is Student's t over networks, the clips
-    being taken as they are.
+    being taken as they are. With `recordings` it is of other clips, too: half of the interval over
+    networks and half of the one over clips, which more networks do not narrow, as all hear the same
+    clips, are squared and added.
     """
     known = {seed: one for seed, one in networks.items() if one.known}
     values = {seed: one.mean for seed, one in known.items()}
     if len(known) > 1:
-        return _over(values, min(one.clips for one in known.values()))
+        halves = [(one.high - one.low) / 2 for one in known.values()]
+        error = float(np.mean(halves)) / _Z if recordings else 0.0
+        return _over(values, min(one.clips for one in known.values()), error)
     return next((one.model_copy(update={"values": values}) for one in known.values()), MISSING)
 
 
-def _over(values: dict[int, float], clips: int) -> Measure:
-    """Of several seeds."""
+def _over(values: dict[int, float], clips: int, error: float) -> Measure:
+    """Of several seeds, with the standard error over clips."""
     low, high = runs_interval([*values.values()])
     mean = float(np.mean([*values.values()]))
-    return Measure(mean=mean, low=low, high=high, clips=clips, seeds=len(values), values=values)
+    half = float(np.hypot((high - low) / 2, _Z * error))
+    ends = {"mean": mean, "low": mean - half, "high": mean + half}
+    return Measure(**ends, clips=clips, seeds=len(values), values=values, clip_error=error)
 
 
 class Results:
     """The results files of one folder; what is missing in it is `MISSING`.
 
-    `probe` is the kind that figure 4's accuracies are of.
+    `probe` is the kind that figure 4's accuracies are of. With `recordings`, figures' intervals
+    over networks are of other clips, too, as tables' always are; of what is compared, as if no
+    clips were in common, which is cautious.
     """
 
-    def __init__(self, folder: str | Path, *, probe: ProbeKind = "logistic") -> None:
-        self.folder, self.probe = Path(folder), probe
+    def __init__(
+        self, folder: str | Path, *, probe: ProbeKind = "logistic", recordings: bool = False
+    ) -> None:
+        self.folder, self.probe, self.recordings = Path(folder), probe, recordings
         self._known: dict[str, Result] = {}
 
     def read(self, kind: type[_Kind], name: str) -> _Kind | None:
@@ -185,7 +204,16 @@ class Results:
             if others:
                 mean -= over_layers(row for row in own if row.layer in others)
             regimes.setdefault(regime, {})[seed] = mean
-        found = {regime: over_seeds(by_seed) for regime, by_seed in regimes.items()}
+        found = {
+            regime: over_seeds(by_seed, recordings=self.recordings)
+            for regime, by_seed in regimes.items()
+        }
+        return defaultdict(lambda: MISSING, found)
+
+    def _over_seeds(
+        self, regimes: Mapping[str, Mapping[int, Measure]]
+    ) -> defaultdict[str, Measure]:
+        found = {name: over_seeds(own, recordings=self.recordings) for name, own in regimes.items()}
         return defaultdict(lambda: MISSING, found)
 
     def drops(self, file: str, control: str = "") -> defaultdict[str, Measure]:
@@ -212,7 +240,10 @@ class Results:
                 for (layer, condition), one in lost.items()
                 if condition == _SONIFICATION
             )
-        found = {regime: over_seeds(by_seed) for regime, by_seed in regimes.items()}
+        found = {
+            regime: over_seeds(by_seed, recordings=self.recordings)
+            for regime, by_seed in regimes.items()
+        }
         return defaultdict(lambda: MISSING, found)
 
     def spread(self, file: str, regime: str) -> Measure:
@@ -226,7 +257,7 @@ class Results:
                 spread = float(np.var([row.mean for row in scores if row.mean is not None]))
                 clips = min((row.clips for row in scores if row.clips), default=0)
                 by_seed[seed] = Measure(mean=spread, low=spread, high=spread, clips=clips)
-        found = over_seeds(by_seed)
+        found = over_seeds(by_seed, recordings=self.recordings)
         return found if found.seeds > 1 else MISSING
 
     def _scores(self, file: str) -> dict[tuple[str, int], list[Row]]:

@@ -170,7 +170,9 @@ def _outcome(test: Test) -> str:
     return "shown" if test.passes else "not shown"
 
 
-def judge_claims(folder: str | Path, *, probe: ProbeKind = "logistic") -> list[Judged]:
+def judge_claims(
+    folder: str | Path, *, probe: ProbeKind = "logistic", recordings: bool = False
+) -> list[Judged]:
     """Every claim with its verdict, by the results files that there are.
 
     Parameters
@@ -180,8 +182,11 @@ def judge_claims(folder: str | Path, *, probe: ProbeKind = "logistic") -> list[J
     probe : {"logistic", "ridge"}
         What figure 4's claims are judged by. Those by ridge explore: it is not in the list of tests
         that was fixed before they were measured.
+    recordings : bool
+        Whether intervals over several networks are widened to be of other recordings, too; see
+        `Results`. That explores as well.
     """
-    results = Results(folder, probe=probe)
+    results = Results(folder, probe=probe, recordings=recordings)
     tests = {claim.name: claim.tests(results) for claim in CLAIMS}
     known = [test.p for own in tests.values() for test in own if test.p is not None]
     among_all = iter(stats.false_discovery_control(known).tolist() if known else ())
