@@ -240,7 +240,7 @@ NOT_FINITE = (np.nan, np.inf, -np.inf, (np.inf, -np.inf))
             (f"letter.{ending}", LETTER, "cannot be read as sound.*give a WAV")
             for ending in ("wav", "flac", "ogg", "mp3", "raw", "txt", "")
         ),
-        *((f"nothing.{ending}", b"", "") for ending in ("wav", "flac", "ogg", "mp3")),
+        *((f"nothing.{ending}", b"", "nothing") for ending in ("wav", "flac", "ogg", "mp3")),
         *(
             ("there.mp3", content, r"cannot be read as sound \(it is damaged")
             for content in DAMAGED
