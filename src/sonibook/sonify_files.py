@@ -135,11 +135,7 @@ class FileSonifier:
         return self.out / "sonifications.csv"
 
     def run(self, sounds: Iterable[SoundFile], *, tell: Callable[[str], None]) -> None:
-        """Sonify every sound; `tell` is given what a listener should know.
-
-        The table and its provenance are written at the end, also where the user stopped it, unless
-        no sound could be read.
-        """
+        """Sonify every sound; `tell` takes notices. The table is written even if it is stopped."""
         with tempfile.TemporaryFile("w+", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS)
             try:

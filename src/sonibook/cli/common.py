@@ -163,13 +163,7 @@ def _documented(body: Callable[..., Any]) -> tuple[str, str]:
 
 
 def parse_options(pairs: Sequence[str] | None) -> dict[str, Any]:
-    """Options of a data set, ``key=value``, the values read as YAML.
-
-    Examples
-    --------
-    >>> parse_options(["size=200", "task=single-label", "events=[1, 2]"])
-    {'size': 200, 'task': 'single-label', 'events': [1, 2]}
-    """
+    """Options of a data set, ``key=value``, the values read as YAML."""
     from sonibook.files import parse_yaml
 
     options: dict[str, Any] = {}
@@ -210,13 +204,7 @@ def parse_folds(text: str | None) -> tuple[int, ...] | None:
 
 
 def parse_numbers(text: str, what: str, *, such_as: str) -> tuple[int, ...]:
-    """Integers, separated by commas.
-
-    Examples
-    --------
-    >>> parse_numbers("3,8,11", "layers", such_as="1,2")
-    (3, 8, 11)
-    """
+    """Integers, separated by commas, such as ``3,8,11``."""
     try:
         return tuple(int(part) for part in text.split(","))
     except ValueError:

@@ -134,10 +134,6 @@ def _open_soundscapes(
     return compose(mixture_of, split=split, **options)
 
 
-def _open_calls(root: str | Path | None, *, split: str, **options: Any) -> Dataset:
-    return Calls(split=split, **options)
-
-
 _SYNTHESISED = ("calls", "soundscapes")
 _SCENE_OPTIONS = tuple(
     name for name in inspect.signature(Soundscapes).parameters if name != "split"
@@ -146,7 +142,7 @@ _SCENE_OPTIONS = tuple(
 #: How each data set is opened, and the options it takes.
 DATASETS: dict[str, tuple[Callable[..., Dataset], tuple[str, ...]]] = {
     "audioset": (open_audioset, ("segments",)),
-    "calls": (_open_calls, ("seed", "size", "repeats")),
+    "calls": (lambda root, **options: Calls(**options), ("seed", "size", "repeats")),
     "esc10": (partial(open_esc50, subset="esc10"), ("folds",)),
     "esc40": (partial(open_esc50, subset="esc40"), ("folds",)),
     "esc50": (open_esc50, ("folds",)),

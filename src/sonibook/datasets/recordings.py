@@ -285,10 +285,7 @@ def open_pool(
 
 
 def open_folder(root: str | Path, *, split: str = "all") -> FileDataset:
-    """The sounds below a folder; its sub-folders, where there are any, are the classes.
-
-    A file that cannot be read raises AudioError when its clip is asked for.
-    """
+    """The sounds below a folder; its sub-folders, where there are any, are the classes."""
     base = Path(root)
     if split != "all":
         raise DatasetError(f"a folder has no split {split!r}: give each part a folder of its own.")
