@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import io
+import json
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from numpy import ndarray
 from torch import nn
@@ -40,6 +44,20 @@ HEARD = """() => {
 READY = "window.sonibookLab?.heard"
 #: True once the network has said what all of it is.
 SAID = "window.sonibookLab?.said"
+
+
+def received(folder: Path, name: str) -> Any:
+    """What a script of a page hands over under its name."""
+    text = (folder / f"{name}.js").read_text(encoding="utf-8")
+    start = f'sonibookLab.receive("{name}",'
+    assert text.startswith(start)
+    assert text.endswith(");\n")
+    return json.loads(text[len(start) : -3])
+
+
+def decoded(flac: str) -> tuple[np.ndarray, int]:
+    """A sound of a page, and its rate."""
+    return soundfile.read(io.BytesIO(base64.b64decode(flac)))
 
 
 def unpacked(found: dict[str, Any]) -> dict[str, Any]:

@@ -295,11 +295,7 @@ def read_log(run: Path | str) -> list[dict[str, str]]:
     run : Path or str
         The run's folder, or the name of a table that comes with sonibook.
     """
-    if isinstance(run, str):
-        tables = (folder / "results" / f"{run}.csv" for folder in DATA_FOLDERS)
-        path = next(table for table in tables if table.exists())
-    else:
-        path = run / "log.csv"
+    path = _kept(f"{run}.csv") if isinstance(run, str) else run / "log.csv"
     with path.open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
@@ -314,9 +310,7 @@ def kept_sounds(name: str, part: str) -> dict[str, Float[Tensor, " time"]]:
     part : str
         The folder in it.
     """
-    paths = (folder / "results" / f"{name}.zip" for folder in DATA_FOLDERS)
-    path = next(path for path in paths if path.exists())
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(_kept(f"{name}.zip")) as archive:
         files = [one for one in archive.namelist() if one.startswith(f"{part}/")]
         return {
             Path(one).stem: torch.from_numpy(
@@ -328,9 +322,13 @@ def kept_sounds(name: str, part: str) -> dict[str, Float[Tensor, " time"]]:
 
 def results_folder(path: str | Path | None) -> Path:
     """The folder of results files that a reader names; None takes those that come with sonibook."""
-    if path is not None:
-        return Path(path)
-    return next(folder / "results" for folder in DATA_FOLDERS if (folder / "results").is_dir())
+    return _kept("") if path is None else Path(path)
+
+
+def _kept(name: str) -> Path:
+    """A file of the results that come with sonibook."""
+    paths = (folder / "results" / name for folder in DATA_FOLDERS)
+    return next(path for path in paths if path.exists())
 
 
 def configs() -> Path | None:

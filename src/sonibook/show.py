@@ -13,11 +13,11 @@ _NAMES = {
     "plots.basics": "centre_frequencies frequency_responses receptive_fields",
     "plots.sound": "Stage compare describe feature_maps held log_spectrogram side_by_side steps "
     "waveform",
-    "plots.style": "Grid Picture folded grid layers lines picture",
+    "plots.style": "folded grid layers lines picture",
     "widgets.audio": "AliasSlider",
-    "widgets.animation": "Animation TemperatureSlider Walks backward_animation encoder_diagram",
+    "widgets.animation": "TemperatureSlider Walks backward_animation encoder_diagram",
     "widgets.explorer": "Explorer",
-    "widgets.players": "Player pair player table",
+    "widgets.players": "pair player table",
 }
 
 __all__ = sorted(" ".join(_NAMES.values()).split())

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import base64
-import io
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 import torch
+from heard import decoded, received
 from oracles import DEAD, plain_stack, with_dead_filter
 from torch import nn
 
@@ -57,19 +54,6 @@ def folder(network: CNN12, data: Dataset, tmp_path_factory: pytest.TempPathFacto
     out = tmp_path_factory.mktemp("atlas") / "out"
     make(network, data, out)
     return out
-
-
-def received(folder: Path, name: str) -> Any:
-    """What a piece hands over."""
-    text = (folder / f"{name}.js").read_text(encoding="utf-8")
-    start = f'sonibookLab.receive("{name}",'
-    assert text.startswith(start)
-    assert text.endswith(");\n")
-    return json.loads(text[len(start) : -3])
-
-
-def heard(flac: str) -> tuple[np.ndarray, int]:
-    return soundfile.read(io.BytesIO(base64.b64decode(flac)))
 
 
 def naive_maps(network: nn.Module, x: np.ndarray) -> list[torch.Tensor]:
@@ -135,7 +119,7 @@ def test_sounds_are_sonifications_where_the_map_is_largest(
             x = data[index].waveform
             whole = sonify(network, x, layer=layer, filters=[number])[0].numpy()
             expected = whole[start : start + samples]
-            found, rate = heard(flac)
+            found, rate = decoded(flac)
             assert (rate, len(found), samples) == (8000, 2400, 2400)
             noise = np.sqrt(np.mean((found - expected) ** 2))
             assert noise <= 0.01 * np.sqrt(np.mean(expected**2)) + 1 / 65536
@@ -149,7 +133,7 @@ def test_clips_are_there_with_what_is_known_of_them(data: Dataset, folder: Path)
         clip, piece = data[int(index)], received(folder, f"clips/{index}")
         assert about["id"] == clip.clip_id
         assert about["classes"] == [data.classes[n].replace("_", " ") for n in clip.labels]
-        found, _ = heard(piece["flac"])
+        found, _ = decoded(piece["flac"])
         noise = np.sqrt(np.mean((found - clip.waveform) ** 2))
         assert noise <= 1e-3 * np.sqrt(np.mean(clip.waveform**2)) + 1 / 65536
 
@@ -168,7 +152,7 @@ def test_of_many_clips_the_stretches_that_are_heard_are_kept(
     for index, stretches in needed.items():
         piece = received(tmp_path / "out", f"clips/{index}")
         assert piece["start"] == min(start for start, _ in stretches)
-        assert len(heard(piece["flac"])[0]) == max(end for _, end in stretches) - piece["start"]
+        assert len(decoded(piece["flac"])[0]) == max(end for _, end in stretches) - piece["start"]
 
 
 def test_large_networks_get_shorter_stretches(
@@ -252,7 +236,7 @@ def test_networks_at_their_own_rate(tmp_path: Path) -> None:
     manifest = received(tmp_path / "out", "manifest")
     assert manifest["rate"] == 16000
     assert [one["lab"] for one in manifest["networks"]] == [None, None]
-    found, rate = heard(received(tmp_path / "out", "tiny/01-0000")[0])
+    found, rate = decoded(received(tmp_path / "out", "tiny/01-0000")[0])
     assert (len(found), rate) == (4800, 16000)
 
 

@@ -43,38 +43,32 @@ def cells_before_the_lesson(chapter_path: Path) -> tuple[str, str]:
     return code[0], code[1]
 
 
-@pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
-@pytest.mark.parametrize(
-    ("given", "sentence"),
-    [
-        ("profile = 'fast'", "profile 'fast': choose smoke or full."),
-        ("layr = 8", "layr: no such parameter; this chapter has seed, profile, "),
-        ("clip = 'minus'", "clip 'minus': give a whole number."),
-        ("layer = 8.5", "layer 8.5: give a whole number."),
-        ("layer = True", "layer True: give a whole number."),
-        ("width = 'wide'", "width 'wide': give a number."),
-        ("seed = -1", "seed -1: give a whole number, 0 or more."),
-        ("dataset = 50", "dataset 50: give text."),
-        ("data_root = 3", "data_root 3: give text or None."),
-    ],
-)
-def test_a_parameter_of_no_use_stops_a_chapter_with_a_sentence(
-    shell: Any, path: Path, given: str, sentence: str
-) -> None:
-    parameters, setup = cells_before_the_lesson(path)
-    name = given.split()[0]
-    shell.run_cell(parameters, store_history=True)
-    shell.run_cell(f"# Parameters\n{given}\n", store_history=True)
-    problem = shell.run_cell(setup, store_history=True).error_in_exec
-    assert isinstance(problem, ParameterError)
-    has_none = f"\n{name} = " not in f"\n{parameters}"
-    assert str(problem).startswith(f"{name}: no such parameter;" if has_none else sentence)
-    assert problem._render_traceback_() == [str(problem)]
+#: What a parameter cannot be, and what a chapter that has the parameter says to it.
+NO_USE = {
+    "profile = 'fast'": "profile 'fast': choose smoke or full.",
+    "clip = 'minus'": "clip 'minus': give a whole number.",
+    "layer = 8.5": "layer 8.5: give a whole number.",
+    "layer = True": "layer True: give a whole number.",
+    "width = 'wide'": "width 'wide': give a number.",
+    "seed = -1": "seed -1: give a whole number, 0 or more.",
+    "dataset = 50": "dataset 50: give text.",
+    "data_root = 3": "data_root 3: give text or None.",
+}
 
 
 @pytest.mark.parametrize("path", CHAPTERS, ids=lambda path: path.stem)
-def test_what_a_chapter_can_use_is_taken(shell: Any, path: Path) -> None:
+def test_parameters_of_no_use_stop_a_chapter_and_others_are_taken(shell: Any, path: Path) -> None:
     parameters, setup = cells_before_the_lesson(path)
+    for given, sentence in {"layr = 8": "", **NO_USE}.items():
+        name = given.split()[0]
+        shell.run_cell(parameters, store_history=True)
+        shell.run_cell(f"# Parameters\n{given}\n", store_history=True)
+        problem = shell.run_cell(setup, store_history=True).error_in_exec
+        assert isinstance(problem, ParameterError)
+        has_none = f"\n{name} = " not in f"\n{parameters}"
+        unknown = f"{name}: no such parameter; this chapter has seed, profile, "
+        assert str(problem).startswith(unknown if has_none else sentence)
+        assert problem._render_traceback_() == [str(problem)]
     use = {"profile": "full", "width": 1, "beside": None, "data_root": "here", "metrics": None}
     given = "\n".join(f"{name} = {use[name]!r}" for name in use if f"{name} =" in parameters)
     shell.run_cell("%pwd\n", store_history=True)
@@ -95,20 +89,15 @@ def test_without_a_file_or_a_notebook_numbers_are_only_kept(tmp_path: Path) -> N
     assert chapter.record(tmp_path / "metrics.json", clip=9) == {"clip": 9}
 
 
-def test_only_soundscapes_take_their_options() -> None:
-    scenes = chapter.open_clips("soundscapes", root=None, split="test", seed=3, duration=1.0)
+@pytest.mark.parametrize("length", ["seconds", "duration"])
+def test_only_soundscapes_take_their_options(length: str) -> None:
+    asked = {"root": None, "split": "test", "seed": 3, length: 1.0}
+    scenes = chapter.open_clips("soundscapes", **asked)
     same = open_dataset("soundscapes", split="test", seed=3, duration=1.0)
     assert np.array_equal(scenes[0].waveform, same[0].waveform)
-    with pytest.raises(DatasetError, match="esc50"):
-        chapter.open_clips("esc50", root="nowhere", split="test", seed=3)
-
-
-def test_seconds_are_the_duration_of_soundscapes() -> None:
-    asked = {"root": None, "split": "test", "seed": 3}
-    scenes = chapter.open_clips("soundscapes", seconds=1.0, **asked)
-    same = chapter.open_clips("soundscapes", duration=1.0, **asked)
-    assert np.array_equal(scenes[0].waveform, same[0].waveform)
     assert chapter.credits_of(scenes, [0, 1]) == ""
+    with pytest.raises(DatasetError, match="esc50"):
+        chapter.open_clips("esc50", **{**asked, "root": "nowhere"})
 
 
 def test_of_recordings_the_loudest_seconds_are_taken_and_each_names_its_source(data_root) -> None:
@@ -127,10 +116,6 @@ def test_of_recordings_the_loudest_seconds_are_taken_and_each_names_its_source(d
     assert chapter.recordings("esc10", root=data_root) is not None
 
 
-def test_a_chapter_can_do_without_recordings(tmp_path: Path) -> None:
-    assert chapter.recordings("esc10", root=tmp_path) is None
-
-
 def test_two_seconds_are_loud_and_long_enough() -> None:
     data = open_dataset("soundscapes", seed=0, size=2, duration=3.0)
     encoder = CNN12(width=1 / 16)
@@ -140,21 +125,19 @@ def test_two_seconds_are_loud_and_long_enough() -> None:
     assert np.array_equal(x.numpy(), chapter.two_seconds(data, 1, encoder).numpy())
 
 
-def test_a_scratch_folder_is_there() -> None:
-    one, other = chapter.scratch(), chapter.scratch()
-    assert one.is_dir()
-    assert one != other
-
-
 def test_logs_are_read_from_a_run_and_by_name(tmp_path: Path) -> None:
-    (tmp_path / "log.csv").write_text("epoch,train_loss\n1,2.5\n")
-    assert chapter.read_log(tmp_path) == [{"epoch": "1", "train_loss": "2.5"}]
+    assert chapter.recordings("esc10", root=tmp_path) is None
+    folder, other = chapter.scratch(), chapter.scratch()
+    assert folder != other
+    (folder / "log.csv").write_text("epoch,train_loss\n1,2.5\n")
+    assert chapter.read_log(folder) == [{"epoch": "1", "train_loss": "2.5"}]
     assert "test_accuracy" in chapter.read_log("supervised-training")[0]
 
 
 def test_the_command_is_started_beside_the_notebook() -> None:
     told, _ = chapter.start("--version", output=True).communicate(timeout=60)
     assert "0.1.0" in told
+    assert chapter.source(CNN12.fold).startswith("def fold")
 
 
 def test_excerpts_are_padded_and_scaled() -> None:
@@ -164,10 +147,6 @@ def test_excerpts_are_padded_and_scaled() -> None:
     with pytest.raises(AudioError, match="silent"):
         excerpt(np.zeros(4), unit_peak=True)
     assert rms([3.0, -4.0, 0.0]) == pytest.approx(np.sqrt(25 / 3))
-
-
-def test_source_text_is_not_indented() -> None:
-    assert chapter.source(CNN12.fold).startswith("def fold")
 
 
 def test_shares_compare_by_their_intervals() -> None:

@@ -1,5 +1,7 @@
 """The command line: what it writes, what it says, and how it refuses."""
 
+from __future__ import annotations
+
 import csv
 import json
 import os
@@ -70,6 +72,10 @@ class Ran:
     def __init__(self, code: int, out: str, err: str) -> None:
         self.code, self.out, self.err = code, out, err
 
+    def fine(self) -> Ran:
+        assert self.code == 0, (self.code, self.out, self.err)
+        return self
+
     def refused(self) -> str:
         """The one sentence of a refusal."""
         assert self.code == 2, (self.code, self.out, self.err)
@@ -92,12 +98,41 @@ def run(capfd: pytest.CaptureFixture[str]) -> Any:
     return call
 
 
-def process_environment(**more: str) -> dict[str, str]:
-    return {**os.environ, "PYTHONPATH": str(REPOSITORY / "src"), "OMP_NUM_THREADS": "1", **more}
+@pytest.fixture
+def sonified(run: Any, checkpoint: Path, tmp_path: Path) -> Any:
+    """Sonifies a sound, and gives what was said and the table's rows."""
+
+    def call(path: Path, *how: object) -> tuple[Ran, list[dict[str, str]]]:
+        told = run("sonify", path, *how, "-c", checkpoint, "--out", tmp_path / "o").fine()
+        return told, rows_of(tmp_path / "o")
+
+    return call
 
 
-def rows_of(out: Path) -> list[dict[str, str]]:
-    with (out / "sonifications.csv").open(newline="", encoding="utf-8") as file:
+@pytest.fixture
+def evaluated(run: Any, tmp_path: Path) -> Any:
+    """Evaluates networks, and gives what was said and the results file."""
+
+    def call(*arguments: object) -> tuple[Ran, dict[str, Any]]:
+        told = run("evaluate", *arguments, "--out", tmp_path / "r.json").fine()
+        return told, json.loads((tmp_path / "r.json").read_text())
+
+    return call
+
+
+def started(*arguments: object, **options: Any) -> subprocess.Popen[str]:
+    """The command line in a process of its own."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "sonibook", *map(str, arguments)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY / "src"), "OMP_NUM_THREADS": "1"},
+        **options,
+    )
+
+
+def rows_of(out: Path, name: str = "sonifications") -> list[dict[str, str]]:
+    with (out / f"{name}.csv").open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
 
@@ -124,8 +159,7 @@ COMMANDS = (
 
 @pytest.mark.parametrize("command", [[], *COMMANDS], ids=" ".join)
 def test_every_command_explains_itself_by_examples(run, command):
-    told = run(*command, "--help")
-    assert told.code == 0
+    told = run(*command, "--help").fine()
     assert told.err == ""
     examples = told.out.split("Examples:\n")[1].splitlines()
     assert sum(line.strip().startswith("sonibook ") for line in examples) >= 2
@@ -148,27 +182,26 @@ def test_version(run):
 @pytest.mark.parametrize(
     "arguments",
     [
-        ["nonesuch"],
-        ["sonify"],
-        ["sonify", "clip.wav"],
-        ["sonify", "clip.wav", "--layer", "two", "--top", "1"],
-        ["sonify", "clip.wav", "--layer", "2"],
-        ["sonify", "clip.wav", "--layer", "2", "--top", "0"],
-        ["sonify", "clip.wav", "--layer", "2", "--filter", "1.7"],
-        ["sonify", "clip.wav", "--layer", "1.5", "--top", "1"],
-        ["sonify", "clip.wav", "--layer", "2", "--top", "1", "--filter", "1"],
-        ["train"],
-        ["evaluate", "random"],
-        ["data", "show"],
-        ["data", "export", "soundscapes", "--count", "0"],
-        ["data", "show", "soundscapes", "--option", "size"],
-        ["evaluate", "random", "-d", "esc50", "--folds", "a,b"],
-        ["evaluate", "random", "-d", "esc50", "--folds", "1", "--split", "test"],
+        "nonesuch",
+        "sonify",
+        "sonify clip.wav",
+        "sonify clip.wav --layer two --top 1",
+        "sonify clip.wav --layer 2",
+        "sonify clip.wav --layer 2 --top 0",
+        "sonify clip.wav --layer 2 --filter 1.7",
+        "sonify clip.wav --layer 1.5 --top 1",
+        "sonify clip.wav --layer 2 --top 1 --filter 1",
+        "train",
+        "evaluate random",
+        "data show",
+        "data export soundscapes --count 0",
+        "data show soundscapes --option size",
+        "evaluate random -d esc50 --folds a,b",
+        "evaluate random -d esc50 --folds 1 --split test",
     ],
-    ids=" ".join,
 )
 def test_misuse_is_said_and_ends_with_2(run, arguments):
-    told = run(*arguments)
+    told = run(*arguments.split())
     assert told.code == 2
     assert "Error: " in told.err
     assert "Traceback" not in told.err
@@ -178,16 +211,13 @@ def test_misuse_is_said_and_ends_with_2(run, arguments):
 
 
 @pytest.mark.parametrize("layer", [1, 4, 8, 11])
-def test_what_is_written_is_what_sonify_gives(run, checkpoint, clip, tmp_path, layer):
+def test_what_is_written_is_what_sonify_gives(sonified, checkpoint, clip, tmp_path, layer):
     encoder, x = load_encoder(checkpoint), read_audio(clip)
     live = ForwardPass(encoder, x).most_active(layer, 2)
-    out = tmp_path / "out"
-    filters = [part for index in live for part in ("-f", index)]
-    told = run("sonify", clip, "-l", layer, *filters, "-c", checkpoint, "--out", out)
-    assert told.code == 0, told.err
+    out = tmp_path / "o"
+    _, rows = sonified(clip, "-l", layer, *(part for index in live for part in ("-f", index)))
     expected = sonify(encoder, x, layer=layer, filters=live).double().numpy()
     np.testing.assert_allclose(samples_of(out / "clip" / "input.wav"), x, atol=STEP)
-    rows = rows_of(out)
     assert [int(row["filter"]) for row in rows] == live
     for row, s in zip(rows, expected, strict=True):
         written = samples_of(out / row["sonification"])
@@ -202,15 +232,14 @@ def test_what_is_written_is_what_sonify_gives(run, checkpoint, clip, tmp_path, l
     }
 
 
-def test_the_table_is_true(run, checkpoint, clip, tmp_path):
-    layer, out = 5, tmp_path / "out"
-    assert run("sonify", clip, "-l", layer, "-k", 4, "-c", checkpoint, "--out", out).code == 0
+def test_the_table_is_true(sonified, checkpoint, clip):
+    layer = 5
+    _, rows = sonified(clip, "-l", layer, "-k", 4)
     encoder, x = load_encoder(checkpoint), read_audio(clip)
     with torch.no_grad():
         maps = encoder.truncate(layer).features(torch.from_numpy(x)[None, None])[0].double().numpy()
     energy = (maps**2).mean(axis=1)
     loudest = np.argsort(-energy)[:4]
-    rows = rows_of(out)
     assert [int(row["filter"]) for row in rows] == loudest.tolist()
     assert [int(row["rank"]) for row in rows] == [1, 2, 3, 4]
     raw = sonify(encoder, x, layer=layer, filters=loudest.tolist(), rescale=False).double().numpy()
@@ -227,20 +256,14 @@ def test_the_table_is_true(run, checkpoint, clip, tmp_path):
         assert (row["padded"], row["silent"]) == ("False", "False")
 
 
-def test_the_printed_table_has_a_line_a_sonification(run, checkpoint, clip, tmp_path):
-    told = run(
-        "sonify", clip, "-l", 2, "-k", 2, "-c", checkpoint, "--out", tmp_path / "o", "--no-pictures"
-    )
+def test_the_printed_table_has_a_line_a_sonification(sonified, clip, tmp_path):
+    told, rows = sonified(clip, "-l", 2, "-k", 2, "--no-pictures")
     header, *lines, last = told.out.splitlines()
     assert header.split()[:4] == ["file", "seconds", "layer", "filter"]
     assert len(lines) == 2
     assert str(tmp_path / "o" / "sonifications.csv") in last
     assert not list((tmp_path / "o").rglob("*.png"))
-    assert rows_of(tmp_path / "o")[0]["picture"] == ""
-
-
-def test_provenance_says_how_it_came_about(run, checkpoint, clip, tmp_path):
-    run("sonify", clip, "-l", 2, "-k", 2, "-c", checkpoint, "--out", tmp_path / "o")
+    assert rows[0]["picture"] == ""
     content = json.loads((tmp_path / "o" / "provenance.json").read_text("utf-8"))
     assert content["versions"]["torch"] == version("torch")
     assert content["checkpoint"]["card"]["name"] == "tiny"
@@ -251,80 +274,50 @@ def test_provenance_says_how_it_came_about(run, checkpoint, clip, tmp_path):
 def test_two_runs_write_the_same_bytes(run, checkpoint, clip, tmp_path):
     for name in ("a", "b"):
         run("sonify", clip, "-l", 3, "-k", 1, "-c", checkpoint, "--out", tmp_path / name)
-    for first in (tmp_path / "a").rglob("*"):
-        if first.suffix in (".wav", ".csv", ".png"):
-            assert (
-                first.read_bytes()
-                == (tmp_path / "b" / first.relative_to(tmp_path / "a")).read_bytes()
-            )
+    for first in (tmp_path / "a").rglob("*.[wcp]*"):
+        again = tmp_path / "b" / first.relative_to(tmp_path / "a")
+        assert first.read_bytes() == again.read_bytes()
 
 
-def test_surround_sound_at_96_khz_is_fine(run, checkpoint, tmp_path):
+def test_surround_sound_at_96_khz_is_fine(sonified, tmp_path):
     path = tmp_path / "surround.wav"
     time_axis = np.arange(48000) / 96000
     channels = [0.3 * np.sin(2 * np.pi * pitch * time_axis) for pitch in range(300, 900, 100)]
     soundfile.write(path, np.stack(channels, axis=1), 96000, "PCM_24")
-    told = run("sonify", path, "-l", 4, "-k", 1, "-c", checkpoint, "--out", tmp_path / "o")
-    assert told.code == 0
-    row = rows_of(tmp_path / "o")[0]
+    _, (row,) = sonified(path, "-l", 4, "-k", 1)
     assert len(samples_of(tmp_path / "o" / row["sonification"])) == 4000
 
 
-def test_a_short_clip_is_padded_and_the_listener_told(run, checkpoint, tmp_path):
+def test_a_short_clip_is_padded_and_the_listener_told(sonified, tmp_path):
     path = tmp_path / "short.wav"
     write_wav(path, noise(0.05))
-    told = run("sonify", path, "-l", 11, "-k", 1, "-c", checkpoint, "--out", tmp_path / "o")
-    assert told.code == 0
+    told, (row,) = sonified(path, "-l", 11, "-k", 1)
     (notice,) = [line for line in told.err.splitlines() if "padded" in line]
     assert notice.startswith(f"Note: {path}: The clip has 400 samples")
-    row = rows_of(tmp_path / "o")[0]
     assert row["padded"] == "True"
     assert len(samples_of(tmp_path / "o" / row["sonification"])) == 400
 
 
-def test_a_silent_map_gives_silence_and_the_listener_is_told(run, checkpoint, clip, tmp_path):
-    told = run(
-        "sonify", clip, "-l", 2, "-f", 0, "-f", DEAD, "-c", checkpoint, "--out", tmp_path / "o"
-    )
-    assert told.code == 0
+def test_a_silent_map_gives_silence_and_the_listener_is_told(sonified, clip, tmp_path):
+    # What is asked for twice comes once.
+    told, (silent, sounding) = sonified(clip, "-l", 2, "-f", DEAD, "-f", 0, "-f", DEAD)
     assert "1 of 2 sonifications are silent" in told.err
-    sounding, silent = rows_of(tmp_path / "o")
+    assert [row["filter"] for row in (silent, sounding)] == [str(DEAD), "0"]
     assert (sounding["silent"], silent["silent"]) == ("False", "True")
     assert silent["peak_scale"] == ""
     assert float(silent["live_share"]) == float(silent["energy_share"]) == 0
     assert not samples_of(tmp_path / "o" / silent["sonification"]).any()
 
 
-def test_a_long_file_is_cut_and_the_listener_told(run, checkpoint, tmp_path):
+def test_a_long_file_is_cut_and_the_listener_told(sonified, tmp_path):
     path = tmp_path / "long.wav"
     x = np.concatenate([0.1 * noise(0.5), noise(0.5)])
     write_wav(path, x)
-    arguments = ("-l", 3, "-k", 1, "-c", checkpoint, "--out", tmp_path / "o")
-    told = run("sonify", path, *arguments, "--seconds", 0.5)
+    told, _ = sonified(path, "-l", 3, "-k", 1, "--seconds", 0.5)
     assert "only the first 0.5 s" in told.err
     cut = samples_of(tmp_path / "o" / "long" / "input.wav")
     assert len(cut) == 4000
     assert np.abs(cut).max() == pytest.approx(1, abs=STEP)
-
-
-def test_filters_asked_for_twice_come_once(run, checkpoint, clip, tmp_path):
-    run(
-        "sonify",
-        clip,
-        "-l",
-        2,
-        "-f",
-        3,
-        "-f",
-        1,
-        "-f",
-        3,
-        "-c",
-        checkpoint,
-        "--out",
-        tmp_path / "o",
-    )
-    assert [row["filter"] for row in rows_of(tmp_path / "o")] == ["3", "1"]
 
 
 # --- sonify: many files --------------------------------------------------------------------------
@@ -366,8 +359,7 @@ def test_equal_names_do_not_collide_and_odd_names_are_safe(run, checkpoint, tmp_
     for index, path in enumerate(files):
         path.parent.mkdir(exist_ok=True)
         soundfile.write(path, noise(0.2, index), 8000)
-    told = run("sonify", *files, *quickly(checkpoint, out)[:-1])
-    assert told.code == 0, told.err
+    run("sonify", *files, *quickly(checkpoint, out)[:-1]).fine()
     rows = rows_of(out)
     assert [row["file"] for row in rows] == [str(path) for path in files]
     assert len({row["sonification"].casefold() for row in rows}) == len(files)
@@ -423,12 +415,12 @@ def test_what_stands_in_the_output_folder_stays_and_stays_described(
 ):
     out = tmp_path / "out"
     asked = ("--out", out, "-c", checkpoint)
-    assert run("sonify", clip, "-l", 2, "-f", 0, *asked).code == 0
+    run("sonify", clip, "-l", 2, "-f", 0, *asked).fine()
     (first,) = described(out)
     sound = (out / first["sonification"]).read_bytes()
     assert first["checkpoint"] == str(checkpoint)
     # Another layer of the same clip and network joins; what is made again stands once.
-    assert run("sonify", clip, "-l", 3, "-f", 1, "-f", 0, *asked).code == 0
+    run("sonify", clip, "-l", 3, "-f", 1, "-f", 0, *asked).fine()
     told = run("sonify", clip, "-l", 2, "-f", 1, "-f", 0, *asked, "--no-pictures")
     assert [(row["layer"], row["filter"]) for row in described(out)] == [
         ("3", "1"), ("3", "0"), ("2", "1"), ("2", "0"),
@@ -454,8 +446,7 @@ def test_another_sound_or_network_does_not_take_a_folder(run, checkpoint, clip, 
         (clip, retrained, "clip-3"),
     ]
     for path, network, folder in runs:
-        told = run("sonify", path, *quickly(network, out))
-        assert told.code == 0
+        told = run("sonify", path, *quickly(network, out)).fine()
         assert (f"it goes to {folder}." in told.err) == (folder != "clip")
         rows = described(out)
         assert rows[-1]["sonification"].startswith(f"{folder}/")
@@ -516,8 +507,7 @@ def test_a_name_that_is_no_unicode_is_read_or_named(run, checkpoint, clip, tmp_p
 
 
 def test_real_recordings_of_every_format(run, checkpoint, data_root, tmp_path):
-    told = run("sonify", data_root / "formats", *quickly(checkpoint, tmp_path / "o"))
-    assert told.code == 0, told.err
+    run("sonify", data_root / "formats", *quickly(checkpoint, tmp_path / "o")).fine()
     rows = rows_of(tmp_path / "o")
     assert {Path(row["file"]).suffix for row in rows} == {".ogg", ".mp3"}
     for row in rows:
@@ -537,13 +527,9 @@ BAD_SOUNDS = {
     "missing": (lambda path: path, "there is no such file"),
     "folder without sounds": (lambda path: path.mkdir(), "the folder holds no sound"),
     "text": (lambda path: path.write_text("I am no sound"), "cannot be read as sound"),
-    "empty file": (lambda path: path.touch(), "cannot be read as sound"),
     "cut short": (lambda path: path.write_bytes(b"RIFF\x24\0\0\0WAVEfmt "), "cannot be read"),
-    "no samples": (lambda path: raw_wav(path, np.zeros(0)), "no samples"),
     "one sample": (lambda path: raw_wav(path, np.ones(1)), "single sample"),
     "silent": (lambda path: raw_wav(path, np.zeros(4000)), "silent"),
-    "NaN": (lambda path: raw_wav(path, np.r_[noise(), np.nan]), "NaN or infinite"),
-    "infinite": (lambda path: raw_wav(path, np.r_[noise(), np.inf]), "NaN or infinite"),
 }
 
 
@@ -554,7 +540,7 @@ def test_a_bad_sound_is_named_and_nothing_written(run, checkpoint, tmp_path, kin
     make(path)
     refusal = run("sonify", path, *quickly(checkpoint, tmp_path / "o")).refused()
     assert str(path) in refusal
-    assert any(part in refusal for part in sentence.split("|")), refusal
+    assert sentence in refusal
     assert not (tmp_path / "o").exists()
 
 
@@ -621,22 +607,19 @@ def test_an_output_folder_that_cannot_be_made(run, checkpoint, clip, tmp_path):
 
 
 def test_a_refusal_of_a_real_process(checkpoint, clip):
-    done = subprocess.run(
-        [sys.executable, "-m", "sonibook", "sonify", clip, "-l", "99", "-k", "1", "-c", checkpoint],
-        capture_output=True, text=True, env=process_environment(), check=False,
-    )  # fmt: skip
-    assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "Error: Layer 99 does not exist: choose 1 to 11.\n"
+    arguments = ("sonify", clip, "-l", 99, "-k", 1, "-c", checkpoint)
+    with started(*arguments, stdout=subprocess.PIPE) as process:
+        said = process.communicate()
+    assert (process.returncode, *said) == (
+        2,
+        "",
+        "Error: Layer 99 does not exist: choose 1 to 11.\n",
+    )
 
 
-def test_a_reader_that_goes_away_is_no_error(tmp_path):
-    with subprocess.Popen(
-        [sys.executable, "-m", "sonibook", "data", "show", "soundscapes", "-o", "size=3"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=process_environment(),
-    ) as process:
+def test_a_reader_that_goes_away_is_no_error():
+    arguments = ("data", "show", "soundscapes", "-o", "size=3")
+    with started(*arguments, stdout=subprocess.PIPE) as process:
         assert process.stdout is not None
         assert process.stderr is not None
         process.stdout.close()
@@ -645,13 +628,7 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path):
 
 def interrupted(path: Path, *arguments: object) -> str:
     """What a command says that gets a Ctrl-C as soon as `path` is there."""
-    with subprocess.Popen(
-        [sys.executable, "-m", "sonibook", *map(str, arguments)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=process_environment(),
-    ) as process:
+    with started(*arguments, stdout=subprocess.DEVNULL) as process:
         deadline = time.monotonic() + 60
         while not path.exists():
             assert process.poll() is None, "it ended before it could be interrupted"
@@ -710,11 +687,10 @@ def write_config(folder: Path, *, epochs: int = 1, **changes: Any) -> Path:
     return path
 
 
-def test_train_then_describe_and_evaluate_what_came_of_it(run, tmp_path, monkeypatch):
+def test_train_then_describe_and_evaluate_what_came_of_it(run, evaluated, tmp_path, monkeypatch):
     config = write_config(tmp_path)
     monkeypatch.chdir(tmp_path)
-    told = run("train", config, "--data-root", tmp_path)
-    assert told.code == 0, told.err
+    told = run("train", config, "--data-root", tmp_path).fine()
     trained = Path("runs", "tiny", "encoder.safetensors")
     assert trained.is_file()
     assert re.search(r"^tiny: accuracy [\d.]+.*, after 1 epochs\.$", told.out, re.MULTILINE)
@@ -722,11 +698,7 @@ def test_train_then_describe_and_evaluate_what_came_of_it(run, tmp_path, monkeyp
     assert "high, low" in run("info", trained).out
     described = json.loads(run("info", trained, "--json").out)
     assert described["card"]["classes"] == ["high", "low"]
-    out = tmp_path / "results.json"
-    sounds = ("-d", "folder", "--split", "all", "--data-root", tmp_path)
-    told = run("evaluate", trained, *sounds, "--out", out)
-    assert told.code == 0, told.err
-    results = json.loads(out.read_text())
+    _, results = evaluated(trained, "-d", "folder", "--split", "all", "--data-root", tmp_path)
     (row,) = results["results"]
     assert results["clips"] == 8
     assert results["chance"] == 0.5
@@ -739,8 +711,7 @@ def test_a_dry_run_writes_nothing_and_counts_right(run, tmp_path, monkeypatch):
     config = write_config(tmp_path, epochs=7)
     monkeypatch.chdir(tmp_path)
     before = sorted(tmp_path.rglob("*"))
-    told = run("train", config, "--data-root", tmp_path, "--dry-run")
-    assert told.code == 0
+    told = run("train", config, "--data-root", tmp_path, "--dry-run").fine()
     assert sorted(tmp_path.rglob("*")) == before
     plan = dict(line.strip().split(maxsplit=1) for line in told.out.splitlines()[1:])
     assert int(plan["parameters"]) == sum(p.numel() for p in CNN12(width=1 / 16).parameters())
@@ -752,8 +723,7 @@ def test_a_dry_run_writes_nothing_and_counts_right(run, tmp_path, monkeypatch):
 def test_a_dry_run_of_the_papers_network_has_its_parameters(run, tmp_path):
     config = write_config(tmp_path)
     changes = ("--set", "encoder.width=1", "--set", "encoder.fc_only=true")  # quicker to time
-    told = run("train", config, "--data-root", tmp_path, "--dry-run", *changes)
-    assert told.code == 0, told.err
+    told = run("train", config, "--data-root", tmp_path, "--dry-run", *changes).fine()
     assert re.search(r"^parameters +13757248$", told.out, re.MULTILINE)
 
 
@@ -764,14 +734,13 @@ def test_a_row_that_waits_for_another_is_planned_by_its_size_and_then_runs_after
     encoder = {"norm": "none", "start": "tiny.yaml", "depth": 7, "fc_only": True}
     path.write_text(yaml.safe_dump({**content, "name": "second", "encoder": encoder}), "utf-8")
     arguments = ("train", path, "--data-root", tmp_path, "--out", tmp_path / "runs" / "second")
-    told = run(*arguments, "--dry-run")
-    assert told.code == 0, told.err
+    told = run(*arguments, "--dry-run").fine()
     assert told.out.startswith("First tiny would run")
     parameters = sum(p.numel() for p in CNN12(width=1 / 16, depth=7).parameters())
     assert re.search(rf"^parameters +{parameters}$", told.out, re.MULTILINE)
     assert re.search(r"^starts from .*tiny\.yaml$", told.out, re.MULTILINE)
     assert not (tmp_path / "runs").exists()
-    assert run(*arguments).code == 0
+    run(*arguments).fine()
     first = load_encoder(tmp_path / "runs" / "tiny" / "encoder.safetensors")
     second = load_encoder(tmp_path / "runs" / "second" / "encoder.safetensors")
     assert torch.equal(second.features.conv7.weight, first.features.conv7.weight)
@@ -783,8 +752,7 @@ def test_a_row_that_waits_for_another_is_planned_by_its_size_and_then_runs_after
 def test_seeds_are_run_one_after_another_and_their_interval_told(run, tmp_path):
     config, out = write_config(tmp_path), tmp_path / "runs"
     arguments = ("train", config, "--data-root", tmp_path, "--out", out)
-    told = run(*arguments, "--seeds", "3,0", "--set", "augment.mixup_alpha=0.4")
-    assert told.code == 0, told.err
+    told = run(*arguments, "--seeds", "3,0", "--set", "augment.mixup_alpha=0.4").fine()
     assert {path.name for path in out.iterdir()} == {"seed-3", "seed-0", "metrics.json"}
     found = json.loads((out / "metrics.json").read_text())
     assert found["config"]["augment"]["mixup_alpha"] == 0.4
@@ -835,42 +803,41 @@ def test_a_run_folder_that_cannot_be_made(run, tmp_path):
 SCENES = ("-d", "soundscapes", "-o", "task=single-label", "-o", "duration=0.5", "-o", "size=160")
 
 
-def test_a_probe_on_a_random_encoder_beats_chance(run, tmp_path):
-    out = tmp_path / "r.json"
-    told = run(
-        "evaluate", "random", *SCENES, "--probe", "--width", 1 / 16, "--layer", 8, "--out", out
-    )
-    assert told.code == 0, told.err
-    results = json.loads(out.read_text())
+def test_a_probe_on_a_random_encoder_beats_chance(evaluated):
+    asked = ("random", *SCENES, "--probe", "--width", 1 / 16, "--layer", 8)
+    told, results = evaluated(*asked)
     (row,) = results["results"]
     assert (row["network"], row["method"], row["layer"]) == ("random", "probe", 8)
     assert row["interval"][0] > results["chance"]
     printed = told.out.splitlines()
     assert printed[2].split()[0] == "chance"
     assert f"{row['accuracy']:.1%}" in printed[3]
-    again = json.loads(out.read_text())
-    run("evaluate", "random", *SCENES, "--probe", "--width", 1 / 16, "--layer", 8, "--out", out)
-    assert again["results"] == json.loads(out.read_text())["results"]
+    assert results["results"] == evaluated(*asked)[1]["results"]
 
 
 def test_classes_must_be_the_data_sets(run, checkpoint):
     refusal = run("evaluate", checkpoint, *SCENES).refused()
     assert "names 2 classes, which are not the" in refusal
     assert "'high' is not in it" in refusal
+    assert "add --probe" in run("evaluate", "random", *SCENES).err  # it has none
 
 
 @pytest.mark.parametrize(
     ("arguments", "sentence"),
     [
-        (["-d", "nonesuch"], "no data set 'nonesuch'"),
-        (["-d", "soundscapes", "-o", "size=abc"], "cannot take size='abc'"),
-        (["-d", "soundscapes", "-o", "colour=red"], "no option 'colour'"),
-        (["-d", "soundscapes", "-o", "split=train"], "split is not an --option"),
-        ([*SCENES, "--probe", "--layer", "12"], "choose 1 to 11"),
+        ("evaluate random -d nonesuch", "no data set 'nonesuch'"),
+        ("evaluate random -d soundscapes -o size=abc", "cannot take size='abc'"),
+        ("evaluate random -d soundscapes -o colour=red", "no option 'colour'"),
+        ("evaluate random -d soundscapes -o split=train", "split is not an --option"),
+        (f"evaluate random {' '.join(SCENES)} --probe --layer 12", "choose 1 to 11"),
+        ("data show nonesuch", "no data set 'nonesuch'"),
+        ("data show soundscapes --split dev", "no split 'dev'"),
+        ("data show folder --data-root /nonesuch", "no such folder"),
+        ("data export soundscapes --count 9 -o size=3", "has 3 clips, not 9"),
     ],
 )
-def test_evaluations_that_cannot_be(run, arguments, sentence):
-    assert sentence in run("evaluate", "random", *arguments).refused()
+def test_what_is_not_there_is_named(run, arguments, sentence):
+    assert sentence in run(*arguments.split()).refused()
 
 
 MANY = ("-d", "soundscapes", "-o", "duration=0.5", "-o", "size=60")
@@ -889,11 +856,9 @@ def multilabel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize("split", ["test", "train", "all"])
-def test_a_network_of_many_labels_is_evaluated_on_any_split(run, multilabel, tmp_path, split):
-    out, network = tmp_path / "r.json", multilabel / "encoder.safetensors"
-    told = run("evaluate", network, *MANY, "--split", split, "--out", out)
-    assert told.code == 0, told.err
-    results = json.loads(out.read_text())
+def test_a_network_of_many_labels_is_evaluated_on_any_split(evaluated, multilabel, split):
+    network = multilabel / "encoder.safetensors"
+    told, results = evaluated(network, *MANY, "--split", split)
     (row,) = results["results"]
     data = open_dataset("soundscapes", split=split, size=60, duration=0.5)
     classifier = load_classifier(network)
@@ -915,13 +880,11 @@ def test_a_network_of_many_labels_is_evaluated_on_any_split(run, multilabel, tmp
     assert re.search(rf"classifier +{row['mAP']:.3f} \[", told.out)
 
 
-def test_probes_of_many_labels_are_evaluated_beside_chance(run, multilabel, tmp_path, monkeypatch):
+def test_probes_of_many_labels_are_evaluated_beside_chance(run, evaluated, multilabel, monkeypatch):
     monkeypatch.setattr("sonibook.training.probe.STRENGTHS", (1e-2, 1.0))
-    out, network = tmp_path / "r.json", multilabel / "encoder.safetensors"
-    how = ("--probe", "--layer", 4, "--width", 1 / 16, "--out", out)
-    told = run("evaluate", network, "random:2", *MANY, *how)
-    assert told.code == 0, told.err
-    results = json.loads(out.read_text())
+    network = multilabel / "encoder.safetensors"
+    how = ("--probe", "--layer", 4, "--width", 1 / 16)
+    _, results = evaluated(network, "random:2", *MANY, *how)
     rows = {(row["network"], row["method"]): row for row in results["results"]}
     probe = rows["random:2", "probe"]
     assert rows.keys() == {
@@ -934,28 +897,23 @@ def test_probes_of_many_labels_are_evaluated_beside_chance(run, multilabel, tmp_
     assert "probes are fitted to train" in " ".join(refusal.err.split())
 
 
-def test_with_a_probe_a_networks_own_classes_do_not_matter(run, checkpoint, tmp_path):
-    out = tmp_path / "r.json"
-    told = run("evaluate", checkpoint, *SCENES, "--probe", "--layer", 2, "--out", out)
-    assert told.code == 0, told.err
-    (row,) = json.loads(out.read_text())["results"]
-    assert row["method"] == "probe"
+def test_with_a_probe_a_networks_own_classes_do_not_matter(evaluated, checkpoint):
+    _, results = evaluated(checkpoint, *SCENES, "--probe", "--layer", 2)
+    assert [row["method"] for row in results["results"]] == ["probe"]
 
 
-def test_clips_that_cannot_be_read_are_left_out_counted_and_limited(run, tmp_path):
-    recordings, out = tmp_path / "FSDD" / "recordings", tmp_path / "r.json"
+def test_clips_that_cannot_be_read_are_left_out_counted_and_limited(run, evaluated, tmp_path):
+    recordings = tmp_path / "FSDD" / "recordings"
     for digit in range(2):
         for index in range(15):
             write_wav(recordings / f"{digit}_ada_{index}.wav", noise(seed=100 * digit + index))
     for name in ("0_ada_1", "0_ada_7", "1_ada_9"):  # one to test on, two to train on
         (recordings / f"{name}.wav").write_bytes(b"no sound")
-    how = ("--probe", "--layer", 2, "--width", 1 / 16, "--data-root", tmp_path, "--out", out)
-    told = run("evaluate", "random", "random:1", "-d", "fsdd", *how)
-    assert told.code == 0, told.err
+    how = ("-d", "fsdd", "--probe", "--layer", 2, "--width", 1 / 16, "--data-root", tmp_path)
+    told, content = evaluated("random", "random:1", *how)
     notes = " ".join(told.err.split())
     assert "1 of the 10 clips of fsdd (test) cannot be read, and are left out" in notes
     assert "2 of the 20 clips of fsdd (train) cannot be read" in notes
-    content = json.loads(out.read_text())
     assert (content["clips"], content["unreadable_clips"]) == (9, {"test": 1, "training": 2})
     assert all(row["accuracy"] == row["correct"] / 9 for row in content["results"])
     assert "9 clips" in told.out
@@ -965,25 +923,14 @@ def test_clips_that_cannot_be_read_are_left_out_counted_and_limited(run, tmp_pat
         assert probed(CNN12(width=1 / 16), training, layer=2).classes == ("0", "1")
     for path in recordings.glob("1_*.wav"):
         path.write_bytes(b"no sound")
-    told = run("evaluate", "random", "-d", "fsdd", *how)
+    told = run("evaluate", "random", *how)
     assert (told.code, told.out) == (2, "")
     assert re.search(r"Error: 5 of the 20 clips of fsdd \(train\) .* Is the disk there\?", told.err)
 
 
-def test_a_random_encoder_has_no_classes(run):
-    told = run("evaluate", "random", *SCENES)
-    assert told.code == 2
-    assert "add --probe" in told.err
-
-
-def test_probe_on_real_folds_trains_on_the_others(run, data_root, tmp_path):
-    out = tmp_path / "r.json"
-    told = run(
-        *("evaluate", "random", "-d", "esc10", "--data-root", data_root, "--folds", "5"),
-        *("--probe", "--width", 1 / 16, "--layer", 5, "--out", out),
-    )
-    assert told.code == 0, told.err
-    results = json.loads(out.read_text())
+def test_probe_on_real_folds_trains_on_the_others(evaluated, data_root):
+    how = ("--probe", "--width", 1 / 16, "--layer", 5)
+    _, results = evaluated("random", "-d", "esc10", "--data-root", data_root, "--folds", "5", *how)
     assert results["tested_on"] == "folds 5"
     assert results["probe_trained_on"] == "folds 1,2,3,4"
     assert results["results"][0]["folds_of_cross_validation"] == 4
@@ -994,8 +941,7 @@ def test_probe_on_real_folds_trains_on_the_others(run, data_root, tmp_path):
 
 
 def test_info_tells_the_blocks_and_the_card(run, checkpoint):
-    told = run("info", checkpoint)
-    assert told.code == 0
+    told = run("info", checkpoint).fine()
     assert "classes: high, low" in told.out
     described = json.loads(run("info", checkpoint, "--json").out)
     assert described["parameters"] == sum(
@@ -1011,8 +957,7 @@ def test_info_tells_the_blocks_and_the_card(run, checkpoint):
 def test_info_without_a_name_lists_what_is_shipped(run, monkeypatch, checkpoint):
     monkeypatch.setattr("sonibook.model.checkpoint.imported", dict)
     monkeypatch.setattr("sonibook.model.checkpoint.shipped", lambda: {"tiny": checkpoint})
-    told = run("info")
-    assert told.code == 0
+    told = run("info").fine()
     assert told.out.splitlines()[1].split() == ["tiny", "0.0625", "nothing", "yet"]
     assert json.loads(run("info", "--json").out)["tiny"]["name"] == "tiny"
     assert json.loads(run("info", "tiny", "--json").out)["width"] == 1 / 16
@@ -1023,8 +968,7 @@ def test_info_without_a_name_lists_what_is_shipped(run, monkeypatch, checkpoint)
 
 def test_data_list_says_what_can_be_opened(run, tmp_path, monkeypatch):
     monkeypatch.delenv("SONIBOOK_DATA", raising=False)
-    told = run("data", "list")
-    assert told.code == 0
+    told = run("data", "list").fine()
     states, reasons = listed(told.out)
     assert states["soundscapes"].split()[-1] == "ready"
     assert states["esc50"].endswith("not ready")
@@ -1050,8 +994,7 @@ def test_data_show_counts_clips_and_classes(run, tmp_path):
     write_wav(tmp_path / "dog" / "a.wav", noise(0.1))
     write_wav(tmp_path / "dog" / "b.wav", noise(0.3))
     write_wav(tmp_path / "cat" / "c.wav", noise(0.2))
-    told = run("data", "show", "folder", "--data-root", tmp_path)
-    assert told.code == 0, told.err
+    told = run("data", "show", "folder", "--data-root", tmp_path).fine()
     assert "3 clips, single-label" in told.out
     assert "0.10 to 0.30 s, median 0.20 s" in told.out
     assert "first ids: cat/c.wav, dog/a.wav, dog/b.wav" in told.out
@@ -1068,7 +1011,7 @@ def test_data_at_a_rate_of_ones_own(run, tmp_path):
     options = ("--data-root", tmp_path / "in", "-o", "sample_rate=16000")
     assert "0.25 to 0.25 s" in run("data", "show", "folder", *options).out
     out = tmp_path / "out"
-    assert run("data", "export", "folder", *options, "--count", 1, "--out", out).code == 0
+    run("data", "export", "folder", *options, "--count", 1, "--out", out).fine()
     (path,) = out.rglob("*.wav")
     information = soundfile.info(path)
     assert (information.samplerate, information.frames) == (16000, 4000)
@@ -1083,8 +1026,7 @@ def test_a_sound_that_is_cut_short_is_named_once(run, tmp_path):
          "--data-root", tmp_path, "-o", "mixture_of=folder"),
         ("sonify", path, "--layer", 1, "--top", 1, "--out", tmp_path / "out"),
     ):  # fmt: skip
-        told = run(*command)
-        assert told.code == 0, told.err
+        told = run(*command).fine()
         note = f"Note: {path}: was cut short: it holds 50.0% of what its header promises."
         assert told.err.splitlines().count(note) == 1
 
@@ -1098,36 +1040,19 @@ def test_data_show_of_real_recordings(run, data_root):
 
 def test_data_export_writes_the_clips_themselves(run, tmp_path):
     out = tmp_path / "scenes"
-    told = run(
+    run(
         *("data", "export", "soundscapes", "--count", 3, "--out", out, "--split", "test"),
         *("-o", "seed=7", "-o", "duration=1.0"),
-    )
-    assert told.code == 0, told.err
+    ).fine()
     data = open_dataset("soundscapes", split="test", seed=7, duration=1.0)
-    with (out / "labels.csv").open(newline="", encoding="utf-8") as file:
-        labels = list(csv.DictReader(file))
+    labels, events = rows_of(out, "labels"), rows_of(out, "events")
     assert [row["clip_id"] for row in labels] == [data[index].clip_id for index in range(3)]
     for index, row in enumerate(labels):
         np.testing.assert_allclose(samples_of(out / row["file"]), data[index].waveform, atol=STEP)
         assert row["labels"].split(";") == [data.classes[label] for label in data[index].labels]
-    with (out / "events.csv").open(newline="", encoding="utf-8") as file:
-        events = list(csv.DictReader(file))
     expected = [event for index in range(3) for event in data.scene(index).events]
     assert [row["class"] for row in events] == [event.name for event in expected]
     assert [float(row["onset"]) for row in events] == [event.onset for event in expected]
-
-
-@pytest.mark.parametrize(
-    ("arguments", "sentence"),
-    [
-        (["show", "nonesuch"], "no data set 'nonesuch'"),
-        (["show", "soundscapes", "--split", "dev"], "no split 'dev'"),
-        (["show", "folder", "--data-root", "/nonesuch"], "no such folder"),
-        (["export", "soundscapes", "--count", "9", "-o", "size=3"], "has 3 clips, not 9"),
-    ],
-)
-def test_data_that_is_not_there(run, arguments, sentence):
-    assert sentence in run("data", *arguments).refused()
 
 
 # --- small parts ---------------------------------------------------------------------------------
@@ -1143,12 +1068,8 @@ def test_tables_line_up():
 
 
 def test_options_and_folds_are_read_as_typed():
-    assert parse_options(["a=1", "b=[1, 2]", "c=x=y", "d="]) == {
-        "a": 1,
-        "b": [1, 2],
-        "c": "x=y",
-        "d": None,
-    }
+    expected = {"a": 1, "b": [1, 2], "c": "x=y", "d": None}
+    assert parse_options(["a=1", "b=[1, 2]", "c=x=y", "d="]) == expected
     assert parse_options(None) == {}
     assert parse_folds(None) is None
     assert parse_folds("1,5") == (1, 5)

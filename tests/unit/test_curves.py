@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sonibook.analysis.result import MeasuredOn, ResultTable, Row
-from sonibook.plots.curves import Panel, figure_over_layers, first_of_regimes
+from sonibook.plots.features import Panel, figure_over_layers, first_of_regimes
 
 
 def test_a_legend_lists_one_network_of_a_regime_and_counts_the_rest() -> None:

@@ -22,7 +22,7 @@ from sonibook.datasets import open_dataset
 from sonibook.deconvnet.alternatives import METHODS, explain, most_active_sounds
 from sonibook.errors import AnalysisError, LayerError, SonibookWarning
 from sonibook.model.encoder import CNN12, Classifier
-from sonibook.plots.features import explanations_figure
+from sonibook.plots.interventions import explanations_figure
 
 GRADIENTS = METHODS[1:]
 

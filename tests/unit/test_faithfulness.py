@@ -28,7 +28,7 @@ from sonibook.cli import main
 from sonibook.datasets import open_dataset
 from sonibook.deconvnet import sonify
 from sonibook.errors import AnalysisError
-from sonibook.plots.features import faithfulness_figure
+from sonibook.plots.interventions import faithfulness_figure
 
 
 def tones() -> Held:

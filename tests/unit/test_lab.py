@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from heard import received
 
 from sonibook.cli import main
 from sonibook.cli.pages import main_networks
@@ -23,7 +23,6 @@ from sonibook.model.stack import blocks_of, receptive_field
 from sonibook.widgets.lab import LabClip, LabNetwork, export_lab, facts
 
 LAB = Path(__file__).parents[2] / "book" / "lab"
-_SCRIPT = re.compile(r'sonibookLab\.receive\("([^"]+)", (.*)\);\n', re.DOTALL)
 
 
 @pytest.fixture
@@ -35,18 +34,9 @@ def lab(monkeypatch: pytest.MonkeyPatch) -> Any:
     return lab
 
 
-def received(path: Path) -> tuple[str, Any]:
-    """What a piece hands over, and under which name."""
-    found = _SCRIPT.fullmatch(path.read_text(encoding="utf-8"))
-    assert found is not None
-    return found.group(1), json.loads(found.group(2))
-
-
 def content(folder: Path, entry: dict[str, Any]) -> bytes:
     """The bytes of a piece that the manifest lists, held against what the manifest says of it."""
-    name, text = received(folder / f"{entry['piece']}.js")
-    found = base64.b64decode(text, validate=True)
-    assert name == entry["piece"]
+    found = base64.b64decode(received(folder, entry["piece"]), validate=True)
     assert len(found) == entry["bytes"]
     assert hashlib.sha256(found).hexdigest() == entry["sha256"]
     return found
@@ -68,7 +58,7 @@ def clip(name: str = "noise", samples: int = 3000) -> LabClip:
 def test_pieces_hold_the_weights_and_the_clip(tmp_path: Path, norm: str) -> None:
     made, heard = network(norm=norm), clip()
     manifest = export_lab([made], [heard], tmp_path)
-    assert received(tmp_path / "manifest.js") == ("manifest", manifest)
+    assert received(tmp_path, "manifest") == manifest
     plain = made.encoder.fold().state_dict()
     blocks = blocks_of(made.encoder)
     (entry,) = manifest["networks"]
@@ -169,7 +159,7 @@ def test_command_exports_all_that_is_shipped_and_random(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["export-lab", "--out", str(tmp_path)]) == 0
-    _, manifest = received(tmp_path / "manifest.js")
+    manifest = received(tmp_path, "manifest")
     assert {entry["name"] for entry in manifest["networks"]} == {
         *main_networks(shipped()),
         "random",
@@ -189,7 +179,7 @@ def test_command_exports_all_that_is_shipped_and_random(
 def test_command_adds_recordings_that_name_their_source(tmp_path: Path, data_root: Path) -> None:
     asked = ["export-lab", "random", "--out", str(tmp_path), "--data-root", str(data_root)]
     assert main(asked) == 0
-    _, manifest = received(tmp_path / "manifest.js")
+    manifest = received(tmp_path, "manifest")
     recorded = [one for one in manifest["clips"] if one["credit"]]
     assert manifest["clips"][:10] == recorded
     assert len({one["title"] for one in recorded}) == 10
@@ -206,7 +196,7 @@ def test_command_takes_a_checkpoint_and_refuses_what_is_none(
     path = tmp_path / "mine.safetensors"
     save_checkpoint(path, Classifier(CNN12(width=1 / 16, seed=3), ("a", "b")), {"name": "tiny"})
     assert main(["export-lab", str(path), "--out", str(tmp_path / "out")]) == 0
-    _, manifest = received(tmp_path / "out" / "manifest.js")
+    manifest = received(tmp_path / "out", "manifest")
     assert [entry["name"] for entry in manifest["networks"]] == [read_card(path)["name"]]
     assert main(["export-lab", "nowhere", "--out", str(tmp_path / "none")]) == 2
     assert "nowhere" in capsys.readouterr().err

@@ -5,8 +5,6 @@ All listeners here are simulations; where one stands for a person, the test says
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -15,7 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
+from heard import decoded, received
 from simulated import REGIMES, answers_of, blind_test, signed
 
 from sonibook.analysis.listeners import listen
@@ -47,17 +45,11 @@ def test(folder: Path) -> ListeningTest:
     return ListeningTest.read(folder)
 
 
-def received(folder: Path, name: str) -> Any:
-    """What a script of the page hands over."""
-    text = (folder / f"{name}.js").read_text(encoding="utf-8")
-    return json.loads(text.partition(",")[2].rstrip().removesuffix(");"))
-
-
 def sounds_of(folder: Path) -> list[np.ndarray]:
     """All sounds of the page, by their numbers."""
     pieces = sorted(folder.glob("sounds-*.js"), key=lambda path: int(path.stem.partition("-")[2]))
     files = [one for path in pieces for one in received(folder, path.stem)]
-    return [soundfile.read(io.BytesIO(base64.b64decode(one)))[0] for one in files]
+    return [decoded(one)[0] for one in files]
 
 
 def skill(trial: Trial) -> float:

@@ -1,16 +1,21 @@
-"""Pictures of sampling, of scenes and of growth: what they draw is what was measured."""
+"""Pictures of sampling, scenes, growth and coherence: what they draw is what was measured."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
+from scipy import signal
 
 from sonibook.analysis.result import Estimate
 from sonibook.datasets import open_dataset
 from sonibook.errors import AudioError
 from sonibook.plots.basics import alias_figure, alias_of, resolutions, sample_stems, timeline
+from sonibook.plots.sound import coherence_walk, coherence_walks
 from sonibook.plots.training import growth_figure
 from sonibook.widgets.audio import FREQUENCIES, AliasSlider
+
+RNG = np.random.default_rng(0)
+X, NOISE = RNG.standard_normal((2, 4000)).astype(np.float32)
 
 
 @pytest.mark.parametrize("rate", [8000, 11025])
@@ -105,3 +110,30 @@ def test_growth_has_a_panel_a_title_and_leaves_gaps_where_nothing_was_measured()
     assert "runner-up 0.60" in drawn.alt
     with pytest.raises(ValueError, match="3 estimates were given for 2 epochs"):
         growth_figure(curves, [0, 5], references={}, ylabel="similarity")
+
+
+@pytest.mark.parametrize("nperseg", [128, 256])
+@pytest.mark.parametrize("number", [3, 20, 50])
+def test_walk_ends_at_scipys_coherence(nperseg: int, number: int) -> None:
+    frequency, expected = signal.coherence(X, X + NOISE, 8000, nperseg=nperseg)
+    walk = coherence_walk(X, X + NOISE, frequency=float(frequency[number]), nperseg=nperseg)
+    assert abs(walk[-1]) ** 2 == pytest.approx(expected[number], rel=1e-4)
+    assert len(walk) == 1 + (len(X) - nperseg) // (nperseg // 2) + 1
+
+
+def test_walk_of_a_copy_is_straight_whatever_its_gain_and_sign() -> None:
+    walk = coherence_walk(X, -0.1 * X, frequency=1000.0)
+    assert abs(walk[-1]) == pytest.approx(1.0, abs=1e-6)
+    np.testing.assert_allclose(walk.imag, 0, atol=1e-6)
+
+
+def test_walk_of_silence_goes_nowhere_and_says_so() -> None:
+    walk = coherence_walk(X, np.zeros_like(X), frequency=1000.0)
+    assert np.isnan(walk[1:]).all()
+
+
+def test_picture_says_each_pairs_coherence() -> None:
+    drawn = coherence_walks({"copy": (X, 0.5 * X), "noise": (X, NOISE)}, frequency=1000.0)
+    expected = abs(coherence_walk(X, NOISE, frequency=1000.0)[-1]) ** 2
+    assert "copy ends 1.00 from the start: 1.00" in drawn.alt
+    assert f"noise ends {expected**0.5:.2f} from the start: {expected:.2f}" in drawn.alt

@@ -195,7 +195,7 @@ def explanations(
         steps: Of integrated gradients.
     """
     from sonibook.analysis.alternatives import compare_explanations
-    from sonibook.plots.features import explanations_figure
+    from sonibook.plots.interventions import explanations_figure
 
     options = {"layers": parse_layers(layers), "level": level, "residual": residual}
     ((name, of),) = asked.classifiers(probe, probe_layer).items()
@@ -231,7 +231,7 @@ def faithfulness(
     """
     from sonibook.analysis.faithfulness import QUANTITIES
     from sonibook.analysis.faithfulness import faithfulness as measure
-    from sonibook.plots.features import faithfulness_figure
+    from sonibook.plots.interventions import faithfulness_figure
 
     options = {"layers": parse_layers(layers), "points": points or None, "steps": steps}
     of = asked.classifiers(probe, probe_layer)
@@ -250,7 +250,7 @@ def ways(asked: Asked, layers: Layers = None) -> None:
     """
     from sonibook.analysis.alternatives import compare_unpoolings
     from sonibook.analysis.sources import SOURCE_SCORES
-    from sonibook.plots.features import unpooling_figure
+    from sonibook.plots.interventions import unpooling_figure
 
     result = compare_unpoolings(
         asked.networks, asked.data, layers=parse_layers(layers), **asked.streaming

@@ -6,11 +6,10 @@ __getattr__ = _names_of(
     __name__,
     basics="alias_of resolutions sample_stems timeline",
     claims="SIGNS claim_figure claims_table differences_table listening_report paper_table",
-    curves="Panel figure_over_layers first_of_regimes",
-    features="activations_figure coherence_figure layers_figure selectivity_figure "
-    "faithfulness_figure listeners_figure top_clips_figure unpooling_figure",
-    interventions="ablation_figure downsampling_figure sanity_figure shifts_figure "
-    "stimulation_figure",
+    features="Panel activations_figure coherence_figure figure_over_layers first_of_regimes "
+    "layers_figure listeners_figure selectivity_figure top_clips_figure",
+    interventions="ablation_figure downsampling_figure faithfulness_figure sanity_figure "
+    "shifts_figure stimulation_figure unpooling_figure",
     training="crops evolution_figure growth_figure intervals probabilities shares "
     "similarity_matrix",
 )

@@ -1,13 +1,9 @@
-"""Pictures of sampling, scenes and the encoder: what is taken in, and what the layers see of it.
-
-A sound is an array or tensor of shape (time,); what is not a waveform raises `AudioError`.
-
-Chapters: Sound and data; The encoder.
-"""
+"""Pictures of sampling, scenes and the encoder: what is taken in, and what layers see of it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -18,20 +14,16 @@ from torch import Tensor, nn
 from sonibook.audio import SAMPLE_RATE, as_waveform
 from sonibook.datasets.soundscapes import Scene
 from sonibook.model.stack import blocks_of, receptive_field, stride
-from sonibook.plots.sound import Sound, as_array, decibels, draw_levels, power_spectrogram
-from sonibook.plots.style import (
-    BLUE,
-    CYCLE,
-    FLOOR_DB,
-    GREY,
-    LEVELS,
-    SKY,
-    VERMILLION,
-    Picture,
-    look,
-    new_figure,
-    picture,
+from sonibook.plots.sound import (
+    Sound,
+    as_array,
+    decibels,
+    draw_bars,
+    draw_levels,
+    heat_map,
+    power_spectrogram,
 )
+from sonibook.plots.style import BLUE, CYCLE, GREY, SKY, VERMILLION, Picture, drawing, picture
 
 #: Weights of a first layer, of shape (filters, 1, kernel).
 Weights = Float[ndarray, "filters 1 kernel"] | Float[Tensor, "filters 1 kernel"]
@@ -56,9 +48,7 @@ def sample_stems(
     """
     shown = as_waveform(as_waveform(x)[start : start + count])
     at = (start + np.arange(len(shown))) / sample_rate * 1000
-    with look():
-        figure = new_figure(8.0, 2.2)
-        axes = figure.subplots()
+    with drawing(8.0, 2.2) as (figure, axes):
         axes.axhline(0, color=GREY, linewidth=0.8)
         axes.vlines(at, 0, shown, color=BLUE, linewidth=1.0)
         axes.plot(at, shown, "o", color=BLUE, markersize=3.5)
@@ -82,26 +72,15 @@ def alias_figure(frequency: int | float, *, sample_rate: int | float) -> Figure:
     fine = np.linspace(0, _STRETCH, 1500)
     at = np.arange(int(_STRETCH * sample_rate) + 1) / sample_rate
     lowest = alias_of(frequency, sample_rate=sample_rate)
-    with look():
-        figure = new_figure(8.0, 2.2)
-        axes = figure.subplots()
-        axes.plot(
-            fine * 1000,
-            np.cos(2 * np.pi * frequency * fine),
-            color=BLUE,
-            linewidth=0.9,
-            label=f"the tone, {frequency:.0f} Hz",
-        )
+
+    def draw(hertz: int | float, times: ndarray, style: str, label: str, **options: Any) -> None:
+        axes.plot(times * 1000, np.cos(2 * np.pi * hertz * times), style, label=label, **options)
+
+    with drawing(8.0, 2.2) as (figure, axes):
+        draw(frequency, fine, "-", f"the tone, {frequency:.0f} Hz", color=BLUE, linewidth=0.9)
         if lowest != frequency:
-            axes.plot(
-                fine * 1000,
-                np.cos(2 * np.pi * lowest * fine),
-                color=VERMILLION,
-                linestyle="--",
-                label=f"what comes back, {lowest:.0f} Hz",
-            )
-        values = np.cos(2 * np.pi * frequency * at)
-        axes.plot(at * 1000, values, "o", color="black", markersize=4, label="samples")
+            draw(lowest, fine, "--", f"what comes back, {lowest:.0f} Hz", color=VERMILLION)
+        draw(frequency, at, "o", "samples", color="black", markersize=4)
         axes.set(xlabel="time / ms", ylabel="amplitude", xlim=(0, _STRETCH * 1000))
         figure.legend(loc="outside upper left", ncols=3)
     return figure
@@ -120,41 +99,29 @@ def resolutions(
     sample_rate : int > 0, in Hz
     """
     extent = (0.0, len(x) / sample_rate, 0.0, sample_rate / 2000)
-    with look():
-        figure = new_figure(2.8 * len(frames), 2.6)
-        panels = figure.subplots(1, len(frames), sharey=True, squeeze=False)[0]
-        for axes, frame in zip(panels, frames, strict=True):
-            power = power_spectrogram(x, frame=frame, hop=max(frame // 4, 1))
-            levels = decibels(power, reference=float(power.max()))
-            image = axes.imshow(
-                levels, cmap=LEVELS, vmin=FLOOR_DB, vmax=0, extent=extent, interpolation="nearest"
-            )
+    count = len(frames)
+    with drawing(2.8 * count, 2.6, 1, count, sharey=True, squeeze=False) as (figure, grid):
+        for axes, frame in zip(grid[0], frames, strict=True):
+            levels = decibels(power_spectrogram(x, frame=frame, hop=max(frame // 4, 1)))
+            image = heat_map(axes, levels, extent)
             milliseconds, bins = 1000 * frame / sample_rate, sample_rate / frame
             axes.set_title(f"{milliseconds:.0f} ms, {bins:.0f} Hz")
             axes.set_xlabel("time / s")
-        panels[0].set_ylabel("frequency / kHz")
-        figure.colorbar(image, ax=list(panels), label="level / dB", pad=0.01)
+        grid[0, 0].set_ylabel("frequency / kHz")
+        figure.colorbar(image, ax=grid[0].tolist(), label="level / dB", pad=0.01)
     return figure
 
 
 def timeline(scene: Scene, *, caption: str = "") -> Picture:
     """Draw the mixture's log spectrogram, and a bar from onset to offset for every event."""
-    power = power_spectrogram(scene.mixture)
-    levels = decibels(power, reference=float(power.max()))
-    with look():
-        count = len(scene.events)
-        figure = new_figure(8.0, 2.7 + 0.28 * count)
-        above, below = figure.subplots(2, 1, sharex=True, height_ratios=[7, max(count, 1)])
+    count, levels = len(scene.events), decibels(power_spectrogram(scene.mixture))
+    names = [event.name.replace("_", " ") for event in scene.events]
+    shared: Any = {"sharex": True, "height_ratios": [7, max(count, 1)]}
+    with drawing(8.0, 2.7 + 0.28 * count, 2, **shared) as (figure, (above, below)):
         draw_levels(above, levels, sample_rate=SAMPLE_RATE)
         above.set(ylabel="frequency / kHz")
-        for row, event in enumerate(scene.events):
-            colour = CYCLE[row % len(CYCLE)]
-            below.barh(row, event.offset - event.onset, left=event.onset, color=colour)
-        below.set(xlabel="time / s", xlim=(0, len(scene.mixture) / SAMPLE_RATE))
-        names = [event.name.replace("_", " ") for event in scene.events]
-        below.set(yticks=range(count), yticklabels=names)
-        below.invert_yaxis()
-        below.tick_params(axis="y", length=0)
+        draw_bars(below, names, [(one.onset, one.offset - one.onset) for one in scene.events])
+        below.set_xlim(0, len(scene.mixture) / SAMPLE_RATE)
     words = "; ".join(
         f"{name} from {event.onset:.2f} to {event.offset:.2f} s at {event.gain:.0f} dB"
         for name, event in zip(names, scene.events, strict=True)
@@ -215,25 +182,15 @@ def frequency_responses(
     sample_rate : int > 0, in Hz
     """
     sets = dict(weights) if isinstance(weights, Mapping) else {"": weights}
-    with look():
-        figure = new_figure(8.0, 4.6)
-        grid = figure.subplots(
-            2, len(sets), sharex=True, sharey="row", height_ratios=[1.5, 1], squeeze=False
-        )
+    shared: Any = {"sharex": True, "sharey": "row", "height_ratios": [1.5, 1], "squeeze": False}
+    with drawing(8.0, 4.6, 2, len(sets), **shared) as (figure, grid):
         for (above, below), (name, taps) in zip(grid.T, sets.items(), strict=True):
             power = _power_responses(taps)
             order = np.argsort(centre_frequencies(taps), kind="stable")
-            loudest = power.max(axis=1, keepdims=True)
-            relative = np.divide(power, loudest, out=np.zeros_like(power), where=loudest > 0)
-            levels = 10 * np.log10(np.maximum(relative, 10 ** (_FLOOR_DB / 10)))[order]
-            image = above.imshow(
-                levels,
-                cmap=LEVELS,
-                vmin=_FLOOR_DB,
-                vmax=0.0,
-                extent=(0.0, sample_rate / 2000, 0.5, len(levels) + 0.5),
-                interpolation="nearest",
-            )
+            rows = [decibels(power[[row]], floor_db=_FLOOR_DB) for row in order]
+            levels = np.concatenate(rows)
+            extent = (0.0, sample_rate / 2000, 0.5, len(levels) + 0.5)
+            image = heat_map(above, levels, extent, low=_FLOOR_DB)
             above.set_title(name)
             frequencies = np.linspace(0, sample_rate / 2000, levels.shape[1])
             chosen = np.unique(np.linspace(0, len(levels) - 1, 4).round().astype(int))
@@ -258,9 +215,7 @@ def receptive_fields(network: nn.Module, *, sample_rate: int = SAMPLE_RATE) -> F
     layers = range(1, len(blocks) + 1)
     fields = [receptive_field(blocks, layer) for layer in layers]
     strides = [stride(blocks, layer) for layer in layers]
-    with look():
-        figure = new_figure(8.0, 0.8 + 0.27 * len(blocks))
-        axes = figure.subplots()
+    with drawing(8.0, 0.8 + 0.27 * len(blocks)) as (figure, axes):
         axes.barh(layers, fields, color=SKY, height=0.72, label="receptive field")
         axes.barh(layers, strides, color=BLUE, height=0.3, label="stride")
         for layer, field in zip(layers, fields, strict=True):

@@ -59,10 +59,7 @@ def claims_table(judged: Sequence[Judged]) -> Grid:
 
 
 def measured_in_words(one: Judged) -> str:
-    """A claim's first effect that was measured, with its interval, and how many tests passed.
-
-    Of those, how many still do with their p-values adjusted for the number of the claim's tests.
-    """
+    """A claim's first effect that was measured, and how many tests passed, also corrected."""
     known = [test for test in one.tests if test.measure is not None]
     if not known:
         return ""

@@ -1,11 +1,16 @@
-"""What the features of each layer are like: figures over layers (paper, figures 1 to 4, 7),
-other unpoolings and explanations, and what filters pick out of scenes.
+"""Estimates over layers as curves, each with its interval as a band: what the features of each
+layer are like (paper, figures 1 to 4 and 7), and the one builder of such figures.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import product
+from dataclasses import dataclass, field
+from operator import itemgetter
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
 
 from sonibook.analysis.activations import (
     BANDS,
@@ -14,22 +19,231 @@ from sonibook.analysis.activations import (
     TopClipsResult,
     unpacked,
 )
-from sonibook.analysis.alternatives import STARTS, ExplanationResult
 from sonibook.analysis.listeners import OF_CLIPS
-from sonibook.analysis.result import ResultTable
+from sonibook.analysis.result import Estimate, ResultTable, Row
 from sonibook.analysis.separation import SeparationResult
-from sonibook.deconvnet.alternatives import UNPOOLING
 from sonibook.errors import AnalysisError
-from sonibook.plots.curves import Panel, course, figure_over_layers
-from sonibook.plots.style import LEVELS, Picture, look, new_figure, picture
+from sonibook.plots.style import CYCLE, GREY, LEVELS, PAGE, Picture, drawing, picture
 
-#: What is drawn of unpoolings, where it was measured.
-_DRAWN = {
-    "coherence": "coherence with the clip",
-    "similarity": "similarity to switches",
-    "gain in share": "gain in main stem's share",
-    "SI-SDR gain": "SI-SDR gain / dB",
-}
+#: Of the curves of a figure, in this order, as their colours in `CYCLE`.
+MARKERS = "os^Dv*P"
+#: A label that legends leave out.
+_UNLISTED = "_"
+
+
+@dataclass(frozen=True)
+class Panel:
+    """One panel of a figure over layers: a quantity of each network, with its unit as `ylabel`.
+
+    Attributes
+    ----------
+    conditions : tuple of str
+        A curve for each, for each network that was not given as a baseline; the first one for
+        baselines as well. A single one is not named in the legend.
+    labels : tuple of str
+        What the legend calls them; themselves if empty.
+    references : tuple of str
+        Conditions that are drawn once, dashed and grey: of no network, or else of the first.
+    options : dict
+        Of `matplotlib.axes.Axes.set`, such as ``ylim`` and ``yscale``.
+    network : str
+        The only one to draw; empty for all.
+    result : ResultTable or None
+        Another one than the figure's.
+    line : float or None
+        A height to read the curves against, such as 0 or chance.
+    """
+
+    quantity: str
+    ylabel: str
+    conditions: tuple[str, ...] = ("",)
+    references: tuple[str, ...] = ()
+    title: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    network: str = ""
+    result: ResultTable | None = None
+    labels: tuple[str, ...] = ()
+    line: float | None = None
+
+
+def figure_over_layers(
+    result: ResultTable,
+    panels: Sequence[Panel],
+    *,
+    what: str,
+    columns: int = 0,
+    share: bool = False,
+    legend: str = "",
+    words: str = "",
+) -> Picture:
+    """Draw quantities of a result over layers, each mean with its 95 % interval as a band.
+
+    Networks of one regime share a colour: the first is drawn boldly, further seeds thinly.
+
+    Parameters
+    ----------
+    result : ResultTable
+    panels : sequence of Panel
+        One legend for all.
+    what : str
+        What is drawn, for the alternative text.
+    columns : int >= 0
+        Panels in a row; 0 for up to three.
+    share : bool
+        Whether the panels of a row have one vertical scale.
+    legend : str
+        Its title.
+    words : str
+        How the alternative text goes on; if empty, with each curve in words.
+    """
+    labels: dict[str, Any] = {}
+    curves = []
+    columns = columns or (2 if len(panels) == 4 else min(len(panels), 3))
+    rows = -(-len(panels) // columns)
+    size = (7.0 if columns == 1 else PAGE, 0.8 + 2.5 * rows)
+    shared = {"sharey": "row" if share else "none", "squeeze": False}
+    with drawing(*size, rows, columns, **shared) as (figure, grid):
+        unused = [*grid.flat][len(panels) :]
+        for panel, axes in zip(panels, grid.flat, strict=False):
+            shown = panel.result or result
+            layers = sorted({row.layer for row in shown.rows if row.layer is not None})
+            drawn = "; ".join(_draw_panel(axes, shown, panel, layers))
+            curves.append(f"{panel.title or panel.ylabel}: {drawn}" if len(panels) > 1 else drawn)
+            ticks = layers if columns < 3 or len(layers) < 8 else layers[::2]
+            over_layers(axes, ticks, ylabel=panel.ylabel, title=panel.title, **panel.options)
+            handles, names = axes.get_legend_handles_labels()
+            labels |= dict(zip(names, handles, strict=True))
+        for axes in unused:
+            axes.set_axis_off()
+        if unused:
+            home, place, ncols = unused[0], "center left", 1
+        else:
+            home, ncols = figure, min(columns, len(labels))
+            place = f"outside {'right' if columns == 1 else 'lower'} center"
+        named: Any = {"loc": place, "ncols": ncols, "title": legend or None}
+        home.legend([*labels.values()], [*labels], **named)
+    counts = dict.fromkeys(str((panel.result or result).data.clips) for panel in panels)
+    clips = f"over {' and '.join(counts)} clips"
+    return picture(figure, alt=f"{what}, layer by layer, {clips}. {words or '. '.join(curves)}.")
+
+
+def _draw_panel(axes: Axes, result: ResultTable, panel: Panel, layers: Sequence[int]) -> list[str]:
+    """Draw the curves of one panel, and put them in words."""
+    regimes = _regimes(result)
+    if panel.network:
+        regimes = {"": [panel.network]}
+    words = []
+    number = 0
+    several = len(panel.conditions) > 1 or bool(panel.network)
+    if panel.line is not None:
+        axes.axhline(panel.line, color=GREY, linewidth=0.8)
+    labels = panel.labels or panel.conditions
+    for condition, called in zip(panel.conditions, labels, strict=True):
+        for same in regimes.values():
+            for network in same:
+                rows = result.select(network=network, quantity=panel.quantity, condition=condition)
+                baseline = bool(rows) and rows[0].baseline and not panel.network
+                if not rows or (baseline and condition != panel.conditions[0]):
+                    continue
+                named = ("" if panel.network else network, called if several else "")
+                label = listed = ", ".join(filter(None, named))
+                if first := network == same[0]:
+                    words.append(course(label, rows))
+                    listed += f" (thin: {len(same) - 1} more)" if same[1:] else ""
+                options = {"number": number, "baseline": baseline, "variant": not first}
+                shown = listed if first else _UNLISTED
+                draw_estimates(axes, layers_of(rows), rows, label=shown, **options)
+            number += 1
+    for condition in panel.references:
+        rows = _reference(result, panel, condition)
+        if rows:
+            flat, value = rows[0].layer is None, rows[0].mean
+            places, curve = (layers, rows * len(layers)) if flat else (layers_of(rows), rows)
+            options = {"number": number, "baseline": True, "flat": flat}
+            draw_estimates(axes, places, curve, label=condition, **options)
+            short = flat and value is not None
+            words.append(f"{condition}: {_short(value)}" if short else course(condition, rows))
+            number += 1
+    return words
+
+
+def first_of_regimes(result: ResultTable) -> list[str]:
+    """The first network of each regime, for figures with a panel for each network."""
+    return [names[0] for names in _regimes(result).values()]
+
+
+def _regimes(result: ResultTable) -> dict[str, list[str]]:
+    """The networks of each regime, by seed."""
+    found: dict[str, dict[str, int]] = {}
+    for row in result.rows:
+        if row.network:
+            found.setdefault(row.regime, {}).setdefault(row.network, row.seed or 0)
+    return {regime: sorted(seeds, key=lambda name: seeds[name]) for regime, seeds in found.items()}
+
+
+def _reference(result: ResultTable, panel: Panel, condition: str) -> tuple[Row, ...]:
+    """The rows of a condition that concern no network, or else those of the first network."""
+    rows = result.select(quantity=panel.quantity, condition=condition)
+    if panel.network:
+        rows = tuple(row for row in rows if row.network in ("", panel.network))
+    return tuple(row for row in rows if row.network == rows[0].network) if rows else ()
+
+
+def draw_estimates(
+    axes: Axes,
+    layers: Sequence[int],
+    estimates: Sequence[Estimate],
+    *,
+    label: str,
+    number: int,
+    baseline: bool = False,
+    variant: bool = False,
+    band: bool = True,
+    flat: bool = False,
+) -> None:
+    """Draw one curve: the means, and a band from low to high where there is an interval."""
+    colour = GREY if baseline else CYCLE[number % len(CYCLE)]
+    mean, low, high = (
+        np.array([getattr(one, end) for one in estimates], float)  # None becomes NaN
+        for end in ("mean", "low", "high")
+    )
+    axes.plot(
+        layers,
+        mean,
+        color=colour,
+        linestyle="--" if baseline else "-",
+        marker=None if variant or flat else MARKERS[number % len(MARKERS)],
+        markersize=4.5,
+        linewidth=0.8 if variant else None,
+        label=label,
+    )
+    if band and not variant:
+        axes.fill_between(layers, low, high, color=colour, alpha=0.18, linewidth=0)
+
+
+def over_layers(axes: Axes, layers: Sequence[int], **labels: Any) -> None:
+    """Give axes whose horizontal one counts layers their ticks, grid and labels."""
+    axes.set(xlabel="layer", xticks=layers, **labels)
+    axes.grid(True)
+
+
+def layers_of(rows: Sequence[Row]) -> list[int]:
+    """Where the points of a curve stand."""
+    return [row.layer or 0 for row in rows]
+
+
+def course(name: str, rows: Sequence[Row]) -> str:
+    """A curve in words, for alternative text: where it starts, ends and turns."""
+    known = [(row.layer or 0, row.mean) for row in rows if row.mean is not None]
+    if not known:
+        return f"{name}: nothing measured"
+    ends = {known[0], known[-1], max(known, key=itemgetter(1)), min(known, key=itemgetter(1))}
+    return f"{name}: " + ", ".join(f"{_short(mean)} at layer {n}" for n, mean in sorted(ends))
+
+
+def _short(value: float) -> str:
+    """Two digits, and a power of ten only where it is needed: 2100 and not 2.1e+03."""
+    return f"{float(f'{value:.2g}'):g}"
 
 
 def selectivity_figure(result: ResultTable, *, drawn: bool = False) -> Picture:
@@ -94,10 +308,8 @@ def top_clips_figure(result: TopClipsResult, network: str, *, layers: Sequence[i
     pairs = [one for one in result.pairs if one.network == network and one.layer in layers]
     if not pairs:
         raise AnalysisError(f"{network} has no pair of the layers {list(layers)}.")
-    words = []
-    with look():
-        figure = new_figure(1.0 + 1.85 * len(pairs), 3.4)
-        grid = figure.subplots(2, len(pairs), squeeze=False)
+    words, width = [], 1.0 + 1.85 * len(pairs)
+    with drawing(width, 3.4, 2, len(pairs), squeeze=False) as (figure, grid):
         for column, one in enumerate(pairs):
             for axes, text in zip(grid[:, column], (one.input, one.sonification), strict=True):
                 axes.imshow(unpacked(text), cmap=LEVELS, vmin=0, vmax=RANGE_DB)
@@ -157,69 +369,3 @@ def separation_figure(result: SeparationResult) -> Picture:
     )
     what = "What the most active filters hold of scenes"
     return figure_over_layers(result, panels, what=what, columns=2, words=words)
-
-
-def unpooling_figure(result: ResultTable) -> Picture:
-    """Draw what each unpooling comes to, layer by layer: a row a network and start."""
-    quantities = [name for name in _DRAWN if result.select(quantity=name)]
-    conditions = tuple(f"{start}, {unpooling}" for start in STARTS for unpooling in UNPOOLING)
-    words = []
-    for network, condition in product(result.names(), conditions):
-        rows = result.select(network=network, quantity="coherence", condition=condition)
-        words.append(course(f"{network}, {condition}", rows))
-    panels = [
-        Panel(
-            quantity,
-            _DRAWN[quantity],
-            conditions=tuple(name for name in conditions if name.startswith(start)),
-            labels=tuple(UNPOOLING),
-            title=f"{network}, {start}" if quantity == quantities[0] else "",
-            network=network,
-        )
-        for network in result.names()
-        for start in STARTS
-        for quantity in quantities
-    ]
-    return figure_over_layers(
-        result,
-        panels,
-        what="Unpoolings compared",
-        columns=len(quantities),
-        words=f"Coherence: {'; '.join(words)}",
-    )
-
-
-def explanations_figure(result: ExplanationResult) -> Picture:
-    """Draw the coherence of each method's explanations, and the drop that their removal makes."""
-    (network,) = result.names()
-    methods = tuple(dict.fromkeys(row.condition for row in result.select(quantity="coherence")))
-    panels = [
-        Panel(quantity, ylabel, methods, network=network, options=options, line=line)
-        for quantity, ylabel, options, line in (
-            ("coherence", "mean top-5 coherence with the clip", {"ylim": (0.0, 1.02)}, None),
-            ("drop", "drop when subtracted / nat", {}, 0.0),
-        )
-    ]
-    tests = [row for row in result.rows if row.quantity.startswith("p_holm, ")]
-    tests = [row for row in tests if row.quantity.endswith("beyond sonification")]
-    sure = sum(row.mean is not None and row.mean < 0.05 for row in tests)
-    what = (
-        f"{len(methods)} explanations of the most active filters (by Holm's p below 0.05, {sure} "
-        f"of {len(tests)} comparisons with sonification differ)"
-    )
-    return figure_over_layers(result, panels, what=what)
-
-
-def faithfulness_figure(result: ResultTable) -> Picture:
-    """Draw each measure of faithfulness of some explanations of the first network, and controls."""
-    network = result.names()[0]
-    rows = result.select(network=network)
-    drawn = ("sonification", "guided backpropagation", "random weights", "another clip",
-             "white noise", "the clip itself")  # fmt: skip
-    conditions = tuple(name for name in drawn if any(row.condition == name for row in rows))
-    panels = [
-        Panel(quantity, quantity, conditions, network=network)
-        for quantity in dict.fromkeys(row.quantity for row in rows)
-    ]
-    what = f"Faithfulness to what {network} names, of explanations at {result.settings['level']}"
-    return figure_over_layers(result, panels, what=what, columns=2)

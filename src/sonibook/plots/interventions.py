@@ -1,20 +1,20 @@
-"""What follows when clips or networks are changed, as figures.
-
-Subtraction of sonifications (paper, figure 6), shifts (figure B.3), stimulation, and layers that
-forget what they learned (after Adebayo et al. 2018, figure 4).
-"""
+"""What follows when clips, networks or the method are changed (paper, figures 6 and B.3)."""
 
 from __future__ import annotations
+
+from itertools import product
 
 import numpy as np
 from matplotlib.axes import Axes
 
 from sonibook.analysis.ablation import AblationResult
+from sonibook.analysis.alternatives import STARTS, ExplanationResult
 from sonibook.analysis.result import ResultTable, Row
 from sonibook.analysis.sanity import RUNNER_UP_LESS_RANDOM, randomised
 from sonibook.analysis.shifts import is_exact
 from sonibook.analysis.stimulation import STIMULI, TAKEN
-from sonibook.plots.curves import (
+from sonibook.deconvnet.alternatives import UNPOOLING
+from sonibook.plots.features import (
     MARKERS,
     Panel,
     course,
@@ -24,7 +24,7 @@ from sonibook.plots.curves import (
     layers_of,
     over_layers,
 )
-from sonibook.plots.style import CYCLE, GREY, Picture, look, new_figure, picture
+from sonibook.plots.style import CYCLE, GREY, PAGE, Picture, drawing, look, new_figure, picture
 
 #: Layers of the sanity checks whose curves are drawn; more would hide each other.
 _CURVES = 4
@@ -38,6 +38,13 @@ _CONTROLS = (
     "least squares",
     "white noise",
 )
+#: What is drawn of unpoolings, where it was measured.
+_DRAWN = {
+    "coherence": "coherence with the clip",
+    "similarity": "similarity to switches",
+    "gain in share": "gain in main stem's share",
+    "SI-SDR gain": "SI-SDR gain / dB",
+}
 
 
 def ablation_figure(result: AblationResult) -> Picture:
@@ -48,9 +55,8 @@ def ablation_figure(result: AblationResult) -> Picture:
     the sonification is missed more. Filled points are those of Holm's p < 0.05.
     """
     networks = first_of_regimes(result)
-    with look():
-        figure = new_figure(height=0.7 + 2.8 * len(networks))
-        rows = figure.subplots(len(networks), 2, squeeze=False)
+    count = len(networks)
+    with drawing(PAGE, 0.7 + 2.8 * count, count, 2, squeeze=False) as (figure, rows):
         for network, (left, right) in zip(networks, rows, strict=True):
             _draw_scores(left, result, network)
             _draw_differences(right, result, network)
@@ -69,15 +75,8 @@ def _draw_scores(axes: Axes, result: AblationResult, network: str) -> None:
         rows = result.select(network=network, quantity="score", condition=control)
         layers = layers_of(rows)
         if rows:
-            draw_estimates(
-                axes,
-                layers,
-                rows,
-                label=control,
-                number=number,
-                baseline=control == "white noise",
-                band=control == "sonification",
-            )
+            how = {"baseline": control == "white noise", "band": control == "sonification"}
+            draw_estimates(axes, layers, rows, label=control, number=number, **how)
     untouched = result.row("score", network=network, condition="untouched").mean or 0.0
     axes.axhline(untouched, color=GREY, linestyle=":", label="untouched clips")
     over_layers(axes, layers or [1], ylabel=result.score, title=network)
@@ -98,22 +97,13 @@ def _draw_differences(axes: Axes, result: AblationResult, network: str) -> None:
         colour = GREY if row.condition == "white noise" else CYCLE[number]
         # Side by side, since intervals on top of each other cannot be told apart.
         aside = 0.7 * (others.index(row.condition) / (len(others) - 1) - 0.5)
-        axes.errorbar(
-            (row.layer or 0) + aside,
-            row.mean,
-            [[row.mean - row.low], [row.high - row.mean]],
-            color=colour,
-            marker=MARKERS[number],
-            markersize=4.0,
-            markerfacecolor=colour if p[row.condition, row.layer] < 0.05 else "white",
-            linewidth=1.0,
-        )
-    over_layers(
-        axes,
-        sorted({row.layer or 0 for row in rows}),
-        ylabel="drop by s − drop by control / nat",
-        title="filled: Holm's p < 0.05",
-    )
+        filled = colour if p[row.condition, row.layer] < 0.05 else "white"
+        point = {"marker": MARKERS[number], "markersize": 4.0, "markerfacecolor": filled}
+        ends = [[row.mean - row.low], [row.high - row.mean]]
+        at = (row.layer or 0) + aside
+        axes.errorbar(at, row.mean, ends, color=colour, linewidth=1.0, **point)
+    layers, label = sorted(set(layers_of(rows))), "drop by s − drop by control / nat"
+    over_layers(axes, layers, ylabel=label, title="filled: Holm's p < 0.05")
 
 
 def _in_words(result: AblationResult, network: str) -> str:
@@ -229,7 +219,7 @@ def downsampling_figure(result: ResultTable) -> Picture:
 
 
 def sanity_figure(result: ResultTable) -> Picture:
-    """Draw how alike sonifications stay while layers are randomised, and what that is worth.
+    """Draw how alike sonifications stay while layers are randomised, after Adebayo et al. (2018).
 
     The spectrogram correlation. Above, a curve for each of a few layers, over the randomised ones;
     below, for every layer, the baselines, and the filter with all layers random.
@@ -288,6 +278,72 @@ def sanity_figure(result: ResultTable) -> Picture:
         f"{own:.2g} with that layer random, {everything:.2g} with all below it, too. Beside it: "
         f"{worth}.",
     )
+
+
+def unpooling_figure(result: ResultTable) -> Picture:
+    """Draw what each unpooling comes to, layer by layer: a row a network and start."""
+    quantities = [name for name in _DRAWN if result.select(quantity=name)]
+    conditions = tuple(f"{start}, {unpooling}" for start in STARTS for unpooling in UNPOOLING)
+    words = []
+    for network, condition in product(result.names(), conditions):
+        rows = result.select(network=network, quantity="coherence", condition=condition)
+        words.append(course(f"{network}, {condition}", rows))
+    panels = [
+        Panel(
+            quantity,
+            _DRAWN[quantity],
+            conditions=tuple(name for name in conditions if name.startswith(start)),
+            labels=tuple(UNPOOLING),
+            title=f"{network}, {start}" if quantity == quantities[0] else "",
+            network=network,
+        )
+        for network in result.names()
+        for start in STARTS
+        for quantity in quantities
+    ]
+    return figure_over_layers(
+        result,
+        panels,
+        what="Unpoolings compared",
+        columns=len(quantities),
+        words=f"Coherence: {'; '.join(words)}",
+    )
+
+
+def explanations_figure(result: ExplanationResult) -> Picture:
+    """Draw the coherence of each method's explanations, and the drop that their removal makes."""
+    (network,) = result.names()
+    methods = tuple(dict.fromkeys(row.condition for row in result.select(quantity="coherence")))
+    panels = [
+        Panel(quantity, ylabel, methods, network=network, options=options, line=line)
+        for quantity, ylabel, options, line in (
+            ("coherence", "mean top-5 coherence with the clip", {"ylim": (0.0, 1.02)}, None),
+            ("drop", "drop when subtracted / nat", {}, 0.0),
+        )
+    ]
+    tests = [row for row in result.rows if row.quantity.startswith("p_holm, ")]
+    tests = [row for row in tests if row.quantity.endswith("beyond sonification")]
+    sure = sum(row.mean is not None and row.mean < 0.05 for row in tests)
+    what = (
+        f"{len(methods)} explanations of the most active filters (by Holm's p below 0.05, {sure} "
+        f"of {len(tests)} comparisons with sonification differ)"
+    )
+    return figure_over_layers(result, panels, what=what)
+
+
+def faithfulness_figure(result: ResultTable) -> Picture:
+    """Draw each measure of faithfulness of some explanations of the first network, and controls."""
+    network = result.names()[0]
+    rows = result.select(network=network)
+    drawn = ("sonification", "guided backpropagation", "random weights", "another clip",
+             "white noise", "the clip itself")  # fmt: skip
+    conditions = tuple(name for name in drawn if any(row.condition == name for row in rows))
+    panels = [
+        Panel(quantity, quantity, conditions, network=network)
+        for quantity in dict.fromkeys(row.quantity for row in rows)
+    ]
+    what = f"Faithfulness to what {network} names, of explanations at {result.settings['level']}"
+    return figure_over_layers(result, panels, what=what, columns=2)
 
 
 def _of(result: ResultTable, quantity: str, layer: int, condition: str) -> Row:

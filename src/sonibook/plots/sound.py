@@ -2,8 +2,6 @@
 pass in steps, coherence as a walk; and what they show in words for alt text.
 
 A sound is an array or tensor of shape (time,); what is not a waveform raises `AudioError`.
-
-Chapters: The encoder; Sonification, step by step; Coherence.
 """
 
 from __future__ import annotations
@@ -11,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from textwrap import fill
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,8 +34,7 @@ from sonibook.plots.style import (
     PAGE,
     SONIFICATION,
     Picture,
-    look,
-    new_figure,
+    drawing,
     picture,
 )
 
@@ -69,8 +67,9 @@ def power_spectrogram(x: Sound, *, frame: int = _FRAME, hop: int = HOP) -> Power
     return frames.abs().square().numpy()
 
 
-def decibels(power: Power, *, reference: float, floor_db: float = FLOOR_DB) -> Power:
-    """Power as a level in dB re `reference`, no lower than `floor_db` (everywhere, if it is 0)."""
+def decibels(power: Power, *, reference: float | None = None, floor_db: float = FLOOR_DB) -> Power:
+    """Power in dB re `reference`, or else its loudest point: `floor_db` at least, and re 0."""
+    reference = float(power.max()) if reference is None else reference
     least = 10 ** (floor_db / 10)
     return 10 * np.log10(np.maximum(power / reference if reference > 0 else 0 * power, least))
 
@@ -92,9 +91,7 @@ def describe(x: Sound, *, sample_rate: int = SAMPLE_RATE) -> str:
 
 def waveform(x: Sound, *, sample_rate: int = SAMPLE_RATE) -> Figure:
     """A waveform, shape (time,), over time; the rate is in Hz."""
-    with look():
-        figure = new_figure(8.0, 1.8)
-        axes = figure.subplots()
+    with drawing(8.0, 1.8) as (figure, axes):
         draw_waveform(axes, x, sample_rate=sample_rate, peak=peak_of(x), colour=INPUT)
         axes.set(xlabel="time / s", ylabel="amplitude")
     return figure
@@ -113,12 +110,9 @@ def log_spectrogram(
         Power at 0 dB, as `power_spectrogram` gives it; None takes the sound's own maximum. Give
         the same to all figures that are to be compared.
     """
-    power = power_spectrogram(x)
-    loudest = float(power.max()) if reference is None else reference
-    with look():
-        figure = new_figure(8.0, 2.6)
-        axes = figure.subplots()
-        image = draw_levels(axes, decibels(power, reference=loudest), sample_rate=sample_rate)
+    levels = decibels(power_spectrogram(x), reference=reference)
+    with drawing(8.0, 2.6) as (figure, axes):
+        image = draw_levels(axes, levels, sample_rate=sample_rate)
         axes.set(xlabel="time / s", ylabel="frequency / kHz")
         figure.colorbar(image, ax=axes, label="level / dB", pad=0.01)
     return figure
@@ -165,13 +159,10 @@ def side_by_side(
     powers = [power_spectrogram(x) for x in sounds]
     reference = max(float(power.max()) for power in powers)
     peak = peak_of(*sounds)
-    with look():
-        rows = -(-len(sounds) // _IN_A_ROW)
-        columns = -(-len(sounds) // rows)
-        figure = new_figure(PAGE, 3.7 * rows)
-        grid = figure.subplots(
-            2 * rows, columns, sharex=True, sharey="row", height_ratios=[1, 2] * rows, squeeze=False
-        )
+    rows = -(-len(sounds) // _IN_A_ROW)
+    columns = -(-len(sounds) // rows)
+    shared: Any = {"sharex": True, "sharey": "row", "height_ratios": [1, 2] * rows}
+    with drawing(PAGE, 3.7 * rows, 2 * rows, columns, squeeze=False, **shared) as (figure, grid):
         for number, (x, power, title) in enumerate(zip(sounds, powers, titles, strict=True)):
             row, column = divmod(number, columns)
             above, below = grid[2 * row : 2 * row + 2, column]
@@ -207,17 +198,33 @@ def draw_waveform(axes: Axes, x: Sound, *, sample_rate: int, peak: float, colour
     axes.set(xlim=(0, seconds), ylim=(-limit, limit))
 
 
+def draw_bars(axes: Axes, names: Sequence[str], spans: Sequence[tuple[float, float]]) -> None:
+    """A bar for each name, from the top down, by its first second and its length."""
+    for row, (start, seconds) in enumerate(spans):
+        axes.barh(row, seconds, left=start, color=CYCLE[row % len(CYCLE)])
+    axes.set(xlabel="time / s", yticks=range(len(names)), yticklabels=names)
+    axes.invert_yaxis()
+    axes.tick_params(axis="y", length=0)
+
+
 def draw_levels(axes: Axes, levels: Power, *, sample_rate: int) -> AxesImage:
     """Draw a spectrogram that is already in dB."""
-    seconds = (levels.shape[1] - 1) * HOP / sample_rate
-    return axes.imshow(
-        levels,
-        cmap=LEVELS,
-        vmin=FLOOR_DB,
-        vmax=0.0,
-        extent=(0.0, max(seconds, HOP / sample_rate), 0.0, sample_rate / 2000),
-        interpolation="nearest",
-    )
+    seconds = max(levels.shape[1] - 1, 1) * HOP / sample_rate
+    return heat_map(axes, levels, (0.0, seconds, 0.0, sample_rate / 2000))
+
+
+def heat_map(
+    axes: Axes,
+    values: ndarray,
+    extent: tuple[float, ...],
+    *,
+    low: float = FLOOR_DB,
+    high: float = 0.0,
+    colours: str = LEVELS,
+) -> AxesImage:
+    """Draw values as rectangles of colour within an extent of left, right, bottom and top."""
+    scale: Any = {"cmap": colours, "vmin": low, "vmax": high, "interpolation": "nearest"}
+    return axes.imshow(values, extent=extent, **scale)
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,13 +256,12 @@ def steps(
         The stretch to draw.
     sample_rate : int > 0, in Hz
     """
-    with look():
-        figure = new_figure(8.0, 0.6 + 1.05 * len(stages))
-        rows = figure.subplots(len(stages), 1, sharex=True, squeeze=False)[:, 0]
-        for number, (axes, stage) in enumerate(zip(rows, stages, strict=True)):
+    tall = 0.6 + 1.05 * len(stages)
+    with drawing(8.0, tall, len(stages), sharex=True, squeeze=False) as (figure, rows):
+        for number, (axes, stage) in enumerate(zip(rows[:, 0], stages, strict=True)):
             _draw_stage(axes, stage, start, length, sample_rate, CYCLE[number % len(CYCLE)])
-        rows[-1].set_xlabel("time / ms")
-        rows[-1].set_xlim(1000 * start / sample_rate, 1000 * (start + length) / sample_rate)
+        limits = (1000 * start / sample_rate, 1000 * (start + length) / sample_rate)
+        axes.set(xlabel="time / ms", xlim=limits)
     return figure
 
 
@@ -322,10 +328,9 @@ def coherence_walks(
     The circle is as far as one can get: a coherence of 1.
     """
     words = []
-    with look():
-        figure = new_figure(2.5 * len(pairs), 2.8)
-        panels = figure.subplots(1, len(pairs), sharex=True, sharey=True, squeeze=False)[0]
-        for number, (axes, (title, (x, y))) in enumerate(zip(panels, pairs.items(), strict=True)):
+    shared: Any = {"sharex": True, "sharey": True, "squeeze": False}
+    with drawing(2.5 * len(pairs), 2.8, 1, len(pairs), **shared) as (figure, grid):
+        for number, (axes, (title, (x, y))) in enumerate(zip(grid[0], pairs.items(), strict=True)):
             walk = coherence_walk(x, y, frequency=frequency, nperseg=nperseg)
             coherence = abs(walk[-1]) ** 2
             colour = CYCLE[number % len(CYCLE)]
@@ -360,29 +365,21 @@ def feature_maps(
     seconds : float > 0
         How long the clip is.
     """
-    with look():
-        figure = new_figure(8.0, 0.5 + 1.55 * len(maps))
-        rows = figure.subplots(len(maps), 1, sharex=True, squeeze=False)[:, 0]
-        for axes, values, title in zip(rows, maps, titles, strict=True):
+    tall = 0.5 + 1.55 * len(maps)
+    with drawing(8.0, tall, len(maps), sharex=True, squeeze=False) as (figure, rows):
+        for axes, values, title in zip(rows[:, 0], maps, titles, strict=True):
             array = as_array(values)
             order = np.argsort(np.square(array).mean(axis=1), kind="stable")
-            shown = np.sqrt(shortened(array[order], 1000) / max(float(array.max()), 1e-30))
-            axes.imshow(
-                shown,
-                cmap=ACTIVITY,
-                vmin=0,
-                vmax=1,
-                extent=(0, seconds, 0, len(array)),
-                interpolation="nearest",
-            )
+            shown = shortened(array[order], min(1000, array.shape[1]))
+            shown = np.sqrt(shown / max(float(array.max()), 1e-30))
+            extent = (0.0, seconds, 0.0, float(len(array)))
+            heat_map(axes, shown, extent, low=0.0, high=1.0, colours=ACTIVITY)
             axes.set(title=title, ylabel="filters", yticks=[0, len(array)])
-        rows[-1].set_xlabel("time / s")
+        axes.set_xlabel("time / s")
     return figure
 
 
-def shortened(values: Float[ndarray, "channel time"], most: int) -> Float[ndarray, "channel t"]:
-    """At most `most` columns: each the largest of its stretch, so that no short event is lost."""
-    if values.shape[1] <= most:
-        return values
-    edges = np.linspace(0, values.shape[1], most, endpoint=False).astype(int)
-    return np.maximum.reduceat(values, edges, axis=1)
+def shortened(values: ndarray, count: int, *, axis: int = -1) -> ndarray:
+    """So many values along an axis, each the largest of its stretch: no short event is lost."""
+    edges = np.linspace(0, values.shape[axis], count, endpoint=False).astype(int)
+    return np.maximum.reduceat(values, edges, axis=axis)

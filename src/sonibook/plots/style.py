@@ -11,8 +11,10 @@ import base64
 import html
 import io
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -92,6 +94,16 @@ def look() -> Any:
     return mpl.rc_context(_RC)
 
 
+@contextmanager
+def drawing(
+    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
+) -> Iterator[tuple[Figure, Any]]:
+    """A figure in the book's look, in inches, and its axes as `Figure.subplots` gives them."""
+    with look():
+        figure = new_figure(width, height)
+        yield figure, figure.subplots(rows, columns, **options)
+
+
 def lines(
     curves: Mapping[str, Any],
     at: _Numbers | None = None,
@@ -121,12 +133,10 @@ def lines(
     for name, (points, values) in pairs.items():
         if len(points) != len(values):
             raise ValueError(f"{name}: {len(values)} values were given for {len(points)} places.")
-    with look():
-        named = len(pairs) + len(references or {})
-        columns = 3 if max(map(len, [*pairs, *(references or {})])) < 20 else 2
-        # On a phone, most of it is seen at once; the legend stands above, and hides no curve.
-        figure = new_figure(5.6, 2.6 + 0.2 * -(-named // columns))
-        axes = figure.subplots()
+    names = [*pairs, *(references or {})]
+    columns = 3 if max(map(len, names)) < 20 else 2
+    # On a phone, most of it is seen at once; the legend stands above, and hides no curve.
+    with drawing(5.6, 2.6 + 0.2 * -(-len(names) // columns)) as (figure, axes):
         for number, (name, (points, values)) in enumerate(pairs.items()):
             rounds, place = divmod(number, len(CYCLE))
             axes.plot(
@@ -153,40 +163,22 @@ def lines(
 
 
 class Picture:
-    """A figure as a notebook or page shows it: an ``<img>`` with alternative text.
-
-    Parameters
-    ----------
-    figure : matplotlib.figure.Figure
-    alt : str
-        What is to be seen in it, for those who cannot see it; `ValueError` if empty.
-    caption : str
-        Shown below; empty for none.
-    dpi : int > 0
-    """
+    """A figure as a notebook or page shows it: an ``<img>`` with alternative text."""
 
     def __init__(self, figure: Figure, alt: str, *, caption: str = "", dpi: int = 110) -> None:
         if not alt.strip():
             raise ValueError("A figure needs alt text: say in a sentence what it shows.")
         self.figure, self.alt, self.caption, self.dpi = figure, alt, caption, dpi
-        self._png: bytes | None = None
 
-    @property
+    @cached_property
     def png(self) -> bytes:
         """The figure as a PNG file with a palette, a third of the size of one in full colour."""
-        if self._png is None:
-            from PIL import Image
-
-            file = io.BytesIO()
-            self.figure.savefig(file, format="png", dpi=self.dpi)
-            file.seek(0)
-            self._png = _small_png(Image.open(file).convert("RGB"))
-        return self._png
+        file, image = io.BytesIO(), pixels(self.figure, dpi=self.dpi)
+        image.quantize(192, method=0, dither=0).save(file, format="png", optimize=True)
+        return file.getvalue()
 
     def _repr_html_(self) -> str:
-        is_lines = not any(axes.images for axes in self.figure.axes)
-        least = readable_width(self.figure)
-        image = image_tag(self.png, self.alt, least=least, is_lines=is_lines)
+        image = image_tag(self.png, self.alt, self.figure)
         caption = f"<figcaption>{html.escape(self.caption)}</figcaption>" if self.caption else ""
         return f"<figure>{image}{caption}</figure>"
 
@@ -199,36 +191,38 @@ class Picture:
 
 
 def picture(figure: Figure, *, alt: str, caption: str = "", dpi: int = 110) -> Picture:
-    """Show a figure in a notebook with alternative text; see `Picture`."""
+    """Show a figure in a notebook with alternative text.
+
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    alt : str
+        What is to be seen in it, for those who cannot see it; `ValueError` if empty.
+    caption : str
+        Shown below; empty for none.
+    dpi : int > 0
+    """
     return Picture(figure, alt, caption=caption, dpi=dpi)
 
 
-def _small_png(image: Any, *, colours: int = 192) -> bytes:
-    """A `PIL.Image` in RGB as a PNG file with a palette of its own."""
+def pixels(figure: Figure, *, dpi: int) -> Any:
+    """A figure as a `PIL.Image` in RGB."""
+    from PIL import Image
+
     file = io.BytesIO()
-    image.quantize(colours, method=0, dither=0).save(file, format="png", optimize=True)
-    return file.getvalue()
+    figure.savefig(file, format="png", dpi=dpi)
+    return Image.open(file).convert("RGB")
 
 
-def readable_width(figure: Figure) -> int:
-    """How wide a figure has to be on a phone, in CSS pixels, for its labels to be read."""
-    return round(_READABLE * figure.get_figwidth())
-
-
-def image_tag(
-    image: bytes, alt: str, *, kind: str = "png", least: int = 0, is_lines: bool = False
-) -> str:
-    """An ``<img>`` that holds its picture and its alternative text.
-
-    The book's style sheet reads `least`, the `readable_width`, and `is_lines`: what holds no
-    spectrogram is inverted on a dark page.
-    """
+def image_tag(image: bytes, alt: str, figure: Figure, *, kind: str = "png") -> str:
+    """An ``<img>`` that holds a figure's picture, its alternative text, and its least width."""
     data = base64.b64encode(image).decode()
-    readable = f" --readable: {least}px;" if least else ""
-    lines = 'class="lines" ' if is_lines else ""
+    # The book's style sheet inverts what holds no spectrogram on a dark page.
+    lines = "" if any(axes.images for axes in figure.axes) else 'class="lines" '
+    readable = f"--readable: {round(_READABLE * figure.get_figwidth())}px;"
     return (
         f'<img {lines}src="data:image/{kind};base64,{data}" alt="{html.escape(alt, quote=True)}" '
-        f'style="width: auto; max-width: 100%; height: auto;{readable}">'
+        f'style="width: auto; max-width: 100%; height: auto; {readable}">'
     )
 
 

@@ -1,14 +1,11 @@
 """Pictures of training: crops, results, what the temperature makes of a batch; and filters through
 training, as strips of spectrograms and by what is measured at each checkpoint (paper, figure 5).
-
-A sound is an array or tensor of shape (time,); what is not a waveform raises `AudioError`.
-
-Chapters: Supervised training; Contrastive training; How features grow.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,8 +21,8 @@ from sonibook.analysis.activations import RANGE_DB
 from sonibook.analysis.evolution import EvolutionResult, FilterEvolution
 from sonibook.analysis.result import Estimate
 from sonibook.audio import SAMPLE_RATE
-from sonibook.plots.curves import draw_estimates
-from sonibook.plots.sound import Sound, draw_waveform, peak_of
+from sonibook.plots.features import draw_estimates
+from sonibook.plots.sound import Sound, draw_bars, draw_waveform, peak_of
 from sonibook.plots.style import (
     ACTIVITY,
     BLUE,
@@ -35,6 +32,7 @@ from sonibook.plots.style import (
     LEVELS,
     ORANGE,
     Picture,
+    drawing,
     look,
     new_figure,
     picture,
@@ -73,20 +71,15 @@ def crops(
     """
     if not starts:
         raise ValueError("There is no crop to draw: give the start of at least one.")
-    with look():
-        figure = new_figure(8.0, 1.7 + 0.25 * len(starts))
-        above, below = figure.subplots(2, 1, sharex=True, height_ratios=[4, len(starts)])
+    shared: Any = {"sharex": True, "height_ratios": [4, len(starts)]}
+    with drawing(8.0, 1.7 + 0.25 * len(starts), 2, **shared) as (figure, (above, below)):
         draw_waveform(above, x, sample_rate=sample_rate, peak=peak_of(x), colour=INPUT)
         above.set(ylabel="amplitude")
-        for row, start in enumerate(starts.values()):
-            colour = CYCLE[row % len(CYCLE)]
-            below.barh(row, length / sample_rate, left=start / sample_rate, color=colour)
+        seconds = [(start / sample_rate, length / sample_rate) for start in starts.values()]
+        draw_bars(below, list(starts), seconds)
         # A crop that is longer than its clip ends beyond it: in the zeros that fill it up.
         ends = [len(x), *(start + length for start in starts.values())]
-        below.set(xlabel="time / s", xlim=(0, max(ends) / sample_rate))
-        below.set(yticks=range(len(starts)), yticklabels=list(starts))
-        below.invert_yaxis()
-        below.tick_params(axis="y", length=0)
+        below.set_xlim(0, max(ends) / sample_rate)
     return figure
 
 
@@ -106,9 +99,7 @@ def intervals(
     for name, (value, low, high) in results.items():
         if not low <= value <= high:
             raise ValueError(f"{name}: {value:.3g} does not lie between {low:.3g} and {high:.3g}.")
-    with look():
-        figure = new_figure(7.0, 1.1 + 0.34 * len(results))
-        axes = figure.subplots()
+    with drawing(7.0, 1.1 + 0.34 * len(results)) as (figure, axes):
         for row, (value, low, high) in enumerate(results.values()):
             axes.plot([low, high], [row, row], color=BLUE, linewidth=3, alpha=0.4)
             axes.plot(value, row, "o", color=BLUE)
@@ -176,9 +167,7 @@ def similarity_matrix(similarity: Similarity, *, names: Sequence[str]) -> Figure
     """
     if len(names) != len(similarity):
         raise ValueError(f"{len(names)} names were given for {len(similarity)} rows.")
-    with look():
-        figure = new_figure(6.4, 5.2)
-        axes = figure.subplots()
+    with drawing(6.4, 5.2) as (figure, axes):
         image = axes.imshow(
             similarity.detach().cpu().numpy(), cmap=ACTIVITY, vmax=1, origin="upper"
         )
@@ -195,9 +184,7 @@ def similarity_matrix(similarity: Similarity, *, names: Sequence[str]) -> Figure
 def temperature_picture(similarity: Similarity, temperature: float) -> Figure:
     """Who is taken for the partner at a temperature, and who is pushed away."""
     probability, divided = probabilities(similarity, temperature), shares(similarity, temperature)
-    with look():
-        figure = new_figure(7.4, 2.9)
-        left, right = figure.subplots(1, 2, width_ratios=[1, 1.3])
+    with drawing(7.4, 2.9, 1, 2, width_ratios=[1, 1.3]) as (figure, (left, right)):
         image = left.imshow(probability.cpu().numpy(), cmap=ACTIVITY, vmin=0, origin="upper")
         left.set(aspect="equal", xlabel="candidate", ylabel="row", title="Probability")
         figure.colorbar(image, ax=left, pad=0.02)
@@ -329,34 +316,31 @@ def growth_figure(
         if len(row) != len(epochs):
             raise ValueError(f"{title}: {len(row)} estimates were given for {len(epochs)} epochs.")
     words = []
-    with look():
-        columns = min(len(curves), _COLUMNS)
-        rows = -(-len(curves) // columns)
-        figure = new_figure(2.6 * columns + 0.4, 2.3 * rows + 0.7)
-        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-        panels, unused = grid.flat[: len(curves)], grid.flat[len(curves) :]
-        for axes in unused:
+    columns = min(len(curves), _COLUMNS)
+    rows = -(-len(curves) // columns)
+    shared: Any = {"sharex": True, "sharey": True, "squeeze": False}
+    size = (2.6 * columns + 0.4, 2.3 * rows + 0.7)
+    handles: dict[str, Any] = {}
+    with drawing(*size, rows, columns, **shared) as (figure, grid):
+        for axes in grid.flat[len(curves) :]:
             axes.set_visible(False)
-        for axes, (title, row) in zip(panels, curves.items(), strict=True):
+        for axes, (title, row) in zip(grid.flat, curves.items(), strict=False):
+            beside = {k: v for k, v in references.get(title, {}).items() if v.mean is not None}
             _draw_growth(axes, row, epochs)
             for number, (name, one) in enumerate(references.get(title, {}).items()):
-                if one.mean is not None:
+                if name in beside:
                     colour, style = CYCLE[1 + number % 5], _STYLES[number % len(_STYLES)]
                     axes.axhline(one.mean, color=colour, linestyle=style, label=name)
             axes.set(title=title, xlabel="epoch")
             axes.tick_params(labelbottom=True)
             axes.grid(True)
-            words.append(_growth_words(title, row, epochs, references.get(title, {})))
+            words.append(_growth_words(title, row, epochs, beside))
+            drawn, labels = axes.get_legend_handles_labels()
+            handles |= dict(zip(labels, drawn, strict=True))
         for axes in grid[:, 0]:
             axes.set_ylabel(ylabel)
-        handles = {
-            label: handle
-            for axes in panels
-            for handle, label in zip(*axes.get_legend_handles_labels(), strict=True)
-        }
-        figure.legend(
-            list(handles.values()), list(handles), loc="outside lower center", ncols=len(handles)
-        )
+        place: Any = {"loc": "outside lower center", "ncols": len(handles)}
+        figure.legend([*handles.values()], [*handles], **place)
     return picture(
         figure, alt=f"{ylabel.capitalize()} over epochs. {' '.join(words)}", caption=caption
     )
@@ -378,9 +362,5 @@ def _growth_words(
         for one, epoch in zip(row, epochs, strict=True)
         if one.mean is not None
     )
-    beside = "; ".join(
-        f"{name} {one.mean:.2f}" for name, one in references.items() if one.mean is not None
-    )
-    return f"{title}: {course or 'nothing measured'}" + (
-        f"; beside it {beside}." if beside else "."
-    )
+    beside = "; ".join(f"{name} {one.mean:.2f}" for name, one in references.items())
+    return f"{title}: {course or 'nothing measured'}{beside and f'; beside it {beside}'}."

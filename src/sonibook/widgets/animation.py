@@ -1,11 +1,8 @@
 """What moves on a page: the network drawn as layers above each other, with a sound on its way up
 and back; the temperature of NT-Xent on a slider; coherence as walks, step by step.
 
-The numbers of the layers are the library's (`sonibook.widgets.stages`); the browser's part,
-``layers.js`` and those that import it, draws them and computes none. Without a script, and on
+The browser draws numbers of the library (`sonibook.widgets.stages`). Without a script, and on
 paper, a picture and players stand in its place.
-
-Chapters: The encoder; Contrastive training; Sonification, step by step; Coherence.
 """
 
 from __future__ import annotations
@@ -29,7 +26,7 @@ from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import StackError
 from sonibook.model.stack import check_filters, check_layer
 from sonibook.plots.sound import Sound, coherence_walk, coherence_walks, describe
-from sonibook.plots.style import image_tag, look, new_figure, readable_width
+from sonibook.plots.style import drawing, image_tag, pixels
 from sonibook.plots.training import Similarity, temperature_picture, temperature_words
 from sonibook.widgets.players import Player, joined, player, script
 from sonibook.widgets.stages import BINS, Drawn, WayBack, decoded
@@ -223,27 +220,18 @@ def _acts(passed: ForwardPass, layer: int, chosen: int) -> list[dict[str, Any]]:
 
 def _small_image(figure: Figure, alt: str) -> str:
     """A figure as a small picture."""
-    from PIL import Image
-
     file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=85)
-    image = Image.open(file).convert("RGB")
-    file = io.BytesIO()
-    image.save(file, format="webp", quality=45)
-    tag = image_tag(file.getvalue(), alt, kind="webp", least=readable_width(figure))
-    return f"<figure>{tag}</figure>"
+    pixels(figure, dpi=85).save(file, format="webp", quality=45)
+    return f"<figure>{image_tag(file.getvalue(), alt, figure, kind='webp')}</figure>"
 
 
 def _still(data: dict[str, Any]) -> Figure:
     """All stages in one picture: the way up on the left, the way back on the right."""
     layers, way = data["layers"], data["ways"][0] if "ways" in data else None
-    with look():
-        figure = new_figure(8.0 if way else 6.0, 1.3 + 0.42 * len(layers))
-        ratios = [1] * len(layers) + [2.4]
-        grid = figure.subplots(
-            len(ratios), 2 if way else 1, sharex=True, squeeze=False, height_ratios=ratios
-        )
-        seconds = data["samples"] / data["rate"]
+    seconds, ratios = data["samples"] / data["rate"], [1] * len(layers) + [2.4]
+    size = (8.0 if way else 6.0, 1.3 + 0.42 * len(layers), len(ratios), 2 if way else 1)
+    shared: Any = {"sharex": True, "squeeze": False, "height_ratios": ratios}
+    with drawing(*size, **shared) as (figure, grid):
         for axes in grid.flat:
             axes.set(xlim=(0, seconds), yticks=[], facecolor="#0b1016")
         for number, one in enumerate(layers, start=1):

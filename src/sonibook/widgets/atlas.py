@@ -38,7 +38,7 @@ from sonibook.errors import SonibookError
 from sonibook.files import provenance, read_json
 from sonibook.model.encoder import CNN12
 from sonibook.model.stack import blocks_of, receptive_field
-from sonibook.plots.sound import decibels, power_spectrogram
+from sonibook.plots.sound import decibels, power_spectrogram, shortened
 from sonibook.plots.style import LEVELS
 from sonibook.widgets.lab import write_page, write_script
 
@@ -67,12 +67,11 @@ def make_atlas(
 ) -> dict[str, Any]:
     """Find every filter's top clips, sonify them, and write the folder, whole or not at all.
 
-    Where the folder holds the same atlas already, only its page is written anew; `SonibookError` if
-    it is something else. Gives what its ``atlas.json`` says. The first of the networks is shown
-    first; the others must have its shape. Taken are the first ten seconds of each clip, and of
-    each sonification some `seconds` around the largest value of the filter's map: None is a
+    Of the same atlas, only the page is written anew; `SonibookError` if the folder holds something
+    else. The first of the networks is shown first; the others must have its shape. Of each
+    sonification some `seconds` around the largest value of the filter's map are kept: None is a
     second, or less where the folder would become larger than 60 MB a network. `facts` are
-    sentences on the networks, by name; `lab` is where the page finds the lab (``"../lab.html"``).
+    sentences on the networks, by name; `lab` is where the page finds the lab.
     """
     out = Path(out)
     earlier = _earlier(out)
@@ -288,22 +287,16 @@ class _Writer:
 
 def _small(x: Float[ndarray, " time"]) -> UInt8[ndarray, "height width"]:
     """A log spectrogram of a sound in few points, 0 for the floor and 255 for its maximum."""
-    power = power_spectrogram(x)[1:]
-    edges = [np.linspace(0, size, count, endpoint=False).astype(int)
-             for size, count in zip(power.shape, (_HEIGHT, _WIDTH), strict=True)]  # fmt: skip
-    power = np.maximum.reduceat(np.maximum.reduceat(power, edges[0], axis=0), edges[1], axis=1)
-    levels = decibels(power, reference=float(power.max()), floor_db=-60.0)
+    power = shortened(shortened(power_spectrogram(x)[1:], _HEIGHT, axis=0), _WIDTH)
+    levels = decibels(power, floor_db=-60.0)
     return np.rint(255 * (1 + levels[::-1] / 60.0)).astype(np.uint8)
 
 
 def flac_text(x: Float[ndarray, " time"], sample_rate: int, *, snr: float) -> str:
-    """A sound as a FLAC file, in base64.
-
-    Samples are rounded to a power of two that keeps the quantisation noise `snr` dB below the
-    sound's RMS, and no finer than 16 bits: FLAC spends nothing on bits that are zero throughout.
-    """
+    """A sound as a FLAC file in base64, whose quantisation noise is `snr` dB below its RMS."""
     import soundfile
 
+    # Rounded to a power of two: FLAC spends nothing on bits that are zero throughout.
     samples = np.asarray(x, np.float64) * 32768
     finest = np.sqrt(12 * np.mean(samples**2)) * 10 ** (-snr / 20)
     step = 2.0 ** max(0, int(np.floor(np.log2(max(finest, 1)))))

@@ -1,9 +1,6 @@
 """Sound between the browser and Python: players that take over, a tone on a slider, the microphone.
 
-The browser's parts are the player's, ``microphone.js`` and ``recorder.js``, which the lab in the
-page has, too. Other modules take ipywidgets from here, where one sentence says how to get it.
-
-Chapter: Sound and data (`AliasSlider`).
+Other modules take ipywidgets from here, where one sentence says how to get it.
 """
 
 from __future__ import annotations

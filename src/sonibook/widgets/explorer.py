@@ -1,7 +1,4 @@
-"""The explorer: choose a clip, a layer and a filter, and hear what that filter keeps.
-
-Chapter: Sonification, step by step.
-"""
+"""The explorer: choose a clip, a layer and a filter, and hear what that filter keeps."""
 
 from __future__ import annotations
 
@@ -35,48 +32,42 @@ _WIDE = widgets.Layout(width="26rem", max_width="100%")
 
 
 class _Choices(Dataset):
-    """Sounds to choose from, each with a key and a title; themselves a data set to analyse.
-
-    Of a data set, the first fifty clips are offered.
-    """
+    """Sounds to choose from, each with a key and a title; themselves a data set to analyse."""
 
     name, classes, split, task = "explorer", (), "all", "multi-label"
 
     def __init__(self, clips: Mapping[str, Sound] | Dataset, sample_rate: int) -> None:
         self.sample_rate = sample_rate
-        self._titles: dict[str, str] = {}
-        self._clips: dict[str, Callable[[], Clip]] = {}
+        self._clips: dict[str, tuple[str, Callable[[], Clip]]] = {}
         if isinstance(clips, Dataset):
             data = at_rate(clips, sample_rate)
             for index in range(min(len(clips), _MOST_CLIPS)):
-                self._titles[str(index)] = _title(clips, index)
-                self._clips[str(index)] = partial(data.__getitem__, index)
+                self._clips[str(index)] = (_title(clips, index), partial(data.__getitem__, index))
         else:
             for name, x in clips.items():
                 self.add(name, x)
-        if not self._titles:
+        if not self._clips:
             raise ValueError("There is nothing to explore: give at least one clip.")
 
     @property
     def options(self) -> list[tuple[str, str]]:
         """Titles and keys, in order."""
-        return [(title, key) for key, title in self._titles.items()]
+        return [(title, key) for key, (title, _) in self._clips.items()]
 
     def add(self, key: str, x: Sound) -> None:
         """Offer another sound, last; in place of one of that key."""
-        self._titles.pop(key, None)
-        self._titles[key] = key
-        self._clips[key] = lambda: Clip(as_waveform(x), (), key)
+        self._clips.pop(key, None)
+        self._clips[key] = (key, lambda: Clip(as_waveform(x), (), key))
 
     def clip(self, key: str) -> Clip:
         """A sound by its key, with its id in its data set; `AudioError` if it cannot be read."""
-        return self._clips[key]()
+        return self._clips[key][1]()
 
     def __len__(self) -> int:
-        return len(self._titles)
+        return len(self._clips)
 
     def __getitem__(self, index: int) -> Clip:
-        key = list(self._titles)[range(len(self))[index]]
+        key = list(self._clips)[range(len(self))[index]]
         return replace(self.clip(key), labels=(), clip_id=key)
 
 
@@ -225,11 +216,10 @@ class Explorer(widgets.VBox):
         return {**bundle, "text/plain": "Explorer", "text/html": static}
 
     def _observe(self) -> None:
-        self.network.observe(lambda _: self._moved(), "value")
-        self.beside.observe(lambda _: self._moved(), "value")
+        for control in (self.network, self.beside, self.rank):
+            control.observe(lambda _: self._moved(self.rank.value), "value")
+        self.layer.observe(lambda _: self._moved(1), "value")
         self.clip.observe(self._on_clip, "value")
-        self.layer.observe(lambda _: self._moved(rank=1), "value")
-        self.rank.observe(lambda _: self._moved(), "value")
         self.upload.observe(self._on_upload, "value")
         self.microphone.observe(self._on_take, "take")
         self.microphone.observe(self._on_trouble, "trouble")
@@ -250,13 +240,12 @@ class Explorer(widgets.VBox):
         others = [view for view in self.views.values() if view is not self.view]
         return [self.view, *(others if self.beside.value else [])]
 
-    def _moved(self, *, rank: int | None = None) -> None:
+    def _moved(self, rank: int) -> None:
         """Another network, layer or filter."""
-        if self._quiet:
-            return
-        self._take(self._current)
-        self._set(rank=self.rank.value if rank is None else rank)
-        self._update()
+        if not self._quiet:
+            self._take(self._current)
+            self._set(rank=rank)
+            self._update()
 
     def _on_clip(self, change: dict[str, Any]) -> None:
         if not self._quiet and change["new"] is not None:
@@ -300,11 +289,7 @@ class Explorer(widgets.VBox):
         self._found.clear()
         for view in self.views.values():
             view.key = None if view.key == key else view.key
-        self._quiet = True
-        try:
-            self.clip.options = self._choices.options
-        finally:
-            self._quiet = False
+        self._set(options=self._choices.options)
         self._go(key, rank=1)
 
     def _on_find(self) -> None:
@@ -343,19 +328,25 @@ class Explorer(widgets.VBox):
                 title, _ = self._choices.options[top[number].index]
                 button.description = f"top clip {number + 1}: {title}"
 
-    def _set(self, *, clip: str | None = None, rank: int | None = None) -> None:
+    def _set(
+        self,
+        *,
+        options: list[tuple[str, str]] | None = None,
+        clip: str | None = None,
+        rank: int | None = None,
+    ) -> None:
         """Move widgets without answering to their moving; the sliders' ends follow the network."""
         self._quiet = True
         try:
+            if options is not None:
+                self.clip.options = options
             if clip is not None:
                 self.clip.value = clip
             if rank is not None:
                 exploration = self.view.exploration
                 self.layer.max = exploration.layers
                 most = len(exploration.ranking(self.layer.value))
-                self.rank.value = min(self.rank.value, most)
-                self.rank.max = most
-                self.rank.value = min(rank, most)
+                self.rank.max, self.rank.value = most, min(rank, most)
         finally:
             self._quiet = False
 

@@ -1,8 +1,7 @@
 """Networks and clips as the lab in the page takes them: small scripts, loaded when wanted.
 
 A page that was opened from disk may load scripts and nothing else. So each piece (the weights of
-one layer, one clip) is a script that hands its bytes over as base64. A piece's name ends in a
-digest of its bytes, so that a browser never takes an old one from its cache for a new one.
+one layer, one clip) is a script that hands its bytes over as base64, and is named by their digest.
 """
 
 from __future__ import annotations
@@ -43,10 +42,7 @@ _TRAINED = {
 
 @dataclass(frozen=True, eq=False)
 class LabNetwork:
-    """A network to listen to, with its card; a classifier can be asked for classes, too.
-
-    Its name is short, of letters, digits, ``.``, ``_`` and ``-``: it stands in links.
-    """
+    """A network to listen to, with its card; a classifier can be asked for classes, too."""
 
     name: str
     network: CNN12 | Classifier
@@ -60,10 +56,7 @@ class LabNetwork:
 
 @dataclass(frozen=True, eq=False)
 class LabClip:
-    """A clip to listen to, at 8 kHz and in [-1, 1]; the title says what is heard in it.
-
-    The credit says where it comes from, and its licence.
-    """
+    """A clip to listen to, at 8 kHz and in [-1, 1]; its credit has its source and licence."""
 
     name: str
     title: str
@@ -74,12 +67,7 @@ class LabClip:
 def export_lab(
     networks: Sequence[LabNetwork], clips: Sequence[LabClip], out: str | Path
 ) -> dict[str, Any]:
-    """Write the pieces, and a manifest that lists them, into a folder; give back the manifest.
-
-    The manifest is written last: a page never sees a list of pieces that are not there. Weights are
-    rounded to float16, which changes no published checkpoint, and samples to 16 bits. The first
-    network is heard first. What else is in the folder stays as it is.
-    """
+    """Write the pieces, and a manifest that lists them, into a folder; give back the manifest."""
     if not networks or not clips:
         raise ValueError("The lab needs a network and a clip at least.")
     names = [network.name for network in networks] + [clip.name for clip in clips]
@@ -90,6 +78,7 @@ def export_lab(
                 "'.', '_' and '-'."
             )
     out = Path(out)
+    # It is written last: a page never sees a list of pieces that are not there.
     manifest = {
         "sampleRate": SAMPLE_RATE,
         "networks": [_write_network(network, out) for network in networks],
@@ -157,11 +146,8 @@ def _write_network(network: LabNetwork, out: Path) -> dict[str, Any]:
 
 
 def _write_head(network: LabNetwork, classifier: Classifier, out: Path) -> dict[str, Any]:
-    """Write what makes logits of the last block's mean maps: biases, then (class, channel).
-
-    The two linear layers behind the mean are one, for dropout is off; its rounding to float32
-    changes a logit by less than the arithmetic does.
-    """
+    """Write what makes logits of the last block's mean maps: biases, then (class, channel)."""
+    # The two linear layers behind the mean are one, for dropout is off.
     affine = nn.Sequential(classifier.encoder.fc1, classifier.head)
     affine = copy.deepcopy(affine).cpu().double().eval()
     with torch.no_grad():
@@ -205,10 +191,7 @@ def write_script(folder: Path, name: str, content: object) -> None:
 
 
 def write_page(folder: Path, name: str, **fields: str) -> None:
-    """Write one of the pages that lie beside this file, and its script and style; each atomically.
-
-    `fields` are what its HTML has in braces.
-    """
+    """Write a page that lies beside this file, with its script and style; its braces are filled."""
     for kind, target in (("html", "index.html"), ("js", f"{name}.js"), ("css", f"{name}.css")):
         text = Path(__file__).with_name(f"{name}.{kind}").read_text(encoding="utf-8")
         text = text.format(**fields) if kind == "html" else script() * (kind == "js") + text

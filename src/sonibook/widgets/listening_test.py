@@ -40,10 +40,7 @@ _PHASE = "random phase"
 
 
 class _Item(NamedTuple):
-    """A clip of the test, and its sounds.
-
-    A sound has the name of a group of layers, a regime and a control; the clip itself has none.
-    """
+    """A clip of the test, and its sounds by group of layers, regime and control."""
 
     clip: Clip
     credit: str
@@ -65,14 +62,10 @@ def make_listening_test(
 ) -> ListeningTest:
     """Make the sounds and trials of a test, and write its folder, whole or not at all.
 
-    Two clips of each of ten classes are taken, and of each group of layers one layer a clip. Heard
-    is the sonification of its most active filter, and a sound of that spectrum with random phases.
-    An earlier test is replaced; `SonibookError` if the folder holds something else, `AnalysisError`
-    if fewer than three classes have clips on which all networks are live.
-
-    A family has a network of each of three regimes to compare: supervised, contrastive, and what
-    those started from. Clips take the families by turns: there may be one a seed. They have one
-    label each, and their loudest `seconds` are taken.
+    Of each clip and group of layers, one layer's most active filter is heard, and a sound of its
+    spectrum with random phases. A family has a network of each of three regimes to compare:
+    supervised, contrastive, and what those started from. Clips, of one label each, take the
+    families by turns: there may be one a seed.
     """
     out = Path(out)
     if out.exists() and any(out.iterdir()) and not (out / "trials.json").is_file():

@@ -1,10 +1,8 @@
 """The player: sounds as they are, to see and to hear; nothing is normalised behind one's back.
 
 What is to be compared is played at one gain. A player holds its sounds (16-bit FLAC: two seconds
-at 8 kHz are 15 to 43 kB) and the script that plays and draws them, so it needs nothing else: a
-page without a kernel, opened from disk, is enough. Without a script it is a list of ``<audio>``.
-
-The browser's part is ``player.js``, with ``tracks.js``, ``pictures.js`` and ``sound.js``.
+at 8 kHz are 15 to 43 kB) and the script that plays and draws them: a page without a kernel, opened
+from disk, is enough. Without a script it is a list of ``<audio>``.
 """
 
 from __future__ import annotations
@@ -103,7 +101,7 @@ def player(
     if not all(name.strip() for name in named):
         raise ValueError("A player needs a label for each sound: say what is heard.")
     if gain is None:
-        gain = _full_scale_gain(*named.values()) if isinstance(sounds, Mapping) else 1.0
+        gain = gain_to(1.0, *named.values()) if isinstance(sounds, Mapping) else 1.0
     files = {
         name: as_flac(x, label=name, gain=gain, sample_rate=sample_rate)
         for name, x in named.items()
@@ -223,16 +221,7 @@ def joined(
     return "\n".join([*parts, end, "})();\n"])
 
 
-def _full_scale_gain(*sounds: Sound, peak: float = 1.0) -> float:
-    """The gain that brings the loudest of some sounds to `peak`; 1 for silence."""
+def gain_to(peak: float, *sounds: Sound) -> float:
+    """The gain that brings the loudest of some sounds to a peak; 1 for silence."""
     loudest = peak_of(*sounds)
     return peak / loudest if loudest > 0 else 1.0
-
-
-def shared_gain(x: Sound) -> float:
-    """The gain for an input, its sonifications and their residuals: to half of full scale.
-
-    It depends on the input alone, so that two filters can be compared by ear, and a residual,
-    whose peak may be twice the input's, cannot clip: a sonification has the input's peak.
-    """
-    return _full_scale_gain(x, peak=0.5)

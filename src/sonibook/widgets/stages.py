@@ -19,7 +19,7 @@ from torch import Tensor
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.model.operations import max_unpool, transposed_convolution
 from sonibook.model.stack import receptive_field, stride
-from sonibook.plots.sound import decibels, power_spectrogram
+from sonibook.plots.sound import decibels, power_spectrogram, shortened
 
 ROWS, COLUMNS, NEAR = 16, 96, 12
 #: Frequencies and frames of a spectrogram.
@@ -96,7 +96,7 @@ class Drawn:
                     "pool": block.pool,
                     "stride": self.strides[number - 1],
                     "field": self.fields[number - 1],
-                    "start": self.start(number),
+                    "start": self._near(number).start,
                     **_thumbnail(maps[self.rows[number - 1]]),
                 }
             )
@@ -112,41 +112,39 @@ class Drawn:
             "span": NEAR,
         }
 
-    def start(self, number: int) -> int:
-        """The first step of the close-up in a layer."""
+    def _near(self, number: int) -> slice:
+        """The steps of the close-up in a layer."""
         steps = self.passed.maps[number - 1].shape[2]
         middle = (self.focus - self.fields[number - 1] // 2) // self.strides[number - 1]
-        return int(np.clip(middle - NEAR // 2, 0, max(steps - NEAR, 0)))
+        start = int(np.clip(middle - NEAR // 2, 0, max(steps - NEAR, 0)))
+        return slice(start, start + min(NEAR, steps))
 
     def near_up(self, number: int) -> dict[str, Any]:
         """The close-up of a block on the way up: its rectified convolution, pool and switches."""
         block, channel = self.passed.blocks[number - 1], self.told[number - 1]
         below = self.passed.x if number == 1 else self.passed.maps[number - 2]
-        start, pool = self.start(number), block.pool
-        count = min(NEAR, self.passed.maps[number - 1].shape[2])
-        seen = below[:, :, start * pool : (start + count) * pool + block.extent - 1]
+        here, pool = self._near(number), block.pool
+        seen = below[:, :, here.start * pool : here.stop * pool + block.extent - 1]
+        kept = self.passed.maps[number - 1][0, channel, here]
         with torch.no_grad():
-            before = F.relu(block.convolution.forward(seen)[0])[0, channel, : count * pool]
-        kept = self.passed.maps[number - 1][0, channel, start : start + count]
+            before = F.relu(block.convolution.forward(seen)[0])[0, channel, : len(kept) * pool]
         near = {"channel": channel, "before": _short(before), "kept": _short(kept)}
         return near | {"switches": self._places(self.passed.switches, number, channel)}
 
     def _places(self, switches: list[Tensor | None], number: int, channel: int) -> list[int]:
         """The switches of the close-up; zeros where a block has no pool."""
-        start, kept = self.start(number), switches[number - 1]
-        count = min(NEAR, self.passed.maps[number - 1].shape[2])
+        here, kept = self._near(number), switches[number - 1]
         if kept is None:
-            return [0] * count
-        return [int(place) for place in kept[0, channel, start : start + count]]
+            return [0] * (here.stop - here.start)
+        return [int(place) for place in kept[0, channel, here]]
 
     def way(self, name: str, way: WayBack) -> dict[str, Any]:
         """One backward pass as bytes and the numbers of its close-ups, layer 1 first."""
         layers = []
         for number in sorted(set(way.arrived) - {0}):
             y, block = way.arrived[number][0], self.passed.blocks[number - 1]
-            channel, start, pool = self.told[number - 1], self.start(number), block.pool
-            count = min(NEAR, y.shape[1])
-            there = slice(start * pool, (start + count) * pool)
+            channel, here, pool = self.told[number - 1], self._near(number), block.pool
+            there = slice(here.start * pool, here.stop * pool)
             under = self.told[number - 2] if number > 1 else 0
             painted = slice(there.start, there.stop + block.extent - 1)
             rows = y[self.rows[number - 1]]
@@ -159,7 +157,7 @@ class Drawn:
                     "cut": way.cut(number),
                     "held": _signed(y[int(y.square().sum(dim=1).argmax())]),
                     "switches": self._places(way.switches, number, channel),
-                    "arrived": _short(y[channel, start : start + count]),
+                    "arrived": _short(y[channel, here]),
                     "unpooled": _short(way.unpooled[number][0, channel, there]),
                     "below": _short(way.arrived[number - 1][0, under, painted]),
                 }
@@ -187,8 +185,7 @@ def _short(values: Tensor) -> list[float]:
 def _thumbnail(values: Float[Tensor, "filters steps"], *, peak: float = 0.0) -> dict[str, Any]:
     """The largest value in each stretch of time, as a byte's share of the peak."""
     columns = min(COLUMNS, values.shape[1])
-    edges = np.linspace(0, values.shape[1], columns, endpoint=False).astype(int)
-    largest = np.maximum.reduceat(values.cpu().numpy(), edges, axis=1)
+    largest = shortened(values.cpu().numpy(), columns)
     peak = peak or float(largest.max())
     grid = np.round(255 * largest / (peak or 1.0)).astype(np.uint8)
     return {"map": _text(grid), "columns": columns, "peak": peak}
@@ -202,19 +199,14 @@ def _signed(values: Float[Tensor, " steps"]) -> str:
 
 def _envelope(x: Float[Tensor, " time"]) -> str:
     """The largest magnitude in each of 240 stretches of a sound, as bytes."""
-    edges = np.linspace(0, len(x), 240, endpoint=False).astype(int)
-    loudest = np.maximum.reduceat(np.abs(x.cpu().numpy()), edges)
+    loudest = shortened(np.abs(x.cpu().numpy()), 240)
     return _text(np.round(255 * np.clip(loudest, 0, 1)).astype(np.uint8))
 
 
 def _spectrogram(x: Float[Tensor, " time"], *, reference: float | None = None) -> str:
     """A log spectrogram of `BINS` frequencies, the highest first, and `_FRAMES` frames."""
-    power = power_spectrogram(x)
-    for axis, count in enumerate((BINS, _FRAMES)):
-        edges = np.linspace(0, power.shape[axis], count, endpoint=False).astype(int)
-        power = np.maximum.reduceat(power, edges, axis=axis)
-    loudest = float(power.max()) if reference is None else reference
-    levels = 1 + decibels(power, reference=loudest, floor_db=-70.0)[::-1] / 70
+    power = shortened(shortened(power_spectrogram(x), BINS, axis=0), _FRAMES)
+    levels = 1 + decibels(power, reference=reference, floor_db=-70.0)[::-1] / 70
     return _text(np.round(255 * np.clip(levels, 0, 1)).astype(np.uint8))
 
 

@@ -1,9 +1,8 @@
 """One network on one clip: its filters by energy, and what each keeps, to see and to hear.
 
-On a page without a kernel a few stops stand in the sliders' place, computed beforehand: plain HTML
-that opens and closes with the browser's own ``<details>``. Where the book's script runs
-(``book/_static/explorer.js``), it puts sliders in their place: whatever has a ``data-slider`` is
-moved between its children that have a ``data-stop``, and the one player of the whole follows.
+On a page without a kernel a few stops stand in the sliders' place, computed beforehand, as
+``<details>``. Where the book's script runs (``book/_static/explorer.js``), what has a
+``data-slider`` is moved between its children that have a ``data-stop``.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 import html
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
@@ -32,7 +31,7 @@ from sonibook.model.encoder import Classifier
 from sonibook.model.stack_file import sample_rate_of
 from sonibook.plots.sound import Sound
 from sonibook.widgets.audio import Listening, widgets
-from sonibook.widgets.players import Player, as_flac, audio_figure, shared_gain, slider_stop
+from sonibook.widgets.players import Player, as_flac, audio_figure, gain_to, slider_stop
 
 #: Longer clips are cut to their loudest stretch of this length: maps take memory.
 _MOST_SECONDS = 30.0
@@ -45,26 +44,14 @@ _Result = TypeVar("_Result")
 
 @dataclass(frozen=True, eq=False)
 class Sonification:
-    """What one filter keeps of a clip, what it leaves, and how much of the clip is in it.
-
-    Coherence (mean of the five most coherent frequencies) and SI-SDR in dB are with the clip; NaN
-    where one of the two is silent, or shorter than two segments.
-    """
+    """What one filter keeps of a clip, what it leaves, and in words how much of the clip it is."""
 
     layer: int
     filter: int
     waveform: Float[ndarray, " time"]
     residual: Float[ndarray, " time"]
-    coherence: float
-    si_sdr: float
+    words: str
     notices: tuple[str, ...]
-
-    @property
-    def measures(self) -> str:
-        """How much of the clip is in the sonification, in words; empty for silence."""
-        if math.isnan(self.coherence) or math.isnan(self.si_sdr):
-            return ""
-        return f"Coherence with the input {self.coherence:.2f}, SI-SDR {self.si_sdr:.1f} dB."
 
 
 def sample_rate_for(networks: Mapping[str, nn.Module], sample_rate: int | None) -> int:
@@ -86,19 +73,15 @@ class _Ranked(NamedTuple):
 
 
 class Exploration:
-    """One clip, passed forward once, and any of its sonifications.
-
-    `x` is the clip, cut to its loudest 30 s if it is longer; `notices` say that it was cut or
-    padded. Raises `StackError` and `AudioError` as `ForwardPass` does. A `Classifier` also says
-    what it hears.
-    """
+    """One clip, its loudest 30 s if it is longer, passed forward once; and its sonifications."""
 
     def __init__(self, network: nn.Module, x: Sound, *, sample_rate: int) -> None:
         whole = as_waveform(x)
         self.x = excerpt(whole, seconds=_MOST_SECONDS, sample_rate=sample_rate)
         self.sample_rate = sample_rate
         self._classifier = network if isinstance(network, Classifier) else None
-        encoder = encoder_of(network)
+        # One for all, so that filters can be compared; a residual may have twice the input's peak.
+        self._gain, encoder = gain_to(0.5, self.x), encoder_of(network)
         self._forward, self.notices = _with_notices(lambda: ForwardPass(encoder, self.x))
         if len(self.x) < len(whole):
             cut = f"The clip is longer than {_MOST_SECONDS:g} s: its loudest stretch is taken."
@@ -120,26 +103,35 @@ class Exploration:
             self._ranking[layer] = tuple(_Ranked(index, shares[index]) for index in order)
         return self._ranking[layer]
 
-    def sonify(self, layer: int, index: int) -> Sonification:
-        """The sonification of one filter, scaled to the clip's peak."""
+    def sonify(self, layer: int, rank: int) -> Sonification:
+        """What the filter of this rank (from 1) in its layer keeps, scaled to the clip's peak."""
+        ranking = self.ranking(layer)
+        index, share = ranking[rank - 1]
         result, notices = _with_notices(lambda: self._forward.sonify(layer, [index]))
         sound, x = result[0].float().cpu(), torch.from_numpy(self.x)
-        long_enough = len(x) >= _LEAST_SAMPLES
-        return Sonification(
-            layer,
-            index,
-            waveform=sound.numpy(),
-            residual=(x - sound).numpy(),
-            coherence=float(mean_top_coherence(x, sound)) if long_enough else math.nan,
-            si_sdr=float(si_sdr(sound, x)),
-            notices=notices,
-        )
+        words = f"Layer {layer}, rank {rank} of {len(ranking)}: filter {index}"
+        if share > 0:
+            words += f", {share:.1%} of the layer's energy."
+        else:
+            silent = sum(each.share == 0 for each in ranking)
+            words += f", silent on this clip (as {silent} of the layer's filters are)."
+        coherence = mean_top_coherence(x, sound) if len(x) >= _LEAST_SAMPLES else math.nan
+        ratio = float(si_sdr(sound, x))
+        if not math.isnan(coherence) and not math.isnan(ratio):
+            words += f" Coherence with the input {coherence:.2f}, SI-SDR {ratio:.1f} dB."
+        return Sonification(layer, index, sound.numpy(), (x - sound).numpy(), words, notices)
+
+    def flac(self, x: Float[ndarray, " time"]) -> bytes:
+        """The clip, a sonification or a residual as a file; all have one gain."""
+        label = "A sound of the explorer"
+        return as_flac(x, label=label, gain=self._gain, sample_rate=self.sample_rate)
+
+    def player(self, label: str) -> Player:
+        """A player of the clip."""
+        return Player({"Input": self.flac(self.x)}, label, self.sample_rate, self._gain, columns=3)
 
     def says(self, made: Sonification) -> str:
-        """What a classifier hears in the clip and in a sonification, and without its filter.
-
-        Percentages are of a softmax, for classes of which each clip has one.
-        """
+        """What a classifier hears in the clip and in a sonification, and without its filter."""
         if self._classifier is None:
             return ""
         encoder, forward = self._classifier.encoder, self._forward
@@ -162,16 +154,6 @@ class Exploration:
         """The rank of a filter in its layer, from 1."""
         return [each.filter for each in self.ranking(layer)].index(index) + 1
 
-    def rank_text(self, layer: int, rank: int) -> str:
-        """Which filter has this rank (from 1) in its layer, in words."""
-        ranking = self.ranking(layer)
-        index, share = ranking[rank - 1]
-        text = f"Layer {layer}, rank {rank} of {len(ranking)}: filter {index}"
-        if share > 0:
-            return f"{text}, {share:.1%} of the layer's energy."
-        silent = sum(each.share == 0 for each in ranking)
-        return f"{text}, silent on this clip (as {silent} of the layer's filters are)."
-
 
 def encoder_of(network: nn.Module) -> nn.Module:
     """A network without its classes: what is sonified."""
@@ -179,14 +161,10 @@ def encoder_of(network: nn.Module) -> nn.Module:
 
 
 class NetworkView(widgets.VBox):
-    """A network on one clip after another, each passed forward once; a part of the explorer.
+    """A network on one clip after another, each passed forward once; a part of the explorer."""
 
-    `key` is that of the clip that was taken last, `exploration` of that clip; `sonification` is
-    what `info` and `listening` show.
-    """
-
-    exploration: Exploration
-    sonification: Sonification
+    exploration: Exploration  # of the clip that was taken last, and has the key
+    sonification: Sonification  # what is shown
 
     def __init__(self, name: str, network: nn.Module, *, sample_rate: int) -> None:
         self.name, self.network, self.sample_rate = name, network, sample_rate
@@ -199,34 +177,25 @@ class NetworkView(widgets.VBox):
         """Pass a clip forward. Nothing has changed if this fails."""
         exploration = Exploration(self.network, x, sample_rate=self.sample_rate)
         self.key, self.exploration = key, exploration
-        self._gain = shared_gain(exploration.x)
-        self._input_file = self._file("input", exploration.x)
+        self._input = exploration.flac(exploration.x)
 
     def show(self, layer: int, rank: int, *, named: bool) -> tuple[str, ...]:
-        """Show what the filter of this rank keeps; returns what a listener should know.
-
-        A rank past the last takes the last. `named` says which network this is.
-        """
-        ranking = self.exploration.ranking(layer)
-        rank = min(rank, len(ranking))
-        made = self.exploration.sonify(layer, ranking[rank - 1].filter)
-        text = f"{self.exploration.rank_text(layer, rank)} {made.measures}".strip()
+        """Show what the filter of this rank, or of the last one, keeps; what is to be noticed."""
+        exploration = self.exploration
+        made = exploration.sonify(layer, min(rank, len(exploration.ranking(layer))))
         name = f"<strong>{html.escape(self.name)}</strong>: " if named else ""
         about = f"layer {layer}, filter {made.filter}"
         self.listening.play(
             about=f"{self.name}, {about}" if named else about,
             rate=self.sample_rate,
-            input=self._input_file,
-            sonification=self._file("sonification", made.waveform),
-            residual=self._file("residual", made.residual),
+            input=self._input,
+            sonification=exploration.flac(made.waveform),
+            residual=exploration.flac(made.residual),
         )
-        text = f"{text} {self.exploration.says(made)}".strip()
+        text = f"{made.words} {exploration.says(made)}".strip()
         self.info.value = f'<p style="margin: 0.4em 0;">{name}{html.escape(text)}</p>'
         self.sonification = made
         return made.notices
-
-    def _file(self, label: str, x: Sound) -> bytes:
-        return as_flac(x, label=label, gain=self._gain, sample_rate=self.sample_rate)
 
 
 def _with_notices(action: Callable[[], _Result]) -> tuple[_Result, tuple[str, ...]]:
@@ -246,37 +215,19 @@ def _with_notices(action: Callable[[], _Result]) -> tuple[_Result, tuple[str, ..
 
 
 def static_explorer(
-    networks: nn.Module | Mapping[str, nn.Module],
-    x: Sound,
-    *,
-    name: str,
-    layers: Sequence[int] | None = None,
-    top: int | None = None,
-    seconds: float = 1.0,
-    sample_rate: int | None = None,
+    networks: Mapping[str, nn.Module], x: Sound, *, name: str, sample_rate: int
 ) -> str:
-    """The static form of the explorer, as HTML that needs nothing else, for a clip called `name`.
-
-    The clip's loudest `seconds` are taken, and the page says so. Of one network, four `layers` are
-    shown, from the first to the last, and the `top` three filters of each, most energy first; of
-    several networks, three layers and two filters of each. The default rate is the networks' own.
-    """
-    named = {"": networks} if isinstance(networks, nn.Module) else dict(networks)
-    sample_rate = sample_rate_for(named, sample_rate)
-    several = len(named) > 1
-    top = top or (2 if several else 3)
-    short = excerpt(x, seconds=seconds, sample_rate=sample_rate)
-    gain = shared_gain(short)
+    """The explorer as HTML that needs nothing else, for the loudest second of the clip `name`."""
+    several = len(networks) > 1
+    depth, top = (3, 2) if several else (4, 3)  # so many layers, and filters of each
+    short = excerpt(x, seconds=1.0, sample_rate=sample_rate)
     parts, notices = [], dict[str, None]()
     if len(short) < len(as_waveform(x)):
-        stretch = "second is" if seconds == 1 else f"{seconds:g} s are"
-        notices[f"On this page, only the loudest {stretch} taken of the clip."] = None
-    for number, (title, network) in enumerate(named.items()):
+        notices["On this page, only the loudest second is taken of the clip."] = None
+    for number, (title, network) in enumerate(networks.items()):
         exploration = Exploration(network, short, sample_rate=sample_rate)
         notices |= dict.fromkeys(exploration.notices)
-        count = min(exploration.layers, 3 if several else 4)
-        spread = {round(layer) for layer in np.linspace(1, exploration.layers, count)}
-        body = _layers(exploration, layers or sorted(spread), top, gain)
+        body = _layers(exploration, depth, top)
         if several:
             summary = f"Network: {title}"
             body = slider_stop(title, summary, body, is_open=number == 0, lab=title in shipped())
@@ -287,34 +238,27 @@ def static_explorer(
     if several:
         content = f'<div data-slider="Network">{content}</div>'
     told = "".join(f"<p>{html.escape(notice)}</p>" for notice in notices)
-    heard = Player({"Input": _file(short, gain, sample_rate)}, name, sample_rate, gain, columns=3)
     return (
         f'<section class="explorer" aria-label="Explorer">{told}'
-        f"{heard._repr_html_()}{content}"
+        f"{exploration.player(name)._repr_html_()}{content}"
         "<p>All sounds have one gain. In JupyterLab this is an instrument: it takes any clip, "
         "layer and filter, and your own sounds.</p></section>"
     )
 
 
-def _file(x: Sound, gain: float, sample_rate: int) -> bytes:
-    return as_flac(x, label="A sound of the explorer", gain=gain, sample_rate=sample_rate)
-
-
-def _layers(exploration: Exploration, layers: Sequence[int], top: int, gain: float) -> str:
+def _layers(exploration: Exploration, depth: int, top: int) -> str:
+    """Some layers from the first to the last, and the filters of each with the most energy."""
+    spread = np.linspace(1, exploration.layers, min(exploration.layers, depth))
     parts = []
-    for number, layer in enumerate(layers):
+    for number, layer in enumerate(dict.fromkeys(round(each) for each in spread)):
         filters = []
-        for rank, (index, _) in enumerate(exploration.ranking(layer)[:top], start=1):
-            made = exploration.sonify(layer, index)
-            title = f"{exploration.rank_text(layer, rank)} {made.measures}".strip()
+        for rank in range(1, min(top, len(exploration.ranking(layer))) + 1):
+            made = exploration.sonify(layer, rank)
             tracks = {"Sonification": made.waveform, "Input − sonification": made.residual}
-            figures = "".join(
-                audio_figure(name, _file(x, gain, exploration.sample_rate))
-                for name, x in tracks.items()
-            )
+            figures = (audio_figure(name, exploration.flac(x)) for name, x in tracks.items())
             filters.append(
-                f'<div data-stop="{rank}" data-filter="{index}">'
-                f"<p>{html.escape(title)}</p>{figures}</div>"
+                f'<div data-stop="{rank}" data-filter="{made.filter}">'
+                f"<p>{html.escape(made.words)}</p>{''.join(figures)}</div>"
             )
         summary = f"Layer {layer}: the {len(filters)} filters with the most energy"
         body = f'<div data-slider="Filter rank">{"".join(filters)}</div>'
