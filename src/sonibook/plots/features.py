@@ -101,7 +101,7 @@ def figure_over_layers(
     columns = columns or (2 if len(panels) == 4 else min(len(panels), 3))
     rows = -(-len(panels) // columns)
     size = (7.0 if columns == 1 else PAGE, 0.8 + 2.5 * rows)
-    shared = {"sharey": "row" if share else "none", "squeeze": False}
+    shared: Any = {"sharey": "row" if share else "none", "squeeze": False}
     with drawing(*size, rows, columns, **shared) as (figure, grid):
         unused = [*grid.flat][len(panels) :]
         for panel, axes in zip(panels, grid.flat, strict=False):
@@ -150,19 +150,19 @@ def _draw_panel(axes: Axes, result: ResultTable, panel: Panel, layers: Sequence[
                 if first := network == same[0]:
                     words.append(course(label, rows))
                     listed += f" (thin: {len(same) - 1} more)" if same[1:] else ""
-                options = {"number": number, "baseline": baseline, "variant": not first}
+                how: Any = {"number": number, "baseline": baseline, "variant": not first}
                 shown = listed if first else _UNLISTED
-                draw_estimates(axes, layers_of(rows), rows, label=shown, **options)
+                draw_estimates(axes, layers_of(rows), rows, label=shown, **how)
             number += 1
     for condition in panel.references:
         rows = _reference(result, panel, condition)
         if rows:
             flat, value = rows[0].layer is None, rows[0].mean
             places, curve = (layers, rows * len(layers)) if flat else (layers_of(rows), rows)
-            options = {"number": number, "baseline": True, "flat": flat}
-            draw_estimates(axes, places, curve, label=condition, **options)
-            short = flat and value is not None
-            words.append(f"{condition}: {_short(value)}" if short else course(condition, rows))
+            how = {"number": number, "baseline": True, "flat": flat}
+            draw_estimates(axes, places, curve, label=condition, **how)
+            one = f"{condition}: {_short(value)}" if flat and value is not None else ""
+            words.append(one or course(condition, rows))
             number += 1
     return words
 

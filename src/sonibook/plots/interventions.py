@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import product
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -98,7 +99,7 @@ def _draw_differences(axes: Axes, result: AblationResult, network: str) -> None:
         # Side by side, since intervals on top of each other cannot be told apart.
         aside = 0.7 * (others.index(row.condition) / (len(others) - 1) - 0.5)
         filled = colour if p[row.condition, row.layer] < 0.05 else "white"
-        point = {"marker": MARKERS[number], "markersize": 4.0, "markerfacecolor": filled}
+        point: Any = {"marker": MARKERS[number], "markersize": 4.0, "markerfacecolor": filled}
         ends = [[row.mean - row.low], [row.high - row.mean]]
         at = (row.layer or 0) + aside
         axes.errorbar(at, row.mean, ends, color=colour, linewidth=1.0, **point)

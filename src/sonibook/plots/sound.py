@@ -216,7 +216,7 @@ def draw_levels(axes: Axes, levels: Power, *, sample_rate: int) -> AxesImage:
 def heat_map(
     axes: Axes,
     values: ndarray,
-    extent: tuple[float, ...],
+    extent: tuple[float, float, float, float],
     *,
     low: float = FLOOR_DB,
     high: float = 0.0,
