@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,25 @@ def page_names() -> list[str]:
 def made_alike(name: str) -> bool:
     """Whether a page was made from docstrings, as hundreds of others were."""
     return name.startswith(("reference/sonibook.", "_modules/"))
+
+
+def article_of(path: Path) -> str:
+    """What a page says, without what stands around it on every page."""
+    text = path.read_text(encoding="utf-8")
+    return text[text.index("<article") : text.index("</article>")]
+
+
+@functools.cache
+def opened_names() -> list[str]:
+    """The pages to open: of those made alike, the fullest and those with the longest words."""
+    names = page_names()
+    words = {
+        name: re.sub(r"(?s)<pre.*?</pre>|<[^>]+>", " ", article_of(PAGES / name)).split()
+        for name in filter(made_alike, names)
+    }
+    wide = sorted(words, key=lambda name: max(map(len, words[name])))[-8:]
+    full = sorted(words, key=lambda name: len(words[name]))[-4:]
+    return [name for name in names if not made_alike(name) or name in {*KINDS, *wide, *full}]
 
 
 @functools.cache

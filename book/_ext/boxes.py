@@ -1,4 +1,4 @@
-"""Boxes of the page, from Markdown that every reader of notebooks shows.
+"""Boxes of the page, from Markdown that every reader of notebooks shows, and lists of literature.
 
 A quotation that begins with one of the bold words below becomes a box of that title, and what a
 chapter folds with ``<details>`` becomes a folded box.
@@ -64,7 +64,16 @@ def _fold(opening: nodes.raw, title: str) -> None:
     parent[start : end + 1] = [_box(title, "dropdown", parent[start + 1 : end])]
 
 
+def as_list_items(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object
+) -> None:
+    """Give an entry of the literature the role that its list asks for, so that it is counted."""
+    if body := context.get("body"):
+        context["body"] = body.replace('role="doc-biblioentry"', 'role="listitem"')
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Do it on every page."""
     app.add_transform(Boxes)
+    app.connect("html-page-context", as_list_items)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -10,7 +10,7 @@ import threading
 from collections.abc import Iterator
 
 import pytest
-from built import KINDS, PAGES, made_alike, page_names
+from built import KINDS, PAGES, made_alike, opened_names
 from firefox import Firefox, installed
 
 _BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -36,7 +36,7 @@ def missing(reason: str) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "page_name" in metafunc.fixturenames:
-        names = page_names()
+        names = opened_names()
         if metafunc.definition.get_closest_marker("one_of_a_kind"):
             names = [name for name in names if not made_alike(name) or name in KINDS]
         # One visit a page: all its tests look at the same one.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +13,7 @@ from urllib.parse import urljoin, urlsplit
 
 import nbformat
 import pytest
-from built import BREACHES, PHONE, axe_script, made_alike
+from built import BREACHES, PAGES, PHONE, article_of, axe_script, made_alike, page_names
 
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 DESKTOP = {"width": 1280, "height": 900}
@@ -96,6 +97,20 @@ def test_has_a_title_and_one_main_heading(visit: Visit, page_name: str) -> None:
     assert visit.page.title().strip()
     if page_name not in GENERATED:
         assert visit.page.locator("article h1").count() == 1
+
+
+@pytest.mark.usefixtures("site")
+def test_pages_that_are_made_alike_have_all_that_they_ask_for() -> None:
+    """A few of them are opened, and what all have in common is looked at there."""
+    for path in (PAGES / name for name in page_names() if made_alike(name)):
+        text, article = path.read_text(encoding="utf-8"), article_of(path)
+        assert len(text) < MOST_BYTES
+        assert article.count("<h1") == 1
+        assert not re.findall(r'<(?:img|math)\b(?![^>]*\balt(?:text)?="[^"])[^>]*>', article)
+        asked = re.findall(r'<(?:script|img|link)\b[^>]*\b(?:src|href)="([^"]+)"', text)
+        assert asked
+        for source in asked:
+            assert (path.parent / source.partition("?")[0]).is_file(), f"{path}: {source}"
 
 
 def test_document_is_light(visit: Visit) -> None:

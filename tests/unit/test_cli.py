@@ -881,7 +881,7 @@ def test_a_network_of_many_labels_is_evaluated_on_any_split(evaluated, multilabe
 
 
 def test_probes_of_many_labels_are_evaluated_beside_chance(run, evaluated, multilabel, monkeypatch):
-    monkeypatch.setattr("sonibook.training.probe.STRENGTHS", (1e-2, 1.0))
+    monkeypatch.setattr("sonibook.training.probe.STRENGTHS", (1e-3, 1e-2))
     network = multilabel / "encoder.safetensors"
     how = ("--probe", "--layer", 4, "--width", 1 / 16)
     _, results = evaluated(network, "random:2", *MANY, *how)

@@ -282,7 +282,7 @@ def test_the_command_makes_what_is_missing_and_says_what_is_not(
     from tools import results
     from tools.results_settings import FEW
 
-    monkeypatch.setattr("sonibook.training.probe.STRENGTHS", (1e-2, 1.0))
+    monkeypatch.setattr("sonibook.training.probe.STRENGTHS", (1e-3, 1e-2))
     monkeypatch.setitem(FEW, "figure-5", 4)
 
     def make(*targets: str) -> str:
