@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from built import axe_script
 from scipy import signal
 
 from sonibook import CNN12, ForwardPass
@@ -77,6 +78,8 @@ def page(tab: Any, address: str) -> Iterator[Any]:
     assert tab.trouble == []
 
 
+#: For what has nothing to do with motion.
+in_one_tab = pytest.mark.parametrize("tab", ["no-preference"], indirect=True)
 #: What a strip shows.
 STRIP = """([side, layer]) => (
     document.querySelector(`[data-side=${side}][data-layer="${layer}"] canvas`).toDataURL()
@@ -181,6 +184,7 @@ def test_a_value_marks_what_it_hears(page: Any) -> None:
     assert "of layer 4 hears" in said(page)
 
 
+@in_one_tab
 def test_a_block_of_the_encoder_tells_what_it_computes(page: Any) -> None:
     card = page.locator("sonibook-encoder .facts")
     assert "Block 2" in card.inner_text()
@@ -199,6 +203,7 @@ def test_a_block_of_the_encoder_tells_what_it_computes(page: Any) -> None:
     assert page.locator("sonibook-encoder .mark:visible").count() == 12
 
 
+@in_one_tab
 def test_the_temperature_is_the_library_s_at_every_stop(page: Any) -> None:
     slider = page.locator("sonibook-temperature input")
     slider.focus()
@@ -249,8 +254,7 @@ def test_motion_is_left_to_the_reader(page: Any) -> None:
 @pytest.mark.parametrize("width", [1000, 360])
 def test_axe_finds_nothing_serious(page: Any, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 800})
-    axe = Path(pytest.importorskip("axe_playwright_python").__file__).parent / "axe.min.js"
-    page.evaluate(axe.read_text(encoding="utf-8"))
+    page.evaluate(axe_script())
     found = page.evaluate("async () => (await axe.run(document)).violations")
     assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found] == []
     assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import json
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
-import soundfile
 from built import PAGES
-from heard import HEARD, READY, unpacked
+from heard import HEARD, READY, decoded, received, unpacked
 
 ATLAS = PAGES / "atlas"
 #: The player as scripts see it.
@@ -43,9 +41,7 @@ def page(request: pytest.FixtureRequest, browser: Any, site: str) -> Iterator[An
 in_the_book = pytest.mark.parametrize("page", ["atlas.html"], indirect=True)
 
 
-def piece(name: str) -> Any:
-    """What a piece of the atlas hands over."""
-    return json.loads((ATLAS / f"{name}.js").read_text().partition(",")[2].rstrip()[:-2])
+piece = partial(received, ATLAS)
 
 
 def shown(page: Any) -> list[int]:
@@ -75,12 +71,9 @@ def test_keys_go_to_a_filter_hear_it_and_open_the_lab_on_the_same_clip(page: Any
     clip, _, start, samples = rows[order[2]][4][0]
     state = [heard[name] for name in ("network", "layer", "filter", "clip")]
     assert state == ["supervised", 8, order[2], f"atlas/{clip}"]
-    whole = base64.b64decode(piece(f"clips/{clip}")["flac"])
-    x, _ = soundfile.read(io.BytesIO(whole))
+    x, _ = decoded(piece(f"clips/{clip}")["flac"])
     np.testing.assert_allclose(heard["input"], x / abs(x).max(), atol=1e-4)
-    kept, _ = soundfile.read(
-        io.BytesIO(base64.b64decode(piece(f"supervised/08-{order[2]:04d}")[0]))
-    )
+    kept, _ = decoded(piece(f"supervised/08-{order[2]:04d}")[0])
     found = heard["sound"][start : start + samples]
     # The clip in the atlas is quantised 60 dB, the sonification 40 dB below its level.
     assert np.corrcoef(kept, found)[0, 1] > 0.99

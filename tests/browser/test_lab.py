@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import soundfile
-from built import PAGES
+from built import PAGES, axe_script
 from heard import HEARD, READY, SAID, assert_names, assert_sonifies, unpacked
 from numpy import ndarray
 
@@ -111,8 +111,7 @@ def reader(tab: Reader) -> Iterator[Reader]:
 
 def barriers(page: Any) -> list[str]:
     """What axe finds in the lab as it is now that keeps people out."""
-    package = pytest.importorskip("axe_playwright_python")
-    page.evaluate((Path(package.__file__).parent / "axe.min.js").read_text(encoding="utf-8"))
+    page.evaluate(axe_script())
     return page.evaluate(
         """async () => {
             const { violations } = await axe.run("#lab", { preload: false });

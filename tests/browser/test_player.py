@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from built import axe_script
 
 from sonibook import show
 from sonibook.widgets.players import script
@@ -186,8 +186,7 @@ def test_other_sounds_go_on_at_the_same_place_and_what_fails_is_told(page: Any) 
 
 
 def test_it_fits_a_phone_and_nobody_is_kept_out(page: Any) -> None:
-    package = pytest.importorskip("axe_playwright_python")
-    page.evaluate((Path(package.__file__).parent / "axe.min.js").read_text(encoding="utf-8"))
+    page.evaluate(axe_script())
     for width, columns in ((1280, 3), (390, 1)):
         page.set_viewport_size({"width": width, "height": 844})
         assert page.evaluate("document.documentElement.scrollWidth") <= width
