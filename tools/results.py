@@ -17,12 +17,7 @@ from sonibook.replication.paper import TABLES
 from sonibook.replication.verdict import freeze, write_claims
 from sonibook.training.config import PRECISIONS
 from sonibook.training.loop import keep_memory
-from tools import (
-    results_elsewhere,
-    results_figures,
-    results_probes,
-    results_tables,
-)
+from tools import results_elsewhere, results_figures, results_probes, results_tables
 from tools.results_settings import PROFILES, Settings
 
 RESULTS = Path("data/results")
@@ -65,10 +60,7 @@ def main() -> int:
         "--precision", choices=PRECISIONS, default=PRECISIONS[0], help="of training"
     )
     parser.add_argument(
-        "--seeds",
-        type=int,
-        choices=range(1, len(SEEDS) + 1),
-        help="networks of a regime",
+        "--seeds", type=int, choices=range(1, len(SEEDS) + 1), help="networks of a regime"
     )
     parser.add_argument("--retrain", action="store_true", help="train the networks first")
     chosen = parser.parse_args()

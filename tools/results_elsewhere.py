@@ -25,14 +25,13 @@ import soundfile
 from numpy import ndarray
 
 from sonibook.analysis.activations import top_activations
-from sonibook.analysis.coherence import coherence_by_layer
+from sonibook.analysis.coherence import coherence_by_layer, selectivity_by_layer
+from sonibook.analysis.controls import stimulation
 from sonibook.analysis.layers import layer_importances
 from sonibook.analysis.networks import RANDOM, RANDOM_WEIGHTS, Network, random_twin
-from sonibook.analysis.result import Result, Row, fingerprint
+from sonibook.analysis.result import Estimate, Result, Row, fingerprint
 from sonibook.analysis.sanity import sanity
-from sonibook.analysis.selectivity import selectivity_by_layer
 from sonibook.analysis.separation import separation
-from sonibook.analysis.stimulation import stimulation
 from sonibook.analysis.stream import Streaming
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.deconvnet import ForwardPass
@@ -147,17 +146,8 @@ def _choices(networks: list[Network], data: Dataset, count: int) -> Iterator[Row
             maps = FeatureMaps(network.module, data[place].waveform)
             chosen.append([maps.most_active(n)[0] for n in range(1, len(maps.blocks) + 1)])
         for layer, filters in enumerate(zip(*chosen, strict=True), start=1):
-            most = max(map(filters.count, filters))
-            low, high = wilson_interval(most, len(filters))
-            yield Row(
-                **network.identity,
-                layer=layer,
-                quantity="most frequent choice",
-                mean=most / len(filters),
-                low=low,
-                high=high,
-                clips=len(filters),
-            )
+            share = Estimate.of_share(max(map(filters.count, filters)), len(filters))
+            yield network.row("most frequent choice", share, layer=layer)
 
 
 #: By the last part of a results file's name.

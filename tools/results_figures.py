@@ -14,17 +14,15 @@ from torch import nn
 
 from sonibook.analysis.ablation import ablate
 from sonibook.analysis.activations import top_clip_agreement
-from sonibook.analysis.coherence import coherence_by_layer
-from sonibook.analysis.controls import Level
+from sonibook.analysis.coherence import coherence_by_layer, selectivity_by_layer
+from sonibook.analysis.controls import Level, stimulation
 from sonibook.analysis.evolution import feature_evolution
 from sonibook.analysis.faithfulness import faithfulness
 from sonibook.analysis.layers import layer_importances
 from sonibook.analysis.listeners import listen
 from sonibook.analysis.networks import RANDOM, Network, load_network
-from sonibook.analysis.result import Result, Row, fingerprint
-from sonibook.analysis.selectivity import selectivity_by_layer
+from sonibook.analysis.result import Estimate, Result, fingerprint
 from sonibook.analysis.shifts import downsampling, shift_law
-from sonibook.analysis.stimulation import stimulation
 from sonibook.analysis.stream import Streaming
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.model.checkpoint import kept_checkpoints, load_classifier, load_encoder, read_card
@@ -219,11 +217,10 @@ def _strided(networks: list[Network], settings: Settings, streaming: Streaming) 
     scenes = open_dataset("soundscapes", root=settings.root, mixture_of="esc10", size=60)
     result = downsampling(networks, scenes, **streaming)
     accuracies = tuple(
-        Row(**network.identity, layer=None, quantity="accuracy", mean=test["accuracy"],
-            low=None, high=None, clips=test["clips"])
+        network.row("accuracy", Estimate(mean=test["accuracy"], clips=test["clips"]))
         for path, network in _halved(settings).items()
         for test in [read_card(path)["test"]]
-    )  # fmt: skip
+    )
     return result.model_copy(update={"rows": (*result.rows, *accuracies)})
 
 

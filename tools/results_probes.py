@@ -23,12 +23,11 @@ from numpy import ndarray
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from sonibook.analysis.layers import left_out
+from sonibook.analysis.layers import left_out, probe_condition
 from sonibook.analysis.machine_listeners import MelFeatures
-from sonibook.analysis.result import MeasuredOn, ResultTable, Row
+from sonibook.analysis.result import Estimate, MeasuredOn, ResultTable, Row
 from sonibook.datasets import open_dataset
 from sonibook.datasets.base import FileDataset
-from sonibook.metrics import wilson_interval
 from sonibook.model.checkpoint import canonical
 from sonibook.model.encoder import CNN12
 from sonibook.model.stack import blocks_of
@@ -84,15 +83,14 @@ def _probed(identity: dict[str, Any], features: Features, data: FileDataset) -> 
             probe = linear_probe(features[~out], labels[~out], features[out],
                                  groups=groups, seed=SEEDS[0], kind=kind)  # fmt: skip
             right[out] = probe.predicted == labels[out]
-        low, high = wilson_interval(int(right.sum()), len(right))
-        condition = "probe" if kind == "logistic" else f"{kind} probe"
-        of = {"quantity": "accuracy", "condition": condition, "clips": len(right)}
-        rows.append(Row(**identity, **of, mean=float(right.mean()), low=low, high=high))
+        share = Estimate.of_share(int(right.sum()), len(right))
+        of = {"quantity": "accuracy", "condition": probe_condition(kind)}
+        rows.append(Row(**identity, **of, **share.model_dump()))
     spread = features.std(axis=0)
     scaled = (features - features.mean(axis=0))[:, spread > 0] / spread[spread > 0]
     shares = np.linalg.svd(scaled, compute_uv=False) ** 2
-    of = {"quantity": "effective dimension", "clips": len(labels)}
-    rows.append(Row(**identity, **of, mean=float(shares.sum() ** 2 / (shares**2).sum())))
+    dimension = Estimate(mean=float(shares.sum() ** 2 / (shares**2).sum()), clips=len(labels))
+    rows.append(Row(**identity, quantity="effective dimension", **dimension.model_dump()))
     return rows
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from sonibook.model.checkpoint import read_card, shipped
 from sonibook.replication.benchmarks import (
     SEEDS,
+    UNTRAINED,
     Benchmark,
     Pretrained,
     folds_of,
@@ -215,7 +216,7 @@ def _augmentations(kept: TrialFile, settings: Settings, made: int) -> Iterator[T
     if "fc-only" in settings.how_much.trainings:
         config = MINI / "a1-cnn12-all-fc.yaml"
         for seed in A1_SEEDS:
-            encoder = Pretrained(f"random:{seed}", "random", seed, "none", 0.25)
+            encoder = Pretrained(f"random:{seed}", "random", seed)
             yield from _runs(encoder, benchmark, config, kept, settings, made)
     if "full" not in settings.how_much.trainings:
         return
@@ -228,7 +229,7 @@ def _augmentations(kept: TrialFile, settings: Settings, made: int) -> Iterator[T
             train(first, out=out, data_root=settings.root)
             path = (out / "encoder.safetensors").as_posix()
             width = float(read_card(path)["width"])
-            encoder = Pretrained(path, "contrastive", seed, "weight", width)
+            encoder = Pretrained(path, "contrastive", seed, width)
             for suffix in ("fc", "full"):
                 own = MINI / f"{stem}-{suffix}.yaml"
                 yield from _runs(encoder, benchmark, own, kept, settings, made, row=row)
@@ -241,10 +242,8 @@ def _parts_of_recipe(kept: TrialFile, settings: Settings, made: int) -> Iterator
     _remember(benchmark, kept)
     known = [trial.key for trial in kept.trials]
     for seed in RECIPE_SEEDS:
-        for one in (
-            Pretrained(f"random:{seed}", "random", seed, "none", 0.25),
-            Pretrained(f"centred random:{seed}", "centred random", seed, "weight", 0.25),
-        ):
+        for start in UNTRAINED:
+            one = Pretrained(f"{start}:{seed}", start, seed)
             yield from probe_trials(one, benchmark, known=known, made=made)
     if "full" not in settings.how_much.trainings:
         return
@@ -257,8 +256,7 @@ def _parts_of_recipe(kept: TrialFile, settings: Settings, made: int) -> Iterator
             out = settings.runs / "results" / f"recipe-{stem}-{seed}"
             train(config, out=out, data_root=settings.root)
             path = (out / "encoder.safetensors").as_posix()
-            width, norm = float(read_card(path)["width"]), config.encoder.norm
-            encoder = Pretrained(path, "contrastive", seed, norm, width)
+            encoder = Pretrained(path, "contrastive", seed, float(read_card(path)["width"]))
             for trial in probe_trials(encoder, benchmark, known=known, made=made):
                 yield trial.model_copy(update={"row": row})
 

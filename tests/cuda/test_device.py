@@ -32,13 +32,12 @@ from sonibook import CNN12, open_dataset
 from sonibook.analysis.ablation import ablate
 from sonibook.analysis.activations import top_clip_agreement
 from sonibook.analysis.alternatives import compare_explanations, compare_unpoolings
-from sonibook.analysis.coherence import coherence_by_layer
+from sonibook.analysis.coherence import coherence_by_layer, selectivity_by_layer
+from sonibook.analysis.controls import stimulation
 from sonibook.analysis.evolution import feature_evolution
 from sonibook.analysis.sanity import sanity
-from sonibook.analysis.selectivity import selectivity_by_layer
 from sonibook.analysis.separation import separation
 from sonibook.analysis.shifts import shift_law
-from sonibook.analysis.stimulation import stimulation
 from sonibook.datasets.soundscapes import SceneDataset
 from sonibook.deconvnet import ForwardPass, backward
 from sonibook.errors import StackError

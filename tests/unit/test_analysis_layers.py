@@ -11,7 +11,7 @@ from oracles import own_network, plain_stack
 from scipy import signal
 from torch import nn
 
-from sonibook.analysis.coherence import coherence_by_layer
+from sonibook.analysis.coherence import coherence_by_layer, selectivity_by_layer, spectral_shape
 from sonibook.analysis.controls import partners
 from sonibook.analysis.networks import (
     Network,
@@ -20,7 +20,6 @@ from sonibook.analysis.networks import (
     with_random_weights,
 )
 from sonibook.analysis.result import ResultTable, Row, fingerprint
-from sonibook.analysis.selectivity import selectivity_by_layer, spectral_shape
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.deconvnet.forward import FeatureMaps

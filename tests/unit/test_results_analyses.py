@@ -16,11 +16,10 @@ from sonibook.analysis.activations import (
     top_clip_agreement,
 )
 from sonibook.analysis.coherence import coherence_by_layer
-from sonibook.analysis.controls import matched, partners, random_phase
+from sonibook.analysis.controls import STIMULI, TAKEN, matched, partners, random_phase, stimulation
 from sonibook.analysis.result import ResultTable
 from sonibook.analysis.shifts import downsampling, is_exact, shift_law, spectral_lines
 from sonibook.analysis.sources import SOURCE_SCORES, SceneClips, source_scores
-from sonibook.analysis.stimulation import STIMULI, TAKEN, stimulation
 from sonibook.analysis.stream import seeded
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.deconvnet.forward import FeatureMaps

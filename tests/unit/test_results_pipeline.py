@@ -47,7 +47,7 @@ from sonibook.training.probe import groups_of, linear_probe, probe_features
 
 ROOT = Path(__file__).parents[2]
 ESC10 = (0, 1, 10, 11, 12, 20, 21, 38, 40, 41)
-TINY = Pretrained("random:3", "random", 3, "none", 1 / 16)
+TINY = Pretrained("random:3", "random, width 0.0625", 3, 1 / 16)
 
 
 @pytest.fixture(scope="module")
@@ -112,25 +112,22 @@ def test_networks_are_chosen_by_what_their_cards_say(tmp_path: Path) -> None:
     published(tmp_path, "e", objective="cross_entropy", seed=0, data=forty,
               encoder={"norm": "none", "start": "a"})  # fmt: skip
     published(tmp_path, "f")
-    found = pretrained({path.stem: path for path in tmp_path.iterdir()}, width=1 / 16)
-    untrained = [f"{kind}:{seed}" for kind in UNTRAINED for seed in sorted(RANDOM_SEEDS)]
-    assert [one.name for one in found] == [*untrained, "c", "a", "b"]
+    found = pretrained({path.stem: path for path in tmp_path.iterdir()})
+    random, centred = ([f"{kind}:{seed}" for seed in sorted(RANDOM_SEEDS)] for kind in UNTRAINED)
+    small = [f"random:{seed}" for seed in (0, 1, 2)]  # beside the networks of that width
+    assert [one.name for one in found] == [*random, *small, *centred, "c", "a", "b"]
     assert [one.row for one in found[-3:]] == [
         "supervised, width 0.0625",
         "contrastive, not normalised, width 0.0625",
         "contrastive, width 0.0625",
     ]
-    wide = pretrained({path.stem: path for path in tmp_path.iterdir()}, width=1 / 4)
-    beside = [one for one in wide if one.row == "random, width 0.0625"]  # their own random weights
-    assert [(one.seed, one.load().width, one.main) for one in beside] == [
-        (seed, 1 / 16, False) for seed in (0, 1, 2)
-    ]
-    whole = replace(found[-1], width=0.25)
-    assert (whole.row, whole.main) == ("contrastive", True)
-    assert not replace(found[-2], width=0.25).main
+    beside = [one for one in found if one.row == "random, width 0.0625"]
+    widths = [(one.seed, one.load().width) for one in beside]
+    assert widths == [(0, 1 / 16), (1, 1 / 16), (2, 1 / 16)]
+    assert {one.row for one in found if one.main} == {*UNTRAINED}
     assert [one.label for one in found] == [one.name for one in found]
-    own = Pretrained("/somewhere/a1-gain-0/encoder.safetensors", "contrastive", 0, "weight", 0.25)
-    assert own.label == "a1-gain-0"
+    own = Pretrained("/somewhere/a1-gain-0/encoder.safetensors", "contrastive", 0)
+    assert (own.label, own.main, own.trained) == ("a1-gain-0", True, True)
 
 
 def test_benchmarks_leave_no_clip_out_and_test_none_twice(root: Path) -> None:

@@ -184,7 +184,7 @@ def test_the_paired_difference_is_that_of_two_means():
 
 def test_a_point_is_what_its_words_say():
     network, data, clip = stranger(), clips(1), clips(1)[0]
-    found = Sanity(network, (2, 4), seed=5)([clip])
+    found = Sanity((2, 4), seed=5)(network, [clip])
     blocks = blocks_of(network)
     drawn = seeded(5, clip.clip_id).integers(2**31, size=2)
     fresh = untrained(blocks, seed=int(drawn[0]))
@@ -203,7 +203,7 @@ def test_a_point_is_what_its_words_say():
     assert np.isnan(found["cascading"][0, 0, 2:]).all()
     assert np.isnan(found["independent"][0, 0, 2:]).all()
     # From the filter's own layer down to itself is that layer alone.
-    shallow = Sanity(CutAt(network, 2), (2,), seed=5)([clip])
+    shallow = Sanity((2,), seed=5)(CutAt(network, 2), [clip])
     assert np.array_equal(shallow["cascading"][0, 0, 1], shallow["independent"][0, 0, 1])
 
 
@@ -265,8 +265,8 @@ def test_command(tmp_path, capsys):
 
 def test_clips_keep_their_random_weights_in_any_order():
     two = list(clips(2))
-    work = Sanity(stranger(), (3,))
-    forth, back = work(two), work(two[::-1])
+    network, work = stranger(), Sanity((3,))
+    forth, back = work(network, two), work(network, two[::-1])
     assert np.array_equal(forth["cascading"], back["cascading"][::-1], equal_nan=True)
-    renamed = work([replace(two[0], clip_id="another")])
+    renamed = work(network, [replace(two[0], clip_id="another")])
     assert not np.array_equal(renamed["cascading"][0], forth["cascading"][0], equal_nan=True)

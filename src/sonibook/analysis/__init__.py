@@ -21,9 +21,8 @@ its choices; `StackError` if a network cannot be inverted; and `LayerError` if i
 
 from sonibook import _names_of
 from sonibook.analysis.activations import top_activations
-from sonibook.analysis.coherence import coherence_by_layer
+from sonibook.analysis.coherence import coherence_by_layer, selectivity_by_layer, spectral_shape
 from sonibook.analysis.evolution import feature_evolution
-from sonibook.analysis.selectivity import selectivity_by_layer, spectral_shape
 from sonibook.metrics.similarity import coherence, mean_top_coherence
 
 __all__ = [

@@ -28,39 +28,23 @@ from sonibook.analysis.controls import (
     Residual,
     check_choices,
     normalise,
-    partners,
+    of_partners,
     perturbations,
     scale,
 )
-from sonibook.analysis.measure import Measured, measure_clips, table_rows
-from sonibook.analysis.networks import (
-    Network,
-    Networks,
-    as_networks,
-    layers_of,
-    mixed,
-    untrained,
-)
+from sonibook.analysis.networks import Network, Networks, as_networks, layers_of, mixed, untrained
 from sonibook.analysis.result import Estimate, ResultTable, Row, fingerprint
-from sonibook.analysis.stream import Streaming, seeded
+from sonibook.analysis.stream import Measured, Streaming, measure_clips, seeded, table_rows
 from sonibook.datasets.base import Clip, Dataset, Task
-from sonibook.deconvnet.alternatives import METHODS, Method, most_active_sounds
+from sonibook.deconvnet.alternatives import METHODS, STEPS, Method, most_active_sounds
 from sonibook.errors import AnalysisError
-from sonibook.metrics import (
-    accuracy,
-    bootstrap_interval,
-    mean_average_precision,
-    runs_interval,
-    wilson_interval,
-)
+from sonibook.metrics import accuracy, mean_average_precision, runs_interval
 from sonibook.metrics.intervals import holm, mcnemar_test, sign_flip_test
 from sonibook.metrics.scores import log_probability, targets_of
 from sonibook.model.stack import blocks_of, least_length
 
 #: Samples that the network hears at once, residuals times their length.
 _AT_ONCE = 2**19
-#: Redrawn data sets for the interval of a mAP, each of which costs a sort of every class.
-_REPEATS = 200
 _ARRAYS = ("clip", "residual", "targets")
 _METRICS: dict[Task, Callable[[ndarray, ndarray], float]] = {
     "single-label": accuracy,
@@ -201,13 +185,19 @@ class Subtraction:
     level: Level = "peak"
     residual: Residual = "as is"
     seed: int = 0
+    steps: int = STEPS
 
     def __call__(self, classifier: nn.Module, clips: Sequence[Clip]) -> Measured:
         """Logits of ``clip`` and ``residual`` (NaN where nothing was taken away), and targets."""
-        sounds = [self._sounds(stack_of(classifier), clip) for clip in clips]
+        return self.subtract(classifier, clips, [self.sounds(classifier, clip) for clip in clips])
+
+    def subtract(
+        self, classifier: nn.Module, clips: Sequence[Clip], sounds: Sequence[Tensor]
+    ) -> Measured:
+        """The same, of sounds that are there."""
         rows = [
-            self.logits(classifier, clip, s, None if partner is None else sounds[partner])
-            for clip, s, partner in zip(clips, sounds, partners(clips), strict=True)
+            self.logits(classifier, *of_clip)
+            for of_clip in zip(clips, sounds, of_partners(clips, sounds), strict=True)
         ]
         whole, left = (np.stack(arrays) for arrays in zip(*rows, strict=True))
         targets = targets_of([clip.labels for clip in clips], whole.shape[1])
@@ -218,7 +208,7 @@ class Subtraction:
         classifier: nn.Module,
         clip: Clip,
         s: Float[Tensor, "layers time"],
-        of_another: Float[Tensor, "layers samples"] | None = None,
+        of_another: Float[Tensor, "layers samples"],
     ) -> tuple[Float[ndarray, " classes"], Float[ndarray, "layers controls classes"]]:
         """The logits of one clip, and of what is left without s, or another clip's, and so on."""
         x = torch.from_numpy(clip.waveform)
@@ -229,7 +219,7 @@ class Subtraction:
             s,
             self.controls,
             by_random=by_random,
-            of_another=torch.zeros_like(s) if of_another is None else of_another,
+            of_another=of_another,
             clip_id=clip.clip_id,
             seed=self.seed,
         ).transpose(0, 1)
@@ -245,26 +235,32 @@ class Subtraction:
         """The layers to measure of a classifier; raises a `LayerError` for one it lacks."""
         return layers_of(blocks_of(stack_of(classifier)), self.layers)
 
-    def check(self, classifier: nn.Module, data: Dataset, *, name: str) -> None:
-        """See that a classifier has the layers, and a logit for each class of the data."""
-        self.layers_of(classifier)
+    def check(self, classifier: nn.Module, data: Dataset, *, name: str) -> tuple[int, ...]:
+        """The layers of a classifier, which has a logit for each class of the data."""
+        layers = self.layers_of(classifier)
         outputs = logits_of(classifier, torch.zeros(1, 1)).shape[1]
         if outputs != len(data.classes):
             raise AnalysisError(
                 f"{name} names {outputs} classes and {data.name} has {len(data.classes)}: take "
                 "the data set it was trained for."
             )
+        return layers
 
-    def _sounds(self, network: nn.Module, clip: Clip) -> Float[Tensor, "layers time"]:
-        x, layers = torch.from_numpy(clip.waveform), self.layers_of(network)
-        return most_active_sounds(self.method, network, x, layers)[0].cpu()
+    def sounds(self, classifier: nn.Module, clip: Clip) -> Float[Tensor, "layers time"]:
+        """Of the most active filters on a clip."""
+        x, stack, layers = (
+            torch.from_numpy(clip.waveform),
+            stack_of(classifier),
+            self.layers_of(classifier),
+        )
+        return most_active_sounds(self.method, stack, x, layers, steps=self.steps)[0].cpu()
 
     def by_random(self, classifier: nn.Module, clip: Clip) -> Float[Tensor, "layers time"]:
         """By weights of the clip's own, so that intervals over clips hold for other weights."""
         blocks = blocks_of(stack_of(classifier))[: max(self.layers_of(classifier))]
         seed = int(seeded(self.seed, "random weights", clip.clip_id).integers(2**31))
         fresh = untrained(blocks, seed=seed)
-        return self._sounds(mixed(fresh, fresh, (), heard=[clip]), clip)
+        return self.sounds(mixed(fresh, fresh, (), heard=[clip]), clip)
 
 
 @torch.no_grad()
@@ -337,16 +333,12 @@ def _score(
     scores: Float[ndarray, "kept classes"], targets: ndarray, task: Task, seed: int
 ) -> Estimate:
     clips = len(scores)
+    if clips > 1 and task == "multi-label":
+        return Estimate.of_statistic(mean_average_precision, scores, targets, seed=seed)
     value = _METRICS[task](scores, targets) if clips else None
-    if value is None or (task == "multi-label" and clips == 1):
+    if value is None or task == "multi-label":
         return Estimate(mean=value, clips=clips)
-    if task == "single-label":
-        low, high = wilson_interval(round(value * clips), clips)
-    else:
-        low, high = bootstrap_interval(
-            scores, targets, statistic=mean_average_precision, repeats=_REPEATS, seed=seed
-        )
-    return Estimate(mean=value, low=low, high=high, clips=clips)
+    return Estimate.of_share(round(value * clips), clips)
 
 
 def over_runs(rows: Iterable[Row], *, networks: int) -> Iterator[Row]:

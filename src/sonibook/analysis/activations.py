@@ -26,7 +26,6 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
-from sonibook.analysis.measure import table_rows
 from sonibook.analysis.networks import Networks, as_networks, with_random_weights
 from sonibook.analysis.result import (
     Estimate,
@@ -37,11 +36,17 @@ from sonibook.analysis.result import (
     estimate,
     key_of,
 )
-from sonibook.analysis.stream import Streaming, Tally, quietly_on_one_thread, stream
+from sonibook.analysis.stream import (
+    Streaming,
+    Tally,
+    check_least,
+    quietly_on_one_thread,
+    stream,
+    table_rows,
+)
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.deconvnet.forward import FeatureMaps
-from sonibook.errors import AnalysisError
 from sonibook.metrics.scores import targets_of
 from sonibook.metrics.similarity import mean_top_coherence, short_time_spectra
 from sonibook.model.stack import blocks_of
@@ -54,9 +59,7 @@ _FRAME, _HOP = 256, 64
 
 
 class TopClip(Record):
-    """A clip by its place in the data set, and the energy > 0 (mean square) of a filter's map on
-    it.
-    """
+    """A clip by its place in the data set, and the energy > 0 of a filter's map on it."""
 
     clip_id: str
     index: int
@@ -64,10 +67,7 @@ class TopClip(Record):
 
 
 class FilterActivations(Record):
-    """On how many clips a filter's map was not zero throughout, and those of most energy.
-
-    The clip of most energy is the first; of equal ones the earlier.
-    """
+    """On how many clips a filter is live, and those of most energy; of equal ones the earlier."""
 
     network: str
     layer: int
@@ -152,11 +152,7 @@ class _Best:
 
 
 def top_activations(
-    networks: Networks,
-    data: Dataset,
-    *,
-    k: int = 3,
-    **streaming: Unpack[Streaming],
+    networks: Networks, data: Dataset, *, k: int = 3, **streaming: Unpack[Streaming]
 ) -> ActivationsResult:
     """The `k` clips that activate each filter of each layer most, in one pass over the data.
 
@@ -171,8 +167,7 @@ def top_activations(
     ActivationsResult
     """
     given = as_networks(networks)
-    if k < 1:
-        raise AnalysisError(f"k {k} is impossible: choose 1 or more.")
+    check_least(1, k=k)
     modules = {network.name: network.module for network in given}
     key = key_of("activations", modules, {"k": k})
     best = {
@@ -190,34 +185,30 @@ def top_activations(
                 one.add(chunk.arrays[name], chunk.index)
             named = set().union(*(one.place.ravel().tolist() for one in best.values()))
             names = {place: names[place] for place in named}
-    tally.check()
+    on = MeasuredOn.of(data, clips=tally.clips, skipped=tally.skipped())
     rows: list[Row] = []
     filters: list[FilterActivations] = []
     for network in given:
-        layers = [
-            best[f"{layer} {network.name}"]
-            for layer in range(1, len(blocks_of(network.module)) + 1)
-        ]
+        depth = len(blocks_of(network.module))
+        layers = [best[f"{layer} {network.name}"] for layer in range(1, depth + 1)]
         dead = np.array([one.dead for one in layers]).T
         rows += table_rows([network], {(network.name, "dead maps", ""): dead})
         counted: dict[str, list[float]] = {
             "dead filters": [float((one.live_clips == 0).mean()) for one in layers],
             "top clips": [len({*one.place[one.live_clips > 0, 0].tolist()}) for one in layers],
         }
-        for quantity, values in counted.items():
-            for layer, value in enumerate(values, start=1):
-                found = Estimate(mean=value, clips=tally.clips)
-                rows.append(network.row(quantity, found, layer=layer))
+        rows += [
+            network.row(quantity, Estimate(mean=value, clips=tally.clips), layer=layer)
+            for quantity, values in counted.items()
+            for layer, value in enumerate(values, start=1)
+        ]
         for layer, one in enumerate(layers, start=1):
             filters += one.filters(network.name, layer, names)
-    on = MeasuredOn.of(data, clips=tally.clips, skipped=tally.skipped)
     return ActivationsResult(**key, data=on, rows=tuple(rows), filters=tuple(filters))
 
 
 class SelectedPair(Record):
-    """A clip and its sonification, chosen by the rule: its classes, the `agreement` of the filter's
-    top clips, the coherence of the two, and their spectrograms (see `unpacked`).
-    """
+    """A clip and its sonification, chosen by the rule, and their spectrograms: see `unpacked`."""
 
     network: str
     layer: int

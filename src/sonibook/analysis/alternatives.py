@@ -21,9 +21,8 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
-from sonibook.analysis.ablation import Subtraction, ablation_rows, stack_of
+from sonibook.analysis.ablation import Subtraction, ablation_rows
 from sonibook.analysis.controls import LEVELS, RESIDUALS, Control, Level, Residual, check_choices
-from sonibook.analysis.measure import Measured, measure_clips, measure_networks, table_rows
 from sonibook.analysis.networks import Network, Networks, as_networks
 from sonibook.analysis.result import ResultTable, Row
 from sonibook.analysis.sources import (
@@ -31,16 +30,22 @@ from sonibook.analysis.sources import (
     SceneClip,
     SceneClips,
     count_sources,
-    source_scores,
+    scores_in_scene,
 )
-from sonibook.analysis.stream import Streaming
+from sonibook.analysis.stream import (
+    Measured,
+    Streaming,
+    check_least,
+    measure_clips,
+    measure_networks,
+    table_rows,
+)
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.datasets.soundscapes import SceneDataset
-from sonibook.deconvnet.alternatives import METHODS, STEPS, UNPOOLING, Method, most_active_sounds
+from sonibook.deconvnet.alternatives import METHODS, STEPS, UNPOOLING, Method
 from sonibook.deconvnet.backward import ForwardPass
-from sonibook.errors import AnalysisError
 from sonibook.metrics.intervals import holm, sign_flip_test
-from sonibook.metrics.scores import log_probability, targets_of
+from sonibook.metrics.scores import log_probability
 from sonibook.metrics.similarity import mean_top_coherence, spectrogram_correlation
 from sonibook.model.stack import blocks_of, check_layer
 
@@ -77,7 +82,6 @@ class Unpooled:
         self, network: nn.Module, clip: Clip
     ) -> Float[ndarray, "layers starts unpoolings quantities"]:
         passed = ForwardPass(network, clip.waveform, depth=max(self.layers))
-        x = passed.x[0, 0, : passed.samples].cpu()
         rows = [
             _measured(
                 torch.stack(
@@ -86,7 +90,6 @@ class Unpooled:
                         for unpool in UNPOOLING.values()
                     ]
                 ).cpu(),
-                x,
                 clip,
             )
             for layer in self.layers
@@ -96,15 +99,13 @@ class Unpooled:
 
 
 def _measured(
-    sounds: Float[Tensor, "unpoolings time"], x: Float[Tensor, " time"], clip: Clip
+    sounds: Float[Tensor, "unpoolings time"], clip: Clip
 ) -> Float[ndarray, "unpoolings quantities"]:
-    columns = [
-        mean_top_coherence(x.expand_as(sounds), sounds)[:, None].double(),
-        spectrogram_correlation(sounds[:1], sounds)[:, None].double(),
-    ]
+    x = torch.from_numpy(clip.waveform).expand_as(sounds)
+    own = [mean_top_coherence(x, sounds), spectrogram_correlation(sounds[:1], sounds)]
+    columns = [torch.stack(own, dim=1).double()]
     if isinstance(clip, SceneClip):
-        unknown = torch.full((len(sounds), len(SOURCE_SCORES)), torch.nan, dtype=torch.float64)
-        columns.append(source_scores(sounds, x, clip.stems) if len(clip.stems) > 1 else unknown)
+        columns.append(scores_in_scene(sounds, clip))
     return torch.cat(columns, dim=1).numpy()
 
 
@@ -171,28 +172,22 @@ class ExplanationResult(ResultTable):
 class _Explained:
     """Coherences of explanations with clips, and logits of clips without them."""
 
-    layers: tuple[int, ...]
-    work: Subtraction
-    methods: tuple[Method, ...]
-    steps: int
+    works: dict[Method, Subtraction]
 
     def __call__(self, classifier: nn.Module, clips: Sequence[Clip]) -> Measured:
-        rows: dict[tuple[str, str], list[ndarray]] = {}
-        for clip in clips:
-            x = torch.from_numpy(clip.waveform)
-            for method in self.methods:
-                sounds, _ = most_active_sounds(
-                    method, stack_of(classifier), x, self.layers, steps=self.steps
-                )
-                sounds = sounds.cpu()
-                top = mean_top_coherence(x.expand_as(sounds).double(), sounds.double())
-                heard, left = self.work.logits(classifier, clip, sounds)
-                rows.setdefault(("coherence", method), []).append(top.numpy())
-                rows.setdefault(("residual", method), []).append(left)
-            rows.setdefault(("clip", ""), []).append(heard)
-        arrays: Measured = {key: np.stack(row) for key, row in rows.items()}
-        targets = targets_of([clip.labels for clip in clips], arrays["clip", ""].shape[1])
-        return {**arrays, "targets": targets}
+        found: Measured = {}
+        for method, work in self.works.items():
+            sounds = [work.sounds(classifier, clip) for clip in clips]
+            subtracted = work.subtract(classifier, clips, sounds)
+            found["residual", method] = subtracted.pop("residual")
+            found["coherence", method] = np.stack(
+                [
+                    mean_top_coherence(torch.from_numpy(clip.waveform).expand_as(s).double(),
+                                       s.double()).numpy()
+                    for clip, s in zip(clips, sounds, strict=True)
+                ]
+            )  # fmt: skip
+        return {**found, **subtracted}
 
 
 def compare_explanations(
@@ -208,29 +203,26 @@ def compare_explanations(
     seed: int = 0,
     **streaming: Unpack[Streaming],
 ) -> ExplanationResult:
-    """Put several explanations of the same filters through the same measures.
-
-    Sonification is always among the methods; ``steps`` are those of integrated gradients, and all
-    else is as for `sonibook.analysis.ablation.ablate`.
-    """
+    """Put several explanations through the measures of `ablate`, sonification always among them."""
     check_choices(
         *(("method", method, METHODS) for method in methods),
         ("level", level, LEVELS),
         ("residual", residual, RESIDUALS),
     )
-    if steps < 1:
-        raise AnalysisError(f"steps {steps} is impossible: choose 1 or more.")
+    check_least(1, steps=steps)
     chosen = tuple(one for one in METHODS if one == "sonification" or one in methods)
     wanted = None if layers is None else tuple(sorted(set(layers)))
-    work = Subtraction(_CONTROLS, wanted, level=level, residual=residual, seed=seed)
-    work.check(classifier, data, name=name)
-    of_network = work.layers_of(classifier)
+    works = {
+        method: Subtraction(_CONTROLS, wanted, method, level, residual, seed, steps)
+        for method in chosen
+    }
+    of_network = works["sonification"].check(classifier, data, name=name)
     settings: dict[str, Any] = {"methods": chosen, "layers": of_network, "steps": steps}
     settings |= {"level": level, "residual": residual, "seed": seed}
     network = Network(name, classifier)
     found = measure_clips(
         "explanations",
-        _Explained(of_network, work, chosen, steps),
+        _Explained(works),
         [network],
         data,
         settings=settings,

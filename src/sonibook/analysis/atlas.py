@@ -17,9 +17,9 @@ from numpy import ndarray
 from torch import nn
 
 from sonibook.analysis.activations import ActivationsResult
+from sonibook.analysis.coherence import spectral_shape
 from sonibook.analysis.networks import Networks, as_networks
 from sonibook.analysis.result import key_of
-from sonibook.analysis.selectivity import spectral_shape
 from sonibook.analysis.stream import Streaming, stream
 from sonibook.audio import excerpt
 from sonibook.datasets.base import Clip, Dataset
@@ -40,11 +40,7 @@ class _Place:
 
 @dataclass(frozen=True, eq=False)
 class TopSound:
-    """A stretch of the sonification of one of a filter's top clips, and where in the clip it
-    begins.
-
-    `centroid` and `bandwidth`, in Hz, are of the whole sonification; see `spectral_shape`.
-    """
+    """A stretch of a top clip's sonification, from where on, and the shape, in Hz, of the whole."""
 
     place: _Place
     start: int
@@ -172,11 +168,7 @@ def sonify_top_clips(
     seconds: float = 1.0,
     **streaming: Unpack[Streaming],
 ) -> Iterator[tuple[int, Float[ndarray, " time"], list[TopSound]]]:
-    """Sonify every filter on its top clips, which `found` names, clip by clip, each read once.
-
-    Of each sonification `seconds` are kept, around the largest value of the filter's map. Gives for
-    each clip its place in the data set, its waveform, and its sounds.
-    """
+    """Sonify top clips, each read once; gives their places in the data set, and waveforms, too."""
     samples = round(seconds * data.sample_rate)
     if samples < 1:
         raise AnalysisError(f"A stretch of {seconds:g} s is impossible: choose more than 0.")

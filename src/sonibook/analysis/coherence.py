@@ -1,8 +1,12 @@
-"""Coherence between sounds and their sonifications, layer by layer (paper, 4.2 and figure 7).
+"""What sonifications are like, layer by layer: coherence with the clip, and band selectivity.
 
-Coherence falls with depth in networks that have learned nothing, too. So each curve is measured
-beside three baselines: the same network with random weights, the sonification of another clip,
-and noise, which is what chance gives for clips of this length.
+Coherence (paper, section 4.2 and figure 7) falls with depth in networks that have learned nothing,
+too. So each curve stands beside three baselines: the same network with random weights, the
+sonification of another clip, and noise, which is what chance gives for clips of this length.
+
+The paper looks at spectrograms and finds that early filters select bands, and that deep maps are
+less active in a supervised network than in a contrastive one (section 3.3.1 and figure 1). Here
+both are measured: the spectrum of sonifications, and the share of a layer that is live.
 """
 
 from __future__ import annotations
@@ -15,17 +19,22 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy import ndarray
+from scipy import signal
 from torch import Tensor, nn
 
-from sonibook.analysis.controls import partners
-from sonibook.analysis.measure import Measured, measure_networks
+from sonibook.analysis.controls import of_partners
 from sonibook.analysis.networks import Networks, with_random_weights
 from sonibook.analysis.result import ResultTable
-from sonibook.analysis.stream import Streaming, seeded
+from sonibook.analysis.stream import Measured, Streaming, check_least, measure_networks, seeded
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet import ForwardPass
 from sonibook.errors import AnalysisError
 from sonibook.metrics.similarity import mean_top_coherence
+
+#: What `spectral_shape` gives, in its order.
+_SHAPE = ("centroid", "bandwidth", "entropy")
+#: Samples in a segment of Welch's method: bins of 31.25 Hz at 8 kHz.
+_NPERSEG = 256
 
 
 @dataclass(frozen=True)
@@ -40,12 +49,11 @@ class _TopCoherence:
     def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
         passes = [ForwardPass(network, clip.waveform) for clip in clips]
         sounds = [passed.sonify_most_active()[0].cpu() for passed in passes]
-        own = [self._top(clip, s) for clip, s in zip(clips, sounds, strict=True)]
-        other = [
-            np.full(len(own[0]), np.nan) if partner is None else self._top(clip, sounds[partner])
-            for clip, partner in zip(clips, partners(clips), strict=True)
-        ]
-        return {"coherence": np.stack(own), ("coherence", "another clip"): np.stack(other)}
+        own, other = (
+            np.stack([self._top(clip, s) for clip, s in zip(clips, heard, strict=True)])
+            for heard in (sounds, of_partners(clips, sounds))
+        )
+        return {"coherence": own, ("coherence", "another clip"): other}
 
     def with_noise(self, clips: Sequence[Clip]) -> Measured:
         """Of the clips with white noise."""
@@ -121,3 +129,129 @@ def coherence_by_layer(
         least_samples=2 * nperseg - shared,
         **streaming,
     )
+
+
+@dataclass(frozen=True)
+class _Selectivity:
+    """Spectra and activity of clips."""
+
+    filters: int
+    seed: int
+    sample_rate: int
+
+    def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
+        rows = [self._of_clip(network, clip) for clip in clips]
+        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
+
+    def of_clips(self, clips: Sequence[Clip]) -> Measured:
+        """Spectra of the clips themselves."""
+        shapes = np.stack([self._shape(clip.waveform) for clip in clips])
+        return {
+            (name, "the clips themselves"): column
+            for name, column in zip(_SHAPE, shapes.T, strict=True)
+        }
+
+    def _of_clip(self, network: nn.Module, clip: Clip) -> Measured:
+        passed = ForwardPass(network, clip.waveform)
+        top = self._shape(passed.sonify_most_active()[0].cpu().numpy())
+        drawn = np.full_like(top, np.nan)
+        live_maps, live_steps = np.empty((2, len(top)))
+        for layer, maps in enumerate(passed.maps, start=1):
+            live = maps[0] > 0
+            live_maps[layer - 1] = float(live.any(dim=1).double().mean())
+            live_steps[layer - 1] = float(live.double().mean())
+            able = torch.nonzero(live.any(dim=1))[:, 0].cpu().numpy()
+            generator = seeded(self.seed, clip.clip_id, f"layer {layer}")
+            chosen = generator.choice(able, min(self.filters, len(able)), replace=False)
+            if len(chosen):
+                sounds = passed.sonify(layer, chosen.tolist()).cpu().numpy()
+                drawn[layer - 1] = self._shape(sounds).mean(axis=0)
+        measured: Measured = dict(zip(_SHAPE, top.T, strict=True))
+        if self.filters:
+            measured |= {(name, "drawn"): x for name, x in zip(_SHAPE, drawn.T, strict=True)}
+        return measured | {"live maps": live_maps, "live steps": live_steps}
+
+    def _shape(self, x: Float[ndarray, "*batch time"]) -> Float[ndarray, "*batch 3"]:
+        return spectral_shape(x, sample_rate=self.sample_rate)
+
+
+def selectivity_by_layer(
+    networks: Networks,
+    data: Dataset,
+    *,
+    filters: int = 4,
+    seed: int = 0,
+    **streaming: Unpack[Streaming],
+) -> ResultTable:
+    """How selective the filters of each layer are, and how much of each layer is live.
+
+    Beside each network stands the same network with random weights.
+
+    Parameters
+    ----------
+    networks, data, seed, streaming
+        As for every analysis: see `sonibook.analysis`.
+    filters : int >= 0
+        Filters drawn for each clip and layer, besides the most active one.
+
+    Returns
+    -------
+    ResultTable
+        Its quantities are ``centroid`` and ``bandwidth`` in Hz and ``entropy`` in [0, 1], as of
+        `spectral_shape`: of the sonification of each clip's most active filter, clips left out on
+        which no filter of the layer is live; under the condition ``drawn``, of filters drawn at
+        random among those that are live on the clip, averaged over them first; and of no network,
+        of ``the clips themselves``. Then ``live maps`` and ``live steps`` in [0, 1]: the shares of
+        the layer's maps that are not zero throughout, and of all steps of all its maps that are
+        not zero.
+    """
+    check_least(0, filters=filters)
+    measure = _Selectivity(filters, seed, data.sample_rate)
+    return measure_networks(
+        "selectivity",
+        measure,
+        with_random_weights(networks, data, seed=seed),
+        data,
+        settings={"filters": filters, "seed": seed},
+        of_clips=measure.of_clips,
+        seed=seed,
+        **streaming,
+    )
+
+
+def spectral_shape(
+    x: Float[ndarray, "*batch time"], *, sample_rate: int | float = 8000
+) -> Float[ndarray, "*batch 3"]:
+    """Centroid, bandwidth and entropy of the mean power spectrum of sounds.
+
+    The spectrum is Welch's, with scipy's defaults: Hann windows of 256 samples, half overlapping,
+    each segment's mean taken away. Its share p of power in each bin is read as a distribution:
+    the centroid is its mean and the bandwidth its standard deviation; the entropy is
+    -sum p log p, divided by that of a flat spectrum.
+
+    Parameters
+    ----------
+    x : ndarray, shape (..., time), with at least 256 samples
+    sample_rate : int or float > 0, in Hz
+
+    Returns
+    -------
+    ndarray, shape (..., 3), float64
+        In Hz, Hz, and [0, 1]. NaN for silence.
+
+    Examples
+    --------
+    >>> tone = np.sin(2 * np.pi * 1000 / 8000 * np.arange(8000))
+    >>> centroid, bandwidth, entropy = spectral_shape(tone)
+    >>> round(float(centroid)), round(float(bandwidth)), round(float(entropy), 2)
+    (1000, 18, 0.18)
+    """
+    frequency, power = signal.welch(x.astype(np.float64), sample_rate, nperseg=_NPERSEG)
+    total = power.sum(axis=-1, keepdims=True)
+    # A silent sound has no distribution: NaN, without the warning of a division by zero.
+    p = power / np.where(total > 0, total, np.nan)
+    centroid = (p * frequency).sum(axis=-1)
+    bandwidth = np.sqrt((p * (frequency - centroid[..., None]) ** 2).sum(axis=-1))
+    surprise = np.log(np.where(p > 0, p, 1.0))
+    entropy = -(p * surprise).sum(axis=-1) / np.log(len(frequency))
+    return np.stack([centroid, bandwidth, entropy], axis=-1)

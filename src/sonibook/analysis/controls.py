@@ -1,8 +1,8 @@
-"""What to take away from a clip instead of a sonification: the controls of an ablation.
+"""Signals in the place of a sonification, and what a filter itself makes of them.
 
 Subtracting any loud signal hurts a network. That removing a sonification s from its clip x hurts
-(paper, section 4.1) says something of s only beside what else of the same power would have done.
-The functions here make those other signals, each the shape of s:
+(paper, section 4.1) says something of s only beside what else of the same power would have done:
+the controls of an ablation, each the shape of s.
 
 ===================== ============================================================
 control               what is taken away from x
@@ -17,20 +17,30 @@ control               what is taken away from x
 ===================== ============================================================
 
 All have the RMS of s, to rounding, but for ``least squares``, whose level its definition says.
+
+That sonifications are what activates their filters (sections 3.2 and 4.1) the paper infers from
+the loss. `stimulation` asks the filter: how much energy has its map when it hears the sonification
+instead of the clip, and what is left of the clip; beside signals of the same RMS.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, Unpack, get_args
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from numpy import ndarray
+from torch import Tensor, nn
 
-from sonibook.analysis.stream import seeded
-from sonibook.datasets.base import Clip
+from sonibook.analysis.networks import Networks, with_random_weights
+from sonibook.analysis.result import ResultTable
+from sonibook.analysis.stream import Measured, Streaming, measure_networks, seeded
+from sonibook.datasets.base import Clip, Dataset
+from sonibook.deconvnet.backward import ForwardPass
+from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError
 
 Control = Literal[
@@ -48,6 +58,13 @@ Residual = Literal["as is", "unit peak"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
 LEVELS: tuple[Level, ...] = get_args(Level)
 RESIDUALS: tuple[Residual, ...] = get_args(Residual)
+#: What a filter hears instead of the clip.
+STIMULI = ("sonification", "random phase", "another clip", "white noise")
+#: What is subtracted from the clip. The last is the clip itself, so much of it that what is left is
+#: as loud as what the sonification leaves: whatever resembles the clip makes it quieter.
+TAKEN = (*STIMULI, "the clip itself")
+#: A map of less energy than this below its energy on the clip counts as this low.
+_FLOOR_DB = -60.0
 
 _Sounds = Float[Tensor, "*batch time"]
 _Clips = Float[Tensor, "*clips time"]
@@ -61,16 +78,21 @@ def check_choices(*choices: tuple[str, str, Sequence[str]]) -> None:
 
 
 def partners(clips: Sequence[Clip]) -> list[int | None]:
-    """For each clip the place of the next that shares no label with it, else of the next.
-
-    After the last comes the first; None for a clip that is alone.
-    """
+    """For each clip the place of the next that shares no label with it, else of the next."""
     found: list[int | None] = []
     for place, clip in enumerate(clips):
         following = [(place + step) % len(clips) for step in range(1, len(clips))]
         strangers = [other for other in following if not {*clips[other].labels} & {*clip.labels}]
         found.append(next(iter(strangers + following), None))
     return found
+
+
+def of_partners(clips: Sequence[Clip], sounds: Sequence[_Sounds]) -> list[_Sounds]:
+    """For each clip the sounds of another, of `partners`; silence for one that is alone."""
+    return [
+        torch.zeros_like(own) if other is None else sounds[other]
+        for own, other in zip(sounds, partners(clips), strict=True)
+    ]
 
 
 def root_mean_square(x: _Sounds) -> Float[Tensor, "*batch 1"]:
@@ -99,10 +121,9 @@ def projection(x: _Clips, on: _Sounds) -> _Sounds:
 def random_phase(s: _Sounds, *, generator: np.random.Generator) -> _Sounds:
     """A real signal with the magnitude spectrum of `s` and random phases.
 
-    Power and long-term spectrum stay, every event in time is spread over the whole clip
-    (surrogate data: Theiler et al., "Testing for nonlinearity in time series: the method of
-    surrogate data", Physica D 58, 1992). The phases of the mean, and for an even `time` of half
-    the sampling rate, stay: in a real signal they cannot turn.
+    Every event in time is spread over the whole clip (surrogate data: Theiler et al., "Testing for
+    nonlinearity in time series: the method of surrogate data", Physica D 58, 1992). The phases of
+    the mean, and for an even `time` of half the sampling rate, cannot turn in a real signal.
     """
     spectrum = torch.fft.rfft(s.double())
     angle = torch.from_numpy(generator.uniform(0, 2 * torch.pi, tuple(spectrum.shape)))
@@ -179,3 +200,91 @@ def perturbations(
         return matched(as_long_as(other, s.shape[-1]), s)
 
     return torch.stack([perturbation(control) for control in controls])
+
+
+@dataclass(frozen=True)
+class _Energies:
+    """Levels of maps on stimuli and on residuals, re the clip."""
+
+    seed: int
+
+    def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
+        passes = [ForwardPass(network, clip.waveform) for clip in clips]
+        sounds = [one.sonify_most_active()[0].cpu() for one in passes]
+        levels = np.stack(
+            [
+                self._levels(network, *of_clip)
+                for of_clip in zip(clips, passes, sounds, of_partners(clips, sounds), strict=True)
+            ]
+        )
+        heard = dict(zip(STIMULI, np.moveaxis(levels, 2, 0), strict=False))
+        left = dict(zip(TAKEN, np.moveaxis(levels[:, :, len(STIMULI) :], 2, 0), strict=True))
+        return {
+            **{("heard", name): values for name, values in heard.items()},
+            **{("left", name): values for name, values in left.items()},
+            **{("above", name): heard["sonification"] - heard[name] for name in STIMULI[1:]},
+            **{("below", name): left[name] - left["sonification"] for name in TAKEN[1:]},
+        }
+
+    def _levels(
+        self,
+        network: nn.Module,
+        clip: Clip,
+        passed: ForwardPass,
+        sounds: Float[Tensor, "layers time"],
+        of_another: Float[Tensor, "layers samples"],
+    ) -> Float[ndarray, "layers levels"]:
+        """Of each layer the levels on `STIMULI`, and then without each of `TAKEN`."""
+        x = torch.from_numpy(clip.waveform)
+        levels = np.full((len(sounds), len(STIMULI) + len(TAKEN)), np.nan)
+        for row, s in enumerate(sounds[:, : len(x)]):
+            layer = row + 1
+            index = passed.most_active(layer)[0]
+            own = float(passed.energy(layer)[0, index])
+            if own <= 0 or not s.any():
+                continue
+            generator = seeded(self.seed, "stimulation", clip.clip_id, str(layer))
+            turned = random_phase(s, generator=generator)
+            other, noise = as_long_as(of_another[row], len(x)), white_noise(s, generator=generator)
+            stimuli = [s, turned, other, noise]
+            there = [place for place, one in enumerate(stimuli) if one.any()]
+            those = torch.stack([matched(stimuli[place], s) for place in there])
+            quieter = matched(x.expand(1, -1), x - those[:1])
+            asked = torch.cat([matched(those, x.expand_as(those)), x - those, quieter]).unsqueeze(1)
+            energy = FeatureMaps(network, asked, depth=layer).energy(layer)[:, index].cpu().double()
+            in_db = (10 * (energy / own).clamp_min(10 ** (_FLOOR_DB / 10)).log10()).numpy()
+            places = [*there, *(len(STIMULI) + place for place in (*there, len(STIMULI)))]
+            levels[row, places] = in_db
+        return levels
+
+
+def stimulation(
+    networks: Networks, data: Dataset, *, seed: int = 0, **streaming: Unpack[Streaming]
+) -> ResultTable:
+    """How active the most active filter of each layer is on its sonification, and without it.
+
+    The same network with random weights stands beside each.
+
+    Parameters
+    ----------
+    networks, data, seed, streaming
+        As for every analysis: see `sonibook.analysis`.
+
+    Returns
+    -------
+    ResultTable
+        All quantities are in dB re the map's energy on the clip: ``heard``, by `STIMULI` as
+        condition, on each, at the clip's RMS; ``left``, by `TAKEN`, on what is left of the clip
+        when each is subtracted, at the sonification's RMS, but for the clip itself; ``above`` and
+        ``below``, how far, clip by clip, ``heard`` of the sonification is above that of each other,
+        and ``left`` by it below that by each other.
+    """
+    return measure_networks(
+        "stimulation",
+        _Energies(seed),
+        with_random_weights(networks, data, seed=seed),
+        data,
+        settings={"seed": seed, "floor_db": _FLOOR_DB},
+        seed=seed,
+        **streaming,
+    )

@@ -39,22 +39,10 @@ _SEGMENT = 256
 
 
 class EvolutionStep(Record):
-    """One filter at one checkpoint, on its clip.
+    """One filter at one checkpoint, on its clip, beside the last checkpoint; None where it is dead.
 
-    Attributes
-    ----------
-    energy : float >= 0
-        Mean square of the filter's map; 0 where it is dead, and the sonification silent.
-    correlation, coherence, cosine : float or None
-        Of the sonification with that of the last checkpoint: of their levels in mel bands, top-5
-        mean, and of the waveforms. None where the filter is dead, or the clip is too short.
-    spectrogram : str
-        `levels` as `packed` writes them.
-    top_clip : TopClip or None
-        The clip that activates the filter most at this very checkpoint; None where it is dead.
-    steadiness, top_clip_steadiness : float in [-1, 1], or None
-        Correlation of the spectrogram's levels with those of the checkpoint before: on the clip
-        that stays the same, and on each one's own top clip. None at first and where one is silent.
+    `steadiness` is the correlation of the spectrogram's levels with those of the checkpoint before,
+    on the clip that stays the same, and `top_clip_steadiness` on each checkpoint's own top clip.
     """
 
     epoch: int
@@ -69,17 +57,12 @@ class EvolutionStep(Record):
 
     @property
     def levels(self) -> UInt8[ndarray, "64 80"]:
-        """The sonification's spectrogram, in dB above a floor 80 dB below its loudest point.
-
-        64 bands from 0 Hz to half the sampling rate, 80 frames over the clip.
-        """
+        """The spectrogram, in dB above a floor 80 dB below its loudest point."""
         return unpacked(self.spectrogram)
 
 
 class FilterEvolution(Record):
-    """One filter through training, first epoch first, on the clip (of a length in seconds) that
-    activates it most at the last checkpoint.
-    """
+    """One filter through training, on the clip that activates it most at the last checkpoint."""
 
     layer: int
     filter: int

@@ -35,7 +35,7 @@ V. Petsiuk, A. Das, K. Saenko, "RISE", BMVC 2018: insertion and deletion.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 from typing import Unpack
 
@@ -45,22 +45,21 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
-from sonibook.analysis.ablation import Subtraction, logits_of, stack_of
+from sonibook.analysis.ablation import Subtraction, logits_of
 from sonibook.analysis.controls import (
     LEVELS,
     Control,
     Level,
     check_choices,
-    partners,
+    of_partners,
     perturbations,
     scale,
 )
-from sonibook.analysis.measure import Measured, measure_networks
 from sonibook.analysis.networks import Networks, as_networks
 from sonibook.analysis.result import ResultTable
-from sonibook.analysis.stream import Streaming
+from sonibook.analysis.stream import Measured, Streaming, check_least, measure_networks
 from sonibook.datasets.base import Clip, Dataset
-from sonibook.deconvnet.alternatives import METHODS, STEPS, Method, most_active_sounds
+from sonibook.deconvnet.alternatives import METHODS, STEPS, Method
 from sonibook.errors import AnalysisError
 from sonibook.metrics.similarity import short_time_spectra
 
@@ -85,15 +84,7 @@ def kept_and_lost(
     explained: Float[ndarray, "sounds classes"],
     rest: Float[ndarray, "sounds classes"],
 ) -> dict[str, Float[ndarray, " sounds"]]:
-    """AI, AD, AG, FF and Fid-In of explanations of one clip, from class probabilities.
-
-    Examples
-    --------
-    >>> found = kept_and_lost(np.array([0.75, 0.25]), np.array([[0.25, 0.75]]),
-    ...                       np.array([[0.5, 0.5]]))
-    >>> {name: round(float(values[0]), 2) for name, values in found.items()}
-    {'AI': 0.0, 'AD': 66.67, 'AG': 0.0, 'FF': 0.25, 'Fid-In': 0.0}
-    """
+    """AI, AD, AG, FF and Fid-In of explanations of one clip, from class probabilities."""
     named = int(whole.argmax())
     p, inside, outside = float(whole[named]), explained[:, named], rest[:, named]
     room = max(1.0 - p, np.finfo(np.float64).tiny)
@@ -107,26 +98,14 @@ def kept_and_lost(
 
 
 def sparseness(sizes: Float[ndarray, "sounds points"]) -> Float[ndarray, " sounds"]:
-    """Gini index of each row of sizes: 0 if all points are alike, near 1 if one holds all.
-
-    Examples
-    --------
-    >>> sparseness(np.array([[1.0, 1.0, 1.0, 1.0], [0.0, 0.0, 0.0, 1.0]])).tolist()
-    [0.0, 0.75]
-    """
+    """Gini index of each row of sizes: 0 if all points are alike, near 1 if one holds all."""
     ordered, count = np.sort(sizes, axis=1), sizes.shape[1]
     weights = 2 * np.arange(1, count + 1) - count - 1
     return (ordered @ weights) / (count * ordered.sum(axis=1))
 
 
 def complexity(sizes: Float[ndarray, "sounds points"]) -> Float[ndarray, " sounds"]:
-    """Entropy, in nats, of the shares that points have of each row's sum.
-
-    Examples
-    --------
-    >>> complexity(np.array([[1.0, 1.0], [0.0, 1.0]])).round(4).tolist()
-    [0.6931, 0.0]
-    """
+    """Entropy, in nats, of the shares that points have of each row's sum."""
     shares = sizes / sizes.sum(axis=1, keepdims=True)
     logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
     return np.maximum(-(shares * logs).sum(axis=1), 0.0)
@@ -135,10 +114,7 @@ def complexity(sizes: Float[ndarray, "sounds points"]) -> Float[ndarray, " sound
 def partial_clips(
     x: Float[Tensor, " time"], s: Float[Tensor, " time"], points: int
 ) -> tuple[Float[Tensor, "steps time"], Float[Tensor, "steps time"]]:
-    """A clip with the first 1/points, 2/points … of its points of time and frequency, and without.
-
-    The points come in the order of their size in s; there are points - 1 rows of each.
-    """
+    """A clip with the first 1/points, 2/points … of its points, the largest in s, and without."""
     spectrum = short_time_spectra(x, frame=_FRAME, hop=_HOP)
     order = short_time_spectra(s, frame=_FRAME, hop=_HOP).abs().flatten().argsort(descending=True)
     place = torch.empty_like(order)
@@ -157,24 +133,16 @@ class _Faithful:
     work: Subtraction
     methods: tuple[Method, ...]
     points: int | None
-    steps: int
 
     def __call__(self, classifier: nn.Module, clips: Sequence[Clip]) -> Measured:
-        layers, stack = self.work.layers_of(classifier), stack_of(classifier)
-        explained = [
-            [
-                most_active_sounds(
-                    method, stack, torch.from_numpy(clip.waveform), layers, steps=self.steps
-                )[0].cpu()
-                for method in ("sonification", *self.methods)
-            ]
-            for clip in clips
-        ]
+        works = [replace(self.work, method=one) for one in ("sonification", *self.methods)]
+        explained = [[work.sounds(classifier, clip) for work in works] for clip in clips]
         conditions = (*CONTROLS, *self.methods, _ITSELF)
+        others = of_partners(clips, [sounds[0] for sounds in explained])
         values = np.stack(
             [
-                self._of_clip(classifier, clip, sounds, None if at is None else explained[at][0])
-                for clip, sounds, at in zip(clips, explained, partners(clips), strict=True)
+                self._of_clip(classifier, *of_clip)
+                for of_clip in zip(clips, explained, others, strict=True)
             ]
         )
         return {
@@ -189,7 +157,7 @@ class _Faithful:
         classifier: nn.Module,
         clip: Clip,
         sounds: Sequence[Float[Tensor, "layers time"]],
-        of_another: Float[Tensor, "layers samples"] | None,
+        of_another: Float[Tensor, "layers samples"],
     ) -> Float[ndarray, "conditions layers quantities"]:
         x = torch.from_numpy(clip.waveform)
         s, *others = (scale(one, x, self.work.level) for one in sounds)
@@ -198,7 +166,7 @@ class _Faithful:
             s,
             CONTROLS,
             by_random=self.work.by_random(classifier, clip),
-            of_another=torch.zeros_like(s) if of_another is None else of_another,
+            of_another=of_another,
             clip_id=clip.clip_id,
             seed=self.work.seed,
         )
@@ -291,23 +259,22 @@ def faithfulness(
     check_choices(
         *(("method", method, METHODS) for method in methods or ()), ("level", level, LEVELS)
     )
-    for what, value, least in (("points", points, 2), ("steps", steps, 1)):
-        if value is not None and value < least:
-            raise AnalysisError(f"{what} {value} is impossible: choose {least} or more.")
+    check_least(2, points=points)
+    check_least(1, steps=steps)
     if data.task != "single-label":
         raise AnalysisError(
             f"{data.name} is {data.task}: these measures ask for the one class that is named."
         )
     networks = as_networks(classifiers)
     wanted = None if layers is None else tuple(sorted(set(layers)))
-    work = Subtraction(CONTROLS, wanted, level=level, seed=seed)
+    work = Subtraction(CONTROLS, wanted, level=level, seed=seed, steps=steps)
     for network in networks:
         work.check(network.module, data, name=network.name)
     streaming.setdefault("chunk", 4)  # a clip takes seconds
     settings = {"layers": wanted, "methods": chosen, "points": points, "steps": steps}
     return measure_networks(
         "faithfulness",
-        _Faithful(work, chosen, points, steps),
+        _Faithful(work, chosen, points),
         networks,
         data,
         settings={**settings, "level": level, "seed": seed},

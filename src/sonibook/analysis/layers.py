@@ -21,20 +21,14 @@ from numpy import ndarray
 from torch import nn
 from tqdm.auto import tqdm
 
-from sonibook.analysis.measure import ClipArrays, Measured, measure_clips
 from sonibook.analysis.networks import Network, Networks, with_random_weights
 from sonibook.analysis.result import Estimate, ResultTable, Row, estimate
-from sonibook.analysis.stream import Streaming
+from sonibook.analysis.stream import ClipArrays, Measured, Streaming, measure_clips
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError, MetricError
 from sonibook.files import atomic, read_arrays, read_json
-from sonibook.metrics import (
-    bootstrap_interval,
-    mean_average_precision,
-    runs_interval,
-    wilson_interval,
-)
+from sonibook.metrics import mean_average_precision, runs_interval, wilson_interval
 from sonibook.metrics.scores import targets_of
 from sonibook.model.stack import blocks_of, check_layer
 from sonibook.training.probe import (
@@ -46,8 +40,6 @@ from sonibook.training.probe import (
     over_time,
 )
 
-#: Redrawn data sets of a mean average precision, which takes its time.
-_REPEATS = 200
 #: Of each clip the class that a probe names, or its score for each class.
 _Answers: TypeAlias = Int[ndarray, " _"] | Float[ndarray, "_ classes"]
 #: The classes of clips, alike: a number each, or 1 for each class that a clip has.
@@ -131,29 +123,19 @@ def layer_importances(
 
     tested = measured(data)
     fitted_to = None if training is None else (training, measured(training))
-    truth = _truth(data, tested)
+    truth, parts = _truth(data, tested), streaming.get("parts")
     rows: list[Row] = []
     for kind in probes:
-        answers = {
-            network.name: {
+        answers: dict[str, dict[int, _Answers]] = {}
+        for network in every:
+            depths = layers or range(1, len(blocks_of(network.module)) + 1)
+            title = f"{kind} probes {network.name}"
+            answers[network.name] = {
                 layer: _answers(
-                    kind,
-                    (network.name, layer),
-                    data,
-                    tested,
-                    fitted_to,
-                    seed=seed,
-                    parts=streaming.get("parts"),
+                    kind, (network.name, layer), data, tested, fitted_to, seed=seed, parts=parts
                 )
-                for layer in tqdm(
-                    layers or range(1, len(blocks_of(network.module)) + 1),
-                    desc=f"{kind} probes {network.name}",
-                    disable=None,
-                    leave=False,
-                )
+                for layer in tqdm(depths, desc=title, disable=None, leave=False)
             }
-            for network in every
-        }
         rows += _rows(kind, every, answers, truth, seed=seed)
     rows += trained
     chance = 1 / len(data.classes) if truth.ndim == 1 else float(truth[:, truth.any(axis=0)].mean())
@@ -180,7 +162,7 @@ def _rows(
     seed: int,
 ) -> Iterator[Row]:
     """The rows of one kind of probe, on the layers of every network."""
-    probe = "probe" if kind == "logistic" else f"{kind} probe"
+    probe = probe_condition(kind)
     for network in networks:
         for layer, own in answers[network.name].items():
             found = _score(own, truth, seed=seed)
@@ -194,32 +176,30 @@ def _rows(
                 yield network.row("above random", found, layer=layer, condition=over)
 
 
+def probe_condition(kind: ProbeKind) -> str:
+    """The condition of a probe's rows."""
+    return "probe" if kind == "logistic" else f"{kind} probe"
+
+
 def _quantity(truth: _Truth) -> str:
     return "accuracy" if truth.ndim == 1 else "mAP"
 
 
 def _score(answers: _Answers, truth: _Truth, *, seed: int) -> Estimate:
     if truth.ndim == 2:
-        return _bootstrapped(mean_average_precision, answers, truth, seed=seed)
-    right = answers == truth
-    low, high = wilson_interval(int(right.sum()), len(right))
-    return Estimate(mean=float(right.mean()), low=low, high=high, clips=len(right))
+        return Estimate.of_statistic(mean_average_precision, answers, truth, seed=seed)
+    return Estimate.of_share(int((answers == truth).sum()), len(truth))
 
 
 def _gain(own: _Answers, other: _Answers, truth: _Truth, *, seed: int) -> Estimate:
     """By how much the score of one exceeds that of the other, on the same clips."""
     if truth.ndim == 2:
-        return _bootstrapped(_precision_gain, own, other, truth, seed=seed)
+        return Estimate.of_statistic(_precision_gain, own, other, truth, seed=seed)
     return estimate((own == truth).astype(float) - (other == truth), seed=seed)
 
 
 def _precision_gain(own: ndarray, other: ndarray, targets: ndarray) -> float:
     return mean_average_precision(own, targets) - mean_average_precision(other, targets)
-
-
-def _bootstrapped(statistic: Callable[..., float], *of: ndarray, seed: int) -> Estimate:
-    low, high = bootstrap_interval(*of, statistic=statistic, repeats=_REPEATS, seed=seed)
-    return Estimate(mean=statistic(*of), low=low, high=high, clips=len(of[0]))
 
 
 def _answers(
@@ -236,14 +216,11 @@ def _answers(
     key = (of[0], f"layer {of[1]}", "")
     features, truth = tested.arrays[key], _truth(data, tested)
     if fitted_to is not None:
-        groups = groups_at(fitted_to[0], fitted_to[1].index.tolist(), tested=data)
-        seen = fitted_to[1].arrays[key]
-        known = _truth(*fitted_to)
-        return _kept(
-            parts,
-            (kind, seed, groups, seen, known, features),
-            lambda: _probe(kind, seen, known, features, groups, seed),
-        )
+        training, measured = fitted_to
+        groups = groups_at(training, measured.index.tolist(), tested=data)
+        seen, known = measured.arrays[key], _truth(training, measured)
+        inputs = (kind, seed, groups, seen, known, features)
+        return _kept(parts, inputs, lambda: _probe(kind, seen, known, features, groups, seed))
     groups = groups_at(data, tested.index.tolist())
     parted = [*left_out(data, groups)]
 
@@ -343,17 +320,9 @@ def read_trained(path: str | Path) -> Row:
         one = len(values) == 1
         ends = wilson_interval(round(mean * clips), clips) if one else runs_interval(values)
         name = "He weights" if start is None else _title(Path(start))
-        return Row(
-            network=name,
-            regime=name,
-            layer=11 if depth is None else depth,
-            quantity="accuracy",
-            condition="trained whole",
-            mean=mean,
-            low=ends[0],
-            high=ends[1],
-            clips=clips,
-        )
+        of = {"network": name, "regime": name, "layer": 11 if depth is None else depth}
+        found = {"mean": mean, "low": ends[0], "high": ends[1], "clips": clips}
+        return Row(quantity="accuracy", condition="trained whole", **of, **found)
     # Such as 2 for an accuracy, no accuracy at all, or a list for the number of clips.
     except (LookupError, TypeError, ValueError, ArithmeticError, MetricError):
         raise AnalysisError(f"{path}: is not metrics.json of a run that names classes.") from None

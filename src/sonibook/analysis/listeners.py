@@ -1,14 +1,9 @@
 """What an independent listener still hears in sonifications, layer by layer.
 
 The paper's authors listened themselves, and call sonifications *acoustically discernible*. Here
-listeners are machines that have nothing to do with the network: each hears a sound without the
-clip that it was made from, and is asked something that can be right or wrong (see
-`sonibook.analysis.machine_listeners`). Its score on the clips themselves says what it can hear at
-all; the *share* of that score which survives in the sonification is the measure.
-
-All is heard at the level (RMS) of the clip, beside the clip itself: the sonification; that of
-another clip that shares no label; a sound of its spectrum with random phases; white noise; and the
-sonifications by random weights and by the weights that the network started from.
+`sonibook.analysis.machine_listeners` are asked what can be right or wrong. Their score on the clips
+themselves says what they can hear at all; the *share* of it which survives is the measure. All is
+heard at the level (RMS) of the clip.
 """
 
 from __future__ import annotations
@@ -23,7 +18,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
-from sonibook.analysis.controls import as_long_as, matched, partners, random_phase, white_noise
+from sonibook.analysis.controls import as_long_as, matched, of_partners, random_phase, white_noise
 from sonibook.analysis.layers import groups_at, left_out
 from sonibook.analysis.machine_listeners import (
     LISTENERS,
@@ -42,11 +37,18 @@ from sonibook.analysis.machine_listeners import (
     missing,
     words_of,
 )
-from sonibook.analysis.measure import Measured, measure_clips, table_rows
 from sonibook.analysis.networks import Networks, with_random_weights, with_starts
 from sonibook.analysis.result import Estimate, ResultTable, Row
 from sonibook.analysis.sources import SceneClips
-from sonibook.analysis.stream import Streaming, gather, seeded, stream
+from sonibook.analysis.stream import (
+    Measured,
+    Streaming,
+    gather,
+    measure_clips,
+    seeded,
+    stream,
+    table_rows,
+)
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.datasets.soundscapes import SceneDataset
 from sonibook.deconvnet import ForwardPass
@@ -71,8 +73,8 @@ class _Hearing:
         passes = [ForwardPass(network, clip.waveform) for clip in clips]
         sounds = [one.sonify_most_active()[0].cpu() for one in passes]
         rows = [
-            self._scores(clip, s, None if other is None else sounds[other])
-            for clip, s, other in zip(clips, sounds, partners(clips), strict=True)
+            self._scores(*of_clip)
+            for of_clip in zip(clips, sounds, of_partners(clips, sounds), strict=True)
         ]
         return _by_name(rows, self.listeners, ("", *CONTROLS))
 
@@ -91,10 +93,10 @@ class _Hearing:
         self,
         clip: Clip,
         sounds: Float[Tensor, "layers samples"],
-        of_another: Float[Tensor, "layers others"] | None,
+        of_another: Float[Tensor, "layers others"],
     ) -> Float[ndarray, "listeners sounds layers"]:
         s = sounds[:, : len(clip.waveform)]
-        other = torch.zeros_like(s) if of_another is None else as_long_as(of_another, s.shape[1])
+        other = as_long_as(of_another, s.shape[1])
         turned = random_phase(s, generator=seeded(self.seed, "random phase", clip.clip_id))
         heard = torch.stack([s, other, turned])
         return self._heard(clip, heard * (s != 0).any(dim=1, keepdim=True))
@@ -305,13 +307,10 @@ def _shares(
         clean, columns = arrays["", quantity, OF_CLIPS[0]], array.reshape(len(array), -1)
         for layer, scores in enumerate(columns.T, start=1):
             kept = ~np.isnan(scores) & ~np.isnan(clean)
-            yield Row(
-                **identity.get(network, {}),
-                layer=layer if network else None,
-                quantity=f"share of {quantity}",
-                condition=condition,
-                **_ratio(scores[kept], clean[kept], seed=seed).model_dump(),
-            )
+            share = _ratio(scores[kept], clean[kept], seed=seed).model_dump()
+            of = {"quantity": f"share of {quantity}", "condition": condition}
+            own = {**identity[network], "layer": layer} if network else {}
+            yield Row(**own, **of, **share)
 
 
 def _ratio(

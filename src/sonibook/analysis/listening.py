@@ -47,12 +47,10 @@ _LEAST_CATCHES, _LEAST_RIGHT = 3, 0.75
 
 
 class Trial(Record):
-    """One question of the test, and its answer; the id says nothing of what is asked.
+    """One question of the test, and the right one of its choices; the id says nothing of it.
 
-    `answer` is the right one of the `choices`: of two sounds the sonification of the regime named.
-    `regime`, `network`, `layer` and `layers` (a group in `GROUPS`) are of the sound, and empty
-    where it is the clip itself. `condition` is the control, empty for the sonification; of two
-    sounds, what the other one is.
+    What is of the sound is empty where that is the clip itself. `condition` is the control, empty
+    for the sonification; of two sounds, what the other one is.
     """
 
     id: str
@@ -144,10 +142,7 @@ class _LeftOut(NamedTuple):
 def _read_files(
     paths: Sequence[str | Path], test: ListeningTest
 ) -> tuple[list[ListenerFile], list[_LeftOut]]:
-    """The files that count, one a listener, and why the others do not.
-
-    Simulations count only where there is nothing else.
-    """
+    """The files that count, one a listener, and why others do not; people before simulations."""
     good: dict[tuple[str, bool], list[tuple[Path, ListenerFile]]] = {}
     left_out: list[_LeftOut] = []
 
@@ -247,10 +242,7 @@ _Cell = tuple[str, str, str, str]
 
 
 class ListeningRow(Row):
-    """One number of a listening test, over listeners; `layers` is a group in `GROUPS` or empty.
-
-    ``clips`` counts the listeners that the mean is over.
-    """
+    """One number, over as many listeners as ``clips`` says; of a group in `GROUPS`, or of all."""
 
     layers: str = ""
 
@@ -297,11 +289,7 @@ def score(
     found = estimates(np.stack([*values.values()], axis=1), seed=seed)
     rows = [
         ListeningRow(
-            quantity=task,
-            regime=regime,
-            layers=layers,
-            condition=condition,
-            **one.model_dump(),
+            quantity=task, regime=regime, layers=layers, condition=condition, **one.model_dump()
         )
         for (task, regime, layers, condition), one in zip(values, found, strict=True)
     ]

@@ -92,13 +92,7 @@ def missing(name: str) -> str:
 
 
 def words_of(classes: tuple[str, ...]) -> dict[int, str]:
-    """The digits among some classes, as words, by label.
-
-    Examples
-    --------
-    >>> words_of(("7", "dog", "three"))
-    {0: 'seven', 2: 'three'}
-    """
+    """The digits among some classes, as words, by label."""
     known = {**dict(zip("0123456789", _WORDS, strict=True)), **{word: word for word in _WORDS}}
     return {label: known[name] for label, name in enumerate(classes) if name in known}
 
@@ -108,14 +102,12 @@ def _at(x: Float[ndarray, "*sounds time"], rate: int, wanted: int) -> Float[ndar
 
 
 class Listener:
-    """Somebody to ask, by a `name` in `sonibook.analysis.machine_listeners.LISTENERS`.
-
-    `has_share` says whether a mean score means something in per one of another; `where_heard`,
-    whether it is asked about those clips alone in which it hears something.
-    """
+    """Somebody to ask, by a name in `LISTENERS`."""
 
     name: str
+    #: Whether a mean score means something in per one of another.
     has_share = True
+    #: Whether it is asked about those clips alone in which it hears something.
     where_heard = False
 
     @property

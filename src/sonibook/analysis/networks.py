@@ -35,20 +35,9 @@ _FEW = 8
 class Network:
     """A network to analyse, and what it is.
 
-    Attributes
-    ----------
-    name : str
-        Its own in the result.
-    module : torch.nn.Module
-        As `sonibook.model.stack.blocks_of` takes it.
-    regime : str
-        How it was trained, such as ``"contrastive"``; the name if empty. Networks of one regime
-        differ in the `seed` of their first weights and training alone: figures give them one
-        colour, claims take their mean.
-    baseline : bool
-        Whether others are to be read against it.
-    start : Network or None
-        What its training started from, where that was drawn at random and is known.
+    Networks of one `regime`, the name if empty, differ in the `seed` of their first weights and
+    training alone: figures give them one colour, claims take their mean. Others are to be read
+    against a `baseline`. `start` is what training began with, where that is known.
     """
 
     name: str
@@ -101,8 +90,7 @@ def with_random_weights(
     """Networks, and after them one with He weights for each shape that there is among them.
 
     The others are called ``random weights``, and by whose shape they have where shapes differ; as
-    for `random_twin` for batch normalisation. `AnalysisError` if one has the name of another's
-    baseline.
+    for `random_twin` for batch normalisation. `AnalysisError` if one has the name of a baseline.
     """
     given = as_networks(networks)
     shapes: dict[str, list[Network]] = {}
@@ -235,29 +223,34 @@ def load_network(file: str | None, name: str, *, width: float = 0.25, seed: int 
     if file is None:
         return Network(name, CNN12(width=width, seed=seed).eval(), RANDOM, seed)
     module, card = open_network(file)
-    config = {} if "layers" in card else card.get("config") or {}
-    kind = {"cross_entropy": "supervised", "nt_xent": "contrastive"}.get(
-        str(config.get("objective"))
-    )
-    if kind is None:
+    regime = trained_regime(card)
+    if not regime:
         return Network(name, module)
-    data, norm = config["data"].get("name"), config["encoder"].get("norm")
-    apart = (
-        "" if data == "esc40" else str(data),
-        PAPERS if by_papers_recipe(config) else "",
-        "not normalised" if norm == "none" else "",
-        "strided" if card.get("downsample") == "stride" else "",
-        "" if card["width"] == 0.25 else f"width {card['width']:g}",
-    )
-    regime = ", ".join(filter(None, (kind, *apart)))
+    config = card["config"]
     seed = int(config.get("seed", 0))
     return Network(name, module, regime, seed, start=_start(card, config, seed))
 
 
-def by_papers_recipe(config: Mapping[str, Any]) -> bool:
-    """Whether a contrastive network had the data of those that are shipped, but the paper's pairs,
-    augmentations and head.
-    """
+def trained_regime(card: Mapping[str, Any]) -> str:
+    """How a network was trained, with what tells it from the usual; empty if no card says so."""
+    config = {} if "layers" in card else card.get("config") or {}
+    kinds = {"cross_entropy": "supervised", "nt_xent": "contrastive"}
+    kind = kinds.get(str(config.get("objective")))
+    if kind is None:
+        return ""
+    data, norm = config["data"].get("name"), config["encoder"].get("norm")
+    apart = (
+        "" if data == "esc40" else str(data),
+        PAPERS if _by_papers_recipe(config) else "",
+        "not normalised" if norm == "none" else "",
+        "strided" if card.get("downsample") == "stride" else "",
+        "" if card["width"] == 0.25 else f"width {card['width']:g}",
+    )
+    return ", ".join(filter(None, (kind, *apart)))
+
+
+def _by_papers_recipe(config: Mapping[str, Any]) -> bool:
+    """Whether it had the data of those that are shipped, but the paper's pairs and head."""
     hidden = config.get("contrastive", {}).get("hidden")
     return config.get("objective") == "nt_xent" and "joined" in config["data"] and not hidden
 

@@ -1,15 +1,11 @@
-"""What every analysis gives back: a typed result that writes itself as JSON and reads it again.
-
-A result is a `ResultTable`, or a subclass of `Result` whose further fields are what was measured.
-pydantic checks it when it is made and when it is read: no NaN, nothing missing, nothing unknown.
-"""
+"""What every analysis gives back: a typed result that writes itself as JSON and reads it again."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -22,9 +18,11 @@ from torch import nn
 from sonibook.datasets.base import Dataset
 from sonibook.errors import AnalysisError
 from sonibook.files import provenance, read_json, write_result
-from sonibook.metrics.intervals import bootstrap_means
+from sonibook.metrics.intervals import bootstrap_interval, bootstrap_means, wilson_interval
 
 _Kind = TypeVar("_Kind", bound="Result")
+#: Redrawn data sets of a statistic that takes its time, such as a sort of every class.
+_REPEATS = 200
 
 
 class Record(BaseModel):
@@ -55,15 +53,24 @@ def _unsigned_zero(number: str) -> str:
 
 
 class Estimate(Record):
-    """A mean over `clips`, with its 95 % interval; make it with `estimate`.
-
-    The mean is None if there was nothing to measure, the ends for fewer than two clips.
-    """
+    """A mean over `clips`, with its 95 % interval; None for what could not be measured."""
 
     mean: float | None
     low: float | None = None
     high: float | None = None
     clips: int
+
+    @classmethod
+    def of_share(cls, right: int, clips: int) -> Estimate:
+        """A share of clips, such as an accuracy, with Wilson's interval."""
+        low, high = wilson_interval(right, clips)
+        return cls(mean=right / clips, low=low, high=high, clips=clips)
+
+    @classmethod
+    def of_statistic(cls, statistic: Callable[..., float], *of: ndarray, seed: int = 0) -> Estimate:
+        """A mean average precision, say, with a bootstrap interval of few repeats: it costs."""
+        low, high = bootstrap_interval(*of, statistic=statistic, repeats=_REPEATS, seed=seed)
+        return cls(mean=statistic(*of), low=low, high=high, clips=len(of[0]))
 
     def __format__(self, spec: str) -> str:
         """The mean and its interval as text: ``f"{found:.2f}"`` is ``0.59 [0.58, 0.61]``."""
@@ -102,38 +109,23 @@ def estimate(values: Float[ndarray, " clips"], *, seed: int = 0) -> Estimate:
 
 
 class Row(Estimate):
-    """One number of a result: of which network and layer, what, under which condition.
+    """One number of a result: of which network and layer, what, under which condition."""
 
-    Attributes
-    ----------
-    network : str
-        Empty for what concerns no network, such as the clips themselves.
-    regime : str
-        How it was trained; networks of one regime differ in the `seed` of their weights alone.
-    baseline : bool
-        Whether others are to be read against it.
-    layer : int or None
-        Counted from 1; None for what concerns no layer.
-    quantity : str
-        What was measured, such as ``coherence``; the analysis says in which unit.
-    condition : str
-        Under which control, of which filters, …; empty for the thing itself.
-    """
-
+    #: Empty, and the layer None, for what concerns none; see `sonibook.analysis.networks.Network`.
     network: str = ""
     regime: str = ""
     seed: int | None = None
     baseline: bool = False
     layer: int | None = None
     quantity: str
+    #: Under which control, of which filters, …; empty for the thing itself.
     condition: str = ""
 
 
 class Result(Record):
-    """What an analysis found, on what, with which networks (their `fingerprint` by name) and
-    settings.
+    """What an analysis found, whenever and wherever: on what, with networks of which fingerprint.
 
-    Two results are equal if they say the same, whenever and wherever they were measured.
+    pydantic checks it when it is made and read: no NaN, nothing missing, nothing unknown.
     """
 
     analysis: str
@@ -157,13 +149,7 @@ class Result(Record):
 
     @classmethod
     def read(cls: type[_Kind], path: str | Path, *, analysis: str = "") -> _Kind:
-        """A result from its JSON; of the `analysis`, unless that is empty.
-
-        Raises
-        ------
-        AnalysisError
-            If there is no such file, it is not JSON, or it is not such a result; it says where.
-        """
+        """A result, of one analysis unless empty, from its JSON; else an `AnalysisError`."""
         try:
             found = cls.model_validate(read_json(path))
         except ValidationError as error:

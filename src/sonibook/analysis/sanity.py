@@ -27,10 +27,9 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
-from sonibook.analysis.measure import table_rows
 from sonibook.analysis.networks import Network, layers_of, mixed, untrained
-from sonibook.analysis.result import MeasuredOn, ResultTable, Row, key_of
-from sonibook.analysis.stream import Streaming, gather, seeded, stream
+from sonibook.analysis.result import ResultTable, Row
+from sonibook.analysis.stream import Measured, Streaming, measure_clips, seeded, table_rows
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
@@ -71,21 +70,20 @@ def randomised(layer: int, *, alone: bool = False) -> str:
 
 @dataclass(frozen=True)
 class Sanity:
-    """The measure of `sanity`, for `stream`."""
+    """The measure of `sanity`."""
 
-    network: nn.Module
     layers: tuple[int, ...]
     others: dict[str, nn.Module] = field(default_factory=dict)
     seed: int = 0
 
-    def __call__(self, clips: Sequence[Clip]) -> dict[str, ndarray]:
+    def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
         """By kind, arrays (clip, layer, randomised layer or baseline, measure); NaN for none."""
-        rows = [self._clip(clip) for clip in clips]
+        rows = [self._clip(network, clip) for clip in clips]
         return {kind: np.stack([row[kind] for row in rows]) for kind in rows[0]}
 
-    def _clip(self, clip: Clip) -> dict[str, ndarray]:
-        x, blocks = torch.from_numpy(clip.waveform), blocks_of(self.network)[: max(self.layers)]
-        passed = ForwardPass(self.network, x, depth=len(blocks))
+    def _clip(self, network: nn.Module, clip: Clip) -> dict[str, ndarray]:
+        x, blocks = torch.from_numpy(clip.waveform), blocks_of(network)[: max(self.layers)]
+        passed = ForwardPass(network, x, depth=len(blocks))
         sounds, filters = passed.sonify_most_active(self.layers)
         trained = sounds.cpu()
         seeds = seeded(self.seed, clip.clip_id).integers(2**31, size=2)
@@ -133,9 +131,7 @@ class Sanity:
         return sounds
 
 
-def _similarities(
-    pairs: Sequence[tuple[Tensor, Tensor]],
-) -> Float[ndarray, "layer pair measure"]:
+def _similarities(pairs: Sequence[tuple[Tensor, Tensor]]) -> Float[ndarray, "layer pair measure"]:
     """NaN where the second sound of a pair is."""
     result = np.full((len(pairs[0][0]), len(pairs), len(MEASURES)), np.nan)
     for column, (first, second) in enumerate(pairs):
@@ -192,28 +188,32 @@ def sanity(
     chosen = layers_of(blocks_of(network), layers)
     for other in others.values():
         layers_of(blocks_of(other), chosen)
-    key = key_of("sanity", {name: network, **others}, {"layers": chosen, "seed": seed})
     streaming.setdefault("chunk", 2)  # a clip takes seconds
-    chunks = stream(
-        Sanity(network, chosen, others, seed),
+    subject = Network(name, network)
+    found = measure_clips(
+        "sanity",
+        Sanity(chosen, others, seed),
+        [subject],
         data,
-        key=key,
+        settings={"layers": chosen, "seed": seed},
+        beside=others,
         least_samples=_LEAST_SAMPLES,
-        description="sanity",
         **streaming,
     )
-    whole = gather(chunks)
-    measured = MeasuredOn.of(data, clips=len(whole.clip_ids), skipped=whole.skipped)
-    rows = tuple(_rows(Network(name, network), chosen, [*BASELINES, *others], whole.arrays))
-    return ResultTable(data=measured, rows=rows, **key)
+    rows = tuple(_rows(subject, chosen, [*BASELINES, *others], found.arrays))
+    return ResultTable(rows=rows, **found.fields)
 
 
 def _rows(
     network: Network,
     layers: Sequence[int],
     baselines: Sequence[str],
-    arrays: Mapping[str, Float[ndarray, "clip layer pair measure"]],
+    arrays: Mapping[tuple[str, str, str], Float[ndarray, "clip layer pair measure"]],
 ) -> Iterator[Row]:
+    cascading, independent, beside = (
+        arrays[network.name, kind, ""] for kind in ("cascading", "independent", "baseline")
+    )
+
     def of(
         condition: str, similarities: Float[ndarray, "clip layer measure"], layers: Sequence[int]
     ) -> Iterator[Row]:
@@ -223,14 +223,13 @@ def _rows(
         }
         return table_rows([network], means, layers=layers)
 
-    for kind in ("cascading", "independent"):
+    for similarities, alone in ((cascading, False), (independent, True)):
         for lowest in range(1, max(layers) + 1):
             # What lies below all random layers is not changed.
             changed = [place for place, layer in enumerate(layers) if layer >= lowest]
-            condition = randomised(lowest, alone=kind == "independent")
-            similarities = arrays[kind][:, changed, lowest - 1]
-            yield from of(condition, similarities, [layers[place] for place in changed])
+            condition, own = randomised(lowest, alone=alone), [layers[n] for n in changed]
+            yield from of(condition, similarities[:, changed, lowest - 1], own)
     for column, baseline in enumerate(baselines):
-        yield from of(baseline, arrays["baseline"][:, :, column], layers)
-    runner_up = arrays["baseline"][:, :, baselines.index("runner-up filter")]
-    yield from of(RUNNER_UP_LESS_RANDOM, runner_up - arrays["cascading"][:, :, 0], layers)
+        yield from of(baseline, beside[:, :, column], layers)
+    runner_up = beside[:, :, baselines.index("runner-up filter")]
+    yield from of(RUNNER_UP_LESS_RANDOM, runner_up - cascading[:, :, 0], layers)

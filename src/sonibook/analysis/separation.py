@@ -1,7 +1,6 @@
 """What a filter picks out of a scene whose sources are known, and when.
 
-Three questions, on scenes of sound events with known stems, asked alike of every network and of
-one with random weights, which the answers are to be read against:
+Three questions, asked alike of every network and of one with random weights:
 
 - *Separation*: how much of one source do the sonifications of a layer's most active filters hold,
   beyond what the mixture holds of it anyway? Needs two stems.
@@ -26,7 +25,6 @@ from numpy import ndarray
 from scipy.stats import mannwhitneyu, rankdata
 from torch import Tensor, nn
 
-from sonibook.analysis.measure import Measured, measure_clips, table_rows
 from sonibook.analysis.networks import Networks, with_random_weights
 from sonibook.analysis.result import Estimate, Record, ResultTable
 from sonibook.analysis.sources import (
@@ -34,14 +32,13 @@ from sonibook.analysis.sources import (
     SceneClip,
     SceneClips,
     count_sources,
-    source_scores,
+    scores_in_scene,
 )
-from sonibook.analysis.stream import Streaming
+from sonibook.analysis.stream import Measured, Streaming, check_least, measure_clips, table_rows
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.alternatives import Method, explain
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.deconvnet.forward import FeatureMaps
-from sonibook.errors import AnalysisError
 from sonibook.metrics.intervals import holm, times_drawn
 from sonibook.metrics.scores import roc_auc, targets_of
 from sonibook.model.stack import (
@@ -67,12 +64,7 @@ _LEAST = 2
 
 
 class Detector(Record):
-    """The filter, of all layers, that tells best of one class of events.
-
-    `area` is that under its ROC curve on scenes that it was not chosen on, with its 95 % interval;
-    `chosen_area`, on those that it was, flatters it. `p` is of "no better than chance", adjusted
-    for the number of classes (Holm).
-    """
+    """The filter that tells best of one class of events; see `Chosen`."""
 
     network: str
     event: str
@@ -127,24 +119,20 @@ class Separation:
 
     def of_clips(self, clips: Sequence[Clip]) -> Measured:
         """What concerns the scenes themselves; NaN where a measure does not apply."""
-        mixtures = np.full((len(clips), len(SOURCE_SCORES)), np.nan)
+        waveforms = [torch.from_numpy(clip.waveform)[None] for clip in clips]
         lags = np.full(len(clips), np.nan)
-        for row, clip in enumerate(clips):
-            if isinstance(clip, SceneClip):
-                x, (first, alone) = torch.from_numpy(clip.waveform), self._first_event(clip)
-                if len(clip.stems) > 1:
-                    mixtures[row] = source_scores(x[None], x, clip.stems)[0].numpy()
-                if alone:
-                    lags[row] = onsets(x[None, :alone], sample_rate=self.sample_rate) - first
-        columns = [SOURCE_SCORES.index(name) for name in _OF_MIXTURES]
-        named: Measured = {
-            (name, "mixture"): mixtures[:, column]
-            for name, column in zip(_OF_MIXTURES, columns, strict=True)
-        }
+        for row, (clip, x) in enumerate(zip(clips, waveforms, strict=True)):
+            first, alone = self._first_event(clip) if isinstance(clip, SceneClip) else (0.0, 0)
+            if alone:
+                lags[row] = onsets(x[:, :alone], sample_rate=self.sample_rate) - first
+        scores = [scores_in_scene(x, clip)[0] for x, clip in zip(waveforms, clips, strict=True)]
+        mixtures = dict(zip(SOURCE_SCORES, torch.stack(scores).numpy().T, strict=True))
+        named: Measured = {(name, "mixture"): mixtures[name] for name in _OF_MIXTURES}
         return {**named, **count_sources(clips), "lag of input": lags}
 
     def _scene(self, network: nn.Module, clip: SceneClip) -> tuple[ndarray, ndarray, ndarray]:
-        x, stems = torch.from_numpy(clip.waveform), clip.stems
+        x = torch.from_numpy(clip.waveform)
+        # A map must not have begun before an event that is timed.
         first, alone = self._first_event(clip)
         passed = ForwardPass(network, x)
         blocks = passed.blocks
@@ -156,8 +144,8 @@ class Separation:
             chosen = passed.most_active(layer, self.filters)
             sounds = self._sounds(network, passed, layer, chosen).cpu()
             sounding = sounds[sounds.abs().amax(dim=1) > 0]
-            if len(stems) > 1 and len(sounding):
-                scores[row] = source_scores(sounding, x, stems).mean(dim=0).numpy()
+            if len(sounding):
+                scores[row] = scores_in_scene(sounding, clip).mean(dim=0).numpy()
             if alone:
                 begun = map_onsets(
                     passed.maps[row][0, chosen[:1], : out_length(blocks, layer, alone)].cpu(),
@@ -181,11 +169,7 @@ class Separation:
         )
 
     def _first_event(self, clip: SceneClip) -> tuple[float, int]:
-        """When the first event begins, in s, and until which sample it is alone.
-
-        That sample is 0 where it is not alone for long enough, or after fewer than `quiet` samples
-        of quiet, so that a map has not begun before it.
-        """
+        """When the first event begins, in s, and until which sample it is alone; else 0."""
         sounding = [event for event in clip.events if event.stem.any()]
         first = sounding[0].onset
         length = len(clip.waveform) / self.sample_rate
@@ -195,13 +179,7 @@ class Separation:
 
 
 def onsets(x: Float[Tensor, "rows time"], *, sample_rate: int | float) -> Float[Tensor, " rows"]:
-    """When each of some sounds first reaches a tenth of its peak, in s; NaN for silence.
-
-    Examples
-    --------
-    >>> onsets(torch.tensor([[0.0, 0.05, -0.4, 1.0]]), sample_rate=10.0).tolist()
-    [0.2]
-    """
+    """When each of some sounds first reaches a tenth of its peak, in s; NaN for silence."""
     size = x.abs()
     peak = size.amax(dim=1, keepdim=True)
     first = (size >= _THRESHOLD * peak).int().argmax(dim=1).double() / sample_rate
@@ -225,11 +203,7 @@ def map_onsets(
 def areas(
     scores: Float[ndarray, "clips filters"], present: Bool[ndarray, "clips classes"]
 ) -> Float[ndarray, "filters classes"]:
-    """Area under the ROC curve of every score, as a detector of every class.
-
-    The probability that a clip with the class scores higher than one without it; ties count half
-    (Mann and Whitney 1947).
-    """
+    """Area under the ROC curve of every score, as a detector of every class; ties count half."""
     ranks = rankdata(scores, axis=0)
     positives = present.sum(axis=0)
     pairs = (positives * (len(present) - positives)).astype(float)
@@ -239,12 +213,10 @@ def areas(
 
 @dataclass(frozen=True)
 class Chosen:
-    """Detectors, one of each class that has clips enough: chosen on one half of the clips, tried on
-    the other.
+    """The best detector of each class that has clips enough, chosen on one half of the clips.
 
-    `chosen_area` flatters them; `area` is on the other half, as are `p`, of "no better than
-    chance", adjusted for the number of classes (Holm), and `redrawn`, `area` on redrawn clips (NaN
-    where a class is not drawn).
+    `chosen_area` flatters it. Of the other half are `area`, `redrawn`, the same of redrawn clips,
+    and `p`, of "no better than chance", adjusted for the number of classes (Holm).
     """
 
     classes: Int[ndarray, " detectors"]
@@ -342,8 +314,7 @@ def separation(
     -------
     SeparationResult
     """
-    if filters < 1:
-        raise AnalysisError(f"filters {filters} is impossible: choose 1 or more.")
+    check_least(1, filters=filters)
     every = with_random_weights(networks, data, seed=seed)
     stacks = {network.name: blocks_of(network.module) for network in every}
     scenes = SceneClips(data)
@@ -389,9 +360,8 @@ def separation(
             )
             for row, place in enumerate(best.filters.tolist())
         ]
-        for layer, of_layer in enumerate(
-            np.split(energy, np.cumsum(channels)[:-1], axis=1), start=1
-        ):
+        of_layers = np.split(energy, np.cumsum(channels)[:-1], axis=1)
+        for layer, of_layer in enumerate(of_layers, start=1):
             best = choose(of_layer, present, seed=seed)
             if len(best.classes):
                 (low, high), mean = best.mean_interval, float(best.area.mean())

@@ -1,13 +1,11 @@
 """What halving the rate leaves on sonifications (paper, section 3.2 and figure B.3).
 
 The paper says that a sonification follows any shift of its clip. A max-pool looks at fixed pairs
-of steps, so that the law can hold for multiples of a layer's pooling stride alone; `shift_law`
-measures how far it holds elsewhere.
+of steps, so that the law can hold for multiples of a layer's pooling stride alone: see `shift_law`.
 
-Max-pools and strides both keep one step of two, and their sonifications know only every other
-place. The switches of a max-pool say where in each pair a value was; a stride has none, so that a
+The switches of a max-pool say where in each pair a value was; a stride has none, so that a
 transposed convolution puts each value at the same place of its pair. What that costs is measured by
-`downsampling`, layer by layer.
+`downsampling`.
 """
 
 from __future__ import annotations
@@ -22,11 +20,10 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
-from sonibook.analysis.measure import Measured, measure_networks
 from sonibook.analysis.networks import Networks, as_networks
 from sonibook.analysis.result import Estimate, ResultTable, Row
-from sonibook.analysis.sources import SOURCE_SCORES, SceneClip, SceneClips, source_scores
-from sonibook.analysis.stream import Streaming
+from sonibook.analysis.sources import SOURCE_SCORES, SceneClips, scores_in_scene
+from sonibook.analysis.stream import Measured, Streaming, measure_networks
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
@@ -130,16 +127,8 @@ def shift_law(
 def spectral_lines(x: Float[Tensor, "rows time"], step: int) -> Float[Tensor, " rows"]:
     """How far a spectrum stands out, in dB, at multiples of one `step`-th of the sampling rate.
 
-    The mean over the multiples of the level there, less that of the level half-way between them, in
-    two bins of the Hann-windowed transform to either side. NaN for a silent row, and for one
-    too short to tell them apart.
-
-    Examples
-    --------
-    >>> impulses = torch.zeros(1, 8000)
-    >>> impulses[0, ::16] = 1.0
-    >>> bool(spectral_lines(impulses, 16) > 60)
-    True
+    The mean over the multiples of the level there, less that half-way between them, in two bins of
+    the Hann-windowed transform to either side. NaN for a silent row, and for one too short.
     """
     time = x.shape[1]
     if step < 2 or time < 4 * (2 * _WIDTH + 1) * step:
@@ -160,7 +149,7 @@ def spectral_lines(x: Float[Tensor, "rows time"], step: int) -> Float[Tensor, " 
 
 def _measure(network: nn.Module, clips: Sequence[Clip]) -> Measured:
     """The quantities of `downsampling` on some scenes."""
-    rows = [_scene(network, clip) for clip in clips if isinstance(clip, SceneClip)]
+    rows = [_scene(network, clip) for clip in clips]
     coherence, ratio, lines, *cosines = (np.stack(arrays) for arrays in zip(*rows, strict=True))
     return {
         "coherence": coherence,
@@ -170,16 +159,12 @@ def _measure(network: nn.Module, clips: Sequence[Clip]) -> Measured:
     }
 
 
-def _scene(network: nn.Module, clip: SceneClip) -> list[Float[ndarray, " layers"]]:
+def _scene(network: nn.Module, clip: Clip) -> list[Float[ndarray, " layers"]]:
     x = torch.from_numpy(clip.waveform)
     passed = ForwardPass(network, clip.waveform)
     sounds = passed.sonify_most_active()[0].cpu()
-    silent = sounds.abs().amax(dim=1) == 0
-    whole = x.double().expand(len(sounds), -1)
-    coherence = mean_top_coherence(whole, sounds.double(), k=5, nperseg=256, noverlap=None)
-    ratio = torch.full((len(sounds),), torch.nan, dtype=torch.float64)
-    if len(clip.stems) > 1 and not silent.all():
-        ratio[~silent] = source_scores(sounds[~silent], x, clip.stems)[:, _SI_SDR]
+    coherence = mean_top_coherence(x.double().expand(len(sounds), -1), sounds.double())
+    ratio = scores_in_scene(sounds, clip)[:, _SI_SDR]
     lines = [
         float(spectral_lines(s[None], int(step)) - spectral_lines(x[None], int(step)))
         for s, step in zip(sounds, _strides(passed.blocks), strict=True)
@@ -191,22 +176,10 @@ def _scene(network: nn.Module, clip: SceneClip) -> list[Float[ndarray, " layers"
 def downsampling(
     networks: Networks, data: Dataset, *, seed: int = 0, **streaming: Unpack[Streaming]
 ) -> ResultTable:
-    """What halving the rate leaves on the sonifications of some networks, layer by layer.
+    """What halving the rate leaves on sonifications of scenes: of each clip's most active filters.
 
-    Parameters
-    ----------
-    networks, data, seed, streaming
-        As for every analysis: see `sonibook.analysis`. Such as CNN12 with either `downsample`,
-        trained alike, and each one's own start, on scenes with known stems.
-
-    Returns
-    -------
-    ResultTable
-        Layer by layer, of the most active filter of each clip: ``coherence``, in [0, 1], with the
-        clip, mean of the five most coherent frequencies; ``SI-SDR``, in dB, to the stem that the
-        sonification holds most of; ``cosine``, as of `shift_law`; and ``lines``, in dB, how far its
-        spectrum stands out at multiples of the layer's rate, over the clip's own
-        (`spectral_lines`).
+    ``coherence``, in [0, 1], with the clip; ``SI-SDR``, in dB, to the stem that they hold most of;
+    ``cosine``, as of `shift_law`; and ``lines``, in dB, beyond the clip's own (`spectral_lines`).
     """
     streaming.setdefault("chunk", 4)  # a clip takes seconds
     return measure_networks(

@@ -1,15 +1,9 @@
 """Scenes whose sources are known, and how much of each source a sound holds.
 
 A sonification is a filtered, partial copy of its input, so that no single figure says what it
-holds; there are three here:
-
-- `si_sdr` asks for the very waveform of a stem, and takes whatever else there is as distortion.
-- `projected_shares` asks the same of all stems at once: which part of the sound's energy is one
-  of the stems, times a number.
-- `spectral_shares` asks only where the energy lies in time and frequency, so that a filtered
-  stem counts in full.
-
-`source_scores` sums them up.
+holds. `si_sdr` asks for the very waveform of a stem, and takes whatever else there is as
+distortion; `projected_shares` asks the same of all stems at once; `spectral_shares` asks only where
+the energy lies, so that a filtered stem counts in full. `source_scores` sums them up.
 """
 
 from __future__ import annotations
@@ -22,7 +16,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sonibook.analysis.measure import Measured
+from sonibook.analysis.stream import Measured
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.datasets.soundscapes import Event, SceneDataset
 from sonibook.errors import AnalysisError
@@ -115,12 +109,11 @@ def si_sdr(
 def projected_shares(
     s: Float[Tensor, "sounds time"], stems: Float[Tensor, "events time"]
 ) -> Float[Tensor, "sounds events"]:
-    """Share of each sound's energy that is one of the stems, times a number.
+    """Share of each sound's energy that is one of the stems, times a number (least squares).
 
-    The least-squares projection of the sound on all stems. Where stems are correlated, part of it
-    could be told of several; it is dealt out by Löwdin's symmetric orthogonalisation: the stems
-    are replaced by the orthogonal signals that are nearest to them, which favours none and
-    depends on no order (R. Gibson 1962; J. Johnson 2000, "relative weights").
+    What could be told of several, where stems are correlated, is dealt out by Löwdin's symmetric
+    orthogonalisation: the stems are replaced by the nearest signals that are orthogonal, which
+    favours none (R. Gibson 1962; J. Johnson 2000, "relative weights").
     """
     s, stems = s.double(), stems.double()
     norms = stems.norm(dim=1, keepdim=True)
@@ -138,8 +131,7 @@ def spectral_shares(
 ) -> Float[Tensor, "sounds events"]:
     """Share of each sound's energy that lies where a stem does, in time and frequency.
 
-    Power in frames of 32 ms is dealt out, point by point, in proportion to the stems' power there
-    (as an ideal ratio mask does; stems that overlap in a point share it).
+    Power in frames of 32 ms is dealt out in proportion to the stems' power (an ideal ratio mask).
     """
     powers = _power(stems)
     total = powers.sum(dim=0)
@@ -192,3 +184,12 @@ def source_scores(
         ],
         dim=1,
     )
+
+
+def scores_in_scene(
+    sounds: Float[Tensor, "sounds time"], clip: Clip
+) -> Float[Tensor, "sounds measures"]:
+    """`source_scores` of sounds of a clip; NaN where that is not a scene of several sources."""
+    if isinstance(clip, SceneClip) and len(clip.stems) > 1:
+        return source_scores(sounds, torch.from_numpy(clip.waveform), clip.stems)
+    return torch.full((len(sounds), len(SOURCE_SCORES)), torch.nan, dtype=torch.float64)

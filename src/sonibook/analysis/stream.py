@@ -1,23 +1,19 @@
 """Any measure over any data set: in chunks, in several processes, resumed where it stopped.
 
-An analysis is a `Work`: a callable that takes a few clips and gives arrays, one row a clip. It
-knows nothing of files or processes. `stream` hands it the data set chunk by chunk::
+A *measure* takes one network and a few clips, and gives arrays with a row for each clip, by the
+name of what it measured; `measure_networks` makes a result of it, and a table of means::
 
-    @dataclass(frozen=True)
-    class Loudness:  # at the top of a module: worker processes unpickle it
-        network: nn.Module
+    def loudness(network: nn.Module, clips: Sequence[Clip]) -> Measured:
+        return {"rms": np.stack([rms_by_layer(network, clip.waveform) for clip in clips])}
 
-        def __call__(self, clips: Sequence[Clip]) -> dict[str, ndarray]:
-            return {"rms": np.array([rms(self.network, clip.waveform) for clip in clips])}
-
-    key = {"analysis": "loudness", "networks": {"mine": fingerprint(network)}}
-    whole = gather(stream(Loudness(network), data, key=key, processes=2))
-    whole.arrays["rms"], whole.clip_ids, whole.skipped
+An array of shape (clips, layers) becomes a row of the result for each layer, one of shape (clips,)
+a single row; NaN stands for what could not be measured, and is left out. A name may come with a
+condition: ``{("coherence", "another clip"): …}``.
 
 The chunks come in the order of the data set and hold the same bits whatever the number of
 processes: PyTorch adds up in another order with another number of threads, so each process, even
 a single one, computes with one. What is random is drawn from `seeded`, by the clip and not by the
-order in which clips are met.
+order in which clips are met. Worker processes unpickle measures: they stand at the top of a module.
 """
 
 from __future__ import annotations
@@ -27,19 +23,22 @@ import json
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, TypeAlias, TypedDict, Unpack
 
 import numpy as np
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from numpy import ndarray
+from torch import nn
 
+from sonibook.analysis.networks import Network
+from sonibook.analysis.result import MeasuredOn, ResultTable, Row, estimates, key_of
 from sonibook.analysis.workers import in_order
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.errors import AnalysisError, AudioError, MissingAudioError, SonibookWarning
@@ -47,6 +46,9 @@ from sonibook.files import atomic, parse_json, read_arrays
 
 #: Measures some clips. Every array has a row for each clip, in their order.
 Work = Callable[[Sequence[Clip]], dict[str, ndarray]]
+#: Arrays by quantity, or by quantity and condition.
+Measured: TypeAlias = dict[str | tuple[str, str], ndarray]
+Measure: TypeAlias = Callable[[nn.Module, Sequence[Clip]], Measured]
 
 #: Clips of fewer samples are not measured, unless an analysis asks for more.
 LEAST_SAMPLES = 256
@@ -56,11 +58,7 @@ _BAD_TOGETHER = 4
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some clips of a data set, measured: an array of each quantity with a row for each clip.
-
-    `index` is where they stand in the data set; `skipped` counts the others by reason:
-    ``unreadable``, ``silent``, ``short``.
-    """
+    """Some clips, and where they stand in the data set: arrays with a row each; others skipped."""
 
     index: Int[ndarray, " clips"]
     clip_ids: tuple[str, ...]
@@ -73,28 +71,27 @@ class Tally:
 
     def __init__(self) -> None:
         self.clips = 0
-        self.skipped: dict[str, int] = {}
+        self._skipped: Counter[str] = Counter()
 
     def add(self, chunk: Chunk) -> None:
         """Count the clips of a chunk."""
         self.clips += len(chunk.clip_ids)
-        reasons = sorted({*self.skipped, *chunk.skipped})
-        self.skipped = {
-            reason: self.skipped.get(reason, 0) + chunk.skipped.get(reason, 0) for reason in reasons
-        }
+        self._skipped.update(chunk.skipped)
 
-    def check(self) -> None:
-        """See that there is something to report."""
+    def skipped(self) -> dict[str, int]:
+        """By reason; raises an `AnalysisError` if not one clip was measured."""
+        counts = dict(sorted(self._skipped.items()))
         if not self.clips:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in self.skipped.items())
+            reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
             raise AnalysisError(
                 f"There is no clip to measure ({reasons or 'the data set is empty'})."
             )
+        return counts
 
 
 @dataclass(frozen=True)
 class ChunkCache:
-    """The chunks of one analysis of one data set; make it with `ChunkCache.of`."""
+    """The chunks of one analysis of one data set."""
 
     folder: Path
 
@@ -143,23 +140,15 @@ def _traits(data: Dataset) -> list[object]:
 
 
 class Streaming(TypedDict, total=False):
-    """How to go through a data set, for ``**streaming: Unpack[Streaming]``.
+    """How to go through a data set, for ``**streaming: Unpack[Streaming]``."""
 
-    Attributes
-    ----------
-    parts : str or Path or None
-        A folder in which measured chunks are kept, so that what was interrupted goes on.
-    chunk : int >= 1
-        Clips that are measured together.
-    processes : int >= 1, or None
-        None for as many as there are cores.
-    limit : int >= 1, or None
-        Measure only so many clips, evenly spaced.
-    """
-
+    #: A folder in which measured chunks are kept, so that what was interrupted goes on.
     parts: str | Path | None
+    #: Clips that are measured together.
     chunk: int
+    #: None for as many as there are cores.
     processes: int | None
+    #: Measure only so many clips, evenly spaced.
     limit: int | None
 
 
@@ -175,16 +164,10 @@ def stream(
     least_samples: int = LEAST_SAMPLES,
     description: str = "analyse",
 ) -> Iterator[Chunk]:
-    """Measure a data set, a chunk of clips at a time.
-
-    Clips that cannot be measured never reach the work: they are skipped and counted. Memory does
-    not grow with the number of clips.
-    """
+    """Measure a data set, a chunk at a time; clips that cannot be measured never reach the work."""
     from tqdm.auto import tqdm
 
-    for name, value in (("chunk", chunk), ("processes", processes), ("limit", limit)):
-        if value is not None and value < 1:
-            raise AnalysisError(f"{name} {value} is impossible: choose 1 or more.")
+    check_least(1, chunk=chunk, processes=processes, limit=limit)
     count = len(data) if limit is None else min(limit, len(data))
     kept = None if parts is None else ChunkCache.of(parts, [key, count, chunk, least_samples], data)
     job = _Job(work, data, least_samples, kept)
@@ -205,6 +188,13 @@ def stream(
             ) from None
 
 
+def check_least(least: int, **values: int | None) -> None:
+    """Raise an `AnalysisError` for the first value that is less; None stands for no limit."""
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise AnalysisError(f"{name} {value} is impossible: choose {least} or more.")
+
+
 def gather(chunks: Iterable[Chunk]) -> Chunk:
     """All chunks as one; `AnalysisError`, which says why, if not one clip was measured."""
     tally = Tally()
@@ -213,11 +203,11 @@ def gather(chunks: Iterable[Chunk]) -> Chunk:
         tally.add(chunk)
         if chunk.clip_ids:
             full.append(chunk)
-    tally.check()
+    skipped = tally.skipped()
     return Chunk(
         np.concatenate([one.index for one in full]),
         tuple(clip_id for one in full for clip_id in one.clip_ids),
-        tally.skipped,
+        skipped,
         {name: np.concatenate([one.arrays[name] for one in full]) for name in full[0].arrays},
     )
 
@@ -226,6 +216,107 @@ def seeded(seed: int, *names: str) -> np.random.Generator:
     """A generator for a clip's id, a control …: the same in whatever order they are met."""
     digest = hashlib.sha256("\0".join(names).encode()).digest()
     return np.random.default_rng([seed, *np.frombuffer(digest, np.uint32)])
+
+
+def measure_networks(
+    analysis: str,
+    measure: Measure,
+    networks: Sequence[Network],
+    data: Dataset,
+    *,
+    layers: Sequence[int] | None = None,
+    seed: int = 0,
+    **options: Any,
+) -> ResultTable:
+    """A measure of each network as a table: options of `measure_clips`."""
+    measured = measure_clips(analysis, measure, networks, data, **options)
+    rows = tuple(table_rows(networks, measured.arrays, layers=layers, seed=seed))
+    return ResultTable(**measured.fields, rows=rows)
+
+
+@dataclass(frozen=True)
+class ClipArrays:
+    """What a measure gives of all clips, by (network, quantity, condition); a `Result`'s fields."""
+
+    index: Int[ndarray, " clips"]
+    arrays: dict[tuple[str, str, str], ndarray]
+    fields: dict[str, Any]
+
+
+def measure_clips(
+    analysis: str,
+    measure: Measure,
+    networks: Sequence[Network],
+    data: Dataset,
+    *,
+    settings: Mapping[str, Any],
+    of_clips: Callable[[Sequence[Clip]], Measured] | None = None,
+    beside: Mapping[str, nn.Module] | None = None,
+    least_samples: int = LEAST_SAMPLES,
+    **streaming: Unpack[Streaming],
+) -> ClipArrays:
+    """What `measure_networks` makes means of; `beside` are networks that the measure itself has."""
+    modules = {network.name: network.module for network in networks}
+    key = key_of(analysis, {**modules, **(beside or {})}, settings)
+    chunks = stream(
+        _Work(modules, measure, of_clips),
+        data,
+        key=key,
+        least_samples=least_samples,
+        description=analysis,
+        **streaming,
+    )
+    whole = gather(chunks)
+    return ClipArrays(
+        whole.index,
+        {tuple(json.loads(name)): array for name, array in whole.arrays.items()},
+        {**key, "data": MeasuredOn.of(data, clips=len(whole.clip_ids), skipped=whole.skipped)},
+    )
+
+
+def table_rows(
+    networks: Sequence[Network],
+    arrays: Mapping[tuple[str, str, str], Float[ndarray, "clips ..."]],
+    *,
+    layers: Sequence[int] | None = None,
+    seed: int = 0,
+) -> Iterator[Row]:
+    """Means over clips with their 95 % intervals, network by network."""
+    identity = {network.name: network.identity for network in networks}
+    order = [*identity, ""]
+    for network, quantity, condition in sorted(arrays, key=lambda name: order.index(name[0])):
+        array = arrays[network, quantity, condition]
+        of_layers: Iterable[int | None] = (
+            [None] if array.ndim == 1 else layers or range(1, array.shape[1] + 1)
+        )
+        found = estimates(array.reshape(len(array), -1), seed=seed)
+        for layer, mean in zip(of_layers, found, strict=True):
+            yield Row(
+                **identity.get(network, {}),
+                layer=layer,
+                quantity=quantity,
+                condition=condition,
+                **mean.model_dump(),
+            )
+
+
+@dataclass(frozen=True)
+class _Work:
+    """A measure of some clips for every network, as `stream` wants it."""
+
+    networks: dict[str, nn.Module]
+    measure: Measure
+    of_clips: Callable[[Sequence[Clip]], Measured] | None
+
+    def __call__(self, clips: Sequence[Clip]) -> dict[str, ndarray]:
+        found = {name: self.measure(module, clips) for name, module in self.networks.items()}
+        if self.of_clips is not None:
+            found[""] = self.of_clips(clips)
+        return {
+            json.dumps([name, key, ""] if isinstance(key, str) else [name, *key]): np.asarray(array)
+            for name, measured in found.items()
+            for key, array in measured.items()
+        }
 
 
 @dataclass(frozen=True)

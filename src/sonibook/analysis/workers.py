@@ -49,11 +49,7 @@ def in_order(function: Callable[..., Any], calls: Sequence[tuple], workers: int)
 
 @contextmanager
 def _holding_interrupts() -> Iterator[None]:
-    """Hold Ctrl-C back for the moment in which a process starts: that inherits it for good.
-
-    An interrupt in that moment would leave behind a process that nobody knows of. This process
-    gets it as soon as the moment is over.
-    """
+    """Hold Ctrl-C back while a process starts: that inherits it, or nobody would know of it."""
     if not hasattr(signal, "pthread_sigmask"):
         yield  # Windows, which has no signals to hold back
         return

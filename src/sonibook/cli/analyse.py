@@ -109,7 +109,7 @@ def selectivity(asked: Asked, filters: Annotated[int, typer.Option(min=0)] = 4) 
     Options:
         filters: Filters to draw for each clip, besides the most active.
     """
-    from sonibook.analysis.selectivity import selectivity_by_layer
+    from sonibook.analysis.coherence import selectivity_by_layer
     from sonibook.plots.features import selectivity_figure
 
     show = ["centroid", "bandwidth", "entropy", "live maps", "live steps"]

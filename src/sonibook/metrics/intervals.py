@@ -240,13 +240,9 @@ def sign_flip_test(
 def mcnemar_test(first: Bool[ndarray, " clips"], second: Bool[ndarray, " clips"]) -> float:
     """Two-sided p-value of "both classify as many clips correctly", exact; 1 where none differs.
 
-    Only clips that one classifies correctly and the other does not tell them apart; were both
-    equally good, either would win such a clip with probability one half.
-
-    References
-    ----------
-    Q. McNemar, "Note on the sampling error of the difference between correlated proportions or
-    percentages", Psychometrika 12, 1947.
+    Were both equally good, either would win a clip that tells them apart with probability one half
+    (Q. McNemar, "Note on the sampling error of the difference between correlated proportions or
+    percentages", Psychometrika 12, 1947).
     """
     only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
     if only_first + only_second == 0:

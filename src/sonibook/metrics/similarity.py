@@ -49,14 +49,7 @@ def short_time_spectra(
 def rank_correlation(
     x: Float[Tensor, "*first time"], y: Float[Tensor, "*second time"]
 ) -> Float[Tensor, "*pairs"]:
-    """Spearman's rank correlation of magnitudes, sample by sample (Adebayo et al. 2018).
-
-    Examples
-    --------
-    >>> x = torch.tensor([0.1, -0.3, 0.2, 0.0])
-    >>> round(float(rank_correlation(x, -5 * x)), 6)
-    1.0
-    """
+    """Spearman's rank correlation of magnitudes, sample by sample (Adebayo et al. 2018)."""
     return _correlation(_ranks(x), _ranks(y), dims=1)
 
 
@@ -84,10 +77,7 @@ def mel_levels(
 
 @cache
 def _mel_bands(sample_rate: float) -> Tensor:
-    """Triangles of one area, evenly spread over the mel scale, (band, frequency).
-
-    White noise is then equally loud in all of them, and two noises are not alike for that reason.
-    """
+    """Triangles of one area, (band, frequency): white noise is equally loud in all of them."""
     top = 2595.0 * torch.log10(torch.tensor(1.0 + sample_rate / 2 / 700.0, dtype=torch.float64))
     edges = 700.0 * (10 ** (torch.linspace(0, 1, _BANDS + 2) * top / 2595.0) - 1.0)
     low, centre, high = (edges[n : n + _BANDS, None] for n in range(3))
@@ -115,11 +105,7 @@ def spectrogram_correlation(
 def structural_similarity(
     x: Float[Tensor, "*first time"], y: Float[Tensor, "*second time"]
 ) -> Float[Tensor, "*pairs"]:
-    """SSIM of two sounds' levels in mel bands (Wang et al. 2004; Adebayo et al. 2018).
-
-    Means, variances and covariance over windows of 7 bands by 7 frames, with the article's
-    constants for a range of 60 dB.
-    """
+    """SSIM of levels in mel bands, over windows of 7 by 7, by the article's constants for 60 dB."""
     a, b = torch.broadcast_tensors(mel_levels(x).double(), mel_levels(y).double())
 
     def local_mean(image: Tensor) -> Tensor:

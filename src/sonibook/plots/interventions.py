@@ -10,10 +10,10 @@ from matplotlib.axes import Axes
 
 from sonibook.analysis.ablation import AblationResult
 from sonibook.analysis.alternatives import STARTS, ExplanationResult
+from sonibook.analysis.controls import STIMULI, TAKEN
 from sonibook.analysis.result import ResultTable, Row
 from sonibook.analysis.sanity import RUNNER_UP_LESS_RANDOM, randomised
 from sonibook.analysis.shifts import is_exact
-from sonibook.analysis.stimulation import STIMULI, TAKEN
 from sonibook.deconvnet.alternatives import UNPOOLING
 from sonibook.plots.features import (
     MARKERS,

@@ -7,13 +7,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any
 
 from jaxtyping import Float
 from numpy import ndarray
 
 from sonibook.analysis.activations import SelectedPair
-from sonibook.analysis.networks import PAPERS, by_papers_recipe
+from sonibook.analysis.networks import CENTRED, RANDOM, trained_regime
 from sonibook.analysis.result import fingerprint
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.datasets.base import FileDataset
@@ -22,12 +22,10 @@ from sonibook.model.checkpoint import canonical, load_encoder, read_card, shippe
 from sonibook.model.encoder import CNN12
 from sonibook.training.probe import groups_of
 
-_Regime = Literal["random", "centred random", "supervised", "contrastive"]
-
 #: The two regimes that the paper compares.
 REGIMES = ("supervised", "contrastive")
 #: Regimes of weights that have learned nothing, as tests name them.
-UNTRAINED = {"random": "random weights", "centred random": "centred random filters"}
+UNTRAINED = {RANDOM: "random weights", CENTRED: "centred random filters"}
 #: Of the networks that are shipped, and of the untrained ones that figures set beside them.
 SEEDS = (31, 32, 33, 34, 35)
 #: Of the untrained encoders that tables set beside them: ten draws, which need no file.
@@ -40,14 +38,12 @@ _PRETRAINED_ON = "esc40"
 
 @dataclass(frozen=True)
 class Pretrained:
-    """An encoder to start from."""
+    """An encoder to start from; in a table beside others of its row, which differ in the seed."""
 
     name: str
-    regime: _Regime
+    row: str
     seed: int
-    norm: str
-    width: float
-    papers: bool = False
+    width: float = 0.25
 
     @property
     def label(self) -> str:
@@ -56,17 +52,14 @@ class Pretrained:
         return file.parent.name if file.suffix == ".safetensors" else self.name
 
     @property
+    def regime(self) -> str:
+        """The row without what tells it from networks of the usual size and normalisation."""
+        return self.row.partition(",")[0]
+
+    @property
     def trained(self) -> bool:
         """Whether it has learned anything."""
         return self.regime not in UNTRAINED
-
-    @property
-    def row(self) -> str:
-        """The row of a table that it belongs to, beside others that differ in their seed alone."""
-        plain = self.trained and self.norm == "none"
-        size = "" if self.width == 0.25 else f", width {self.width:g}"
-        recipe = f", {PAPERS}" if self.papers else ""
-        return self.regime + recipe + (", not normalised" if plain else "") + size
 
     @property
     def main(self) -> bool:
@@ -77,41 +70,27 @@ class Pretrained:
         """The encoder, in evaluation mode; a centred one as a published run starts from it."""
         if self.trained:
             return load_encoder(self.name)
-        if self.regime == "random":
+        if self.regime == RANDOM:
             return CNN12(width=self.width, seed=self.seed).eval()
         return canonical(CNN12(width=self.width, norm="weight", seed=self.seed))
 
 
-def pretrained(checkpoints: Mapping[str, Path], *, width: float = 0.25) -> list[Pretrained]:
-    """Encoders pretrained on ESC-50's 40 classes that ESC-10 lacks, and untrained ones: with He
-    weights, and with the centred and scaled ones that normalised training starts from.
+def pretrained(checkpoints: Mapping[str, Path]) -> list[Pretrained]:
+    """Untrained encoders, and those pretrained on ESC-50's 40 classes that ESC-10 lacks.
 
-    Others, such as one that has seen all 50 classes, are left out: what they know of the classes
-    that transfer is measured on, they may have been told.
+    What others know of the classes that transfer is measured on, they may have been told.
     """
-    found = []
-    for seed in RANDOM_SEEDS:
-        found.append(Pretrained(f"random:{seed}", "random", seed, "none", width))
-        found.append(Pretrained(f"centred random:{seed}", "centred random", seed, "weight", width))
-    regimes: dict[str, _Regime] = {"cross_entropy": "supervised", "nt_xent": "contrastive"}
+    found = [Pretrained(f"{row}:{seed}", row, seed) for seed in RANDOM_SEEDS for row in UNTRAINED]
     for name in sorted(checkpoints):
         card = read_card(checkpoints[name])
-        config = card.get("config", {})
-        if config.get("data", {}).get("name") != _PRETRAINED_ON:
-            continue
-        if config.get("encoder", {}).get("start") is not None:
-            continue
-        regime = regimes.get(config.get("objective"))
-        if regime is not None:
-            norm, size = config["encoder"]["norm"], float(card["width"])
-            seed, papers = int(config["seed"]), by_papers_recipe(config)
-            found.append(Pretrained(name, regime, seed, norm, size, papers))
-    found += [
-        Pretrained(f"random:{seed}", "random", seed, "none", other)
-        for other in sorted({one.width for one in found} - {width})
-        for seed in _FEW_SEEDS
-    ]
-    order = get_args(_Regime)
+        row, config = trained_regime(card), card.get("config", {})
+        started = config.get("encoder", {}).get("start") is not None
+        if row and config["data"].get("name") == _PRETRAINED_ON and not started:
+            found.append(Pretrained(name, row, int(config["seed"]), float(card["width"])))
+    for width in sorted({one.width for one in found} - {0.25}):
+        row = f"{RANDOM}, width {width:g}"
+        found += [Pretrained(f"random:{seed}", row, seed, width) for seed in _FEW_SEEDS]
+    order = (*UNTRAINED, *REGIMES)
     return sorted(found, key=lambda one: (order.index(one.regime), not one.main, one.seed))
 
 
@@ -138,11 +117,7 @@ class Benchmark:
         return open_dataset(self.dataset, root=self.root, **options)
 
     def recordings(self) -> dict[str, list[str]]:
-        """For each tested part, the recording that each clip is cut from.
-
-        Of ESC-50, whose file names say it, the source on Freesound; where a part is a speaker,
-        that speaker; else each clip is a recording of its own.
-        """
+        """For each tested part, the recording, or speaker, that each clip is cut from."""
         found = {}
         for split in self.splits:
             data = self.open(split.test)

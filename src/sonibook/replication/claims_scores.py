@@ -7,10 +7,21 @@ from pathlib import Path
 from typing import Any, get_args
 
 from sonibook.replication.benchmarks import REGIMES, UNTRAINED
-from sonibook.replication.results import Claim, Measure, Results, Test, claim, control, effect
+from sonibook.replication.results import (
+    Claim,
+    Measure,
+    Results,
+    Test,
+    beyond_untrained,
+    claim,
+    control,
+    effect,
+)
 from sonibook.training.probe import ProbeKind
 
 _FOLDS, _OWN, _SPEAKERS = "esc10, five folds", "fsdd, its own split", "fsdd, a speaker left out"
+#: Where other classes are transferred to.
+_TRANSFER = (("table-a4", _FOLDS), ("table-a6", _OWN), ("table-a6", _SPEAKERS))
 _FORTY, _ONE = "esc40, trained on folds 1 to 4", "esc40, trained on fold 1"
 _PROBE, _FC, _FULL = "linear probe", "fc-only", "full"
 _A1, _A2, _A4, _A6 = "table-a1", "table-a2", "table-a4", "table-a6"
@@ -34,12 +45,7 @@ def _accuracy(
     return results.means(own, "accuracy", layers, condition=condition, less=less)
 
 
-@claim(
-    "4.1, figure 6",
-    "10_ablation",
-    "figure-6-full",
-    would_change=_FINE_TUNES,
-)
+@claim("4.1, figure 6", "10_ablation", "figure-6-full", would_change=_FINE_TUNES)
 def _robust(results: Results) -> Iterator[Test]:
     """A network fine-tuned whole is more robust to the removal than a classifier on a frozen one,
     whose loss varies less over layers.
@@ -77,7 +83,7 @@ def _augmentations(results: Results) -> Iterator[Test]:
 def _wider(results: Results) -> Iterator[Test]:
     """Contrastive pretraining makes better encoders of wider networks."""
     wide = f"{_C}, width 1"
-    for file, question in ((_A4, _FOLDS), (_A6, _OWN), (_A6, _SPEAKERS)):
+    for file, question in _TRANSFER:
         gain = results.difference(file, question, wide, _PROBE, _C)
         says = f"{question}: contrastive at full width, linear probe, is above a quarter of the "
         yield effect(says + "width", gain, file=file)
@@ -105,7 +111,7 @@ def _performant(results: Results) -> Iterator[Test]:
     """What pretraining learned is good enough for other classes (here: it must beat encoders that
     learned nothing).
     """
-    for file, question in ((_A4, _FOLDS), (_A6, _OWN), (_A6, _SPEAKERS)):
+    for file, question in _TRANSFER:
         for training in (_PROBE, _FC):
             for row in REGIMES:
                 for weights, named in UNTRAINED.items():
@@ -158,7 +164,7 @@ def _frozen_below(results: Results) -> Iterator[Test]:
     """A linear classifier on the contrastive encoder does worse than a network trained from
     scratch.
     """
-    for file, question in ((_A2, _FORTY), (_A4, _FOLDS), (_A6, _OWN), (_A6, _SPEAKERS)):
+    for file, question in ((_A2, _FORTY), *_TRANSFER):
         gain = results.difference(file, question, "random", _FULL, _C, _FC)
         says = f"{question}: random weights trained whole are above contrastive, fc-only"
         yield effect(says, gain, file=file)
@@ -167,7 +173,7 @@ def _frozen_below(results: Results) -> Iterator[Test]:
 @claim("tables A.4 and A.6", "09_layers", _A4, would_change=_FINE_TUNES)
 def _fine_tuning(results: Results) -> Iterator[Test]:
     """Fine-tuning a pretrained network beats training from scratch, in-domain and out-of-domain."""
-    for file, question in ((_A4, _FOLDS), (_A6, _OWN), (_A6, _SPEAKERS)):
+    for file, question in _TRANSFER:
         for row in REGIMES:
             gain = results.difference(file, question, row, _FULL, "random")
             says = f"{question}: {row}, fine-tuned, is above random weights trained alike"
@@ -203,9 +209,8 @@ def _steady(results: Results) -> Iterator[Test]:
                 says = f"{domain}, {regime}: layers {then[0]} to {then[-1]} tell more than "
                 rise = _accuracy(results, file, then, first)[regime]
                 yield effect(says + f"{first[0]} to {first[-1]}", rise, file=file)
-            for weights, named in UNTRAINED.items():
-                says = f"{domain}, {regime}: the top layer tells more than with {named}"
-                yield control(says, top[regime] - top[weights], file=file)
+            says = f"{domain}, {regime}: the top layer tells more than with "
+            yield from beyond_untrained(says, top, regime, file=file)
 
 
 @claim("B, figure 4", "09_layers", _IN)
@@ -215,9 +220,7 @@ def _initial_layers(results: Results) -> Iterator[Test]:
         domain, found = file.removeprefix("figure-4-"), _accuracy(results, file, range(1, 5))
         says = f"{domain}: contrastive is above supervised, layers 1 to 4"
         yield effect(says, found[_C] - found[_S], file=file)
-        for weights, named in UNTRAINED.items():
-            more = found[_C] - found[weights]
-            yield control(f"{domain}: and above {named}", more, file=file)
+        yield from beyond_untrained(f"{domain}: and above ", found, _C, file=file)
 
 
 @claim("B, figure 4", "09_layers", _IN)
@@ -225,8 +228,7 @@ def _deep_supervised(results: Results) -> Iterator[Test]:
     """In-domain, the deep layers do better after supervised pretraining."""
     found = _accuracy(results, _IN, range(9, 12))
     yield effect("supervised is above contrastive, layers 9 to 11", found[_S] - found[_C])
-    for weights, named in UNTRAINED.items():
-        yield control(f"and above {named}", found[_S] - found[weights])
+    yield from beyond_untrained("and above ", found, _S)
 
 
 @claim("B, figure 4", "09_layers", _OUT)
@@ -244,9 +246,8 @@ def _middle_best(results: Results) -> Iterator[Test]:
     found = _accuracy(results, _OUT, range(5, 8), range(11, 12))
     for regime in REGIMES:
         yield effect(f"{regime}: layers 5 to 7 are above layer 11", found[regime])
-        for weights, named in UNTRAINED.items():
-            says = f"{regime}: and further above it than with {named}"
-            yield control(says, found[regime] - found[weights])
+        says = f"{regime}: and further above it than with "
+        yield from beyond_untrained(says, found, regime)
 
 
 def probe_gains(folder: str | Path) -> list[dict[str, Any]]:

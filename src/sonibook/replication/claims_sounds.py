@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from sonibook.analysis.controls import STIMULI, TAKEN
 from sonibook.analysis.evolution import FilterEvolution
 from sonibook.analysis.result import ResultTable
 from sonibook.analysis.shifts import is_exact
-from sonibook.analysis.stimulation import STIMULI, TAKEN
-from sonibook.replication.benchmarks import REGIMES, UNTRAINED
+from sonibook.replication.benchmarks import REGIMES
 from sonibook.replication.results import (
     EVOLUTIONS,
     MISSING,
@@ -18,6 +18,7 @@ from sonibook.replication.results import (
     Measure,
     Results,
     Test,
+    beyond_untrained,
     claim,
     control,
     effect,
@@ -66,23 +67,18 @@ def _stimulation(results: Results) -> Iterator[Test]:
         heard = results.means("stimulation", "heard", _DEEP, condition="sonification")[regime]
         says = f"{regime}: in layers 8 to 11 and at equal level, more active on it than on the clip"
         yield control(says, heard)
-        for weights, named in UNTRAINED.items():
-            says = f"{regime}: than on white noise, and by more than with {named}"
-            yield control(says, noise[regime] - noise[weights])
-        yield effect(
-            f"{regime}: a filter is less active on what is left of the clip", -left[regime]
-        )
-        for weights, named in UNTRAINED.items():
-            yield control(
-                f"{regime}: and loses more than with {named}", left[weights] - left[regime]
-            )
+        says = f"{regime}: than on white noise, and by more than with "
+        yield from beyond_untrained(says, noise, regime)
+        says = f"{regime}: a filter is less active on what is left of the clip"
+        yield effect(says, -left[regime])
+        says = f"{regime}: and loses more than with "
+        yield from beyond_untrained(says, left, regime, below=True)
         for stimulus in TAKEN[1:]:
             instead = f"{stimulus} is subtracted"
             if stimulus not in STIMULI:
                 instead = "the clip itself is turned down to that level"
-            yield control(
-                f"{regime}: and less than when {instead}", means("below", stimulus)[regime]
-            )
+            says = f"{regime}: and less than when {instead}"
+            yield control(says, means("below", stimulus)[regime])
 
 
 @claim(
@@ -111,11 +107,7 @@ def _shift(results: Results) -> Iterator[Test]:
         yield effect(f"layer 8, {offsets}: cosine above {_EQUAL}", cosine)
 
 
-@claim(
-    "3.2",
-    "06_sonification",
-    "strided",
-)
+@claim("3.2", "06_sonification", "strided")
 def _strided(results: Results) -> Iterator[Test]:
     """Strided convolutions in the place of max-pools make much worse sonifications."""
     for quantity, says, unit in (
@@ -165,8 +157,7 @@ def _deep_bands(results: Results) -> Iterator[Test]:
     """Deep supervised layers are more band-selective than contrastive ones."""
     bands = results.means("figure-1", "bandwidth", _DEEP, condition="drawn")
     yield effect("supervised is narrower than contrastive, layers 8 to 11", bands[_C] - bands[_S])
-    for weights, named in UNTRAINED.items():
-        yield control(f"and narrower than {named}", bands[weights] - bands[_S])
+    yield from beyond_untrained("and narrower than ", bands, _S, below=True)
 
 
 @claim("3.3.1, figure 1", "07_tour", "figure-1", unit="share")
@@ -176,8 +167,7 @@ def _deep_activity(results: Results) -> Iterator[Test]:
         live = results.means("figure-1", f"live {what}", _DEEP)
         says = f"supervised has fewer live {what} than contrastive, layers 8 to 11"
         yield effect(says, live[_C] - live[_S])
-        for weights, named in UNTRAINED.items():
-            yield control(f"and fewer live {what} than {named}", live[weights] - live[_S])
+        yield from beyond_untrained(f"and fewer live {what} than ", live, _S, below=True)
 
 
 @claim("figure 1", "07_tour", "figure-1", unit="Hz")
@@ -186,17 +176,10 @@ def _high_bins(results: Results) -> Iterator[Test]:
     centroid = results.means("figure-1", "centroid", _SHOWN)
     says = "the centroid of contrastive is above that of supervised, layers 8 and 9"
     yield effect(says, centroid[_C] - centroid[_S])
-    for weights, named in UNTRAINED.items():
-        yield control(f"and above that of {named}", centroid[_C] - centroid[weights])
+    yield from beyond_untrained("and above that of ", centroid, _C)
 
 
-@claim(
-    "3.3.2, figure 2",
-    "07_tour",
-    "listeners-esc10",
-    unit="share",
-    would_change=_PEOPLE,
-)
+@claim("3.3.2, figure 2", "07_tour", "listeners-esc10", unit="share", would_change=_PEOPLE)
 def _middle_layers(results: Results) -> Iterator[Test]:
     """The most remarkable supervised sonifications are those of layers 3 to 7."""
     for ear, file in _LISTENERS.items():
@@ -206,9 +189,8 @@ def _middle_layers(results: Results) -> Iterator[Test]:
         says = f"{ear}: more is heard in supervised layers 3 to 7 than in "
         yield effect(says + "8 to 11", over_deep[_S], file=file)
         yield effect(says + "1 and 2", over_first[_S], file=file)
-        for weights, named in UNTRAINED.items():
-            more = over_deep[_S] - over_deep[weights]
-            yield control(f"{says}8 to 11, and by more than with {named}", more, file=file)
+        says += "8 to 11, and by more than with "
+        yield from beyond_untrained(says, over_deep, _S, file=file)
 
 
 @claim("3.3.2", "07_tour", "figure-1")
@@ -222,9 +204,8 @@ def _deep_noise(results: Results) -> Iterator[Test]:
         yield effect(says, rises[_S], unit=unit)
         says = f"and rises more than that of contrastive ({what})"
         yield effect(says, rises[_S] - rises[_C], unit=unit)
-        for weights, named in UNTRAINED.items():
-            says = f"and more than with {named} ({what})"
-            yield control(says, rises[_S] - rises[weights], unit=unit)
+        says, rest = "and more than with ", f" ({what})"
+        yield from beyond_untrained(says, rises, _S, rest=rest, unit=unit)
 
 
 @claim(
@@ -240,8 +221,7 @@ def _discernible(results: Results) -> Iterator[Test]:
         heard = results.means(file, f"share of {ear}", _DEEP)
         says = f"{ear}: more is heard in contrastive layers 8 to 11 than "
         yield effect(says + "in supervised ones", heard[_C] - heard[_S], file=file)
-        for weights, named in UNTRAINED.items():
-            yield control(f"{says}with {named}", heard[_C] - heard[weights], file=file)
+        yield from beyond_untrained(f"{says}with ", heard, _C, file=file)
         for other, named in _INSTEAD.items():
             control_of = results.means(file, f"share of {ear}", _DEEP, condition=other)
             yield control(f"{says}in {named}", heard[_C] - control_of[_C], file=file)
@@ -255,8 +235,7 @@ def _coupling(results: Results) -> Iterator[Test]:
     agree = results.means("figures-2-3", "agreement", (11,))
     says = "layer 11: top clips of a contrastive filter share a class more often than those of a "
     yield effect(says + "supervised one", agree[_C] - agree[_S])
-    for weights, named in UNTRAINED.items():
-        yield control(f"and more often than with {named}", agree[_C] - agree[weights])
+    yield from beyond_untrained("and more often than with ", agree, _C)
 
 
 @claim(
@@ -281,13 +260,7 @@ def _evolution(results: Results) -> Iterator[Test]:
         yield effect(says, results.over_filters(regime, thinned), file=file)
 
 
-@claim(
-    "3.4",
-    "08_growth",
-    "figure-5",
-    unit="correlation",
-    would_change="Other runs than this one.",
-)
+@claim("3.4", "08_growth", "figure-5", unit="correlation", would_change="Other runs than this one.")
 def _smoother(results: Results) -> Iterator[Test]:
     """A clip that stays the same shows a filter grow more smoothly than the top clip of each
     checkpoint does.
@@ -311,18 +284,12 @@ def _smoother(results: Results) -> Iterator[Test]:
 def _removal(results: Results) -> Iterator[Test]:
     """Sonifications hold what recognition needs: subtracting them costs performance drastically."""
     drops = results.drops("figure-6")
-    others = {
-        "white noise": "white noise",
-        "random phase": "random phase",
-        "another clip": "another clip",
-        "random weights": "that of random weights",
-    }
     for regime in REGIMES:
         yield effect(f"{regime} (probe): accuracy falls", drops[regime])
-        for weights, of in UNTRAINED.items():
-            says = f"{regime}: and more than a probe on {of} loses"
-            yield control(says, drops[regime] - drops[weights])
-        for other, named in others.items():
+        says = f"{regime}: and more than a probe on "
+        yield from beyond_untrained(says, drops, regime, rest=" loses")
+        for other in ("white noise", "random phase", "another clip", "random weights"):
+            named = "that of random weights" if other == "random weights" else other
             more = results.drops("figure-6", other)[regime]
             yield control(f"{regime}: and more than when {named} is subtracted", more)
 
@@ -334,9 +301,7 @@ def _coherence_falls(results: Results) -> Iterator[Test]:
     for regime in REGIMES:
         says = f"{regime}: coherence is lower in layers 8 to 11 than in 1 to 3"
         yield effect(says, falls[regime])
-        for weights, named in UNTRAINED.items():
-            says = f"{regime}: and falls more than with {named}"
-            yield control(says, falls[regime] - falls[weights])
+        yield from beyond_untrained(f"{regime}: and falls more than with ", falls, regime)
 
 
 @claim("abstract, 4.2, figure 7", "11_coherence", "figure-7", unit="coherence")
@@ -346,8 +311,7 @@ def _coherence_decay(results: Results) -> Iterator[Test]:
     deep = results.means("figure-7", "coherence", _DEEP)
     yield effect("supervised falls more than contrastive", falls[_S] - falls[_C])
     yield effect("contrastive is above supervised, layers 8 to 11", deep[_C] - deep[_S])
-    for weights, named in UNTRAINED.items():
-        yield control(f"supervised falls more than with {named}", falls[_S] - falls[weights])
+    yield from beyond_untrained("supervised falls more than with ", falls, _S)
 
 
 #: In the paper's order.

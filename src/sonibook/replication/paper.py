@@ -8,7 +8,10 @@ it is another publication's figure.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal
+
+import yaml
 
 from sonibook.analysis.networks import PAPERS
 from sonibook.analysis.result import Record
@@ -45,85 +48,19 @@ class TableSpec(Record):
     compared: tuple[_Pair, ...]
 
 
-def _reported(
-    lines: list[tuple[str, Training, list[_Mean]]], metrics: tuple[str, ...]
-) -> tuple[Reported, ...]:
-    return tuple(
-        Reported(row=row, training=training, metrics=dict(zip(metrics, means, strict=True)))
-        for row, training, means in lines
-    )
-
-
-_X2 = "contrastive, CNN12_x2"
-_RANKED = ("mAP", "mAUC", "d_prime")
-#: By table; rows in the paper's order.
+#: What the paper reports, by table; rows in the paper's order.
 REPORTED: dict[str, tuple[Reported, ...]] = {
-    "A.1": _reported(
-        [
-            ("gain", _FC, [(0.112, 0.002)]),
-            ("gain", _FULL, [(0.203, 0.001)]),
-            ("+ noise", _FC, [(0.142, 0.001)]),
-            ("+ noise", _FULL, [(0.210, 0.003)]),
-            ("+ time mask", _FC, [(0.142, 0.001)]),
-            ("+ time mask", _FULL, [(0.211, 0.002)]),
-            ("+ random SNR (all)", _FC, [(0.148, 0.003)]),
-            ("+ random SNR (all)", _FULL, [(0.215, 0.001)]),
-            ("all, tau 0.2", _FC, [(0.120, 0.001)]),
-            ("all, tau 0.2", _FULL, [(0.205, 0.002)]),
-            ("all, tau 0.3", _FC, [(0.105, 0.001)]),
-            ("all, tau 0.3", _FULL, [(0.200, 0.001)]),
-            ("all, CNN12_x2", _FC, [(0.151, 0.003)]),
-            ("all, CNN12_x2", _FULL, [(0.217, 0.005)]),
-        ],
-        ("mAP",),
-    ),
-    "A.2": _reported(
-        [
-            ("none", _FULL, [(0.299, 0.001), (0.954, 0.000), (2.378, 0.007)]),
-            ("contrastive", _FC, [(0.197, 0.003), (0.918, 0.006), (1.966, 0.057)]),
-            ("contrastive", _FULL, [(0.327, 0.009), (0.958, 0.001), (2.436, 0.011)]),
-            (_X2, _FULL, [(0.332, 0.005), (0.959, 0.001), (2.438, 0.020)]),
-        ],
-        _RANKED,
-    ),
-    "A.4": _reported(
-        [
-            ("none", _FULL, [(0.362, 0.006), (0.909, 0.001), (1.889, 0.010)]),
-            ("contrastive", _FC, [(0.306, 0.007), (0.873, 0.003), (1.611, 0.024)]),
-            ("contrastive", _FULL, [(0.424, 0.004), (0.921, 0.001), (2.001, 0.006)]),
-            ("supervised", _FC, [(0.463, 0.002), (0.935, 0.001), (2.144, 0.015)]),
-            ("supervised", _FULL, [(0.448, 0.004), (0.928, 0.003), (2.068, 0.028)]),
-            (_X2, _FC, [(0.307, 0.006), (0.869, 0.004), (1.584, 0.020)]),
-            (_X2, _FULL, [(0.432, 0.003), (0.924, 0.001), (2.032, 0.004)]),
-        ],
-        _RANKED,
-    ),
-    "A.6": _reported(
-        [
-            ("none", _FULL, [(0.923, 0.005)]),
-            ("supervised", _FC, [(0.360, 0.014)]),
-            ("supervised", _FULL, [(0.929, 0.007)]),
-            ("contrastive", _FC, [(0.295, 0.006)]),
-            ("contrastive", _FULL, [(0.934, 0.007)]),
-        ],
-        ("accuracy",),
-    ),
-    "ESC-50": (
-        Reported(
-            row="EnvNet, raw waveform at 44.1 kHz",
-            training=_FULL,
-            metrics={"accuracy": (0.64, None)},
-            source="Tokozume and Harada 2017",
-        ),
-    ),
+    table: tuple(map(Reported.model_validate, rows))
+    for table, rows in yaml.safe_load(
+        Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
+    ).items()
 }
 
 
 def _untaught(training: Training) -> tuple[str, ...]:
-    """Rows that learned nothing before: with He weights and with centred and scaled ones.
+    """Rows that learned nothing before. He weights trained whole are the paper's row from scratch.
 
-    He weights trained whole are the paper's row from scratch, without normalisation, and are
-    trained just as those pretrained are. The row "none", from scratch, has standardised weights.
+    They are trained just as those pretrained are; the row "none" has standardised weights.
     """
     return ("none", "random") if training == _FULL else (*UNTRAINED,)
 

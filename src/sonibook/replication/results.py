@@ -6,10 +6,10 @@ What is missing, a file or a network in it, is `MISSING`, and so is whatever is 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numpy as np
 from pydantic import ConfigDict, Field
@@ -20,6 +20,7 @@ from sonibook.analysis.activations import TopClipsResult
 from sonibook.analysis.evolution import EvolutionResult, FilterEvolution
 from sonibook.analysis.result import Estimate, Record, Result, ResultTable, Row, estimate
 from sonibook.metrics import runs_interval
+from sonibook.replication.benchmarks import UNTRAINED
 from sonibook.replication.tables import read_differences
 from sonibook.training.probe import ProbeKind
 
@@ -40,16 +41,6 @@ class Measure(Estimate):
     networks, each side's distance to its end is squared and added (R. G. Newcombe 1998, "Interval
     estimation for the difference between independent proportions", method 10), as if they had no
     clips in common: on the same clips that is cautious.
-
-    Attributes
-    ----------
-    seeds : int
-        Networks of the regime that has fewest.
-    values : dict of int to float
-        By seed, where it is a mean over networks that differ in theirs; else empty.
-    clip_error : float
-        Standard error over clips, by which the interval over networks is widened; 0 where the clips
-        are taken as they are.
     """
 
     model_config = ConfigDict(allow_inf_nan=True)
@@ -57,8 +48,10 @@ class Measure(Estimate):
     mean: float
     low: float
     high: float
+    #: Networks of the regime that has fewest, and the mean of each by its seed.
     seeds: int = 1
     values: dict[int, float] = Field(default_factory=dict)
+    #: Standard error over clips, by which the interval is widened; 0 where they are as they are.
     clip_error: float = Field(default=0.0, exclude=True)
 
     @classmethod
@@ -139,12 +132,11 @@ def over_layers(layers: Iterable[Estimate]) -> Measure:
 
 
 def over_seeds(networks: Mapping[int, Measure], *, recordings: bool = False) -> Measure:
-    """The mean over networks that differ in their seed alone, which are given by seed.
+    """The mean over networks, by seed: of one over clips, of several Student's t over networks.
 
-    One network's interval is that over clips; of several it is Student's t over networks, the clips
-    being taken as they are. With `recordings` it is of other clips, too: half of the interval over
-    networks and half of the one over clips, which more networks do not narrow, as all hear the same
-    clips, are squared and added.
+    With `recordings` it is of other clips, too: half of the interval over networks and half of the
+    one over clips, which more networks do not narrow, as all hear the same clips, are squared and
+    added.
     """
     known = {seed: one for seed, one in networks.items() if one.known}
     values = {seed: one.mean for seed, one in known.items()}
@@ -165,11 +157,10 @@ def _over(values: dict[int, float], clips: int, error: float) -> Measure:
 
 
 class Results:
-    """The results files of one folder; what is missing in it is `MISSING`.
+    """The results files of one folder; `probe` is the kind that figure 4's accuracies are of.
 
-    `probe` is the kind that figure 4's accuracies are of. With `recordings`, figures' intervals
-    over networks are of other clips, too, as tables' always are; of what is compared, as if no
-    clips were in common, which is cautious.
+    With `recordings`, figures' intervals over networks are of other clips, too, as tables' always
+    are; of what is compared, as if no clips were in common, which is cautious.
     """
 
     def __init__(
@@ -197,34 +188,22 @@ class Results:
         """Each regime's mean of a quantity over some layers, less that over others."""
         kind = TopClipsResult if file == "figures-2-3" else ResultTable
         result, wanted, others = self.read(kind, file), set(layers), set(less)
-        rows = result.select(quantity=quantity, condition=condition) if result else ()
-        regimes: dict[str, dict[int, Measure]] = {}
-        for (regime, seed), own in _by_network(rows).items():
-            mean = over_layers(row for row in own if row.layer in wanted)
-            if others:
-                mean -= over_layers(row for row in own if row.layer in others)
-            regimes.setdefault(regime, {})[seed] = mean
-        found = {
-            regime: over_seeds(by_seed, recordings=self.recordings)
-            for regime, by_seed in regimes.items()
-        }
-        return defaultdict(lambda: MISSING, found)
 
-    def _over_seeds(
-        self, regimes: Mapping[str, Mapping[int, Measure]]
-    ) -> defaultdict[str, Measure]:
-        found = {name: over_seeds(own, recordings=self.recordings) for name, own in regimes.items()}
-        return defaultdict(lambda: MISSING, found)
+        def mean(rows: list[Row]) -> Measure:
+            own = over_layers(row for row in rows if row.layer in wanted)
+            return own - over_layers(row for row in rows if row.layer in others) if others else own
+
+        rows = result.select(quantity=quantity, condition=condition) if result else ()
+        return self._by_regime(rows, mean)
 
     def drops(self, file: str, control: str = "") -> defaultdict[str, Measure]:
-        """How much accuracy each regime loses when its sonifications are subtracted: of 1.
+        """How much accuracy each regime loses when its sonifications are subtracted, over layers.
 
-        Over all layers; with a `control`, how much more than when the control is. It is accuracy,
-        as the paper counts scores, and not log-probability, which depends on how sure of itself a
-        classifier is, right or wrong.
+        With a `control`, how much more than by that. Accuracy is how the paper counts scores;
+        log-probability depends on how sure of itself a classifier is, right or wrong.
         """
-        regimes: dict[str, dict[int, Measure]] = {}
-        for (regime, seed), rows in self._scores(file).items():
+
+        def lost_by(rows: list[Row]) -> Measure:
             untouched = {
                 (row.layer, row.condition): row.mean or 0.0
                 for row in rows
@@ -235,34 +214,46 @@ class Results:
                 for row in rows
                 if row.quantity == "score" and row.clips and row.layer is not None
             }
-            regimes.setdefault(regime, {})[seed] = over_layers(
+            return over_layers(
                 one - lost.get((layer, control), MISSING) if control else one
                 for (layer, condition), one in lost.items()
                 if condition == _SONIFICATION
             )
-        found = {
-            regime: over_seeds(by_seed, recordings=self.recordings)
-            for regime, by_seed in regimes.items()
-        }
-        return defaultdict(lambda: MISSING, found)
+
+        return self._by_regime(self._scores(file), lost_by)
 
     def spread(self, file: str, regime: str) -> Measure:
         """The variance over layers of the score that is left; missing for one network alone."""
-        by_seed = {}
-        for (own, seed), rows in self._scores(file).items():
-            if own == regime:
-                scores = [
-                    row for row in rows if (row.quantity, row.condition) == ("score", _SONIFICATION)
-                ]
-                spread = float(np.var([row.mean for row in scores if row.mean is not None]))
-                clips = min((row.clips for row in scores if row.clips), default=0)
-                by_seed[seed] = Measure(mean=spread, low=spread, high=spread, clips=clips)
-        found = over_seeds(by_seed, recordings=self.recordings)
+
+        def variance(rows: list[Row]) -> Measure:
+            scores = [
+                row for row in rows if (row.quantity, row.condition) == ("score", _SONIFICATION)
+            ]
+            spread = float(np.var([row.mean for row in scores if row.mean is not None]))
+            clips = min((row.clips for row in scores if row.clips), default=0)
+            return Measure(mean=spread, low=spread, high=spread, clips=clips)
+
+        rows = [row for row in self._scores(file) if row.regime == regime]
+        found = self._by_regime(rows, variance)[regime]
         return found if found.seeds > 1 else MISSING
 
-    def _scores(self, file: str) -> dict[tuple[str, int], list[Row]]:
+    def _scores(self, file: str) -> tuple[Row, ...]:
         result = self.read(AblationResult, file)
-        return _by_network(result.select(quantity={"score", "untouched"}) if result else ())
+        return result.select(quantity={"score", "untouched"}) if result else ()
+
+    def _by_regime(
+        self, rows: Iterable[Row], value: Callable[[list[Row]], Measure]
+    ) -> defaultdict[str, Measure]:
+        """Each regime's mean, over its networks, of what `value` makes of the rows of one."""
+        regimes: dict[str, dict[int, list[Row]]] = {}
+        for row in rows:
+            if row.seed is not None:
+                regimes.setdefault(row.regime, {}).setdefault(row.seed, []).append(row)
+        found: defaultdict[str, Measure] = defaultdict(lambda: MISSING)
+        for regime, networks in regimes.items():
+            by_seed = {seed: value(own) for seed, own in networks.items()}
+            found[regime] = over_seeds(by_seed, recordings=self.recordings)
+        return found
 
     def over_filters(self, regime: str, value: Callable[[FilterEvolution], float]) -> Measure:
         """A number of each filter that was followed through a regime's training, over filters."""
@@ -285,21 +276,11 @@ class Results:
         return MISSING
 
 
-def _by_network(rows: Iterable[Row]) -> dict[tuple[str, int], list[Row]]:
-    """Rows by regime and seed."""
-    found: dict[tuple[str, int], list[Row]] = {}
-    for row in rows:
-        if row.seed is not None:
-            found.setdefault((row.regime, row.seed), []).append(row)
-    return found
-
-
 class Test(Record):
-    """One test of a claim, with what it says if it passes; make it with `effect` or `control`.
+    """One test of a claim, with what it says if it passes; what was not measured yet is None.
 
-    `unit` is the measure's, `file` the results file it is from, and `p` two-sided, of "it is zero".
-    `p_claim` and `p_all` are adjusted for the number of tests of the claim (Holm) and of all claims
-    (Benjamini and Hochberg). What was not measured yet is None.
+    `p`, two-sided, is of "it is zero"; `p_claim` and `p_all` are adjusted for the number of tests
+    of the claim (Holm) and of all claims (Benjamini and Hochberg).
     """
 
     __test__ = False  # pytest takes it for one of its own
@@ -336,7 +317,19 @@ def control(says: str, measure: Measure, *, unit: str = "", file: str = "") -> T
     return effect(says, measure, unit=unit, file=file).model_copy(update={"kind": "control"})
 
 
-_Tests = Callable[[Results], Iterable[Test]]
+def beyond_untrained(
+    says: str,
+    found: Mapping[str, Measure],
+    regime: str,
+    *,
+    below: bool = False,
+    rest: str = "",
+    **of: str,
+) -> Iterator[Test]:
+    """Controls: a regime's number is above those of untrained networks, or below them."""
+    for weights, named in UNTRAINED.items():
+        more = found[weights] - found[regime] if below else found[regime] - found[weights]
+        yield control(f"{says}{named}{rest}", more, **of)
 
 
 @dataclass(frozen=True)
@@ -345,14 +338,14 @@ class Claim:
 
     name: str
     says: str
+    make: Callable[[Results], Iterable[Test]]
     where: str
     chapter: str
     figure: str
-    unit: str
-    untestable: str
-    universal: bool
-    would_change: str
-    make: _Tests
+    unit: str = "accuracy"
+    untestable: str = ""
+    universal: bool = False
+    would_change: str = "More seeds, and a network as large and as long trained as the paper's."
 
     def tests(self, results: Results) -> tuple[Test, ...]:
         """Its tests, by some results."""
@@ -365,25 +358,16 @@ class Claim:
 
 
 def claim(
-    where: str,
-    chapter: str,
-    figure: str = "",
-    *,
-    unit: str = "accuracy",
-    untestable: str = "",
-    universal: bool = False,
-    would_change: str = "More seeds, and a network as large and as long trained as the paper's.",
-) -> Callable[[_Tests], Claim]:
+    where: str, chapter: str, figure: str, **more: Any
+) -> Callable[[Callable[[Results], Iterable[Test]]], Claim]:
     """Make a claim of the function that makes its tests: its docstring is what the paper says.
 
     One that is `universal`, of any or of all, is refuted by a single counterexample.
     """
 
-    def claimed(make: _Tests) -> Claim:
+    def claimed(make: Callable[[Results], Iterable[Test]]) -> Claim:
         name = make.__name__.strip("_").replace("_", "-")
         says = " ".join((make.__doc__ or "").split())
-        return Claim(
-            name, says, where, chapter, figure, unit, untestable, universal, would_change, make
-        )
+        return Claim(name, says, make, where, chapter, figure, **more)
 
     return claimed

@@ -19,11 +19,7 @@ from sonibook.replication.trials import Trial, TrialFile
 
 
 class Metric(Estimate):
-    """A metric of one row, by seed, of the clips that each seed was tested on.
-
-    `over` says what the interval is over: Student's t over seeds, where there are several; else
-    over folds (or speakers); else, of an accuracy, Wilson's over clips.
-    """
+    """A metric of one row, by seed; its interval is `over` the first of these that are several."""
 
     mean: float
     over: Literal["seeds", "folds", "clips", "nothing"]
@@ -43,11 +39,7 @@ class Row(Record):
 
 
 class Difference(Estimate):
-    """How much more often one row is right than another: a difference of accuracies, clip by clip.
-
-    The interval is over recordings (clips cut from one count together) and over seeds, which are
-    paired where both rows have the same.
-    """
+    """How much more often a row is right than another, over recordings and seeds, clip by clip."""
 
     mean: float
     low: float

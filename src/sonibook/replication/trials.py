@@ -33,41 +33,24 @@ from sonibook.training.probe import groups_of, linear_probe, probe_features
 
 
 class Trial(Record):
-    """One classifier, tested on one part.
-
-    Attributes
-    ----------
-    key : str
-        What tells it from all others: a digest of the network, the training and the data.
-    row, network : str
-        What it started from, as `Pretrained.row`, and the very network; "none" from scratch.
-    seed : int
-        Of the network it started from, and of the classifier's training.
-    question, tested : str
-        Such as "esc10, five folds", and the part: "fold 5", "speaker jackson", "test".
-    training : {"linear probe", "fc-only", "full"}
-    clips : int
-    metrics : dict of str to float
-        Such as ``accuracy``, ``mAP``, ``mAUC`` and ``d_prime``.
-    right : str or None
-        For each clip of the part, in order, "1" if it was named rightly, else "0".
-    settings : dict
-        Of the classifier: a strength of regularisation, or a configuration's name.
-    made : int
-        Which of the table's provenances.
-    """
+    """One classifier, tested on one part; the key is a digest of network, training and data."""
 
     key: str
+    #: What it started from, and the very network; "none" from scratch.
     row: str
     network: str
+    #: Of the network it started from, and of the classifier's training.
     seed: int
     question: str
     training: Training
+    #: Such as "fold 5", "speaker jackson" and "test".
     tested: str
     clips: int
     metrics: dict[str, float]
+    #: For each clip of the part, in order, "1" if it was named rightly, else "0".
     right: str | None
     settings: dict[str, Any]
+    #: Which of the table's provenances.
     made: int
 
 

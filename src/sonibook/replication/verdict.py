@@ -60,17 +60,14 @@ Verdict = Literal[
 
 
 class Judgement(Record):
-    """A verdict; its words, with what qualifies it; why, in a sentence.
-
-    `seeds` counts the networks of the regime that has fewest, 0 where nothing was measured;
-    `corrected` says whether an effect passes with its p-value adjusted for the number of the
-    claim's tests.
-    """
+    """A verdict; its words, with what qualifies it; why, in a sentence."""
 
     verdict: Verdict
     words: str
     why: str
+    #: Networks of the regime that has fewest; 0 where nothing was measured.
     seeds: int
+    #: Whether an effect passes with its p-value adjusted for the number of the claim's tests.
     corrected: bool
 
 
@@ -235,10 +232,7 @@ def _hash(content: Any) -> str:
 
 
 def freeze(folder: str | Path, *, command: str | None = None) -> Path:
-    """Write the list of claims, tests and the rule into ``frozen.json``, with its date and hash.
-
-    An older list in that folder is replaced: commit it first. `command` is for its provenance.
-    """
+    """Write the claims, tests and rule into ``frozen.json``: an older list there is replaced."""
     listed = frozen_list()
     path = Path(folder) / "frozen.json"
     write_result(path, {"hash": _hash(listed), "list": listed}, command=command)
