@@ -29,7 +29,7 @@ from sonibook.errors import DatasetError, SonibookError
 
 __all__ = ["DATASETS", "Clip", "Dataset", "Entry", "FileDataset", "Task", "open_dataset"]
 
-__getattr__ = _names_of(__name__, fetch="published_size", packed="")
+__getattr__ = _names_of(__name__, fetch="published_size")
 
 #: Where data sets that lie in files are looked for, unless `root` says.
 ROOT_VARIABLE = "SONIBOOK_DATA"
