@@ -1,11 +1,8 @@
 """Alternatives to the paper's sonification, by the measures that it is judged by.
 
-- *Unpooling*: the backward pass from the most active filter's map or from all maps of a layer, with
-  max-pools undone by switches or without them (`sonibook.deconvnet.alternatives`).
-- *Explanations*: gradients of the same filters (`sonibook.deconvnet.alternatives`).
-
-All are measured by coherence with the clip (paper, section 4.2). Of scenes whose sources are known
-unpoolings are measured by separation, too; and explanations by ablation (section 4.1).
+They are those of `sonibook.deconvnet.alternatives`: ways to undo max-pools without their switches,
+and gradients of the same filters. All are measured by coherence with the clip (section 4.2),
+unpoolings by separation, too, and gradients by ablation (section 4.1).
 """
 
 from __future__ import annotations

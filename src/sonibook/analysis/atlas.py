@@ -128,8 +128,10 @@ class _Sonified:
         stretches = np.empty((len(places), size), np.float32)
         starts = np.empty(len(places), np.int64)
         shapes = np.empty((len(places), 2))
-        for name, network in self.networks.items():
-            for numbers, filters, passed, layer in self._passes(network, name, x, places):
+        for name, layers in self._by_layer(places).items():
+            passed = ForwardPass(self.networks[name], x, depth=max(layers))
+            for layer, numbers in layers.items():
+                filters = [places[number].filter for number in numbers]
                 sounds = passed.sonify(layer, filters)[:, : len(x)].cpu().numpy()
                 shapes[numbers] = spectral_shape(sounds, sample_rate=self.sample_rate)[:, :2]
                 middles = _loudest(passed, layer, filters)
@@ -140,18 +142,11 @@ class _Sonified:
         return {key: value[None] for key, value in found.items()}
 
     @staticmethod
-    def _passes(
-        network: nn.Module, name: str, x: ndarray, places: Sequence[_Place]
-    ) -> Iterator[tuple[list[int], list[int], ForwardPass, int]]:
-        layers: dict[int, list[int]] = {}
+    def _by_layer(places: Sequence[_Place]) -> dict[str, dict[int, list[int]]]:
+        found: dict[str, dict[int, list[int]]] = {}
         for number, place in enumerate(places):
-            if place.network == name:
-                layers.setdefault(place.layer, []).append(number)
-        if not layers:
-            return
-        passed = ForwardPass(network, x, depth=max(layers))
-        for layer, numbers in layers.items():
-            yield numbers, [places[number].filter for number in numbers], passed, layer
+            found.setdefault(place.network, {}).setdefault(place.layer, []).append(number)
+        return found
 
 
 def _loudest(passed: ForwardPass, layer: int, filters: Sequence[int]) -> ndarray:

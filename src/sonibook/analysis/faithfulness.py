@@ -189,7 +189,10 @@ class _Faithful:
         found |= {"sparseness": sparseness(sizes), "complexity": complexity(sizes)}
         if self.points is not None:
             named = int(whole.argmax())
-            curves = np.stack([self._curves(classifier, x, one, named) for one in s])
+            parts = (torch.cat(partial_clips(x, one, self.points)) for one in s)
+            curves = np.stack(
+                [_probabilities(classifier, part)[:, named].reshape(2, -1) for part in parts]
+            )
             ends = np.broadcast_to(heard[[1, 0], named], (len(s), 2))
             insertion = np.column_stack([ends[:, :1], curves[:, 0], ends[:, 1:]])
             deletion = np.column_stack([ends[:, 1:], curves[:, 1], ends[:, :1]])
@@ -197,16 +200,6 @@ class _Faithful:
             found["deletion"] = np.trapezoid(deletion, dx=1 / self.points, axis=1)
         missing = np.full(len(s), np.nan)
         return np.column_stack([found.get(name, missing) for name in QUANTITIES])
-
-    def _curves(
-        self,
-        classifier: nn.Module,
-        x: Float[Tensor, " time"],
-        s: Float[Tensor, " time"],
-        named: int,
-    ) -> Float[ndarray, "2 steps"]:
-        inserted, deleted = partial_clips(x, s, self.points or 2)
-        return _probabilities(classifier, torch.cat([inserted, deleted]))[:, named].reshape(2, -1)
 
 
 def _probabilities(

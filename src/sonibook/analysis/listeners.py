@@ -274,23 +274,17 @@ def listen(
         **streaming,
     )
     arrays = {name: array.copy() for name, array in found.arrays.items()}
+    where_heard = {listener.name: listener.where_heard for listener in opened}
     for (network, quantity, _), array in arrays.items():
         if network:
-            array[~_asked_of(arrays["", quantity, OF_CLIPS[0]], opened, quantity)] = np.nan
+            clean = arrays["", quantity, OF_CLIPS[0]]
+            array[~(clean > 0) if where_heard[quantity] else np.isnan(clean)] = np.nan
     rows = [*table_rows(every, arrays, seed=seed)]
     identity = {network.name: network.identity for network in every}
     rows += _shares(
         arrays, identity, [listener.name for listener in opened if listener.has_share], seed=seed
     )
     return ResultTable(rows=tuple(rows), **found.fields)
-
-
-def _asked_of(
-    clean: Float[ndarray, " clips"], listeners: Sequence[Listener], quantity: str
-) -> ndarray:
-    """The clips that a listener is asked about: of some, those alone in which it hears it."""
-    (listener,) = [one for one in listeners if one.name == quantity]
-    return ~np.isnan(clean) & (clean > 0) if listener.where_heard else ~np.isnan(clean)
 
 
 def _shares(

@@ -124,15 +124,13 @@ class Benchmark:
             if split.name.startswith("speaker "):
                 found[split.name] = [split.name] * len(data)
             elif isinstance(data, FileDataset):
-                found[split.name] = [_recording(data.name, one.clip_id) for one in data.entries]
+                # Of ESC-50 the source on Freesound, the second part of a name: 5-253085-A-0.
+                ids = [one.clip_id for one in data.entries]
+                esc = data.name.startswith("esc")
+                found[split.name] = [one.split("-")[1] if esc else one for one in ids]
             else:
                 found[split.name] = [f"{split.name} {number}" for number in range(len(data))]
         return found
-
-
-def _recording(dataset: str, clip_id: str) -> str:
-    """The source on Freesound, the second part of a name such as 5-253085-A-0."""
-    return clip_id.split("-")[1] if dataset.startswith("esc") else clip_id
 
 
 def folds_of(dataset: str, root: Path | None) -> Benchmark:

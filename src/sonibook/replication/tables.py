@@ -181,6 +181,13 @@ _INTERVALS = (
 
 def assemble(spec: TableSpec, kept: TrialFile) -> dict[str, Any]:
     """A table as it is written, from its trials."""
+    places = {names: place for place, names in enumerate(spec.wanted)}
+
+    def order(row: Row) -> tuple[int, str, str]:
+        """As the table wants them; others, such as of another width, after these."""
+        names = (row.question, row.row, row.training)
+        return places.get(names, len(places)), row.training, row.row
+
     rows = table_rows(kept.trials)
     there = {(one.question, one.row, one.training) for one in rows}
     differences = []
@@ -205,19 +212,8 @@ def assemble(spec: TableSpec, kept: TrialFile) -> dict[str, Any]:
         "title": spec.title,
         "data": spec.data,
         "interval": _INTERVALS,
-        "rows": [one.model_dump(mode="json") for one in sorted(rows, key=_order(spec))],
+        "rows": [one.model_dump(mode="json") for one in sorted(rows, key=order)],
         "differences": differences,
         "reported": [one.model_dump(mode="json") for one in REPORTED.get(spec.table, ())],
         "not_measured_yet": [list(one) for one in spec.wanted if one not in there],
     }
-
-
-def _order(spec: TableSpec) -> Any:
-    """Rows as the table wants them; others, such as of another width, after these."""
-    places = {names: place for place, names in enumerate(spec.wanted)}
-
-    def key(row: Any) -> tuple[int, str, str]:
-        names = (row.question, row.row, row.training)
-        return places.get(names, len(places)), row.training, row.row
-
-    return key
