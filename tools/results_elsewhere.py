@@ -116,22 +116,17 @@ def _data(analysis: str, settings: Settings, rate: int) -> Dataset:
 
 def _beside(network: Network, data: Dataset) -> list[Network]:
     """A network, and random ones of its shape besides the one that an analysis adds."""
-    others = [
-        Network(
-            f"{RANDOM_WEIGHTS}-{seed}",
-            random_twin(network.module, data, seed=seed),
-            RANDOM,
-            seed,
-            baseline=True,
-        )
-        for seed in NETWORKS[network.name][0]
-    ]
-    return [network, *others]
+    seeds, _ = NETWORKS[network.name]
+    return [network, *(_twin(network, data, seed, f"{RANDOM_WEIGHTS}-{seed}") for seed in seeds)]
+
+
+def _twin(network: Network, data: Dataset, seed: int, name: str) -> Network:
+    twin = random_twin(network.module, data, seed=seed)
+    return Network(name, twin, RANDOM, seed, baseline=True)
 
 
 def _activations(network: Network, data: Dataset, streaming: Streaming) -> Result:
-    twin = random_twin(network.module, data, seed=0)
-    networks = [network, Network(RANDOM_WEIGHTS, twin, RANDOM, 0, baseline=True)]
+    networks = [network, _twin(network, data, 0, RANDOM_WEIGHTS)]
     result = top_activations(networks, data, k=1, **streaming)
     rows = (*result.rows, *_choices(networks, data, result.data.clips))
     return result.model_copy(update={"rows": rows, "filters": ()})  # there are thousands

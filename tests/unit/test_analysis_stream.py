@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
+import subprocess
+import sys
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +19,7 @@ import torch
 from numpy import ndarray
 from torch import nn
 
+from sonibook.analysis import workers
 from sonibook.analysis.result import Estimate, MeasuredOn, Result, estimate, fingerprint, key_of
 from sonibook.analysis.stream import Chunk, gather, seeded, stream
 from sonibook.datasets import Clip, Dataset, open_dataset
@@ -24,6 +29,18 @@ from sonibook.metrics import bootstrap_interval
 from sonibook.model.encoder import CNN12
 
 KEY = {"analysis": "test"}
+IN_ORDER = """
+import os, sys, time
+from workers import in_order
+
+def work(number: int) -> int:
+    time.sleep(0.05)
+    return os.getpid()
+
+if __name__ == "__main__":
+    for process in in_order(work, [(number,) for number in range(100_000)], 2):
+        print(process, flush=True)
+"""
 
 
 @dataclass(frozen=True)
@@ -300,3 +317,30 @@ def test_fingerprints_tell_networks_apart() -> None:
     assert fingerprint(stack(2)) == fingerprint(stack(2))
     assert fingerprint(stack(2)) != fingerprint(stack(2, seed=1))
     assert fingerprint(stack(2)) != fingerprint(stack(4))
+
+
+def alive(process: int) -> bool:
+    try:
+        status = Path(f"/proc/{process}/stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] != "Z"
+
+
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks into /proc")
+def test_no_process_outlives_the_one_that_it_works_for(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(IN_ORDER)
+    shutil.copy(workers.__file__, tmp_path)  # alone: the library would be imported three times
+    found: set[int] = set()
+    with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True) as parent:
+        while len(found) < 2:
+            found.add(int(parent.stdout.readline()))
+        os.kill(parent.pid, signal.SIGKILL)
+    until = time.monotonic() + 60
+    while any(map(alive, found)) and time.monotonic() < until:
+        time.sleep(0.05)
+    left = [process for process in found if alive(process)]
+    for process in left:
+        os.kill(process, signal.SIGKILL)
+    assert not left
