@@ -1,4 +1,4 @@
-"""Training's figures draw what they are handed, and the temperature's numbers are NT-Xent's own."""
+"""Figures of training and over layers draw what they are handed, the temperature NT-Xent's own."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from sonibook import show
+from sonibook.analysis.result import MeasuredOn, ResultTable, Row
+from sonibook.plots.features import Panel, figure_over_layers, first_of_regimes
 from sonibook.plots.training import (
     crops,
     intervals,
@@ -172,3 +174,44 @@ def test_intervals_show_results_ends_and_chance() -> None:
     assert [text.get_text() for text in axes.texts] == ["80%", "50%"]
     with pytest.raises(ValueError, match=r"ours: 0\.8 does not lie between"):
         intervals({"ours": (0.8, 0.1, 0.2)}, xlabel="", chance=0.1)
+
+
+# Over layers
+
+
+def test_a_legend_lists_one_network_of_a_regime_and_counts_the_rest() -> None:
+    networks = [
+        ("contrastive-1", "contrastive"),
+        ("contrastive", "contrastive"),
+        ("random weights", "random"),
+        ("random weights-1", "random"),
+        ("supervised", "supervised"),
+    ]
+    rows = [
+        Row(network=name, regime=regime, baseline=regime == "random", layer=layer,
+            quantity="accuracy", condition=condition, mean=layer / 10, low=0.0, high=1.0, clips=9)
+        for name, regime in networks
+        for condition in ("probe", "whole")
+        for layer in (1, 2)
+    ]  # fmt: skip
+    data = MeasuredOn(dataset="d", split="all", size=9, clips=9, skipped={})
+    table = ResultTable(analysis="a", data=data, networks={}, settings={}, rows=tuple(rows))
+    panels = [Panel("accuracy", "accuracy", ("probe", "whole")), Panel("accuracy", "x", ("probe",))]
+    drawn = figure_over_layers(table, panels, what="Accuracy", columns=1).figure
+    several, single = drawn.axes
+    assert several.get_legend_handles_labels()[1] == [
+        "contrastive-1, probe (thin: 1 more)",
+        "random weights, probe (thin: 1 more)",
+        "supervised, probe",
+        "contrastive-1, whole (thin: 1 more)",
+        "supervised, whole",
+    ]
+    assert single.get_legend_handles_labels()[1] == [
+        "contrastive-1 (thin: 1 more)",
+        "random weights (thin: 1 more)",
+        "supervised",
+    ]
+    colours = [line.get_color() for line in single.lines]
+    assert colours[0] == colours[1] != colours[4]
+    assert single.lines[0].get_linewidth() > single.lines[1].get_linewidth()
+    assert first_of_regimes(table) == ["contrastive-1", "random weights", "supervised"]
