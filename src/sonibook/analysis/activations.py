@@ -5,9 +5,7 @@ few best clips so far are kept, so that memory hardly grows with the number of c
 
 The paper shows pairs of input and sonification that its authors chose. Here a rule chooses: of a
 layer, the filter whose three top clips agree most in class; of equals, the one that the third
-activates nearly as much as the first. And what the paper says of "content coupling" is counted:
-how often two top clips of a filter share a class; of clips with any number of labels, which share
-of the classes of either is of both.
+activates nearly as much as the first. "Content coupling" is counted by how much they agree.
 """
 
 from __future__ import annotations
