@@ -202,8 +202,8 @@ TABLES: dict[str, TableSpec] = {
     "esc50-folds": TableSpec(
         table="ESC-50",
         title="All 50 classes from scratch",
-        data="ESC-50, five folds, each tested once by a network trained on the others; that of fold "
-        "5 is the shipped one.",
+        data="ESC-50, five folds, each tested once by a network trained on the others; that of "
+        "fold 5 is the shipped one.",
         wanted=((_FIFTY, "none", _FULL),),
         compared=(),
     ),
