@@ -220,7 +220,7 @@ def test_what_a_network_is_is_said_by_its_card(name, regime, seed):
     [
         ("activations", "activations:top_activations"),
         ("coherence", "coherence:coherence_by_layer"),
-        ("selectivity", "selectivity:selectivity_by_layer"),
+        ("selectivity", "coherence:selectivity_by_layer"),
         ("evolution", "evolution:feature_evolution"),
         ("ablation", "ablation:ablate"),
     ],

@@ -409,10 +409,8 @@ def test_a_run_cut_off_before_any_of_its_files_is_written_completes_them(
     while True:
         out, left = tmp_path / f"cut-{cuts}", [cuts]
         with monkeypatch.context() as patched:
-            for module in ("files", "model.stack_file", "results"):
+            for module in ("files", "model.stack_file", "training.folder"):
                 patched.setattr(f"sonibook.{module}.atomic", cut_before(atomic, left))
-            for module in ("folder", "logging"):
-                patched.setattr(f"sonibook.training.{module}.atomic", cut_before(atomic, left))
             try:
                 train(config, out=out, data_root=sounds)
             except Cut:
