@@ -258,7 +258,7 @@ def check_replaceable(path: str | Path) -> None:
 def write_result(path: str | Path, content: dict[str, Any], *, command: str | None = None) -> None:
     """Write a result and its provenance, whole or not at all."""
     whole = {**content, "provenance": content.get("provenance") or provenance(command)}
-    rows = whole.get("rows") or []
+    rows = [] if isinstance(whole.get("rows"), dict) else whole.get("rows") or []
     text = json.dumps(
         whole | {"rows": []} if rows else whole, indent=2, ensure_ascii=False, allow_nan=False
     )

@@ -437,3 +437,9 @@ def test_members_that_zipfile_cannot_unpack(tmp_path, at, value):
     path.write_bytes(content)
     with pytest.raises(DatasetError, match="is damaged"):
         archives.unpack([path], tmp_path / "out")
+
+
+@pytest.mark.parametrize("rows", [[{"a": 1}, {"b": [2.5]}], [], {"width 1": {"ms": 2.5}}])
+def test_rows_of_a_result_are_read_as_they_were_written(tmp_path, rows):
+    write_result(tmp_path / "x.json", {"rows": rows, "clips": 3})
+    assert parse_json((tmp_path / "x.json").read_bytes())["rows"] == rows
