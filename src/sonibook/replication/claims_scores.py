@@ -20,11 +20,11 @@ from sonibook.replication.results import (
 from sonibook.training.probe import ProbeKind
 
 _FOLDS, _OWN, _SPEAKERS = "esc10, five folds", "fsdd, its own split", "fsdd, a speaker left out"
-#: Where other classes are transferred to.
-_TRANSFER = (("table-a4", _FOLDS), ("table-a6", _OWN), ("table-a6", _SPEAKERS))
 _FORTY, _ONE = "esc40, trained on folds 1 to 4", "esc40, trained on fold 1"
 _PROBE, _FC, _FULL = "linear probe", "fc-only", "full"
 _A1, _A2, _A4, _A6 = "table-a1", "table-a2", "table-a4", "table-a6"
+#: Where other classes are transferred to.
+_TRANSFER = ((_A4, _FOLDS), (_A6, _OWN), (_A6, _SPEAKERS))
 _IN, _OUT = "figure-4-in-domain", "figure-4-out-of-domain"
 #: Where layers are probed: the files of the logistic and of the ridge probe.
 _PROBED = {

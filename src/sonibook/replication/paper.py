@@ -11,10 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
-import yaml
-
 from sonibook.analysis.networks import PAPERS
 from sonibook.analysis.result import Record
+from sonibook.files import parse_yaml
 from sonibook.replication.benchmarks import REGIMES, UNTRAINED
 
 #: "linear probe" is fc-only by a logistic regression; see `sonibook.replication.trials`.
@@ -51,7 +50,7 @@ class TableSpec(Record):
 #: What the paper reports, by table; rows in the paper's order.
 REPORTED: dict[str, tuple[Reported, ...]] = {
     table: tuple(map(Reported.model_validate, rows))
-    for table, rows in yaml.safe_load(
+    for table, rows in parse_yaml(
         Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8")
     ).items()
 }
