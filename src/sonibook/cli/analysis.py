@@ -66,14 +66,19 @@ class Asked:
     """What the shared options of an analysis name; opened when first asked for.
 
     Options:
-        names: Shipped or imported names, .safetensors files, 'random' or 'random:SEED' for an
-            untrained encoder, or module:function, Python code that makes a network.
         seed: Of all that is drawn at random.
         width: Of untrained encoders.
         figure: Draw the result (.png, .svg or .pdf).
     """
 
-    names: Annotated[list[str], typer.Argument(metavar="NETWORK")]
+    names: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="NETWORK",
+            help="Shipped or imported names, .safetensors files, 'random' or 'random:SEED' for an "
+            "untrained encoder, or module:function, Python code that makes a network.",
+        ),
+    ]
     dataset: common.DataName
     split: common.Split = None
     folds: str | None = None
