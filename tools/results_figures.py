@@ -14,6 +14,7 @@ from torch import nn
 
 from sonibook.analysis.ablation import ablate
 from sonibook.analysis.activations import top_clip_agreement
+from sonibook.analysis.alternatives import compare_explanations, compare_unpoolings
 from sonibook.analysis.coherence import coherence_by_layer, selectivity_by_layer
 from sonibook.analysis.controls import Level, stimulation
 from sonibook.analysis.evolution import feature_evolution
@@ -21,7 +22,9 @@ from sonibook.analysis.faithfulness import faithfulness
 from sonibook.analysis.layers import layer_importances
 from sonibook.analysis.listeners import listen
 from sonibook.analysis.networks import RANDOM, Network, load_network
-from sonibook.analysis.result import Estimate, Result, fingerprint
+from sonibook.analysis.result import Estimate, Result, ResultTable, fingerprint
+from sonibook.analysis.sanity import sanity
+from sonibook.analysis.separation import separation
 from sonibook.analysis.shifts import downsampling, shift_law
 from sonibook.analysis.stream import Streaming
 from sonibook.datasets import Dataset, open_dataset
@@ -40,6 +43,8 @@ SEED = SEEDS[0]
 _BOTH, _RIDGE = ("logistic", "ridge"), ("ridge",)
 #: Who hears clips that are not speech.
 _OF_EVENTS = ("event", "event, SoundNet", "STOI", "SI-SDR")
+#: Of eleven layers those that stand for all where a clip takes seconds.
+_LAYERS = (2, 5, 8, 11)
 
 
 def make(target: str, path: Path, settings: Settings) -> None:
@@ -97,6 +102,11 @@ def _scenes(_: Settings) -> tuple[Dataset, ...]:
     return tuple(open_dataset("soundscapes", split=split, size=sizes[split]) for split in sizes)
 
 
+def _mixtures(settings: Settings) -> tuple[Dataset, ...]:
+    """Scenes of ESC-10's recordings, whose stems are known."""
+    return (open_dataset("soundscapes", root=settings.root, mixture_of="esc10", size=60),)
+
+
 def _over(
     measure: Callable[..., Result], parts: Parts, *, fit: bool = False, **how: Any
 ) -> Measure:
@@ -106,6 +116,22 @@ def _over(
         data, *training = parts(settings)
         fitted = {"training": training[0]} if fit else {}
         return measure(networks, data, **{**streaming, **how, **fitted})
+
+    return run
+
+
+def _in_turn(measure: Callable[..., ResultTable]) -> Callable[..., ResultTable]:
+    """An analysis of one network, on each of several, as one table."""
+
+    def run(networks: list[Network], data: Dataset, **how: Any) -> ResultTable:
+        parts = [measure(one.module, data, name=one.name, **how) for one in networks]
+        rows = tuple(
+            row.model_copy(update=one.identity)
+            for one, part in zip(networks, parts, strict=True)
+            for row in part.rows
+        )
+        prints = {name: found for part in parts for name, found in part.networks.items()}
+        return parts[0].model_copy(update={"rows": rows, "networks": prints})
 
     return run
 
@@ -128,9 +154,15 @@ def _encoders(settings: Settings, *, trained: bool = False) -> list[Network]:
     ]
 
 
-def _heard(settings: Settings) -> list[Network]:
-    """Those of three seeds, for listeners take a second for a clip and a network."""
-    return [network for network in _networks(settings) if network.seed in SEEDS[:3]]
+def _heard(
+    settings: Settings, of: Callable[[Settings], list[Network]] = _networks
+) -> list[Network]:
+    """Those of three seeds, where a clip and a network take a second."""
+    return [network for network in of(settings) if network.seed in SEEDS[:3]]
+
+
+#: The same for analyses that add no untrained ones.
+_three = partial(_heard, of=_encoders)
 
 
 def _kept(run: str) -> dict[int, nn.Module]:
@@ -180,7 +212,7 @@ def _faithfulness_at(level: Level) -> Measure:
         tested, training = _last_fold(settings, "esc50")
         by_random = probed(CNN12(width=0.25, seed=0).eval(), training, progress=True)
         both = [*networks, Network("random weights", by_random, "random", baseline=True)]
-        return faithfulness(both, tested, layers=(2, 5, 8, 11), level=level, **streaming)
+        return faithfulness(both, tested, layers=_LAYERS, level=level, **streaming)
 
     return measure
 
@@ -214,8 +246,7 @@ def _halved_beside_starts(settings: Settings) -> list[Network]:
 
 
 def _strided(networks: list[Network], settings: Settings, streaming: Streaming) -> Result:
-    scenes = open_dataset("soundscapes", root=settings.root, mixture_of="esc10", size=60)
-    result = downsampling(networks, scenes, **streaming)
+    result = downsampling(networks, *_mixtures(settings), **streaming)
     accuracies = tuple(
         network.row("accuracy", Estimate(mean=test["accuracy"], clips=test["clips"]))
         for path, network in _halved(settings).items()
@@ -235,14 +266,18 @@ def _fine_tuned(settings: Settings) -> list[Network]:
     return found
 
 
-def _ablation(networks: list[Network], settings: Settings, streaming: Streaming) -> Result:
-    """Linear probes on the frozen encoders, trained and not: the paper's fc-only."""
-    tested, training = _last_fold(settings)
-    classifiers = [
-        replace(one, module=probed(cast(CNN12, one.module), training, progress=True))
-        for one in networks
-    ]
-    return ablate(classifiers, tested, **streaming)
+def _with_probes(measure: Callable[..., Result], **how: Any) -> Measure:
+    """An analysis of linear probes on frozen encoders, trained and not: the paper's fc-only."""
+
+    def run(networks: list[Network], settings: Settings, streaming: Streaming) -> Result:
+        tested, training = _last_fold(settings)
+        classifiers = [
+            replace(one, module=probed(cast(CNN12, one.module), training, progress=True))
+            for one in networks
+        ]
+        return measure(classifiers, tested, **streaming, **how)
+
+    return run
 
 
 #: By the name of the results file: the networks that it is measured on, which tell whether it is up
@@ -273,7 +308,7 @@ FIGURES: dict[str, tuple[Callable[[Settings], list[Network]], Measure]] = {
         lambda _: _kept_networks("supervised-esc40"),
         _evolution("supervised-esc40"),
     ),
-    "figure-6": (_encoders, _ablation),
+    "figure-6": (_encoders, _with_probes(ablate)),
     "figure-6-full": (_fine_tuned, _over(ablate, _last_fold)),
     "figure-b3": (partial(_encoders, trained=True), _shifts),
     "faithfulness": (_classifier, _faithfulness_at("peak")),
@@ -281,6 +316,13 @@ FIGURES: dict[str, tuple[Callable[[Settings], list[Network]], Measure]] = {
     "listeners-esc10": (_heard, _over(listen, _unseen, listeners=_OF_EVENTS, seed=SEED)),
     "listeners-fsdd": (_heard, _over(listen, _digits, fit=True, seed=SEED)),
     "listeners-scenes": (_heard, _over(listen, _scenes, fit=True, listeners=_OF_EVENTS, seed=SEED)),
+    "sanity": (_three, _over(_in_turn(sanity), _unseen, layers=_LAYERS, seed=SEED)),
+    "separation": (_heard, _over(separation, _mixtures, filters=2, seed=SEED)),
+    "unpooling": (_three, _over(compare_unpoolings, _mixtures, layers=_LAYERS)),
+    "explanations": (
+        _three,
+        _with_probes(_in_turn(compare_explanations), layers=(5, 11), steps=8, seed=SEED),
+    ),
     "stimulation": (_networks, _over(stimulation, _last_fold, seed=SEED)),
     "strided": (_halved_beside_starts, _strided),
 }

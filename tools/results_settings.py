@@ -34,6 +34,10 @@ FEW = {
     "figure-4-out-of-domain": 600,
     "figure-4-out-of-domain-ridge": 600,
     "figure-4-speakers": 300,
+    "sanity": 4,
+    "separation": 16,
+    "unpooling": 8,
+    "explanations": 8,
 }
 _FEW = 40
 #: The same where they are not limited, of what would take too long to measure of all.
@@ -46,6 +50,10 @@ _MANY = {
     "listeners-esc10": 200,
     "listeners-fsdd": 120,
     "listeners-scenes": 60,
+    "sanity": 8,
+    "separation": 30,
+    "unpooling": 12,
+    "explanations": 12,
 }
 
 #: "quick" is a look in half an hour, "frozen" all that needs no training, "full" everything.
