@@ -4,7 +4,7 @@ Captum runs the network forward at every call; here one forward pass serves all 
 time holds it. Two ratios are given: against Captum as it is called, and against Captum less its
 forward pass (as if it could share it, too), which compares the ways back alone but for our one
 forward pass. On Captum's side a few evenly spaced filters stand for the layer, since its time does
-not depend on the filter; on ours every filter at width 1/4, and up to 256 at width 1.
+not depend on the filter; on ours every filter at width 1/4, and up to 128 at width 1.
 
 Beside the most active filters stands what their convolutions cost as plain products at the rate of
 the machine's own matrix multiplication: the ratio that no dense way back can pass.
@@ -42,7 +42,7 @@ def measure_layer(
     network, ends = peer
     theirs = captum(network, ends[layer - 1], x)
     total = ForwardPass(encoder, x, depth=layer).maps[-1].shape[1]
-    ours = spread(total if encoder.width < 1 else min(total, 256), total)
+    ours = spread(total if encoder.width < 1 else min(total, 128), total)
     sample = spread(4, total)
 
     def run_ours() -> torch.Tensor:
@@ -56,7 +56,8 @@ def measure_layer(
         return network(x[None, None])
 
     functions = {"sonibook": run_ours, "captum": run_captum, "forward": run_forward}
-    seconds = {name: value["median"] for name, value in interleaved(functions).items()}
+    timed = interleaved(functions, repeats=3)
+    seconds = {name: value["median"] for name, value in timed.items()}
     (loudest,) = ForwardPass(encoder, x, depth=layer).most_active(layer)
     reference = theirs(loudest)
     sound = sonify(encoder, x, layer=layer, filters=[loudest], rescale=False)[0]
@@ -139,7 +140,7 @@ def most_active(encoder: CNN12, sounds: list[torch.Tensor], peak: float) -> dict
             for layer in LAYERS:
                 captum(network, ends[layer - 1], x)(int(chosen[row, layer - 1]))
 
-    seconds = interleaved({"sonibook": ours, "captum": theirs, "forward": forward})
+    seconds = interleaved({"sonibook": ours, "captum": theirs, "forward": forward}, repeats=3)
     ours_ms = 1e3 * seconds["sonibook"]["median"] / len(sounds)
     theirs_ms = 1e3 * seconds["captum"]["median"] / len(sample)
     forward_ms = 1e3 * seconds["forward"]["median"] / len(sample)
