@@ -35,9 +35,9 @@ FEW = {
     "figure-4-out-of-domain-ridge": 600,
     "figure-4-speakers": 300,
     "sanity": 4,
-    "separation": 16,
-    "unpooling": 8,
-    "explanations": 8,
+    "separation": 8,
+    "unpooling": 4,
+    "explanations": 4,
 }
 _FEW = 40
 #: The same where they are not limited, of what would take too long to measure of all.
@@ -50,10 +50,10 @@ _MANY = {
     "listeners-esc10": 200,
     "listeners-fsdd": 120,
     "listeners-scenes": 60,
-    "sanity": 8,
-    "separation": 30,
-    "unpooling": 12,
-    "explanations": 12,
+    "sanity": 6,
+    "separation": 20,
+    "unpooling": 8,
+    "explanations": 8,
 }
 
 #: "quick" is a look in half an hour, "frozen" all that needs no training, "full" everything.
