@@ -18,7 +18,7 @@ from sonibook.analysis.alternatives import compare_explanations, compare_unpooli
 from sonibook.analysis.coherence import coherence_by_layer, selectivity_by_layer
 from sonibook.analysis.controls import Level, stimulation
 from sonibook.analysis.evolution import feature_evolution
-from sonibook.analysis.faithfulness import faithfulness
+from sonibook.analysis.faithfulness import dose_response, faithfulness
 from sonibook.analysis.layers import layer_importances
 from sonibook.analysis.listeners import listen
 from sonibook.analysis.networks import RANDOM, Network, load_network
@@ -163,6 +163,11 @@ def _heard(
 
 #: The same for analyses that add no untrained ones.
 _three = partial(_heard, of=_encoders)
+
+
+def _one_of_each(settings: Settings) -> list[Network]:
+    """The first of each regime, trained and not."""
+    return [network for network in _encoders(settings) if network.seed == SEED]
 
 
 def _kept(run: str) -> dict[int, nn.Module]:
@@ -310,6 +315,7 @@ FIGURES: dict[str, tuple[Callable[[Settings], list[Network]], Measure]] = {
     ),
     "figure-6": (_encoders, _with_probes(ablate)),
     "figure-6-full": (_fine_tuned, _over(ablate, _last_fold)),
+    "dose-response": (_one_of_each, _with_probes(dose_response, layers=(5, 11), seed=SEED)),
     "figure-b3": (partial(_encoders, trained=True), _shifts),
     "faithfulness": (_classifier, _faithfulness_at("peak")),
     "faithfulness-least-squares": (_classifier, _faithfulness_at("least squares")),
@@ -320,7 +326,7 @@ FIGURES: dict[str, tuple[Callable[[Settings], list[Network]], Measure]] = {
     "separation": (_heard, _over(separation, _mixtures, filters=2, seed=SEED)),
     "unpooling": (_three, _over(compare_unpoolings, _mixtures, layers=_LAYERS)),
     "explanations": (
-        _three,
+        _one_of_each,
         _with_probes(_in_turn(compare_explanations), layers=(5, 11), steps=8, seed=SEED),
     ),
     "stimulation": (_networks, _over(stimulation, _last_fold, seed=SEED)),

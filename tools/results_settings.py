@@ -38,6 +38,7 @@ FEW = {
     "separation": 8,
     "unpooling": 4,
     "explanations": 4,
+    "dose-response": 8,
 }
 _FEW = 40
 #: The same where they are not limited, of what would take too long to measure of all.
@@ -54,6 +55,7 @@ _MANY = {
     "separation": 20,
     "unpooling": 8,
     "explanations": 8,
+    "dose-response": 20,
 }
 
 #: "quick" is a look in half an hour, "frozen" all that needs no training, "full" everything.

@@ -18,6 +18,7 @@ from sonibook.analysis.faithfulness import (
     CONTROLS,
     QUANTITIES,
     complexity,
+    dose_response,
     faithfulness,
     kept_and_lost,
     partial_clips,
@@ -151,6 +152,26 @@ def test_curves_are_means_between_silence_and_the_clip(network) -> None:
         assert row.mean == pytest.approx(expected, abs=1e-4)
 
 
+def test_a_dose_is_a_share_of_what_is_taken_away(network) -> None:
+    data, shares = tones(), (0.5, 1.0)
+    result = dose_response({"net": network}, data, layers=[2], shares=shares)
+    for share in (0.0, *shares):
+        scores = [
+            probabilities(network, clip.waveform - share * most_active(network, clip.waveform, 2))
+            for clip in list(data)
+        ]
+        true = np.mean([p[clip.labels[0]] for p, clip in zip(scores, data, strict=True)])
+        of = {"layer": 2, "condition": "sonification"} if share else {}
+        own = result.row(f"score at {share:g}", network="net", **of)
+        assert own.mean == pytest.approx(true, abs=1e-4)
+        for control in ("random weights", "random phase", "white noise") if share else ():
+            found = {
+                name: result.row(f"{name} at {share:g}", network="net", layer=2, condition=control)
+                for name in ("score", "lead")
+            }
+            assert found["lead"].mean == pytest.approx(found["score"].mean - own.mean)
+
+
 def test_gradients_stand_beside_it_and_all_is_repeatable(network, tmp_path) -> None:
     pytest.importorskip("captum")
     found = [
@@ -197,6 +218,10 @@ def test_clips_of_several_labels_are_refused(network) -> None:
     scenes = open_dataset("soundscapes", size=2, duration=0.6)
     with pytest.raises(AnalysisError, match="soundscapes is multi-label"):
         faithfulness({"net": network}, scenes)
+    with pytest.raises(AnalysisError, match="soundscapes is multi-label"):
+        dose_response({"net": network}, scenes)
+    with pytest.raises(AnalysisError, match=r"Shares \[0.0\] are impossible"):
+        dose_response({"net": network}, tones(), shares=[0.0])
 
 
 @pytest.mark.skipif("SONIBOOK_DATA" not in os.environ, reason="needs recordings: SONIBOOK_DATA")

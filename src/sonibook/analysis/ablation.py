@@ -186,6 +186,8 @@ class Subtraction:
     residual: Residual = "as is"
     seed: int = 0
     steps: int = STEPS
+    #: How much of each sound is taken away.
+    share: float = 1.0
 
     def __call__(self, classifier: nn.Module, clips: Sequence[Clip]) -> Measured:
         """Logits of ``clip`` and ``residual`` (NaN where nothing was taken away), and targets."""
@@ -214,7 +216,7 @@ class Subtraction:
         x = torch.from_numpy(clip.waveform)
         s = scale(s, x, self.level)
         by_random = self.by_random(classifier, clip) if "random weights" in self.controls else None
-        taken = perturbations(
+        whole = perturbations(
             x,
             s,
             self.controls,
@@ -222,7 +224,8 @@ class Subtraction:
             of_another=of_another,
             clip_id=clip.clip_id,
             seed=self.seed,
-        ).transpose(0, 1)
+        )
+        taken = self.share * whole.transpose(0, 1)
         # Nothing is compared where the filter's map is silent: no control has a level to match.
         measured = (taken != 0).any(dim=2) & (s != 0).any(dim=1, keepdim=True)
         residuals = normalise(x - taken[measured], self.residual)

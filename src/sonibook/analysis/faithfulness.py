@@ -21,7 +21,7 @@ quantity       of one clip             better
 ============== ======================= ==========================================================
 
 S is the size of the short-time spectrum of s, at its points of time and frequency; for its entropy,
-their shares of its sum. L-MAC masks the
+their shares of its sum. `dose_response` takes s away bit by bit. L-MAC masks the
 spectrogram of x, so that explained part and rest are of it by design; a sonification is a sound of
 its own, whose level is open: see `sonibook.analysis.controls.scale`.
 
@@ -72,6 +72,9 @@ CONTROLS: tuple[Control, ...] = (
     "white noise",
 )
 _ITSELF = "the clip itself"
+#: How much of a sonification is taken away, and beside what of the same energy.
+SHARES = (0.25, 0.5, 0.75, 1.0)
+DOSED: tuple[Control, ...] = ("sonification", "random weights", "random phase", "white noise")
 QUANTITIES = (
     "AI", "AD", "AG", "FF", "Fid-In", "sparseness", "complexity", "insertion", "deletion",
 )  # fmt: skip
@@ -205,8 +208,7 @@ class _Faithful:
 def _probabilities(
     classifier: nn.Module, x: Float[Tensor, "sounds time"]
 ) -> Float[ndarray, "sounds classes"]:
-    logits = torch.from_numpy(logits_of(classifier, x)).double()
-    return logits.softmax(dim=1).numpy()
+    return _softmax(logits_of(classifier, x))
 
 
 def faithfulness(
@@ -271,6 +273,85 @@ def faithfulness(
         networks,
         data,
         settings={**settings, "level": level, "seed": seed},
+        layers=wanted,
+        seed=seed,
+        **streaming,
+    )
+
+
+@dataclass(frozen=True)
+class _Dosed:
+    """The measure of `dose_response`."""
+
+    work: Subtraction
+    shares: tuple[float, ...]
+
+    def __call__(self, classifier: nn.Module, clips: Sequence[Clip]) -> Measured:
+        sounds = [self.work.sounds(classifier, clip) for clip in clips]
+        found: Measured = {}
+        for share in self.shares:
+            part = replace(self.work, share=share).subtract(classifier, clips, sounds)
+            targets = part["targets"][:, None, None]
+            left = (_softmax(part["residual"]) * targets).sum(axis=3)
+            for column, control in enumerate(DOSED):
+                found[f"score at {share:g}", control] = left[:, :, column]
+                if column:
+                    found[f"lead at {share:g}", control] = left[:, :, column] - left[:, :, 0]
+            found["score at 0"] = (_softmax(part["clip"]) * part["targets"]).sum(axis=1)
+        return found
+
+
+def _softmax(logits: Float[ndarray, "*rows classes"]) -> Float[ndarray, "*rows classes"]:
+    return torch.from_numpy(logits).double().softmax(dim=-1).numpy()
+
+
+def dose_response(
+    classifiers: Networks,
+    data: Dataset,
+    *,
+    layers: Sequence[int] | None = None,
+    shares: Sequence[float] = SHARES,
+    level: Level = "peak",
+    seed: int = 0,
+    **streaming: Unpack[Streaming],
+) -> ResultTable:
+    """What becomes of the true class's score as more and more of a sonification is taken away.
+
+    Parameters
+    ----------
+    classifiers, data, layers, seed, streaming
+        As for `sonibook.analysis.ablation.ablate`, of clips with one label each.
+    shares : sequence of float > 0
+        Of what is taken away: of share a of a sonification s, x - a s is left of a clip x.
+    level : {"peak", "least squares"}
+        Of the whole sonification; see `sonibook.analysis.controls.scale`.
+
+    Returns
+    -------
+    ResultTable
+        ``score at 0.25`` and so on: the mean probability of the true class, in [0, 1], when that
+        share of what the condition says is taken away, one of `DOSED`, at equal energy; of no
+        layer ``score at 0``, of untouched clips. ``lead at 0.25``: by how much the score without
+        a control exceeds that without the sonification, clip by clip: above 0, the sonification
+        is missed more.
+    """
+    check_choices(("level", level, LEVELS))
+    if data.task != "single-label":
+        raise AnalysisError(f"{data.name} is {data.task}: a dose is of the one class that is true.")
+    if not shares or min(shares) <= 0:
+        raise AnalysisError(f"Shares {list(shares)} are impossible: give some above 0.")
+    networks = as_networks(classifiers)
+    wanted = None if layers is None else tuple(sorted(set(layers)))
+    work = Subtraction(DOSED, wanted, level=level, seed=seed)
+    for network in networks:
+        work.check(network.module, data, name=network.name)
+    streaming.setdefault("chunk", 4)  # a clip takes seconds
+    return measure_networks(
+        "dose-response",
+        _Dosed(work, tuple(shares)),
+        networks,
+        data,
+        settings={"layers": wanted, "shares": tuple(shares), "level": level, "seed": seed},
         layers=wanted,
         seed=seed,
         **streaming,
