@@ -61,6 +61,8 @@ def test_every_command_explains_itself_by_examples(run, command):
         ("selectivity", ResultTable, "the clips themselves"),
         ("separation --filters 1", SeparationResult, "scenes of several sources"),
         ("ways --layers 1,3", ResultTable, "gain in share"),
+        ("stimulation", ResultTable, "random phase"),
+        ("shifts --shift 2 --shift 16", ResultTable, "16"),
     ],
 )
 def test_it_writes_a_result_and_its_figure_and_cleans_up(run, tmp_path, command, kind, said):

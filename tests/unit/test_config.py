@@ -9,6 +9,7 @@ import torch
 import yaml
 from clips import noise, settings_of, tiny
 
+from sonibook import open_dataset
 from sonibook.audio import write_wav
 from sonibook.errors import CheckpointError, ConfigError, DatasetError
 from sonibook.model.checkpoint import load_encoder, save_checkpoint
@@ -250,6 +251,28 @@ def test_classes_of_both_parts_must_agree(tmp_path):
     mixed = {**data, "test": {**SCENES, "mixture_of": "folder"}}
     with pytest.raises(ConfigError, match=r"different classes \(\d+ and 1\): give both the same"):
         prepare(tiny(data=mixed), data_root=sets["one"])
+
+
+def test_settings_are_chosen_by_training_clips_that_are_held_out():
+    scenes = {"split": "train", "size": 40, "duration": 0.6}
+    data = {"name": "soundscapes", "train": scenes, "hold_out": 0.1, "crop_seconds": 0.3}
+    config = {"data": data, "objective": "binary_cross_entropy", "augment": {}}
+    every = list(open_dataset("soundscapes", **scenes))
+    drawn = set()
+    for seed in range(3):
+        made = prepare(tiny(seed=seed, **config))
+        kept, held = ({one.clip_id: one for one in p} for p in (made.train_data, made.test_data))
+        assert (len(kept), len(held)) == (36, 4)
+        for one in every:
+            assert (one.clip_id in kept) != (one.clip_id in held)
+            again = (kept | held)[one.clip_id]
+            assert again.labels == one.labels
+            assert np.array_equal(again.waveform, one.waveform)
+        assert made.test_data.split == "a random 10% of train"
+        drawn.add(frozenset(held))
+    assert len(drawn) == 3
+    with pytest.raises(ConfigError, match="leaves one part empty"):
+        prepare(tiny(**config | {"data": data | {"hold_out": 0.01}}))
 
 
 @pytest.mark.parametrize("objective", ["binary_cross_entropy", "nt_xent"])

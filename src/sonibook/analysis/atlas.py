@@ -22,7 +22,7 @@ from sonibook.analysis.networks import Networks, as_networks
 from sonibook.analysis.result import key_of
 from sonibook.analysis.stream import Streaming, stream
 from sonibook.audio import excerpt
-from sonibook.datasets.base import Clip, Dataset
+from sonibook.datasets.base import Clip, Dataset, Subset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
 from sonibook.model.stack import receptive_field, stride
@@ -49,19 +49,7 @@ class TopSound:
     bandwidth: float
 
 
-class _PartOf(Dataset):
-    """Some of another data set, which it describes."""
-
-    def __init__(self, data: Dataset) -> None:
-        self.data = data
-        for trait in ("name", "classes", "split", "task", "licence", "sample_rate", "missing"):
-            setattr(self, trait, getattr(data, trait))
-
-    def __len__(self) -> int:
-        return len(self.data)
-
-
-class Beginnings(_PartOf):
+class Beginnings(Subset):
     """The first `seconds` of each clip of a data set, so that memory has a bound."""
 
     def __init__(self, data: Dataset, seconds: float) -> None:
@@ -69,20 +57,11 @@ class Beginnings(_PartOf):
         self._most = max(1, round(seconds * data.sample_rate))
 
     def __getitem__(self, index: int) -> Clip:
-        clip = self.data[index]
+        clip = super().__getitem__(index)
         return replace(clip, waveform=clip.waveform[: self._most])
 
-    def labels(self, index: int) -> tuple[int, ...]:
-        return self.data.labels(index)
-
-    def clip_id(self, index: int) -> str:
-        return self.data.clip_id(index)
-
     def samples(self, index: int) -> int:
-        return min(self.data.samples(index), self._most)
-
-    def credit(self, index: int) -> str:
-        return self.data.credit(index)
+        return min(super().samples(index), self._most)
 
 
 class Loudest(Beginnings):
@@ -93,23 +72,16 @@ class Loudest(Beginnings):
         self.split = f"{data.split}, the loudest {seconds:g} s"
 
     def __getitem__(self, index: int) -> Clip:
-        clip, rate = self.data[index], self.sample_rate
+        clip, rate = self.data[self.places[index]], self.sample_rate
         x = excerpt(clip.waveform, seconds=self._most / rate, sample_rate=rate)
         return replace(clip, waveform=x)
 
 
-class _Chosen(_PartOf):
+class _Numbered(Subset):
     """Some clips of a data set, each called by its place there."""
 
-    def __init__(self, data: Dataset, places: Sequence[int]) -> None:
-        super().__init__(data)
-        self._places = tuple(places)
-
-    def __len__(self) -> int:
-        return len(self._places)
-
     def __getitem__(self, index: int) -> Clip:
-        return replace(self.data[self._places[index]], clip_id=str(self._places[index]))
+        return replace(super().__getitem__(index), clip_id=str(self.places[index]))
 
 
 @dataclass(frozen=True)
@@ -180,7 +152,7 @@ def sonify_top_clips(
     key: dict[str, Any] = key_of("atlas", modules, {"samples": samples})
     key["places"] = [[index, len(by_clip[index])] for index in indices]
     own: Streaming = {**streaming, "chunk": 1, "limit": None}
-    chunks = stream(work, _Chosen(data, indices), key=key, description="sonify", **own)
+    chunks = stream(work, _Numbered(data, indices), key=key, description="sonify", **own)
     for index, chunk in zip(indices, chunks, strict=True):
         if not chunk.clip_ids:
             raise AnalysisError(

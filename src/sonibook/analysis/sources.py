@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sonibook.analysis.stream import Measured
-from sonibook.datasets.base import Clip, Dataset
+from sonibook.datasets.base import Clip, Dataset, Subset
 from sonibook.datasets.soundscapes import Event, SceneDataset
 from sonibook.errors import AnalysisError
 from sonibook.metrics.similarity import short_time_spectra
@@ -40,7 +40,7 @@ class SceneClip(Clip):
         return torch.stack([torch.from_numpy(one.stem) for one in self.events if one.stem.any()])
 
 
-class SceneClips(Dataset):
+class SceneClips(Subset):
     """The scenes of a data set as clips that know their events; `AnalysisError` if it has no
     scenes.
     """
@@ -51,23 +51,12 @@ class SceneClips(Dataset):
                 f"The stems of {scenes.name} are not known: take scenes, such as soundscapes, or "
                 f"soundscapes with mixture_of={scenes.name}."
             )
+        super().__init__(scenes)
         self.scenes = scenes
-        self.name, self.split, self.task = scenes.name, scenes.split, scenes.task
-        self.classes, self.licence = scenes.classes, scenes.licence
-        self.sample_rate = scenes.sample_rate
-
-    def __len__(self) -> int:
-        return len(self.scenes)
 
     def __getitem__(self, index: int) -> SceneClip:
         scene = self.scenes.scene(index)
         return SceneClip(scene.mixture, scene.labels, scene.clip_id, scene.events)
-
-    def labels(self, index: int) -> tuple[int, ...]:
-        return self.scenes.labels(index)
-
-    def credit(self, index: int) -> str:
-        return self.scenes.credit(index)
 
 
 def count_sources(clips: Sequence[Clip]) -> Measured:

@@ -258,6 +258,47 @@ def ways(asked: Asked, layers: Layers = None) -> None:
     asked.finish(result, unpooling_figure, show=["coherence", "similarity", *SOURCE_SCORES])
 
 
+@analysis(
+    "sonibook analyse stimulation supervised --dataset esc10 --folds 5 --limit 40",
+    "sonibook analyse stimulation supervised random --dataset soundscapes --figure levels.png",
+)
+def stimulation(asked: Asked) -> None:
+    """How active a filter is on its own sonification, and without it (sections 3.2 and 4.1).
+
+    In dB re its map's energy on the clip: on the sonification of each layer's most active filter
+    and on controls at the clip's RMS, and on what is left when each is subtracted. Beside each
+    network stands one with random weights.
+    """
+    from sonibook.analysis.controls import stimulation as measure
+    from sonibook.plots.interventions import stimulation_figure
+
+    asked.run(measure, stimulation_figure, show=["heard", "left"])
+
+
+@analysis(
+    "sonibook analyse shifts supervised --dataset esc10 --folds 5 --limit 40",
+    "sonibook analyse shifts supervised --dataset soundscapes --shift 256 --shift 8645",
+)
+def shifts(
+    asked: Asked,
+    shift: Annotated[
+        list[int] | None, typer.Option(min=1, show_default="1 to 8704, the paper's 8645 among them")
+    ] = None,
+) -> None:
+    """Whether the sonification of a shifted clip is the shifted sonification (figure B.3).
+
+    Cosine of the two, layer by layer, of each clip's most active filter. Multiples of a layer's
+    stride are followed exactly, other shifts as far as its max-pools allow.
+
+    Options:
+        shift: How much later the clip starts, in samples; may be repeated.
+    """
+    from sonibook.analysis.shifts import SHIFTS, shift_law
+    from sonibook.plots.interventions import shifts_figure
+
+    asked.run(shift_law, shifts_figure, show=["cosine"], shifts=shift or SHIFTS)
+
+
 @command(
     analyse_commands,
     "sonibook analyse listening listening-*.json --out data/results/listening.json",

@@ -110,6 +110,33 @@ class Dataset(ABC):
         return ""
 
 
+class Subset(Dataset):
+    """Some clips of a data set, by their places there, in that order; all of them by default."""
+
+    def __init__(self, data: Dataset, places: Sequence[int] | None = None) -> None:
+        self.data, self.places = data, range(len(data)) if places is None else tuple(places)
+        for trait in ("name", "classes", "split", "task", "licence", "sample_rate", "missing"):
+            setattr(self, trait, getattr(data, trait))
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, index: int) -> Clip:
+        return self.data[self.places[index]]
+
+    def labels(self, index: int) -> tuple[int, ...]:
+        return self.data.labels(self.places[index])
+
+    def clip_id(self, index: int) -> str:
+        return self.data.clip_id(self.places[index])
+
+    def samples(self, index: int) -> int:
+        return self.data.samples(self.places[index])
+
+    def credit(self, index: int) -> str:
+        return self.data.credit(self.places[index])
+
+
 @dataclass(frozen=True)
 class Entry:
     """A clip that lies in a file: its path, labels, id, the group it must not be split from."""

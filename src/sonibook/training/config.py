@@ -18,7 +18,7 @@ PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 #: before them still names the same run.
 _LATER = {
     "encoder": ("downsample",),
-    "data": ("joined", "weight", "stretch_seconds", "least_sound", "in_memory"),
+    "data": ("joined", "weight", "stretch_seconds", "least_sound", "in_memory", "hold_out"),
     "contrastive": ("hidden", "features", "pair_level_db"),
     "augment": (
         "speed", "equalise_db", "low_pass_hz", "high_pass_hz", "reverberation_seconds",
@@ -46,6 +46,9 @@ class DataConfig(_Section):
     name: str
     train: dict[str, Any] = Field(default_factory=dict)
     test: dict[str, Any] = Field(default_factory=dict)
+    #: The share of training clips that are drawn at random and tested on in place of `test`, to
+    #: choose settings by (paper, A.2: 0.1); 0 trains on all.
+    hold_out: float = Field(default=0.0, ge=0, lt=1)
     #: Length of a training crop. Evaluation is on whole clips.
     crop_seconds: float = Field(default=2.5, gt=0)
     #: Train on labels dealt out at random, once (Adebayo et al. 2018): a control.

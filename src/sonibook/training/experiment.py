@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from sonibook.audio import SAMPLE_RATE
 from sonibook.datasets import Dataset, open_dataset
-from sonibook.datasets.base import ClipReader
+from sonibook.datasets.base import ClipReader, Subset
 from sonibook.errors import ConfigError
 from sonibook.metrics import multilabel_metrics, single_label_metrics
 from sonibook.model.checkpoint import load_encoder
@@ -33,7 +33,7 @@ from sonibook.training.objectives import (
     cross_entropy,
     nt_xent,
 )
-from sonibook.training.sampling import Mixture, RandomStreams
+from sonibook.training.sampling import Mixture, RandomStreams, seeded
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
 Published: TypeAlias = CNN12 | Classifier
@@ -87,8 +87,12 @@ def prepare(
     read: bool = True,
 ) -> Experiment:
     """Open what a configuration names; without `read`, no recording that can be sized unread."""
-    train_data = _open_training(config, data_root, read)
-    test_data = _open(config.data.name, "test", config.data.test, data_root)
+    first = _open(config.data.name, "train", config.data.train, data_root)
+    if config.data.hold_out:
+        first, test_data = _held_out(first, config.data.hold_out, config.seed)
+    else:
+        test_data = _open(config.data.name, "test", config.data.test, data_root)
+    train_data = _with_joined(first, config, data_root, read)
     if train_data.classes != test_data.classes:
         raise ConfigError(
             f"data.train and data.test have different classes ({len(train_data.classes)} and "
@@ -148,10 +152,22 @@ def check_size(asked: EncoderConfig, start: str | Path, *, width: float, depth: 
         )
 
 
-def _open_training(config: TrainConfig, data_root: str | Path | None, read: bool) -> Dataset:
+def _held_out(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
+    """All but a random share of a part's clips, and that share."""
+    order, count = seeded(seed, len(data)).permutation(len(data)), round(share * len(data))
+    if not 0 < count < len(data):
+        raise ConfigError(f"data.hold_out: {share:g} of {len(data)} clips leaves one part empty.")
+    parts = [Subset(data, sorted(places.tolist())) for places in (order[count:], order[:count])]
+    parts[0].split = f"{data.split} less a random {share:.0%}"
+    parts[1].split = f"a random {share:.0%} of {data.split}"
+    return parts[0], parts[1]
+
+
+def _with_joined(
+    first: Dataset, config: TrainConfig, data_root: str | Path | None, read: bool
+) -> Dataset:
     """The training part, with what is joined to it, and cut as the configuration asks."""
     data = config.data
-    first = _open(data.name, "train", data.train, data_root)
     plain = data.weight == 1.0 and data.stretch_seconds is None and data.least_sound == 0.0
     if plain and not data.joined and not data.in_memory:
         return first
