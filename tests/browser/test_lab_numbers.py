@@ -21,7 +21,7 @@ from heard import without
 from numpy import ndarray
 
 from sonibook.audio import read_audio
-from sonibook.cli.pages import main_networks
+from sonibook.cli.networks import main_networks
 from sonibook.datasets.soundscapes import Soundscapes
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.deconvnet.forward import FeatureMaps

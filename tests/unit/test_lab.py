@@ -15,7 +15,7 @@ import torch
 from heard import received
 
 from sonibook.cli import main
-from sonibook.cli.pages import main_networks
+from sonibook.cli.networks import main_networks
 from sonibook.errors import AudioError, CheckpointError
 from sonibook.model.checkpoint import load_encoder, read_card, save_checkpoint, shipped
 from sonibook.model.encoder import CNN12, Classifier

@@ -15,7 +15,7 @@ import typer
 # Each adds its commands, in this order.
 # isort: off
 from sonibook.cli.common import app
-from sonibook.cli import networks, training, pages, analyse, compare, data  # noqa: F401
+from sonibook.cli import networks, training, analyse, compare, data  # noqa: F401
 # isort: on
 
 __all__ = ["app", "main"]

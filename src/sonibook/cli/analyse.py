@@ -1,4 +1,4 @@
-"""``sonibook analyse``: what is measured layer by layer, one command each."""
+"""``sonibook analyse``: what is measured layer by layer, one command each; ``sonibook atlas``."""
 
 from __future__ import annotations
 
@@ -10,10 +10,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sonibook.cli import common
-from sonibook.cli.analysis import Asked, Layers, Level, Probe, Residual, analysis, parse_layers
-from sonibook.cli.common import table
+from sonibook.cli.analysis import (
+    Asked,
+    Layers,
+    Level,
+    Probe,
+    Residual,
+    analysis,
+    parse_layers,
+    told_of,
+)
+from sonibook.cli.common import app, command, seed_of, shown, table
 
 if TYPE_CHECKING:
+    from sonibook.analysis.networks import Network
     from sonibook.analysis.result import ResultTable
 
 
@@ -280,3 +290,96 @@ def _sanity_table(result: ResultTable) -> tuple[list[str], list[list[object]]]:
             means = [row.mean for row in measured if row.quantity in MEASURES]
             rows.append([layer, named.get(condition, condition), *means])
     return ["layer", "compared with", *MEASURES], rows
+
+
+@command(
+    app,
+    "sonibook atlas supervised --dataset soundscapes -o size=60 --out atlas",
+    "sonibook atlas supervised --dataset esc50 --folds 5 --data-root data --out atlas",
+    "sonibook atlas mine.safetensors --dataset folder --data-root recordings --out atlas",
+)
+def atlas(
+    network: Annotated[str, typer.Argument(metavar="NETWORK")],
+    dataset: common.DataName,
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", file_okay=False)],
+    split: common.Split = None,
+    folds: str | None = None,
+    options: common.DataOptions = None,
+    data_root: common.DataRoot = None,
+    k: Annotated[int, typer.Option("-k", min=1, max=4)] = 3,
+    seconds: Annotated[
+        float | None,
+        typer.Option(
+            min=0.05,
+            max=10,
+            metavar="S",
+            show_default="1, or what keeps the folder below 60 MB a network",
+        ),
+    ] = None,
+    lab: Annotated[str, typer.Option(metavar="ADDRESS")] = "",
+    seed: common.Natural = 0,
+    loudest: Annotated[float | None, typer.Option(min=0.05, max=10, metavar="S")] = None,
+    limit: common.Limit = None,
+    processes: common.Processes = None,
+) -> None:
+    """Make an atlas: every filter with its top clips and their sonifications (section 3.3).
+
+    One pass over the data finds the clips that activate each filter most; those are sonified, also
+    by the same network with random weights. The folder holds a page (index.html) that needs no
+    server. An earlier atlas in it is replaced when all is done. What was interrupted goes on where
+    it stood when run again.
+
+    Options:
+        network: Shipped or imported name, .safetensors file, or module:function, Python code that
+            makes a network.
+        out: Where the atlas goes.
+        k: Clips for each filter.
+        seconds: How much of each sonification to keep, around the largest value of the map.
+        lab: Where the page finds the lab of the book, such as ../lab.html for an atlas in a folder
+            beside it: a click on a filter then opens it there.
+        seed: Of the random weights.
+        loudest: Take only the loudest S seconds of each clip.
+    """
+    from sonibook.analysis.atlas import Loudest
+    from sonibook.analysis.networks import with_random_weights
+    from sonibook.widgets.atlas import make_atlas
+
+    if dataset == "folder" and folds is None:
+        split = split or "all"  # it has no other
+    out = out.resolve()
+    which = (split, folds, options, data_root, seed)
+    asked = Asked([network], dataset, *which, limit=limit, processes=processes, out=out)
+    own = asked.networks
+    both = with_random_weights(own, seed=seed)
+    told = {
+        own[0].name: _facts(network, own[0]),
+        both[1].name: [
+            f"Random weights (He, seed {seed}), never trained. The weights that "
+            f"{own[0].name} started from may be of another kind."
+        ],
+    }
+    data = asked.data if loudest is None else Loudest(asked.data, loudest)
+    with asked.resumable():
+        summary = make_atlas(
+            both, data, out, facts=told, lab=lab, k=k, seconds=seconds, **asked.streaming
+        )
+    rows = [[name, count] for name, count in summary["filters"].items()]
+    typer.echo(table(["network", "filters"], rows))
+    typer.echo(told_of(**summary["data"]))
+    typer.echo(
+        f"{summary['bytes'] / 1e6:.1f} MB, the largest file "
+        f"{summary['largest_file'] / 1e6:.2f} MB, in {shown(out)}"
+    )
+
+
+def _facts(name: str, network: Network) -> list[str]:
+    """What a network's card tells of it."""
+    from sonibook.model.checkpoint import read_card
+    from sonibook.model.encoder import CNN12
+    from sonibook.widgets.lab import LabNetwork, facts
+
+    if not isinstance(network.module, CNN12) or seed_of(name, 0) is not None:
+        return []
+    if ":" in name and not Path(name).exists():
+        return []
+    return facts(LabNetwork(network.name, network.module, read_card(name)))
