@@ -51,7 +51,7 @@ _MANY = {
     "listeners-esc10": 200,
     "listeners-fsdd": 120,
     "listeners-scenes": 60,
-    "sanity": 6,
+    "sanity": 4,
     "separation": 20,
     "unpooling": 8,
     "explanations": 8,
