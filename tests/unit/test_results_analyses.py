@@ -7,6 +7,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from sonibook import sonify
 from sonibook.analysis.activations import (
@@ -17,7 +18,7 @@ from sonibook.analysis.activations import (
 )
 from sonibook.analysis.coherence import coherence_by_layer
 from sonibook.analysis.controls import STIMULI, TAKEN, matched, partners, random_phase, stimulation
-from sonibook.analysis.result import ResultTable
+from sonibook.analysis.result import MeasuredOn, ResultTable, Row
 from sonibook.analysis.shifts import downsampling, is_exact, shift_law, spectral_lines
 from sonibook.analysis.sources import SOURCE_SCORES, SceneClips, source_scores
 from sonibook.analysis.stream import seeded
@@ -255,3 +256,21 @@ def test_results_come_back_from_json_and_are_drawn(
     with pytest.raises(ValueError, match="has no pair"):
         top_clips_figure(liked, "random weights", layers=(8,))
     assert "Sonification: tiny, heard:" in stimulation_figure(stimulated).alt
+
+
+def test_a_mean_over_seeds_is_students_and_pairs_networks_of_one_seed() -> None:
+    rows = [
+        Row(network=f"{regime} {seed}", regime=regime, seed=seed, quantity="q", mean=mean, clips=9)
+        for regime, means in (("own", (0.5, 0.9, 0.4)), ("start", (0.1, 0.2, 0.3)), ("one", (1.0,)))
+        for seed, mean in enumerate(means)
+    ]
+    data = MeasuredOn(dataset="d", split="all", size=9, clips=9, skipped={})
+    table = ResultTable(analysis="a", data=data, networks={}, settings={}, rows=tuple(rows))
+    for less, values in (("", [0.5, 0.9, 0.4]), ("start", [0.4, 0.7, 0.1])):
+        found = table.over_seeds("q", "own", less)
+        expected = stats.ttest_1samp(values, 0.0).confidence_interval()
+        assert (found.mean, found.low, found.high) == pytest.approx((np.mean(values), *expected))
+        assert found.clips == 3
+    alone, none = table.over_seeds("q", "own", "one"), table.over_seeds("q", "nobody")
+    assert (alone.mean, alone.low, alone.clips) == (-0.5, None, 1)
+    assert (none.mean, none.clips) == (None, 0)

@@ -18,7 +18,12 @@ from torch import nn
 from sonibook.datasets.base import Dataset
 from sonibook.errors import AnalysisError
 from sonibook.files import provenance, read_json, write_result
-from sonibook.metrics.intervals import bootstrap_interval, bootstrap_means, wilson_interval
+from sonibook.metrics.intervals import (
+    bootstrap_interval,
+    bootstrap_means,
+    runs_interval,
+    wilson_interval,
+)
 
 _Kind = TypeVar("_Kind", bound="Result")
 #: Redrawn data sets of a statistic that takes its time, such as a sort of every class.
@@ -209,6 +214,37 @@ class ResultTable(Result):
         if len(found) != 1:
             raise AnalysisError(f"{len(found)} rows are {quantity!r} with {wanted}, not one.")
         return found[0]
+
+    def over_seeds(self, quantity: str, regime: str, less: str = "", **fields: object) -> Estimate:
+        """The mean of a quantity over a regime's networks, each an observation.
+
+        Parameters
+        ----------
+        quantity, regime : str
+        less : str
+            Another regime, whose network of the same seed is subtracted from each; empty for none.
+        **fields
+            As for `row`.
+
+        Returns
+        -------
+        Estimate
+            With a t interval from two networks on; its ``clips`` are networks.
+        """
+        wanted = {"quantity": quantity, "layer": None, "condition": "", **fields}
+        own, other = (
+            {
+                row.seed: row.mean
+                for row in self.select(regime=one, **wanted)
+                if row.mean is not None
+            }
+            for one in (regime, less)
+        )
+        seeds = [seed for seed in own if not less or seed in other]
+        values = [own[seed] - (other[seed] if less else 0.0) for seed in seeds]
+        low, high = runs_interval(values) if len(values) > 1 else (None, None)
+        mean = float(np.mean(values)) if values else None
+        return Estimate(mean=mean, low=low, high=high, clips=len(values))
 
     def names(self) -> list[str]:
         """The networks that have rows, in their order."""
