@@ -13,6 +13,7 @@ __getattr__ = _names_of(
     benchmarks="pair_sounds",
     claims_scores="probe_gains",
     claims_sounds="SOUND_CLAIMS",
+    paper="REPORTED",
     results="EVOLUTIONS",
     verdict="judge judge_claims",
 )
