@@ -59,7 +59,7 @@ NETWORKS = {
     "supervised-esc40": Network(Path("configs/supervised-esc40.yaml"), SEEDS, kept=(0, 10, 20, 50)),
     "supervised": Network(FIFTY, (0,)),
     "contrastive-paper": Network(Path("configs/contrastive-paper.yaml"), SEEDS[:3]),
-    "contrastive-plain": Network(CONTRASTIVE, (0,), changes=PLAIN),
+    "contrastive-plain": Network(Path("configs/contrastive-plain.yaml"), (10,)),
     "esc40-supervised-plain": Network(FORTY, (0,), changes=PLAIN),
     "contrastive-wide": Network(CONTRASTIVE, (0,), changes=(*WIDE, "optimiser.epochs=50")),
     "esc40-supervised-wide": Network(FORTY, (0,), changes=(*WIDE, "optimiser.epochs=70")),
