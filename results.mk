@@ -19,7 +19,7 @@ RESULT_NAMES := esc50-folds table-a4 table-a6 table-a2 table-a1 recipe figure-7 
     sanity separation unpooling explanations dose-response \
     listeners-esc10 listeners-fsdd listeners-scenes faithfulness faithfulness-least-squares \
     figure-4-in-domain figure-4-out-of-domain figure-4-in-domain-ridge figure-4-out-of-domain-ridge \
-    figure-4-speakers starts yardstick elsewhere synthesiser
+    figure-4-speakers starts yardstick spectrogram elsewhere synthesiser
 RESULT_OPTIONS = --profile '$(RESULTS)' --processes '$(PROCESSES)' \
     --precision '$(PRECISION)' $(if $(SEEDS),--seeds '$(SEEDS)') \
     $(if $(DATA_ROOT),--data-root '$(DATA_ROOT)')

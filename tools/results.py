@@ -17,13 +17,19 @@ from sonibook.replication.paper import TABLES
 from sonibook.replication.verdict import freeze, write_claims
 from sonibook.training.config import PRECISIONS
 from sonibook.training.loop import keep_memory
-from tools import results_elsewhere, results_figures, results_probes, results_tables
+from tools import (
+    results_elsewhere,
+    results_figures,
+    results_probes,
+    results_spectrogram,
+    results_tables,
+)
 from tools.results_settings import PROFILES, Settings
 
 RESULTS = Path("data/results")
 TARGETS = (
     *(*TABLES, *results_figures.FIGURES, *results_probes.TARGETS),
-    *("elsewhere", "synthesiser", "claims", "freeze"),
+    *(results_spectrogram.TARGET, "elsewhere", "synthesiser", "claims", "freeze"),
 )
 
 
@@ -41,6 +47,8 @@ def make(target: str, settings: Settings) -> None:
         results_elsewhere.make_synthesiser(path, settings)
     elif target in results_probes.TARGETS:
         results_probes.make(target, path, settings)
+    elif target == results_spectrogram.TARGET:
+        results_spectrogram.make(path, settings)
     elif target in TABLES:
         results_tables.make(target, path, settings)
     else:

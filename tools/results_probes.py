@@ -1,10 +1,12 @@
-"""What the probe says of features that owe nothing to a network's training.
+"""What the probe says of features that owe nothing to the training of a raw-waveform encoder.
 
 ``yardstick``: of mel levels and, where `kymatio` is installed, of wavelet scattering (J. Andén and
 S. Mallat, "Deep scattering spectrum", IEEE Transactions on Signal Processing 62, 2014), which are
-made by formula. ``starts``: of networks between the two kinds that have learned nothing, He weights
-and the centred, scaled ones that training starts from. Both on ESC-10, each fold left out in turn,
-by both kinds of probe. What a file holds is not measured again.
+made by formula; and of CNNs on log-mel spectrograms, those that were trained
+(`tools.results_spectrogram`) and one that was not. ``starts``: of networks between the two kinds
+that have learned nothing, He weights and the centred, scaled ones that training starts from. Both
+on ESC-10, each fold left out in turn, by both kinds of probe. What a file holds is not measured
+again.
 """
 
 from __future__ import annotations
@@ -28,12 +30,15 @@ from sonibook.analysis.machine_listeners import MelFeatures
 from sonibook.analysis.result import Estimate, MeasuredOn, ResultTable, Row
 from sonibook.datasets import open_dataset
 from sonibook.datasets.base import FileDataset
+from sonibook.deconvnet.spectrogram import SpectrogramCNN, load_spectrogram_cnn
 from sonibook.model.checkpoint import canonical
 from sonibook.model.encoder import CNN12
 from sonibook.model.stack import blocks_of
 from sonibook.replication.benchmarks import SEEDS
+from sonibook.training.data import predict
 from sonibook.training.probe import ProbeKind, groups_of, linear_probe, probe_features
 from tools.results_settings import Settings
+from tools.results_spectrogram import MEL_CNN, trained
 
 TARGETS = ("yardstick", "starts")
 #: Wavelets an octave, and the octaves that averages of scattering span: 128 ms at 8 kHz.
@@ -54,10 +59,11 @@ def make(target: str, path: Path, settings: Settings) -> None:
     assert isinstance(data, FileDataset)
     rows = [*ResultTable.read(path).rows] if path.exists() else []
     layer = 11 if target == "starts" else None
-    for name, regime, seed, features in _starts(data) if target == "starts" else _yardsticks(data):
+    kinds = _starts(data) if target == "starts" else _yardsticks(data, settings)
+    for name, regime, seed, features in kinds:
         if any(row.network == name for row in rows):
             continue
-        identity = {"network": name, "regime": regime, "seed": seed, "baseline": True}
+        identity = {"network": name, "regime": regime, "seed": seed, "baseline": regime != MEL_CNN}
         found = _probed(identity | {"layer": layer}, features(), data)
         rows += found
         ResultTable(
@@ -119,9 +125,15 @@ def _top(encoder: CNN12, data: FileDataset) -> Features:
     return probe_features(encoder, data, layer=11, progress=True)[0].astype(np.float64)
 
 
-def _yardsticks(data: FileDataset) -> _Measured:
+def _yardsticks(data: FileDataset, settings: Settings) -> _Measured:
     mel = MelFeatures(8000)
     yield f"{mel}", "mel levels", 0, partial(_each, mel, data)
+    random = f"random {MEL_CNN}"
+    untrained = SpectrogramCNN(seed=SEEDS[0]).eval()
+    yield f"{random}:{SEEDS[0]}", random, SEEDS[0], partial(_last, untrained, data)
+    for seed, path in trained(settings).items():
+        network = load_spectrogram_cnn(path)
+        yield f"{MEL_CNN}:{seed}", MEL_CNN, seed, partial(_last, network, data)
     if find_spec("kymatio") is None:
         print("yardstick: no scattering: pip install --no-deps kymatio==0.3.0")
         return
@@ -134,6 +146,11 @@ def _yardsticks(data: FileDataset) -> _Measured:
 
     name = f"scattering of two orders, {_Q} wavelets an octave"
     yield name, "scattering", 0, partial(_each, of_clip, data)
+
+
+def _last(network: SpectrogramCNN, data: FileDataset) -> Features:
+    features, _ = predict(network, data, least_length=network.least_length, progress=True)
+    return features.astype(np.float64)
 
 
 def _each(features: Callable[[Tensor], Features], data: FileDataset) -> Features:
