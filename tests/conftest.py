@@ -48,7 +48,8 @@ def quick_context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "papermill", "sonibook.training.probe"])
+    modules = ["pytest", "papermill", "ipykernel.kernelapp", "sonibook.training.probe"]
+    context.set_forkserver_preload(modules)
     return context
 
 

@@ -8,8 +8,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from multiprocessing import Pipe
+from multiprocessing.connection import Connection
 from multiprocessing.context import BaseContext
 from pathlib import Path
+from typing import NoReturn
 
 import nbformat
 import pytest
@@ -22,9 +25,59 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 LEARNING = ("04_supervised", "05_contrastive", "09_layers", "19_listeners")
 
 
+class ForkedKernel:
+    """A chapter's kernel, forked off before anything runs: it need not import PyTorch anew."""
+
+    stdin = stdout = stderr = None
+
+    def __init__(self) -> None:
+        here, there = Pipe()
+        self.told, self.code = there, None
+        self.pid = os.fork()
+        if self.pid == 0:
+            there.close()
+            self.serve(here)
+        here.close()
+        self.told.recv()
+
+    @staticmethod
+    def serve(told: Connection) -> NoReturn:
+        """Become the kernel that is asked for, in a session of its own."""
+        os.setsid()
+        told.send("ready")
+        try:
+            command, folder, environment = told.recv()
+            from ipykernel.kernelapp import launch_new_instance
+
+            os.chdir(folder)
+            os.environ.update(environment)
+            launch_new_instance(argv=command[command.index("-f") :])
+        except EOFError:
+            pass  # no kernel was asked for
+        finally:
+            os._exit(0)
+
+    def launch(self, command: list[str], *, env: dict[str, str], **_: object) -> ForkedKernel:
+        """What Jupyter starts a kernel with, in the folder that is this process's by now."""
+        self.told.send((command, str(Path.cwd()), env))
+        return self
+
+    def poll(self) -> int | None:
+        if self.code is None:
+            ended, status = os.waitpid(self.pid, os.WNOHANG)
+            self.code = os.waitstatus_to_exitcode(status) if ended else None
+        return self.code
+
+    wait = poll
+
+
 def run_here(arguments: list[str], said: Path) -> None:
     """What the runner's process does, in this one; its words go to a file."""
     sys.path.insert(0, str(ROOT))
+    if hasattr(os, "fork"):
+        from jupyter_client.provisioning import local_provisioner
+
+        local_provisioner.launch_kernel = ForkedKernel().launch
     from tools import chapters
 
     sys.stdout = sys.stderr = said.open("w", encoding="utf-8")
