@@ -124,7 +124,7 @@ def has_parameter(chapter: Path, name: str) -> bool:
 
 
 def others(chapter: Path) -> list[str]:
-    """Options that no chapter has by itself: another seed and layer, and real recordings."""
+    """Options that no chapter has by itself: another seed, layer and width, real recordings."""
     root = os.environ.get("SONIBOOK_DATA", "")
     real = bool(root) and (Path(root) / "ESC-50").is_dir()
     name = "esc10" if chapter.stem in LEARNING else "esc50"
@@ -132,6 +132,7 @@ def others(chapter: Path) -> list[str]:
     return [
         *(*options, "--seed", "3"),
         *(("-p", "layer", "8") if has_parameter(chapter, "layer") else ()),
+        *(("-p", "width", "0.03125") if has_parameter(chapter, "width") else ()),
     ]
 
 
