@@ -97,5 +97,6 @@ def test_what_cannot_be_is_refused(x: Tensor, tmp_path: Path) -> None:
     for bad in (x[:500], x[:0]):
         with pytest.raises(AudioError):
             SpectrogramPass(passed.network, bad)
+    assert len(load_spectrogram_cnn().convs) == 4
     with pytest.raises(CheckpointError, match="cannot be read"):
         load_spectrogram_cnn(tmp_path / "none.safetensors")

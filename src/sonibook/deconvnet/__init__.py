@@ -10,4 +10,5 @@ __getattr__ = _names_of(
     alternatives="METHODS MapEnergy UNPOOLING explain insert_zeros repeat",
     cpu="Engine",
     forward="FeatureMaps",
+    spectrogram="SpectrogramCNN SpectrogramPass load_spectrogram_cnn",
 )

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from sonibook.errors import AudioError, CheckpointError, LayerError
+from sonibook.files import DATA_FOLDERS
 from sonibook.model.stack_file import check_tensors
 
 #: Samples of a frame, 64 ms at 8 kHz, and between two frames.
@@ -29,6 +30,8 @@ FRAME, HOP = 512, 256
 #: Channels of the convolutions, 3 by 3 each; a max-pool of 2 by 2 follows all but the last.
 CHANNELS = (16, 32, 64, 128, 256, 256)
 BANDS = 64
+#: Four blocks of a network that was trained on what `supervised-esc40` was.
+_SHIPPED = "spectrogram-esc40.safetensors"
 #: What magnitudes are multiplied by before the logarithm: a sine 80 dB below full scale counts 1.
 _LOUDNESS = 1e4
 _Picture = Float[Tensor, "batch channel band frame"]
@@ -142,11 +145,15 @@ class SpectrogramCNN(nn.Module):
         return plain.eval()
 
 
-def load_spectrogram_cnn(file: str | Path) -> SpectrogramCNN:
+def load_spectrogram_cnn(file: str | Path | None = None) -> SpectrogramCNN:
     """A trained spectrogram CNN out of a ``.safetensors`` file, in `eval` mode.
 
-    CheckpointError if there is no such file, or it holds another network.
+    None is the one that comes with sonibook's repository: the first four blocks. CheckpointError if
+    there is no such file, or it holds another network.
     """
+    if file is None:
+        shipped = [folder / _SHIPPED for folder in DATA_FOLDERS]
+        file = next(filter(Path.is_file, shipped), shipped[-1])
     try:
         tensors = {name: tensor.float() for name, tensor in load_file(file).items()}
     except (OSError, SafetensorError) as error:
