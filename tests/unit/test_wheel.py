@@ -85,6 +85,7 @@ def test_the_wheel_is_light_and_whole(wheel: Path) -> None:
         "supervised",
         "supervised-esc40",
         "contrastive",
+        "spectrogram-esc40",
     }
 
 
