@@ -297,7 +297,7 @@ class _Dosed:
                 found[f"score at {share:g}", control] = left[:, :, column]
                 if column:
                     found[f"lead at {share:g}", control] = left[:, :, column] - left[:, :, 0]
-            found["score at 0"] = (_softmax(part["clip"]) * part["targets"]).sum(axis=1)
+        found["score at 0"] = (_softmax(part["clip"]) * part["targets"]).sum(axis=1)
         return found
 
 
