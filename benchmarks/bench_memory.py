@@ -22,7 +22,7 @@ import numpy as np
 import psutil
 import soundfile
 import torch
-from timing import write
+from timing import memory, write
 
 from sonibook import CNN12, open_dataset
 from sonibook.analysis.activations import top_activations
@@ -49,13 +49,6 @@ SETTINGS = {
 }
 
 
-def peak_of(process: int | str) -> int:
-    """The most memory a process ever had; rusage would count that of its parent before it began."""
-    status = Path(f"/proc/{process}/status").read_text()
-    line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) * 1024
-
-
 def seconds_of(process: psutil.Process) -> float:
     """Processor time of a process."""
     times = process.cpu_times()
@@ -79,8 +72,8 @@ def look(folder: Path, begun: float) -> dict[str, float]:
         "clips": clips,
         "cpu_seconds": round(seconds_of(psutil.Process()) + sum(map(seconds_of, running)), 2),
         "seconds": round(time.monotonic() - begun, 2),
-        "peak_bytes": peak_of("self"),
-        "peak_bytes_of_a_worker": max(peak_of(one.pid) for one in running),
+        "peak_bytes": memory("VmHWM"),
+        "peak_bytes_of_a_worker": max(memory("VmHWM", one.pid) for one in running),
     }
 
 
@@ -113,7 +106,7 @@ def analyse(name: str, count: int) -> None:
         "clips": result.data.clips,
         "cpu_seconds": round(used, 2),
         "seconds": round(time.monotonic() - begun, 2),
-        "peak_bytes": peak_of("self"),
+        "peak_bytes": memory("VmHWM"),
         "peak_bytes_of_a_worker": children.ru_maxrss * 1024,
     }
     print(json.dumps(last), flush=True)
@@ -147,10 +140,11 @@ def recordings(arguments: list[str]) -> Iterator[dict[str, float]]:
             code = f"""
 import json
 import psutil
-from bench_memory import peak_of, seconds_of
+from bench_memory import seconds_of
+from timing import memory
 from sonibook.cli import main
 assert main({command!r}) == 0
-print(json.dumps({{"cpu_seconds": seconds_of(psutil.Process()), "peak_bytes": peak_of("self")}}))
+print(json.dumps({{"cpu_seconds": seconds_of(psutil.Process()), "peak_bytes": memory("VmHWM")}}))
 """
             yield {"minutes": minutes, **list(printed(["-c", code]))[-1]}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -17,16 +18,18 @@ SECONDS = (1, 2, 5, 10, 20, 40, 60)
 FILTERS = (1, 2, 4, 8, 16, 32, 64, 128)
 LAYER = 8
 
-_MEMORY = """
-import resource, torch, warnings
-warnings.simplefilter("ignore")
+_MEMORY = f"""
+import sys, warnings
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import torch
+from timing import memory
 from sonibook import CNN12, ForwardPass
+warnings.simplefilter("ignore")
 encoder = CNN12(width=1.0, seed=0).eval()
 x = torch.randn(40000, generator=torch.Generator().manual_seed(0))
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+before = memory("VmRSS")
 sounds = ForwardPass(encoder, x).sonify(11)
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(sounds.shape[0], (after - before) * 1024)
+print(sounds.shape[0], memory("VmHWM") - before)
 """
 
 

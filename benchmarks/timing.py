@@ -67,6 +67,15 @@ def clips(count: int, *, seconds: float = 5.0) -> tuple[list[torch.Tensor], str]
     raise SystemExit(f"{name}: fewer than {count} sounding clips of {seconds} s.")
 
 
+def memory(field: str, process: int | str = "self") -> int:
+    """The memory of a process, in bytes: "VmRSS" now, "VmHWM" at most ever.
+
+    What rusage calls the maximum would count that of its parent before it began.
+    """
+    lines = Path(f"/proc/{process}/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(field))
+
+
 def write(name: str, result: dict) -> None:
     """Write a result to data/results."""
     machine = {
