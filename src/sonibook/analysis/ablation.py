@@ -186,8 +186,6 @@ class Subtraction:
     residual: Residual = "as is"
     seed: int = 0
     steps: int = STEPS
-    #: How much of each sound is taken away.
-    share: float = 1.0
 
     def __call__(self, classifier: nn.Module, clips: Sequence[Clip]) -> Measured:
         """Logits of ``clip`` and ``residual`` (NaN where nothing was taken away), and targets."""
@@ -198,36 +196,38 @@ class Subtraction:
     ) -> Measured:
         """The same, of sounds that are there."""
         rows = [
-            self.logits(classifier, *of_clip)
-            for of_clip in zip(clips, sounds, of_partners(clips, sounds), strict=True)
+            self.logits(classifier, torch.from_numpy(clip.waveform), taken)
+            for clip, taken in zip(clips, self.taken(classifier, clips, sounds), strict=True)
         ]
         whole, left = (np.stack(arrays) for arrays in zip(*rows, strict=True))
         targets = targets_of([clip.labels for clip in clips], whole.shape[1])
         return {"clip": whole, "residual": left, "targets": targets}
 
+    def taken(
+        self, classifier: nn.Module, clips: Sequence[Clip], sounds: Sequence[Tensor]
+    ) -> Iterator[Float[Tensor, "layers controls time"]]:
+        """What each control takes away from each clip; nothing where the filter's map is silent."""
+        for clip, own, of_another in zip(clips, sounds, of_partners(clips, sounds), strict=True):
+            x = torch.from_numpy(clip.waveform)
+            s = scale(own, x, self.level)
+            random = "random weights" in self.controls
+            every = perturbations(
+                x,
+                s,
+                self.controls,
+                by_random=self.by_random(classifier, clip) if random else None,
+                of_another=of_another,
+                clip_id=clip.clip_id,
+                seed=self.seed,
+            )
+            # Where the map is silent, no control has a level to match.
+            yield (every * (s != 0).any(dim=1)[:, None]).transpose(0, 1)
+
     def logits(
-        self,
-        classifier: nn.Module,
-        clip: Clip,
-        s: Float[Tensor, "layers time"],
-        of_another: Float[Tensor, "layers samples"],
-    ) -> tuple[Float[ndarray, " classes"], Float[ndarray, "layers controls classes"]]:
-        """The logits of one clip, and of what is left without s, or another clip's, and so on."""
-        x = torch.from_numpy(clip.waveform)
-        s = scale(s, x, self.level)
-        by_random = self.by_random(classifier, clip) if "random weights" in self.controls else None
-        whole = perturbations(
-            x,
-            s,
-            self.controls,
-            by_random=by_random,
-            of_another=of_another,
-            clip_id=clip.clip_id,
-            seed=self.seed,
-        )
-        taken = self.share * whole.transpose(0, 1)
-        # Nothing is compared where the filter's map is silent: no control has a level to match.
-        measured = (taken != 0).any(dim=2) & (s != 0).any(dim=1, keepdim=True)
+        self, classifier: nn.Module, x: Float[Tensor, " time"], taken: Float[Tensor, "*sounds time"]
+    ) -> tuple[Float[ndarray, " classes"], Float[ndarray, "*sounds classes"]]:
+        """The logits of a clip, and of what is left of it without each sound; NaN for silence."""
+        measured = (taken != 0).any(dim=-1)
         residuals = normalise(x - taken[measured], self.residual)
         logits = logits_of(classifier, torch.cat([x[None], residuals]))
         left = np.full((*measured.shape, logits.shape[1]), np.nan, np.float32)

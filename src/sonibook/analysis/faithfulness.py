@@ -61,6 +61,7 @@ from sonibook.analysis.stream import Measured, Streaming, check_least, measure_n
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.alternatives import METHODS, STEPS, Method
 from sonibook.errors import AnalysisError
+from sonibook.metrics.scores import targets_of
 from sonibook.metrics.similarity import short_time_spectra
 
 #: What stands in the sonification's place, at its RMS; the clip itself at its own.
@@ -287,17 +288,22 @@ class _Dosed:
     shares: tuple[float, ...]
 
     def __call__(self, classifier: nn.Module, clips: Sequence[Clip]) -> Measured:
-        sounds = [self.work.sounds(classifier, clip) for clip in clips]
+        doses = torch.tensor(self.shares)[:, None, None, None]
         found: Measured = {}
-        for share in self.shares:
-            part = replace(self.work, share=share).subtract(classifier, clips, sounds)
-            targets = part["targets"][:, None, None]
-            left = (_softmax(part["residual"]) * targets).sum(axis=3)
+        sounds = [self.work.sounds(classifier, clip) for clip in clips]
+        rows = [
+            self.work.logits(classifier, torch.from_numpy(clip.waveform), doses * taken)
+            for clip, taken in zip(clips, self.work.taken(classifier, clips, sounds), strict=True)
+        ]
+        whole, left = (_softmax(np.stack(arrays)) for arrays in zip(*rows, strict=True))
+        targets = targets_of([clip.labels for clip in clips], whole.shape[1])
+        scores = (left * targets[:, None, None, None]).sum(axis=-1)
+        for share, score in zip(self.shares, np.moveaxis(scores, 1, 0), strict=True):
             for column, control in enumerate(DOSED):
-                found[f"score at {share:g}", control] = left[:, :, column]
+                found[f"score at {share:g}", control] = score[:, :, column]
                 if column:
-                    found[f"lead at {share:g}", control] = left[:, :, column] - left[:, :, 0]
-        found["score at 0"] = (_softmax(part["clip"]) * part["targets"]).sum(axis=1)
+                    found[f"lead at {share:g}", control] = score[:, :, column] - score[:, :, 0]
+        found["score at 0"] = (whole * targets).sum(axis=1)
         return found
 
 
