@@ -309,6 +309,32 @@ def test_a_verdict_may_owe_to_the_kind_of_probe(tmp_path: Path) -> None:
         assert gain["accuracy"].mean == pytest.approx(0.81 if best else 0.61)
 
 
+def test_figure_1_is_judged_by_drawn_filters_too(tmp_path: Path) -> None:
+    centroids = {
+        "supervised": 500.0,
+        "contrastive": 700.0,
+        "random": 400.0,
+        "centred random": 300.0,
+    }
+    rows = tuple(
+        Row(network=f"{regime}{seed}", regime=regime, seed=seed, layer=layer, clips=40,
+            quantity="centroid", condition=condition, mean=sign * hertz + seed,
+            low=sign * hertz - 9, high=sign * hertz + 9)
+        for condition, sign in (("", -1), ("drawn", 1))
+        for regime, hertz in centroids.items()
+        for seed in range(3)
+        for layer in (8, 9)
+    )  # fmt: skip
+    data = MeasuredOn(dataset="made up", split="all", size=40, clips=40, skipped={})
+    table = ResultTable(analysis="a", data=data, networks={}, settings={}, rows=rows)
+    table.write(tmp_path / "figure-1.json")
+    verdicts = [
+        next(one.judgement.verdict for one in judged if one.name == "high-bins")
+        for judged in (judge_claims(tmp_path), judge_claims(tmp_path, drawn=True))
+    ]
+    assert verdicts == ["does not hold here", "holds"]
+
+
 def coherence(path: Path, **deep: float) -> None:
     """Figure 7, made up: coherence falls from 0.9 to a network's own value at the top."""
     ResultTable(

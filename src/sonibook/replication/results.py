@@ -160,13 +160,20 @@ class Results:
     """The results files of one folder; `probe` is the kind that figure 4's accuracies are of.
 
     With `recordings`, figures' intervals over networks are of other clips, too, as tables' always
-    are; of what is compared, as if no clips were in common, which is cautious.
+    are; of what is compared, as if no clips were in common, which is cautious. With `drawn`, figure
+    1 is of filters drawn at random, where it was measured of them.
     """
 
     def __init__(
-        self, folder: str | Path, *, probe: ProbeKind = "logistic", recordings: bool = False
+        self,
+        folder: str | Path,
+        *,
+        probe: ProbeKind = "logistic",
+        recordings: bool = False,
+        drawn: bool = False,
     ) -> None:
         self.folder, self.probe, self.recordings = Path(folder), probe, recordings
+        self.drawn = drawn
         self._known: dict[str, Result] = {}
 
     def read(self, kind: type[_Kind], name: str) -> _Kind | None:
@@ -193,7 +200,11 @@ class Results:
             own = over_layers(row for row in rows if row.layer in wanted)
             return own - over_layers(row for row in rows if row.layer in others) if others else own
 
-        rows = result.select(quantity=quantity, condition=condition) if result else ()
+        rows: tuple[Row, ...] = ()
+        if result and self.drawn and file == "figure-1":
+            rows = result.select(quantity=quantity, condition="drawn")
+        if result and not rows:
+            rows = result.select(quantity=quantity, condition=condition)
         return self._by_regime(rows, mean)
 
     def drops(self, file: str, control: str = "") -> defaultdict[str, Measure]:

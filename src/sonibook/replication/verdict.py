@@ -168,7 +168,11 @@ def _outcome(test: Test) -> str:
 
 
 def judge_claims(
-    folder: str | Path, *, probe: ProbeKind = "logistic", recordings: bool = False
+    folder: str | Path,
+    *,
+    probe: ProbeKind = "logistic",
+    recordings: bool = False,
+    drawn: bool = False,
 ) -> list[Judged]:
     """Every claim with its verdict, by the results files that there are.
 
@@ -182,8 +186,11 @@ def judge_claims(
     recordings : bool
         Whether intervals over several networks are widened to be of other recordings, too; see
         `Results`. That explores as well.
+    drawn : bool
+        Whether all of figure 1 is of filters drawn at random, where it was measured of them, and
+        not of the most active ones, which are a few of a layer. That explores as well.
     """
-    results = Results(folder, probe=probe, recordings=recordings)
+    results = Results(folder, probe=probe, recordings=recordings, drawn=drawn)
     tests = {claim.name: claim.tests(results) for claim in CLAIMS}
     known = [test.p for own in tests.values() for test in own if test.p is not None]
     among_all = iter(stats.false_discovery_control(known).tolist() if known else ())
