@@ -16,7 +16,7 @@ PROCESSES ?= 1
 
 RESULT_NAMES := esc50-folds table-a4 table-a6 table-a2 table-a1 recipe figure-7 figures-2-3 figure-5 \
     figure-5-supervised figure-6 figure-6-full figure-1 figure-b3 stimulation strided \
-    sanity separation unpooling explanations dose-response \
+    sanity separation unpooling explanations dose-response roar \
     listeners-esc10 listeners-fsdd listeners-scenes faithfulness faithfulness-least-squares \
     figure-4-in-domain figure-4-out-of-domain figure-4-in-domain-ridge figure-4-out-of-domain-ridge \
     figure-4-speakers starts yardstick spectrogram elsewhere synthesiser

@@ -23,7 +23,7 @@ from sonibook.analysis.layers import layer_importances
 from sonibook.analysis.listeners import listen
 from sonibook.analysis.networks import RANDOM, Network, load_network
 from sonibook.analysis.result import Estimate, Result, ResultTable, fingerprint
-from sonibook.analysis.sanity import sanity
+from sonibook.analysis.sanity import remove_and_retrain, sanity
 from sonibook.analysis.separation import separation
 from sonibook.analysis.shifts import downsampling, shift_law
 from sonibook.analysis.stream import Streaming
@@ -32,7 +32,7 @@ from sonibook.model.checkpoint import kept_checkpoints, load_classifier, load_en
 from sonibook.model.encoder import CNN12
 from sonibook.replication.benchmarks import SEEDS
 from sonibook.training.probe import probed
-from tools.results_settings import PROFILES, Settings
+from tools.results_settings import Settings, rank_of
 
 Measure = Callable[[list[Network], Settings, Streaming], Result]
 #: A part of some recordings, and what is fitted before it is measured on it.
@@ -59,7 +59,7 @@ def make(target: str, path: Path, settings: Settings) -> None:
         before = json.loads(path.read_text(encoding="utf-8"))
         by = before["provenance"].get("profile", "quick")
         same = prints == before["provenance"].get("encoders")
-        if PROFILES[by].rank > settings.rank:
+        if rank_of(before["provenance"]) > settings.rank:
             print(f"{path} was made by profile {by}, which is fuller: kept.")
             return
         if same and by == settings.profile:
@@ -316,6 +316,7 @@ FIGURES: dict[str, tuple[Callable[[Settings], list[Network]], Measure]] = {
     "figure-6": (_encoders, _with_probes(ablate)),
     "figure-6-full": (_fine_tuned, _over(ablate, _last_fold)),
     "dose-response": (_one_of_each, _with_probes(dose_response, layers=(5, 11), seed=SEED)),
+    "roar": (_three, _over(remove_and_retrain, _unseen, layers=(5, 11), seed=SEED, limit=None)),
     "figure-b3": (partial(_encoders, trained=True), _shifts),
     "faithfulness": (_classifier, _faithfulness_at("peak")),
     "faithfulness-least-squares": (_classifier, _faithfulness_at("least squares")),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,11 +52,11 @@ _MANY = {
     "listeners-esc10": 200,
     "listeners-fsdd": 120,
     "listeners-scenes": 60,
-    "sanity": 4,
-    "separation": 20,
-    "unpooling": 8,
-    "explanations": 8,
-    "dose-response": 20,
+    "sanity": 24,
+    "separation": 60,
+    "unpooling": 40,
+    "explanations": 24,
+    "dose-response": 60,
 }
 
 #: "quick" is a look in half an hour, "frozen" all that needs no training, "full" everything.
@@ -89,9 +90,9 @@ class Settings:
         return SEEDS[: self.most or self.how_much.seeds]
 
     @property
-    def rank(self) -> int:
+    def rank(self) -> tuple[int, int]:
         """Of what it makes: files of a higher one are kept."""
-        return 0 if self.most else self.how_much.rank
+        return rank_of({"profile": self.profile, "seeds": self.most})
 
     @property
     def how_much(self) -> Profile:
@@ -124,4 +125,11 @@ class Settings:
 
     def provenance(self, target: str) -> dict[str, Any]:
         """What made a results file, the profile among it."""
-        return {**provenance(self.command(target)), "profile": self.profile}
+        seeds = {"seeds": self.most} if self.most else {}
+        return {**provenance(self.command(target)), "profile": self.profile, **seeds}
+
+
+def rank_of(made: Mapping[str, Any]) -> tuple[int, int]:
+    """The rank of what made a file: of its profile or, lower, of a few networks of each regime."""
+    most = made.get("seeds")
+    return (0, most) if most else (PROFILES[made.get("profile", "quick")].rank, 0)

@@ -15,10 +15,14 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import nn
 
+from sonibook import sonify
 from sonibook.analysis import layers
 from sonibook.analysis.ablation import ablate
+from sonibook.analysis.controls import white_noise
 from sonibook.analysis.layers import layer_importances, read_trained
 from sonibook.analysis.result import ResultTable, Row
+from sonibook.analysis.sanity import remove_and_retrain
+from sonibook.analysis.stream import seeded
 from sonibook.audio import write_wav
 from sonibook.cli import main
 from sonibook.datasets import Soundscapes, open_dataset
@@ -139,6 +143,48 @@ def test_groups_are_left_out_in_turn(grouped):
         model.fit(x[~out], y[~out], groups=groups[~out])
         right += int((model.predict(x[out]) == y[out]).sum())
     assert probes(result, "own")[1].mean == pytest.approx(right / len(y))
+
+
+@pytest.mark.filterwarnings("ignore::sonibook.errors.SonibookWarning")
+def test_probes_are_fitted_anew_to_what_is_left(grouped):
+    network = stranger()
+    result = remove_and_retrain({"own": network}, grouped, layers=(2, 4), seed=5)
+    y = np.array([clip.labels[0] for clip in grouped])
+    groups = np.array([entry.group for entry in grouped.entries])
+
+    def right(taken) -> np.ndarray:
+        """Where a probe names the clips of the group that it was not fitted to."""
+        left = [torch.from_numpy(c.waveform) - s for c, s in zip(grouped, taken, strict=True)]
+        maps = [FeatureMaps(network, x).maps[-1][0] for x in left]
+        x, said = torch.stack([one.mean(dim=1) for one in maps]).numpy(), np.zeros_like(y)
+        for group in "abc":
+            out = groups == group
+            model = search(GroupKFold(2)).fit(x[~out], y[~out], groups=groups[~out])
+            said[out] = model.predict(x[out])
+        return said == y
+
+    def score(condition: str, layer: int | None = None) -> float | None:
+        return result.row("accuracy", network="own", layer=layer, condition=condition).mean
+
+    assert score("untouched") == pytest.approx(right([0.0] * len(y)).mean())
+    removed = []
+    for clip in grouped:
+        maps = FeatureMaps(network, clip.waveform)
+        filters = [int(maps.energy(layer)[0].argmax()) for layer in (2, 4)]
+        sounds = [
+            sonify(network, clip.waveform, layer=layer, filters=[chosen])[0]
+            for layer, chosen in zip((2, 4), filters, strict=True)
+        ]
+        generator = seeded(5, "white noise", clip.clip_id)
+        removed.append((torch.stack(sounds), white_noise(torch.stack(sounds), generator=generator)))
+    for place, layer in enumerate((2, 4)):
+        by_sound, by_noise = (right([pair[kind][place] for pair in removed]) for kind in (0, 1))
+        assert score("sonification", layer) == pytest.approx(by_sound.mean())
+        assert score("white noise", layer) == pytest.approx(by_noise.mean())
+        lead = result.row("lead", network="own", layer=layer, condition="white noise").mean
+        assert lead == pytest.approx(by_noise.mean() - by_sound.mean())
+    with pytest.raises(AnalysisError, match="no groups"):
+        remove_and_retrain({"own": network}, Tones("test", 6), layers=(2,))
 
 
 def test_both_kinds_of_probe_are_fitted_to_the_same_features():

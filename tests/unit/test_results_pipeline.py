@@ -400,3 +400,17 @@ def test_an_event_is_called_what_the_classifier_puts_first() -> None:
     assert found["all"]["first"] == pytest.approx(np.mean([place == 0 for place in places]))
     assert found["all"][f"first {TOP}"] == pytest.approx(np.mean([p < TOP for p in places]))
     assert sum(one["clips"] for one in found["classes"].values()) == len(places)
+
+
+def test_a_file_is_replaced_by_more_networks_and_kept_from_fewer():
+    from tools.results_settings import Settings, rank_of
+
+    def rank(profile: str, seeds: int | None = None) -> tuple[int, int]:
+        return rank_of({"profile": profile, "seeds": seeds})
+
+    order = [rank("quick"), rank("full", 1), rank("full", 2), rank("frozen"), rank("full")]
+    assert order == sorted(set(order))
+    settings = Settings("full", Path(), Path(), Path(), 1, most=2)
+    assert settings.rank == rank("full", 2)
+    assert settings.provenance("figure-7")["seeds"] == 2
+    assert "seeds" not in replace(settings, most=None).provenance("figure-7")

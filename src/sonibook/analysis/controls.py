@@ -58,6 +58,8 @@ Residual = Literal["as is", "unit peak"]
 CONTROLS: tuple[Control, ...] = get_args(Control)
 LEVELS: tuple[Level, ...] = get_args(Level)
 RESIDUALS: tuple[Residual, ...] = get_args(Residual)
+#: What is taken away bit by bit, or from every clip before a probe is fitted anew.
+REMOVED: tuple[Control, ...] = ("sonification", "random weights", "random phase", "white noise")
 #: What a filter hears instead of the clip.
 STIMULI = ("sonification", "random phase", "another clip", "white noise")
 #: What is subtracted from the clip. The last is the clip itself, so much of it that what is left is

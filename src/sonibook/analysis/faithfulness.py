@@ -48,6 +48,7 @@ from torch import Tensor, nn
 from sonibook.analysis.ablation import Subtraction, logits_of
 from sonibook.analysis.controls import (
     LEVELS,
+    REMOVED,
     Control,
     Level,
     check_choices,
@@ -73,9 +74,8 @@ CONTROLS: tuple[Control, ...] = (
     "white noise",
 )
 _ITSELF = "the clip itself"
-#: How much of a sonification is taken away, and beside what of the same energy.
+#: How much of a sonification is taken away.
 SHARES = (0.25, 0.5, 0.75, 1.0)
-DOSED: tuple[Control, ...] = ("sonification", "random weights", "random phase", "white noise")
 QUANTITIES = (
     "AI", "AD", "AG", "FF", "Fid-In", "sparseness", "complexity", "insertion", "deletion",
 )  # fmt: skip
@@ -299,7 +299,7 @@ class _Dosed:
         targets = targets_of([clip.labels for clip in clips], whole.shape[1])
         scores = (left * targets[:, None, None, None]).sum(axis=-1)
         for share, score in zip(self.shares, np.moveaxis(scores, 1, 0), strict=True):
-            for column, control in enumerate(DOSED):
+            for column, control in enumerate(REMOVED):
                 found[f"score at {share:g}", control] = score[:, :, column]
                 if column:
                     found[f"lead at {share:g}", control] = score[:, :, column] - score[:, :, 0]
@@ -336,7 +336,7 @@ def dose_response(
     -------
     ResultTable
         ``score at 0.25`` and so on: the mean probability of the true class, in [0, 1], when that
-        share of what the condition says is taken away, one of `DOSED`, at equal energy; of no
+        share of what the condition says is taken away, one of `REMOVED`, at equal energy; of no
         layer ``score at 0``, of untouched clips. ``lead at 0.25``: by how much the score without
         a control exceeds that without the sonification, clip by clip: above 0, the sonification
         is missed more.
@@ -348,7 +348,7 @@ def dose_response(
         raise AnalysisError(f"Shares {list(shares)} are impossible: give some above 0.")
     networks = as_networks(classifiers)
     wanted = None if layers is None else tuple(sorted(set(layers)))
-    work = Subtraction(DOSED, wanted, level=level, seed=seed)
+    work = Subtraction(REMOVED, wanted, level=level, seed=seed)
     for network in networks:
         work.check(network.module, data, name=network.name)
     streaming.setdefault("chunk", 4)  # a clip takes seconds

@@ -123,7 +123,7 @@ def layer_importances(
 
     tested = measured(data)
     fitted_to = None if training is None else (training, measured(training))
-    truth, parts = _truth(data, tested), streaming.get("parts")
+    truth, parts = truth_of(data, tested), streaming.get("parts")
     rows: list[Row] = []
     for kind in probes:
         answers: dict[str, dict[int, _Answers]] = {}
@@ -139,7 +139,7 @@ def layer_importances(
         rows += _rows(kind, every, answers, truth, seed=seed)
     rows += trained
     chance = 1 / len(data.classes) if truth.ndim == 1 else float(truth[:, truth.any(axis=0)].mean())
-    rows.append(Row(quantity=_quantity(truth), condition="chance", mean=chance, clips=len(truth)))
+    rows.append(Row(quantity=score_name(truth), condition="chance", mean=chance, clips=len(truth)))
     return ResultTable(**tested.fields, rows=tuple(rows))
 
 
@@ -165,14 +165,14 @@ def _rows(
     probe = probe_condition(kind)
     for network in networks:
         for layer, own in answers[network.name].items():
-            found = _score(own, truth, seed=seed)
-            yield network.row(_quantity(truth), found, layer=layer, condition=probe)
+            found = score_of(own, truth, seed=seed)
+            yield network.row(score_name(truth), found, layer=layer, condition=probe)
     over = "" if kind == "logistic" else probe
     for network in networks:
         if not network.baseline:
             by_random = answers[_twin(network, networks)]
             for layer, own in answers[network.name].items():
-                found = _gain(own, by_random[layer], truth, seed=seed)
+                found = gain_over(own, by_random[layer], truth, seed=seed)
                 yield network.row("above random", found, layer=layer, condition=over)
 
 
@@ -181,17 +181,19 @@ def probe_condition(kind: ProbeKind) -> str:
     return "probe" if kind == "logistic" else f"{kind} probe"
 
 
-def _quantity(truth: _Truth) -> str:
+def score_name(truth: _Truth) -> str:
+    """What `score_of` gives."""
     return "accuracy" if truth.ndim == 1 else "mAP"
 
 
-def _score(answers: _Answers, truth: _Truth, *, seed: int) -> Estimate:
+def score_of(answers: _Answers, truth: _Truth, *, seed: int) -> Estimate:
+    """Accuracy or, of several labels, mAP."""
     if truth.ndim == 2:
         return Estimate.of_statistic(mean_average_precision, answers, truth, seed=seed)
     return Estimate.of_share(int((answers == truth).sum()), len(truth))
 
 
-def _gain(own: _Answers, other: _Answers, truth: _Truth, *, seed: int) -> Estimate:
+def gain_over(own: _Answers, other: _Answers, truth: _Truth, *, seed: int) -> Estimate:
     """By how much the score of one exceeds that of the other, on the same clips."""
     if truth.ndim == 2:
         return Estimate.of_statistic(_precision_gain, own, other, truth, seed=seed)
@@ -214,14 +216,27 @@ def _answers(
 ) -> _Answers:
     """What probes on one layer's features say: fitted to a training part, or to other groups."""
     key = (of[0], f"layer {of[1]}", "")
-    features, truth = tested.arrays[key], _truth(data, tested)
+    features = tested.arrays[key]
     if fitted_to is not None:
         training, measured = fitted_to
         groups = groups_at(training, measured.index.tolist(), tested=data)
-        seen, known = measured.arrays[key], _truth(training, measured)
+        seen, known = measured.arrays[key], truth_of(training, measured)
         inputs = (kind, seed, groups, seen, known, features)
         return _kept(parts, inputs, lambda: _probe(kind, seen, known, features, groups, seed))
-    groups = groups_at(data, tested.index.tolist())
+    return answers_by_group(kind, features, data, tested, seed=seed, parts=parts)
+
+
+def answers_by_group(
+    kind: ProbeKind,
+    features: Float[ndarray, "clips features"],
+    data: Dataset,
+    tested: ClipArrays,
+    *,
+    seed: int,
+    parts: str | Path | None = None,
+) -> _Answers:
+    """What a probe fitted to all groups but a clip's own says of it."""
+    groups, truth = groups_at(data, tested.index.tolist()), truth_of(data, tested)
     parted = [*left_out(data, groups)]
 
     def fit() -> _Answers:
@@ -277,7 +292,8 @@ def _probe(
     return linear_probe(seen, truth, tested, groups=groups, seed=seed, kind=kind).predicted
 
 
-def _truth(data: Dataset, measured: ClipArrays) -> _Truth:
+def truth_of(data: Dataset, measured: ClipArrays) -> _Truth:
+    """The classes of the clips that were measured."""
     labels = [data.labels(place) for place in measured.index.tolist()]
     if data.task == "single-label":
         return np.array([own[0] for own in labels])

@@ -1,4 +1,10 @@
-"""Does a sonification depend on what the network has learned (Adebayo et al. 2018)?
+"""Does a sonification depend on what the network has learned, and does it hold what is to learn?
+
+The first is asked by random weights (J. Adebayo et al., "Sanity checks for saliency maps", NeurIPS
+2018): `sanity`. The second by fitting probes anew to clips without their sonifications (S. Hooker
+et al., "A benchmark for interpretability methods in deep neural networks", NeurIPS 2019):
+`remove_and_retrain`. A network that merely trips over what subtraction leaves behind learns to live
+with it; what it needed it cannot learn back.
 
 An explanation of what a network has learned must change when the network forgets it. Each clip's
 most active filter of a layer is chosen on the trained network and kept; then layers are given
@@ -26,12 +32,17 @@ import torch
 from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
+from tqdm.auto import tqdm
 
-from sonibook.analysis.networks import Network, layers_of, mixed, untrained
+from sonibook.analysis.ablation import Subtraction
+from sonibook.analysis.controls import LEVELS, REMOVED, Level, check_choices
+from sonibook.analysis.layers import answers_by_group, gain_over, score_name, score_of, truth_of
+from sonibook.analysis.networks import Network, Networks, as_networks, layers_of, mixed, untrained
 from sonibook.analysis.result import ResultTable, Row
 from sonibook.analysis.stream import Measured, Streaming, measure_clips, seeded, table_rows
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.backward import ForwardPass
+from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError
 from sonibook.metrics.similarity import (
     log_spectral_distance,
@@ -40,6 +51,7 @@ from sonibook.metrics.similarity import (
     structural_similarity,
 )
 from sonibook.model.stack import blocks_of
+from sonibook.training.probe import over_time
 
 #: How alike two sounds are: the higher the more alike, but for the distance.
 MEASURES = {
@@ -53,6 +65,8 @@ MEASURES = {
 BASELINES = ("input", "runner-up filter", "random network", "two random networks")
 #: The difference of two of them, clip by clip.
 RUNNER_UP_LESS_RANDOM = "runner-up filter less all random"
+#: Waveforms that a network hears at once.
+_AT_ONCE = 8
 #: Frames enough for a window of structural similarity.
 _LEAST_SAMPLES = 1024
 
@@ -233,3 +247,85 @@ def _rows(
         yield from of(baseline, beside[:, :, column], layers)
     runner_up = beside[:, :, baselines.index("runner-up filter")]
     yield from of(RUNNER_UP_LESS_RANDOM, runner_up - cascading[:, :, 0], layers)
+
+
+@dataclass(frozen=True)
+class _Removed:
+    """The measure of `remove_and_retrain`: what a probe sees of clips, and of what is left."""
+
+    work: Subtraction
+
+    @torch.no_grad()
+    def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
+        sounds = [self.work.sounds(network, clip) for clip in clips]
+        seen = []
+        for clip, taken in zip(clips, self.work.taken(network, clips, sounds), strict=True):
+            x = torch.from_numpy(clip.waveform)
+            heard = torch.cat([x[None], (x - taken).flatten(0, 1)]).unsqueeze(1).split(_AT_ONCE)
+            parts = [over_time(FeatureMaps(network, some).maps[-1]) for some in heard]
+            seen.append(torch.cat(parts).cpu().numpy())
+        features = np.stack(seen)
+        return {"untouched": features[:, 0], "left": features[:, 1:]}
+
+
+def remove_and_retrain(
+    networks: Networks,
+    data: Dataset,
+    *,
+    layers: Sequence[int] | None = None,
+    level: Level = "peak",
+    seed: int = 0,
+    **streaming: Unpack[Streaming],
+) -> ResultTable:
+    """Fit linear probes anew to clips without their sonifications, or as much of something else.
+
+    Parameters
+    ----------
+    networks, data, layers, seed, streaming
+        As for every analysis: see `sonibook.analysis`. Of each clip the sonification of a layer's
+        most active filter is taken away. Each group of the data (of ESC-50 the fold, of FSDD the
+        speaker) is left out in turn, and its clips named by a probe that was fitted to what is
+        left of the others, on the mean over time of the deepest feature maps.
+    level : {"peak", "least squares"}
+        Of the sonification; see `sonibook.analysis.controls.scale`.
+
+    Returns
+    -------
+    ResultTable
+        ``accuracy``, in [0, 1] (``mAP`` of clips with any number of labels), when what the
+        condition says was taken away, one of `REMOVED`, all at equal energy; of no layer
+        ``untouched``. ``lead``: by how much it is higher without a control than without the
+        sonification, clip by clip: above 0, the sonification held more of what there is to learn.
+
+    Raises
+    ------
+    AnalysisError
+        As every analysis, and if the data has no groups.
+    """
+    check_choices(("level", level, LEVELS))
+    every = as_networks(networks)
+    chosen = {one.name: layers_of(blocks_of(one.module), layers) for one in every}
+    wanted = None if layers is None else next(iter(chosen.values()))
+    work = Subtraction(REMOVED, wanted, level=level, seed=seed)
+    settings = {"layers": wanted, "level": level, "seed": seed}
+    streaming.setdefault("chunk", 4)  # a clip takes seconds
+    found = measure_clips("roar", _Removed(work), every, data, settings=settings, **streaming)
+    truth, rows = truth_of(data, found), list[Row]()
+    for network in every:
+        untouched, left = (found.arrays[network.name, name, ""] for name in ("untouched", "left"))
+        columns = [untouched, *np.moveaxis(left, 1, 0)]
+        answers = [
+            answers_by_group("logistic", seen, data, found, seed=seed, parts=streaming.get("parts"))
+            for seen in tqdm(columns, desc=f"probes {network.name}", disable=None, leave=False)
+        ]
+        score = score_of(answers[0], truth, seed=seed)
+        rows.append(network.row(score_name(truth), score, condition="untouched"))
+        for place, layer in enumerate(chosen[network.name]):
+            own, *others = answers[1 + place * len(REMOVED) :][: len(REMOVED)]
+            for control, one in zip(REMOVED, (own, *others), strict=True):
+                score = score_of(one, truth, seed=seed)
+                rows.append(network.row(score_name(truth), score, layer=layer, condition=control))
+            for control, one in zip(REMOVED[1:], others, strict=True):
+                lead = gain_over(one, own, truth, seed=seed)
+                rows.append(network.row("lead", lead, layer=layer, condition=control))
+    return ResultTable(rows=tuple(rows), **found.fields)
