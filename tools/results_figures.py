@@ -316,7 +316,7 @@ FIGURES: dict[str, tuple[Callable[[Settings], list[Network]], Measure]] = {
     "figure-6": (_encoders, _with_probes(ablate)),
     "figure-6-full": (_fine_tuned, _over(ablate, _last_fold)),
     "dose-response": (_one_of_each, _with_probes(dose_response, layers=(5, 11), seed=SEED)),
-    "roar": (_three, _over(remove_and_retrain, _unseen, layers=(5, 11), seed=SEED, limit=None)),
+    "roar": (_three, _over(remove_and_retrain, _unseen, layers=(5, 11), seed=SEED)),
     "figure-b3": (partial(_encoders, trained=True), _shifts),
     "faithfulness": (_classifier, _faithfulness_at("peak")),
     "faithfulness-least-squares": (_classifier, _faithfulness_at("least squares")),

@@ -40,6 +40,7 @@ FEW = {
     "unpooling": 4,
     "explanations": 4,
     "dose-response": 8,
+    "roar": 200,
 }
 _FEW = 40
 #: The same where they are not limited, of what would take too long to measure of all.
