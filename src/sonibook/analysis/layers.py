@@ -165,7 +165,7 @@ def _rows(
     probe = probe_condition(kind)
     for network in networks:
         for layer, own in answers[network.name].items():
-            found = score_of(own, truth, seed=seed)
+            found = probe_score(own, truth, seed=seed)
             yield network.row(score_name(truth), found, layer=layer, condition=probe)
     over = "" if kind == "logistic" else probe
     for network in networks:
@@ -182,11 +182,11 @@ def probe_condition(kind: ProbeKind) -> str:
 
 
 def score_name(truth: _Truth) -> str:
-    """What `score_of` gives."""
+    """What `probe_score` gives."""
     return "accuracy" if truth.ndim == 1 else "mAP"
 
 
-def score_of(answers: _Answers, truth: _Truth, *, seed: int) -> Estimate:
+def probe_score(answers: _Answers, truth: _Truth, *, seed: int) -> Estimate:
     """Accuracy or, of several labels, mAP."""
     if truth.ndim == 2:
         return Estimate.of_statistic(mean_average_precision, answers, truth, seed=seed)

@@ -36,7 +36,7 @@ from tqdm.auto import tqdm
 
 from sonibook.analysis.ablation import Subtraction
 from sonibook.analysis.controls import LEVELS, REMOVED, Level, check_choices
-from sonibook.analysis.layers import answers_by_group, gain_over, score_name, score_of, truth_of
+from sonibook.analysis.layers import answers_by_group, gain_over, probe_score, score_name, truth_of
 from sonibook.analysis.networks import Network, Networks, as_networks, layers_of, mixed, untrained
 from sonibook.analysis.result import ResultTable, Row
 from sonibook.analysis.stream import Measured, Streaming, measure_clips, seeded, table_rows
@@ -318,12 +318,12 @@ def remove_and_retrain(
             answers_by_group("logistic", seen, data, found, seed=seed, parts=streaming.get("parts"))
             for seen in tqdm(columns, desc=f"probes {network.name}", disable=None, leave=False)
         ]
-        score = score_of(answers[0], truth, seed=seed)
+        score = probe_score(answers[0], truth, seed=seed)
         rows.append(network.row(score_name(truth), score, condition="untouched"))
         for place, layer in enumerate(chosen[network.name]):
             own, *others = answers[1 + place * len(REMOVED) :][: len(REMOVED)]
             for control, one in zip(REMOVED, (own, *others), strict=True):
-                score = score_of(one, truth, seed=seed)
+                score = probe_score(one, truth, seed=seed)
                 rows.append(network.row(score_name(truth), score, layer=layer, condition=control))
             for control, one in zip(REMOVED[1:], others, strict=True):
                 lead = gain_over(one, own, truth, seed=seed)
