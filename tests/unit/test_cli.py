@@ -855,7 +855,7 @@ def multilabel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "run"
 
 
-@pytest.mark.parametrize("split", ["test", "all"])
+@pytest.mark.parametrize("split", ["test", "train", "all"])
 def test_a_network_of_many_labels_is_evaluated_on_any_split(evaluated, multilabel, split):
     network = multilabel / "encoder.safetensors"
     told, results = evaluated(network, *MANY, "--split", split)
