@@ -36,7 +36,15 @@ from tqdm.auto import tqdm
 
 from sonibook.analysis.ablation import Subtraction
 from sonibook.analysis.controls import LEVELS, REMOVED, Level, check_choices
-from sonibook.analysis.layers import answers_by_group, gain_over, probe_score, score_name, truth_of
+from sonibook.analysis.layers import (
+    answers_by_group,
+    gain_over,
+    groups_at,
+    left_out,
+    probe_score,
+    score_name,
+    truth_of,
+)
 from sonibook.analysis.networks import Network, Networks, as_networks, layers_of, mixed, untrained
 from sonibook.analysis.result import ResultTable, Row
 from sonibook.analysis.stream import Measured, Streaming, measure_clips, seeded, table_rows
@@ -303,6 +311,7 @@ def remove_and_retrain(
         As every analysis, and if the data has no groups.
     """
     check_choices(("level", level, LEVELS))
+    next(left_out(data, groups_at(data, range(len(data)))))  # refused before it takes an hour
     every = as_networks(networks)
     chosen = {one.name: layers_of(blocks_of(one.module), layers) for one in every}
     wanted = None if layers is None else next(iter(chosen.values()))
