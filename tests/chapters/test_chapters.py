@@ -23,6 +23,8 @@ RUNNER = ROOT / "tools" / "chapters.py"
 Run = Callable[..., subprocess.CompletedProcess[str]]
 #: Chapters that train on all of a data set, or fit many probes: ten of ESC-50's classes will do.
 LEARNING = ("04_supervised", "05_contrastive", "09_layers", "19_listeners")
+#: What chapters that have such parameters are run with: another layer, and less to learn.
+OTHERS = {"layer": "8", "width": "0.03125", "epochs": "2", "clips": "60"}
 
 
 class ForkedKernel:
@@ -124,15 +126,19 @@ def has_parameter(chapter: Path, name: str) -> bool:
 
 
 def others(chapter: Path) -> list[str]:
-    """Options that no chapter has by itself: another seed, layer and width, real recordings."""
+    """Options that no chapter has by itself, on real recordings where there are any."""
     root = os.environ.get("SONIBOOK_DATA", "")
     real = bool(root) and (Path(root) / "ESC-50").is_dir()
     name = "esc10" if chapter.stem in LEARNING else "esc50"
     options = ["--dataset", name, "--data-root", root] if real else ["--dataset", "soundscapes"]
     return [
         *(*options, "--seed", "3"),
-        *(("-p", "layer", "8") if has_parameter(chapter, "layer") else ()),
-        *(("-p", "width", "0.03125") if has_parameter(chapter, "width") else ()),
+        *(
+            word
+            for name, value in OTHERS.items()
+            if has_parameter(chapter, name)
+            for word in ("-p", name, value)
+        ),
     ]
 
 
