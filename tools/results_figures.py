@@ -48,17 +48,21 @@ _LAYERS = (2, 5, 8, 11)
 
 
 def make(target: str, path: Path, settings: Settings) -> None:
-    """Measure one figure, unless the same networks were measured alike, or by a fuller profile."""
+    """Measure one figure, unless the same networks were measured on as many clips, or by a fuller
+    profile.
+    """
     networks_of, measure = FIGURES[target]
     networks = networks_of(settings)
     if not networks or not any(one.trained for one in settings.encoders()):
         print(f"{target}: the networks are not there: not measured yet.")
         return
     prints = {network.name: fingerprint(network.module) for network in networks}
+    limit = settings.limit(target)
     if path.exists():
         before = json.loads(path.read_text(encoding="utf-8"))
         by = before["provenance"].get("profile", "quick")
         same = prints == before["provenance"].get("encoders")
+        same = same and limit == before["provenance"].get("limit", limit)
         if rank_of(before["provenance"]) > settings.rank:
             print(f"{path} was made by profile {by}, which is fuller: kept.")
             return
@@ -66,11 +70,10 @@ def make(target: str, path: Path, settings: Settings) -> None:
             print(f"{path} is up to date.")
             return
     parts = path.with_name(f".{path.name}.parts")
-    limit = settings.limit(target)
     streaming: Streaming = {"parts": parts, "processes": settings.processes, "limit": limit}
     print(f"{target}: {', '.join(prints)}", flush=True)
     result = measure(networks, settings, streaming)
-    made = {**settings.provenance(target), "encoders": prints}
+    made = {**settings.provenance(target), "encoders": prints, "limit": limit}
     result.model_copy(update={"provenance": made}).write(path)
     shutil.rmtree(parts, ignore_errors=True)
     print(f"{path} is written.")
@@ -163,11 +166,6 @@ def _heard(
 
 #: The same for analyses that add no untrained ones.
 _three = partial(_heard, of=_encoders)
-
-
-def _one_of_each(settings: Settings) -> list[Network]:
-    """The first of each regime, trained and not."""
-    return [network for network in _encoders(settings) if network.seed == SEED]
 
 
 def _kept(run: str) -> dict[int, nn.Module]:
@@ -315,7 +313,7 @@ FIGURES: dict[str, tuple[Callable[[Settings], list[Network]], Measure]] = {
     ),
     "figure-6": (_encoders, _with_probes(ablate)),
     "figure-6-full": (_fine_tuned, _over(ablate, _last_fold)),
-    "dose-response": (_one_of_each, _with_probes(dose_response, layers=(5, 11), seed=SEED)),
+    "dose-response": (_three, _with_probes(dose_response, layers=(5, 11), seed=SEED)),
     "roar": (_three, _over(remove_and_retrain, _unseen, layers=(5, 11), seed=SEED)),
     "figure-b3": (partial(_encoders, trained=True), _shifts),
     "faithfulness": (_classifier, _faithfulness_at("peak")),
@@ -331,7 +329,7 @@ FIGURES: dict[str, tuple[Callable[[Settings], list[Network]], Measure]] = {
     "separation": (_heard, _over(separation, _mixtures, filters=2, seed=SEED)),
     "unpooling": (_three, _over(compare_unpoolings, _mixtures, layers=_LAYERS)),
     "explanations": (
-        _one_of_each,
+        _three,
         _with_probes(_in_turn(compare_explanations), layers=(5, 11), steps=8, seed=SEED),
     ),
     "stimulation": (_networks, _over(stimulation, _last_fold, seed=SEED)),

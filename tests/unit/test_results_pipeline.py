@@ -302,6 +302,9 @@ def test_the_command_makes_what_is_missing_and_says_what_is_not(
     before = (tmp_path / "table-a4.json").read_bytes()
     assert "is up to date" in make("table-a4")
     assert (tmp_path / "table-a4.json").read_bytes() == before
+    assert "is up to date" in make("figure-5")
+    monkeypatch.setitem(FEW, "figure-5", 3)
+    assert "is written" in make("figure-5")  # of other clips
     with pytest.raises(SystemExit):
         make("table-a9")
     assert "there is no table-a9" in capsys.readouterr().err
