@@ -21,7 +21,7 @@ from sonibook.analysis.evolution import EvolutionResult, FilterEvolution
 from sonibook.analysis.result import Estimate, Record, Result, ResultTable, Row, estimate
 from sonibook.metrics import runs_interval
 from sonibook.replication.benchmarks import UNTRAINED
-from sonibook.replication.tables import read_differences
+from sonibook.replication.tables import Difference, read_differences
 from sonibook.training.probe import ProbeKind
 
 _Kind = TypeVar("_Kind", bound=Result)
@@ -175,6 +175,7 @@ class Results:
         self.folder, self.probe, self.recordings = Path(folder), probe, recordings
         self.drawn = drawn
         self._known: dict[str, Result] = {}
+        self._differences: dict[str, list[Difference]] = {}
 
     def read(self, kind: type[_Kind], name: str) -> _Kind | None:
         """One file, read once; None where it is not there."""
@@ -278,8 +279,10 @@ class Results:
     ) -> Measure:
         """A difference of a table; `other` is the training of `minus`, the same if empty."""
         path = self.folder / f"{table}.json"
+        if table not in self._differences:
+            self._differences[table] = read_differences(path) if path.exists() else []
         wanted = (question, row, training, minus, other or training)
-        for found in read_differences(path) if path.exists() else ():
+        for found in self._differences[table]:
             names = (found.question, found.row, found.training, found.minus, found.minus_training)
             if names == wanted:
                 seeds = min(len(found.seeds), len(found.minus_seeds))
