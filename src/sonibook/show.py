@@ -14,7 +14,7 @@ _NAMES = {
     "plots.sound": "Stage compare describe feature_maps held log_spectrogram side_by_side steps "
     "waveform",
     "plots.style": "folded grid layers lines picture",
-    "widgets.audio": "AliasSlider",
+    "widgets.view": "AliasSlider",
     "widgets.animation": "TemperatureSlider Walks backward_animation encoder_diagram",
     "widgets.explorer": "Explorer",
     "widgets.players": "pair player table",

@@ -27,7 +27,7 @@ CHAPTER = ROOT / "book" / "01_why_listen.ipynb"
 DESKTOP = {"width": 1280, "height": 1000}
 NOTEBOOK = """\
 from sonibook import CNN12, load_encoder, open_dataset, show
-from sonibook.widgets.audio import AliasSlider
+from sonibook.widgets.view import AliasSlider
 
 networks = {"supervised": load_encoder("supervised"), "random": CNN12(width=0.25, seed=0).eval()}
 data = open_dataset("soundscapes", split="test", size=6, seed=0)

@@ -20,7 +20,8 @@ from sonibook import CNN12, ForwardPass, open_dataset, sonify
 from sonibook.errors import AudioError, LayerError, SonibookWarning, StackError
 from sonibook.model.encoder import Classifier
 from sonibook.show import Explorer
-from sonibook.widgets.view import Exploration, static_explorer
+from sonibook.widgets.explorer import static_explorer
+from sonibook.widgets.view import Exploration
 
 RATE = 8000
 

@@ -116,7 +116,7 @@ def test_without_any_extra_the_library_works_and_says_what_it_lacks(tmp_path: Pa
         x = torch.linspace(-1, 1, 6000)
         encoder = sonibook.load_encoder("supervised")
         refused(lambda: import_module("sonibook.show").Explorer)
-        refused(lambda: import_module("sonibook.widgets.audio"))
+        refused(lambda: import_module("sonibook.widgets.view"))
         refused(lambda: explain("integrated gradients", encoder, x, layer=3, filter=0))
         for name in ("tensorboard", "wandb", "trackio"):
             refused(lambda: check_loggers([name]))

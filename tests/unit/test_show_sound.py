@@ -12,7 +12,7 @@ from sonibook.errors import AudioError
 from sonibook.plots.basics import alias_figure, alias_of, resolutions, sample_stems, timeline
 from sonibook.plots.sound import coherence_walk, coherence_walks
 from sonibook.plots.training import growth_figure
-from sonibook.widgets.audio import FREQUENCIES, AliasSlider
+from sonibook.widgets.view import FREQUENCIES, AliasSlider
 
 RNG = np.random.default_rng(0)
 X, NOISE = RNG.standard_normal((2, 4000)).astype(np.float32)

@@ -165,9 +165,7 @@ def centre_frequencies(
 
 
 def frequency_responses(
-    weights: Weights | Mapping[str, Weights],
-    *,
-    sample_rate: int = SAMPLE_RATE,
+    weights: Weights | Mapping[str, Weights], *, sample_rate: int = SAMPLE_RATE
 ) -> Figure:
     """Frequency responses of first-layer filters, sorted by centre frequency.
 
@@ -187,8 +185,7 @@ def frequency_responses(
         for (above, below), (name, taps) in zip(grid.T, sets.items(), strict=True):
             power = _power_responses(taps)
             order = np.argsort(centre_frequencies(taps), kind="stable")
-            rows = [decibels(power[[row]], floor_db=_FLOOR_DB) for row in order]
-            levels = np.concatenate(rows)
+            levels = np.concatenate([decibels(power[[row]], floor_db=_FLOOR_DB) for row in order])
             extent = (0.0, sample_rate / 2000, 0.5, len(levels) + 0.5)
             image = heat_map(above, levels, extent, low=_FLOOR_DB)
             above.set_title(name)

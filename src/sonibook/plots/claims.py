@@ -8,25 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 
 from sonibook.analysis.listening import GROUPS, TASKS, ListeningResult
 from sonibook.analysis.result import ResultTable
-from sonibook.plots.style import (
-    BLUE,
-    GREY,
-    VERMILLION,
-    Grid,
-    Link,
-    Picture,
-    Value,
-    grid,
-    look,
-    new_figure,
-    picture,
-)
+from sonibook.plots.style import BLUE, GREY, VERMILLION, Grid, Link, Picture, drawing, grid, picture
 from sonibook.replication.paper import Reported
-from sonibook.replication.results import Test
+from sonibook.replication.results import MISSING, Test
 from sonibook.replication.tables import Difference, Metric, Row
 from sonibook.replication.verdict import SIGNIFICANT, Judged, Verdict
 
@@ -64,29 +51,20 @@ def measured_in_words(one: Judged) -> str:
     if not known:
         return ""
     first = next((test for test in known if test.kind == "effect"), known[0])
-    passed = sum(test.passes for test in known)
-    adjusted = [test.p_claim for test in known if test.passes and test.p_claim is not None]
-    still = sum(p < SIGNIFICANT for p in adjusted)
+    passed = [test for test in known if test.passes]
+    still = sum(test.p_claim is not None and test.p_claim < SIGNIFICANT for test in passed)
     of = len(one.tests)
-    counted = f"{passed} of {of} {'test passes' if of == 1 else 'tests pass'}"
-    if passed:
-        counted += f", {still} after correction"
-    return f"{_number_in_words(first)}; {counted}"
+    counted = f"{len(passed)} of {of} {'test passes' if of == 1 else 'tests pass'}"
+    corrected = f", {still} after correction" if passed else ""
+    return f"{_number_in_words(first)}; {counted}{corrected}"
 
 
 def _number_in_words(test: Test) -> str:
-    """A test's number with its interval, unit and count."""
-    found = test.measure
-    if found is None:
-        return "not measured yet"
+    """A test's number with its interval, unit and count, and p as far as its digits mean much."""
+    found, p = test.measure or MISSING, test.p_claim
     mean = f"{found.mean + 0.0:+.3g} {test.unit}"
-    p = "" if test.p_claim is None else f", corrected {_p_in_words(test.p_claim)}"
-    return f"{mean} [{found.low:.3g}, {found.high:.3g}], n = {found.clips}{p}"
-
-
-def _p_in_words(p: float) -> str:
-    """A p-value, as far as its digits mean anything."""
-    return f"p = {p:.2g}" if p >= 1e-4 else "p < 0.0001"
+    sure = "" if p is None else f", corrected p {f'= {p:.2g}' if p >= 1e-4 else '< 0.0001'}"
+    return f"{mean} [{found.low:.3g}, {found.high:.3g}], n = {found.clips}{sure}"
 
 
 def claim_figure(one: Judged) -> Picture:
@@ -95,44 +73,39 @@ def claim_figure(one: Judged) -> Picture:
     A filled circle is an effect, a square a control; blue passes, grey is open, vermillion shows
     the opposite. `ValueError` if nothing was measured.
     """
-    known = [test for test in one.tests if test.measure is not None]
+    known = [(test, test.measure) for test in one.tests if test.measure is not None]
     if not known:
         raise ValueError(f"Nothing was measured of {one.name!r} yet: there is nothing to draw.")
-    units = list(dict.fromkeys(test.unit for test in known))
-    groups = [[test for test in known if test.unit == unit] for unit in units]
+    units = list(dict.fromkeys(test.unit for test, _ in known))
     # Narrow enough for a phone: what a test says stands above its point. Heights are in lines.
-    said = {test.says: textwrap.fill(test.says, 74) for test in known}
-    lines = [sum(said[test.says].count("\n") + 2.4 for test in own) for own in groups]
-    with look():
-        figure = new_figure(4.3, 0.55 * len(units) + 0.14 * sum(lines) + 0.1)
-        panels = figure.subplots(len(units), 1, squeeze=False, height_ratios=lines)[:, 0]
-        for axes, unit, own, height in zip(panels, units, groups, lines, strict=True):
+    said = {test.says: textwrap.fill(test.says, 74) for test, _ in known}
+    heights = {test.says: said[test.says].count("\n") + 2.4 for test, _ in known}
+    lines = [sum(heights[test.says] for test, _ in known if test.unit == unit) for unit in units]
+    size = (4.3, 0.55 * len(units) + 0.14 * sum(lines) + 0.1)
+    shared: Any = {"squeeze": False, "height_ratios": lines}
+    with drawing(*size, len(units), **shared) as (figure, panels):
+        for axes, unit, top in zip(panels[:, 0], units, lines, strict=True):
             axes.axvline(0.0, color=GREY, linewidth=0.8)
-            top = height
-            for test in own:
+            axes.set(yticks=[], ylim=(0.0, top))
+            axes.spines["left"].set_visible(False)
+            axes.set_xlabel(unit, fontsize=8)
+            for test, found in known:
+                if test.unit != unit:
+                    continue
                 axes.annotate(
                     said[test.says], (0, top), xycoords=("axes fraction", "data"),
                     fontsize=7.5, va="top", linespacing=1.1, zorder=3,
                     bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
                 )  # fmt: skip
-                top -= said[test.says].count("\n") + 2.4
-                _draw(axes, test, top + 0.8)
-            axes.set(yticks=[], ylim=(0.0, height))
-            axes.spines["left"].set_visible(False)
-            axes.set_xlabel(unit, fontsize=8)
-    words = "; ".join(f"{test.says}: {_number_in_words(test)}" for test in known)
+                top -= heights[test.says]
+                colour = BLUE if test.passes else VERMILLION if test.reversed else GREY
+                marker = "o" if test.kind == "effect" else "s"
+                at = [top + 0.8] * 2
+                axes.plot([found.low, found.high], at, color=colour, linewidth=1.6)
+                axes.plot([found.mean], at[:1], color=colour, marker=marker, markersize=5)
+    words = "; ".join(f"{test.says}: {_number_in_words(test)}" for test, _ in known)
     alt = f"{one.says} {one.judgement.words}. Each test with its 95 % interval. {words}."
     return picture(figure, alt=alt.replace("<", "below"))
-
-
-def _draw(axes: Axes, test: Test, height: float) -> None:
-    found = test.measure
-    if found is None:
-        return
-    colour = BLUE if test.passes else VERMILLION if test.reversed else GREY
-    marker = "o" if test.kind == "effect" else "s"
-    axes.plot([found.low, found.high], [height] * 2, color=colour, linewidth=1.6)
-    axes.plot([found.mean], [height], color=colour, marker=marker, markersize=5)
 
 
 #: Metrics in the order of the columns, with their headings.
@@ -154,7 +127,7 @@ def paper_table(content: Mapping[str, Any]) -> Grid:
 
     def line(
         question: str, start: str, training: str, said: Mapping[str, str], *rest: str
-    ) -> dict[str, Value]:
+    ) -> dict[str, str]:
         names = ("± over", "seeds", "parts", "paper")
         numbers = {_METRICS[name]: said.get(name, "") for name in known}
         of = {"tested on": question, "start": start, "training": training}
@@ -212,8 +185,8 @@ def differences_table(content: Mapping[str, Any]) -> Grid | None:
 
 def _said(one: Metric) -> str:
     if one.low is None or one.high is None:
-        return f"{one.mean:.3f}"
-    return f"{one.mean:.3f} ± {(one.high - one.low) / 2:.3f}"
+        return _written((one.mean, None))
+    return _written((one.mean, (one.high - one.low) / 2))
 
 
 def _of_paper(start: str, training: str, reported: list[Reported]) -> str:
@@ -272,15 +245,12 @@ def _machines(path: Path) -> list[str]:
     if not path.exists():
         return []
     result = ResultTable.read(path)
-    asked = [
-        row for row in result.rows if row.network and row.condition == "" and row.mean is not None
-    ]
     shares: dict[tuple[str, str], dict[str, list[float]]] = {}
-    for row in asked:
-        for group, layers in GROUPS.items():
-            if row.quantity.startswith("share of event") and row.layer in layers:
+    for row in result.select(condition=""):
+        if row.network and row.quantity.startswith("share of event") and row.mean is not None:
+            for group in (name for name, layers in GROUPS.items() if row.layer in layers):
                 own = shares.setdefault((row.quantity, row.regime), {})
-                own.setdefault(group, []).append(row.mean or 0.0)
+                own.setdefault(group, []).append(row.mean)
     lines = [
         "",
         f"Of what they hear in {result.data.clips} clips of {result.data.dataset}, the share that "

@@ -12,18 +12,12 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 
-from sonibook.analysis.activations import (
-    BANDS,
-    RANGE_DB,
-    ActivationsResult,
-    TopClipsResult,
-    unpacked,
-)
+from sonibook.analysis.activations import RANGE_DB, ActivationsResult, TopClipsResult, unpacked
 from sonibook.analysis.listeners import OF_CLIPS
 from sonibook.analysis.result import Estimate, ResultTable, Row
 from sonibook.analysis.separation import SeparationResult
 from sonibook.errors import AnalysisError
-from sonibook.plots.style import CYCLE, GREY, LEVELS, PAGE, Picture, drawing, picture
+from sonibook.plots.style import CYCLE, GREY, Picture, drawing, picture
 
 #: Of the curves of a figure, in this order, as their colours in `CYCLE`.
 MARKERS = "os^Dv*P"
@@ -96,11 +90,10 @@ def figure_over_layers(
     words : str
         How the alternative text goes on; if empty, with each curve in words.
     """
-    labels: dict[str, Any] = {}
-    curves = []
+    curves, labels = [], dict[str, Any]()
     columns = columns or (2 if len(panels) == 4 else min(len(panels), 3))
     rows = -(-len(panels) // columns)
-    size = (7.0 if columns == 1 else PAGE, 0.8 + 2.5 * rows)
+    size = (7.0 if columns == 1 else 8.0, 0.8 + 2.5 * rows)
     shared: Any = {"sharey": "row" if share else "none", "squeeze": False}
     with drawing(*size, rows, columns, **shared) as (figure, grid):
         unused = [*grid.flat][len(panels) :]
@@ -113,14 +106,11 @@ def figure_over_layers(
             over_layers(axes, ticks, ylabel=panel.ylabel, title=panel.title, **panel.options)
             handles, names = axes.get_legend_handles_labels()
             labels |= dict(zip(names, handles, strict=True))
-        for axes in unused:
+        home, place = figure, f"outside {'right' if columns == 1 else 'lower'} center"
+        for axes in reversed(unused):
             axes.set_axis_off()
-        if unused:
-            home, place, ncols = unused[0], "center left", 1
-        else:
-            home, ncols = figure, min(columns, len(labels))
-            place = f"outside {'right' if columns == 1 else 'lower'} center"
-        named: Any = {"loc": place, "ncols": ncols, "title": legend or None}
+            home, place = axes, "center left"
+        named: Any = {"loc": place, "ncols": 1 if unused else columns, "title": legend or None}
         home.legend([*labels.values()], [*labels], **named)
     counts = dict.fromkeys(str((panel.result or result).data.clips) for panel in panels)
     clips = f"over {' and '.join(counts)} clips"
@@ -129,16 +119,12 @@ def figure_over_layers(
 
 def _draw_panel(axes: Axes, result: ResultTable, panel: Panel, layers: Sequence[int]) -> list[str]:
     """Draw the curves of one panel, and put them in words."""
-    regimes = _regimes(result)
-    if panel.network:
-        regimes = {"": [panel.network]}
-    words = []
-    number = 0
+    regimes = {"": [panel.network]} if panel.network else _regimes(result)
+    words, number = [], 0
     several = len(panel.conditions) > 1 or bool(panel.network)
     if panel.line is not None:
         axes.axhline(panel.line, color=GREY, linewidth=0.8)
-    labels = panel.labels or panel.conditions
-    for condition, called in zip(panel.conditions, labels, strict=True):
+    for condition, called in zip(panel.conditions, panel.labels or panel.conditions, strict=True):
         for same in regimes.values():
             for network in same:
                 rows = result.select(network=network, quantity=panel.quantity, condition=condition)
@@ -155,8 +141,10 @@ def _draw_panel(axes: Axes, result: ResultTable, panel: Panel, layers: Sequence[
                 draw_estimates(axes, layers_of(rows), rows, label=shown, **how)
             number += 1
     for condition in panel.references:
-        rows = _reference(result, panel, condition)
-        if rows:
+        # Of no network, or else of the first.
+        own = {"network": {"", panel.network}} if panel.network else {}
+        found = result.select(quantity=panel.quantity, condition=condition, **own)
+        if rows := tuple(row for row in found if row.network == found[0].network):
             flat, value = rows[0].layer is None, rows[0].mean
             places, curve = (layers, rows * len(layers)) if flat else (layers_of(rows), rows)
             how = {"number": number, "baseline": True, "flat": flat}
@@ -181,14 +169,6 @@ def _regimes(result: ResultTable) -> dict[str, list[str]]:
     return {regime: sorted(seeds, key=lambda name: seeds[name]) for regime, seeds in found.items()}
 
 
-def _reference(result: ResultTable, panel: Panel, condition: str) -> tuple[Row, ...]:
-    """The rows of a condition that concern no network, or else those of the first network."""
-    rows = result.select(quantity=panel.quantity, condition=condition)
-    if panel.network:
-        rows = tuple(row for row in rows if row.network in ("", panel.network))
-    return tuple(row for row in rows if row.network == rows[0].network) if rows else ()
-
-
 def draw_estimates(
     axes: Axes,
     layers: Sequence[int],
@@ -202,21 +182,12 @@ def draw_estimates(
     flat: bool = False,
 ) -> None:
     """Draw one curve: the means, and a band from low to high where there is an interval."""
+    ends = [(one.mean, one.low, one.high) for one in estimates]
+    mean, low, high = np.array(ends, float).T  # None becomes NaN
     colour = GREY if baseline else CYCLE[number % len(CYCLE)]
-    mean, low, high = (
-        np.array([getattr(one, end) for one in estimates], float)  # None becomes NaN
-        for end in ("mean", "low", "high")
-    )
-    axes.plot(
-        layers,
-        mean,
-        color=colour,
-        linestyle="--" if baseline else "-",
-        marker=None if variant or flat else MARKERS[number % len(MARKERS)],
-        markersize=4.5,
-        linewidth=0.8 if variant else None,
-        label=label,
-    )
+    marker = None if variant or flat else MARKERS[number % len(MARKERS)]
+    style: Any = {"linestyle": "--" if baseline else "-", "linewidth": 0.8 if variant else None}
+    axes.plot(layers, mean, color=colour, marker=marker, markersize=4.5, label=label, **style)
     if band and not variant:
         axes.fill_between(layers, low, high, color=colour, alpha=0.18, linewidth=0)
 
@@ -285,9 +256,9 @@ def layers_figure(*results: ResultTable) -> Picture:
         for probe, of_ridge in (("probe", ""), ("ridge probe", ", ridge"))
         if result.select(condition=probe)
     ]
-    what = " and ".join(dict.fromkeys(panel.quantity for panel in panels))
-    what = what[0].upper() + what[1:]
-    return figure_over_layers(results[0], panels, what=f"{what} of linear probes")
+    scores = " and ".join(dict.fromkeys(panel.quantity for panel in panels))
+    what = f"{scores[0].upper()}{scores[1:]} of linear probes"
+    return figure_over_layers(results[0], panels, what=what)
 
 
 def activations_figure(result: ActivationsResult) -> Picture:
@@ -312,13 +283,14 @@ def top_clips_figure(result: TopClipsResult, network: str, *, layers: Sequence[i
     with drawing(width, 3.4, 2, len(pairs), squeeze=False) as (figure, grid):
         for column, one in enumerate(pairs):
             for axes, text in zip(grid[:, column], (one.input, one.sonification), strict=True):
-                axes.imshow(unpacked(text), cmap=LEVELS, vmin=0, vmax=RANGE_DB)
+                shown = unpacked(text)
+                axes.imshow(shown, vmin=0, vmax=RANGE_DB)
                 axes.set(xticks=[], yticks=[])
             name, label = f"layer {one.layer}, filter {one.filter}", one.label.replace("_", " ")
             grid[0, column].set_title(f"{name}\n{label}", fontsize=8.5, fontweight="normal")
             words.append(f"{name}: {label}, coherence {one.coherence:.2f}")
         for axes, title in zip(grid[:, 0], ("clip", "sonification"), strict=True):
-            axes.set_yticks([0, BANDS - 1], ["0", f"{result.sample_rate / 2000:g} kHz"])
+            axes.set_yticks([0, len(shown) - 1], ["0", f"{result.sample_rate / 2000:g} kHz"])
             axes.set_ylabel(title)
     what = "spectrograms of clips and, below each, of the sonification of a filter"
     over = f"that it activates most, over {result.data.clips} clips"
@@ -329,10 +301,8 @@ def top_clips_figure(result: TopClipsResult, network: str, *, layers: Sequence[i
 
 def coherence_figure(result: ResultTable) -> Picture:
     """Mean top-k coherence against depth, beside another clip's sonification and white noise."""
-    label = f"mean top-{result.settings['k']} coherence"
-    limits = {"ylim": (0.0, 1.02)}
-    references = ("another clip", "white noise")
-    panel = Panel("coherence", label, references=references, options=limits)
+    label, others = f"mean top-{result.settings['k']} coherence", ("another clip", "white noise")
+    panel = Panel("coherence", label, references=others, options={"ylim": (0.0, 1.02)})
     return figure_over_layers(result, [panel], what="Coherence of clips with their sonifications")
 
 

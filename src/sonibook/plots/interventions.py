@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import product
 from typing import Any
 
@@ -25,7 +26,7 @@ from sonibook.plots.features import (
     layers_of,
     over_layers,
 )
-from sonibook.plots.style import CYCLE, GREY, PAGE, Picture, drawing, look, new_figure, picture
+from sonibook.plots.style import CYCLE, GREY, Picture, drawing, picture
 
 #: Layers of the sanity checks whose curves are drawn; more would hide each other.
 _CURVES = 4
@@ -57,7 +58,7 @@ def ablation_figure(result: AblationResult) -> Picture:
     """
     networks = first_of_regimes(result)
     count = len(networks)
-    with drawing(PAGE, 0.7 + 2.8 * count, count, 2, squeeze=False) as (figure, rows):
+    with drawing(8.0, 0.7 + 2.8 * count, count, 2, squeeze=False) as (figure, rows):
         for network, (left, right) in zip(networks, rows, strict=True):
             _draw_scores(left, result, network)
             _draw_differences(right, result, network)
@@ -118,8 +119,7 @@ def _in_words(result: AblationResult, network: str) -> str:
         for row in tests
         if row.mean is not None and row.mean < 0.05
     ]
-    more = sum(mean is not None and mean > 0 for mean in significant)
-    less = sum(mean is not None and mean < 0 for mean in significant)
+    more, less = (sum(sign * (mean or 0.0) > 0 for mean in significant) for sign in (1, -1))
     return (
         f"{network}: {score} {untouched:.2g} untouched; {own}; removing the sonification hurts "
         f"more than the control in {more} and less in {less} of {len(tests)} comparisons"
@@ -148,10 +148,9 @@ def stimulation_figure(result: ResultTable) -> Picture:
         for network in networks
     ]
     words = []
-    for network in networks:
-        for quantity in drawn:
-            rows = result.select(network=network, quantity=quantity, condition="sonification")
-            words.append(course(f"{network}, {quantity}", rows))
+    for network, quantity in product(networks, drawn):
+        rows = result.select(network=network, quantity=quantity, condition="sonification")
+        words.append(course(f"{network}, {quantity}", rows))
     return figure_over_layers(
         result,
         panels,
@@ -231,28 +230,20 @@ def sanity_figure(result: ResultTable) -> Picture:
     spread = np.linspace(0, len(layers) - 1, min(_CURVES, len(layers))).round().astype(int)
     lowest = range(1, max(layers) + 1)
     changed = {randomised(layer, alone=alone) for layer in lowest for alone in (True, False)}
-    baselines = [
-        condition
-        for condition in dict.fromkeys(row.condition for row in rows)
-        if condition not in {*changed, RUNNER_UP_LESS_RANDOM}
-    ]
-    drawn = (
-        ("Random from the filter's layer down", "lowest random layer", False),
-        ("Random one layer alone", "the random layer", True),
-    )
-    with look():
-        figure = new_figure(8.0, 5.4)
-        upper, lower = figure.subfigures(2, 1, squeeze=False)[:, 0]
+    conditions = dict.fromkeys(row.condition for row in rows)
+    baselines = [one for one in conditions if one not in {*changed, RUNNER_UP_LESS_RANDOM}]
+    with drawing(8.0, 5.4, 2, of="figures") as (figure, (upper, lower)):
         panels = upper.subplots(1, 2, sharey=True)
-        for axes, (title, xlabel, alone) in zip(panels, drawn, strict=True):
+        for axes, alone in zip(panels, (False, True), strict=True):
             for number, layer in enumerate(layers[place] for place in spread):
                 below = range(1, layer + 1)
                 curve = [_of(result, measure, layer, randomised(n, alone=alone)) for n in below]
                 text = f"filter of layer {layer}"
                 draw_estimates(axes, below, curve, label=text, number=number)
-            over_layers(axes, lowest[::2], title=title)
-            axes.set_xlabel(xlabel)
+            over_layers(axes, lowest[::2])
             axes.invert_xaxis()
+        panels[0].set(title="Random from the filter's layer down", xlabel="lowest random layer")
+        panels[1].set(title="Random one layer alone", xlabel="the random layer")
         panels[0].set_ylabel(measure)
         upper.legend(*panels[0].get_legend_handles_labels(), loc="outside right center")
         last = lower.subplots()
@@ -263,14 +254,10 @@ def sanity_figure(result: ResultTable) -> Picture:
         ticks = layers if len(layers) < 7 else layers[::2]
         over_layers(last, ticks, ylabel=measure, title="All random, and baselines")
         last.set_xlabel("layer of the filter")
-        lower.legend(*last.get_legend_handles_labels(), loc="outside right center")
+        lower.legend(loc="outside right center")
     deepest = layers[-1]
-    worth = ", ".join(
-        f"{condition} {row:.2g}"
-        for condition in baselines
-        for row in [_of(result, measure, deepest, condition)]
-        if row.mean is not None
-    )
+    beside = {condition: _of(result, measure, deepest, condition) for condition in baselines}
+    worth = ", ".join(f"{name} {row:.2g}" for name, row in beside.items() if row.mean is not None)
     own, everything = (_of(result, measure, deepest, randomised(layer)) for layer in (deepest, 1))
     return picture(
         figure,
@@ -315,15 +302,13 @@ def explanations_figure(result: ExplanationResult) -> Picture:
     """Draw the coherence of each method's explanations, and the drop that their removal makes."""
     (network,) = result.names()
     methods = tuple(dict.fromkeys(row.condition for row in result.select(quantity="coherence")))
+    what, limits = "mean top-5 coherence with the clip", {"ylim": (0.0, 1.02)}
     panels = [
-        Panel(quantity, ylabel, methods, network=network, options=options, line=line)
-        for quantity, ylabel, options, line in (
-            ("coherence", "mean top-5 coherence with the clip", {"ylim": (0.0, 1.02)}, None),
-            ("drop", "drop when subtracted / nat", {}, 0.0),
-        )
+        Panel("coherence", what, methods, network=network, options=limits),
+        Panel("drop", "drop when subtracted / nat", methods, network=network, line=0.0),
     ]
-    tests = [row for row in result.rows if row.quantity.startswith("p_holm, ")]
-    tests = [row for row in tests if row.quantity.endswith("beyond sonification")]
+    compared = re.compile("p_holm, .*beyond sonification")
+    tests = [row for row in result.rows if compared.fullmatch(row.quantity)]
     sure = sum(row.mean is not None and row.mean < 0.05 for row in tests)
     what = (
         f"{len(methods)} explanations of the most active filters (by Holm's p below 0.05, {sure} "

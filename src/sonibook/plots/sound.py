@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import cycle
 from textwrap import fill
 from typing import Any
 
@@ -24,19 +25,7 @@ from torch import Tensor
 
 from sonibook.audio import SAMPLE_RATE, as_waveform
 from sonibook.metrics.similarity import short_time_spectra
-from sonibook.plots.style import (
-    ACTIVITY,
-    CYCLE,
-    FLOOR_DB,
-    GREY,
-    INPUT,
-    LEVELS,
-    PAGE,
-    SONIFICATION,
-    Picture,
-    drawing,
-    picture,
-)
+from sonibook.plots.style import ACTIVITY, BLUE, CYCLE, GREY, VERMILLION, Picture, drawing, picture
 
 #: A waveform of shape (time,): an array, or a tensor on any device.
 Sound = Float[ndarray, " time"] | Float[Tensor, " time"]
@@ -46,6 +35,9 @@ Power = Float[ndarray, "freq t"]
 
 #: Samples in a frame of a spectrogram (32 ms at 8 kHz), and from one frame to the next (8 ms).
 _FRAME, HOP = 256, 64
+
+#: Levels are drawn down to this, in dB re the loudest.
+FLOOR_DB = -80.0
 
 #: Sounds that a figure draws side by side.
 _IN_A_ROW = 4
@@ -92,7 +84,7 @@ def describe(x: Sound, *, sample_rate: int = SAMPLE_RATE) -> str:
 def waveform(x: Sound, *, sample_rate: int = SAMPLE_RATE) -> Figure:
     """A waveform, shape (time,), over time; the rate is in Hz."""
     with drawing(8.0, 1.8) as (figure, axes):
-        draw_waveform(axes, x, sample_rate=sample_rate, peak=peak_of(x), colour=INPUT)
+        draw_waveform(axes, x, sample_rate=sample_rate, peak=peak_of(x))
         axes.set(xlabel="time / s", ylabel="amplitude")
     return figure
 
@@ -156,17 +148,16 @@ def side_by_side(
     """
     if len(sounds) != len(titles) or not sounds:
         raise ValueError(f"Give one title for each sound: {len(titles)} for {len(sounds)}.")
-    powers = [power_spectrogram(x) for x in sounds]
+    powers, peak = [power_spectrogram(x) for x in sounds], peak_of(*sounds)
     reference = max(float(power.max()) for power in powers)
-    peak = peak_of(*sounds)
     rows = -(-len(sounds) // _IN_A_ROW)
     columns = -(-len(sounds) // rows)
     shared: Any = {"sharex": True, "sharey": "row", "height_ratios": [1, 2] * rows}
-    with drawing(PAGE, 3.7 * rows, 2 * rows, columns, squeeze=False, **shared) as (figure, grid):
+    with drawing(8.0, 3.7 * rows, 2 * rows, columns, squeeze=False, **shared) as (figure, grid):
         for number, (x, power, title) in enumerate(zip(sounds, powers, titles, strict=True)):
             row, column = divmod(number, columns)
             above, below = grid[2 * row : 2 * row + 2, column]
-            colour = INPUT if first_is_input and number == 0 else SONIFICATION
+            colour = BLUE if first_is_input and number == 0 else VERMILLION
             draw_waveform(above, x, sample_rate=sample_rate, peak=peak, colour=colour)
             above.set_title(fill(title, 60 // columns))
             levels = decibels(power, reference=reference)
@@ -183,19 +174,19 @@ def side_by_side(
     return figure
 
 
-def draw_waveform(axes: Axes, x: Sound, *, sample_rate: int, peak: float, colour: str) -> None:
+def draw_waveform(
+    axes: Axes, x: Sound, *, sample_rate: int, peak: float, colour: str = BLUE
+) -> None:
     """Draw a waveform: as a line, or where there are many samples as the range of each stretch."""
-    array = as_waveform(x)
-    seconds = len(array) / sample_rate
-    stretches = 1200
+    array, stretches = as_waveform(x), 1200
     if len(array) <= 2 * stretches:
         axes.plot(np.arange(len(array)) / sample_rate, array, color=colour, linewidth=0.8)
     else:
-        edges = np.linspace(0, len(array), stretches, endpoint=False).astype(int)
-        low, high = np.minimum.reduceat(array, edges), np.maximum.reduceat(array, edges)
-        axes.fill_between(edges / sample_rate, low, high, color=colour, linewidth=0.4)
+        low, high = -shortened(-array, stretches), shortened(array, stretches)
+        at = np.linspace(0, len(array), stretches, endpoint=False).astype(int) / sample_rate
+        axes.fill_between(at, low, high, color=colour, linewidth=0.4)
     limit = 1.05 * peak if peak > 0 else 1.0
-    axes.set(xlim=(0, seconds), ylim=(-limit, limit))
+    axes.set(xlim=(0, len(array) / sample_rate), ylim=(-limit, limit))
 
 
 def draw_bars(axes: Axes, names: Sequence[str], spans: Sequence[tuple[float, float]]) -> None:
@@ -220,7 +211,7 @@ def heat_map(
     *,
     low: float = FLOOR_DB,
     high: float = 0.0,
-    colours: str = LEVELS,
+    colours: str | None = None,
 ) -> AxesImage:
     """Draw values as rectangles of colour within an extent of left, right, bottom and top."""
     scale: Any = {"cmap": colours, "vmin": low, "vmax": high, "interpolation": "nearest"}
@@ -239,11 +230,7 @@ class Stage:
 
 
 def steps(
-    stages: Sequence[Stage],
-    *,
-    start: int,
-    length: int,
-    sample_rate: int = SAMPLE_RATE,
+    stages: Sequence[Stage], *, start: int, length: int, sample_rate: int = SAMPLE_RATE
 ) -> Figure:
     """Draw the stages of a backward pass below each other, zoomed in on a few milliseconds.
 
@@ -258,27 +245,20 @@ def steps(
     """
     tall = 0.6 + 1.05 * len(stages)
     with drawing(8.0, tall, len(stages), sharex=True, squeeze=False) as (figure, rows):
-        for number, (axes, stage) in enumerate(zip(rows[:, 0], stages, strict=True)):
-            _draw_stage(axes, stage, start, length, sample_rate, CYCLE[number % len(CYCLE)])
+        for axes, stage, colour in zip(rows[:, 0], stages, cycle(CYCLE), strict=False):
+            first = max(start // stage.stride, 0)
+            shown = as_array(stage.values)[first : (start + length) // stage.stride + 1]
+            times = 1000 * stage.stride * (first + np.arange(len(shown))) / sample_rate
+            zero, open_circle = shown == 0, {"color": "white", "markeredgecolor": colour}
+            axes.axhline(0, color="#9CA3AF", linewidth=0.8)
+            axes.vlines(times[~zero], 0, shown[~zero], color=colour, linewidth=1.3)
+            axes.plot(times[~zero], shown[~zero], ".", color=colour, markersize=5)
+            axes.plot(times[zero], shown[zero], "o", markersize=2.6, **open_circle)
+            axes.set_title(stage.title, fontsize=9, fontweight="normal")
+            axes.locator_params(axis="y", nbins=3)
         limits = (1000 * start / sample_rate, 1000 * (start + length) / sample_rate)
         axes.set(xlabel="time / ms", xlim=limits)
     return figure
-
-
-def _draw_stage(
-    axes: Axes, stage: Stage, start: int, length: int, sample_rate: int, colour: str
-) -> None:
-    values = as_array(stage.values)
-    first = max(start // stage.stride, 0)
-    shown = values[first : (start + length) // stage.stride + 1]
-    times = 1000 * stage.stride * (first + np.arange(len(shown))) / sample_rate
-    zero = shown == 0
-    axes.axhline(0, color="#9CA3AF", linewidth=0.8)
-    axes.vlines(times[~zero], 0, shown[~zero], color=colour, linewidth=1.3)
-    axes.plot(times[~zero], shown[~zero], ".", color=colour, markersize=5)
-    axes.plot(times[zero], shown[zero], "o", color="white", markeredgecolor=colour, markersize=2.6)
-    axes.set_title(stage.title, fontsize=9, fontweight="normal")
-    axes.locator_params(axis="y", nbins=3)
 
 
 def held(
@@ -297,24 +277,12 @@ def held(
 
 
 def coherence_walk(
-    x: Sound,
-    y: Sound,
-    *,
-    frequency: float,
-    nperseg: int = 256,
-    sample_rate: int = SAMPLE_RATE,
+    x: Sound, y: Sound, *, frequency: float, nperseg: int = 256, sample_rate: int = SAMPLE_RATE
 ) -> Complex[ndarray, " points"]:
     """The running sum of the segments' cross-spectra at one frequency."""
-    bin_number = round(frequency * nperseg / sample_rate)
-    window = signal.get_window("hann", nperseg)
-
-    def spectra(sound: Sound) -> ndarray:
-        samples = as_waveform(sound).astype(np.float64)
-        segments = np.lib.stride_tricks.sliding_window_view(samples, nperseg)[:: nperseg // 2]
-        centred = (segments - segments.mean(axis=1, keepdims=True)) * window
-        return np.fft.rfft(centred)[:, bin_number]
-
-    a, b = spectra(x), spectra(y)
+    whole: Any = {"nperseg": nperseg, "detrend": "constant", "boundary": None, "padded": False}
+    spectra = (signal.stft(as_waveform(one).astype(np.float64), **whole)[2] for one in (x, y))
+    a, b = (each[round(frequency * nperseg / sample_rate)] for each in spectra)
     size = np.sqrt((np.abs(a) ** 2).sum() * (np.abs(b) ** 2).sum())
     steps = np.cumsum(a.conj() * b) / size if size > 0 else np.full(len(a), np.nan + 0j)
     return np.concatenate([[0], steps])
@@ -332,8 +300,7 @@ def coherence_walks(
     with drawing(2.5 * len(pairs), 2.8, 1, len(pairs), **shared) as (figure, grid):
         for number, (axes, (title, (x, y))) in enumerate(zip(grid[0], pairs.items(), strict=True)):
             walk = coherence_walk(x, y, frequency=frequency, nperseg=nperseg)
-            coherence = abs(walk[-1]) ** 2
-            colour = CYCLE[number % len(CYCLE)]
+            coherence, colour = abs(walk[-1]) ** 2, CYCLE[number % len(CYCLE)]
             axes.add_patch(Circle((0, 0), 1.0, fill=False, color=GREY, linestyle=":"))
             axes.plot(walk.real, walk.imag, ".-", color=colour, markersize=3, linewidth=0.9)
             axes.plot(walk.real[[0, -1]], walk.imag[[0, -1]], "o", color="black", markersize=4)

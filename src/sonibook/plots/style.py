@@ -11,13 +11,14 @@ import base64
 import html
 import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
+import numpy as np
 from cycler import cycler
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -26,20 +27,11 @@ from numpy import ndarray
 BLUE, SKY, GREEN = "#0072B2", "#56B4E9", "#009E73"
 ORANGE, VERMILLION, PURPLE, GREY = "#E69F00", "#D55E00", "#CC79A7", "#6B7280"
 
-#: What is always drawn in the same colour.
-INPUT, SONIFICATION = BLUE, VERMILLION
-
 #: Colours of several curves, in this order.
 CYCLE = (BLUE, VERMILLION, GREEN, ORANGE, PURPLE, SKY)
 
 #: Colour map of spectrograms and other levels in dB, and of feature maps.
 LEVELS, ACTIVITY = "magma", "viridis"
-
-#: How wide a figure is, in inches, that the page shows at the size its labels are meant for.
-PAGE = 8.0
-
-#: Levels are drawn down to this, in dB re the loudest.
-FLOOR_DB = -80.0
 
 _RC: Any = {
     "axes.axisbelow": True,
@@ -60,6 +52,7 @@ _RC: Any = {
     "grid.alpha": 0.35,
     "grid.linewidth": 0.6,
     "image.aspect": "auto",
+    "image.cmap": LEVELS,
     "image.origin": "lower",
     "legend.fontsize": 8.5,
     "legend.frameon": False,
@@ -84,24 +77,16 @@ _INTERVAL = re.compile(r"([-+−]?[\d.,]+%?) (\[[^\[\]]+, [^\[\]]+\])")
 _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
-def new_figure(width: float = PAGE, height: float = 3.0) -> Figure:
-    """An empty figure, in inches, that pyplot does not know; make and fill it within `look`."""
-    return Figure(figsize=(width, height), layout="constrained", facecolor="white")
-
-
-def look() -> Any:
-    """A context in which everything that is drawn has the book's look."""
-    return mpl.rc_context(_RC)
-
-
 @contextmanager
 def drawing(
-    width: float, height: float, rows: int = 1, columns: int = 1, **options: Any
+    width: float, height: float, rows: int = 1, columns: int = 1, of: str = "plots", **options: Any
 ) -> Iterator[tuple[Figure, Any]]:
-    """A figure in the book's look, in inches, and its axes as `Figure.subplots` gives them."""
-    with look():
-        figure = new_figure(width, height)
-        yield figure, figure.subplots(rows, columns, **options)
+    """A figure in the book's look, in inches; its axes as `Figure.subplots` gives them, or, of
+    "figures", its `SubFigure`s.
+    """
+    with mpl.rc_context(_RC):
+        figure = Figure(figsize=(width, height), layout="constrained")
+        yield figure, getattr(figure, f"sub{of}")(rows, columns, **options)
 
 
 def lines(
@@ -139,19 +124,12 @@ def lines(
     with drawing(5.6, 2.6 + 0.2 * -(-len(names) // columns)) as (figure, axes):
         for number, (name, (points, values)) in enumerate(pairs.items()):
             rounds, place = divmod(number, len(CYCLE))
-            axes.plot(
-                points,
-                values,
-                color=CYCLE[place],
-                # A few points are measurements, many are a trend.
-                marker="os^Dv*"[place] if len(points) <= 30 else "",
-                markersize=4.5,
-                linestyle=("-", "--", "-.", ":")[rounds % 4],
-                label=name,
-            )
+            style: Any = {"linestyle": ("-", "--", "-.", ":")[rounds % 4], "markersize": 4.5}
+            # A few points are measurements, many are a trend.
+            marker = "os^Dv*"[place] if len(points) <= 30 else ""
+            axes.plot(points, values, color=CYCLE[place], marker=marker, label=name, **style)
         for number, (name, height) in enumerate((references or {}).items()):
-            style = ("--", ":", "-.")[number % 3]
-            axes.axhline(height, color=GREY, linestyle=style, label=name)
+            axes.axhline(height, color=GREY, linestyle=("--", ":", "-.")[number % 3], label=name)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.set(xscale="log" if log_x else "linear", yscale="log" if log_y else "linear")
         if not log_x and all(float(x).is_integer() for points, _ in pairs.values() for x in points):
@@ -272,24 +250,18 @@ class Grid:
 
     def _repr_html_(self) -> str:
         aligned = [_alignment(column) for column in zip(*self.rows, strict=True)]
-        head = "".join(
-            f'<th scope="col" style="text-align: {align}; {_PADDING}">{html.escape(name)}</th>'
-            for name, align in zip(self.columns, aligned, strict=True)
-        )
-        body = "".join(
-            "<tr>"
-            + "".join(
-                f'<td style="text-align: {align}; {_PADDING}">{_cell(value)}</td>'
-                for value, align in zip(row, aligned, strict=True)
+
+        def line(begin: str, end: str, texts: Iterable[str]) -> str:
+            cells = (
+                f'<{begin} style="text-align: {align}; {_PADDING}">{text}</{end}>'
+                for text, align in zip(texts, aligned, strict=True)
             )
-            + "</tr>"
-            for row in self.rows
-        )
+            return f"<tr>{''.join(cells)}</tr>"
+
+        head = line('th scope="col"', "th", map(html.escape, self.columns))
+        body = "".join(line("td", "td", map(_cell, row)) for row in self.rows)
         caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
-        return (
-            f'<table class="results">{caption}<thead><tr>{head}</tr></thead>'
-            f"<tbody>{body}</tbody></table>"
-        )
+        return f'<table class="results">{caption}<thead>{head}</thead><tbody>{body}</tbody></table>'
 
     def __str__(self) -> str:
         lines = [self.columns, *(tuple(map(_text, row)) for row in self.rows)]
@@ -337,14 +309,8 @@ def layers(numbers: Sequence[int]) -> str:
     """
     if not numbers:
         return "none of the layers"
-    runs: list[list[int]] = []
-    for number in sorted(numbers):
-        if runs and number == runs[-1][-1] + 1:
-            runs[-1].append(number)
-        else:
-            runs.append([number])
-    parts: list[str] = []
-    for run in runs:
+    ordered, parts = sorted(numbers), list[str]()
+    for run in np.split(ordered, np.flatnonzero(np.diff(ordered) != 1) + 1):
         parts += [f"{run[0]} to {run[-1]}"] if len(run) > 2 else map(str, run)
     *first, last = parts
     named = f"{', '.join(first)} and {last}" if first else last

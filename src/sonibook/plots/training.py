@@ -11,10 +11,8 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from matplotlib import colormaps
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.patches import Rectangle
-from numpy import ndarray
 from torch import Tensor
 
 from sonibook.analysis.activations import RANGE_DB
@@ -23,20 +21,7 @@ from sonibook.analysis.result import Estimate
 from sonibook.audio import SAMPLE_RATE
 from sonibook.plots.features import draw_estimates
 from sonibook.plots.sound import Sound, draw_bars, draw_waveform, peak_of
-from sonibook.plots.style import (
-    ACTIVITY,
-    BLUE,
-    CYCLE,
-    GREY,
-    INPUT,
-    LEVELS,
-    ORANGE,
-    Picture,
-    drawing,
-    look,
-    new_figure,
-    picture,
-)
+from sonibook.plots.style import ACTIVITY, BLUE, CYCLE, GREY, ORANGE, Picture, drawing, picture
 
 #: Cosine similarities of all pairs of rows, as `sonibook.training.objectives.nt_xent` orders
 #: them: row i and row i + rows / 2 are two views of one clip.
@@ -73,7 +58,7 @@ def crops(
         raise ValueError("There is no crop to draw: give the start of at least one.")
     shared: Any = {"sharex": True, "height_ratios": [4, len(starts)]}
     with drawing(8.0, 1.7 + 0.25 * len(starts), 2, **shared) as (figure, (above, below)):
-        draw_waveform(above, x, sample_rate=sample_rate, peak=peak_of(x), colour=INPUT)
+        draw_waveform(above, x, sample_rate=sample_rate, peak=peak_of(x))
         above.set(ylabel="amplitude")
         seconds = [(start / sample_rate, length / sample_rate) for start in starts.values()]
         draw_bars(below, list(starts), seconds)
@@ -217,20 +202,15 @@ def evolution_figure(result: EvolutionResult) -> Picture:
     eight, evenly spread), each spectrogram relative to its own loudest point; grey where the filter
     is dead. Below: three measures of similarity, a line a filter, dark where its layer is early.
     """
-    rows = result.filters
-    strips = rows if len(rows) <= _MOST_STRIPS else _first_of_each_layer(rows)
-    with look():
-        figure = new_figure(height=0.6 + 0.62 * len(strips) + 2.6)
-        heights = [0.6 + 0.62 * len(strips), 2.6]
-        above, below = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
-        _draw_strips(above, strips, result.sample_rate / 2000)
-        _draw_similarity(below, rows)
+    rows = strips = result.filters
+    if len(rows) > _MOST_STRIPS:
+        first_of_layers = {row.layer: row for row in reversed(rows)}
+        strips = tuple(row for _, row in sorted(first_of_layers.items()))
+    heights = [0.6 + 0.62 * len(strips), 2.6]
+    with drawing(8.0, sum(heights), 2, of="figures", height_ratios=heights) as (figure, parts):
+        _draw_strips(parts[0], strips, result.sample_rate / 2000)
+        _draw_similarity(parts[1], rows)
     return picture(figure, alt=_words(result), dpi=96)  # many small spectrograms, large as files
-
-
-def _first_of_each_layer(rows: tuple[FilterEvolution, ...]) -> tuple[FilterEvolution, ...]:
-    by_layer = {row.layer: row for row in reversed(rows)}
-    return tuple(by_layer[layer] for layer in sorted(by_layer))
 
 
 def _draw_strips(figure: SubFigure, rows: tuple[FilterEvolution, ...], highest_khz: float) -> None:
@@ -242,7 +222,7 @@ def _draw_strips(figure: SubFigure, rows: tuple[FilterEvolution, ...], highest_k
             step = row.steps[place]
             if step.energy > 0:
                 extent = (0.0, row.seconds, 0.0, highest_khz)
-                axes.imshow(step.levels, cmap=LEVELS, vmin=0, vmax=RANGE_DB, extent=extent)
+                axes.imshow(step.levels, vmin=0, vmax=RANGE_DB, extent=extent)
             else:
                 axes.set_facecolor("#D1D5DB")
                 axes.text(0.5, 0.5, "dead", ha="center", va="center", transform=axes.transAxes)
@@ -256,22 +236,19 @@ def _draw_strips(figure: SubFigure, rows: tuple[FilterEvolution, ...], highest_k
 
 def _draw_similarity(figure: SubFigure, rows: tuple[FilterEvolution, ...]) -> None:
     deepest = max(row.layer for row in rows)
+    epochs = np.array([step.epoch for step in rows[0].steps])
     for axes, (name, label) in zip(figure.subplots(1, 3), _MEASURES.items(), strict=True):
-        for row in rows:
-            epochs = [step.epoch for step in row.steps]
+        steps = [[getattr(step, name) for step in row.steps] for row in rows]
+        table = np.array(steps, float)  # None becomes NaN
+        for row, values in zip(rows, table, strict=True):
             colour = colormaps[ACTIVITY](0.9 * (row.layer - 1) / max(deepest - 1, 1))
-            axes.plot(epochs, _values(row, name), color=colour, linewidth=1.0)
-        table = np.array([_values(row, name) for row in rows])
+            axes.plot(epochs, values, color=colour, linewidth=1.0)
         known = ~np.isnan(table).all(axis=0)
         mean = np.nanmean(table[:, known], axis=0)
-        axes.plot(np.array(epochs)[known], mean, color=GREY, linewidth=3.0, label="mean")
+        axes.plot(epochs[known], mean, color=GREY, linewidth=3.0, label="mean")
         axes.set(xlabel="epoch", ylabel=label)
         axes.grid(True)
     axes.legend()
-
-
-def _values(row: FilterEvolution, name: str) -> ndarray:
-    return np.array([getattr(step, name) for step in row.steps], float)  # None becomes NaN
 
 
 def _words(result: EvolutionResult) -> str:
@@ -315,52 +292,39 @@ def growth_figure(
     for title, row in curves.items():
         if len(row) != len(epochs):
             raise ValueError(f"{title}: {len(row)} estimates were given for {len(epochs)} epochs.")
-    words = []
-    columns = min(len(curves), _COLUMNS)
+    words, handles, columns = [], dict[str, Any](), min(len(curves), _COLUMNS)
     rows = -(-len(curves) // columns)
     shared: Any = {"sharex": True, "sharey": True, "squeeze": False}
     size = (2.6 * columns + 0.4, 2.3 * rows + 0.7)
-    handles: dict[str, Any] = {}
     with drawing(*size, rows, columns, **shared) as (figure, grid):
-        for axes in grid.flat[len(curves) :]:
-            axes.set_visible(False)
         for axes, (title, row) in zip(grid.flat, curves.items(), strict=False):
-            beside = {k: v for k, v in references.get(title, {}).items() if v.mean is not None}
-            _draw_growth(axes, row, epochs)
+            draw_estimates(axes, epochs, row, label="measured", number=0)
+            axes.set_xscale("symlog", linthresh=max(next((e for e in epochs if e > 0), 1), 1))
+            axes.set_xticks(epochs, [str(epoch) for epoch in epochs])
+            axes.set_xticks([], minor=True)
+            axes.tick_params(axis="x", labelsize=7, labelbottom=True)
+            beside = []
             for number, (name, one) in enumerate(references.get(title, {}).items()):
-                if name in beside:
+                if one.mean is not None:
                     colour, style = CYCLE[1 + number % 5], _STYLES[number % len(_STYLES)]
                     axes.axhline(one.mean, color=colour, linestyle=style, label=name)
+                    beside.append(f"{name} {one.mean:.2f}")
             axes.set(title=title, xlabel="epoch")
-            axes.tick_params(labelbottom=True)
             axes.grid(True)
-            words.append(_growth_words(title, row, epochs, beside))
+            known = [
+                f"{y.mean:.2f} at {x}"
+                for x, y in zip(epochs, row, strict=True)
+                if y.mean is not None
+            ]
+            also = f"; beside it {'; '.join(beside)}" if beside else ""
+            words.append(f"{title}: {', '.join(known) or 'nothing measured'}{also}.")
             drawn, labels = axes.get_legend_handles_labels()
             handles |= dict(zip(labels, drawn, strict=True))
+        for axes in grid.flat:
+            axes.set_visible(axes.has_data())
         for axes in grid[:, 0]:
             axes.set_ylabel(ylabel)
         place: Any = {"loc": "outside lower center", "ncols": len(handles)}
         figure.legend([*handles.values()], [*handles], **place)
-    return picture(
-        figure, alt=f"{ylabel.capitalize()} over epochs. {' '.join(words)}", caption=caption
-    )
-
-
-def _draw_growth(axes: Axes, row: Sequence[Estimate], epochs: Sequence[int]) -> None:
-    draw_estimates(axes, epochs, row, label="measured", number=0)
-    axes.set_xscale("symlog", linthresh=max(next((e for e in epochs if e > 0), 1), 1))
-    axes.set_xticks(epochs, [str(epoch) for epoch in epochs])
-    axes.set_xticks([], minor=True)
-    axes.tick_params(axis="x", labelsize=7)
-
-
-def _growth_words(
-    title: str, row: Sequence[Estimate], epochs: Sequence[int], references: Mapping[str, Estimate]
-) -> str:
-    course = ", ".join(
-        f"{one.mean:.2f} at {epoch}"
-        for one, epoch in zip(row, epochs, strict=True)
-        if one.mean is not None
-    )
-    beside = "; ".join(f"{name} {one.mean:.2f}" for name, one in references.items())
-    return f"{title}: {course or 'nothing measured'}{beside and f'; beside it {beside}'}."
+    alt = f"{ylabel.capitalize()} over epochs. {' '.join(words)}"
+    return picture(figure, alt=alt, caption=caption)

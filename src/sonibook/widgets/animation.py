@@ -10,7 +10,7 @@ from __future__ import annotations
 import html
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from sonibook.model.stack import check_filters, check_layer
 from sonibook.plots.sound import Sound, coherence_walk, coherence_walks, describe
 from sonibook.plots.style import drawing, image_tag, pixels
 from sonibook.plots.training import Similarity, temperature_picture, temperature_words
-from sonibook.widgets.players import Player, joined, player, script
+from sonibook.widgets.players import Player, joined, player, script, text_of
 from sonibook.widgets.stages import BINS, Drawn, WayBack, decoded
 
 _UP = LinearSegmentedColormap.from_list("up", ["#0b1016", "#0a4a78", "#56B4E9", "#f4fbff"])
@@ -57,14 +57,12 @@ class Animation:
 
 def moving(kind: str, data: dict[str, Any], still: str, *, inside: str = "") -> str:
     """A custom element with its look, its data, its script, and what stands there without one."""
-    folder, element = Path(__file__).parent, f"sonibook-{kind}"
-    style = (folder / "animation.css").read_text(encoding="utf-8")
     text = json.dumps(data, separators=(",", ":")).replace("</", r"<\/")
     modules = ("layers.js", *(["closeup.js"] if kind == "animation" else []), f"{kind}.js")
     return (
-        f'<style>{style}</style><{element} class="layered"><div class="still">{still}</div>{inside}'
-        f'<script type="application/json">{text}</script></{element}>'
-        f"<script>{joined(folder / name for name in modules)}</script>"
+        f'<style>{text_of("animation.css")}</style><sonibook-{kind} class="layered">'
+        f'<div class="still">{still}</div>{inside}<script type="application/json">{text}</script>'
+        f"</sonibook-{kind}><script>{joined(map(Path(__file__).with_name, modules))}</script>"
     )
 
 
@@ -115,8 +113,7 @@ def backward_animation(
     if other is not None:
         switches["another clip's"] = other.switches
     ways = {name: WayBack(passed, layer, chosen, kept) for name, kept in switches.items()}
-    own = ways["its own"]
-    drawn = Drawn(passed, own, sample_rate)
+    drawn = Drawn(passed, ways["its own"], sample_rate)
     sounds = [passed.x[0, 0, : passed.samples], *(way.sound for way in ways.values())]
     names = ["Input", *(f"Switches: {name}" for name in ways)]
     what = f"filter {chosen} of layer {layer}"
@@ -128,7 +125,10 @@ def backward_animation(
         "layer": layer,
         "row": drawn.rows[layer - 1].index(chosen),
         "ways": [drawn.way(name, way) for name, way in ways.items()],
-        "acts": _acts(passed, layer, chosen),
+        "acts": [
+            {"act": act, "layer": number, "text": text}
+            for act, number, text in _acts(passed, layer, chosen)
+        ],
         "near": [drawn.near_up(number) for number in range(1, len(passed.blocks) + 1)],
     }
     alt = (
@@ -181,41 +181,31 @@ def _check(passed: ForwardPass, layer: int, other: ForwardPass | None) -> None:
         )
 
 
-def _acts(passed: ForwardPass, layer: int, chosen: int) -> list[dict[str, Any]]:
+def _acts(passed: ForwardPass, layer: int, chosen: int) -> Iterator[tuple[str, int, str]]:
     """The steps of the animation: what happens, in which layer, and a sentence about it."""
-    others = passed.blocks[layer - 1].conv.out_channels - 1
     seconds = passed.samples / SAMPLE_RATE
     text = f"A sound of {seconds:.2g} s. You see its spectrogram; the network gets its samples."
-    acts = [("input", 0, text)]
+    yield "input", 0, text
     for number, block in enumerate(passed.blocks, start=1):
-        text = f"Up, layer {number}: convolve and rectify."
+        text = "convolve and rectify."
         if block.pool > 1:
             most = "larger" if block.pool == 2 else "largest"
-            text = (
-                f"Up, layer {number}: convolve, rectify, pool. Of {block.pool} neighbours the "
-                f"{most} goes up; a switch keeps which one it was."
-            )
-        acts.append(("up", number, text))
-    text = (
-        f"Choose: filter {chosen} of layer {layer} stays. Its {others} neighbours are set to zero."
-    )
-    acts.append(("choose", layer, text))
+            text = f"convolve, rectify, pool. Of {block.pool} neighbours the {most} goes up; a "
+            text += "switch keeps which one it was."
+        yield "up", number, f"Up, layer {number}: {text}"
+    others = passed.blocks[layer - 1].conv.out_channels - 1
+    text = f"filter {chosen} of layer {layer} stays. Its {others} neighbours are set to zero."
+    yield "choose", layer, f"Choose: {text}"
     for number in range(layer, 0, -1):
         block, back = passed.blocks[number - 1], f"Back, layer {number}:"
         if block.pool > 1:
             text = "Each value goes where its switch points; all other places get zero."
-            acts.append(("unpool", number, f"{back} unpool. {text}"))
-        text = f"{back} rectify. What is negative is cut off. Here {{cut}}."
-        acts.append(("rectify", number, text))
+            yield "unpool", number, f"{back} unpool. {text}"
+        yield "rectify", number, f"{back} rectify. What is negative is cut off. Here {{cut}}."
         where = f"to layer {number - 1}" if number > 1 else "to the sound"
-        text = (
-            f"{back} transposed convolution. The filter's own weights spread each value over "
-            f"{block.conv.kernel_size[0]} places, down {where}."
-        )
-        acts.append(("paint", number, text))
-    text = "The sonification, scaled to the peak of the input. Listen to both."
-    acts.append(("end", 0, text))
-    return [{"act": act, "layer": number, "text": text} for act, number, text in acts]
+        text = f"The filter's own weights spread each value over {block.conv.kernel_size[0]} places"
+        yield "paint", number, f"{back} transposed convolution. {text}, down {where}."
+    yield "end", 0, "The sonification, scaled to the peak of the input. Listen to both."
 
 
 def _small_image(figure: Figure, alt: str) -> str:
@@ -246,14 +236,12 @@ def _still(data: dict[str, Any]) -> Figure:
                 back = decoded(way["layers"][number - 1]["map"], len(one["shown"]))
                 row[1].imshow(np.sqrt(back / 255), cmap=_BACK, **box)
         box = {"extent": (0, seconds, 0, data["rate"] / 2000), "vmin": 0, "vmax": 255}
-        bottom, names = grid[-1], ["the sound", "the sonification"]
-        bottom[0].imshow(decoded(data["input"], BINS)[::-1], cmap=_UP, **box)
-        if way:
-            bottom[1].imshow(decoded(way["sound"], BINS)[::-1], cmap=_BACK, **box)
-        for axes, name in zip(bottom, names, strict=False):
-            axes.set(xlabel=f"time / s: {name}")
+        grid[-1, 0].imshow(decoded(data["input"], BINS)[::-1], cmap=_UP, **box)
+        grid[-1, 0].set_xlabel("time / s: the sound")
         grid[0, 0].set_title("The way up: feature maps by layer")
         if way:
+            grid[-1, 1].imshow(decoded(way["sound"], BINS)[::-1], cmap=_BACK, **box)
+            grid[-1, 1].set_xlabel("time / s: the sonification")
             grid[0, 1].set_title("The way back: one filter")
     return figure
 

@@ -9,26 +9,20 @@ from __future__ import annotations
 
 import base64
 import html
-import io
 import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
 from numpy import ndarray
 
-from sonibook.analysis.activations import (
-    ActivationsResult,
-    FilterActivations,
-    agreement_of,
-    top_activations,
-)
+from sonibook.analysis.activations import ActivationsResult, agreement_of, top_activations
 from sonibook.analysis.atlas import Beginnings, TopSound, sonify_top_clips
 from sonibook.analysis.networks import Network
 from sonibook.analysis.result import key_of
@@ -41,6 +35,7 @@ from sonibook.model.stack import blocks_of, receptive_field
 from sonibook.plots.sound import decibels, power_spectrogram, shortened
 from sonibook.plots.style import LEVELS
 from sonibook.widgets.lab import write_page, write_script
+from sonibook.widgets.players import sound_file
 
 #: Of each clip, at most so many seconds are heard, as in the lab.
 _MOST_SECONDS = 10.0
@@ -84,7 +79,8 @@ def make_atlas(
         write_page(out, "atlas", title=html.escape(earlier["title"]), lab=link)
         return earlier
     found = top_activations(networks, data, k=k, **streaming)
-    longest = max(sum(len(one.top) for one in _of(found, name)) for name in modules)
+    own = {name: [one for one in found.filters if one.network == name] for name in modules}
+    longest = max(sum(len(one.top) for one in filters) for filters in own.values())
     if seconds is None:
         seconds = min(1.0, _MOST_SAMPLES / max(longest * data.sample_rate, 1))
     with replaced(out) as folder:
@@ -102,7 +98,7 @@ def make_atlas(
             "data": found.data.model_dump(),
             "licence": data.licence,
             "stretch_seconds": seconds,
-            "filters": {name: len(_of(found, name)) for name in modules},
+            "filters": {name: len(filters) for name, filters in own.items()},
             "bytes": sum(files),
             "largest_file": max(files),
             "provenance": provenance(),
@@ -111,10 +107,6 @@ def make_atlas(
         text = json.dumps(summary, indent=2, ensure_ascii=False)
         (folder / "atlas.json").write_text(text + "\n", "utf-8", errors="backslashreplace")
     return summary
-
-
-def _of(found: ActivationsResult, name: str) -> list[FilterActivations]:
-    return [one for one in found.filters if one.network == name]
 
 
 def _earlier(out: Path) -> dict[str, Any] | None:
@@ -155,16 +147,6 @@ def replaced(out: Path) -> Iterator[Path]:
 _Filter = tuple[str, int, int]
 
 
-class _Kept(NamedTuple):
-    """What is kept of a sonification until those of the filter's other clips have come."""
-
-    start: int
-    samples: int
-    centroid: float
-    bandwidth: float
-    flac: str
-
-
 class _Writer:
     """Takes sounds as they come, and writes what is complete."""
 
@@ -179,7 +161,8 @@ class _Writer:
         self.folder, self.networks, self.data, self.found = folder, networks, data, found
         self.seconds = seconds
         self._filters = {(one.network, one.layer, one.filter): one for one in found.filters}
-        self._waiting: dict[_Filter, dict[int, _Kept]] = {}
+        #: By rank, until those of all clips have come: where a sound is, what it is like, its file.
+        self._waiting: dict[_Filter, dict[int, tuple[list[int], list[float], str]]] = {}
         self._rows: dict[_Filter, list[Any]] = {}
         self._thumbnails: dict[_Filter, UInt8[ndarray, "height width"]] = {}
         self._clips: dict[str, Any] = {}
@@ -211,8 +194,8 @@ class _Writer:
             key = (place.network, place.layer, place.filter)
             # Encoded at once: a network's sounds as they are would fill the memory.
             flac = flac_text(sound.stretch, rate, snr=_SNR)
-            kept = _Kept(sound.start, len(sound.stretch), sound.centroid, sound.bandwidth, flac)
-            self._waiting.setdefault(key, {})[place.rank] = kept
+            where, shape = [sound.start, len(sound.stretch)], [sound.centroid, sound.bandwidth]
+            self._waiting.setdefault(key, {})[place.rank] = (where, shape, flac)
             if place.rank == 0:
                 self._thumbnails[key] = _small(sound.stretch)
             if len(self._waiting[key]) == len(self._filters[key].top):
@@ -221,13 +204,12 @@ class _Writer:
     def _finish(self, key: _Filter) -> None:
         """All top clips of a filter have come."""
         network, layer, number = key
-        kept = [sound for _, sound in sorted(self._waiting.pop(key).items())]
-        write_script(self.folder, f"{_slug(network)}/{layer:02d}-{number:04d}",
-                      [sound.flac for sound in kept])  # fmt: skip
-        top = [[each.index, _short(each.energy), sound.start, sound.samples]
-               for each, sound in zip(self._filters[key].top, kept, strict=True)]  # fmt: skip
-        shapes = np.array([[sound.centroid, sound.bandwidth] for sound in kept])
-        self._rows[key] = [*(_short(mean) for mean in shapes.mean(axis=0)), top]
+        kept = (sound for _, sound in sorted(self._waiting.pop(key).items()))
+        places, shapes, files = zip(*kept, strict=True)
+        write_script(self.folder, f"{_slug(network)}/{layer:02d}-{number:04d}", files)
+        tops = zip(self._filters[key].top, places, strict=True)
+        top = [[each.index, _short(each.energy), *place] for each, place in tops]
+        self._rows[key] = [*map(_short, np.mean(shapes, axis=0)), top]
 
     def manifest(self, facts: Mapping[str, Sequence[str]]) -> dict[str, Any]:
         """Write the tables and the thumbnails of each layer; what the page is to know first."""
@@ -294,18 +276,13 @@ def _small(x: Float[ndarray, " time"]) -> UInt8[ndarray, "height width"]:
 
 def flac_text(x: Float[ndarray, " time"], sample_rate: int, *, snr: float) -> str:
     """A sound as a FLAC file in base64, whose quantisation noise is `snr` dB below its RMS."""
-    import soundfile
-
     # Rounded to a power of two: FLAC spends nothing on bits that are zero throughout.
     samples = np.asarray(x, np.float64) * 32768
     finest = np.sqrt(12 * np.mean(samples**2)) * 10 ** (-snr / 20)
     step = 2.0 ** max(0, int(np.floor(np.log2(max(finest, 1)))))
     rounded = np.clip(np.rint(samples / step), -32768 / step, 32768 / step - 1) * step
-    file = io.BytesIO()
-    soundfile.write(
-        file, rounded.astype(np.int16), sample_rate, "PCM_16", format="FLAC", compression_level=1.0
-    )
-    return base64.b64encode(file.getvalue()).decode()
+    file = sound_file(rounded.astype(np.int16), sample_rate, compression_level=1.0)
+    return base64.b64encode(file).decode()
 
 
 def _short(value: float | None) -> float | None:

@@ -6,29 +6,40 @@ import html
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from jaxtyping import Float
 from numpy import ndarray
 from torch import nn
 
 from sonibook.analysis.activations import ActivationsResult, TopClip, top_activations
-from sonibook.audio import as_waveform
+from sonibook.audio import as_waveform, excerpt
 from sonibook.datasets import at_rate
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.errors import AudioError, SonibookError
+from sonibook.model.checkpoint import shipped
 from sonibook.plots.sound import Sound
 from sonibook.plots.style import VERMILLION
-from sonibook.widgets.audio import Microphone, read_upload, widgets
-from sonibook.widgets.view import NetworkView, encoder_of, sample_rate_for, static_explorer
+from sonibook.widgets.players import Player, audio_figure, slider_stop
+from sonibook.widgets.view import (
+    WIDE,
+    Exploration,
+    Microphone,
+    NetworkView,
+    encoder_of,
+    read_upload,
+    sample_rate_for,
+    widgets,
+)
 
 #: So many clips of a data set can be chosen from, and so many top clips are shown of a filter.
 _MOST_CLIPS, _TOP_CLIPS = 50, 3
 
 #: A notice stands out by its edge, on any ground.
 _NOTICE = f"margin: 0.4em 0; padding-left: 0.6em; border-left: 3px solid {VERMILLION};"
-_WIDE = widgets.Layout(width="26rem", max_width="100%")
 
 
 class _Choices(Dataset):
@@ -42,7 +53,10 @@ class _Choices(Dataset):
         if isinstance(clips, Dataset):
             data = at_rate(clips, sample_rate)
             for index in range(min(len(clips), _MOST_CLIPS)):
-                self._clips[str(index)] = (_title(clips, index), partial(data.__getitem__, index))
+                # Its number and classes, read without its sound where that can be.
+                classes = ", ".join(clips.classes[label] for label in clips.labels(index))
+                title = f"{index}: {classes}" if classes else str(index)
+                self._clips[str(index)] = (title, partial(data.__getitem__, index))
         else:
             for name, x in clips.items():
                 self.add(name, x)
@@ -69,12 +83,6 @@ class _Choices(Dataset):
     def __getitem__(self, index: int) -> Clip:
         key = list(self._clips)[range(len(self))[index]]
         return replace(self.clip(key), labels=(), clip_id=key)
-
-
-def _title(clips: Dataset, index: int) -> str:
-    """A clip's number and classes, read without its sound where that can be."""
-    names = ", ".join(clips.classes[label] for label in clips.labels(index))
-    return f"{index}: {names}" if names else str(index)
 
 
 class Explorer(widgets.VBox):
@@ -141,39 +149,35 @@ class Explorer(widgets.VBox):
         }
         self._found: dict[str, ActivationsResult] = {}
         self._quiet, self._recordings = False, 0
-        several = None if len(named) > 1 else "none"
-        self.network = widgets.ToggleButtons(
-            options=list(named), description="Network", layout=widgets.Layout(display=several)
-        )
-        self.network.style.button_width = "auto"
-        self.beside = widgets.Checkbox(
-            value=False,
-            description="all of them, one below the other",
-            indent=False,
-            layout=widgets.Layout(display=several, width="auto"),
-        )
+        several = {"display": None if len(named) > 1 else "none"}
+        shape = {"layout": several, "style": {"button_width": "auto"}}
+        self.network = widgets.ToggleButtons(options=[*named], description="Network", **shape)
+        told = {"description": "all of them, one below the other", "indent": False}
+        self.beside = widgets.Checkbox(False, layout={**several, "width": "auto"}, **told)
         options = self._choices.options
         self._take(options[0][1])
-        self.clip = widgets.Dropdown(options=options, description="Clip", layout=_WIDE)
-        self.upload = widgets.FileUpload(
-            accept=".wav,.flac,.ogg,.mp3", description="Your own file", multiple=False
-        )
+        self.clip = widgets.Dropdown(options=options, description="Clip", layout=WIDE)
+        self.upload = widgets.FileUpload(accept=".wav,.flac,.ogg,.mp3", description="Your own file")
         self.microphone = Microphone()
         exploration = self.view.exploration
-        self.layer = widgets.IntSlider(1, 1, exploration.layers, description="Layer", layout=_WIDE)
-        self.rank = widgets.IntSlider(
-            1, 1, len(exploration.ranking(1)), description="Filter rank", layout=_WIDE
-        )
-        self.find = widgets.Button(
-            description="Which clips excite it most?", layout=widgets.Layout(width="auto")
-        )
-        self.top = tuple(
-            widgets.Button(layout=widgets.Layout(width="auto", display="none"))
-            for _ in range(_TOP_CLIPS)
-        )
+        self.layer = widgets.IntSlider(1, 1, exploration.layers, description="Layer", layout=WIDE)
+        most = len(exploration.ranking(1))
+        self.rank = widgets.IntSlider(1, 1, most, description="Filter rank", layout=WIDE)
+        short, hidden = {"width": "auto"}, {"width": "auto", "display": "none"}
+        self.find = widgets.Button(description="Which clips excite it most?", layout=short)
+        self.top = tuple(widgets.Button(layout=hidden) for _ in range(_TOP_CLIPS))
         self.notice, self._below = widgets.HTML(), widgets.VBox()
         self._update()
-        self._observe()
+        for control in (self.network, self.beside, self.rank):
+            control.observe(lambda _: self._moved(self.rank.value), "value")
+        self.layer.observe(lambda _: self._moved(1), "value")
+        self.clip.observe(self._on_clip, "value")
+        self.upload.observe(self._on_upload, "value")
+        self.microphone.observe(self._on_take, "take")
+        self.microphone.observe(self._on_trouble, "trouble")
+        self.find.on_click(lambda _: self._on_find())
+        for button in self.top:
+            button.on_click(self._on_top)
         lines = (
             [self.network, self.beside],
             [self.clip, self.upload, self.microphone],
@@ -207,25 +211,10 @@ class Explorer(widgets.VBox):
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """The live view, and the static form for where there is no kernel."""
         bundle = super()._repr_mimebundle_(**kwargs) or {}
-        static = static_explorer(
-            {name: view.network for name, view in self.views.items()},
-            self.x,
-            name=self._choices.clip(self._current).clip_id,
-            sample_rate=self._sample_rate,
-        )
+        networks = {name: view.network for name, view in self.views.items()}
+        name = self._choices.clip(self._current).clip_id
+        static = static_explorer(networks, self.x, name=name, sample_rate=self._sample_rate)
         return {**bundle, "text/plain": "Explorer", "text/html": static}
-
-    def _observe(self) -> None:
-        for control in (self.network, self.beside, self.rank):
-            control.observe(lambda _: self._moved(self.rank.value), "value")
-        self.layer.observe(lambda _: self._moved(1), "value")
-        self.clip.observe(self._on_clip, "value")
-        self.upload.observe(self._on_upload, "value")
-        self.microphone.observe(self._on_take, "take")
-        self.microphone.observe(self._on_trouble, "trouble")
-        self.find.on_click(lambda _: self._on_find())
-        for button in self.top:
-            button.on_click(self._on_top)
 
     def _take(self, key: str) -> None:
         """Pass a clip forward, through all networks that are shown. Nothing changes on failure."""
@@ -289,7 +278,7 @@ class Explorer(widgets.VBox):
         self._found.clear()
         for view in self.views.values():
             view.key = None if view.key == key else view.key
-        self._set(options=self._choices.options)
+        self._set(new=True)
         self._go(key, rank=1)
 
     def _on_find(self) -> None:
@@ -320,26 +309,19 @@ class Explorer(widgets.VBox):
         return found.of_layer(self.network.value, self.layer.value)[self.filter].top
 
     def _offer_top(self) -> None:
-        top = self._top()
         self.find.layout.display = "none" if self.network.value in self._found else None
-        for number, button in enumerate(self.top):
-            button.layout.display = None if number < len(top) else "none"
-            if number < len(top):
-                title, _ = self._choices.options[top[number].index]
-                button.description = f"top clip {number + 1}: {title}"
+        for number, (button, clip) in enumerate(zip_longest(self.top, self._top()), start=1):
+            button.layout.display = "none" if clip is None else None
+            if clip is not None:
+                title, _ = self._choices.options[clip.index]
+                button.description = f"top clip {number}: {title}"
 
-    def _set(
-        self,
-        *,
-        options: list[tuple[str, str]] | None = None,
-        clip: str | None = None,
-        rank: int | None = None,
-    ) -> None:
+    def _set(self, *, new: bool = False, clip: str | None = None, rank: int | None = None) -> None:
         """Move widgets without answering to their moving; the sliders' ends follow the network."""
         self._quiet = True
         try:
-            if options is not None:
-                self.clip.options = options
+            if new:
+                self.clip.options = self._choices.options
             if clip is not None:
                 self.clip.value = clip
             if rank is not None:
@@ -353,16 +335,66 @@ class Explorer(widgets.VBox):
     def _update(self) -> None:
         """Show the filter of every network that is shown."""
         views = self._shown()
-        if self._below.children != tuple(views):
-            self._below.children = views
+        self._below.children = views
         notices = dict[str, None]()
         for view in views:
-            layer = min(self.layer.value, view.exploration.layers)
-            told = view.show(layer, self.rank.value, named=len(self.views) > 1)
-            notices |= dict.fromkeys((*view.exploration.notices, *told))
+            told = view.show(self.layer.value, self.rank.value, named=len(self.views) > 1)
+            notices |= dict.fromkeys(told)
         self._say(*notices)
         self._offer_top()
 
     def _say(self, *sentences: str) -> None:
         lines = "".join(f'<p style="{_NOTICE}">{html.escape(each)}</p>' for each in sentences)
         self.notice.value = f'<div role="status">{lines}</div>'
+
+
+def static_explorer(
+    networks: Mapping[str, nn.Module], x: Sound, *, name: str, sample_rate: int
+) -> str:
+    """The explorer as HTML that needs nothing else, for the loudest second of the clip `name`."""
+    several = len(networks) > 1
+    depth, top = (3, 2) if several else (4, 3)  # so many layers, and filters of each
+    short = excerpt(x, seconds=1.0, sample_rate=sample_rate)
+    parts, notices = [], dict[str, None]()
+    if len(short) < len(as_waveform(x)):
+        notices["On this page, only the loudest second is taken of the clip."] = None
+    for number, (title, network) in enumerate(networks.items()):
+        exploration = Exploration(network, short, sample_rate=sample_rate)
+        notices |= dict.fromkeys(exploration.notices)
+        body = _layers(exploration, depth, top)
+        if several:
+            summary = f"Network: {title}"
+            body = slider_stop(title, summary, body, is_open=number == 0, lab=title in shipped())
+        elif title in shipped():
+            body = f'<div data-lab="{html.escape(title, quote=True)}">{body}</div>'
+        parts.append(body)
+    tracks = {"Input": exploration.flac(exploration.x)}
+    heard = Player(tracks, name, sample_rate, exploration.gain, columns=3)
+    content = f'<div data-slider="Network">{"".join(parts)}</div>' if several else "".join(parts)
+    told = "".join(f"<p>{html.escape(notice)}</p>" for notice in notices)
+    return (
+        f'<section class="explorer" aria-label="Explorer">{told}'
+        f"{heard._repr_html_()}{content}"
+        "<p>All sounds have one gain. In JupyterLab this is an instrument: it takes any clip, "
+        "layer and filter, and your own sounds.</p></section>"
+    )
+
+
+def _layers(exploration: Exploration, depth: int, top: int) -> str:
+    """Some layers from the first to the last, and the filters of each with the most energy."""
+    spread = np.linspace(1, exploration.layers, min(exploration.layers, depth))
+    parts = []
+    for number, layer in enumerate(dict.fromkeys(round(each) for each in spread)):
+        filters = []
+        for rank in range(1, min(top, len(exploration.ranking(layer))) + 1):
+            made = exploration.sonify(layer, rank)
+            tracks = {"Sonification": made.waveform, "Input − sonification": made.residual}
+            figures = (audio_figure(name, exploration.flac(x)) for name, x in tracks.items())
+            filters.append(
+                f'<div data-stop="{rank}" data-filter="{made.filter}">'
+                f"<p>{html.escape(made.words)}</p>{''.join(figures)}</div>"
+            )
+        summary = f"Layer {layer}: the {len(filters)} filters with the most energy"
+        body = f'<div data-slider="Filter rank">{"".join(filters)}</div>'
+        parts.append(slider_stop(str(layer), summary, body, is_open=number == 0))
+    return f'<div data-slider="Layer">{"".join(parts)}</div>'

@@ -27,7 +27,7 @@ from sonibook.errors import CheckpointError
 from sonibook.files import atomic
 from sonibook.model.encoder import CNN12, Classifier
 from sonibook.model.stack import blocks_of, receptive_field, stride
-from sonibook.widgets.players import script
+from sonibook.widgets.players import script, text_of
 
 #: What the name of a network may be: it stands in file names and in links.
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -193,7 +193,7 @@ def write_script(folder: Path, name: str, content: object) -> None:
 def write_page(folder: Path, name: str, **fields: str) -> None:
     """Write a page that lies beside this file, with its script and style; its braces are filled."""
     for kind, target in (("html", "index.html"), ("js", f"{name}.js"), ("css", f"{name}.css")):
-        text = Path(__file__).with_name(f"{name}.{kind}").read_text(encoding="utf-8")
+        text = text_of(f"{name}.{kind}")
         text = text.format(**fields) if kind == "html" else script() * (kind == "js") + text
         with atomic(folder / target) as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -7,7 +7,7 @@ The page works from disk: its sounds are scripts, as the atlas's are. All sounds
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from itertools import cycle, islice
+from itertools import cycle, islice, product
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -73,12 +73,8 @@ def make_listening_test(
             f"{out}: is there already and is not a listening test: choose another folder."
         )
     items, practice = _choose(families, data, seconds=seconds, seed=seed)
-    draft = [
-        question
-        for group in GROUPS
-        for item in items
-        for question in _ask(item, group, items, seed)
-    ]
+    asked = product(GROUPS, items)
+    draft = [one for group, item in asked for one in _ask(item, group, items, seed)]
     # In the page nothing stands in an order that tells.
     order = seeded(seed, "order").permutation(len(draft))
     draft = [draft[place] for place in order]

@@ -16,9 +16,11 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
+from numpy import ndarray
 
 from sonibook.audio import SAMPLE_RATE, as_waveform
 from sonibook.errors import AudioError
@@ -159,8 +161,6 @@ def pair(
 
 def as_flac(x: Sound, *, label: str, gain: float = 1.0, sample_rate: int = SAMPLE_RATE) -> bytes:
     """A sound as a 16-bit FLAC file; `AudioError`, with its label, if it would clip."""
-    import soundfile
-
     samples = as_waveform(x) * np.float32(gain)
     loudest = float(np.abs(samples).max())
     if not loudest <= 1.0 + 1e-6:
@@ -168,8 +168,17 @@ def as_flac(x: Sound, *, label: str, gain: float = 1.0, sample_rate: int = SAMPL
             f"{label}: the sound peaks at {loudest:.3g} after a gain of {gain:.3g} and would "
             "clip: lower the gain, or leave it out, and several sounds get one that fits."
         )
+    return sound_file(np.clip(samples, -1.0, 1.0), sample_rate)
+
+
+def sound_file(
+    samples: ndarray, sample_rate: int, kind: str = "PCM_16", format: str = "FLAC", **options: Any
+) -> bytes:
+    """Samples as a file, by default of 16-bit FLAC."""
+    import soundfile
+
     file = io.BytesIO()
-    soundfile.write(file, np.clip(samples, -1.0, 1.0), sample_rate, "PCM_16", format="FLAC")
+    soundfile.write(file, samples, sample_rate, kind, format=format, **options)
     return file.getvalue()
 
 
@@ -196,13 +205,17 @@ def slider_stop(value: str, summary: str, shown: str, *, is_open: bool, lab: boo
 @functools.cache
 def script() -> str:
     """The script that makes ``<sonibook-player>`` of a page what it is; twice does no harm."""
-    folder = Path(__file__).parent
     colours = mpl.colormaps[LEVELS](np.arange(256), bytes=True).tobytes()
     constants = {
         "MAGMA": base64.b64encode(colours).decode(),
-        "STYLE": (folder / "player.css").read_text(encoding="utf-8"),
+        "STYLE": text_of("player.css"),
     }
-    return joined((folder / name for name in _MODULES), constants)
+    return joined(map(Path(__file__).with_name, _MODULES), constants)
+
+
+def text_of(name: str) -> str:
+    """The text of a file that lies beside this one."""
+    return Path(__file__).with_name(name).read_text(encoding="utf-8")
 
 
 def joined(

@@ -68,9 +68,10 @@ class Drawn:
         #: Per layer, the channel of the close-up.
         self.told: list[int] = []
         blocks = passed.blocks
-        self.fields = [receptive_field(blocks, n) for n in range(1, len(blocks) + 1)]
-        self.strides = [stride(blocks, n) for n in range(1, len(blocks) + 1)]
-        for number in range(1, len(blocks) + 1):
+        numbers = range(1, len(blocks) + 1)
+        self.fields = [receptive_field(blocks, number) for number in numbers]
+        self.strides = [stride(blocks, number) for number in numbers]
+        for number in numbers:
             energy = passed.energy(number)[0]
             share, told = energy / energy.sum().clamp(min=1e-30), int(energy.argmax())
             if way is not None and number in way.arrived:
@@ -78,10 +79,9 @@ class Drawn:
                 share = share + back / back.sum().clamp(min=1e-30)
                 told = _telling(way.arrived[number][0])
             first = share.argsort(descending=True, stable=True)
-            kept = list(dict.fromkeys([told, *first.tolist()]))[:ROWS]
-            self.rows.append(sorted(kept))
+            self.rows.append(sorted([*dict.fromkeys([told, *first.tolist()])][:ROWS]))
             self.told.append(told)
-        deepest = max(way.arrived, default=1) if way is not None else 1
+        deepest = max(way.arrived) if way is not None else 1
         loudest = int(passed.maps[deepest - 1][0, self.told[deepest - 1]].argmax())
         self.focus = loudest * self.strides[deepest - 1] + self.fields[deepest - 1] // 2
         layers = []

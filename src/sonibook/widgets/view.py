@@ -1,18 +1,20 @@
-"""One network on one clip: its filters by energy, and what each keeps, to see and to hear.
+"""What a kernel moves, and what stands on a page without one: a tone, and one network on one clip.
 
-On a page without a kernel a few stops stand in the sliders' place, computed beforehand, as
-``<details>``. Where the book's script runs (``book/_static/explorer.js``), what has a
-``data-slider`` is moved between its children that have a ``data-stop``.
+Without a kernel a few stops, computed beforehand, stand in a slider's place, as ``<details>``.
+Where the book's script runs (``book/_static/explorer.js``), what has a ``data-slider`` is moved
+between its children that have a ``data-stop``.
 """
 
 from __future__ import annotations
 
 import html
 import math
+import tempfile
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple, TypeVar
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -21,18 +23,54 @@ from numpy import ndarray
 from torch import nn
 
 from sonibook.analysis.sources import si_sdr
-from sonibook.audio import as_waveform, excerpt, pad
+from sonibook.audio import SAMPLE_RATE, as_waveform, excerpt, pad, read_audio
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.deconvnet.forward import forward_block
-from sonibook.errors import SonibookWarning
+from sonibook.errors import AudioError, SonibookWarning
 from sonibook.metrics.similarity import mean_top_coherence
-from sonibook.model.checkpoint import shipped
 from sonibook.model.encoder import Classifier
 from sonibook.model.stack_file import sample_rate_of
+from sonibook.plots.basics import alias_figure, alias_of
 from sonibook.plots.sound import Sound
-from sonibook.widgets.audio import Listening, widgets
-from sonibook.widgets.players import Player, as_flac, audio_figure, gain_to, slider_stop
+from sonibook.plots.style import picture
+from sonibook.widgets.players import (
+    Player,
+    as_flac,
+    gain_to,
+    player,
+    script,
+    slider_stop,
+    sound_file,
+    text_of,
+)
 
+try:
+    import anywidget
+    import ipywidgets as widgets
+    import traitlets
+except ModuleNotFoundError as error:
+    raise ImportError(
+        f"Sliders and players in a notebook need {error.name}, which is not installed: "
+        "pip install 'sonibook[lab]'."
+    ) from None
+
+__all__ = [
+    "AliasSlider",
+    "Exploration",
+    "Listening",
+    "Microphone",
+    "NetworkView",
+    "Sonification",
+    "encoder_of",
+    "read_upload",
+    "sample_rate_for",
+    "widgets",
+]
+
+#: How wide a slider is, on a phone, too.
+WIDE = {"width": "26rem", "max_width": "100%"}
+#: What the static form shows, and which of them at first.
+FREQUENCIES, _OPENED = (1000, 3000, 5000, 7000), 5000
 #: Longer clips are cut to their loudest stretch of this length: maps take memory.
 _MOST_SECONDS = 30.0
 
@@ -40,6 +78,142 @@ _MOST_SECONDS = 30.0
 _LEAST_SAMPLES = 384
 
 _Result = TypeVar("_Result")
+_TITLES = {"input": "Input", "sonification": "Sonification", "residual": "Input − sonification"}
+
+
+class Listening(anywidget.AnyWidget):
+    """The player of a notebook: what is replaced while it plays goes on in the new sound.
+
+    `titles` say which of the three sounds (FLAC or WAV files, as bytes) are tracks, and their
+    names; `about` stands above them, and `rate` is theirs in Hz.
+    """
+
+    _esm = script() + text_of("listening.js")
+
+    titles = traitlets.Dict(_TITLES).tag(sync=True)
+    input = traitlets.Bytes().tag(sync=True)
+    sonification = traitlets.Bytes().tag(sync=True)
+    residual = traitlets.Bytes().tag(sync=True)
+    about = traitlets.Unicode().tag(sync=True)
+    rate = traitlets.Int(SAMPLE_RATE).tag(sync=True)
+
+    def play(self, **state: str | bytes | int | dict[str, str]) -> None:
+        """Set some of the attributes together."""
+        with self.hold_sync():
+            for name, value in state.items():
+                self.set_trait(name, value)
+
+
+def _received(value: memoryview, widget: Any) -> bytes:
+    """What a browser sends as bytes, as bytes."""
+    return bytes(value)
+
+
+class Microphone(anywidget.AnyWidget):
+    """A button; once it was pressed, a recording of what the microphone hears, unprocessed.
+
+    A browser lends its microphone to pages from this machine or over https only; elsewhere the
+    button says so, and `trouble` why there is no recording. `samples` are float32, little-endian,
+    at the device's own `rate`; `take` counts the recordings: observe this.
+    """
+
+    _esm = text_of("recorder.js") + text_of("microphone.js")
+
+    seconds = traitlets.Float(5.0).tag(sync=True)
+    samples = traitlets.Bytes().tag(sync=True, from_json=_received)
+    rate = traitlets.Int(0).tag(sync=True)
+    take = traitlets.Int(0).tag(sync=True)
+    trouble = traitlets.Unicode().tag(sync=True)
+
+    @property
+    def wav(self) -> bytes:
+        """The last recording as a WAV file, at its own rate."""
+        samples = np.frombuffer(self.samples, "<f4")
+        return sound_file(samples, self.rate, "FLOAT", format="WAV")
+
+
+def read_upload(name: str, content: bytes, sample_rate: int) -> Float[ndarray, " time"]:
+    """An uploaded file as a waveform at unit peak; an `AudioError` names it as its owner does."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / name
+        path.write_bytes(content)
+        try:
+            return read_audio(path, sample_rate=sample_rate)
+        except AudioError as error:
+            raise AudioError(str(error).replace(str(path), name)) from None
+
+
+class AliasSlider(widgets.VBox):
+    """A slider for a tone's frequency; its samples, and the tone that they play.
+
+    A tone that plays goes on where it is when the slider moves. Where there is no kernel, on a
+    page, a few frequencies stand in the slider's place.
+
+    Parameters
+    ----------
+    sample_rate : int > 0, in Hz
+        The slider goes up to it.
+    frequency : int >= 0, in Hz
+        To begin with.
+
+    Examples
+    --------
+    >>> slider = AliasSlider()
+    >>> slider.frequency.value = 5000
+    >>> slider.words.value
+    '<p>Sampled 8000 times a second, a tone of 5000 Hz comes back as one of 3000 Hz.</p>'
+    """
+
+    def __init__(self, *, sample_rate: int = SAMPLE_RATE, frequency: int = 3000) -> None:
+        self._sample_rate = sample_rate
+        named = {"description": "Tone / Hz", "style": {"description_width": "initial"}}
+        self.frequency = widgets.IntSlider(frequency, 0, sample_rate, 100, layout=WIDE, **named)
+        self.words, self.image, self.listening = widgets.HTML(), widgets.HTML(), Listening()
+        self._update()
+        self.frequency.observe(lambda change: self._update(), "value")
+        super().__init__([self.frequency, self.words, self.image, self.listening])
+
+    def _update(self) -> None:
+        self.words.value, self.image.value = self._shown(self.frequency.value)
+        ((title, sound),) = self._heard([self.frequency.value]).tracks.items()
+        titles = {"sonification": title}
+        self.listening.play(titles=titles, sonification=sound, rate=self._sample_rate)
+
+    def _shown(self, value: int) -> tuple[str, str]:
+        """Words and picture, as HTML."""
+        rate = self._sample_rate
+        lowest = alias_of(value, sample_rate=rate)
+        fate = "is kept" if lowest == value else f"comes back as one of {lowest:.0f} Hz"
+        words = f"Sampled {rate} times a second, a tone of {value} Hz {fate}."
+        drawn = picture(
+            alias_figure(value, sample_rate=rate),
+            alt=f"Three milliseconds of a tone of {value} Hz, its samples, and the lowest tone "
+            f"through them, {lowest:.0f} Hz.",
+        )
+        return f"<p>{words}</p>", drawn._repr_html_()
+
+    def _heard(self, values: Iterable[int]) -> Player:
+        """A player with a track for each frequency."""
+        # Half a second, faded in and out so that it does not click.
+        time = np.arange(self._sample_rate // 2) / self._sample_rate
+        fade = np.minimum(1.0, 50 * np.minimum(time, time[::-1]))
+        tones = {f"Samples of {f} Hz": fade * np.cos(2 * np.pi * f * time) for f in values}
+        return player(tones, label="", gain=0.5, sample_rate=self._sample_rate, columns=2)
+
+    def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
+        """The live view, and the static form for where there is no kernel."""
+        bundle = super()._repr_mimebundle_(**kwargs) or {}
+        stops = "".join(
+            slider_stop(str(f), f"A tone of {f} Hz", "".join(self._shown(f)), is_open=f == _OPENED)
+            for f in FREQUENCIES
+        )
+        static = (
+            '<section class="explorer" aria-label="Aliasing">'
+            f'<div data-slider="Frequency in Hz">{stops}</div>'
+            f"{self._heard(FREQUENCIES)._repr_html_()}"
+            "<p>In JupyterLab any frequency can be chosen.</p></section>"
+        )
+        return {**bundle, "text/plain": "AliasSlider", "text/html": static}
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +255,7 @@ class Exploration:
         self.sample_rate = sample_rate
         self._classifier = network if isinstance(network, Classifier) else None
         # One for all, so that filters can be compared; a residual may have twice the input's peak.
-        self._gain, encoder = gain_to(0.5, self.x), encoder_of(network)
+        self.gain, encoder = gain_to(0.5, self.x), encoder_of(network)
         self._forward, self.notices = _with_notices(lambda: ForwardPass(encoder, self.x))
         if len(self.x) < len(whole):
             cut = f"The clip is longer than {_MOST_SECONDS:g} s: its loudest stretch is taken."
@@ -123,12 +297,7 @@ class Exploration:
 
     def flac(self, x: Float[ndarray, " time"]) -> bytes:
         """The clip, a sonification or a residual as a file; all have one gain."""
-        label = "A sound of the explorer"
-        return as_flac(x, label=label, gain=self._gain, sample_rate=self.sample_rate)
-
-    def player(self, label: str) -> Player:
-        """A player of the clip."""
-        return Player({"Input": self.flac(self.x)}, label, self.sample_rate, self._gain, columns=3)
+        return as_flac(x, label="A sound", gain=self.gain, sample_rate=self.sample_rate)
 
     def says(self, made: Sonification) -> str:
         """What a classifier hears in the clip and in a sonification, and without its filter."""
@@ -180,8 +349,9 @@ class NetworkView(widgets.VBox):
         self._input = exploration.flac(exploration.x)
 
     def show(self, layer: int, rank: int, *, named: bool) -> tuple[str, ...]:
-        """Show what the filter of this rank, or of the last one, keeps; what is to be noticed."""
+        """Show what the filter of this layer and rank, or of the last, keeps; what to notice."""
         exploration = self.exploration
+        layer = min(layer, exploration.layers)
         made = exploration.sonify(layer, min(rank, len(exploration.ranking(layer))))
         name = f"<strong>{html.escape(self.name)}</strong>: " if named else ""
         about = f"layer {layer}, filter {made.filter}"
@@ -195,7 +365,7 @@ class NetworkView(widgets.VBox):
         text = f"{made.words} {exploration.says(made)}".strip()
         self.info.value = f'<p style="margin: 0.4em 0;">{name}{html.escape(text)}</p>'
         self.sonification = made
-        return made.notices
+        return (*exploration.notices, *made.notices)
 
 
 def _with_notices(action: Callable[[], _Result]) -> tuple[_Result, tuple[str, ...]]:
@@ -204,63 +374,9 @@ def _with_notices(action: Callable[[], _Result]) -> tuple[_Result, tuple[str, ..
         warnings.simplefilter("always")
         result = action()
     notices = []
-    for warning in caught:
-        if issubclass(warning.category, SonibookWarning):
-            notices.append(str(warning.message))
+    for one in caught:
+        if issubclass(one.category, SonibookWarning):
+            notices.append(str(one.message))
         else:
-            warnings.warn_explicit(
-                warning.message, warning.category, warning.filename, warning.lineno
-            )
+            warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
     return result, tuple(notices)
-
-
-def static_explorer(
-    networks: Mapping[str, nn.Module], x: Sound, *, name: str, sample_rate: int
-) -> str:
-    """The explorer as HTML that needs nothing else, for the loudest second of the clip `name`."""
-    several = len(networks) > 1
-    depth, top = (3, 2) if several else (4, 3)  # so many layers, and filters of each
-    short = excerpt(x, seconds=1.0, sample_rate=sample_rate)
-    parts, notices = [], dict[str, None]()
-    if len(short) < len(as_waveform(x)):
-        notices["On this page, only the loudest second is taken of the clip."] = None
-    for number, (title, network) in enumerate(networks.items()):
-        exploration = Exploration(network, short, sample_rate=sample_rate)
-        notices |= dict.fromkeys(exploration.notices)
-        body = _layers(exploration, depth, top)
-        if several:
-            summary = f"Network: {title}"
-            body = slider_stop(title, summary, body, is_open=number == 0, lab=title in shipped())
-        elif title in shipped():
-            body = f'<div data-lab="{html.escape(title, quote=True)}">{body}</div>'
-        parts.append(body)
-    content = "".join(parts)
-    if several:
-        content = f'<div data-slider="Network">{content}</div>'
-    told = "".join(f"<p>{html.escape(notice)}</p>" for notice in notices)
-    return (
-        f'<section class="explorer" aria-label="Explorer">{told}'
-        f"{exploration.player(name)._repr_html_()}{content}"
-        "<p>All sounds have one gain. In JupyterLab this is an instrument: it takes any clip, "
-        "layer and filter, and your own sounds.</p></section>"
-    )
-
-
-def _layers(exploration: Exploration, depth: int, top: int) -> str:
-    """Some layers from the first to the last, and the filters of each with the most energy."""
-    spread = np.linspace(1, exploration.layers, min(exploration.layers, depth))
-    parts = []
-    for number, layer in enumerate(dict.fromkeys(round(each) for each in spread)):
-        filters = []
-        for rank in range(1, min(top, len(exploration.ranking(layer))) + 1):
-            made = exploration.sonify(layer, rank)
-            tracks = {"Sonification": made.waveform, "Input − sonification": made.residual}
-            figures = (audio_figure(name, exploration.flac(x)) for name, x in tracks.items())
-            filters.append(
-                f'<div data-stop="{rank}" data-filter="{made.filter}">'
-                f"<p>{html.escape(made.words)}</p>{''.join(figures)}</div>"
-            )
-        summary = f"Layer {layer}: the {len(filters)} filters with the most energy"
-        body = f'<div data-slider="Filter rank">{"".join(filters)}</div>'
-        parts.append(slider_stop(str(layer), summary, body, is_open=number == 0))
-    return f'<div data-slider="Layer">{"".join(parts)}</div>'
