@@ -280,9 +280,10 @@ def coherence_walk(
     x: Sound, y: Sound, *, frequency: float, nperseg: int = 256, sample_rate: int = SAMPLE_RATE
 ) -> Complex[ndarray, " points"]:
     """The running sum of the segments' cross-spectra at one frequency."""
-    whole: Any = {"nperseg": nperseg, "detrend": "constant", "boundary": None, "padded": False}
-    spectra = (signal.stft(as_waveform(one).astype(np.float64), **whole)[2] for one in (x, y))
-    a, b = (each[round(frequency * nperseg / sample_rate)] for each in spectra)
+    window, number = signal.get_window("hann", nperseg), round(frequency * nperseg / sample_rate)
+    how: Any = {"window": window, "detrend": "constant", "boundary": None, "padded": False}
+    sounds = (as_waveform(one).astype(np.float64) for one in (x, y))
+    a, b = (signal.stft(one, nperseg=nperseg, **how)[2][number] for one in sounds)
     size = np.sqrt((np.abs(a) ** 2).sum() * (np.abs(b) ** 2).sum())
     steps = np.cumsum(a.conj() * b) / size if size > 0 else np.full(len(a), np.nan + 0j)
     return np.concatenate([[0], steps])

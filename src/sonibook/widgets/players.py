@@ -139,12 +139,8 @@ def table(
         for name, sounds in rows.items()
         for column, x in zip(columns, sounds, strict=True)
     }
-    return player(
-        tracks,
-        label=caption,
-        sample_rate=sample_rate,
-        columns=len(columns) if len(columns) > 1 else 3,
-    )
+    across = len(columns) if len(columns) > 1 else 3
+    return player(tracks, label=caption, sample_rate=sample_rate, columns=across)
 
 
 def pair(
