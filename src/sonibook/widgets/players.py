@@ -168,13 +168,13 @@ def as_flac(x: Sound, *, label: str, gain: float = 1.0, sample_rate: int = SAMPL
 
 
 def sound_file(
-    samples: ndarray, sample_rate: int, kind: str = "PCM_16", format: str = "FLAC", **options: Any
+    samples: ndarray, rate: int, *, kind: str = "PCM_16", format: str = "FLAC", **options: Any
 ) -> bytes:
     """Samples as a file, by default of 16-bit FLAC."""
     import soundfile
 
     file = io.BytesIO()
-    soundfile.write(file, samples, sample_rate, kind, format=format, **options)
+    soundfile.write(file, samples, rate, kind, format=format, **options)
     return file.getvalue()
 
 

@@ -129,7 +129,7 @@ class Microphone(anywidget.AnyWidget):
     def wav(self) -> bytes:
         """The last recording as a WAV file, at its own rate."""
         samples = np.frombuffer(self.samples, "<f4")
-        return sound_file(samples, self.rate, "FLOAT", format="WAV")
+        return sound_file(samples, self.rate, kind="FLOAT", format="WAV")
 
 
 def read_upload(name: str, content: bytes, sample_rate: int) -> Float[ndarray, " time"]:
@@ -297,7 +297,8 @@ class Exploration:
 
     def flac(self, x: Float[ndarray, " time"]) -> bytes:
         """The clip, a sonification or a residual as a file; all have one gain."""
-        return as_flac(x, label="A sound", gain=self.gain, sample_rate=self.sample_rate)
+        label = "A sound of the explorer"
+        return as_flac(x, label=label, gain=self.gain, sample_rate=self.sample_rate)
 
     def says(self, made: Sonification) -> str:
         """What a classifier hears in the clip and in a sonification, and without its filter."""
