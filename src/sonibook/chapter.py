@@ -209,13 +209,9 @@ def packed_clips(
     full : bool
         Five times as many soundscapes.
     """
-    parts = []
+    parts, factor = [], 5 if full else 1
     for split, size in (("train", 520), ("test", 260)):
-        scenes: dict[str, Any] = {
-            "task": "single-label",
-            "duration": 2.0,
-            "size": size * (5 if full else 1),
-        }
+        scenes: dict[str, Any] = {"task": "single-label", "duration": 2.0, "size": factor * size}
         whole = open_clips(dataset, root=root, split=split, seed=seed, **scenes)
         parts.append(pack(whole, folder, split=split, progress=False))
     return parts[0], parts[1]

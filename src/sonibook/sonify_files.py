@@ -118,7 +118,7 @@ class FileSonifier:
     pictures: bool = True
 
     def __post_init__(self) -> None:
-        self.rate = sample_rate_of(self.network)
+        self.rate, self.table = sample_rate_of(self.network), self.out / "sonifications.csv"
         self.done = self.written = 0
         self.rows: list[Row] = []
         self.failed: dict[str, str] = {}
@@ -128,11 +128,6 @@ class FileSonifier:
         for row in _read_table(self.table):
             self._of_folder.setdefault(row["input"], set()).add(row["weights"])
         self._earlier = _read_provenance(self.out / "provenance.json")
-
-    @property
-    def table(self) -> Path:
-        """Where the table is."""
-        return self.out / "sonifications.csv"
 
     def run(self, sounds: Iterable[SoundFile], *, tell: Callable[[str], None]) -> None:
         """Sonify every sound; `tell` takes notices. The table is written even if it is stopped."""
@@ -169,12 +164,6 @@ class FileSonifier:
                 reason = explain(problem)
                 named = reason if str(sound.path) in reason else f"{sound.path}: {reason}"
                 self.failed[str(sound.path)] = named
-                return None
-            except UnicodeEncodeError:
-                self.failed[str(sound.path)] = (
-                    f"{sound.path}: the sound library cannot open a name that is not Unicode "
-                    "text: rename the file."
-                )
                 return None
             if len(x) < len(whole):
                 cut = f"only the first {self.seconds:g} s are sonified (see --seconds)."

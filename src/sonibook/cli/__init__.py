@@ -43,18 +43,7 @@ def _root(
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command line.
-
-    Parameters
-    ----------
-    arguments : sequence of str, or None
-        What follows the program's name; None takes it from the process.
-
-    Returns
-    -------
-    int
-        The exit code: 0, 2 for bad input, 130 if interrupted.
-    """
+    """Run the command line; the exit code is 0, 2 for bad input, or 130 if interrupted."""
     try:
         app(args=None if arguments is None else list(arguments), prog_name="sonibook")
     except SystemExit as done:

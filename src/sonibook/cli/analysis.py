@@ -178,15 +178,25 @@ class Asked:
 
     def classifiers(self, probe: bool, layer: int) -> dict[str, nn.Module]:
         """The networks as classifiers of the data's classes: published ones, or linear probes."""
+        from sonibook.model.checkpoint import load_classifier
         from sonibook.training.probe import probed
 
-        if not probe:
-            return _published_classifiers(self.names, self.data)
-        training = self.training
-        return {
-            name: probed(encoder, training, layer=layer, seed=self.seed, progress=True)
-            for name, encoder in self.modules.items()
-        }
+        if probe:
+            training = self.training
+            return {
+                name: probed(encoder, training, layer=layer, seed=self.seed, progress=True)
+                for name, encoder in self.modules.items()
+            }
+        data = self.data
+        for name in self.names:
+            if seed_of(name, 0) is not None:
+                why = f"{name} names no classes: add --probe."
+                raise typer.BadParameter(why, param_hint="NETWORK")
+        found: dict[str, nn.Module] = {}
+        for network, name in zip(self.networks, self.names, strict=True):
+            found[network.name] = classifier = load_classifier(name)
+            check_classes(name, classifier.classes, data)
+        return found
 
     def measured(self, measure: Callable[..., Any], *, of: Any = None, **options: Any) -> Any:
         """An analysis of the networks, or of what stands in for them."""
@@ -240,14 +250,12 @@ def analysis(
     `lines` are examples for its help; `networks` is what it takes in the place of networks,
     `dataset` its default data set, and `without` names shared options that it does not have.
     """
-    shared = {option.name: option for option in common.options_of(Asked)}
+    shared = [option for option in common.options_of(Asked) if option.name not in without]
 
     def decorate(body: Callable[..., None]) -> Callable[..., None]:
         _, *own = common.options_of(body)
-        places = ["names", "dataset", "split", "folds", "options", "data_root"]
-        first = [shared[name] for name in places if name not in without]
-        last = [shared[name] for name in shared if name not in (*places, *without)]
-        every = [*first, *own, *last]
+        place = [option.name for option in shared].index("data_root") + 1
+        every = [*shared[:place], *own, *shared[place:]]
         if networks is not None:
             every[0] = every[0].replace(annotation=networks)
         if dataset is not None:
@@ -288,21 +296,6 @@ def open_networks(names: Sequence[str], *, width: float, seed: int) -> list[Netw
         file = name if own is None else None
         found[title] = load_network(file, title, width=width, seed=own or 0)
     return list(found.values())
-
-
-def _published_classifiers(names: Sequence[str], data: Dataset) -> dict[str, nn.Module]:
-    """Published classifiers, whose classes must be the data's."""
-    from sonibook.model.checkpoint import load_classifier
-
-    for name in names:
-        if seed_of(name, 0) is not None:
-            raise typer.BadParameter(f"{name} names no classes: add --probe.", param_hint="NETWORK")
-    found: dict[str, nn.Module] = {}
-    for network, name in zip(open_networks(names, width=1.0, seed=0), names, strict=True):
-        classifier = load_classifier(name)
-        check_classes(name, classifier.classes, data)
-        found[network.name] = classifier
-    return found
 
 
 def parse_layers(text: str | None) -> tuple[int, ...] | None:

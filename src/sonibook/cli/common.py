@@ -225,23 +225,13 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     esc50   2000
     fsdd     300
     """
-    cells = [list(header)] + [[_cell(value) for value in row] for row in rows]
-    widths = [max(len(row[column]) for row in cells) for column in range(len(header))]
-    right = [
-        any(
-            isinstance(row[column], int | float) and not isinstance(row[column], bool)
-            for row in rows
-        )
-        for column in range(len(header))
-    ]
-    lines = (
-        "  ".join(
-            text.rjust(width) if to_right else text.ljust(width)
-            for text, width, to_right in zip(row, widths, right, strict=True)
-        )
-        for row in cells
-    )
-    return "\n".join(line.rstrip() for line in lines)
+    columns = []
+    for name, *values in zip(header, *rows, strict=True):
+        cells = [name, *map(_cell, values)]
+        width = max(map(len, cells))
+        number = any(isinstance(one, int | float) and not isinstance(one, bool) for one in values)
+        columns.append([cell.rjust(width) if number else cell.ljust(width) for cell in cells])
+    return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
 
 
 def _cell(value: object) -> str:

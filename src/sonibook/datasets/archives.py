@@ -129,9 +129,6 @@ def open_split_zip(parts: Sequence[Path]) -> io.BufferedReader:
     except (struct.error, ValueError) as error:
         joined.close()
         raise DatasetError(f"{parts[-1]}: is not a whole zip archive ({error}).") from None
-    except DatasetError:
-        joined.close()
-        raise
     joined.seek(0)
     return io.BufferedReader(joined, 1 << 20)
 
@@ -209,8 +206,15 @@ def _new_directory(joined: _Joined, last: Path) -> tuple[bytes, int]:
     _check_parts(joined, last, disk + 1)
     start = joined.starts[first_disk] + offset
     entries = _rewrite(joined.read_at(start, size), count, joined.starts)
-    # Without the comment, which readers that look for the end record from behind trip over.
-    return entries + _end_records(count, len(entries), start), start
+    # All numbers wide, and without the comment, which readers that look for the end record from
+    # behind trip over.
+    version, size = _ZIP64_VERSION, len(entries)
+    end = (
+        _END64.pack(b"PK\6\6", _END64.size - 12, version, version, 0, 0, count, count, size, start)
+        + _LOCATOR64.pack(b"PK\6\7", 0, start + size, 1)
+        + _END.pack(b"PK\5\6", 0, 0, _FULL16, _FULL16, _FULL32, _FULL32, 0)
+    )
+    return entries + end, start
 
 
 def _find_end(joined: _Joined) -> int:
@@ -289,14 +293,3 @@ def _wide(fields: Sequence[int], zip64: bytes) -> tuple[int, int, int, int]:
     csize = value(fields[7], _FULL32, "<Q")
     offset = value(fields[15], _FULL32, "<Q")
     return usize, csize, offset, value(fields[12], _FULL16, "<L")
-
-
-def _end_records(count: int, size: int, start: int) -> bytes:
-    """What follows the entries of a central directory, all of whose numbers are wide."""
-    version = _ZIP64_VERSION
-    numbers = (_END64.size - 12, version, version, 0, 0, count, count, size, start)
-    return (
-        _END64.pack(b"PK\6\6", *numbers)
-        + _LOCATOR64.pack(b"PK\6\7", 0, start + size, 1)
-        + _END.pack(b"PK\5\6", 0, 0, _FULL16, _FULL16, _FULL32, _FULL32, 0)
-    )

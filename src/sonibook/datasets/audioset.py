@@ -162,22 +162,16 @@ def open_audioset(
     table = _read_segments(tables, numbers)
     codes, files = _find_clips(table, _folders_of(base, _SPLITS[split]))
     there = codes != _NOWHERE
-    missing = int(np.count_nonzero(~there))
-    report_missing(
-        f"AudioSet ({split})",
-        where=base,
-        listed=len(there),
-        missing=missing,
-        example=table.ids[~there][0].decode() if missing else "",
-        remedy=f"put them in {_SPLITS[split][0]}/ there, as Y<id>.wav",
-    )
+    missing = [clip_id.decode() for clip_id in table.ids[~there]]
+    remedy = f"put them in {_SPLITS[split][0]}/ there, as Y<id>.wav"
+    report_missing(f"AudioSet ({split})", base, missing, listed=len(there), remedy=remedy)
     return AudioSet(
         table.take(np.flatnonzero(there)),
         codes[there],
         files,
         classes=[name for _, _, name in classes],
         split=split,
-        missing=missing,
+        missing=len(missing),
     )
 
 

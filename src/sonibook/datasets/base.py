@@ -342,20 +342,20 @@ def sounds_in(folder: Path) -> dict[str, str]:
 
 
 def report_missing(
-    title: str, *, where: Path, listed: int, missing: int, example: str, remedy: str
+    title: str, where: Path, missing: Sequence[str], *, listed: int, remedy: str
 ) -> None:
     """Warn once of clips that are listed and not there; DatasetError if that is all of them."""
     if listed == 0:
         raise DatasetError(f"{where}: {title} lists no clip: is its table whole?")
-    if missing == listed:
+    if len(missing) == listed:
         raise DatasetError(
-            f"{where}: none of the {listed:,} clips that {title} lists is there, {example} for "
+            f"{where}: none of the {listed:,} clips that {title} lists is there, {missing[0]} for "
             f"one: {remedy}."
         )
-    if missing:
+    if len(missing):
         warnings.warn(
-            f"{where}: {missing:,} of the {listed:,} clips that {title} lists are missing, "
-            f"{example} for one: they are left out.",
+            f"{where}: {len(missing):,} of the {listed:,} clips that {title} lists are missing, "
+            f"{missing[0]} for one: they are left out.",
             SonibookWarning,
             stacklevel=3,
         )

@@ -127,28 +127,12 @@ SOURCES: dict[str, Source] = {
 
 
 def fetch(name: str, *, root: str | Path | None = None) -> Dataset:
-    """Download a published data set, check it, and unpack it below the data root.
+    """Download one of `SOURCES`, check it, and unpack it below the data root, made if missing.
 
     An interrupted download goes on where it stopped when called again, if a checksum is published
-    to hold the result against. The set's folder appears when all of it is there and opens.
-
-    Parameters
-    ----------
-    name : {"esc10", "esc40", "esc50", "fsd50k", "fsdd", "speech_commands"}
-    root : str or Path, or None
-        The data root; made if missing. None: the environment variable ``SONIBOOK_DATA`` says.
-
-    Returns
-    -------
-    Dataset
-        All of it, opened; nothing is downloaded if it is there already.
-
-    Raises
-    ------
-    DatasetError
-        If the set cannot be fetched, a download fails or has the wrong checksum (of that file
-        nothing is kept), an archive is damaged or tries to write elsewhere, or a folder with the
-        set's name is in the way.
+    to hold the result against. The set's folder appears when all of it is there and opens. What is
+    there already is only opened. DatasetError where a download fails or has the wrong checksum, an
+    archive is damaged or tries to write elsewhere, or a folder with the set's name is in the way.
     """
     if name == "audioset":
         raise DatasetError(
@@ -273,50 +257,33 @@ class _Resuming:
         if have:
             headers["Range"] = f"bytes={have}-"
         with requests.get(url, headers=headers, stream=True, timeout=_PATIENCE) as answer:
-            code = answer.status_code
+            code, (first, total) = answer.status_code, _sent(answer)
             if code == requests.codes.requested_range_not_satisfiable and have:
-                if _total(answer) != have:
+                if total != have:
                     # The part is longer than the file: it is of another one.
                     self.part.write_bytes(b"")
                     self._fill(url)
                 return
             if code == requests.codes.ok:
                 have = 0
-            elif code != requests.codes.partial_content or _first(answer) != have:
+            elif code != requests.codes.partial_content or first != have:
                 raise DatasetError(f"{url}: the server answers {code} {answer.reason}.")
-            total = _total(answer)
-            with (
-                self.part.open("r+b") as file,
-                tqdm(
-                    desc=self.part.stem,
-                    total=total,
-                    initial=have,
-                    unit="B",
-                    unit_scale=True,
-                    disable=None,
-                    leave=False,
-                ) as bar,
-            ):
+            bar = {"desc": self.part.stem, "initial": have, "disable": None, "leave": False}
+            with self.part.open("r+b") as file:
                 file.truncate(have)
                 file.seek(have)
-                for block in answer.iter_content(_BLOCK):
-                    file.write(block)
-                    bar.update(len(block))
+                with tqdm.wrapattr(file, "write", total=total, **bar) as told:
+                    for block in answer.iter_content(_BLOCK):
+                        told.write(block)
                 received = file.tell()
         if total is not None and received != total:
             raise requests.ConnectionError(f"{received} of {total} bytes")
 
 
-def _first(answer: Any) -> int:
-    """The first byte of what a server sends, or -1 if it does not say."""
-    match = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
-    return int(match[1]) if match else -1
-
-
-def _total(answer: Any) -> int | None:
-    """The size of the whole file, if the server says."""
-    match = re.search(r"/(\d+)$", answer.headers.get("Content-Range", ""))
-    if match:
-        return int(match[1])
-    length = answer.headers.get("Content-Length")
-    return int(length) if length and answer.status_code == 200 else None
+def _sent(answer: Any) -> tuple[int | None, int | None]:
+    """Of what a server sends the first byte, and the size of the whole file, if it says."""
+    told = answer.headers.get("Content-Range", "")
+    first, total = re.match(r"bytes (\d+)-", told), re.search(r"/(\d+)$", told)
+    length = answer.headers.get("Content-Length") if answer.status_code == 200 else None
+    size = total[1] if total else length
+    return int(first[1]) if first else None, int(size) if size else None

@@ -18,7 +18,7 @@ arXiv:1804.03209). The archive of its separate test set belongs to another proto
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -66,8 +66,6 @@ def open_esc50(
     """ESC-50, or one of its two subsets."""
     base = find_root(root, "meta/esc50.csv", "ESC-50")
     check_split("ESC-50", split, tuple(_ESC50_SPLITS))
-    if subset not in ("all", "esc10", "esc40"):
-        raise DatasetError(f"ESC-50 has no subset {subset!r}: choose all, esc10 or esc40.")
     wanted = tuple(folds) if folds is not None else _ESC50_SPLITS[split]
     if not wanted or not set(wanted) <= set(_FOLDS):
         raise DatasetError(f"ESC-50 has the folds 1 to 5, not {list(wanted)}.")
@@ -90,7 +88,9 @@ def open_esc50(
             labels=(targets.index(int(row["target"])),),
             clip_id=Path(row["filename"]).stem,
             group=row["fold"],
-            credit=_esc50_credit(row),
+            # Of each clip: its source on Freesound, where the table tells, and its own licence.
+            credit=(f"Freesound {row['src_file']}, " if row.get("src_file") else "")
+            + ("CC BY" if row["esc10"] == "True" else "CC BY-NC 3.0"),
         )
         for row in sorted(rows, key=lambda row: row["filename"])
         if int(row["fold"]) in wanted
@@ -108,12 +108,6 @@ def open_esc50(
         split=split if folds is None else "folds " + ",".join(map(str, wanted)),
         licence="CC BY-NC 3.0 (ESC-10: CC BY), K. J. Piczak, ESC-50, ACM Multimedia 2015",
     )
-
-
-def _esc50_credit(row: Mapping[str, str]) -> str:
-    """Of one clip: its source on Freesound, where the table tells, and its own licence."""
-    source = f"Freesound {row['src_file']}, " if row.get("src_file") else ""
-    return source + ("CC BY" if row["esc10"] == "True" else "CC BY-NC 3.0")
 
 
 def _chosen(asked: Sequence[str] | str | None, known: list[str], refusal: str) -> Sequence[str]:
@@ -186,14 +180,9 @@ def open_fsd50k(root: str | Path, *, split: str = "all") -> FileDataset:
                 entries.append(Entry(folder / sounds[name], tuple(sorted(labels)), name))
             else:
                 missing.append(f"{folder.name}/{name}.wav")
-    report_missing(
-        f"FSD50K ({split})",
-        where=base,
-        listed=len(entries) + len(missing),
-        missing=len(missing),
-        example=missing[0] if missing else "",
-        remedy="unpack the archives of its sounds there, or run 'sonibook data fetch fsd50k'",
-    )
+    remedy = "unpack the archives of its sounds there, or run 'sonibook data fetch fsd50k'"
+    listed = len(entries) + len(missing)
+    report_missing(f"FSD50K ({split})", base, missing, listed=listed, remedy=remedy)
     return FileDataset(
         entries,
         missing=len(missing),
@@ -222,15 +211,9 @@ def open_speech_commands(root: str | Path, *, split: str = "all") -> FileDataset
         raise DatasetError(f"{base}: both lists name {min(twice)}.wav: take them from the archive.")
     listed = lists["validation"] | lists["test"]
     wanted = {"all": there | listed, "train": there - listed, **lists}[split]
-    missing = wanted - there
-    report_missing(
-        f"Speech Commands ({split})",
-        where=base,
-        listed=len(wanted),
-        missing=len(missing),
-        example=f"{min(missing)}.wav" if missing else "",
-        remedy="unpack the whole archive there, or run 'sonibook data fetch speech_commands'",
-    )
+    missing = [f"{name}.wav" for name in sorted(wanted - there)]
+    remedy = "unpack the whole archive there, or run 'sonibook data fetch speech_commands'"
+    report_missing(f"Speech Commands ({split})", base, missing, listed=len(wanted), remedy=remedy)
     entries = []
     for name in sorted(wanted & there):
         word, stem = name.split("/")

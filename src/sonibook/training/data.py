@@ -164,9 +164,18 @@ class CropBatches:
                 short += sounding_span(clip.waveform)[1] < 2 * length
             for view, crop in enumerate(crops):
                 waveforms[view, row, 0] = torch.from_numpy(crop)
-            targets[row, list(self._labels(clip, index))] = 1.0
-        if 4 * short > 3 * len(own):
-            self._warn_of_short_pairs(short, len(own))
+            dealt = int(self.sampler.label_of[index])
+            labels = clip.labels if dealt == index else self.data.labels(dealt)
+            targets[row, list(labels)] = 1.0
+        if 4 * short > 3 * len(own) and not self._warned:
+            self._warned = True
+            warnings.warn(
+                f"{self.data.name} ({self.data.split}): {short} of {len(own)} clips hold less "
+                f"sound than two crops of {self.crop / SAMPLE_RATE:g} s. Their halves are "
+                "padded with zeros, and may be known by their length: lower data.crop_seconds.",
+                SonibookWarning,
+                stacklevel=2,
+            )
         step, rows, views = epoch * len(self) + number, [], []
         outside = np.delete(np.arange(len(self.data)), np.unique(group % len(self.data)))
         for view in range(self.views):
@@ -198,21 +207,6 @@ class CropBatches:
             start = min(first + int(place * (last - first + 1)), last)
             sounds[row, 0] = torch.from_numpy(cut(x, start, self.crop))
         return sounds
-
-    def _labels(self, clip: Clip, index: int) -> tuple[int, ...]:
-        dealt = int(self.sampler.label_of[index])
-        return clip.labels if dealt == index else self.data.labels(dealt)
-
-    def _warn_of_short_pairs(self, short: int, clips: int) -> None:
-        if not self._warned:
-            self._warned = True
-            warnings.warn(
-                f"{self.data.name} ({self.data.split}): {short} of {clips} clips hold less sound "
-                f"than two crops of {self.crop / SAMPLE_RATE:g} s. Their halves are padded with "
-                "zeros, and may be known by their length: lower data.crop_seconds.",
-                SonibookWarning,
-                stacklevel=2,
-            )
 
 
 def two_crops(

@@ -87,12 +87,23 @@ def prepare(
     read: bool = True,
 ) -> Experiment:
     """Open what a configuration names; without `read`, no recording that can be sized unread."""
-    first = _open(config.data.name, "train", config.data.train, data_root)
-    if config.data.hold_out:
-        first, test_data = _held_out(first, config.data.hold_out, config.seed)
+    data = config.data
+    train_data = _open(data.name, "train", data.train, data_root)
+    if data.hold_out:
+        train_data, test_data = _held_out(train_data, data.hold_out, config.seed)
     else:
-        test_data = _open(config.data.name, "test", config.data.test, data_root)
-    train_data = _with_joined(first, config, data_root, read)
+        test_data = _open(data.name, "test", data.test, data_root)
+    plain = data.weight == 1.0 and data.stretch_seconds is None and data.least_sound == 0.0
+    if data.joined or data.in_memory or not plain:
+        joined = (_open(part.name, "joined", part.train, data_root) for part in data.joined)
+        train_data = Mixture(
+            [train_data, *joined],
+            weights=[data.weight, *(part.weight for part in data.joined)],
+            stretch_seconds=data.stretch_seconds,
+            least_sound=data.least_sound,
+            in_memory=data.in_memory,
+            read=read,
+        )
     if train_data.classes != test_data.classes:
         raise ConfigError(
             f"data.train and data.test have different classes ({len(train_data.classes)} and "
@@ -161,24 +172,6 @@ def _held_out(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]
     parts[0].split = f"{data.split} less a random {share:.0%}"
     parts[1].split = f"a random {share:.0%} of {data.split}"
     return parts[0], parts[1]
-
-
-def _with_joined(
-    first: Dataset, config: TrainConfig, data_root: str | Path | None, read: bool
-) -> Dataset:
-    """The training part, with what is joined to it, and cut as the configuration asks."""
-    data = config.data
-    plain = data.weight == 1.0 and data.stretch_seconds is None and data.least_sound == 0.0
-    if plain and not data.joined and not data.in_memory:
-        return first
-    return Mixture(
-        [first, *(_open(part.name, "joined", part.train, data_root) for part in data.joined)],
-        weights=[data.weight, *(part.weight for part in data.joined)],
-        stretch_seconds=data.stretch_seconds,
-        least_sound=data.least_sound,
-        in_memory=data.in_memory,
-        read=read,
-    )
 
 
 def _open(name: str, part: str, options: dict[str, Any], data_root: str | Path | None) -> Dataset:

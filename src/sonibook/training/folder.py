@@ -59,18 +59,9 @@ class RunFolder:
         self, path: str | Path, config: TrainConfig, *, start: str | Path | None = None
     ) -> None:
         self.path, self.config = Path(path), config
+        self.published, self.state = self.path / PUBLISHED, self.path / "state.safetensors"
         self._check_config()
         self.started_from = None if start is None else self._check_start(start)
-
-    @property
-    def published(self) -> Path:
-        """Where the trained network lies when the run has ended."""
-        return self.path / PUBLISHED
-
-    @property
-    def state(self) -> Path:
-        """Where the run's state lies."""
-        return self.path / "state.safetensors"
 
     def _check_config(self) -> None:
         path, asked = self.path / "config.yaml", _as_text(self.config)
@@ -164,15 +155,16 @@ def load_state(
         with safe_open(path, framework="pt") as file:
             position = parse_json(file.metadata()["position"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        prefix = "model/"
-        network.load_state_dict(
-            {n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)}
-        )
+        weights: dict[str, torch.Tensor] = {}
         state: dict[int, dict[str, torch.Tensor]] = {}
         for name, tensor in tensors.items():
-            if name.startswith("optimiser/"):
-                _, index, field = name.split("/")
+            kind, _, rest = name.partition("/")
+            if kind == "model":
+                weights[rest] = tensor
+            elif kind == "optimiser":
+                index, field = rest.split("/")
                 state.setdefault(int(index), {})[field] = tensor
+        network.load_state_dict(weights)
         _check_moments(state, optimiser)
         groups = optimiser.state_dict()["param_groups"]
         optimiser.load_state_dict({"state": state, "param_groups": groups})

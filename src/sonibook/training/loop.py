@@ -143,7 +143,11 @@ class _Run:
             while self.step < self.total:
                 self._epoch(bar)
                 self._end_of_epoch(bar, loggers)
-        unreadable = self._unreadable()
+        # Clips of the training part that cannot be read, as far as any process has met.
+        reader = self.task.batches.reader
+        met = torch.zeros(len(reader.data))
+        met[list(reader.bad)] = 1
+        unreadable = int(runtime.largest(met).sum()) + getattr(reader.data, "unreadable", 0)
         card = self._publish(unreadable) if runtime.is_main else {}
         runtime.wait()
         return card
@@ -244,13 +248,6 @@ class _Run:
             card = {"name": self.config.name, "epoch": epoch, "provenance": provenance()}
             path = self.out / "kept" / f"epoch-{epoch:04d}.safetensors"
             save_checkpoint(path, self.task.published(), card)
-
-    def _unreadable(self) -> int:
-        """How many clips of the training part cannot be read, as far as any process has met."""
-        reader = self.task.batches.reader
-        met = torch.zeros(len(reader.data))
-        met[list(reader.bad)] = 1
-        return int(self.runtime.largest(met).sum()) + getattr(reader.data, "unreadable", 0)
 
     def _publish(self, unreadable: int) -> dict[str, Any]:
         """Write the network and how it stands on the test part."""

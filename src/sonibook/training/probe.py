@@ -189,8 +189,6 @@ def linear_probe(
     DatasetError
         If there are fewer than two classes, or too few clips of one to cross-validate.
     """
-    from sklearn.model_selection import StratifiedKFold
-
     classes, counts = np.unique(labels, return_counts=True)
     if len(classes) < 2:
         raise DatasetError("A linear probe needs training clips of at least two classes.")
@@ -200,8 +198,7 @@ def linear_probe(
             f"Class {classes[counts.argmin()]} has one training clip: a linear probe needs at "
             "least two of each to cross-validate."
         )
-    splits = StratifiedKFold(folds, shuffle=True, random_state=seed) if groups is None else None
-    search = _search(kind, splits, folds)
+    search = _search(kind, folds, groups, seed)
     # Small matrices: threads would wait for each other more than they work.
     with threadpool_limits(1):
         search.fit(features.astype(np.float64), labels, groups=groups)
@@ -220,13 +217,15 @@ def linear_probe(
     )
 
 
-def _search(kind: ProbeKind, splits: Any, folds: int, *, scoring: Any = None) -> Any:
-    """A cross-validation of a regression on standardised features; None splits by groups.
+def _search(
+    kind: ProbeKind, folds: int, groups: Sequence[str] | None, seed: int, *, scoring: Any = None
+) -> Any:
+    """A cross-validation of a regression on standardised features, by groups where there are some.
 
     With a `scoring` it is of clips with any number of labels: a regression for each class.
     """
     from sklearn.linear_model import LogisticRegression, RidgeClassifier
-    from sklearn.model_selection import GridSearchCV, GroupKFold
+    from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, StratifiedKFold
     from sklearn.multiclass import OneVsRestClassifier
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -238,7 +237,9 @@ def _search(kind: ProbeKind, splits: Any, folds: int, *, scoring: Any = None) ->
         regression, name = OneVsRestClassifier(regression), f"estimator__{name}"
     pipeline = make_pipeline(StandardScaler(), regression)
     grid = {f"{pipeline.steps[-1][0]}__{name}": choices}
-    return GridSearchCV(pipeline, grid, cv=splits or GroupKFold(folds), scoring=scoring)
+    at_random = StratifiedKFold if scoring is None else KFold
+    drawn = at_random(folds, shuffle=True, random_state=seed) if groups is None else None
+    return GridSearchCV(pipeline, grid, cv=drawn or GroupKFold(folds), scoring=scoring)
 
 
 def _strength(kind: ProbeKind, search: Any) -> float:
@@ -260,17 +261,14 @@ def multilabel_probe(
     A regression for each class on standardised features, all of one regularisation, the
     one with the highest mean average precision in a cross-validation within the training part.
     """
-    from sklearn.model_selection import KFold
-
     folds = min(_MOST_FOLDS, len(features) if groups is None else len(set(groups)))
     if folds < 2:
         raise DatasetError("A linear probe needs two training clips or groups at least.")
-    search = _search(
-        kind,
-        KFold(folds, shuffle=True, random_state=seed) if groups is None else None,
-        folds,
-        scoring=lambda fitted, x, y: mean_average_precision(fitted.decision_function(x), y),
-    )
+
+    def precision(fitted: Any, x: ndarray, y: ndarray) -> float:
+        return mean_average_precision(fitted.decision_function(x), y)
+
+    search = _search(kind, folds, groups, seed, scoring=precision)
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Label .* is present in all training examples")
         search.fit(features.astype(np.float64), targets.astype(int), groups=groups)

@@ -149,14 +149,11 @@ class Run:
         return reason
 
 
-def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings by their dotted names."""
-    flat: dict[str, Any] = {}
-    for key, value in content.items():
-        if isinstance(value, dict) and prefix.count(".") < 1:
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[prefix + key] = value
+def _flat(content: dict[str, Any]) -> dict[str, Any]:
+    """Settings by their names, those of a section by dotted ones."""
+    flat = {key: value for key, value in content.items() if not isinstance(value, dict)}
+    for key in content.keys() - flat.keys():
+        flat |= {f"{key}.{name}": value for name, value in content[key].items()}
     return flat
 
 

@@ -61,25 +61,9 @@ EVENT_CLASSES: dict[str, _EventClass] = {
 def render_event(
     name: str, *, duration: float = 3.0, seed: int | Generator = 0
 ) -> Float[ndarray, " time"]:
-    """One event on its own, as the book plays one of each class.
+    """One event on its own, at 8 kHz, with unit peak; a generator makes another each time.
 
-    Parameters
-    ----------
-    name : str
-        One of `EVENT_CLASSES`.
-    duration : float > 0, in s
-    seed : int >= 0, or Generator
-        A generator is drawn from, so that it makes another event each time.
-
-    Returns
-    -------
-    ndarray, shape (time,), float32
-        At 8 kHz, with unit peak.
-
-    Raises
-    ------
-    DatasetError
-        If there is no such class, or the duration is not positive.
+    DatasetError if there is no such class, or the duration, in s, is not positive.
 
     Examples
     --------

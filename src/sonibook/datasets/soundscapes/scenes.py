@@ -358,22 +358,11 @@ def compose(sources: Dataset, *, split: str | None = None, **options: Any) -> Co
     """Compose scenes of the clips of another data set.
 
     Each event is a piece of one clip, a second or longer where the clip is, that holds some of the
-    clip's loud part. The clips of a scene differ; their classes may be the same.
-
-    Parameters
-    ----------
-    sources : Dataset
-        Hand in a training split for training scenes: clips are never taken from elsewhere.
-    split : {"all", "train", "test"} or None
-        None: that of `sources`, or "all" where that is another.
-    **options
-        `seed`, `size`, `duration`, `events`, `task` and `gains`, as in `Soundscapes`.
-
-    Raises
-    ------
-    DatasetError
-        If `sources` is empty, or without single labels when `task` asks for one, or a parameter
-        is out of range. Reading a scene raises AudioError where one of its clips cannot be read.
+    clip's loud part. The clips of a scene differ; their classes may be the same. Hand in a training
+    split for training scenes: clips are never taken from elsewhere. `split` None is that of
+    `sources`, or "all" where that is another; the options are those of `SceneDataset`. DatasetError
+    if `sources` is empty, or without single labels when `task` asks for one. Reading a scene raises
+    AudioError where one of its clips cannot be read.
     """
     if split is None:
         split = sources.split if sources.split in _SPLITS else "all"
