@@ -9,18 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from sonibook import model, plots
 from sonibook.cli import common
-from sonibook.cli.analysis import (
-    Asked,
-    Layers,
-    Level,
-    Probe,
-    Residual,
-    analysis,
-    parse_layers,
-    told_of,
-)
-from sonibook.cli.common import app, command, seed_of, shown, table
+from sonibook.cli.analysis import Asked, Layers, Level, Probe, Residual, analysis, parse_layers
+from sonibook.cli.common import app, command, seed_of, shown, table, told_of
 
 if TYPE_CHECKING:
     from sonibook.analysis.networks import Network
@@ -43,7 +35,6 @@ def activations(asked: Asked, k: Annotated[int, typer.Option("-k", min=1)] = 3) 
         k: Clips to keep for each filter.
     """
     from sonibook.analysis.activations import top_activations
-    from sonibook.plots.features import activations_figure
 
     result = top_activations(asked.networks, asked.data, k=k, **asked.streaming)
     tops: dict[tuple[int, str], Counter[str]] = {}
@@ -52,7 +43,7 @@ def activations(asked: Asked, k: Annotated[int, typer.Option("-k", min=1)] = 3) 
         counts.update(top.clip_id for top in one.top[:1])
     most = [[*place, *counts.most_common(1)[0]] for place, counts in tops.items() if counts]
     typer.echo(table(["layer", "network", "top clip of most", "filters"], most) + "\n")
-    asked.finish(result, activations_figure, show=["dead maps", "dead filters", "top clips"])
+    asked.finish(result, plots.activations_figure, show=["dead maps", "dead filters", "top clips"])
 
 
 @analysis(
@@ -67,13 +58,12 @@ def top_clips(asked: Asked) -> None:
     holds a pair of clip and sonification of each layer, and the figure shows the first network's.
     """
     from sonibook.analysis.activations import top_clip_agreement
-    from sonibook.plots.features import top_clips_figure
 
     result = asked.measured(top_clip_agreement)
     layers = [one.layer for one in result.pairs]
     first = next(iter(result.networks))
     asked.finish(
-        result, lambda own: top_clips_figure(own, first, layers=layers), show=["agreement"]
+        result, lambda own: plots.top_clips_figure(own, first, layers=layers), show=["agreement"]
     )
 
 
@@ -99,10 +89,9 @@ def coherence(
         noverlap: Samples that segments share.
     """
     from sonibook.analysis.coherence import coherence_by_layer
-    from sonibook.plots.features import coherence_figure
 
     options = {"k": k, "nperseg": nperseg, "noverlap": noverlap}
-    asked.run(coherence_by_layer, coherence_figure, show=["coherence"], **options)
+    asked.run(coherence_by_layer, plots.coherence_figure, show=["coherence"], **options)
 
 
 @analysis(
@@ -120,10 +109,9 @@ def selectivity(asked: Asked, filters: Annotated[int, typer.Option(min=0)] = 4) 
         filters: Filters to draw for each clip, besides the most active.
     """
     from sonibook.analysis.coherence import selectivity_by_layer
-    from sonibook.plots.features import selectivity_figure
 
     show = ["centroid", "bandwidth", "entropy", "live maps", "live steps"]
-    asked.run(selectivity_by_layer, selectivity_figure, show=show, filters=filters)
+    asked.run(selectivity_by_layer, plots.selectivity_figure, show=show, filters=filters)
 
 
 @analysis(
@@ -156,7 +144,6 @@ def layers(
     """
     from sonibook.analysis.layers import layer_importances, read_trained
     from sonibook.analysis.result import ResultTable
-    from sonibook.plots.features import layers_figure
 
     if leave_one_out and (asked.split or asked.folds):
         raise typer.BadParameter(
@@ -169,7 +156,7 @@ def layers(
     earlier = [ResultTable.read(path, analysis="layers") for path in beside or ()]
     asked.run(
         layer_importances,
-        lambda own: layers_figure(*earlier, own),
+        lambda own: plots.layers_figure(*earlier, own),
         show=["accuracy", "mAP", "above random"],
         training=training,
         trained=[read_trained(path) for path in trained or ()],
@@ -203,7 +190,6 @@ def listeners(
     """
     from sonibook.analysis.listeners import OF_CLIPS, listen
     from sonibook.analysis.machine_listeners import LISTENERS, missing
-    from sonibook.plots.features import listeners_figure
 
     training = None if asked.split == "all" else asked.training
     result = asked.measured(listen, training=training, listeners=listener)
@@ -217,7 +203,7 @@ def listeners(
     ]
     typer.echo(table(["listener", *OF_CLIPS], scores) + "\n")
     asked.finish(
-        result, listeners_figure, show=[f"share of {name}" for name in LISTENERS] + ["SI-SDR"]
+        result, plots.listeners_figure, show=[f"share of {name}" for name in LISTENERS] + ["SI-SDR"]
     )
 
 
@@ -246,11 +232,10 @@ def ablation(
         runs: The networks differ in their seed alone: test over them, too.
     """
     from sonibook.analysis.ablation import ablate
-    from sonibook.plots.interventions import ablation_figure
 
     options = {"layers": parse_layers(layers), "level": level, "residual": residual}
     of, show = asked.classifiers(probe, probe_layer), ["score", "drop", "difference", "p_holm"]
-    asked.run(ablate, ablation_figure, of=of, show=show, are_runs=runs, **options)
+    asked.run(ablate, plots.ablation_figure, of=of, show=show, are_runs=runs, **options)
 
 
 @analysis(
@@ -267,14 +252,13 @@ def sanity(asked: Asked, layers: Layers = None) -> None:
     random networks.
     """
     from sonibook.analysis.sanity import sanity as measure
-    from sonibook.plots.interventions import sanity_figure
 
     opened = asked.modules
     name, *_ = opened
     of, wanted = opened.pop(name), parse_layers(layers)
     result = asked.measured(measure, of=of, name=name, others=opened, layers=wanted)
     typer.echo(table(*_sanity_table(result)))
-    asked.finish(result, sanity_figure)
+    asked.finish(result, plots.sanity_figure)
 
 
 def _sanity_table(result: ResultTable) -> tuple[list[str], list[list[object]]]:
@@ -374,12 +358,10 @@ def atlas(
 
 def _facts(name: str, network: Network) -> list[str]:
     """What a network's card tells of it."""
-    from sonibook.model.checkpoint import read_card
-    from sonibook.model.encoder import CNN12
     from sonibook.widgets.lab import LabNetwork, facts
 
-    if not isinstance(network.module, CNN12) or seed_of(name, 0) is not None:
+    if not isinstance(network.module, model.CNN12) or seed_of(name, 0) is not None:
         return []
     if ":" in name and not Path(name).exists():
         return []
-    return facts(LabNetwork(network.name, network.module, read_card(name)))
+    return facts(LabNetwork(network.name, network.module, model.read_card(name)))

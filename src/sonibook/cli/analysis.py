@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,18 +20,11 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from sonibook import model
 from sonibook.audio import SAMPLE_RATE
 from sonibook.cli import common
-from sonibook.cli.common import (
-    check_classes,
-    open_data,
-    parse_folds,
-    parse_numbers,
-    seed_of,
-    shown,
-    table,
-)
-from sonibook.files import check_replaceable
+from sonibook.cli.common import check_classes, open_data, parse_numbers, seed_of, shown, table
+from sonibook.files import atomic, check_replaceable
 
 if TYPE_CHECKING:
     from torch import nn
@@ -51,14 +44,7 @@ Level = Literal["peak", "least squares"]
 Residual = Literal["as is", "unit peak"]
 Layers = Annotated[str | None, typer.Option(show_default="all")]
 
-analyse_commands = common.group(
-    "Measure what filters respond to over a data set, beside controls.",
-    "sonibook analyse coherence supervised --dataset soundscapes --limit 40",
-    "sonibook analyse coherence supervised random --dataset esc10 --out coherence.json "
-    "--figure coherence.png",
-    more="\n\nWith --out, what was interrupted goes on where it stood when run again.",
-)
-common.app.add_typer(analyse_commands, name="analyse")
+common.app.add_typer(common.analyse_commands, name="analyse")
 
 
 @dataclass(frozen=True)
@@ -123,7 +109,7 @@ class Asked:
         """The clips to measure on: split test, unless a user says; at the networks' own rate."""
         if self.folds is None:
             return self._open(split=self.split or "test")
-        return self._open(folds=parse_folds(self.folds))
+        return self._open(folds=common.parse_folds(self.folds))
 
     def _open(self, **which: Any) -> Dataset:
         rates = set(map(self._rate, self.names))
@@ -139,14 +125,11 @@ class Asked:
 
     def _rate(self, name: str) -> int:
         """The sampling rate that a network takes, in Hz."""
-        from sonibook.model.checkpoint import read_card
-        from sonibook.model.stack_file import sample_rate_of
-
         if name.partition(":")[0] == common.RANDOM:
             return SAMPLE_RATE
         if ":" in name and not Path(name).exists():
-            return sample_rate_of(self.networks[self.names.index(name)].module)
-        card = read_card(name)
+            return model.sample_rate_of(self.networks[self.names.index(name)].module)
+        card = model.read_card(name)
         return int(card["sample_rate"]) if "layers" in card else SAMPLE_RATE
 
     @cached_property
@@ -162,7 +145,7 @@ class Asked:
     @property
     def training(self) -> Dataset:
         """What probes may be fitted to: split train, or the folds that are not measured on."""
-        data, tested = self.data, parse_folds(self.folds)
+        data, tested = self.data, common.parse_folds(self.folds)
         if tested is None:
             training = self._open(split="train")
         else:
@@ -178,7 +161,6 @@ class Asked:
 
     def classifiers(self, probe: bool, layer: int) -> dict[str, nn.Module]:
         """The networks as classifiers of the data's classes: published ones, or linear probes."""
-        from sonibook.model.checkpoint import load_classifier
         from sonibook.training.probe import probed
 
         if probe:
@@ -194,7 +176,7 @@ class Asked:
                 raise typer.BadParameter(why, param_hint="NETWORK")
         found: dict[str, nn.Module] = {}
         for network, name in zip(self.networks, self.names, strict=True):
-            found[network.name] = classifier = load_classifier(name)
+            found[network.name] = classifier = model.load_classifier(name)
             check_classes(name, classifier.classes, data)
         return found
 
@@ -219,11 +201,10 @@ class Asked:
     ) -> None:
         """Print the quantities to `show` and what was measured on, write and draw the result."""
         from sonibook.analysis.result import ResultTable
-        from sonibook.files import atomic
 
         if isinstance(result, ResultTable) and show:
             typer.echo(_table_of(result, show))
-        typer.echo(told_of(**result.data.model_dump()))
+        typer.echo(common.told_of(**result.data.model_dump()))
         if self.out is not None:
             result.write(self.out)
             typer.echo(f"Written to {shown(self.out)}")
@@ -234,12 +215,6 @@ class Asked:
             with atomic(self.figure) as temporary:
                 picture.figure.savefig(temporary, format=kind, dpi=150, metadata={key: picture.alt})
             typer.echo(f"Drawn to {shown(self.figure)}")
-
-
-def told_of(*, dataset: str, split: str, size: int, clips: int, skipped: Mapping[str, int]) -> str:
-    """What was measured on, which clips were left out, and how many."""
-    left_out = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
-    return f"{dataset} ({split}), {clips} of {size} clips" + (left_out and f"; skipped: {left_out}")
 
 
 def analysis(
@@ -277,7 +252,7 @@ def analysis(
             with asked.resumable():
                 body(asked, **mine)
 
-        return common.command(analyse_commands, *lines, called=run, options=every)(body)
+        return common.command(common.analyse_commands, *lines, called=run, options=every)(body)
 
     return decorate
 

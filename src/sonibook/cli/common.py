@@ -10,7 +10,7 @@ import errno
 import inspect
 import re
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar, get_args, get_origin
 import typer
 from typer.core import TyperGroup
 
-from sonibook.errors import SonibookError, SonibookWarning, explain
+from sonibook.errors import CheckpointError, DatasetError, SonibookError, SonibookWarning, explain
+from sonibook.files import parse_yaml
 from sonibook.files import shown as shown
 
 if TYPE_CHECKING:
@@ -112,6 +113,13 @@ app = group(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+analyse_commands = group(
+    "Measure what filters respond to over a data set, beside controls.",
+    "sonibook analyse coherence supervised --dataset soundscapes --limit 40",
+    "sonibook analyse coherence supervised random --dataset esc10 --out coherence.json "
+    "--figure coherence.png",
+    more="\n\nWith --out, what was interrupted goes on where it stood when run again.",
+)
 
 
 def command(
@@ -164,8 +172,6 @@ def _documented(body: Callable[..., Any]) -> tuple[str, str]:
 
 def parse_options(pairs: Sequence[str] | None) -> dict[str, Any]:
     """Options of a data set, ``key=value``, the values read as YAML."""
-    from sonibook.files import parse_yaml
-
     options: dict[str, Any] = {}
     for pair in pairs or ():
         key, equals, value = pair.partition("=")
@@ -183,7 +189,6 @@ def open_data(
 ) -> Dataset:
     """Open a data set with options as a user types them."""
     from sonibook.datasets import open_dataset
-    from sonibook.errors import DatasetError
 
     extra = parse_options(pairs)
     twice = {"name", "root", *options} & extra.keys()
@@ -234,6 +239,12 @@ def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     return "\n".join("  ".join(line).rstrip() for line in zip(*columns, strict=True))
 
 
+def told_of(*, dataset: str, split: str, size: int, clips: int, skipped: Mapping[str, int]) -> str:
+    """What was measured on, which clips were left out, and how many."""
+    left_out = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
+    return f"{dataset} ({split}), {clips} of {size} clips" + (left_out and f"; skipped: {left_out}")
+
+
 def _cell(value: object) -> str:
     if value is None:
         return "-"
@@ -263,8 +274,6 @@ def check_classes(name: str, classes: Sequence[str], data: Dataset) -> None:
     """See that a network names the classes of a data set, in their order."""
     if tuple(classes) == data.classes:
         return
-    from sonibook.errors import CheckpointError
-
     stranger = next((one for one in classes if one not in data.classes), None)
     why = "they are in another order" if stranger is None else f"{stranger!r} is not in it"
     if stranger is None and len(classes) != len(data.classes):

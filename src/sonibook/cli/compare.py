@@ -8,18 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sonibook import model, plots
 from sonibook.cli import common
-from sonibook.cli.analysis import (
-    Asked,
-    Layers,
-    Level,
-    Probe,
-    Residual,
-    analyse_commands,
-    analysis,
-    parse_layers,
-)
-from sonibook.cli.common import command, shown, table
+from sonibook.cli.analysis import Asked, Layers, Level, Probe, Residual, analysis, parse_layers
+from sonibook.cli.common import analyse_commands, command, shown, table
+from sonibook.errors import CheckpointError
 from sonibook.files import check_replaceable
 
 if TYPE_CHECKING:
@@ -59,7 +52,6 @@ def evolution(
         sounds: Write what is heard as WAV files.
     """
     from sonibook.analysis.evolution import feature_evolution
-    from sonibook.plots.training import evolution_figure
 
     data, run = asked.data, _open_run(asked.names)
     chosen = {"filters": _pairs(filters), "per_layer": per_layer}
@@ -74,24 +66,21 @@ def evolution(
     if sounds is not None:
         _write_sounds(sounds, result, run, data)
         typer.echo(f"Sounds are in {shown(sounds)}")
-    asked.finish(result, evolution_figure)
+    asked.finish(result, plots.evolution_figure)
 
 
 def _open_run(names: Sequence[str]) -> dict[int, CNN12]:
     """The networks by epoch, as their cards say."""
-    from sonibook.errors import CheckpointError
-    from sonibook.model.checkpoint import load_encoder, read_card
-
     run: dict[int, CNN12] = {}
     for name in names:
-        epoch = read_card(name).get("epoch")
+        epoch = model.read_card(name).get("epoch")
         if not isinstance(epoch, int):
             raise CheckpointError(
                 f"{name}: its card names no epoch: give the checkpoints that a run has kept."
             )
         if epoch in run:
             raise CheckpointError(f"{name}: there is another checkpoint of epoch {epoch}.")
-        run[epoch] = load_encoder(name)
+        run[epoch] = model.load_encoder(name)
     return run
 
 
@@ -147,7 +136,6 @@ def separation(asked: Asked, filters: common.Count = 4, method: str = "sonificat
     from sonibook.analysis.separation import separation as measure
     from sonibook.analysis.sources import SOURCE_SCORES
     from sonibook.deconvnet.alternatives import METHODS
-    from sonibook.plots.features import separation_figure
 
     if method not in METHODS:
         raise typer.BadParameter(f"choose one of {', '.join(METHODS)}.", param_hint="--method")
@@ -162,7 +150,7 @@ def separation(asked: Asked, filters: common.Count = 4, method: str = "sonificat
     several, timed = (result.row(name).clips for name in ("sources", "lag of input"))
     typer.echo(f"{several} scenes of several sources; {timed} with a first event alone\n")
     show = [*SOURCE_SCORES, "lag of map", "lag of sound", "detection"]
-    asked.finish(result, separation_figure, show=show)
+    asked.finish(result, plots.separation_figure, show=show)
 
 
 @analysis(
@@ -195,12 +183,11 @@ def explanations(
         steps: Of integrated gradients.
     """
     from sonibook.analysis.alternatives import compare_explanations
-    from sonibook.plots.interventions import explanations_figure
 
     options = {"layers": parse_layers(layers), "level": level, "residual": residual}
     ((name, of),) = asked.classifiers(probe, probe_layer).items()
     show = ["coherence", "score", "drop", "difference, random phase", "p_holm, random phase"]
-    draw, measure = explanations_figure, compare_explanations
+    draw, measure = plots.explanations_figure, compare_explanations
     asked.run(measure, draw, of=of, show=show, name=name, steps=steps, **options)
 
 
@@ -231,11 +218,10 @@ def faithfulness(
     """
     from sonibook.analysis.faithfulness import QUANTITIES
     from sonibook.analysis.faithfulness import faithfulness as measure
-    from sonibook.plots.interventions import faithfulness_figure
 
     options = {"layers": parse_layers(layers), "points": points or None, "steps": steps}
     of = asked.classifiers(probe, probe_layer)
-    asked.run(measure, faithfulness_figure, of=of, show=QUANTITIES, level=level, **options)
+    asked.run(measure, plots.faithfulness_figure, of=of, show=QUANTITIES, level=level, **options)
 
 
 @analysis(
@@ -250,12 +236,11 @@ def ways(asked: Asked, layers: Layers = None) -> None:
     """
     from sonibook.analysis.alternatives import compare_unpoolings
     from sonibook.analysis.sources import SOURCE_SCORES
-    from sonibook.plots.interventions import unpooling_figure
 
     result = compare_unpoolings(
         asked.networks, asked.data, layers=parse_layers(layers), **asked.streaming
     )
-    asked.finish(result, unpooling_figure, show=["coherence", "similarity", *SOURCE_SCORES])
+    asked.finish(result, plots.unpooling_figure, show=["coherence", "similarity", *SOURCE_SCORES])
 
 
 @analysis(
@@ -270,9 +255,8 @@ def stimulation(asked: Asked) -> None:
     network stands one with random weights.
     """
     from sonibook.analysis.controls import stimulation as measure
-    from sonibook.plots.interventions import stimulation_figure
 
-    asked.run(measure, stimulation_figure, show=["heard", "left"])
+    asked.run(measure, plots.stimulation_figure, show=["heard", "left"])
 
 
 @analysis(
@@ -294,9 +278,8 @@ def shifts(
         shift: How much later the clip starts, in samples; may be repeated.
     """
     from sonibook.analysis.shifts import SHIFTS, shift_law
-    from sonibook.plots.interventions import shifts_figure
 
-    asked.run(shift_law, shifts_figure, show=["cosine"], shifts=shift or SHIFTS)
+    asked.run(shift_law, plots.shifts_figure, show=["cosine"], shifts=shift or SHIFTS)
 
 
 @command(

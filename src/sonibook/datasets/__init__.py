@@ -12,18 +12,11 @@ from typing import Any
 
 from sonibook import _names_of
 from sonibook.audio import RATES
+from sonibook.datasets import recordings
 from sonibook.datasets.audioset import AudioSet, open_audioset
 from sonibook.datasets.base import Clip, Dataset, Entry, FileDataset, Task
 from sonibook.datasets.calls import Calls
 from sonibook.datasets.packed import open_packed
-from sonibook.datasets.recordings import (
-    open_esc50,
-    open_folder,
-    open_fsd50k,
-    open_fsdd,
-    open_pool,
-    open_speech_commands,
-)
 from sonibook.datasets.soundscapes import SceneDataset, Soundscapes, compose
 from sonibook.errors import DatasetError, SonibookError
 
@@ -143,14 +136,14 @@ _SCENE_OPTIONS = tuple(
 DATASETS: dict[str, tuple[Callable[..., Dataset], tuple[str, ...]]] = {
     "audioset": (open_audioset, ("segments",)),
     "calls": (lambda root, **options: Calls(**options), ("seed", "size", "repeats")),
-    "esc10": (partial(open_esc50, subset="esc10"), ("folds",)),
-    "esc40": (partial(open_esc50, subset="esc40"), ("folds",)),
-    "esc50": (open_esc50, ("folds",)),
-    "folder": (open_folder, ()),
-    "fsd50k": (open_fsd50k, ()),
-    "fsdd": (open_fsdd, ("speakers",)),
+    "esc10": (partial(recordings.open_esc50, subset="esc10"), ("folds",)),
+    "esc40": (partial(recordings.open_esc50, subset="esc40"), ("folds",)),
+    "esc50": (recordings.open_esc50, ("folds",)),
+    "folder": (recordings.open_folder, ()),
+    "fsd50k": (recordings.open_fsd50k, ()),
+    "fsdd": (recordings.open_fsdd, ("speakers",)),
     "packed": (open_packed, ()),
-    "pool": (open_pool, ("sources",)),
+    "pool": (recordings.open_pool, ("sources",)),
     "soundscapes": (_open_soundscapes, (*_SCENE_OPTIONS, "mixture_of")),
-    "speech_commands": (open_speech_commands, ()),
+    "speech_commands": (recordings.open_speech_commands, ()),
 }

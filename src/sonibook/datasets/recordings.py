@@ -199,11 +199,9 @@ def open_speech_commands(root: str | Path, *, split: str = "all") -> FileDataset
     """Speech Commands v2 with its official splits."""
     check_split("Speech Commands", split, ("all", "train", "validation", "test"))
     base = find_root(root, _WORD_LISTS["validation"], *_WORD_FOLDERS)
-    words = sorted(
-        path.name for path in base.iterdir() if path.is_dir() and path.name[0] not in "._"
-    )
-    sounds = {word: sounds_in(base / word) for word in words}
-    words = [word for word in words if sounds[word]]
+    folders = sorted(path for path in base.iterdir() if path.is_dir() and path.name[0] not in "._")
+    sounds = {folder.name: found for folder in folders if (found := sounds_in(folder))}
+    words = list(sounds)
     there = {f"{word}/{stem}" for word in words for stem in sounds[word]}
     lists = {part: _read_list(base / name) for part, name in _WORD_LISTS.items()}
     twice = lists["validation"] & lists["test"]

@@ -7,9 +7,9 @@ __getattr__ = _names_of(
     basics="alias_of resolutions sample_stems timeline",
     claims="SIGNS claim_figure claims_table differences_table listening_report paper_table",
     features="Panel activations_figure coherence_figure figure_over_layers first_of_regimes "
-    "layers_figure listeners_figure selectivity_figure top_clips_figure",
-    interventions="ablation_figure downsampling_figure faithfulness_figure sanity_figure "
-    "shifts_figure stimulation_figure unpooling_figure",
+    "layers_figure listeners_figure selectivity_figure separation_figure top_clips_figure",
+    interventions="ablation_figure downsampling_figure explanations_figure faithfulness_figure "
+    "sanity_figure shifts_figure stimulation_figure unpooling_figure",
     training="crops evolution_figure growth_figure intervals probabilities shares "
     "similarity_matrix",
 )

@@ -26,14 +26,7 @@ from sonibook.model.encoder import CNN12, Classifier
 from sonibook.training.augment import augmented, source_samples
 from sonibook.training.config import AugmentConfig, TrainConfig
 from sonibook.training.distributed import Runtime
-from sonibook.training.sampling import (
-    PARTNERS,
-    BatchSampler,
-    Mixture,
-    RandomStreams,
-    seeded,
-    sounding_span,
-)
+from sonibook.training.sampling import BatchSampler, Mixture, RandomStreams, seeded, sounding_span
 
 #: Batches that are made while a step runs, and threads that make them.
 _AHEAD = 2
@@ -117,7 +110,6 @@ class CropBatches:
             shuffle_labels=shuffle_labels,
             rank=rank,
             processes=processes,
-            stretch=PARTNERS,
         )
         self.data, self.seed, self.batch_size = data, seed, batch_size
         self.reader = ClipReader(data)
@@ -268,6 +260,7 @@ class FeatureBatches:
             shuffle_labels=config.data.shuffle_labels,
             rank=runtime.rank,
             processes=runtime.processes,
+            stretch=1,
         )
         self._encoder, self._runtime, self.reader = encoder, runtime, ClipReader(data)
         self.mean, self.scale = torch.zeros(encoder.dim), torch.ones(encoder.dim)

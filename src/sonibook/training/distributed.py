@@ -131,11 +131,8 @@ class _Distributed(Runtime):
         if gradients:
             flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
             dist.all_reduce(flat)
-            for gradient, mean in zip(
-                gradients,
-                (flat / self.processes).split([g.numel() for g in gradients]),
-                strict=True,
-            ):
+            means = (flat / self.processes).split([g.numel() for g in gradients])
+            for gradient, mean in zip(gradients, means, strict=True):
                 gradient.copy_(mean.view(gradient.shape))
 
     def mean(self, value: Tensor) -> Tensor:

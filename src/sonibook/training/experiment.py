@@ -27,12 +27,7 @@ from sonibook.model.encoder import CHANNELS, CNN12, DROPOUT, Classifier
 from sonibook.training.config import EncoderConfig, TrainConfig
 from sonibook.training.data import DROPPING, Batch, CropBatches, FeatureBatches, predict
 from sonibook.training.distributed import Runtime
-from sonibook.training.objectives import (
-    ContrastiveNetwork,
-    binary_cross_entropy,
-    cross_entropy,
-    nt_xent,
-)
+from sonibook.training.objectives import LOSSES, ContrastiveNetwork, nt_xent
 from sonibook.training.sampling import Mixture, RandomStreams, seeded
 
 AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
@@ -41,7 +36,6 @@ Scores: TypeAlias = dict[str, float]
 
 #: Of a fresh encoder, unless the configuration says: it suits a laptop.
 _WIDTH = 0.25
-_LOSSES = {"cross_entropy": cross_entropy, "binary_cross_entropy": binary_cross_entropy}
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,7 +205,7 @@ class Supervised:
         """The mean loss of this process's part of a batch."""
         kept = _kept(self.config, batch, step, self.network.encoder, runtime)
         logits = self.network(runtime.put(batch.x), kept=kept)
-        return _LOSSES[self.config.objective](logits.float(), runtime.put(batch.targets))
+        return LOSSES[self.config.objective](logits.float(), runtime.put(batch.targets))
 
     def evaluate(self, runtime: Runtime, published: Published | None = None) -> Scores:
         """How the network, or what was published of it, stands on the test part."""
@@ -246,7 +240,7 @@ class FcOnly(Supervised):
 
     def loss(self, batch: Batch, step: int, runtime: Runtime) -> Float[Tensor, ""]:
         logits = self.network(runtime.put(batch.x))
-        return _LOSSES[self.config.objective](logits, runtime.put(batch.targets))
+        return LOSSES[self.config.objective](logits, runtime.put(batch.targets))
 
     def evaluate(self, runtime: Runtime, published: Published | None = None) -> Scores:
         if published is not None:

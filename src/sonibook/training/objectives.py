@@ -35,6 +35,10 @@ def binary_cross_entropy(logits: Logits, targets: Targets) -> Float[Tensor, ""]:
     return F.binary_cross_entropy_with_logits(logits, targets)
 
 
+#: What classifiers are trained to do.
+LOSSES = {"cross_entropy": cross_entropy, "binary_cross_entropy": binary_cross_entropy}
+
+
 def nt_xent(
     z: Float[Tensor, "rows dim"], *, temperature: float = 0.1, runtime: Runtime | None = None
 ) -> Float[Tensor, ""]:

@@ -229,7 +229,7 @@ class BatchSampler:
         shuffle_labels: bool,
         rank: int,
         processes: int,
-        stretch: int = 1,
+        stretch: int = PARTNERS,
     ) -> None:
         clips = sum(data.quotas) if isinstance(data, Mixture) else len(data)
         if clips < batch_size:
@@ -260,19 +260,16 @@ class BatchSampler:
     def whole_epoch(self, epoch: int) -> Int[ndarray, "batches all"]:
         """The clips of all batches of an epoch; a second time, counted on from their number."""
         random = seeded(self.seed, epoch, 0)
-        if self._mixture is None:
-            order = random.permutation(self.clips)
-        else:
-            order = random.permutation(self._drawn(self._mixture, random))
+        order = np.arange(self.clips)
+        if self._mixture is not None:
+            # Each part as often as it is asked for, what is left over at random.
+            drawn, first = [], 0
+            for count, quota in zip(self._mixture.counts, self._mixture.quotas, strict=True):
+                times, rest = divmod(quota, count)
+                part = np.arange(first, first + count)
+                drawn += [part + time * self.clips for time in range(times)]
+                drawn.append(random.permutation(part)[:rest] + times * self.clips)
+                first += count
+            order = np.concatenate(drawn)
+        order = random.permutation(order)
         return order[: len(self) * self.batch_size].reshape(len(self), -1)
-
-    def _drawn(self, mixture: Mixture, random: np.random.Generator) -> Int[ndarray, " clips"]:
-        """Each part of a mixture as often as it is asked for, what is left over at random."""
-        drawn, first = [], 0
-        for count, quota in zip(mixture.counts, mixture.quotas, strict=True):
-            times, rest = divmod(quota, count)
-            part = np.arange(first, first + count)
-            drawn += [part + time * self.clips for time in range(times)]
-            drawn.append(random.permutation(part)[:rest] + times * self.clips)
-            first += count
-        return np.concatenate(drawn)

@@ -252,9 +252,9 @@ class SceneDataset(Dataset):
     def _lengths(self, choice: int) -> tuple[int, int]:
         """Shortest and longest such an event may be, in samples."""
 
-    @abstractmethod
     def _labels(self, choice: int) -> tuple[int, ...]:
         """The labels of such an event."""
+        return (choice,)
 
     @abstractmethod
     def _sound(self, plan: _Plan) -> _Sound:
@@ -289,9 +289,6 @@ class Soundscapes(SceneDataset):
     def _lengths(self, choice: int) -> tuple[int, int]:
         _, shortest, longest = EVENT_CLASSES[self.classes[choice]]
         return round(shortest * SAMPLE_RATE), round(longest * SAMPLE_RATE)
-
-    def _labels(self, choice: int) -> tuple[int, ...]:
-        return (choice,)
 
     def _sound(self, plan: _Plan) -> _Sound:
         name = self.classes[plan.choice]
