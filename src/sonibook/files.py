@@ -259,14 +259,11 @@ def write_result(path: str | Path, content: dict[str, Any], *, command: str | No
     """Write a result and its provenance, whole or not at all."""
     whole = {**content, "provenance": content.get("provenance") or provenance(command)}
     rows = [] if isinstance(whole.get("rows"), dict) else whole.get("rows") or []
-    text = json.dumps(
-        whole | {"rows": []} if rows else whole, indent=2, ensure_ascii=False, allow_nan=False
-    )
+    first = whole | {"rows": []} if rows else whole
+    text = json.dumps(first, indent=2, ensure_ascii=False, allow_nan=False)
     if rows:  # a line each
-        lines = [json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows]
-        text = text.replace(
-            '\n  "rows": []', '\n  "rows": [\n    ' + ",\n    ".join(lines) + "\n  ]"
-        )
+        lines = ",\n    ".join(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
+        text = text.replace('\n  "rows": []', f'\n  "rows": [\n    {lines}\n  ]')
     with atomic(path) as temporary:
         # A file's name may not be Unicode: what it holds becomes an escape, which JSON reads back.
         temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")

@@ -168,9 +168,8 @@ def fetch(name: Name, data_root: common.DataRoot = None) -> None:
 
     data = fetch_dataset(name, root=data_root)
     where: Path | str = data_root if data_root is not None else f"${ROOT_VARIABLE}"
-    typer.echo(
-        f"{data.name}: {len(data):,} clips in {len(data.classes)} classes, in {shown(where)}"
-    )
+    classes = len(data.classes)
+    typer.echo(f"{data.name}: {len(data):,} clips in {classes} classes, in {shown(where)}")
 
 
 @command(

@@ -31,21 +31,13 @@ _Made = TypeVar("_Made")
 
 @dataclass(frozen=True)
 class Clip:
-    """One sound with what is known of it.
+    """One sound with what is known of it; AudioError if a sample is NaN or infinite."""
 
-    Attributes
-    ----------
-    waveform : ndarray, shape (time,), float32
-        Mono, at its data set's `sample_rate` (8 kHz), scaled to unit peak; AudioError if a sample
-        is NaN or infinite.
-    labels : tuple of int
-        Indices into the data set's `classes`: one for a single-label task, any number otherwise.
-    clip_id : str
-        Stable over machines, runs and the order of files.
-    """
-
+    #: Mono, of shape (time,), float32, at its data set's `sample_rate` (8 kHz), at unit peak.
     waveform: Float[ndarray, " time"]
+    #: Indices into the data set's `classes`: one for a single-label task, any number otherwise.
     labels: tuple[int, ...]
+    #: Stable over machines, runs and the order of files.
     clip_id: str
 
     def __post_init__(self) -> None:
@@ -55,32 +47,21 @@ class Clip:
 
 
 class Dataset(ABC):
-    """A sequence of clips: ``len(data)``, ``data[3]``, ``for clip in data``.
+    """A sequence of clips: ``len(data)``, ``data[3]``, ``for clip in data``."""
 
-    Attributes
-    ----------
-    name : str
-        As `sonibook.open_dataset` knows it.
-    classes : tuple of str
-        Names of the labels.
-    split : str
-        Which part this is: "train", "test", "all" …
-    task : {"single-label", "multi-label"}
-    licence : str
-        Of the recordings, and who made them; what a network trained on them must say. Empty where
-        it is not known.
-    sample_rate : int, in Hz
-        Of the clips.
-    missing : int >= 0
-        How many clips the data set's tables list that are not there, and left out.
-    """
-
+    #: As `sonibook.open_dataset` knows it.
     name: str
+    #: Names of the labels.
     classes: tuple[str, ...]
+    #: Which part this is: "train", "test", "all" …
     split: str
     task: Task
+    #: Of the recordings, and who made them; what a network trained on them must say. Empty where it
+    #: is not known.
     licence: str = ""
+    #: Of the clips, in Hz.
     sample_rate: int = SAMPLE_RATE
+    #: How many clips the data set's tables list that are not there, and left out.
     missing: int = 0
 
     @abstractmethod
@@ -149,14 +130,7 @@ class Entry:
 
 
 class FileDataset(Dataset):
-    """A data set whose clips are sound files.
-
-    Parameters
-    ----------
-    entries : sequence of Entry
-    name, classes, split, task, licence, missing
-        As in `Dataset`.
-    """
+    """A data set whose clips are sound files, `entries`; the rest is as in `Dataset`."""
 
     def __init__(
         self,

@@ -140,9 +140,8 @@ class PackedDataset(Dataset):
         return tuple(self._labels[self._row(self._label_ends, index)].tolist())
 
     def clip_id(self, index: int) -> str:
-        return (
-            self._ids[self._row(self._id_ends, index)].tobytes().decode("utf-8", "surrogateescape")
-        )
+        written = self._ids[self._row(self._id_ends, index)].tobytes()
+        return written.decode("utf-8", "surrogateescape")
 
     def samples(self, index: int) -> int:
         return self._place(index)[2]
@@ -383,9 +382,8 @@ def _write_shard(
 
 
 def _write_header(file: BufferedWriter, count: int) -> None:
-    np.lib.format.write_array_header_1_0(
-        file, {"descr": "<i2", "fortran_order": False, "shape": (count,)}
-    )
+    told = {"descr": "<i2", "fortran_order": False, "shape": (count,)}
+    np.lib.format.write_array_header_1_0(file, told)
     if file.tell() != _HEADER:
         raise AssertionError("NumPy no longer pads the header of an array to one size")
 

@@ -163,25 +163,11 @@ class LogConfig(_Section):
 
 
 class TrainConfig(_Section):
-    """One training run.
+    """One training run."""
 
-    Attributes
-    ----------
-    name : str
-        Names the run's folder and its checkpoint.
-    seed : int from 0 to 2**63 - 1
-        Everything random in the run follows from it.
-    objective : {"cross_entropy", "binary_cross_entropy", "nt_xent"}
-    evaluate_every : int >= 1
-        Epochs between two evaluations on the test part (logged, never used to choose).
-    keep_every : int or None
-        Epochs between two published copies of the network that are kept, for watching features
-        grow (paper, section 3.4); None keeps the last alone. Epoch 0, before any step, is kept.
-    threads : int or None
-        CPU threads; None leaves PyTorch's choice. Results are bit-identical only for equal counts.
-    """
-
+    #: Names the run's folder and its checkpoint.
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    #: Everything random in the run follows from it.
     seed: int = Field(default=0, ge=0, lt=2**63)
     data: DataConfig
     encoder: EncoderConfig = EncoderConfig()
@@ -190,8 +176,12 @@ class TrainConfig(_Section):
     augment: AugmentConfig = AugmentConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     log: LogConfig = LogConfig()
+    #: Epochs between two evaluations on the test part (logged, never used to choose).
     evaluate_every: int = Field(default=10, ge=1)
+    #: Epochs between two published copies of the network that are kept, for watching features grow
+    #: (paper, section 3.4); null keeps the last alone. Epoch 0, before any step, is kept.
     keep_every: int | None = Field(default=None, ge=1)
+    #: CPU threads; null leaves PyTorch's choice. Results are bit-identical only for equal counts.
     threads: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")

@@ -40,13 +40,9 @@ class Runtime:
     precision : {"float32", "bfloat16"}
         Of convolutions and matrix products. bfloat16 pays on a GPU, and on a CPU that has
         instructions for it (``avx512_bf16`` or AMX); other CPUs are slower with it.
-
-    Attributes
-    ----------
-    rank, processes : int
-        Which process this is, of how many.
     """
 
+    #: Which process this is, and of how many.
     rank = 0
     processes = 1
 

@@ -157,9 +157,8 @@ class _Run:
         self.task.network.train()
         epoch, first = divmod(self.step, self.per_epoch)
         for batch in self._timed(self.task.batches.epoch(epoch, first=first)):
-            rate = self.config.optimiser.learning_rate * warmup_cosine(
-                self.step, warmup=self.warmup, total=self.total
-            )
+            part = warmup_cosine(self.step, warmup=self.warmup, total=self.total)
+            rate = self.config.optimiser.learning_rate * part
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
             with self.runtime.autocast():
@@ -252,6 +251,7 @@ class _Run:
     def _publish(self, unreadable: int) -> dict[str, Any]:
         """Write the network and how it stands on the test part."""
         train_data, test_data = self.experiment.train_data, self.experiment.test_data
+        data = f"{train_data.name} ({train_data.split}), tested on ({test_data.split})"
         published = canonical(self.task.published())
         measured = self.task.evaluate(self.runtime, published)
         left_out = {"training": unreadable, "test": len(self.task.test_reader.bad)}
@@ -267,9 +267,7 @@ class _Run:
         card = {
             "name": self.config.name,
             "task": self.config.objective.replace("_", " "),
-            "data": folds_in_words(
-                f"{train_data.name} ({train_data.split}), tested on ({test_data.split})"
-            ),
+            "data": folds_in_words(data),
             "licence_of_data": train_data.licence or "unknown",
             "test": measured,
             "test_clips": len(test_data) - left_out["test"],

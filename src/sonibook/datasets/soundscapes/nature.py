@@ -21,6 +21,7 @@ from sonibook.datasets.soundscapes.synth import (
     modes,
     noise,
     overlap_add,
+    repeated,
     resonances,
     samples,
     scattered,
@@ -50,8 +51,7 @@ def _bird(rng: Generator, n: int) -> Float[ndarray, " n"]:
     phrase = np.concatenate(notes)
     pause = rng.uniform(0.15, 0.5)
     starts = beats(rng, n, period=len(phrase) / SAMPLE_RATE + pause, jitter=0.1)
-    starts = fitting(starts, len(phrase), n)
-    return overlap_add(n, starts, phrase, rng.uniform(0.7, 1.0, len(starts)))
+    return repeated(rng, n, starts, phrase)
 
 
 def cat_meow(rng: Generator, n: int) -> Float[ndarray, " n"]:
@@ -71,8 +71,7 @@ def cat_meow(rng: Generator, n: int) -> Float[ndarray, " n"]:
     cry += 0.02 * noise(rng, length, lambda f, t: band(f, 1200.0, 3500.0))
     cry *= contour(length, [0.0, 0.5, 1.0, 0.7, 0.0], at=[0.0, 0.12, 0.4, 0.75, 1.0])
     starts = beats(rng, n, period=length / SAMPLE_RATE + rng.uniform(0.2, 0.6), jitter=0.1)
-    starts = fitting(starts, length, n)
-    return overlap_add(n, starts, cry, rng.uniform(0.7, 1.0, len(starts)))
+    return repeated(rng, n, starts, cry)
 
 
 def cricket(rng: Generator, n: int) -> Float[ndarray, " n"]:
@@ -82,9 +81,8 @@ def cricket(rng: Generator, n: int) -> Float[ndarray, " n"]:
     pulse = tone(note * contour(length, [1.02, 0.98])) * np.hanning(length)
     count = int(rng.integers(3, 7))
     spacing = length + samples(rng.uniform(0.008, 0.02))
-    chirps = beats(
-        rng, n, period=count * spacing / SAMPLE_RATE + rng.uniform(0.1, 0.35), jitter=0.1
-    )
+    period = count * spacing / SAMPLE_RATE + rng.uniform(0.1, 0.35)
+    chirps = beats(rng, n, period=period, jitter=0.1)
     starts = (chirps[:, None] + spacing * np.arange(count)).ravel()
     growing = np.tile(np.linspace(0.5, 1.0, count), len(chirps))
     # The meadow's others blend into one unsteady note.
@@ -110,8 +108,7 @@ def dog_bark(rng: Generator, n: int) -> Float[ndarray, " n"]:
     within = rng.uniform(0.32, 0.45)
     again = beats(rng, n, period=group * within + rng.uniform(0.15, 0.6), jitter=0.1)
     starts = (again[:, None] + samples(within) * np.arange(group)).ravel()
-    starts = fitting(starts, length, n)
-    return overlap_add(n, starts, bark, rng.uniform(0.7, 1.0, len(starts)))
+    return repeated(rng, n, starts, bark)
 
 
 def frog(rng: Generator, n: int) -> Float[ndarray, " n"]:
@@ -130,8 +127,7 @@ def frog(rng: Generator, n: int) -> Float[ndarray, " n"]:
     croak *= contour(length, [0.2, 1.0, 0.5, 1.0, 0.0], at=[0.0, 0.3, 0.5, 0.8, 1.0])
     croak *= decay(length, 2.0)
     again = beats(rng, n, period=length / SAMPLE_RATE + rng.uniform(0.08, 0.4), jitter=0.2)
-    again = fitting(again, length, n)
-    return overlap_add(n, again, croak, rng.uniform(0.7, 1.0, len(again)))
+    return repeated(rng, n, again, croak)
 
 
 #: First three formants of ten men's vowels in Hz, on average (G. E. Peterson & H. L. Barney,
@@ -314,10 +310,8 @@ def thunder(rng: Generator, n: int) -> Float[ndarray, " n"]:
     roll = np.zeros(n)
     for place_in, force in zip(claps, rng.uniform(0.3, 1.0, 5), strict=True):
         start = int(place_in * n)
-        tail = decay(n - start, 0.9 * length) * contour(
-            n - start, [0.0, 1.0, 1.0], at=[0.0, 0.06, 1.0]
-        )
-        roll[start:] += force * tail
+        rise = contour(n - start, [0.0, 1.0, 1.0], at=[0.0, 0.06, 1.0])
+        roll[start:] += force * (decay(n - start, 0.9 * length) * rise)
     x = 2.0 * noise(rng, n, rumble) * roll
     crack = noise(rng, n, lambda f, t: band(f, 100.0, 800.0)) * decay(n, 0.8)
     return (x + near * crack) * gate(n, attack=0.004, release=0.3 * length)

@@ -39,30 +39,20 @@ _LOUD = 10.0 ** (-30.0 / 20.0)
 
 @dataclass(frozen=True, eq=False)
 class Event:
-    """One source in a scene.
+    """One source in a scene."""
 
-    Attributes
-    ----------
-    labels : tuple of int
-        Indices into the data set's `classes`; one, unless composed of clips with several or none.
-    name : str
-        Its class; several are joined by commas.
-    source : str
-        Where it comes from: the id of the clip, or "" if it was synthesised.
-    onset, offset : float, in s
-        First sounding sample, and the one after the last: the stem is zero outside.
-    gain : float, in dB
-        Level drawn for the event. At 0 dB all events are equally loud in their loudest 50 ms.
-    stem : ndarray, shape (time,), float32
-        The event alone, as it sounds in the mixture.
-    """
-
+    #: Indices into the data set's `classes`; one, unless composed of clips with several or none.
     labels: tuple[int, ...]
+    #: Its class; several are joined by commas.
     name: str
+    #: Where it comes from: the id of the clip, or "" if it was synthesised.
     source: str
+    #: Its first sounding sample, and the one after the last, in s: the stem is zero outside.
     onset: float
     offset: float
+    #: Level drawn for the event, in dB. At 0 all events are equally loud in their loudest 50 ms.
     gain: float
+    #: The event alone, as it sounds in the mixture: shape (time,), float32.
     stem: Float[ndarray, " time"]
 
     @property
@@ -73,18 +63,11 @@ class Event:
 
 @dataclass(frozen=True, eq=False)
 class Scene:
-    """A mixture and the events it is the sum of.
+    """A mixture and the events it is the sum of."""
 
-    Attributes
-    ----------
-    mixture : ndarray, shape (time,), float32
-        Exactly the sum of the stems, with unit peak (to 1e-6).
-    events : tuple of Event
-        In the order of their onsets.
-    clip_id : str
-    """
-
+    #: Exactly the sum of the stems, with unit peak (to 1e-6): shape (time,), float32.
     mixture: Float[ndarray, " time"]
+    #: In the order of their onsets.
     events: tuple[Event, ...]
     clip_id: str
 

@@ -200,6 +200,14 @@ def fitting(starts: Int[ndarray, " starts"], length: int, n: int) -> Int[ndarray
     return starts[(starts + length <= n) | (starts == starts[0])]
 
 
+def repeated(
+    rng: Generator, n: int, starts: Int[ndarray, " starts"], sound: Float[ndarray, " length"]
+) -> Float[ndarray, " n"]:
+    """A sound at those of the starts from which it ends before `n`, now louder, now softer."""
+    starts = fitting(starts, len(sound), n)
+    return overlap_add(n, starts, sound, rng.uniform(0.7, 1.0, len(starts)))
+
+
 def scattered(rng: Generator, n: int, *, rate: float) -> Int[ndarray, " points"]:
     """Starts at random, `rate` a second on average, rising: a Poisson process, its count fixed."""
     return np.sort(rng.integers(0, n, max(round(rate * n / SAMPLE_RATE), 1)))
