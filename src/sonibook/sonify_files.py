@@ -340,9 +340,8 @@ def _holds(path: Path, x: Float[ndarray, " time"], sample_rate: int) -> bool:
         samples, rate = soundfile.read(path, dtype="float32")
     except (OSError, soundfile.LibsndfileError):
         return False
-    return bool(
-        rate == sample_rate and samples.shape == x.shape and np.abs(samples - x).max() < 1.5 / 32768
-    )
+    alike = rate == sample_rate and samples.shape == x.shape
+    return bool(alike and np.abs(samples - x).max() < 1.5 / 32768)
 
 
 def _title(name: str) -> str:

@@ -13,6 +13,6 @@ __getattr__ = _names_of(
     loop="train warmup_cosine",
     objectives="ContrastiveNetwork cross_entropy nt_xent",
     probe="groups_of linear_probe multilabel_probe probe_features probed",
-    sampling="Mixture RandomStreams seeded",
+    sampling="RandomStreams seeded",
     runs="load_run plan train_seeds",
 )

@@ -42,8 +42,9 @@ class Runtime:
         instructions for it (``avx512_bf16`` or AMX); other CPUs are slower with it.
     """
 
-    #: Which process this is, and of how many.
+    #: Which process this is,
     rank = 0
+    #: of how many.
     processes = 1
 
     def __init__(self, device: torch.device | None = None, *, precision: str = "float32") -> None:

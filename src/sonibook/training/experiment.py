@@ -133,8 +133,7 @@ def starting_encoder(config: TrainConfig, start: str | Path | None = None) -> CN
     asked = config.encoder
     start = asked.start if start is None else start
     if start is None:
-        width = _WIDTH if asked.width is None else asked.width
-        depth = len(CHANNELS) if asked.depth is None else asked.depth
+        width, depth = asked.width or _WIDTH, asked.depth or len(CHANNELS)
         return CNN12(
             width=width, norm=asked.norm, downsample=asked.downsample, depth=depth, seed=config.seed
         )

@@ -247,11 +247,11 @@ class BatchSampler:
         self.own = np.arange(rank * share, (rank + 1) * share)
         order = seeded(seed, 0, 2).permutation(self.clips) if shuffle_labels else range(self.clips)
         self.label_of = np.asarray(order)
-        self._mixture, self._drawn_clips = data if isinstance(data, Mixture) else None, clips
+        self._mixture, self.drawn = data if isinstance(data, Mixture) else None, clips
 
     def __len__(self) -> int:
         """Batches an epoch."""
-        return self._drawn_clips // self.batch_size
+        return self.drawn // self.batch_size
 
     def epoch(self, epoch: int) -> Int[ndarray, "batches own"]:
         """The clips of every batch of an epoch that are this process's; see `whole_epoch`."""

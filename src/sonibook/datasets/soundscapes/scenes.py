@@ -47,8 +47,9 @@ class Event:
     name: str
     #: Where it comes from: the id of the clip, or "" if it was synthesised.
     source: str
-    #: Its first sounding sample, and the one after the last, in s: the stem is zero outside.
+    #: Its first sounding sample, in s: the stem is zero before,
     onset: float
+    #: and from here on.
     offset: float
     #: Level drawn for the event, in dB. At 0 all events are equally loud in their loudest 50 ms.
     gain: float
