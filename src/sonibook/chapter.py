@@ -22,6 +22,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sonibook import training
 from sonibook.analysis.atlas import Loudest
 from sonibook.audio import excerpt
 from sonibook.datasets import Dataset, open_dataset
@@ -236,13 +237,11 @@ def probe_shares(
     dict from str to (float, float, float)
         The share of test clips, and its 95 % interval (Wilson's), by the encoder's name.
     """
-    from sonibook.training.probe import linear_probe, probe_features
-
     shares = {}
     for name, encoder in encoders.items():
-        features, labels = probe_features(encoder, train)
-        test_features, test_labels = probe_features(encoder, test)
-        probe = linear_probe(features, labels, test_features, seed=seed)
+        features, labels = training.probe_features(encoder, train)
+        test_features, test_labels = training.probe_features(encoder, test)
+        probe = training.linear_probe(features, labels, test_features, seed=seed)
         shares[name] = share_of(int((probe.predicted == test_labels).sum()), len(test))
     return shares
 

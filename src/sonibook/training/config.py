@@ -285,12 +285,7 @@ def _in_one_line(error: ValidationError) -> str:
     for problem in error.errors():
         key = ".".join(map(str, problem["loc"]))
         message = problem["msg"].removeprefix("Value error, ")
-        if problem["type"] == "extra_forbidden":
-            parts.append(f"{key} is not a known key")
-        elif problem["type"] == "missing":
-            parts.append(f"{key} is missing")
-        elif not key:
-            parts.append(message)
-        else:
-            parts.append(f"{key}: {message[0].lower()}{message[1:]}")
+        told = f"{key}: {message[0].lower()}{message[1:]}" if key else message
+        known = {"extra_forbidden": f"{key} is not a known key", "missing": f"{key} is missing"}
+        parts.append(known.get(problem["type"], told))
     return "; ".join(parts)
