@@ -183,8 +183,14 @@ def test_probes_are_fitted_anew_to_what_is_left(grouped):
         assert score("white noise", layer) == pytest.approx(by_noise.mean())
         lead = result.row("lead", network="own", layer=layer, condition="white noise").mean
         assert lead == pytest.approx(by_noise.mean() - by_sound.mean())
-    with pytest.raises(AnalysisError, match="no groups"):
-        remove_and_retrain({"own": network}, Tones("test", 6), layers=(2,))
+
+
+def test_data_without_groups_is_refused_before_it_is_measured(monkeypatch):
+    for module in ("layers", "sanity"):
+        monkeypatch.setattr(f"sonibook.analysis.{module}.measure_clips", None)
+    for analysis in (layer_importances, remove_and_retrain):
+        with pytest.raises(AnalysisError, match="no groups"):
+            analysis({"own": stranger()}, Tones("test", 6), layers=(2,))
 
 
 def test_both_kinds_of_probe_are_fitted_to_the_same_features():

@@ -21,16 +21,15 @@ from torch import Tensor, nn
 
 from sonibook.analysis.controls import (
     CONTROLS,
-    LEVELS,
-    RESIDUALS,
     Control,
     Level,
     Residual,
-    check_choices,
+    check_levels,
+    chosen_of,
     normalise,
-    of_partners,
     perturbations,
     scale,
+    with_partners,
 )
 from sonibook.analysis.networks import Network, Networks, as_networks, layers_of, mixed, untrained
 from sonibook.analysis.result import Estimate, ResultTable, Row, fingerprint
@@ -116,10 +115,6 @@ def ablate(
     are_runs : bool
         The classifiers differ in their seed alone: test over them, too.
 
-    Returns
-    -------
-    AblationResult
-
     Raises
     ------
     AnalysisError
@@ -141,21 +136,15 @@ def ablate(
     >>> [row.layer for row in result.select(quantity="difference")]
     [1, 2, 3, 4]
     """
-    check_choices(
-        *(("control", control, CONTROLS) for control in controls),
-        ("method", method, METHODS),
-        ("level", level, LEVELS),
-        ("residual", residual, RESIDUALS),
-    )
+    chosen = chosen_of("control", CONTROLS, controls)
+    chosen_of("method", METHODS, [method])
+    check_levels(level, residual)
+    measure = Subtraction(chosen, layers, method, level, residual, seed)
     networks = as_networks(classifiers)
     if are_runs and len({fingerprint(network.module) for network in networks}) < 2:
         raise AnalysisError("Runs to compare must be two different networks or more: give another.")
-    chosen = tuple(one for one in CONTROLS if one == "sonification" or one in controls)
-    wanted = None if layers is None else tuple(sorted(set(layers)))
-    measure = Subtraction(chosen, wanted, method, level, residual, seed)
-    for network in networks:
-        measure.check(network.module, data, name=network.name)
-    settings: dict[str, Any] = {"layers": wanted, "controls": chosen, "method": method}
+    measure.check(networks, data)
+    settings: dict[str, Any] = {"layers": measure.layers, "controls": chosen, "method": method}
     settings |= {"level": level, "residual": residual, "are_runs": are_runs, "seed": seed}
     found = measure_clips("ablation", measure, networks, data, settings=settings, **streaming)
     rows: list[Row] = []
@@ -180,12 +169,27 @@ class Subtraction:
     """The measure of `ablate`: logits of clips, and of what is left; `layers` None for all."""
 
     controls: tuple[Control, ...]
-    layers: tuple[int, ...] | None = None
+    layers: Sequence[int] | None = None
     method: Method = "sonification"
     level: Level = "peak"
     residual: Residual = "as is"
     seed: int = 0
     steps: int = STEPS
+
+    def __post_init__(self) -> None:
+        if self.layers is not None:
+            object.__setattr__(self, "layers", tuple(sorted(set(self.layers))))
+
+    def check(self, networks: Sequence[Network], data: Dataset) -> None:
+        """Raise an error unless all have the layers, and a logit for each class of the data."""
+        for network in networks:
+            self.layers_of(network.module)
+            outputs = logits_of(network.module, torch.zeros(1, 1)).shape[1]
+            if outputs != len(data.classes):
+                raise AnalysisError(
+                    f"{network.name} names {outputs} classes and {data.name} has "
+                    f"{len(data.classes)}: take the data set it was trained for."
+                )
 
     def __call__(self, classifier: nn.Module, clips: Sequence[Clip]) -> Measured:
         """Logits of ``clip`` and ``residual`` (NaN where nothing was taken away), and targets."""
@@ -207,21 +211,29 @@ class Subtraction:
         self, classifier: nn.Module, clips: Sequence[Clip], sounds: Sequence[Tensor]
     ) -> Iterator[Float[Tensor, "layers controls time"]]:
         """What each control takes away from each clip; nothing where the filter's map is silent."""
-        for clip, own, of_another in zip(clips, sounds, of_partners(clips, sounds), strict=True):
-            x = torch.from_numpy(clip.waveform)
-            s = scale(own, x, self.level)
-            random = "random weights" in self.controls
-            every = perturbations(
-                x,
-                s,
-                self.controls,
-                by_random=self.by_random(classifier, clip) if random else None,
-                of_another=of_another,
-                clip_id=clip.clip_id,
-                seed=self.seed,
-            )
+        for clip, own, of_another in with_partners(clips, sounds):
+            every = self.instead(classifier, clip, own, of_another)
             # Where the map is silent, no control has a level to match.
-            yield (every * (s != 0).any(dim=1)[:, None]).transpose(0, 1)
+            yield (every * (own != 0).any(dim=1)[:, None]).transpose(0, 1)
+
+    def instead(
+        self,
+        classifier: nn.Module,
+        clip: Clip,
+        own: Float[Tensor, "layers time"],
+        of_another: Float[Tensor, "layers samples"],
+    ) -> Float[Tensor, "controls layers time"]:
+        """The `perturbations` of a clip, by its own sounds and another's."""
+        x, random = torch.from_numpy(clip.waveform), "random weights" in self.controls
+        return perturbations(
+            x,
+            scale(own, x, self.level),
+            self.controls,
+            by_random=self.by_random(classifier, clip) if random else None,
+            of_another=of_another,
+            clip_id=clip.clip_id,
+            seed=self.seed,
+        )
 
     def logits(
         self, classifier: nn.Module, x: Float[Tensor, " time"], taken: Float[Tensor, "*sounds time"]
@@ -238,24 +250,10 @@ class Subtraction:
         """The layers to measure of a classifier; raises a `LayerError` for one it lacks."""
         return layers_of(blocks_of(stack_of(classifier)), self.layers)
 
-    def check(self, classifier: nn.Module, data: Dataset, *, name: str) -> tuple[int, ...]:
-        """The layers of a classifier, which has a logit for each class of the data."""
-        layers = self.layers_of(classifier)
-        outputs = logits_of(classifier, torch.zeros(1, 1)).shape[1]
-        if outputs != len(data.classes):
-            raise AnalysisError(
-                f"{name} names {outputs} classes and {data.name} has {len(data.classes)}: take "
-                "the data set it was trained for."
-            )
-        return layers
-
     def sounds(self, classifier: nn.Module, clip: Clip) -> Float[Tensor, "layers time"]:
         """Of the most active filters on a clip."""
-        x, stack, layers = (
-            torch.from_numpy(clip.waveform),
-            stack_of(classifier),
-            self.layers_of(classifier),
-        )
+        stack, layers = stack_of(classifier), self.layers_of(classifier)
+        x = torch.from_numpy(clip.waveform)
         return most_active_sounds(self.method, stack, x, layers, steps=self.steps)[0].cpu()
 
     def by_random(self, classifier: nn.Module, clip: Clip) -> Float[Tensor, "layers time"]:
@@ -312,21 +310,18 @@ def ablation_rows(
         if column >= first
     }
     yield from table_rows([network], means, layers=layers, seed=seed)
-    cells = np.ndindex(*measured.shape[1:])
-    tested = [cell for cell in cells if cell[1] and measured[:, *cell].any()]
-    if not tested:
+    places, columns = np.nonzero(measured.any(axis=0) & (np.arange(len(controls)) > 0))
+    if not len(places):
         return
-    flipped = np.stack([difference[:, *cell] for cell in tested], axis=1)
-    tests = {"p": sign_flip_test(flipped, seed=seed)}
+    tests = {"p": sign_flip_test(difference[:, places, columns], seed=seed)}
     if task == "single-label":
         right = residual.argmax(axis=3) == targets.argmax(axis=1)[:, None, None]
-        both = [compared[:, *cell] for cell in tested]
-        pairs = [(right[:, place, 0], right[:, place, column]) for place, column in tested]
-        values = [mcnemar_test(a[kept], b[kept]) for (a, b), kept in zip(pairs, both, strict=True)]
-        tests["mcnemar"] = np.array(values)
+        both = compared[:, places, columns]
+        own, other = (right[:, places, one] & both for one in (0, columns))
+        tests["mcnemar"] = np.array([*map(mcnemar_test, own.T, other.T)])
     for name, raw in tests.items():
         for quantity, p in ((name, raw), (f"{name}_holm", holm(raw))):
-            for (place, column), value in zip(tested, p, strict=True):
+            for place, column, value in zip(places.tolist(), columns.tolist(), p, strict=True):
                 clips = int(compared[:, place, column].sum())
                 found = Estimate(mean=float(value), clips=clips)
                 yield row(quantity, controls[column], layers[place], found)
@@ -352,12 +347,8 @@ def over_runs(rows: Iterable[Row], *, networks: int) -> Iterator[Row]:
             means.setdefault((row.layer, row.condition), []).append(row.mean)
     whole = {cell: values for cell, values in means.items() if len(values) == networks}
     # Where nothing varies, as between a control and itself, there is nothing to test.
-    p = np.array(
-        [
-            float(stats.ttest_1samp(values, 0.0).pvalue) if np.ptp(values) > 0 else 1.0
-            for values in whole.values()
-        ]
-    )
+    varying = ((values, np.ptp(values) > 0) for values in whole.values())
+    p = np.array([stats.ttest_1samp(one, 0.0).pvalue if varies else 1.0 for one, varies in varying])
     for ((layer, control), values), own, adjusted in zip(whole.items(), p, holm(p), strict=True):
         low, high = runs_interval(values)
         of: dict[str, Any] = {"layer": layer, "condition": control, "clips": networks}

@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from typing import Literal, Unpack
 
@@ -24,24 +24,10 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 from torch import Tensor, nn
 
+from sonibook.analysis import result, stream
 from sonibook.analysis.networks import Networks, as_networks, with_random_weights
-from sonibook.analysis.result import (
-    Estimate,
-    MeasuredOn,
-    Record,
-    ResultTable,
-    Row,
-    estimate,
-    key_of,
-)
-from sonibook.analysis.stream import (
-    Streaming,
-    Tally,
-    check_least,
-    quietly_on_one_thread,
-    stream,
-    table_rows,
-)
+from sonibook.analysis.result import Estimate, MeasuredOn, Record, ResultTable, Row
+from sonibook.analysis.stream import Streaming, quietly_on_one_thread
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.deconvnet.forward import FeatureMaps
@@ -91,25 +77,15 @@ class ActivationsResult(ResultTable):
         return [one for one in self.filters if (one.network, one.layer) == (network, layer)]
 
 
-@dataclass(frozen=True)
-class _Energies:
+def _energies(networks: Mapping[str, nn.Module], clips: Sequence[Clip]) -> dict[str, ndarray]:
     """Energies of all filters of all layers of several networks, on some clips."""
-
-    networks: dict[str, nn.Module]
-
-    def __call__(self, clips: Sequence[Clip]) -> dict[str, ndarray]:
-        return {
-            f"{layer} {name}": np.stack(rows)
-            for name, network in self.networks.items()
-            for layer, rows in enumerate(
-                zip(*(_energies(network, clip) for clip in clips), strict=True), start=1
-            )
-        }
-
-
-def _energies(network: nn.Module, clip: Clip) -> list[Float[ndarray, " filters"]]:
-    maps = FeatureMaps(network, clip.waveform)
-    return [maps.energy(layer)[0].cpu().numpy() for layer in range(1, len(maps.blocks) + 1)]
+    found: dict[str, list[ndarray]] = {}
+    for name, network in networks.items():
+        for clip in clips:
+            maps = FeatureMaps(network, clip.waveform)
+            for layer in range(1, len(maps.blocks) + 1):
+                found.setdefault(f"{layer} {name}", []).append(maps.energy(layer).cpu().numpy())
+    return {name: np.concatenate(rows) for name, rows in found.items()}
 
 
 class _Best:
@@ -152,30 +128,23 @@ class _Best:
 def top_activations(
     networks: Networks, data: Dataset, *, k: int = 3, **streaming: Unpack[Streaming]
 ) -> ActivationsResult:
-    """The `k` clips that activate each filter of each layer most, in one pass over the data.
+    """The `k` >= 1 clips that activate each filter of each layer most, in one pass over the data.
 
-    Parameters
-    ----------
-    networks, data, streaming
-        As for every analysis: see `sonibook.analysis`.
-    k : int >= 1
-
-    Returns
-    -------
-    ActivationsResult
+    Other parameters are those of every analysis: see `sonibook.analysis`.
     """
     given = as_networks(networks)
-    check_least(1, k=k)
+    stream.check_least(1, k=k)
     modules = {network.name: network.module for network in given}
-    key = key_of("activations", modules, {"k": k})
+    key = result.key_of("activations", modules, {"k": k})
     best = {
         f"{layer} {name}": _Best(block.conv.out_channels, k)
         for name, network in modules.items()
         for layer, block in enumerate(blocks_of(network), start=1)
     }
     names: dict[int, str] = {}
-    tally = Tally()
-    for chunk in stream(_Energies(modules), data, key=key, description="activations", **streaming):
+    tally = stream.Tally()
+    work = partial(_energies, modules)
+    for chunk in stream.stream(work, data, key=key, description="activations", **streaming):
         tally.add(chunk)
         if chunk.clip_ids:
             names |= zip(chunk.index.tolist(), chunk.clip_ids, strict=True)
@@ -190,7 +159,7 @@ def top_activations(
         depth = len(blocks_of(network.module))
         layers = [best[f"{layer} {network.name}"] for layer in range(1, depth + 1)]
         dead = np.array([one.dead for one in layers]).T
-        rows += table_rows([network], {(network.name, "dead maps", ""): dead})
+        rows += stream.table_rows([network], {(network.name, "dead maps", ""): dead})
         counted: dict[str, list[float]] = {
             "dead filters": [float((one.live_clips == 0).mean()) for one in layers],
             "top clips": [len({*one.place[one.live_clips > 0, 0].tolist()}) for one in layers],
@@ -247,14 +216,7 @@ def top_clip_agreement(
 ) -> TopClipsResult:
     """How much the clips that activate a filter most agree in class, and a pair of each layer.
 
-    Parameters
-    ----------
-    networks, data, seed, streaming
-        As for every analysis: see `sonibook.analysis`.
-
-    Returns
-    -------
-    TopClipsResult
+    Parameters are those of every analysis: see `sonibook.analysis`.
     """
     every = with_random_weights(networks, data, seed=seed)
     found = top_activations(every, data, k=_COMPARED, **streaming)
@@ -264,7 +226,7 @@ def top_clip_agreement(
         for layer in range(1, len(blocks_of(network.module)) + 1):
             filters = found.of_layer(network.name, layer)
             shares = np.array([agreement_of(one, data) for one in filters])
-            over_filters = estimate(shares, seed=seed)
+            over_filters = result.estimate(shares, seed=seed)
             rows.append(network.row("agreement", over_filters, layer=layer))
             chosen = None if network.baseline else chosen_filter(filters, data)
             if chosen is not None:
@@ -274,7 +236,7 @@ def top_clip_agreement(
     rows.append(Row(quantity="agreement", condition="chance", mean=chance, clips=len(data)))
     modules = {network.name: network.module for network in every}
     return TopClipsResult(
-        **key_of("top clips", modules, {"seed": seed}),
+        **result.key_of("top clips", modules, {"seed": seed}),
         data=found.data,
         rows=tuple(rows),
         pairs=tuple(pairs),

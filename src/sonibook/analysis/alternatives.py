@@ -8,7 +8,7 @@ unpoolings by separation, too, and gradients by ablation (section 4.1).
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from typing import Any, Literal, Unpack, get_args
 
@@ -18,25 +18,13 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
+from sonibook.analysis import sources, stream
 from sonibook.analysis.ablation import Subtraction, ablation_rows
-from sonibook.analysis.controls import LEVELS, RESIDUALS, Control, Level, Residual, check_choices
+from sonibook.analysis.controls import Control, Level, Residual, check_levels, chosen_of
 from sonibook.analysis.networks import Network, Networks, as_networks
 from sonibook.analysis.result import ResultTable, Row
-from sonibook.analysis.sources import (
-    SOURCE_SCORES,
-    SceneClip,
-    SceneClips,
-    count_sources,
-    scores_in_scene,
-)
-from sonibook.analysis.stream import (
-    Measured,
-    Streaming,
-    check_least,
-    measure_clips,
-    measure_networks,
-    table_rows,
-)
+from sonibook.analysis.sources import SOURCE_SCORES, SceneClip, SceneClips
+from sonibook.analysis.stream import Measured, Streaming
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.datasets.soundscapes import SceneDataset
 from sonibook.deconvnet.alternatives import METHODS, STEPS, UNPOOLING, Method
@@ -48,6 +36,8 @@ from sonibook.model.stack import blocks_of, check_layer
 
 Start = Literal["most active filter", "whole layer"]
 STARTS: tuple[Start, ...] = get_args(Start)
+#: What is measured of sounds; the last of scenes alone.
+_NAMES = ("coherence", "similarity", *SOURCE_SCORES)
 #: What explanations are subtracted beside; the first stands for the explanation itself.
 _CONTROLS: tuple[Control, ...] = ("sonification", "random phase", "white noise")
 
@@ -60,39 +50,24 @@ class Unpooled:
 
     def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
         """Arrays (clips, layers) by quantity and condition; NaN for what cannot be measured."""
-        values = np.stack([self._clip(network, clip) for clip in clips])
-        names = (
-            "coherence",
-            "similarity",
-            *(SOURCE_SCORES if isinstance(clips[0], SceneClip) else ()),
-        )
-        measured: Measured = {}
-        for (row, start), (column, unpooling) in product(enumerate(STARTS), enumerate(UNPOOLING)):
-            condition = f"{start}, {unpooling}"
-            for place, name in enumerate(names):
-                by_switches, own = values[:, :, row, [0, column], place].transpose(2, 0, 1)
-                measured[name, condition] = own
-                measured[f"{name} beyond switches", condition] = own - by_switches
-        return measured
+        return stream.stacked(self._clip(network, clip) for clip in clips)
 
-    def _clip(
-        self, network: nn.Module, clip: Clip
-    ) -> Float[ndarray, "layers starts unpoolings quantities"]:
+    def _clip(self, network: nn.Module, clip: Clip) -> Measured:
         passed = ForwardPass(network, clip.waveform, depth=max(self.layers))
-        rows = [
-            _measured(
-                torch.stack(
-                    [
-                        passed.sonify_together(layer, filters, unpool=unpool)
-                        for unpool in UNPOOLING.values()
-                    ]
-                ).cpu(),
-                clip,
-            )
-            for layer in self.layers
-            for filters in (passed.most_active(layer), None)
-        ]
-        return np.stack(rows).reshape(len(self.layers), len(STARTS), *rows[0].shape)
+        unpools, measured = UNPOOLING.values(), Measured()
+        for start in STARTS:
+            rows = []
+            for layer in self.layers:
+                filters = passed.most_active(layer) if start == STARTS[0] else None
+                ways = [passed.sonify_together(layer, filters, unpool=one) for one in unpools]
+                rows.append(_measured(torch.stack(ways).cpu(), clip))
+            by_unpooling = np.stack(rows, axis=2)
+            for unpooling, values in zip(UNPOOLING, by_unpooling, strict=True):
+                condition = f"{start}, {unpooling}"
+                for name, own, by_switches in zip(_NAMES, values, by_unpooling[0], strict=False):
+                    measured[name, condition] = own
+                    measured[f"{name} beyond switches", condition] = own - by_switches
+        return measured
 
 
 def _measured(
@@ -102,7 +77,7 @@ def _measured(
     own = [mean_top_coherence(x, sounds), spectrogram_correlation(sounds[:1], sounds)]
     columns = [torch.stack(own, dim=1).double()]
     if isinstance(clip, SceneClip):
-        columns.append(scores_in_scene(sounds, clip))
+        columns.append(sources.scores_in_scene(sounds, clip))
     return torch.cat(columns, dim=1).numpy()
 
 
@@ -138,14 +113,13 @@ def compare_unpoolings(
     for blocks, layer in product(stacks, chosen):
         check_layer(blocks, layer)
     streaming.setdefault("chunk", 2)  # a clip takes seconds
-    return measure_networks(
+    return stream.measure_networks(
         "unpooling",
         Unpooled(chosen),
         given,
         SceneClips(data) if isinstance(data, SceneDataset) else data,
         settings={"layers": chosen},
-        of_clips=count_sources,
-        layers=chosen,
+        of_clips=sources.count_sources,
         least_samples=1024,
         **streaming,
     )
@@ -177,13 +151,11 @@ class _Explained:
             sounds = [work.sounds(classifier, clip) for clip in clips]
             subtracted = work.subtract(classifier, clips, sounds)
             found["residual", method] = subtracted.pop("residual")
-            found["coherence", method] = np.stack(
-                [
-                    mean_top_coherence(torch.from_numpy(clip.waveform).expand_as(s).double(),
-                                       s.double()).numpy()
-                    for clip, s in zip(clips, sounds, strict=True)
-                ]
-            )  # fmt: skip
+            waveforms = (torch.from_numpy(clip.waveform).double() for clip in clips)
+            pairs = ((x.expand_as(s), s.double()) for x, s in zip(waveforms, sounds, strict=True))
+            found["coherence", method] = torch.stack(
+                [mean_top_coherence(*p) for p in pairs]
+            ).numpy()
         return {**found, **subtracted}
 
 
@@ -201,25 +173,18 @@ def compare_explanations(
     **streaming: Unpack[Streaming],
 ) -> ExplanationResult:
     """Put several explanations through the measures of `ablate`, sonification always among them."""
-    check_choices(
-        *(("method", method, METHODS) for method in methods),
-        ("level", level, LEVELS),
-        ("residual", residual, RESIDUALS),
-    )
-    check_least(1, steps=steps)
-    chosen = tuple(one for one in METHODS if one == "sonification" or one in methods)
-    wanted = None if layers is None else tuple(sorted(set(layers)))
-    works = {
-        method: Subtraction(_CONTROLS, wanted, method, level, residual, seed, steps)
-        for method in chosen
-    }
-    of_network = works["sonification"].check(classifier, data, name=name)
+    chosen = chosen_of("method", METHODS, methods)
+    check_levels(level, residual)
+    work = Subtraction(_CONTROLS, layers, "sonification", level, residual, seed, steps)
+    stream.check_least(1, steps=steps)
+    network = Network(name, classifier)
+    work.check([network], data)
+    of_network = work.layers_of(classifier)
     settings: dict[str, Any] = {"methods": chosen, "layers": of_network, "steps": steps}
     settings |= {"level": level, "residual": residual, "seed": seed}
-    network = Network(name, classifier)
-    found = measure_clips(
+    found = stream.measure_clips(
         "explanations",
-        _Explained(works),
+        _Explained({method: replace(work, method=method) for method in chosen}),
         [network],
         data,
         settings=settings,
@@ -244,7 +209,7 @@ def compare_explanations(
             elif method == chosen[0]:
                 rows.append(row)  # of the untouched clips, whatever the method
     coherence = {(name, *key): array for key, array in measures.items() if key[0] == "coherence"}
-    rows += table_rows([network], coherence, layers=of_network, seed=seed)
+    rows += stream.table_rows([network], coherence, layers=of_network, seed=seed)
     rows += _beyond_sonification(network, measures, of_network, seed)
     score = "accuracy" if data.task == "single-label" else "mAP"
     return ExplanationResult(score=score, rows=tuple(rows), **found.fields)
@@ -266,7 +231,7 @@ def _beyond_sonification(
     }
     if not differences:
         return
-    means = list(table_rows([network], differences, layers=layers, seed=seed))
+    means = list(stream.table_rows([network], differences, layers=layers, seed=seed))
     p = sign_flip_test(np.concatenate(list(differences.values()), axis=1), seed=seed)
     yield from means
     for kind, values in (("p", p), ("p_holm", holm(p))):

@@ -100,31 +100,24 @@ class _Sonified:
         stretches = np.empty((len(places), size), np.float32)
         starts = np.empty(len(places), np.int64)
         shapes = np.empty((len(places), 2))
-        for name, layers in self._by_layer(places).items():
+        by_layer: dict[str, dict[int, list[int]]] = {}
+        for number, place in enumerate(places):
+            by_layer.setdefault(place.network, {}).setdefault(place.layer, []).append(number)
+        for name, layers in by_layer.items():
             passed = ForwardPass(self.networks[name], x, depth=max(layers))
             for layer, numbers in layers.items():
                 filters = [places[number].filter for number in numbers]
                 sounds = passed.sonify(layer, filters)[:, : len(x)].cpu().numpy()
                 shapes[numbers] = spectral_shape(sounds, sample_rate=self.sample_rate)[:, :2]
-                middles = _loudest(passed, layer, filters)
+                # The samples in the middle of what the largest values of maps respond to.
+                steps = passed.maps[layer - 1][0, filters].argmax(dim=1).cpu().numpy()
+                middles = steps * stride(passed.blocks, layer)
+                middles += receptive_field(passed.blocks, layer) // 2
                 starts[numbers] = np.clip(middles - size // 2, 0, len(x) - size)
                 for number, sound in zip(numbers, sounds, strict=True):
                     stretches[number] = sound[starts[number] :][:size]
         found = {"input": x, "stretch": stretches, "start": starts, "shape": shapes}
         return {key: value[None] for key, value in found.items()}
-
-    @staticmethod
-    def _by_layer(places: Sequence[_Place]) -> dict[str, dict[int, list[int]]]:
-        found: dict[str, dict[int, list[int]]] = {}
-        for number, place in enumerate(places):
-            found.setdefault(place.network, {}).setdefault(place.layer, []).append(number)
-        return found
-
-
-def _loudest(passed: ForwardPass, layer: int, filters: Sequence[int]) -> ndarray:
-    """The samples in the middle of what the largest values of some maps respond to."""
-    steps = passed.maps[layer - 1][0, list(filters)].argmax(dim=1).cpu().numpy()
-    return steps * stride(passed.blocks, layer) + receptive_field(passed.blocks, layer) // 2
 
 
 def sonify_top_clips(

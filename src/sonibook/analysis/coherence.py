@@ -22,7 +22,7 @@ from numpy import ndarray
 from scipy import signal
 from torch import Tensor, nn
 
-from sonibook.analysis.controls import of_partners
+from sonibook.analysis.controls import with_partners
 from sonibook.analysis.networks import Networks, with_random_weights
 from sonibook.analysis.result import ResultTable
 from sonibook.analysis.stream import Measured, Streaming, check_least, measure_networks, seeded
@@ -47,21 +47,22 @@ class _TopCoherence:
     seed: int
 
     def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
-        passes = [ForwardPass(network, clip.waveform) for clip in clips]
-        sounds = [passed.sonify_most_active()[0].cpu() for passed in passes]
-        own, other = (
-            np.stack([self._top(clip, s) for clip, s in zip(clips, heard, strict=True)])
-            for heard in (sounds, of_partners(clips, sounds))
-        )
-        return {"coherence": own, ("coherence", "another clip"): other}
+        sounds = [ForwardPass(network, x.waveform).sonify_most_active()[0].cpu() for x in clips]
+        rows = [
+            [self._top(clip, s), self._top(clip, other)]
+            for clip, s, other in with_partners(clips, sounds)
+        ]
+        own, others = np.stack(rows, axis=1)
+        return {"coherence": own, ("coherence", "another clip"): others}
 
     def with_noise(self, clips: Sequence[Clip]) -> Measured:
         """Of the clips with white noise."""
-        values = [
-            self._top(clip, torch.from_numpy(noise.standard_normal((1, len(clip.waveform)))))[0]
-            for clip in clips
-            for noise in [seeded(self.seed, clip.clip_id, "noise")]
-        ]
+        values = []
+        for clip in clips:
+            noise = seeded(self.seed, clip.clip_id, "noise").standard_normal(
+                (1, len(clip.waveform))
+            )
+            values += self._top(clip, torch.from_numpy(noise)).tolist()
         return {("coherence", "white noise"): np.array(values)}
 
     def _top(self, clip: Clip, s: Float[Tensor, "layers samples"]) -> Float[ndarray, " layers"]:
@@ -88,9 +89,7 @@ def coherence_by_layer(
 ) -> ResultTable:
     """Mean coherence of clips and their sonifications, layer by layer (figure 7).
 
-    For each clip and layer: of the most active filter's sonification, the mean of the k most
-    coherent frequencies. Beside each network stand the same network with random weights, another
-    clip's sonification and white noise.
+    Beside each network stands the same network with random weights.
 
     Parameters
     ----------
@@ -98,7 +97,7 @@ def coherence_by_layer(
         As for every analysis: see `sonibook.analysis`. Clips of fewer than two segments are skipped
         and counted, since their coherence is 1 whatever is compared.
     k : int >= 1
-        Most coherent frequencies to average.
+        Most coherent frequencies to average, for each clip and layer.
     nperseg : int >= 2
         Samples in a segment (Welch).
     noverlap : int >= 0, or None
@@ -125,7 +124,6 @@ def coherence_by_layer(
         data,
         settings={"k": k, "nperseg": nperseg, "noverlap": noverlap, "seed": seed},
         of_clips=measure.with_noise,
-        seed=seed,
         least_samples=2 * nperseg - shared,
         **streaming,
     )
@@ -145,11 +143,8 @@ class _Selectivity:
 
     def of_clips(self, clips: Sequence[Clip]) -> Measured:
         """Spectra of the clips themselves."""
-        shapes = np.stack([self._shape(clip.waveform) for clip in clips])
-        return {
-            (name, "the clips themselves"): column
-            for name, column in zip(_SHAPE, shapes.T, strict=True)
-        }
+        shapes = np.stack([self._shape(clip.waveform) for clip in clips]).T
+        return {(name, "the clips themselves"): x for name, x in zip(_SHAPE, shapes, strict=True)}
 
     def _of_clip(self, network: nn.Module, clip: Clip) -> Measured:
         passed = ForwardPass(network, clip.waveform)
@@ -214,7 +209,6 @@ def selectivity_by_layer(
         data,
         settings={"filters": filters, "seed": seed},
         of_clips=measure.of_clips,
-        seed=seed,
         **streaming,
     )
 

@@ -25,9 +25,9 @@ instead of the clip, and what is left of the clip; beside signals of the same RM
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, Unpack, get_args
+from typing import Literal, TypeVar, Unpack, get_args
 
 import numpy as np
 import torch
@@ -68,15 +68,23 @@ TAKEN = (*STIMULI, "the clip itself")
 #: A map of less energy than this below its energy on the clip counts as this low.
 _FLOOR_DB = -60.0
 
+_Name = TypeVar("_Name", bound=str)
 _Sounds = Float[Tensor, "*batch time"]
 _Clips = Float[Tensor, "*clips time"]
 
 
-def check_choices(*choices: tuple[str, str, Sequence[str]]) -> None:
-    """Raise an `AnalysisError` for the first of (what, value, known values) that is not known."""
-    for what, value, known in choices:
+def chosen_of(what: str, known: tuple[_Name, ...], given: Sequence[str]) -> tuple[_Name, ...]:
+    """The first that is known and those given, in the order of the known; else `AnalysisError`."""
+    for value in given:
         if value not in known:
             raise AnalysisError(f"There is no {what} {value!r}: choose one of {', '.join(known)}.")
+    return tuple(one for one in known if one == known[0] or one in given)
+
+
+def check_levels(level: str, residual: str = "as is") -> None:
+    """Raise an `AnalysisError` for a level, or a way to hear residuals, that there is not."""
+    chosen_of("level", LEVELS, [level])
+    chosen_of("residual", RESIDUALS, [residual])
 
 
 def partners(clips: Sequence[Clip]) -> list[int | None]:
@@ -89,12 +97,12 @@ def partners(clips: Sequence[Clip]) -> list[int | None]:
     return found
 
 
-def of_partners(clips: Sequence[Clip], sounds: Sequence[_Sounds]) -> list[_Sounds]:
-    """For each clip the sounds of another, of `partners`; silence for one that is alone."""
-    return [
-        torch.zeros_like(own) if other is None else sounds[other]
-        for own, other in zip(sounds, partners(clips), strict=True)
-    ]
+def with_partners(
+    clips: Sequence[Clip], sounds: Sequence[_Sounds]
+) -> Iterator[tuple[Clip, _Sounds, _Sounds]]:
+    """Each clip, its sounds and those of another, of `partners`; silence for one that is alone."""
+    for clip, own, other in zip(clips, sounds, partners(clips), strict=True):
+        yield clip, own, torch.zeros_like(own) if other is None else sounds[other]
 
 
 def root_mean_square(x: _Sounds) -> Float[Tensor, "*batch 1"]:
@@ -212,13 +220,9 @@ class _Energies:
 
     def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
         passes = [ForwardPass(network, clip.waveform) for clip in clips]
-        sounds = [one.sonify_most_active()[0].cpu() for one in passes]
-        levels = np.stack(
-            [
-                self._levels(network, *of_clip)
-                for of_clip in zip(clips, passes, sounds, of_partners(clips, sounds), strict=True)
-            ]
-        )
+        sounds = with_partners(clips, [one.sonify_most_active()[0].cpu() for one in passes])
+        rows = zip(passes, sounds, strict=True)
+        levels = np.stack([self._levels(network, passed, *heard) for passed, heard in rows])
         heard = dict(zip(STIMULI, np.moveaxis(levels, 2, 0), strict=False))
         left = dict(zip(TAKEN, np.moveaxis(levels[:, :, len(STIMULI) :], 2, 0), strict=True))
         return {
@@ -231,8 +235,8 @@ class _Energies:
     def _levels(
         self,
         network: nn.Module,
-        clip: Clip,
         passed: ForwardPass,
+        clip: Clip,
         sounds: Float[Tensor, "layers time"],
         of_another: Float[Tensor, "layers samples"],
     ) -> Float[ndarray, "layers levels"]:
@@ -265,12 +269,8 @@ def stimulation(
 ) -> ResultTable:
     """How active the most active filter of each layer is on its sonification, and without it.
 
-    The same network with random weights stands beside each.
-
-    Parameters
-    ----------
-    networks, data, seed, streaming
-        As for every analysis: see `sonibook.analysis`.
+    The same network with random weights stands beside each. Parameters are those of every analysis:
+    see `sonibook.analysis`.
 
     Returns
     -------
@@ -287,6 +287,5 @@ def stimulation(
         with_random_weights(networks, data, seed=seed),
         data,
         settings={"seed": seed, "floor_db": _FLOOR_DB},
-        seed=seed,
         **streaming,
     )

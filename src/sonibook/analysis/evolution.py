@@ -34,8 +34,8 @@ from sonibook.errors import AnalysisError
 from sonibook.metrics.similarity import mean_top_coherence, spectrogram_correlation
 from sonibook.model.stack import blocks_of, check_filters
 
-#: Samples in a segment of coherence.
-_SEGMENT = 256
+#: Samples in two segments of coherence, which it takes at least.
+_TWO_SEGMENTS = 256 + 128
 
 
 class EvolutionStep(Record):
@@ -100,10 +100,6 @@ def feature_evolution(
         None draws some of each layer among those that are live at the last checkpoint.
     per_layer : int >= 1
         How many are drawn, where as many are live.
-
-    Returns
-    -------
-    EvolutionResult
 
     Raises
     ------
@@ -190,20 +186,20 @@ def _follow(
     sounds, energies = sonify_through_training(checkpoints, x, layer=layer, filter=index)
     sounds = sounds.double()
     final = sounds[-1:].expand_as(sounds)
+    enough = sounds.shape[1] >= _TWO_SEGMENTS
+    missing = sounds.new_full((len(sounds),), torch.nan)
     similarity = {
         "correlation": spectrogram_correlation(sounds, final),
-        "coherence": _coherence(sounds, final),
+        "coherence": mean_top_coherence(sounds, final) if enough else missing,
         "cosine": (sounds * final).sum(dim=1) / (sounds.norm(dim=1) * final.norm(dim=1)),
     }
     levels = [small_spectrogram(sound) for sound in sounds]
-    jumping: list[UInt8[ndarray, "64 80"] | None] = []
-    with quietly_on_one_thread():
-        for epoch, top in zip(epochs, tops, strict=True):
-            if top is None:
-                jumping.append(None)
-            else:
-                passed = ForwardPass(checkpoints[epoch], data[top.index].waveform, depth=layer)
-                jumping.append(small_spectrogram(passed.sonify(layer, [index])[0].cpu()))
+    jumping: list[UInt8[ndarray, "64 80"] | None] = [None] * len(epochs)
+    for number, (epoch, top) in enumerate(zip(epochs, tops, strict=True)):
+        if top is not None:
+            own, there = {epoch: checkpoints[epoch]}, data[top.index].waveform
+            heard, _ = sonify_through_training(own, there, layer=layer, filter=index)
+            jumping[number] = small_spectrogram(heard[0])
     steady, top_steady = _steadiness(levels), _steadiness(jumping)
     steps = tuple(
         EvolutionStep(
@@ -233,10 +229,3 @@ def _steadiness(levels: Sequence[UInt8[ndarray, "64 80"] | None]) -> list[float 
         else:
             found.append(float(np.corrcoef(before.ravel(), now.ravel())[0, 1]))
     return found
-
-
-def _coherence(x: Float[Tensor, "epochs time"], y: Tensor) -> Float[Tensor, " epochs"]:
-    """Mean top-5 coherence, NaN where the sounds hold fewer than two segments."""
-    if x.shape[1] < _SEGMENT + _SEGMENT // 2:
-        return x.new_full((len(x),), torch.nan)
-    return mean_top_coherence(x, y)

@@ -37,7 +37,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -45,17 +45,9 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
+from sonibook.analysis import controls
 from sonibook.analysis.ablation import Subtraction, logits_of
-from sonibook.analysis.controls import (
-    LEVELS,
-    REMOVED,
-    Control,
-    Level,
-    check_choices,
-    of_partners,
-    perturbations,
-    scale,
-)
+from sonibook.analysis.controls import REMOVED, Control, Level
 from sonibook.analysis.networks import Networks, as_networks
 from sonibook.analysis.result import ResultTable
 from sonibook.analysis.stream import Measured, Streaming, check_least, measure_networks
@@ -142,11 +134,11 @@ class _Faithful:
         works = [replace(self.work, method=one) for one in ("sonification", *self.methods)]
         explained = [[work.sounds(classifier, clip) for work in works] for clip in clips]
         conditions = (*CONTROLS, *self.methods, _ITSELF)
-        others = of_partners(clips, [sounds[0] for sounds in explained])
+        partnered = controls.with_partners(clips, [sounds[0] for sounds in explained])
         values = np.stack(
             [
-                self._of_clip(classifier, *of_clip)
-                for of_clip in zip(clips, explained, others, strict=True)
+                self._of_clip(classifier, *of_clip, others)
+                for of_clip, (_, *others) in zip(partnered, explained, strict=True)
             ]
         )
         return {
@@ -160,21 +152,14 @@ class _Faithful:
         self,
         classifier: nn.Module,
         clip: Clip,
-        sounds: Sequence[Float[Tensor, "layers time"]],
+        s: Float[Tensor, "layers time"],
         of_another: Float[Tensor, "layers samples"],
+        others: Sequence[Float[Tensor, "layers time"]],
     ) -> Float[ndarray, "conditions layers quantities"]:
         x = torch.from_numpy(clip.waveform)
-        s, *others = (scale(one, x, self.work.level) for one in sounds)
-        instead = perturbations(
-            x,
-            s,
-            CONTROLS,
-            by_random=self.work.by_random(classifier, clip),
-            of_another=of_another,
-            clip_id=clip.clip_id,
-            seed=self.work.seed,
-        )
-        every = torch.stack([*instead, *others, x.expand_as(s)])
+        instead = self.work.instead(classifier, clip, s, of_another)
+        scaled = (controls.scale(one, x, self.work.level) for one in others)
+        every = torch.stack([*instead, *scaled, x.expand_as(s)])
         asked = ((every != 0).any(dim=2) & (s != 0).any(dim=1)).flatten().numpy()
         values = np.full((*every.shape[:2], len(QUANTITIES)), np.nan)
         if asked.any():
@@ -186,7 +171,7 @@ class _Faithful:
         self, classifier: nn.Module, x: Float[Tensor, " time"], s: Float[Tensor, "sounds time"]
     ) -> Float[ndarray, "sounds quantities"]:
         silence = torch.zeros_like(x)
-        heard = _probabilities(classifier, torch.cat([x[None], silence[None], s, x - s]))
+        heard = _softmax(logits_of(classifier, torch.cat([x[None], silence[None], s, x - s])))
         whole = heard[0]
         found = kept_and_lost(whole, heard[2 : 2 + len(s)], heard[2 + len(s) :])
         sizes = short_time_spectra(s, frame=_FRAME, hop=_HOP).abs().flatten(1).double().numpy()
@@ -195,7 +180,7 @@ class _Faithful:
             named = int(whole.argmax())
             parts = (torch.cat(partial_clips(x, one, self.points)) for one in s)
             curves = np.stack(
-                [_probabilities(classifier, part)[:, named].reshape(2, -1) for part in parts]
+                [_softmax(logits_of(classifier, one))[:, named].reshape(2, -1) for one in parts]
             )
             ends = np.broadcast_to(heard[[1, 0], named], (len(s), 2))
             insertion = np.column_stack([ends[:, :1], curves[:, 0], ends[:, 1:]])
@@ -204,12 +189,6 @@ class _Faithful:
             found["deletion"] = np.trapezoid(deletion, dx=1 / self.points, axis=1)
         missing = np.full(len(s), np.nan)
         return np.column_stack([found.get(name, missing) for name in QUANTITIES])
-
-
-def _probabilities(
-    classifier: nn.Module, x: Float[Tensor, "sounds time"]
-) -> Float[ndarray, "sounds classes"]:
-    return _softmax(logits_of(classifier, x))
 
 
 def faithfulness(
@@ -250,11 +229,10 @@ def faithfulness(
         itself``, which explains all and leaves nothing. Clips on which no filter of a layer is live
         are left out.
     """
-    every = METHODS[1:] if find_spec("captum") is not None else ()
-    chosen = tuple(one for one in METHODS[1:] if one in (every if methods is None else methods))
-    check_choices(
-        *(("method", method, METHODS) for method in methods or ()), ("level", level, LEVELS)
-    )
+    every = METHODS if find_spec("captum") is not None else ()
+    _, *chosen = controls.chosen_of("method", METHODS, every if methods is None else methods)
+    controls.check_levels(level)
+    work = Subtraction(CONTROLS, layers, level=level, seed=seed, steps=steps)
     check_least(2, points=points)
     check_least(1, steps=steps)
     if data.task != "single-label":
@@ -262,22 +240,12 @@ def faithfulness(
             f"{data.name} is {data.task}: these measures ask for the one class that is named."
         )
     networks = as_networks(classifiers)
-    wanted = None if layers is None else tuple(sorted(set(layers)))
-    work = Subtraction(CONTROLS, wanted, level=level, seed=seed, steps=steps)
-    for network in networks:
-        work.check(network.module, data, name=network.name)
+    work.check(networks, data)
+    settings: dict[str, Any] = {"layers": work.layers, "methods": chosen, "points": points}
+    settings |= {"steps": steps, "level": level, "seed": seed}
     streaming.setdefault("chunk", 4)  # a clip takes seconds
-    settings = {"layers": wanted, "methods": chosen, "points": points, "steps": steps}
-    return measure_networks(
-        "faithfulness",
-        _Faithful(work, chosen, points),
-        networks,
-        data,
-        settings={**settings, "level": level, "seed": seed},
-        layers=wanted,
-        seed=seed,
-        **streaming,
-    )
+    measure = _Faithful(work, tuple(chosen), points)
+    return measure_networks("faithfulness", measure, networks, data, settings=settings, **streaming)
 
 
 @dataclass(frozen=True)
@@ -341,24 +309,17 @@ def dose_response(
         a control exceeds that without the sonification, clip by clip: above 0, the sonification
         is missed more.
     """
-    check_choices(("level", level, LEVELS))
+    controls.check_levels(level)
+    work = Subtraction(REMOVED, layers, level=level, seed=seed)
     if data.task != "single-label":
         raise AnalysisError(f"{data.name} is {data.task}: a dose is of the one class that is true.")
     if not shares or min(shares) <= 0:
         raise AnalysisError(f"Shares {list(shares)} are impossible: give some above 0.")
     networks = as_networks(classifiers)
-    wanted = None if layers is None else tuple(sorted(set(layers)))
-    work = Subtraction(REMOVED, wanted, level=level, seed=seed)
-    for network in networks:
-        work.check(network.module, data, name=network.name)
+    work.check(networks, data)
+    settings = {"layers": work.layers, "shares": list(shares), "level": level, "seed": seed}
     streaming.setdefault("chunk", 4)  # a clip takes seconds
+    measure = _Dosed(work, tuple(shares))
     return measure_networks(
-        "dose-response",
-        _Dosed(work, tuple(shares)),
-        networks,
-        data,
-        settings={"layers": wanted, "shares": tuple(shares), "level": level, "seed": seed},
-        layers=wanted,
-        seed=seed,
-        **streaming,
+        "dose-response", measure, networks, data, settings=settings, **streaming
     )

@@ -21,7 +21,7 @@ from numpy import ndarray
 from torch import nn
 from tqdm.auto import tqdm
 
-from sonibook.analysis.networks import Network, Networks, with_random_weights
+from sonibook.analysis.networks import Network, Networks, layers_of, with_random_weights
 from sonibook.analysis.result import Estimate, ResultTable, Row, estimate
 from sonibook.analysis.stream import ClipArrays, Measured, Streaming, measure_clips
 from sonibook.datasets.base import Clip, Dataset
@@ -30,7 +30,7 @@ from sonibook.errors import AnalysisError, MetricError
 from sonibook.files import atomic, read_arrays, read_json
 from sonibook.metrics import mean_average_precision, runs_interval, wilson_interval
 from sonibook.metrics.scores import targets_of
-from sonibook.model.stack import blocks_of, check_layer
+from sonibook.model.stack import blocks_of
 from sonibook.training.probe import (
     FeatureKind,
     ProbeKind,
@@ -94,8 +94,6 @@ def layer_importances(
     ------
     AnalysisError
         As every analysis, and if the classes or tasks differ, or there is but one group.
-    LayerError
-        If a network has no such layer.
     DatasetError
         As `linear_probe` and `multilabel_probe`.
     """
@@ -109,33 +107,41 @@ def layer_importances(
             f"{training.name} and {data.name} have different classes: probes fitted to one cannot "
             "name those of the other."
         )
+    if training is None:
+        check_groups(data)
     every = with_random_weights(networks, data, seed=seed)
     for network in every:
-        for layer in layers or ():
-            check_layer(blocks_of(network.module), layer)
+        layers_of(blocks_of(network.module), layers)
     trained_on = "each group left out in turn" if training is None else training.split
-    fitted: dict[str, Any] = {"probes": list(probes), "layers": list(layers or ()) or None}
-    settings = {"features": features, "seed": seed, "trained_on": trained_on, **fitted}
+    settings: dict[str, Any] = {"features": features, "seed": seed, "trained_on": trained_on}
+    settings |= {"probes": list(probes), "layers": list(layers or ()) or None}
 
     def measured(part: Dataset) -> ClipArrays:
         measure = partial(_features, features)
         return measure_clips("layers", measure, every, part, settings=settings, **streaming)
 
     tested = measured(data)
-    fitted_to = None if training is None else (training, measured(training))
+    fitted_to = None if training is None else measured(training)
     truth, parts = truth_of(data, tested), streaming.get("parts")
+
+    def answers_of(kind: ProbeKind, network: Network, layer: int) -> _Answers:
+        """What probes on one layer's features say: fitted to a training part, or other groups."""
+        key = (network.name, f"layer {layer}", "")
+        own = tested.arrays[key]
+        if training is None or fitted_to is None:
+            return answers_by_group(kind, own, data, tested, seed=seed, parts=parts)
+        groups = groups_at(training, fitted_to.index.tolist(), tested=data)
+        seen, known = fitted_to.arrays[key], truth_of(training, fitted_to)
+        inputs = (kind, seed, groups, seen, known, own)
+        return _kept(parts, inputs, lambda: _probe(kind, seen, known, own, groups, seed))
+
     rows: list[Row] = []
     for kind in probes:
         answers: dict[str, dict[int, _Answers]] = {}
         for network in every:
             depths = layers or range(1, len(blocks_of(network.module)) + 1)
-            title = f"{kind} probes {network.name}"
-            answers[network.name] = {
-                layer: _answers(
-                    kind, (network.name, layer), data, tested, fitted_to, seed=seed, parts=parts
-                )
-                for layer in tqdm(depths, desc=title, disable=None, leave=False)
-            }
+            progress = tqdm(depths, f"{kind} probes {network.name}", disable=None, leave=False)
+            answers[network.name] = {n: answers_of(kind, network, n) for n in progress}
         rows += _rows(kind, every, answers, truth, seed=seed)
     rows += trained
     chance = 1 / len(data.classes) if truth.ndim == 1 else float(truth[:, truth.any(axis=0)].mean())
@@ -204,28 +210,6 @@ def _precision_gain(own: ndarray, other: ndarray, targets: ndarray) -> float:
     return mean_average_precision(own, targets) - mean_average_precision(other, targets)
 
 
-def _answers(
-    kind: ProbeKind,
-    of: tuple[str, int],
-    data: Dataset,
-    tested: ClipArrays,
-    fitted_to: tuple[Dataset, ClipArrays] | None,
-    *,
-    seed: int,
-    parts: str | Path | None,
-) -> _Answers:
-    """What probes on one layer's features say: fitted to a training part, or to other groups."""
-    key = (of[0], f"layer {of[1]}", "")
-    features = tested.arrays[key]
-    if fitted_to is not None:
-        training, measured = fitted_to
-        groups = groups_at(training, measured.index.tolist(), tested=data)
-        seen, known = measured.arrays[key], truth_of(training, measured)
-        inputs = (kind, seed, groups, seen, known, features)
-        return _kept(parts, inputs, lambda: _probe(kind, seen, known, features, groups, seed))
-    return answers_by_group(kind, features, data, tested, seed=seed, parts=parts)
-
-
 def answers_by_group(
     kind: ProbeKind,
     features: Float[ndarray, "clips features"],
@@ -263,6 +247,11 @@ def _kept(parts: str | Path | None, inputs: Sequence[Any], fit: Callable[[], _An
     with atomic(path) as temporary:
         np.savez(temporary, answers=answers)
     return answers
+
+
+def check_groups(data: Dataset) -> None:
+    """Raise an `AnalysisError` for data without groups, before it takes an hour to measure them."""
+    next(left_out(data, groups_at(data, range(len(data)))))
 
 
 def left_out(
@@ -335,15 +324,12 @@ def read_trained(path: str | Path) -> Row:
         mean = sum(values) / len(values)
         one = len(values) == 1
         ends = wilson_interval(round(mean * clips), clips) if one else runs_interval(values)
-        name = "He weights" if start is None else _title(Path(start))
+        began = Path("He weights" if start is None else start)
+        # A run's own file is called after its folder.
+        name = (began.stem == "encoder" and began.parent.name) or began.stem
         of = {"network": name, "regime": name, "layer": 11 if depth is None else depth}
         found = {"mean": mean, "low": ends[0], "high": ends[1], "clips": clips}
         return Row(quantity="accuracy", condition="trained whole", **of, **found)
     # Such as 2 for an accuracy, no accuracy at all, or a list for the number of clips.
     except (LookupError, TypeError, ValueError, ArithmeticError, MetricError):
         raise AnalysisError(f"{path}: is not metrics.json of a run that names classes.") from None
-
-
-def _title(start: Path) -> str:
-    """Of a checkpoint or configuration; a run's own file is called after its folder."""
-    return start.parent.name if start.stem == "encoder" and start.parent.name else start.stem

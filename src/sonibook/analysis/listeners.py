@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Unpack
 
 import numpy as np
@@ -18,44 +19,21 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
-from sonibook.analysis.controls import as_long_as, matched, of_partners, random_phase, white_noise
+from sonibook.analysis import machine_listeners as machines
+from sonibook.analysis import stream
+from sonibook.analysis.controls import as_long_as, matched, random_phase, white_noise, with_partners
 from sonibook.analysis.layers import groups_at, left_out
-from sonibook.analysis.machine_listeners import (
-    LISTENERS,
-    SOUNDNET,
-    Digit,
-    Distortion,
-    Events,
-    Features,
-    Intelligibility,
-    Listener,
-    MapFeatures,
-    MelFeatures,
-    Pitch,
-    Quality,
-    Speech,
-    missing,
-    words_of,
-)
+from sonibook.analysis.machine_listeners import LISTENERS, Events, Features, Listener, missing
 from sonibook.analysis.networks import Networks, with_random_weights, with_starts
 from sonibook.analysis.result import Estimate, ResultTable, Row
 from sonibook.analysis.sources import SceneClips
-from sonibook.analysis.stream import (
-    Measured,
-    Streaming,
-    gather,
-    measure_clips,
-    seeded,
-    stream,
-    table_rows,
-)
+from sonibook.analysis.stream import Measured, Streaming, seeded
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.datasets.soundscapes import SceneDataset
 from sonibook.deconvnet import ForwardPass
 from sonibook.errors import AnalysisError
 from sonibook.metrics.intervals import bootstrap_ratio
 from sonibook.metrics.scores import targets_of
-from sonibook.model.checkpoint import open_network
 from sonibook.training.probe import fit_head
 
 #: What is heard beside the sonification, of each network and layer, and of no network.
@@ -70,13 +48,9 @@ class _Hearing:
     seed: int
 
     def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
-        passes = [ForwardPass(network, clip.waveform) for clip in clips]
-        sounds = [one.sonify_most_active()[0].cpu() for one in passes]
-        rows = [
-            self._scores(*of_clip)
-            for of_clip in zip(clips, sounds, of_partners(clips, sounds), strict=True)
-        ]
-        return _by_name(rows, self.listeners, ("", *CONTROLS))
+        sounds = [ForwardPass(network, x.waveform).sonify_most_active()[0].cpu() for x in clips]
+        rows = [self._scores(*of_clip) for of_clip in with_partners(clips, sounds)]
+        return self._by_name(rows, ("", *CONTROLS))
 
     def of_clips(self, clips: Sequence[Clip]) -> Measured:
         """The scores on the clips themselves, and on white noise."""
@@ -84,10 +58,8 @@ class _Hearing:
         for clip in clips:
             x = torch.from_numpy(clip.waveform)[None]
             noise = white_noise(x, generator=seeded(self.seed, "white noise", clip.clip_id))
-            rows.append(self._heard(clip, torch.stack([x, noise])))
-        return {
-            name: values[:, 0] for name, values in _by_name(rows, self.listeners, OF_CLIPS).items()
-        }
+            rows.append(self._heard(clip, torch.stack([x, noise]))[:, :, 0])
+        return self._by_name(rows, OF_CLIPS)
 
     def _scores(
         self,
@@ -115,19 +87,16 @@ class _Hearing:
                 scores[row, there.numpy()] = listener(clip, loud)
         return scores.reshape(len(self.listeners), *sounds.shape[:2])
 
-
-def _by_name(
-    rows: Sequence[Float[ndarray, "listeners kinds layers"]],
-    listeners: Sequence[Listener],
-    conditions: Sequence[str],
-) -> Measured:
-    """Arrays (clips, layers) by listener and condition."""
-    every = np.stack(rows)
-    return {
-        (listener.name, condition): every[:, row, column]
-        for row, listener in enumerate(listeners)
-        for column, condition in enumerate(conditions)
-    }
+    def _by_name(
+        self, rows: Sequence[Float[ndarray, "listeners kinds ..."]], conditions: Sequence[str]
+    ) -> Measured:
+        """Arrays of clips by listener and condition."""
+        every = np.stack(rows)
+        return {
+            (listener.name, condition): every[:, row, column]
+            for row, listener in enumerate(self.listeners)
+            for column, condition in enumerate(conditions)
+        }
 
 
 def open_listeners(
@@ -139,7 +108,7 @@ def open_listeners(
     streaming: Streaming,
 ) -> tuple[Listener, ...]:
     """The listeners by name, or all that are there; fitted, where they must be."""
-    rate, words = data.sample_rate, words_of(data.classes)
+    rate, words = data.sample_rate, machines.words_of(data.classes)
     there = [name for name in LISTENERS if not missing(name) and (words or name != "digit")]
     wanted = there if names is None else list(names)
     for name in wanted:
@@ -150,16 +119,14 @@ def open_listeners(
         if name == "digit" and not words:
             raise AnalysisError(f"{data.name} has no class that is a digit: leave that out.")
     makers: dict[str, Callable[[], Listener]] = {
-        "event": lambda: _events("event", MelFeatures(rate), *given),
-        "event, SoundNet": lambda: _events(
-            "event, SoundNet", MapFeatures(open_network(SOUNDNET)[0], rate), *given
-        ),
-        "speech": lambda: Speech(rate),
-        "digit": lambda: Digit(rate, words),
-        "pitch": lambda: Pitch(rate),
-        "STOI": lambda: Intelligibility(rate),
-        "PESQ": lambda: Quality(rate),
-        "SI-SDR": Distortion,
+        "event": lambda: _events("event", machines.MelFeatures(rate), *given),
+        "event, SoundNet": lambda: _events("event, SoundNet", machines.soundnet(rate), *given),
+        "speech": lambda: machines.Speech(rate),
+        "digit": lambda: machines.Digit(rate, words),
+        "pitch": lambda: machines.Pitch(rate),
+        "STOI": lambda: machines.Intelligibility(rate),
+        "PESQ": lambda: machines.Quality(rate),
+        "SI-SDR": machines.Distortion,
     }
     given = (data, training, seed, streaming)
     return tuple(makers[name]() for name in dict.fromkeys(wanted))
@@ -181,8 +148,9 @@ def _events(
             "name those of the other."
         )
     every: Streaming = {**streaming, "limit": None}
-    key = {"listener": name, "features": str(features)}
-    whole = gather(stream(_FeaturesOf(features), part, key=key, description=f"fit {name}", **every))
+    work, key = partial(_features_of, features), {"listener": name, "features": str(features)}
+    measured = stream.stream(work, part, key=key, description=f"fit {name}", **every)
+    whole = stream.gather(measured)
     places = whole.index.tolist()
     targets = targets_of([part.labels(place) for place in places], len(part.classes))
     labels = targets.argmax(axis=1) if part.task == "single-label" else targets
@@ -200,15 +168,10 @@ def _events(
     return Events(name, features, heads, of_clips, f"the other groups of {part.name}")
 
 
-@dataclass(frozen=True)
-class _FeaturesOf:
+def _features_of(features: Features, clips: Sequence[Clip]) -> dict[str, ndarray]:
     """Features of clips, for `stream`."""
-
-    features: Features
-
-    def __call__(self, clips: Sequence[Clip]) -> dict[str, ndarray]:
-        rows = [self.features(torch.from_numpy(clip.waveform)[None])[0] for clip in clips]
-        return {"features": np.stack(rows)}
+    rows = [features(torch.from_numpy(clip.waveform)[None]) for clip in clips]
+    return {"features": np.concatenate(rows)}
 
 
 def listen(
@@ -260,30 +223,26 @@ def listen(
     if not opened:
         raise AnalysisError("There is nobody to listen: name a listener that is installed.")
     measure = _Hearing(opened, seed)
-    settings: dict[str, Any] = {
-        "listeners": {listener.name: listener.who for listener in opened},
-        "seed": seed,
-    }
-    found = measure_clips(
+    who = {listener.name: listener.who for listener in opened}
+    found = stream.measure_clips(
         "listeners",
         measure,
         every,
         clips,
-        settings=settings,
+        settings={"listeners": who, "seed": seed},
         of_clips=measure.of_clips,
         **streaming,
     )
     arrays = {name: array.copy() for name, array in found.arrays.items()}
-    where_heard = {listener.name: listener.where_heard for listener in opened}
+    where_heard = {listener.name for listener in opened if listener.where_heard}
     for (network, quantity, _), array in arrays.items():
         if network:
             clean = arrays["", quantity, OF_CLIPS[0]]
-            array[~(clean > 0) if where_heard[quantity] else np.isnan(clean)] = np.nan
-    rows = [*table_rows(every, arrays, seed=seed)]
+            array[~(clean > 0) if quantity in where_heard else np.isnan(clean)] = np.nan
     identity = {network.name: network.identity for network in every}
-    rows += _shares(
-        arrays, identity, [listener.name for listener in opened if listener.has_share], seed=seed
-    )
+    shared = [listener.name for listener in opened if listener.has_share]
+    means = stream.table_rows(every, arrays, seed=seed)
+    rows = [*means, *_shares(arrays, identity, shared, seed=seed)]
     return ResultTable(rows=tuple(rows), **found.fields)
 
 
@@ -314,7 +273,5 @@ def _ratio(
     if not len(clean) or clean.mean() <= 0:
         return Estimate(mean=None, clips=0)
     mean, clips = float(scores.mean() / clean.mean()), len(clean)
-    if clips < 2:
-        return Estimate(mean=mean, clips=clips)
-    low, high = bootstrap_ratio(scores, clean, seed=seed)
+    low, high = bootstrap_ratio(scores, clean, seed=seed) if clips > 1 else (None, None)
     return Estimate(mean=mean, low=low, high=high, clips=clips)

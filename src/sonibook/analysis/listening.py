@@ -329,20 +329,13 @@ def _by_listener(
         cell: np.where(asked[cell] > 0, right[cell] / np.maximum(asked[cell], 1), np.nan)
         for cell in order
     }
-
-    def less(task: str, ours: tuple[str, str], theirs: tuple[str, str]) -> ndarray | None:
-        """The difference between two sonifications, each of a regime and a group of layers."""
-        one, other = (means.get((task, *of, "")) for of in (ours, theirs))
-        return None if one is None or other is None else one - other
-
+    differences: dict[_Cell, tuple[_Cell, _Cell]] = {}
     for task in ("clip", "class"):
-        apart = {
-            (task, "", group, _REGIMES): less(task, ("contrastive", group), ("supervised", group))
-            for group in groups
-        }
-        apart |= {
-            (task, regime, "", _LAYERS): less(task, (regime, "3 to 7"), (regime, "8 to 11"))
-            for regime in regimes
-        }
-        means |= {cell: values for cell, values in apart.items() if values is not None}
-    return means
+        for group in groups:
+            ours, theirs = ((task, one, group, "") for one in ("contrastive", "supervised"))
+            differences[task, "", group, _REGIMES] = ours, theirs
+        for regime in regimes:
+            ours, theirs = ((task, regime, group, "") for group in ("3 to 7", "8 to 11"))
+            differences[task, regime, "", _LAYERS] = ours, theirs
+    known = {cell: of for cell, of in differences.items() if means.keys() >= {*of}}
+    return means | {cell: means[one] - means[other] for cell, (one, other) in known.items()}

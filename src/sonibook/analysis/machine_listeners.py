@@ -45,7 +45,7 @@ from sonibook.analysis.sources import SceneClip, si_sdr
 from sonibook.datasets.base import Clip
 from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.metrics.similarity import mel_levels
-from sonibook.model.checkpoint import imported
+from sonibook.model.checkpoint import imported, open_network
 from sonibook.model.elsewhere import crepe_with_head
 from sonibook.training.probe import over_time
 
@@ -62,7 +62,7 @@ _PACKAGES = {
 #: What has nothing of a stem is at -inf dB, the stem itself at inf: they count as these.
 _DB = (-60.0, 60.0)
 #: SoundNet's, by its blocks: the fifth tells most of ESC-10.
-SOUNDNET, _SOUNDNET_LAYER = "soundnet", 5
+_SOUNDNET, _SOUNDNET_LAYER = "soundnet", 5
 #: silero-vad hears windows of 32 ms, and is sure of speech above a half.
 _VAD_RATE, _VAD_WINDOW, _SURE = 8_000, 256, 0.5
 #: What pocketsphinx and CREPE were taught.
@@ -85,7 +85,7 @@ Features = Callable[[_Sounds], Float[ndarray, "sounds features"]]
 
 def missing(name: str) -> str:
     """What to do to have a listener that is not there; empty for one that is."""
-    if name == "event, SoundNet" and SOUNDNET not in imported():
+    if name == "event, SoundNet" and _SOUNDNET not in imported():
         return "sonibook import soundnet"
     module, how = _PACKAGES.get(name, ("torch", ""))
     return how if find_spec(module) is None else ""
@@ -133,7 +133,6 @@ class _Packaged(Listener):
         return self.what.format(f"{self.package} {version(self.package)}")
 
 
-@dataclass(frozen=True)
 class Speech(_Packaged):
     """Whether it hears speech anywhere in a sound (silero-vad)."""
 
@@ -199,7 +198,6 @@ def _recogniser() -> Any:
     return recogniser
 
 
-@dataclass(frozen=True)
 class Pitch(_Packaged):
     """Share of the clip's voiced frames whose pitch it hears in a sound, too (CREPE)."""
 
@@ -244,7 +242,6 @@ def _crepe() -> tuple[nn.Module, nn.Linear]:
     return crepe_with_head(Path(folder, "assets", f"{_CREPE_SIZE}.pth"), size=_CREPE_SIZE)
 
 
-@dataclass(frozen=True)
 class Intelligibility(_Packaged):
     """Short-time objective intelligibility of a sound as a copy of the clip (pystoi)."""
 
@@ -265,7 +262,6 @@ class Intelligibility(_Packaged):
         return scores
 
 
-@dataclass(frozen=True)
 class Quality(_Packaged):
     """PESQ of a sound as a copy of the clip, narrow-band: 1 is bad, 4.5 the clip itself (pesq)."""
 
@@ -277,12 +273,8 @@ class Quality(_Packaged):
 
         own = _at(clip.waveform, self.sample_rate, _VAD_RATE)
         heard = _at(sounds.numpy(), self.sample_rate, _VAD_RATE)
-        scores = np.array(
-            [
-                float(pesq(_VAD_RATE, own, sound, "nb", on_error=PesqError.RETURN_VALUES))
-                for sound in heard
-            ]
-        )
+        on_error = PesqError.RETURN_VALUES
+        scores = np.array([float(pesq(_VAD_RATE, own, s, "nb", on_error=on_error)) for s in heard])
         return np.where(scores < 0, np.nan, scores)  # below 0 are errors: no utterance, too short
 
 
@@ -324,6 +316,11 @@ class MapFeatures:
         return f"layer {_SOUNDNET_LAYER} of SoundNet, {fingerprint(self.network)}"
 
 
+def soundnet(sample_rate: int) -> MapFeatures:
+    """What SoundNet's feature maps show of sounds."""
+    return MapFeatures(open_network(_SOUNDNET)[0], sample_rate)
+
+
 @dataclass(frozen=True)
 class Events(Listener):
     """Names the event by linear classifiers that have not heard the clip's group."""
@@ -352,10 +349,7 @@ class Distortion(Listener):
 
     name: str = "SI-SDR"
     has_share = False
-
-    @property
-    def who(self) -> str:
-        return "scale-invariant signal-to-distortion ratio, in dB"
+    who = "scale-invariant signal-to-distortion ratio, in dB"
 
     def __call__(self, clip: Clip, sounds: _Sounds) -> Scores:
         stems = clip.stems if isinstance(clip, SceneClip) else torch.from_numpy(clip.waveform)[None]

@@ -112,14 +112,10 @@ def with_random_weights(
 def with_starts(networks: Networks) -> list[Network]:
     """Networks, and after them what they started from, once each, where that is known."""
     given = as_networks(networks)
-    starts: dict[str, list[Network]] = {}
-    for network in given:
-        if network.start is not None:
-            starts.setdefault(repr(network.start), []).append(network)
-    for alike in starts.values():
-        name = f"start of {', '.join(network.name for network in alike)}"
-        start = alike[0].start
-        given += [] if start is None else [replace(start, name=name)]
+    starts = {repr(one.start): one.start for one in reversed(given) if one.start is not None}
+    for key, start in reversed(starts.items()):
+        theirs = ", ".join(one.name for one in given if repr(one.start) == key)
+        given.append(replace(start, name=f"start of {theirs}"))
     return given
 
 
@@ -239,20 +235,16 @@ def trained_regime(card: Mapping[str, Any]) -> str:
     if kind is None:
         return ""
     data, norm = config["data"].get("name"), config["encoder"].get("norm")
+    # Empty where pairs and head are the paper's.
+    hidden = config.get("contrastive", {}).get("hidden")
     apart = (
         "" if data == "esc40" else str(data),
-        PAPERS if _by_papers_recipe(config) else "",
+        PAPERS if kind == "contrastive" and "joined" in config["data"] and not hidden else "",
         "not normalised" if norm == "none" else "",
         "strided" if card.get("downsample") == "stride" else "",
         "" if card["width"] == 0.25 else f"width {card['width']:g}",
     )
     return ", ".join(filter(None, (kind, *apart)))
-
-
-def _by_papers_recipe(config: Mapping[str, Any]) -> bool:
-    """Whether it had the data of those that are shipped, but the paper's pairs and head."""
-    hidden = config.get("contrastive", {}).get("hidden")
-    return config.get("objective") == "nt_xent" and "joined" in config["data"] and not hidden
 
 
 def _start(card: Mapping[str, Any], config: Mapping[str, Any], seed: int) -> Network | None:

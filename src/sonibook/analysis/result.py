@@ -18,12 +18,7 @@ from torch import nn
 from sonibook.datasets.base import Dataset
 from sonibook.errors import AnalysisError
 from sonibook.files import provenance, read_json, write_result
-from sonibook.metrics.intervals import (
-    bootstrap_interval,
-    bootstrap_means,
-    runs_interval,
-    wilson_interval,
-)
+from sonibook.metrics import intervals
 
 _Kind = TypeVar("_Kind", bound="Result")
 #: Redrawn data sets of a statistic that takes its time, such as a sort of every class.
@@ -68,13 +63,15 @@ class Estimate(Record):
     @classmethod
     def of_share(cls, right: int, clips: int) -> Estimate:
         """A share of clips, such as an accuracy, with Wilson's interval."""
-        low, high = wilson_interval(right, clips)
+        low, high = intervals.wilson_interval(right, clips)
         return cls(mean=right / clips, low=low, high=high, clips=clips)
 
     @classmethod
     def of_statistic(cls, statistic: Callable[..., float], *of: ndarray, seed: int = 0) -> Estimate:
         """A mean average precision, say, with a bootstrap interval of few repeats: it costs."""
-        low, high = bootstrap_interval(*of, statistic=statistic, repeats=_REPEATS, seed=seed)
+        low, high = intervals.bootstrap_interval(
+            *of, statistic=statistic, repeats=_REPEATS, seed=seed
+        )
         return cls(mean=statistic(*of), low=low, high=high, clips=len(of[0]))
 
     def __format__(self, spec: str) -> str:
@@ -96,7 +93,7 @@ def estimates(values: Float[ndarray, "clips quantities"], *, seed: int = 0) -> l
     """The means of several quantities over the same clips, and their 95 % intervals."""
     values = np.asarray(values, np.float64)
     counts = (~np.isnan(values)).sum(axis=0)
-    low, high = bootstrap_means(values, seed=seed)
+    low, high = intervals.bootstrap_means(values, seed=seed)
     return [
         Estimate(
             mean=float(np.nanmean(column)) if count else None,
@@ -192,16 +189,12 @@ class ResultTable(Result):
 
     def select(self, **fields: object) -> tuple[Row, ...]:
         """The rows whose fields are as given, in their order; a set allows each of its members."""
-        return tuple(
-            row
-            for row in self.rows
-            if all(
-                getattr(row, name) in value
-                if isinstance(value, set | frozenset)
-                else getattr(row, name) == value
-                for name, value in fields.items()
-            )
-        )
+        allowed = {
+            name: value if isinstance(value, set | frozenset) else (value,)
+            for name, value in fields.items()
+        }
+        rows = (row for row in self.rows if all(getattr(row, n) in allowed[n] for n in allowed))
+        return tuple(rows)
 
     def row(self, quantity: str, **fields: object) -> Row:
         """The one row of a quantity whose other fields are as given.
@@ -242,7 +235,7 @@ class ResultTable(Result):
         )
         seeds = [seed for seed in own if not less or seed in other]
         values = [own[seed] - (other[seed] if less else 0.0) for seed in seeds]
-        low, high = runs_interval(values) if len(values) > 1 else (None, None)
+        low, high = intervals.runs_interval(values) if len(values) > 1 else (None, None)
         mean = float(np.mean(values)) if values else None
         return Estimate(mean=mean, low=low, high=high, clips=len(values))
 

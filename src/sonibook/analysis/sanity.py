@@ -35,38 +35,32 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from sonibook.analysis.ablation import Subtraction
-from sonibook.analysis.controls import LEVELS, REMOVED, Level, check_choices
+from sonibook.analysis.controls import REMOVED, Level, check_levels
 from sonibook.analysis.layers import (
     answers_by_group,
+    check_groups,
     gain_over,
-    groups_at,
-    left_out,
     probe_score,
     score_name,
     truth_of,
 )
 from sonibook.analysis.networks import Network, Networks, as_networks, layers_of, mixed, untrained
 from sonibook.analysis.result import ResultTable, Row
-from sonibook.analysis.stream import Measured, Streaming, measure_clips, seeded, table_rows
+from sonibook.analysis.stream import Measured, Streaming, measure_clips, seeded, stacked, table_rows
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError
-from sonibook.metrics.similarity import (
-    log_spectral_distance,
-    rank_correlation,
-    spectrogram_correlation,
-    structural_similarity,
-)
+from sonibook.metrics import similarity
 from sonibook.model.stack import blocks_of
 from sonibook.training.probe import over_time
 
 #: How alike two sounds are: the higher the more alike, but for the distance.
 MEASURES = {
-    "rank correlation": rank_correlation,
-    "structural similarity": structural_similarity,
-    "spectrogram correlation": spectrogram_correlation,
-    "log-spectral distance": log_spectral_distance,
+    "rank correlation": similarity.rank_correlation,
+    "structural similarity": similarity.structural_similarity,
+    "spectrogram correlation": similarity.spectrogram_correlation,
+    "log-spectral distance": similarity.log_spectral_distance,
 }
 
 #: What every network is read against.
@@ -100,10 +94,9 @@ class Sanity:
 
     def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
         """By kind, arrays (clip, layer, randomised layer or baseline, measure); NaN for none."""
-        rows = [self._clip(network, clip) for clip in clips]
-        return {kind: np.stack([row[kind] for row in rows]) for kind in rows[0]}
+        return stacked(self._clip(network, clip) for clip in clips)
 
-    def _clip(self, network: nn.Module, clip: Clip) -> dict[str, ndarray]:
+    def _clip(self, network: nn.Module, clip: Clip) -> Measured:
         x, blocks = torch.from_numpy(clip.waveform), blocks_of(network)[: max(self.layers)]
         passed = ForwardPass(network, x, depth=len(blocks))
         sounds, filters = passed.sonify_most_active(self.layers)
@@ -310,13 +303,12 @@ def remove_and_retrain(
     AnalysisError
         As every analysis, and if the data has no groups.
     """
-    check_choices(("level", level, LEVELS))
-    next(left_out(data, groups_at(data, range(len(data)))))  # refused before it takes an hour
+    check_levels(level)
+    work = Subtraction(REMOVED, layers, level=level, seed=seed)
+    check_groups(data)
     every = as_networks(networks)
-    chosen = {one.name: layers_of(blocks_of(one.module), layers) for one in every}
-    wanted = None if layers is None else next(iter(chosen.values()))
-    work = Subtraction(REMOVED, wanted, level=level, seed=seed)
-    settings = {"layers": wanted, "level": level, "seed": seed}
+    chosen = {one.name: work.layers_of(one.module) for one in every}
+    settings = {"layers": work.layers, "level": level, "seed": seed}
     streaming.setdefault("chunk", 4)  # a clip takes seconds
     found = measure_clips("roar", _Removed(work), every, data, settings=settings, **streaming)
     truth, rows = truth_of(data, found), list[Row]()

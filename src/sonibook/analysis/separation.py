@@ -25,31 +25,19 @@ from numpy import ndarray
 from scipy.stats import mannwhitneyu, rankdata
 from torch import Tensor, nn
 
+from sonibook.analysis import sources, stream
 from sonibook.analysis.networks import Networks, with_random_weights
 from sonibook.analysis.result import Estimate, Record, ResultTable
-from sonibook.analysis.sources import (
-    SOURCE_SCORES,
-    SceneClip,
-    SceneClips,
-    count_sources,
-    scores_in_scene,
-)
-from sonibook.analysis.stream import Measured, Streaming, check_least, measure_clips, table_rows
+from sonibook.analysis.sources import SOURCE_SCORES, SceneClip
+from sonibook.analysis.stream import Measured, Streaming
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.alternatives import Method, explain
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.metrics.intervals import holm, times_drawn
 from sonibook.metrics.scores import roc_auc, targets_of
-from sonibook.model.stack import (
-    Block,
-    blocks_of,
-    least_length,
-    out_length,
-    padding_before,
-    receptive_field,
-    stride,
-)
+from sonibook.model import stack
+from sonibook.model.stack import Block, blocks_of
 
 #: For this long the first event must be alone, in s.
 _ALONE = 0.5
@@ -109,13 +97,8 @@ class Separation:
 
     def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
         """The energy of all filters, and by layer what sounds hold and when they begin."""
-        rows = [self._scene(network, clip) for clip in clips if isinstance(clip, SceneClip)]
-        energy, scores, lags = (np.stack(arrays) for arrays in zip(*rows, strict=True))
-        return {
-            "energy": energy,
-            **dict(zip(SOURCE_SCORES, np.moveaxis(scores, 2, 0), strict=True)),
-            **dict(zip(_LAGS, np.moveaxis(lags, 2, 0), strict=True)),
-        }
+        scenes = (clip for clip in clips if isinstance(clip, SceneClip))
+        return stream.stacked(self._scene(network, clip) for clip in scenes)
 
     def of_clips(self, clips: Sequence[Clip]) -> Measured:
         """What concerns the scenes themselves; NaN where a measure does not apply."""
@@ -125,19 +108,19 @@ class Separation:
             first, alone = self._first_event(clip) if isinstance(clip, SceneClip) else (0.0, 0)
             if alone:
                 lags[row] = onsets(x[:, :alone], sample_rate=self.sample_rate) - first
-        scores = [scores_in_scene(x, clip)[0] for x, clip in zip(waveforms, clips, strict=True)]
-        mixtures = dict(zip(SOURCE_SCORES, torch.stack(scores).numpy().T, strict=True))
+        scores = torch.cat([*map(sources.scores_in_scene, waveforms, clips)])
+        mixtures = dict(zip(SOURCE_SCORES, scores.numpy().T, strict=True))
         named: Measured = {(name, "mixture"): mixtures[name] for name in _OF_MIXTURES}
-        return {**named, **count_sources(clips), "lag of input": lags}
+        return {**named, **sources.count_sources(clips), "lag of input": lags}
 
-    def _scene(self, network: nn.Module, clip: SceneClip) -> tuple[ndarray, ndarray, ndarray]:
+    def _scene(self, network: nn.Module, clip: SceneClip) -> Measured:
         x = torch.from_numpy(clip.waveform)
         # A map must not have begun before an event that is timed.
         first, alone = self._first_event(clip)
         passed = ForwardPass(network, x)
         blocks = passed.blocks
         layers = range(1, len(blocks) + 1)
-        silence = FeatureMaps(network, x.new_zeros(least_length(blocks)))
+        silence = FeatureMaps(network, x.new_zeros(stack.least_length(blocks)))
         scores = np.full((len(layers), len(SOURCE_SCORES)), np.nan)
         lags = np.full((len(layers), len(_LAGS)), np.nan)
         for row, layer in enumerate(layers):
@@ -145,10 +128,10 @@ class Separation:
             sounds = self._sounds(network, passed, layer, chosen).cpu()
             sounding = sounds[sounds.abs().amax(dim=1) > 0]
             if len(sounding):
-                scores[row] = scores_in_scene(sounding, clip).mean(dim=0).numpy()
+                scores[row] = sources.scores_in_scene(sounding, clip).mean(dim=0).numpy()
             if alone:
                 begun = map_onsets(
-                    passed.maps[row][0, chosen[:1], : out_length(blocks, layer, alone)].cpu(),
+                    passed.maps[row][0, chosen[:1], : stack.out_length(blocks, layer, alone)].cpu(),
                     silence.maps[row][0, chosen[:1], 0].cpu(),
                     blocks[:layer],
                     sample_rate=self.sample_rate,
@@ -156,7 +139,8 @@ class Separation:
                 heard = onsets(sounds[:1, :alone], sample_rate=self.sample_rate)
                 lags[row] = torch.cat([begun, heard]).numpy() - first
         energy = torch.cat([passed.energy(layer)[0] for layer in layers])
-        return energy.cpu().numpy(), scores, lags
+        named = zip((*SOURCE_SCORES, *_LAGS), (*scores.T, *lags.T), strict=True)
+        return {"energy": energy.cpu().numpy(), **dict(named)}
 
     def _sounds(
         self, network: nn.Module, passed: ForwardPass, layer: int, filters: list[int]
@@ -194,8 +178,10 @@ def map_onsets(
     sample_rate: int | float,
 ) -> Float[Tensor, " rows"]:
     """When each of some maps first rises a tenth of the way from silence to its highest, in s."""
-    step = stride(blocks, len(blocks))
-    middle = (receptive_field(blocks, len(blocks)) - 1) / 2 - padding_before(blocks, len(blocks))
+    step = stack.stride(blocks, len(blocks))
+    middle = (stack.receptive_field(blocks, len(blocks)) - 1) / 2 - stack.padding_before(
+        blocks, len(blocks)
+    )
     above = (maps - quiet[:, None]).clamp_min(0.0)
     return onsets(above, sample_rate=sample_rate / step) + middle / sample_rate
 
@@ -206,9 +192,9 @@ def areas(
     """Area under the ROC curve of every score, as a detector of every class; ties count half."""
     ranks = rankdata(scores, axis=0)
     positives = present.sum(axis=0)
-    pairs = (positives * (len(present) - positives)).astype(float)
+    pairs = positives * (len(present) - positives)
     wins = ranks.T @ present.astype(float) - positives * (positives + 1) / 2
-    return np.divide(wins, pairs, out=np.full_like(wins, np.nan), where=pairs > 0)
+    return wins / np.where(pairs > 0, pairs, np.nan)
 
 
 @dataclass(frozen=True)
@@ -229,7 +215,7 @@ class Chosen:
     @property
     def interval(self) -> Float[ndarray, "detectors 2"]:
         """The 95 % interval of each `area`."""
-        return np.nanquantile(self.redrawn, [0.025, 0.975], axis=0).T
+        return np.nanquantile(self.redrawn, [0.025, 0.975], axis=0).T.reshape(-1, 2)
 
     @property
     def mean_interval(self) -> tuple[float, float]:
@@ -281,7 +267,7 @@ def _redrawn(
         wins = (with_it > without) + 0.5 * (with_it == without)
         won = ((times[:, has] @ wins) * times[:, ~has]).sum(axis=1)
         pairs = times[:, has].sum(axis=1) * times[:, ~has].sum(axis=1)
-        result[:, column] = np.divide(won, pairs, out=np.full_like(won, np.nan), where=pairs > 0)
+        result[:, column] = won / np.where(pairs > 0, pairs, np.nan)
     return result
 
 
@@ -309,19 +295,15 @@ def separation(
     method : str
         What else to make a filter's sound with, to put it to the same test: one of
         `sonibook.deconvnet.alternatives.METHODS`.
-
-    Returns
-    -------
-    SeparationResult
     """
-    check_least(1, filters=filters)
+    stream.check_least(1, filters=filters)
     every = with_random_weights(networks, data, seed=seed)
     stacks = {network.name: blocks_of(network.module) for network in every}
-    scenes = SceneClips(data)
-    widest = max(receptive_field(blocks, len(blocks)) for blocks in stacks.values())
+    scenes = sources.SceneClips(data)
+    widest = max(stack.receptive_field(blocks, len(blocks)) for blocks in stacks.values())
     measure = Separation(filters, widest, scenes.sample_rate, method)
     streaming.setdefault("chunk", 4)  # a clip takes seconds
-    found = measure_clips(
+    found = stream.measure_clips(
         "separation",
         measure,
         every,
@@ -339,27 +321,19 @@ def separation(
         shared = min(len(stacks[first.name]), len(stacks[other.name]))
         own, theirs = (means[one.name, gain, ""][:, :shared] for one in (first, other))
         means[other.name, "lead of first", ""] = own - theirs
-    rows = list(table_rows(every, means))
+    rows = list(stream.table_rows(every, means))
     detectors: list[Detector] = []
     for network in every:
         channels = [block.conv.out_channels for block in stacks[network.name]]
         places = [(n, one) for n, of_layer in enumerate(channels, 1) for one in range(of_layer)]
         energy = found.arrays[network.name, "energy", ""]
         best = choose(energy, present, seed=seed)
-        detectors += [
-            Detector(
-                network=network.name,
-                event=data.classes[best.classes[row]],
-                layer=places[place][0],
-                filter=places[place][1],
-                chosen_area=float(best.chosen_area[row]),
-                area=float(best.area[row]),
-                low=float(best.interval[row, 0]),
-                high=float(best.interval[row, 1]),
-                p=float(best.p[row]),
-            )
-            for row, place in enumerate(best.filters.tolist())
-        ]
+        numbers = np.column_stack([best.chosen_area, best.area, best.interval, best.p]).tolist()
+        for event, place, found_there in zip(best.classes, best.filters, numbers, strict=True):
+            layer, index = places[place]
+            of = {"network": network.name, "event": data.classes[event], "layer": layer}
+            of |= dict(zip(("chosen_area", "area", "low", "high", "p"), found_there, strict=True))
+            detectors.append(Detector(filter=index, **of))
         of_layers = np.split(energy, np.cumsum(channels)[:-1], axis=1)
         for layer, of_layer in enumerate(of_layers, start=1):
             best = choose(of_layer, present, seed=seed)

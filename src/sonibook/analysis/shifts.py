@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from sonibook.analysis.networks import Networks, as_networks
 from sonibook.analysis.result import Estimate, ResultTable, Row
 from sonibook.analysis.sources import SOURCE_SCORES, SceneClips, scores_in_scene
-from sonibook.analysis.stream import Measured, Streaming, measure_networks
+from sonibook.analysis.stream import Measured, Streaming, measure_networks, stacked
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
@@ -50,14 +50,12 @@ def _strides(blocks: Sequence[Block]) -> list[float]:
 
 
 def _cosines(shifts: Sequence[int], network: nn.Module, clips: Sequence[Clip]) -> Measured:
-    cosines = np.stack([_shift_cosines(network, clip.waveform, shifts) for clip in clips])
-    columns = np.moveaxis(cosines, 2, 0)
-    return {("cosine", str(shift)): own for shift, own in zip(shifts, columns, strict=True)}
+    return stacked(_shift_cosines(network, clip.waveform, shifts) for clip in clips)
 
 
 def _shift_cosines(
     network: nn.Module, x: Float[ndarray, " time"], shifts: Sequence[int]
-) -> Float[ndarray, "layers shifts"]:
+) -> Measured:
     """Of one clip: how far the most active filter's sonification follows each shift; else NaN."""
     straight = ForwardPass(network, x)
     depth = len(straight.blocks)
@@ -71,18 +69,10 @@ def _shift_cosines(
         for layer, index in enumerate(chosen, start=1):
             # Within a receptive field of its start the shifted clip lacks what was cut off.
             margin = receptive_field(straight.blocks, layer)
-            found[layer - 1, column] = _cosine(
-                later.sonify(layer, [index], rescale=False)[0][margin:],
-                whole[layer - 1][shift + margin :],
-            )
-    return found
-
-
-def _cosine(a: Float[Tensor, " time"], b: Float[Tensor, " time"]) -> float:
-    """NaN where either is silent, or nothing is left."""
-    a, b = a.double(), b.double()
-    power = a.norm() * b.norm()
-    return float(a @ b / power) if power > 0 else float("nan")
+            a = later.sonify(layer, [index], rescale=False)[0][margin:].double()
+            b = whole[layer - 1][shift + margin :].double()
+            found[layer - 1, column] = a @ b / (a.norm() * b.norm())
+    return {("cosine", str(shift)): own for shift, own in zip(shifts, found.T, strict=True)}
 
 
 def shift_law(
@@ -113,9 +103,7 @@ def shift_law(
     given = as_networks(networks)
     settings = {"shifts": list(shifts), "seed": seed}
     measure = partial(_cosines, tuple(shifts))
-    result = measure_networks(
-        "shifts", measure, given, data, settings=settings, seed=seed, **streaming
-    )
+    result = measure_networks("shifts", measure, given, data, settings=settings, **streaming)
     strides = [
         network.row("stride", Estimate(mean=step, clips=result.data.clips), layer=layer)
         for network in given
@@ -149,17 +137,10 @@ def spectral_lines(x: Float[Tensor, "rows time"], step: int) -> Float[Tensor, " 
 
 def _measure(network: nn.Module, clips: Sequence[Clip]) -> Measured:
     """The quantities of `downsampling` on some scenes."""
-    rows = [_scene(network, clip) for clip in clips]
-    coherence, ratio, lines, *cosines = (np.stack(arrays) for arrays in zip(*rows, strict=True))
-    return {
-        "coherence": coherence,
-        "SI-SDR": ratio,
-        "lines": lines,
-        **{("cosine", str(n)): own for n, own in zip(_TWO_SHIFTS, cosines, strict=True)},
-    }
+    return stacked(_scene(network, clip) for clip in clips)
 
 
-def _scene(network: nn.Module, clip: Clip) -> list[Float[ndarray, " layers"]]:
+def _scene(network: nn.Module, clip: Clip) -> Measured:
     x = torch.from_numpy(clip.waveform)
     passed = ForwardPass(network, clip.waveform)
     sounds = passed.sonify_most_active()[0].cpu()
@@ -169,8 +150,9 @@ def _scene(network: nn.Module, clip: Clip) -> list[Float[ndarray, " layers"]]:
         float(spectral_lines(s[None], int(step)) - spectral_lines(x[None], int(step)))
         for s, step in zip(sounds, _strides(passed.blocks), strict=True)
     ]
-    cosines = _shift_cosines(network, clip.waveform, _TWO_SHIFTS)
-    return [coherence.numpy(), ratio.numpy(), np.array(lines), *cosines.T]
+    found: Measured = {"coherence": coherence.numpy(), "SI-SDR": ratio.numpy()}
+    found["lines"] = np.array(lines)
+    return found | _shift_cosines(network, clip.waveform, _TWO_SHIFTS)
 
 
 def downsampling(
@@ -188,6 +170,5 @@ def downsampling(
         as_networks(networks),
         SceneClips(data),
         settings={"shifts": _TWO_SHIFTS, "seed": seed},
-        seed=seed,
         **streaming,
     )

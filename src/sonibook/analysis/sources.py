@@ -41,9 +41,7 @@ class SceneClip(Clip):
 
 
 class SceneClips(Subset):
-    """The scenes of a data set as clips that know their events; `AnalysisError` if it has no
-    scenes.
-    """
+    """The scenes of a data set as clips that know their events; `AnalysisError` if it has none."""
 
     def __init__(self, scenes: Dataset) -> None:
         if not isinstance(scenes, SceneDataset):
@@ -163,16 +161,8 @@ def source_scores(
     ratio = si_sdr(sounds, stems[main]).clamp_min(_WORST_DB)
     before = si_sdr(mixture, stems)[main]
     share = shares[rows, main]
-    return torch.stack(
-        [
-            projected_shares(sounds, stems).sum(dim=1),
-            share,
-            share - whole[main],
-            ratio,
-            ratio - before,
-        ],
-        dim=1,
-    )
+    explained = projected_shares(sounds, stems).sum(dim=1)
+    return torch.stack([explained, share, share - whole[main], ratio, ratio - before], dim=1)
 
 
 def scores_in_scene(

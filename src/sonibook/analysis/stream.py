@@ -224,14 +224,23 @@ def measure_networks(
     networks: Sequence[Network],
     data: Dataset,
     *,
-    layers: Sequence[int] | None = None,
-    seed: int = 0,
+    settings: Mapping[str, Any],
     **options: Any,
 ) -> ResultTable:
-    """A measure of each network as a table: options of `measure_clips`."""
-    measured = measure_clips(analysis, measure, networks, data, **options)
+    """A measure of each network as a table: options of `measure_clips`.
+
+    Of the `settings`, ``layers`` are those that arrays are of, and ``seed`` that of intervals.
+    """
+    measured = measure_clips(analysis, measure, networks, data, settings=settings, **options)
+    layers, seed = settings.get("layers"), settings.get("seed", 0)
     rows = tuple(table_rows(networks, measured.arrays, layers=layers, seed=seed))
     return ResultTable(**measured.fields, rows=rows)
+
+
+def stacked(rows: Iterable[Measured]) -> Measured:
+    """What was measured of clips one by one, as arrays with a row for each clip."""
+    every = list(rows)
+    return {name: np.stack([row[name] for row in every]) for name in every[0]}
 
 
 @dataclass(frozen=True)
