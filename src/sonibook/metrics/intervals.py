@@ -33,14 +33,10 @@ _DRAWN = 2**24
 def wilson_interval(correct: int, total: int) -> tuple[float, float]:
     """The 95 % interval (low, high) of a share `correct` of `total` >= 1, such as an accuracy.
 
-    Wilson's score interval: unlike the normal approximation it keeps within [0, 1] and its
-    coverage near 0 and 1. It takes clips as independent; clips cut from one recording are not
-    quite.
-
-    References
-    ----------
-    E. B. Wilson, "Probable inference, the law of succession, and statistical inference",
-    Journal of the American Statistical Association 22, 1927.
+    Wilson's score interval (E. B. Wilson, "Probable inference, the law of succession, and
+    statistical inference", Journal of the American Statistical Association 22, 1927): unlike the
+    normal approximation it keeps within [0, 1] and its coverage near 0 and 1. It takes clips as
+    independent; clips cut from one recording are not quite.
 
     Examples
     --------
@@ -91,8 +87,7 @@ def _ends_of_ratios(
     """Percentile intervals of ratios of sums; a redrawn one without any value below is left out."""
     times = times_drawn(len(above), repeats, seed)
     drawn = times @ below
-    ratios = np.full(drawn.shape, np.nan)
-    np.divide(times @ above, drawn, out=ratios, where=drawn > 0)
+    ratios = times @ above / np.where(drawn > 0, drawn, np.nan)
     low, high = np.nanquantile(ratios, _ENDS, axis=0)
     return low, high
 
@@ -113,16 +108,13 @@ def bootstrap_interval(
     """The 95 % interval (low, high) of any statistic, by drawing the rows again with replacement.
 
     The percentile bootstrap: the middle 95 % of the statistic over `repeats` redrawn data sets of
-    the same number of rows.
+    the same number of rows (B. Efron, "Bootstrap methods: another look at the jackknife", Annals of
+    Statistics 7, 1979).
 
     Rows of all `values` are drawn together, such as the scores and the targets of clips, and handed
     to `statistic`. A class that a redrawn data set has no clip of is left out by the means over
     classes, there alone. `MetricError` if the arrays are of different lengths or have fewer than
     two rows, or `repeats` is below 1.
-
-    References
-    ----------
-    B. Efron, "Bootstrap methods: another look at the jackknife", Annals of Statistics 7, 1979.
     """
     rows = {len(one) for one in values}
     if len(rows) != 1 or rows == {0}:
@@ -143,13 +135,10 @@ def bootstrap_interval(
 def runs_interval(values: Sequence[float]) -> tuple[float, float]:
     """The 95 % interval (low, high) of the mean over runs that differ in their seed alone.
 
-    Student's t interval, the paper's "95 % confidence intervals": the figures of further runs,
-    trained alike, are taken to be normal around that mean, about which it lies evenly.
-    `MetricError` if there are fewer than two runs, or a value is not finite.
-
-    References
-    ----------
-    Student, "The probable error of a mean", Biometrika 6, 1908.
+    Student's t interval ("The probable error of a mean", Biometrika 6, 1908), the paper's "95 %
+    confidence intervals": the figures of further runs, trained alike, are taken to be normal around
+    that mean, about which it lies evenly. `MetricError` if there are fewer than two runs, or a
+    value is not finite.
     """
     if len(values) < 2:
         raise MetricError(
@@ -178,19 +167,12 @@ def crossed_interval(
     """The 95 % interval of a difference of means, over recordings and over seeds.
 
     Other seeds would give another difference, and so would other recordings. Both variances are
-    estimated, each from means over the other factor, and added: two-way clustering (Cameron,
-    Gelbach and Miller 2011), cautious in that what depends on seed and recording at once is counted
-    twice. The half-width is Student's t times the root, with Satterthwaite's degrees of freedom, so
-    that three seeds, or six speakers, do not pass for many. With one seed on either side that
-    side's share of the first variance is left out.
-
-    References
-    ----------
-    A. C. Cameron, J. B. Gelbach and D. L. Miller, "Robust inference with multiway clustering",
-    Journal of Business & Economic Statistics 29, 2011.
-
-    F. E. Satterthwaite, "An approximate distribution of estimates of variance components",
-    Biometrics Bulletin 2, 1946.
+    estimated, each from means over the other factor, and added: two-way clustering (A. C. Cameron,
+    J. B. Gelbach and D. L. Miller, "Robust inference with multiway clustering", Journal of Business
+    & Economic Statistics 29, 2011), cautious in that what depends on seed and recording at once is
+    counted twice. The half-width is Student's t times the root, with Satterthwaite's degrees of
+    freedom (Biometrics Bulletin 2, 1946), so that three seeds, or six speakers, do not pass for
+    many. With one seed on either side that side's share of the first variance is left out.
     """
     by_clip = first.mean(axis=0) - second.mean(axis=0)
     mean = float(by_clip.mean())
@@ -216,12 +198,9 @@ def sign_flip_test(
 
     Were the two treatments alike, each clip's difference would be as likely with the other sign.
     All tests, of shape (...), use the same flips. NaN differences, of shape (clips, ...), are left
-    out; where none could be measured, or all are zero, p is 1. The least is 1 / (flips + 1).
-
-    References
-    ----------
-    E. S. Edgington, "Randomization tests", 1980; the observed signs are counted as one of the
-    draws (B. Phipson and G. K. Smyth, "Permutation p-values should never be zero", 2010).
+    out; where none could be measured, or all are zero, p is 1. The least is 1 / (flips + 1): the
+    observed signs are counted as one of the draws (E. S. Edgington, "Randomization tests", 1980;
+    B. Phipson and G. K. Smyth, "Permutation p-values should never be zero", 2010).
     """
     flat = np.nan_to_num(differences.reshape(len(differences), -1).astype(np.float64))
     generator = np.random.default_rng(seed)
@@ -251,11 +230,8 @@ def mcnemar_test(first: Bool[ndarray, " clips"], second: Bool[ndarray, " clips"]
 
 
 def holm(p: Float[ndarray, "*tests"]) -> Float[ndarray, "*tests"]:
-    """P-values of all tests that are read together, adjusted so that one below 0.05 is rare among
-    them.
+    """P-values of tests that are read together, adjusted so that one below 0.05 is rare among them.
 
-    References
-    ----------
     S. Holm, "A simple sequentially rejective multiple test procedure", Scandinavian Journal of
     Statistics 6, 1979.
 

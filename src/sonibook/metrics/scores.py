@@ -57,7 +57,7 @@ def roc_auc(scores: Scores, targets: _Targets) -> Float[ndarray, " classes"]:
     pairs = with_label * (len(targets) - with_label)
     ranks = stats.rankdata(scores, axis=0) if len(scores) else scores  # ties share their mean rank
     lower = (ranks * (targets != 0)).sum(axis=0) - with_label * (with_label + 1) / 2
-    return np.divide(lower, pairs, out=np.full(len(pairs), np.nan), where=pairs > 0)
+    return lower / np.where(pairs > 0, pairs, np.nan)
 
 
 def mean_average_precision(scores: Scores, targets: _Targets) -> float:
@@ -82,11 +82,8 @@ def d_prime(auc: float) -> float:
     By how many standard deviations two normal distributions of equal width, the scores of the
     clips without and with a label, would have to lie apart for that area: sqrt(2) times the inverse
     of the normal distribution function, 0 at chance (0.5), minus and plus infinity at 0 and 1, and
-    a `MetricError` beyond.
-
-    References
-    ----------
-    Gemmeke et al., "Audio Set: an ontology and human-labeled dataset for audio events", 2017.
+    a `MetricError` beyond (Gemmeke et al., "Audio Set: an ontology and human-labeled dataset for
+    audio events", 2017).
 
     Examples
     --------
@@ -99,8 +96,7 @@ def d_prime(auc: float) -> float:
 
 
 def accuracy(scores: Scores, targets: _Targets) -> float:
-    """Share of clips, each with one label, whose highest score is at it; of equal ones the first
-    counts.
+    """Share of clips, each with one label, whose highest score, of equal ones the first, is at it.
 
     `MetricError` if there is no clip, a score is NaN, or a clip has no label or several.
     """

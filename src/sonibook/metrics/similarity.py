@@ -1,5 +1,4 @@
-"""How similar two sounds are: by coherence (paper, section 4.2) and other measures of the
-literature, and as a listener would judge.
+"""How similar two sounds are: by coherence (paper, section 4.2), other measures, and to a listener.
 
 None of them depends on gain or sign, because a sonification's level is arbitrary: x, -x and 0.01 x
 are all perfectly coherent. All of them take pairs, and give NaN where one of the two is silent.
@@ -37,6 +36,10 @@ _FLOOR_DB = -60.0
 #: Bands and frames in a window of structural similarity.
 _WINDOW = 7
 
+_First = Float[Tensor, "*first time"]
+_Second = Float[Tensor, "*second time"]
+_Pairs = Float[Tensor, "*pairs"]
+
 
 def short_time_spectra(
     x: Float[Tensor, "*batch time"], *, frame: int = _FRAME, hop: int = _HOP
@@ -46,9 +49,7 @@ def short_time_spectra(
     return torch.stft(x, frame, hop, window=window, pad_mode="constant", return_complex=True)
 
 
-def rank_correlation(
-    x: Float[Tensor, "*first time"], y: Float[Tensor, "*second time"]
-) -> Float[Tensor, "*pairs"]:
+def rank_correlation(x: _First, y: _Second) -> _Pairs:
     """Spearman's rank correlation of magnitudes, sample by sample (Adebayo et al. 2018)."""
     return _correlation(_ranks(x), _ranks(y), dims=1)
 
@@ -87,24 +88,18 @@ def _mel_bands(sample_rate: float) -> Tensor:
     return triangles / triangles.sum(dim=1, keepdim=True)
 
 
-def log_spectral_distance(
-    x: Float[Tensor, "*first time"], y: Float[Tensor, "*second time"]
-) -> Float[Tensor, "*pairs"]:
+def log_spectral_distance(x: _First, y: _Second) -> _Pairs:
     """By how many decibels two sounds differ in a mel band, as a listener would judge."""
     difference = mel_levels(x) - mel_levels(y)
     return difference.square().mean(dim=-2).sqrt().mean(dim=-1)
 
 
-def spectrogram_correlation(
-    x: Float[Tensor, "*first time"], y: Float[Tensor, "*second time"]
-) -> Float[Tensor, "*pairs"]:
+def spectrogram_correlation(x: _First, y: _Second) -> _Pairs:
     """Pearson's correlation of two sounds' levels in mel bands, over bands and frames."""
     return _correlation(mel_levels(x), mel_levels(y), dims=2)
 
 
-def structural_similarity(
-    x: Float[Tensor, "*first time"], y: Float[Tensor, "*second time"]
-) -> Float[Tensor, "*pairs"]:
+def structural_similarity(x: _First, y: _Second) -> _Pairs:
     """SSIM of levels in mel bands, over windows of 7 by 7, by the article's constants for 60 dB."""
     a, b = torch.broadcast_tensors(mel_levels(x).double(), mel_levels(y).double())
 
@@ -176,13 +171,10 @@ def coherence(
             "segment the coherence is 1 whatever the signals: use longer ones or a shorter nperseg."
         )
     window = torch.hann_window(nperseg, dtype=x.dtype, device=x.device)
-    pairs = zip(
-        x.reshape(-1, x.shape[-1]).split(_PAIRS),
-        y.reshape(-1, x.shape[-1]).split(_PAIRS),
-        strict=True,
-    )
+    some = (one.reshape(-1, one.shape[-1]).split(_PAIRS) for one in (x, y))
     rows = [
-        _ratio(_spectra(a, window, step), _spectra(b, window, step)).to(x.dtype) for a, b in pairs
+        _ratio(_spectra(a, window, step), _spectra(b, window, step)).to(x.dtype)
+        for a, b in zip(*some, strict=True)
     ]
     frequency = torch.fft.rfftfreq(nperseg, 1 / sample_rate, dtype=x.dtype, device=x.device)
     bins = frequency.shape[0]

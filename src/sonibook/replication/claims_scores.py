@@ -267,7 +267,7 @@ def probe_gains(folder: str | Path) -> list[dict[str, Any]]:
         `Measure`, with intervals over networks: ``accuracy``, in [0, 1], and what it has above
         each kind of untrained network.
     """
-    results, rows = Results(folder), []
+    results, rows = Results(Path(folder)), []
     for question, files in _PROBED.items():
         for blocks, layers in (("8 to 10", range(8, 11)), ("11", range(11, 12))):
             for kind, file in zip(get_args(ProbeKind), files, strict=True):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
@@ -156,6 +156,7 @@ def _over(values: dict[int, float], clips: int, error: float) -> Measure:
     return Measure(**ends, clips=clips, seeds=len(values), values=values, clip_error=error)
 
 
+@dataclass(frozen=True)
 class Results:
     """The results files of one folder; `probe` is the kind that figure 4's accuracies are of.
 
@@ -164,18 +165,13 @@ class Results:
     1 is of filters drawn at random, where it was measured of them.
     """
 
-    def __init__(
-        self,
-        folder: str | Path,
-        *,
-        probe: ProbeKind = "logistic",
-        recordings: bool = False,
-        drawn: bool = False,
-    ) -> None:
-        self.folder, self.probe, self.recordings = Path(folder), probe, recordings
-        self.drawn = drawn
-        self._known: dict[str, Result] = {}
-        self._differences: dict[str, list[Difference]] = {}
+    folder: Path
+    _: KW_ONLY
+    probe: ProbeKind = "logistic"
+    recordings: bool = False
+    drawn: bool = False
+    _known: dict[str, Result] = field(default_factory=dict, init=False, repr=False)
+    _differences: dict[str, list[Difference]] = field(default_factory=dict, init=False, repr=False)
 
     def read(self, kind: type[_Kind], name: str) -> _Kind | None:
         """One file, read once; None where it is not there."""
@@ -201,12 +197,9 @@ class Results:
             own = over_layers(row for row in rows if row.layer in wanted)
             return own - over_layers(row for row in rows if row.layer in others) if others else own
 
-        rows: tuple[Row, ...] = ()
-        if result and self.drawn and file == "figure-1":
-            rows = result.select(quantity=quantity, condition="drawn")
-        if result and not rows:
-            rows = result.select(quantity=quantity, condition=condition)
-        return self._by_regime(rows, mean)
+        conditions = ("drawn", condition) if self.drawn and file == "figure-1" else (condition,)
+        rows = (result.select(quantity=quantity, condition=one) for one in conditions if result)
+        return self._by_regime(next(filter(None, rows), ()), mean)
 
     def drops(self, file: str, control: str = "") -> defaultdict[str, Measure]:
         """How much accuracy each regime loses when its sonifications are subtracted, over layers.

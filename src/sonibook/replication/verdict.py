@@ -49,6 +49,8 @@ from sonibook.training.probe import ProbeKind
 CLAIMS: tuple[Claim, ...] = (*SOUND_CLAIMS, *SCORE_CLAIMS)
 #: A p-value below is significant.
 SIGNIFICANT = 0.05
+#: What a judged claim has of the claim.
+_OF_CLAIM = ("name", "where", "says", "chapter", "figure", "would_change")
 Verdict = Literal[
     "holds",
     "holds in part",
@@ -118,10 +120,8 @@ def judge(tests: Sequence[Test], *, untestable: str = "", universal: bool = Fals
         for test, p in zip(tests, adjusted, strict=True)
         if test.kind == "effect"
     )
-    words = _qualified(verdict, tests, seeds=seeds, corrected=corrected)
-    return Judgement(
-        verdict=verdict, words=words, why=_why(tests), seeds=seeds, corrected=corrected
-    )
+    words, why = _qualified(verdict, tests, seeds=seeds, corrected=corrected), _why(tests)
+    return Judgement(verdict=verdict, words=words, why=why, seeds=seeds, corrected=corrected)
 
 
 def _adjusted(tests: Sequence[Test]) -> list[float | None]:
@@ -150,12 +150,10 @@ def _why(tests: Sequence[Test]) -> str:
         if len(tests) == 1:
             return "Its one test passes."
         return f"All {len(tests)} tests pass, controls among them where there are any."
-    outcomes = ("shown", "not shown", "the opposite is shown of", "not measured yet")
-    said = {
-        outcome: ", ".join(test.says for test in tests if _outcome(test) == outcome)
-        for outcome in outcomes
-    }
-    text = "; ".join(f"{outcome}: {tests}" for outcome, tests in said.items() if tests)
+    said: dict[str, list[str]] = {"shown": [], "not shown": [], "the opposite is shown of": []}
+    for test in tests:
+        said.setdefault(_outcome(test), []).append(test.says)
+    text = "; ".join(f"{outcome}: {', '.join(of)}" for outcome, of in said.items() if of)
     return text[0].upper() + text[1:] + "."
 
 
@@ -190,15 +188,12 @@ def judge_claims(
         Whether all of figure 1 is of filters drawn at random, where it was measured of them, and
         not of the most active ones, which are a few of a layer. That explores as well.
     """
-    results = Results(folder, probe=probe, recordings=recordings, drawn=drawn)
-    tests = {claim.name: claim.tests(results) for claim in CLAIMS}
+    results = Results(Path(folder), probe=probe, recordings=recordings, drawn=drawn)
+    tests = {claim: claim.tests(results) for claim in CLAIMS}
     known = [test.p for own in tests.values() for test in own if test.p is not None]
     among_all = iter(stats.false_discovery_control(known).tolist() if known else ())
     return [
         Judged(
-            name=claim.name,
-            where=claim.where,
-            says=claim.says,
             judgement=judge(own, untestable=claim.untestable, universal=claim.universal),
             tests=tuple(
                 test.model_copy(
@@ -206,12 +201,9 @@ def judge_claims(
                 )
                 for test, p in zip(own, _adjusted(own), strict=True)
             ),
-            chapter=claim.chapter,
-            figure=claim.figure,
-            would_change=claim.would_change,
+            **{name: getattr(claim, name) for name in _OF_CLAIM},
         )
-        for claim in CLAIMS
-        for own in [tests[claim.name]]
+        for claim, own in tests.items()
     ]
 
 
