@@ -81,9 +81,7 @@ _RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 def drawing(
     width: float, height: float, rows: int = 1, columns: int = 1, of: str = "plots", **options: Any
 ) -> Iterator[tuple[Figure, Any]]:
-    """A figure in the book's look, in inches; its axes as `Figure.subplots` gives them, or, of
-    "figures", its `SubFigure`s.
-    """
+    """A figure in the book's look, in inches, and its axes, or, of "figures", its subfigures."""
     with mpl.rc_context(_RC):
         figure = Figure(figsize=(width, height), layout="constrained")
         yield figure, getattr(figure, f"sub{of}")(rows, columns, **options)
