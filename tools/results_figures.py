@@ -59,11 +59,10 @@ def make(target: str, path: Path, settings: Settings) -> None:
     prints = {network.name: fingerprint(network.module) for network in networks}
     limit = settings.limit(target)
     if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        by = before["provenance"].get("profile", "quick")
-        same = prints == before["provenance"].get("encoders")
-        same = same and limit == before["provenance"].get("limit", limit)
-        if rank_of(before["provenance"]) > settings.rank:
+        before = json.loads(path.read_text(encoding="utf-8"))["provenance"]
+        by = before.get("profile", "quick")
+        same = prints == before.get("encoders") and limit == before.get("limit", limit)
+        if rank_of(before) > settings.rank:
             print(f"{path} was made by profile {by}, which is fuller: kept.")
             return
         if same and by == settings.profile:
