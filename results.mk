@@ -19,7 +19,7 @@ RESULT_NAMES := esc50-folds table-a4 table-a6 table-a2 table-a1 recipe figure-7 
     sanity separation unpooling explanations dose-response roar \
     listeners-esc10 listeners-fsdd listeners-scenes faithfulness faithfulness-least-squares \
     figure-4-in-domain figure-4-out-of-domain figure-4-in-domain-ridge figure-4-out-of-domain-ridge \
-    figure-4-speakers starts yardstick spectrogram elsewhere synthesiser
+    figure-4-speakers starts scales yardstick spectrogram elsewhere synthesiser
 RESULT_OPTIONS = --profile '$(RESULTS)' --processes '$(PROCESSES)' \
     --precision '$(PRECISION)' $(if $(SEEDS),--seeds '$(SEEDS)') \
     $(if $(DATA_ROOT),--data-root '$(DATA_ROOT)')
@@ -32,6 +32,5 @@ results: $(INSTALLED) ## Make the paper's tables and figures anew, on recordings
 
 # One table or figure each, such as `make results/table-a4`. The files themselves are no targets:
 # chapters are made from them, and `make book` must not measure anything.
-# trains for hours: it is not among what `make results` makes anew.
 $(RESULT_NAMES:%=results/%) results/claims results/freeze: results/%: $(INSTALLED)
 	$(PYTHON) -m tools.results $* $(RESULT_OPTIONS)

@@ -5,8 +5,9 @@ S. Mallat, "Deep scattering spectrum", IEEE Transactions on Signal Processing 62
 made by formula; and of CNNs on log-mel spectrograms, those that were trained
 (`tools.results_spectrogram`) and one that was not. ``starts``: of networks between the two kinds
 that have learned nothing, He weights and the centred, scaled ones that training starts from. Both
-on ESC-10, each fold left out in turn, by both kinds of probe. What a file holds is not measured
-again.
+on ESC-10, each fold left out in turn, by both kinds of probe. ``scales``: of trained and untrained
+networks of three seeds, by logistic probes that standardise every filter, none, or those that
+vary enough. What a file holds is not measured again.
 """
 
 from __future__ import annotations
@@ -34,15 +35,17 @@ from sonibook.deconvnet.spectrogram import SpectrogramCNN, load_spectrogram_cnn
 from sonibook.model.checkpoint import canonical
 from sonibook.model.encoder import CNN12
 from sonibook.model.stack import blocks_of
-from sonibook.replication.benchmarks import SEEDS
+from sonibook.replication.benchmarks import REGIMES, SEEDS
 from sonibook.training.data import predict
 from sonibook.training.probe import ProbeKind, groups_of, linear_probe, probe_features
 from tools.results_settings import Settings
 from tools.results_spectrogram import MEL_CNN, trained
 
-TARGETS = ("yardstick", "starts")
+TARGETS = ("yardstick", "starts", "scales")
 #: Wavelets an octave, and the octaves that averages of scattering span: 128 ms at 8 kHz.
 _Q, _J = 8, 10
+#: What probes of ``scales`` divide by at least, as a share of the median filter's spread.
+_LEAST_SCALES = {"probe": 0.0, "probe, least scale 0.1": 0.1, "probe, one scale": np.inf}
 #: Which blocks of He weights have their filters centred: each its mean taken off.
 _CENTRED = {
     "random": (),
@@ -58,13 +61,16 @@ def make(target: str, path: Path, settings: Settings) -> None:
     data = open_dataset("esc10", root=settings.root, split="all")
     assert isinstance(data, FileDataset)
     rows = [*ResultTable.read(path).rows] if path.exists() else []
-    layer = 11 if target == "starts" else None
-    kinds = _starts(data) if target == "starts" else _yardsticks(data, settings)
-    for name, regime, seed, features in kinds:
-        if any(row.network == name for row in rows):
+    kinds = _yardsticks(data, settings)
+    if target != "yardstick":
+        kinds = _starts(data) if target == "starts" else _encoders(data, settings)
+    for name, regime, seed, layer, features in kinds:
+        if any((row.network, row.layer) == (name, layer) for row in rows):
             continue
-        identity = {"network": name, "regime": regime, "seed": seed, "baseline": regime != MEL_CNN}
-        found = _probed(identity | {"layer": layer}, features(), data)
+        untrained = regime not in (MEL_CNN, *REGIMES)
+        identity = {"network": name, "regime": regime, "seed": seed, "baseline": untrained}
+        measure = _scaled if target == "scales" else _probed
+        found = measure(identity | {"layer": layer}, features(), data)
         rows += found
         ResultTable(
             analysis="layers",
@@ -81,35 +87,62 @@ def make(target: str, path: Path, settings: Settings) -> None:
 
 def _probed(identity: dict[str, Any], features: Features, data: FileDataset) -> list[Row]:
     """The accuracy of both probes, and how many directions the features differ in."""
-    labels = np.array([entry.labels[0] for entry in data.entries])
-    rows = []
-    for kind in get_args(ProbeKind):
-        right = np.zeros(len(labels), bool)
-        for _, out, groups in left_out(data, groups_of(data)):
-            probe = linear_probe(features[~out], labels[~out], features[out],
-                                 groups=groups, seed=SEEDS[0], kind=kind)  # fmt: skip
-            right[out] = probe.predicted == labels[out]
-        share = Estimate.of_share(int(right.sum()), len(right))
-        of = {"quantity": "accuracy", "condition": probe_condition(kind)}
-        rows.append(Row(**identity, **of, **share.model_dump()))
+    rows = [
+        _accuracy(identity | {"condition": probe_condition(kind)}, features, data, kind=kind)
+        for kind in get_args(ProbeKind)
+    ]
     spread = features.std(axis=0)
     scaled = (features - features.mean(axis=0))[:, spread > 0] / spread[spread > 0]
     shares = np.linalg.svd(scaled, compute_uv=False) ** 2
-    dimension = Estimate(mean=float(shares.sum() ** 2 / (shares**2).sum()), clips=len(labels))
+    dimension = Estimate(mean=float(shares.sum() ** 2 / (shares**2).sum()), clips=len(data))
     rows.append(Row(**identity, quantity="effective dimension", **dimension.model_dump()))
     return rows
 
 
-_Measured = Iterator[tuple[str, str, int, Callable[[], Features]]]
+def _accuracy(identity: dict[str, Any], features: Features, data: FileDataset, **how: Any) -> Row:
+    """How many clips a probe names that is fitted to all groups but their own."""
+    labels = np.array([entry.labels[0] for entry in data.entries])
+    right = np.zeros(len(labels), bool)
+    for _, out, groups in left_out(data, groups_of(data)):
+        parts = (features[~out], labels[~out], features[out])
+        probe = linear_probe(*parts, groups=groups, seed=SEEDS[0], **how)
+        right[out] = probe.predicted == labels[out]
+    share = Estimate.of_share(int(right.sum()), len(right))
+    return Row(**identity, quantity="accuracy", **share.model_dump())
+
+
+def _scaled(identity: dict[str, Any], features: Features, data: FileDataset) -> list[Row]:
+    """The accuracy of probes that magnify less and less, and the share of filters concerned."""
+    rows = [
+        _accuracy(identity | {"condition": condition}, features, data, least_scale=least)
+        for condition, least in _LEAST_SCALES.items()
+    ]
+    spread = features.std(axis=0)
+    few = spread < 0.1 * np.median(spread[spread > 0])
+    share = Estimate.of_share(int(few.sum()), len(few))
+    return [*rows, Row(**identity, quantity="hardly varying filters", **share.model_dump())]
+
+
+#: Network, regime, seed, layer, and what makes the features.
+_Measured = Iterator[tuple[str, str, int, int | None, Callable[[], Features]]]
+
+
+def _encoders(data: FileDataset, settings: Settings) -> _Measured:
+    for one in settings.encoders():
+        if one.seed in SEEDS[:3]:
+            for layer in (8, 11):
+                features = partial(_of_layer, one.load(), data, layer=layer)
+                yield one.name, one.regime, one.seed, layer, features
 
 
 def _starts(data: FileDataset) -> _Measured:
     for seed in SEEDS:
         for regime, blocks in _CENTRED.items():
             encoder = _centred(seed, blocks)
-            yield f"{regime}:{seed}", regime, seed, partial(_top, encoder, data)
+            yield f"{regime}:{seed}", regime, seed, 11, partial(_of_layer, encoder, data)
         start = canonical(CNN12(width=0.25, norm="weight", seed=seed))
-        yield f"centred random:{seed}", "centred random", seed, partial(_top, start, data)
+        features = partial(_of_layer, start, data)
+        yield f"centred random:{seed}", "centred random", seed, 11, features
 
 
 def _centred(seed: int, centred: tuple[int, ...]) -> CNN12:
@@ -121,19 +154,19 @@ def _centred(seed: int, centred: tuple[int, ...]) -> CNN12:
     return encoder
 
 
-def _top(encoder: CNN12, data: FileDataset) -> Features:
-    return probe_features(encoder, data, layer=11, progress=True)[0].astype(np.float64)
+def _of_layer(encoder: CNN12, data: FileDataset, *, layer: int = 11) -> Features:
+    return probe_features(encoder, data, layer=layer, progress=True)[0].astype(np.float64)
 
 
 def _yardsticks(data: FileDataset, settings: Settings) -> _Measured:
     mel = MelFeatures(8000)
-    yield f"{mel}", "mel levels", 0, partial(_each, mel, data)
+    yield f"{mel}", "mel levels", 0, None, partial(_each, mel, data)
     random = f"random {MEL_CNN}"
     untrained = SpectrogramCNN(seed=SEEDS[0]).eval()
-    yield f"{random}:{SEEDS[0]}", random, SEEDS[0], partial(_last, untrained, data)
+    yield f"{random}:{SEEDS[0]}", random, SEEDS[0], None, partial(_last, untrained, data)
     for seed, path in trained(settings).items():
         network = load_spectrogram_cnn(path)
-        yield f"{MEL_CNN}:{seed}", MEL_CNN, seed, partial(_last, network, data)
+        yield f"{MEL_CNN}:{seed}", MEL_CNN, seed, None, partial(_last, network, data)
     if find_spec("kymatio") is None:
         print("yardstick: no scattering: pip install --no-deps kymatio==0.3.0")
         return
@@ -145,7 +178,7 @@ def _yardsticks(data: FileDataset, settings: Settings) -> _Measured:
         return np.log(scattering(x[0].numpy()).mean(axis=-1).clip(1e-8))[None]
 
     name = f"scattering of two orders, {_Q} wavelets an octave"
-    yield name, "scattering", 0, partial(_each, of_clip, data)
+    yield name, "scattering", 0, None, partial(_each, of_clip, data)
 
 
 def _last(network: SpectrogramCNN, data: FileDataset) -> Features:

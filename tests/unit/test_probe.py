@@ -5,6 +5,7 @@ import pytest
 import soundfile
 import torch
 from clips import Held, noise
+from sklearn.linear_model import LogisticRegression
 
 from sonibook.analysis.ablation import ablate
 from sonibook.datasets import Soundscapes
@@ -144,6 +145,34 @@ def test_a_ridge_probe_solves_the_normal_equations():
     solved = np.linalg.solve(x.T @ x + np.eye(x.shape[1]) / probe.strength, x.T @ (y - y.mean(0)))
     np.testing.assert_allclose(probe.weight * features.std(axis=0), solved.T, atol=1e-6)
     np.testing.assert_array_equal(probe.predicted, (x @ solved + y.mean(0)).argmax(axis=1))
+
+
+def test_what_hardly_varies_is_magnified_unless_a_probe_is_told_a_least_scale():
+    features, labels = blobs(90, seed=0)
+    features[:, 5] = 0
+    features[0, 5] = 1e-9
+    woken = features.copy()
+    woken[:, 5] = 1
+
+    def sway(**how: float) -> float:
+        probe = linear_probe(features, labels, features, **how)
+        return float(np.abs((woken - features) @ probe.weight.T).max())
+
+    assert sway() > 1e6
+    assert sway(least_scale=0.1) < 1
+    # Of features that vary enough nothing changes ...
+    enough, scaled = blobs(90, seed=0)[0][:, :5], blobs(60, seed=1)[0][:, :5]
+    usual = linear_probe(enough, labels, scaled)
+    floored = linear_probe(enough, labels, scaled, least_scale=0.1)
+    np.testing.assert_array_equal(floored.weight, usual.weight)
+    # ... and an infinite one standardises nothing: all are divided by the median deviation.
+    uneven = enough * np.array([1, 2, 4, 8, 16])
+    probe = linear_probe(uneven, labels, uneven, least_scale=np.inf)
+    x = (uneven - uneven.mean(axis=0)) / np.median(uneven.std(axis=0))
+    alone = LogisticRegression(C=probe.strength, max_iter=2000).fit(x, labels)
+    np.testing.assert_allclose(
+        probe.weight * np.median(uneven.std(axis=0)), alone.coef_, rtol=1e-3, atol=1e-4
+    )
 
 
 @pytest.mark.parametrize("layer", [5, 11])

@@ -164,6 +164,7 @@ def linear_probe(
     groups: Sequence[str] | None = None,
     seed: int = 0,
     kind: ProbeKind = "logistic",
+    least_scale: float = 0.0,
 ) -> LinearProbe:
     """Fit a linear probe on training features and let it name the classes of test features.
 
@@ -183,6 +184,10 @@ def linear_probe(
     seed : int >= 0
         Of the random splits.
     kind : {"logistic", "ridge"}
+    least_scale : float >= 0
+        Features whose standard deviation is below this share of the median one are divided by the
+        median one: else what hardly ever answers is magnified. 0 standardises every feature;
+        infinity divides all by the same number, and so does not standardise.
 
     Raises
     ------
@@ -198,7 +203,7 @@ def linear_probe(
             f"Class {classes[counts.argmin()]} has one training clip: a linear probe needs at "
             "least two of each to cross-validate."
         )
-    search = _search(kind, folds, groups, seed)
+    search = _search(kind, folds, groups, seed, least_scale=least_scale)
     # Small matrices: threads would wait for each other more than they work.
     with threadpool_limits(1):
         search.fit(features.astype(np.float64), labels, groups=groups)
@@ -218,7 +223,13 @@ def linear_probe(
 
 
 def _search(
-    kind: ProbeKind, folds: int, groups: Sequence[str] | None, seed: int, *, scoring: Any = None
+    kind: ProbeKind,
+    folds: int,
+    groups: Sequence[str] | None,
+    seed: int,
+    *,
+    least_scale: float = 0.0,
+    scoring: Any = None,
 ) -> Any:
     """A cross-validation of a regression on standardised features, by groups where there are some.
 
@@ -230,12 +241,23 @@ def _search(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    class Scaler(StandardScaler):
+        """It magnifies nothing that hardly varies."""
+
+        def fit(self, x: ndarray, y: Any = None, sample_weight: Any = None) -> Scaler:
+            super().fit(x, y, sample_weight)
+            spread = np.sqrt(self.var_)
+            if least_scale and spread.any():
+                typical = np.median(spread[spread > 0])
+                self.scale_[spread < least_scale * typical] = typical
+            return self
+
     logistic = kind == "logistic"
     regression = LogisticRegression(max_iter=2000) if logistic else RidgeClassifier()
     name, choices = ("C", STRENGTHS) if logistic else ("alpha", [1 / one for one in STRENGTHS])
     if scoring is not None:
         regression, name = OneVsRestClassifier(regression), f"estimator__{name}"
-    pipeline = make_pipeline(StandardScaler(), regression)
+    pipeline = make_pipeline(Scaler(), regression)
     grid = {f"{pipeline.steps[-1][0]}__{name}": choices}
     at_random = StratifiedKFold if scoring is None else KFold
     drawn = at_random(folds, shuffle=True, random_state=seed) if groups is None else None
