@@ -12,8 +12,11 @@ from typing import Any
 from urllib.parse import urljoin, urlsplit
 
 import nbformat
+import numpy as np
 import pytest
 from built import BREACHES, PAGES, PHONE, article_of, axe_script, made_alike, page_names
+from PIL import Image
+from scipy.ndimage import binary_dilation, binary_erosion
 
 SCREENSHOTS = Path(__file__).parents[2] / "build" / "screenshots"
 DESKTOP = {"width": 1280, "height": 900}
@@ -296,10 +299,10 @@ def test_reads_on_a_phone_and_in_the_dark(visit: Visit) -> None:
     )
     wide = page.evaluate("document.documentElement.scrollWidth")
     figures = page.evaluate(
-        """() => [...document.querySelectorAll("figure > img[style*=readable]")]
+        """() => [...document.querySelectorAll(".plot > img")]
             .filter((image) => image.offsetWidth)
             .map((image) => [image.offsetWidth, parseInt(image.style.getPropertyValue(
-                "--readable")), image.parentElement.clientWidth])"""
+                "--readable")), image.closest("figure").clientWidth])"""
     )
     assert all(width >= readable for width, readable, _ in figures)
     assert all(room <= PHONE["width"] for _, _, room in figures), "it scrolls in no box"
@@ -374,6 +377,31 @@ def test_predictions_and_answers_are_kept_and_answered(browser: Any, site: str) 
     field.fill("")
     assert not beside.is_visible()
     context.close()
+
+
+def test_in_the_dark_a_figure_is_dark_around_its_spectrograms(browser: Any, site: str) -> None:
+    page = browser.new_context(viewport=DESKTOP, color_scheme="light").new_page()
+    page.goto(f"{site}/02_sound.html", wait_until="networkidle")
+    for plot in page.locator(".plot").all():
+        seen = []
+        for theme in ("light", "dark"):
+            page.evaluate("(theme) => { document.documentElement.dataset.theme = theme; }", theme)
+            seen.append(np.asarray(Image.open(io.BytesIO(plot.screenshot())).convert("L")) / 255)
+        light, dark = seen
+        path = plot.locator("span").evaluate("(each) => each.style.clipPath")
+        corners = np.array(re.findall(r"([\d.]+)% ([\d.]+)%", path), float)[5:] / 100
+        height, width = light.shape
+        inside = np.zeros((height, width), bool)
+        for box in corners.reshape(-1, 6, 2):
+            (left, top), (right, bottom) = box[0] * (width, height), box[2] * (width, height)
+            inside[int(top) : round(bottom) + 1, int(left) : round(right) + 1] = True
+        kept = binary_erosion(inside, iterations=4)
+        np.testing.assert_allclose(dark[kept], light[kept], atol=0.02)
+        outside = ~binary_dilation(inside, iterations=4)
+        assert np.median(light[outside]) > 0.98
+        assert np.median(dark[outside]) < 0.1
+        assert dark[-1].max() < 0.2, "a light line below it"
+    page.context.close()
 
 
 #: The claims that can be seen: their rows in the table, and, without marks, what is said of each.

@@ -2,7 +2,7 @@
 
 The colours are those of M. Okabe and K. Ito, "Color universal design" (2008); the spectrograms'
 colour map is perceptually uniform and keeps its order in grey. Figures have an opaque white
-ground; on a dark page, the style sheet inverts those that hold no spectrogram.
+ground; on a dark page, the style sheet inverts them around their spectrograms.
 """
 
 from __future__ import annotations
@@ -193,13 +193,27 @@ def pixels(figure: Figure, *, dpi: int) -> Any:
 def image_tag(image: bytes, alt: str, figure: Figure, *, kind: str = "png") -> str:
     """An ``<img>`` that holds a figure's picture, its alternative text, and its least width."""
     data = base64.b64encode(image).decode()
-    # The book's style sheet inverts what holds no spectrogram on a dark page.
-    lines = "" if any(axes.images for axes in figure.axes) else 'class="lines" '
     readable = f"--readable: {round(_READABLE * figure.get_figwidth())}px;"
-    return (
-        f'<img {lines}src="data:image/{kind};base64,{data}" alt="{html.escape(alt, quote=True)}" '
-        f'style="width: auto; max-width: 100%; height: auto; {readable}">'
+    found = (
+        f'<img src="data:image/{kind};base64,{data}" alt="{html.escape(alt, quote=True)}" '
+        f'style="width: auto; max-width: 100%; height: auto; vertical-align: top; {readable}">'
     )
+    # The book's style sheet inverts, on a dark page, what lies behind the inner one.
+    around = f"clip-path: polygon(evenodd, {_outline(figure)}) content-box;"
+    return f'<span class="plot">{found}<span style="{around}"></span></span>'
+
+
+def _outline(figure: Figure) -> str:
+    """The corners of a figure and, leading there and back, of the spectrograms and bars in it."""
+    corners = [(0.0, 0.0), (102.0, 0.0), (102.0, 102.0), (0.0, 102.0), (0.0, 0.0)]
+    for axes in figure.axes:
+        if axes.images or axes.get_label() == "<colorbar>":
+            box = axes.get_window_extent()
+            left, right = (100 * x / figure.bbox.width for x in (box.x0, box.x1))
+            top, bottom = (100 - 100 * y / figure.bbox.height for y in (box.y1, box.y0))
+            around = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
+            corners += [*around, (0.0, 0.0)]
+    return ", ".join(f"{x:.2f}% {y:.2f}%" for x, y in corners)
 
 
 class Link(NamedTuple):
