@@ -25,7 +25,7 @@ from sonibook.errors import MetricError
 
 #: The share of cases in which an interval is to hold the truth, and the quantiles it lies between.
 _CONFIDENCE = 0.95
-_ENDS = ((1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2)
+ENDS = ((1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2)
 #: Clips times flips that are drawn together: a hundred megabytes.
 _DRAWN = 2**24
 
@@ -88,7 +88,7 @@ def _ends_of_ratios(
     times = times_drawn(len(above), repeats, seed)
     drawn = times @ below
     ratios = times @ above / np.where(drawn > 0, drawn, np.nan)
-    low, high = np.nanquantile(ratios, _ENDS, axis=0)
+    low, high = np.nanquantile(ratios, ENDS, axis=0)
     return low, high
 
 
@@ -128,7 +128,7 @@ def bootstrap_interval(
     for repeat in range(repeats):
         index = np.sort(generator.integers(size, size=size))
         redrawn[repeat] = statistic(*(one[index] for one in values))
-    low, high = np.quantile(redrawn, _ENDS)
+    low, high = np.quantile(redrawn, ENDS)
     return float(low), float(high)
 
 
@@ -148,7 +148,7 @@ def runs_interval(values: Sequence[float]) -> tuple[float, float]:
     runs = np.asarray(values, float)
     if not np.isfinite(runs).all():
         raise MetricError(f"A run came to no number ({runs.tolist()}): leave it out and say so.")
-    half_width = stats.t.ppf(_ENDS[1], len(runs) - 1) * stats.sem(runs)
+    half_width = stats.t.ppf(ENDS[1], len(runs) - 1) * stats.sem(runs)
     return float(runs.mean() - half_width), float(runs.mean() + half_width)
 
 
@@ -187,7 +187,7 @@ def crossed_interval(
     if whole == 0:
         return mean, mean
     freedom = whole**2 / sum(part**2 / own for part, own in parts)
-    half = float(stats.t.ppf(_ENDS[1], freedom) * np.sqrt(whole))
+    half = float(stats.t.ppf(ENDS[1], freedom) * np.sqrt(whole))
     return mean - half, mean + half
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from contextlib import suppress
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -19,7 +18,7 @@ from scipy import stats
 from scipy.special import log_expit, log_softmax
 
 from sonibook.errors import MetricError
-from sonibook.metrics.intervals import bootstrap_interval
+from sonibook.metrics.intervals import ENDS
 
 Scores = Float[ndarray, "clips classes"]
 #: 1 or True where the clip has the label, else 0 or False.
@@ -35,15 +34,7 @@ def average_precision(scores: Scores, targets: _Targets) -> Float[ndarray, " cla
     is NaN, or a target neither 0 nor 1.
     """
     _check(scores, targets)
-    result = np.full(scores.shape[1], np.nan)
-    # By hand: scikit-learn's, of which a bootstrap asks thousands, takes ten times as long.
-    for label in np.flatnonzero(targets.any(axis=0)):
-        order = np.argsort(-scores[:, label])
-        falling = scores[order, label]
-        last = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))  # of equal scores
-        hits = np.cumsum(targets[order, label] != 0)[last]
-        result[label] = np.diff(hits, prepend=0) @ (hits / (last + 1)) / hits[-1]
-    return result
+    return _ranked(scores, targets, np.ones((1, len(scores))))[0][0]
 
 
 def roc_auc(scores: Scores, targets: _Targets) -> Float[ndarray, " classes"]:
@@ -53,11 +44,29 @@ def roc_auc(scores: Scores, targets: _Targets) -> Float[ndarray, " classes"]:
     half. NaN for a class that no clip has, or every clip. Raises what `average_precision` does.
     """
     _check(scores, targets)
-    with_label = np.count_nonzero(targets, axis=0)
-    pairs = with_label * (len(targets) - with_label)
-    ranks = stats.rankdata(scores, axis=0) if len(scores) else scores  # ties share their mean rank
-    lower = (ranks * (targets != 0)).sum(axis=0) - with_label * (with_label + 1) / 2
-    return lower / np.where(pairs > 0, pairs, np.nan)
+    return _ranked(scores, targets, np.ones((1, len(scores))))[1][0]
+
+
+def _ranked(
+    scores: Scores, targets: _Targets, times: Float[ndarray, "repeats clips"]
+) -> tuple[Float[ndarray, "repeats classes"], Float[ndarray, "repeats classes"]]:
+    """Average precision and area of each class, of data sets that have clips so many times."""
+    # By hand: scikit-learn's, which a bootstrap asks thousands of times, takes ten times as long.
+    found = np.full((2, len(times), scores.shape[1]), np.nan)
+    for label in np.flatnonzero(targets.any(axis=0)):
+        order = np.argsort(-scores[:, label])
+        falling, drawn = scores[order, label], times[:, order]
+        last = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))  # of equal scores
+        hits = np.cumsum(drawn * (targets[order, label] != 0), axis=1)[:, last]
+        clips = np.cumsum(drawn, axis=1)[:, last]
+        gained, misses = np.diff(hits, prepend=0.0), clips - hits
+        above = misses - np.diff(misses, prepend=0.0) / 2  # equal scores count half
+        with np.errstate(invalid="ignore"):  # a class that is not there, or that all have
+            precision = (gained * hits / np.maximum(clips, 1)).sum(axis=1)
+            found[0, :, label] = precision / hits[:, -1]
+            lower = (gained * (misses[:, -1:] - above)).sum(axis=1)
+            found[1, :, label] = lower / (hits[:, -1] * misses[:, -1])
+    return found[0], found[1]
 
 
 def mean_average_precision(scores: Scores, targets: _Targets) -> float:
@@ -138,13 +147,24 @@ def multilabel_intervals(
     times at least. Of ``mAP``, ``mAUC`` and ``d_prime`` (the ends of the area's, if finite), one is
     left out where the clips are too few to draw again.
     """
+    _check(scores, targets)
+    clips, found = len(scores), dict[str, list[float]]()
+    if clips < 2:
+        return found
     repeats = int(np.clip(1e8 / max(scores.size, 1), 200, 2000))
-    found: dict[str, list[float]] = {}
-    for name, metric in (("mAP", mean_average_precision), ("mAUC", mean_auc)):
-        with suppress(MetricError):
-            found[name] = list(
-                bootstrap_interval(scores, targets, statistic=metric, repeats=repeats, seed=seed)
-            )
+    generator, step = np.random.default_rng(seed), max(1, 2**22 // clips)
+    redrawn = []
+    for first in range(0, repeats, step):
+        rows = (generator.integers(clips, size=clips) for _ in range(min(step, repeats - first)))
+        times = np.stack([np.bincount(drawn, minlength=clips) for drawn in rows])
+        # A class that a redrawn data set lacks is left out there alone.
+        each = np.stack(_ranked(scores, targets, times.astype(float)))
+        judged = ~np.isnan(each)
+        with np.errstate(invalid="ignore"):
+            redrawn.append(np.where(judged, each, 0).sum(axis=2) / judged.sum(axis=2))
+    for name, values in zip(("mAP", "mAUC"), np.concatenate(redrawn, axis=1), strict=True):
+        if np.isfinite(values).all():
+            found[name] = np.quantile(values, ENDS).tolist()
     if "mAUC" in found and all(0 < end < 1 for end in found["mAUC"]):
         found["d_prime"] = [d_prime(end) for end in found["mAUC"]]
     return found
