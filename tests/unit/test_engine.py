@@ -227,7 +227,8 @@ def test_any_padding_dilation_stride_and_pool(convolution, pool):
         network[3].bias.add_(0.2)
     passed = ForwardPass(network, sparse_clip(9_001, seed=1, bursts=4).add_(0.01))
     assert supports(passed)
-    for layer, filters in ((1, range(6)), (2, [0]), (3, range(20)), (3, [1, 3])):
+    most = 20 if passed.x.shape[-1] < 50_000 else 2  # large strides and pools ask for a long sound
+    for layer, filters in ((1, range(6)), (2, [0]), (3, range(most)), (3, [1, 3])):
         assert_same(passed, layer, list(filters))
 
 
