@@ -24,7 +24,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 #: Chapters that train on all of a data set, or fit many probes: ten of ESC-50's classes will do.
 LEARNING = ("04_supervised", "05_contrastive", "09_layers", "19_listeners")
 #: What chapters that have such parameters are run with: another layer, and less to learn.
-OTHERS = {"layer": "8", "width": "0.03125", "epochs": "2", "size": "60", "clips": "6"}
+OTHERS = {"layer": "8", "width": "0.03125", "epochs": "2", "size": "60", "clips": "6", "beside": ""}
 
 
 class ForkedKernel:

@@ -283,7 +283,7 @@ def test_the_command_makes_what_is_missing_and_says_what_is_not(
     monkeypatch.setattr("sonibook.training.probe.STRENGTHS", (1e-3, 1e-2))
     monkeypatch.setitem(FEW, "figure-5", 4)
     whole = folds_of("esc10", root)
-    last = replace(whole, splits=whole.splits[3:])
+    last = replace(whole, splits=whole.splits[4:])
     monkeypatch.setattr(results_tables, "folds_of", lambda *_: last)
 
     def make(*targets: str) -> str:
