@@ -299,7 +299,7 @@ def test_reads_on_a_phone_and_in_the_dark(visit: Visit) -> None:
     )
     wide = page.evaluate("document.documentElement.scrollWidth")
     figures = page.evaluate(
-        """() => [...document.querySelectorAll(".plot > img")]
+        """() => [...document.querySelectorAll(".picture > img")]
             .filter((image) => image.offsetWidth)
             .map((image) => [image.offsetWidth, parseInt(image.style.getPropertyValue(
                 "--readable")), image.closest("figure").clientWidth])"""
@@ -382,7 +382,7 @@ def test_predictions_and_answers_are_kept_and_answered(browser: Any, site: str) 
 def test_in_the_dark_a_figure_is_dark_around_its_spectrograms(browser: Any, site: str) -> None:
     page = browser.new_context(viewport=DESKTOP, color_scheme="light").new_page()
     page.goto(f"{site}/02_sound.html", wait_until="networkidle")
-    for plot in page.locator(".plot").all():
+    for plot in page.locator(".picture:visible").all():
         seen = []
         for theme in ("light", "dark"):
             page.evaluate("(theme) => { document.documentElement.dataset.theme = theme; }", theme)

@@ -200,7 +200,7 @@ def image_tag(image: bytes, alt: str, figure: Figure, *, kind: str = "png") -> s
     )
     # The book's style sheet inverts, on a dark page, what lies behind the inner one.
     around = f"clip-path: polygon(evenodd, {_outline(figure)}) content-box;"
-    return f'<span class="plot">{found}<span style="{around}"></span></span>'
+    return f'<span class="picture">{found}<span style="{around}"></span></span>'
 
 
 def _outline(figure: Figure) -> str:

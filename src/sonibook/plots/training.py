@@ -210,7 +210,7 @@ def evolution_figure(result: EvolutionResult) -> Picture:
     with drawing(8.0, sum(heights), 2, of="figures", height_ratios=heights) as (figure, parts):
         _draw_strips(parts[0], strips, result.sample_rate / 2000)
         _draw_similarity(parts[1], rows)
-    return picture(figure, alt=_words(result), dpi=96)  # many small spectrograms, large as files
+    return picture(figure, alt=_words(result), dpi=92)  # many small spectrograms, large as files
 
 
 def _draw_strips(figure: SubFigure, rows: tuple[FilterEvolution, ...], highest_khz: float) -> None:
