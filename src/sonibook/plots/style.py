@@ -199,13 +199,13 @@ def image_tag(image: bytes, alt: str, figure: Figure, *, kind: str = "png") -> s
         f'style="width: auto; max-width: 100%; height: auto; vertical-align: top; {readable}">'
     )
     # The book's style sheet inverts, on a dark page, what lies behind the inner one.
-    around = f"clip-path: polygon(evenodd, {_outline(figure)}) content-box;"
+    around = f"clip-path: polygon(evenodd, {_outline(figure)});"
     return f'<span class="picture">{found}<span style="{around}"></span></span>'
 
 
 def _outline(figure: Figure) -> str:
     """The corners of a figure and, leading there and back, of the spectrograms and bars in it."""
-    corners = [(0.0, 0.0), (102.0, 0.0), (102.0, 102.0), (0.0, 102.0), (0.0, 0.0)]
+    corners = [(0.0, 0.0), (100.0, 0.0), (100.0, 100.0), (0.0, 100.0), (0.0, 0.0)]
     for axes in figure.axes:
         if axes.images or axes.get_label() == "<colorbar>":
             box = axes.get_window_extent()
