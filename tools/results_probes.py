@@ -45,7 +45,8 @@ TARGETS = ("yardstick", "starts", "scales")
 #: Wavelets an octave, and the octaves that averages of scattering span: 128 ms at 8 kHz.
 _Q, _J = 8, 10
 #: What probes of ``scales`` divide by at least, as a share of the median filter's spread.
-_LEAST_SCALES = {"probe": 0.0, "probe, least scale 0.1": 0.1, "probe, one scale": np.inf}
+_LITTLE = 0.1
+_LEAST_SCALES = {"probe": 0.0, f"probe, least scale {_LITTLE}": _LITTLE, "probe, one scale": np.inf}
 #: Which blocks of He weights have their filters centred: each its mean taken off.
 _CENTRED = {
     "random": (),
@@ -118,7 +119,7 @@ def _scaled(identity: dict[str, Any], features: Features, data: FileDataset) -> 
         for condition, least in _LEAST_SCALES.items()
     ]
     spread = features.std(axis=0)
-    few = spread < 0.1 * np.median(spread[spread > 0])
+    few = spread < _LITTLE * np.median(spread[spread > 0])
     share = Estimate.of_share(int(few.sum()), len(few))
     return [*rows, Row(**identity, quantity="hardly varying filters", **share.model_dump())]
 

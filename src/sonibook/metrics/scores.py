@@ -52,7 +52,7 @@ def _ranked(
 ) -> tuple[Float[ndarray, "repeats classes"], Float[ndarray, "repeats classes"]]:
     """Average precision and area of each class, of data sets that have clips so many times."""
     # By hand: scikit-learn's, which a bootstrap asks thousands of times, takes ten times as long.
-    found = np.full((2, len(times), scores.shape[1]), np.nan)
+    found, (present, absent) = np.zeros((2, 2, len(times), scores.shape[1]))
     for label in np.flatnonzero(targets.any(axis=0)):
         order = np.argsort(-scores[:, label])
         falling, drawn = scores[order, label], times[:, order]
@@ -61,12 +61,11 @@ def _ranked(
         clips = np.cumsum(drawn, axis=1)[:, last]
         gained, misses = np.diff(hits, prepend=0.0), clips - hits
         above = misses - np.diff(misses, prepend=0.0) / 2  # equal scores count half
-        with np.errstate(invalid="ignore"):  # a class that is not there, or that all have
-            precision = (gained * hits / np.maximum(clips, 1)).sum(axis=1)
-            found[0, :, label] = precision / hits[:, -1]
-            lower = (gained * (misses[:, -1:] - above)).sum(axis=1)
-            found[1, :, label] = lower / (hits[:, -1] * misses[:, -1])
-    return found[0], found[1]
+        found[0, :, label] = (gained * hits / np.maximum(clips, 1)).sum(axis=1)
+        found[1, :, label] = (gained * (misses[:, -1:] - above)).sum(axis=1)
+        present[:, label], absent[:, label] = hits[:, -1], misses[:, -1]
+    with np.errstate(invalid="ignore"):  # a class that is not there, or that all have
+        return found[0] / present, found[1] / (present * absent)
 
 
 def mean_average_precision(scores: Scores, targets: _Targets) -> float:
