@@ -201,10 +201,9 @@ def test_an_unknown_set_is_told_the_known_ones():
             ("fsdd", {"speakers": speakers}, "no speaker .*choose of ada, bo")
             for speakers in (("ada", "eve"), ())
         ),
-        *(
-            ("calls", option, "cannot be: choose a seed from 0")
-            for option in ({"seed": -1}, {"size": 0}, {"repeats": 0})
-        ),
+        ("calls", {"seed": -1}, r"seed -1 is impossible: choose 0 to 2\*\*32 - 1"),
+        ("calls", {"size": 0}, "size 0 leaves no clip: choose at least 1"),
+        ("calls", {"repeats": 0}, "repeats 0 leaves no call: choose at least 1"),
     ],
 )
 def test_what_a_set_does_not_have_is_told_with_what_it_has(replicas, name, options, sentence):

@@ -32,7 +32,7 @@ from sonibook.analysis.sources import (
     spectral_shares,
 )
 from sonibook.cli import main
-from sonibook.datasets.soundscapes import Soundscapes, compose
+from sonibook.datasets.soundscapes import ComposedScenes, Soundscapes
 from sonibook.deconvnet.alternatives import explain
 from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError
@@ -337,7 +337,7 @@ def test_filters_that_are_made_for_it_separate_and_detect():
     network[0].bias.zero_()
     everything = nn.Sequential(nn.Conv1d(1, 1, 1, bias=False), nn.ReLU()).requires_grad_(False)
     everything[0].weight.fill_(1.0)
-    data = compose(tones(), size=60, duration=1.0, events=(1, 2), gains=(0.0, 0.0))
+    data = ComposedScenes(tones(), size=60, duration=1.0, events=(1, 2), gains=(0.0, 0.0))
     result = separation({"bands": network, "all": everything}, data, filters=1)
     share = "main stem's share"
     assert result.row(share, network="bands", layer=1).mean > 0.97

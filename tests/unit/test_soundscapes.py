@@ -14,9 +14,9 @@ from sonibook.audio import SAMPLE_RATE
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.datasets.soundscapes import (
     EVENT_CLASSES,
+    ComposedScenes,
     Scene,
     Soundscapes,
-    compose,
     render_event,
     synth,
 )
@@ -277,7 +277,7 @@ def test_scenes_keep_their_promises(task, duration):
         check_levels(scene)
         assert 1 <= len(scene.events) <= 5
         assert len(scene.labels) == (1 if task == "single-label" else len(scene.events))
-        assert all(event.name == data.classes[event.label] for event in scene.events)
+        assert all(event.name == data.classes[event.labels[0]] for event in scene.events)
         assert all(-12.0 <= event.gain <= 0.0 for event in scene.events)
         clip = data[n]
         np.testing.assert_array_equal(clip.waveform, scene.mixture)
@@ -343,7 +343,7 @@ def test_events_overlap_in_time():
 @pytest.mark.parametrize(
     ("options", "reason"),
     [
-        ({"size": 0}, "size 0 leaves no scene"),
+        ({"size": 0}, "size 0 leaves no clip"),
         ({"seed": -1}, "seed -1 is impossible"),
         ({"seed": 2**32}, "is impossible: choose 0 to"),
         ({"duration": 0.1}, "cannot last 0.1 s"),
@@ -363,7 +363,7 @@ def test_scenes_that_do_not_exist():
     data = Soundscapes(size=3)
     assert len(list(data)) == 3
     for n in (3, -4):
-        with pytest.raises(IndexError, match=f"scene {n} of 3 does not exist"):
+        with pytest.raises(IndexError, match=f"clip {n} of 3 does not exist"):
             data.scene(n)
         with pytest.raises(IndexError):
             data.labels(n)
@@ -385,13 +385,15 @@ def birds_and_bells(tmp_path_factory) -> Dataset:
 
 @pytest.mark.parametrize("task", ["multi-label", "single-label"])
 def test_composed_scenes_keep_the_same_promises(birds_and_bells, task):
-    data = compose(birds_and_bells, seed=3, size=20, events=(1, 4), task=task)
+    data = ComposedScenes(birds_and_bells, seed=3, size=20, events=(1, 4), task=task)
     ids = {clip.clip_id: clip for clip in birds_and_bells}
     for n in range(20):
         scene = data.scene(n)
         check_scene(scene, length=5 * SAMPLE_RATE)
         check_levels(scene)
-        assert same(scene, compose(birds_and_bells, seed=3, task=task, events=(1, 4)).scene(n))
+        assert same(
+            scene, ComposedScenes(birds_and_bells, seed=3, task=task, events=(1, 4)).scene(n)
+        )
         assert scene.labels == data.labels(n) == data[n].labels
         assert task == "multi-label" or len(scene.labels) == 1
         assert len({event.source for event in scene.events}) == len(scene.events)
@@ -405,7 +407,7 @@ def test_composed_scenes_keep_the_same_promises(birds_and_bells, task):
 
 
 def test_composed_scenes_name_the_sources_of_their_recordings(birds_and_bells, data_root):
-    assert compose(birds_and_bells, size=1, events=(2, 2)).credit(0) == ""
+    assert ComposedScenes(birds_and_bells, size=1, events=(2, 2)).credit(0) == ""
     data = open_dataset("soundscapes", root=data_root, mixture_of="esc10", size=3, events=(2, 2))
     for n in range(3):
         numbers = {event.source.split("-")[1] for event in data.scene(n).events}
@@ -432,19 +434,19 @@ def test_composing_what_has_no_labels(tmp_path):
     for seed in range(3):
         soundfile.write(tmp_path / f"{seed}.wav", render_event("rain", seed=seed), SAMPLE_RATE)
     plain = open_dataset("folder", root=tmp_path)
-    scene = compose(plain, size=1, events=(2, 2)).scene(0)
+    scene = ComposedScenes(plain, size=1, events=(2, 2)).scene(0)
     check_scene(scene, length=5 * SAMPLE_RATE)
     assert scene.labels == ()
     assert {event.name for event in scene.events} <= {"0.wav", "1.wav", "2.wav"}
     with pytest.raises(DatasetError, match="folder has no single labels"):
-        compose(plain, task="single-label")
+        ComposedScenes(plain, task="single-label")
 
 
 def test_a_scene_of_silence_and_sound(tmp_path):
     """A silent clip makes a silent stem, and no NaN."""
     soundfile.write(tmp_path / "a.wav", np.zeros(8000), SAMPLE_RATE)
     soundfile.write(tmp_path / "b.wav", render_event("rain"), SAMPLE_RATE)
-    scene = compose(open_dataset("folder", root=tmp_path), size=1, events=(2, 2)).scene(0)
+    scene = ComposedScenes(open_dataset("folder", root=tmp_path), size=1, events=(2, 2)).scene(0)
     assert np.isfinite(scene.mixture).all()
     silent = next(event for event in scene.events if event.source == "a.wav")
     assert not silent.stem.any()
@@ -453,7 +455,7 @@ def test_a_scene_of_silence_and_sound(tmp_path):
 
 def test_a_clip_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "broken.wav").write_text("a letter")
-    data = compose(open_dataset("folder", root=tmp_path), size=1)
+    data = ComposedScenes(open_dataset("folder", root=tmp_path), size=1)
     with pytest.raises(AudioError, match=r"broken\.wav"):
         data[0]
 

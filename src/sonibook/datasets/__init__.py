@@ -17,7 +17,7 @@ from sonibook.datasets.audioset import AudioSet, open_audioset
 from sonibook.datasets.base import Clip, Dataset, Entry, FileDataset, Task
 from sonibook.datasets.calls import Calls
 from sonibook.datasets.packed import open_packed
-from sonibook.datasets.soundscapes import SceneDataset, Soundscapes, compose
+from sonibook.datasets.soundscapes.scenes import ComposedScenes, SceneDataset, Soundscapes
 from sonibook.errors import DatasetError, SonibookError
 
 __all__ = ["DATASETS", "Clip", "Dataset", "Entry", "FileDataset", "Task", "open_dataset"]
@@ -124,7 +124,7 @@ def _open_soundscapes(
         return Soundscapes(split=split, **options)
     if isinstance(mixture_of, str):
         mixture_of = open_dataset(mixture_of, root=root, split=split)
-    return compose(mixture_of, split=split, **options)
+    return ComposedScenes(mixture_of, split=split, **options)
 
 
 _SYNTHESISED = ("calls", "soundscapes")

@@ -118,6 +118,34 @@ class Subset(Dataset):
         return self.data.credit(self.places[index])
 
 
+class Synthesised(Dataset):
+    """Clips that are made, each alone, from a seed, the split and the clip's number."""
+
+    licence = "synthesised by sonibook, which is under the MIT licence"
+    _splits = ("all", "train", "test")
+
+    def __init__(self, *, seed: int, size: int, split: str) -> None:
+        check_split(self.name, split, self._splits)
+        if not 0 <= seed < 2**32:
+            raise DatasetError(f"seed {seed} is impossible: choose 0 to 2**32 - 1.")
+        if size < 1:
+            raise DatasetError(f"size {size} leaves no clip: choose at least 1.")
+        self.seed, self.size, self.split = seed, size, split
+
+    def __len__(self) -> int:
+        return self.size
+
+    def clip_id(self, index: int) -> str:
+        return f"{self.name}-{self.seed}-{self.split}-{self._entropy(index)[-1]}"
+
+    def _entropy(self, index: int) -> list[int]:
+        """What a clip's random numbers come from; last its number, counted from the first."""
+        try:
+            return [self.seed, self._splits.index(self.split), range(self.size)[index]]
+        except IndexError:
+            raise IndexError(f"clip {index} of {self.size} does not exist.") from None
+
+
 @dataclass(frozen=True)
 class Entry:
     """A clip that lies in a file: its path, labels, id, the group it must not be split from."""

@@ -14,7 +14,7 @@ from numpy.random import Generator
 from scipy.signal.windows import tukey
 
 from sonibook.audio import SAMPLE_RATE
-from sonibook.datasets.base import Clip, Dataset, check_split
+from sonibook.datasets.base import Clip, Synthesised
 from sonibook.errors import DatasetError
 
 #: Which way the pitch goes, in octaves at evenly spaced moments of a call.
@@ -24,16 +24,15 @@ _CONTOURS = {
     "rises and falls": (0, 1, 0),
     "falls and rises": (1, 0, 1),
 }
-_SPLITS = ("all", "train", "test")
 
 
-class Calls(Dataset):
+class Calls(Synthesised):
     """Calls in noise, as a single-label data set.
 
     A call lasts 0.3 to 0.6 s and spans an octave above 300 to 1,200 Hz. It has up to three
-    harmonics, and white noise 0 to 20 dB below the clip's own level. Clip `index` of a seed and
-    split is made alone, and is the same every time. Classes take turns; a clip holds its call so
-    many `repeats`, once in each second. DatasetError if a parameter is out of range.
+    harmonics, and white noise 0 to 20 dB below the clip's own level. Classes take turns; a clip
+    holds its call so many `repeats`, once in each second. DatasetError if a parameter is out of
+    range.
 
     Examples
     --------
@@ -45,34 +44,23 @@ class Calls(Dataset):
     name = "calls"
     task = "single-label"
     classes = tuple(_CONTOURS)
-    licence = "synthesised by sonibook, which is under the MIT licence"
 
     def __init__(
         self, *, seed: int = 0, size: int = 600, repeats: int = 1, split: str = "all"
     ) -> None:
-        check_split(self.name, split, _SPLITS)
-        if not 0 <= seed < 2**32 or size < 1 or repeats < 1:
-            raise DatasetError(
-                f"seed {seed}, size {size}, repeats {repeats} cannot be: choose a seed from 0 to "
-                "2**32 - 1, and at least 1 of the others."
-            )
-        self.seed, self.size, self.repeats, self.split = seed, size, repeats, split
-
-    def __len__(self) -> int:
-        return self.size
+        super().__init__(seed=seed, size=size, split=split)
+        if repeats < 1:
+            raise DatasetError(f"repeats {repeats} leaves no call: choose at least 1.")
+        self.repeats = repeats
 
     def labels(self, index: int) -> tuple[int, ...]:
-        return (range(self.size)[index] % len(self.classes),)
-
-    def clip_id(self, index: int) -> str:
-        return f"{self.name}-{self.seed}-{self.split}-{range(self.size)[index]}"
+        return (self._entropy(index)[-1] % len(self.classes),)
 
     def samples(self, index: int) -> int:
         return self.repeats * SAMPLE_RATE
 
     def __getitem__(self, index: int) -> Clip:
-        labels, number = self.labels(index), range(self.size)[index]
-        rng = np.random.default_rng([self.seed, _SPLITS.index(self.split), number])
+        rng, labels = np.random.default_rng(self._entropy(index)), self.labels(index)
         call = self._call(rng, _CONTOURS[self.classes[labels[0]]])
         x = np.zeros(self.repeats * SAMPLE_RATE)
         for second in range(self.repeats):

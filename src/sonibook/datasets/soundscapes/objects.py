@@ -16,6 +16,7 @@ from sonibook.datasets.soundscapes.synth import (
     beats,
     contour,
     decay,
+    event,
     fitting,
     gate,
     harmonics,
@@ -30,7 +31,8 @@ from sonibook.datasets.soundscapes.synth import (
 )
 
 
-def clock_tick(rng: Generator, n: int) -> Float[ndarray, " n"]:
+@event(2.0, 5.0)
+def _clock_tick(rng: Generator, n: int) -> Float[ndarray, " n"]:
     """Tick and tock: two bright clicks of a few milliseconds, as regular as can be."""
     period = 1.0 / int(rng.integers(1, 6))
     starts = beats(rng, n, period=period, jitter=0.02)
@@ -43,13 +45,14 @@ def clock_tick(rng: Generator, n: int) -> Float[ndarray, " n"]:
         # The escapement's second contact, some ten milliseconds after the first.
         echo = samples(rng.uniform(0.008, 0.018))
         click[echo:] += 0.35 * click[:-echo]
-        snap = noise(rng, length, lambda f, t: band(f, 1500.0, 3600.0))
+        snap = noise(rng, length, band(1500.0, 3600.0))
         click += 0.9 * snap * decay(length, 0.05)
         x += overlap_add(n, starts[turn::2], click)
     return x
 
 
-def engine(rng: Generator, n: int) -> Float[ndarray, " n"]:
+@event(2.0, 5.0)
+def _engine(rng: Generator, n: int) -> Float[ndarray, " n"]:
     """Four cylinders, each a little different, idling or revved up."""
     base = log_uniform(rng, 20.0, 45.0)
     revs = int(rng.integers(0, 2))
@@ -66,21 +69,22 @@ def engine(rng: Generator, n: int) -> Float[ndarray, " n"]:
     x = overlap_add(n, starts, thump, cylinders[np.arange(len(starts)) % 4] * load)
     # Intake and valves: noise that follows the firing.
     puff = overlap_add(n, starts, decay(samples(0.03), 0.03), load)
-    rattle = noise(rng, n, lambda f, t: band(f, 60.0, 600.0, order=1))
+    rattle = noise(rng, n, band(60.0, 600.0, order=1))
     x += rng.uniform(0.3, 1.0) * (0.5 + puff) * rattle
     return x * gate(n, attack=0.25, release=0.3)
 
 
-def helicopter(rng: Generator, n: int) -> Float[ndarray, " n"]:
+@event(2.0, 5.0)
+def _helicopter(rng: Generator, n: int) -> Float[ndarray, " n"]:
     """The thump of the blades, the wash of the rotor, the whine of the turbine."""
     blades = rng.uniform(9.0, 17.0)
     starts = beats(rng, n, period=1.0 / blades, jitter=0.02)
     length = samples(0.09)
     slap = modes(length, [55.0, 90.0, 160.0, 260.0], [0.12, 0.09, 0.06, 0.04], [0.6, 0.9, 1.0, 0.7])
-    crack = noise(rng, length, lambda f, t: band(f, 100.0, 500.0))
+    crack = noise(rng, length, band(100.0, 500.0))
     slap += rng.uniform(0.5, 1.5) * crack * np.hanning(length)
     x = overlap_add(n, starts, slap, rng.uniform(0.85, 1.0, len(starts)))
-    wash = noise(rng, n, lambda f, t: band(f, 60.0, 400.0))
+    wash = noise(rng, n, band(60.0, 400.0))
     swish = overlap_add(n, starts, np.hanning(samples(1.0 / blades)))
     x += rng.uniform(0.5, 1.5) * wash * (0.2 + swish * swish)
     whine = log_uniform(rng, 900.0, 1800.0) * (1.0 + 0.004 * wander(rng, n, rate=2.0))
@@ -93,7 +97,8 @@ def helicopter(rng: Generator, n: int) -> Float[ndarray, " n"]:
 _MEMBRANE = np.array([1.0, 1.594, 2.136, 2.296, 2.653, 2.918])
 
 
-def drum_hit(rng: Generator, n: int) -> Float[ndarray, " n"]:
+@event(1.0, 3.0)
+def _drum_hit(rng: Generator, n: int) -> Float[ndarray, " n"]:
     """A drum played in a steady beat: bass drum, tom or snare."""
     kind = int(rng.integers(0, 3))
     length = samples(0.6)
@@ -103,7 +108,7 @@ def drum_hit(rng: Generator, n: int) -> Float[ndarray, " n"]:
     bend = 1.0 + rng.uniform(0.5, 1.2) * decay(length, 0.12)
     hit = tone(skin * bend) * decay(length, t60)
     hit += 0.5 * modes(length, skin * _MEMBRANE[1:], 0.5 * t60, [0.8, 0.6, 0.4, 0.4, 0.3])
-    snares = noise(rng, length, lambda f, t: band(f, 900.0, 3700.0))
+    snares = noise(rng, length, band(900.0, 3700.0))
     hit += (0.05, 0.08, 0.5)[kind] * snares * decay(length, (0.03, 0.04, 0.25)[kind])
     starts = beats(rng, n, period=rng.uniform(0.28, 0.6), jitter=0.03)
     accents = rng.uniform(0.5, 1.0, len(starts))
@@ -111,7 +116,8 @@ def drum_hit(rng: Generator, n: int) -> Float[ndarray, " n"]:
     return overlap_add(n, starts, hit, accents)
 
 
-def plucked_string(rng: Generator, n: int) -> Float[ndarray, " n"]:
+@event(1.0, 4.0)
+def _plucked_string(rng: Generator, n: int) -> Float[ndarray, " n"]:
     """A guitar string: a run of plucked notes, each ringing until the next dies it away.
 
     The partials are those of an ideal string plucked at one point, stretched a little by its
@@ -141,39 +147,35 @@ _BELL_PARTIALS = np.array([0.5, 1.0, 1.2, 1.5, 2.0, 2.5, 2.67, 3.0, 4.0, 5.33])
 _BELL_GAINS = np.array([0.5, 0.7, 1.0, 0.5, 1.0, 0.5, 0.5, 0.7, 0.6, 0.5])
 
 
-def alarm_beep(rng: Generator, n: int) -> Float[ndarray, " n"]:
+@event(1.0, 3.0)
+def _alarm_beep(rng: Generator, n: int) -> Float[ndarray, " n"]:
     """An alarm clock: groups of two to four hard beeps of one steady pitch."""
     # A quartz crystal swings 32,768 times a second: most alarms sound at a sixteenth of that.
     pitch = 2048.0 * log_uniform(rng, 0.98, 1.03)
     length = rng.uniform(0.05, 0.2)
     count = int(rng.integers(2, 5))
     group = 2.0 * length * count + rng.uniform(0.15, 0.4)
-
-    def square_wave(f: ndarray, t: ndarray) -> ndarray:
-        order = np.rint(f / pitch)
-        return (order % 2) / order
-
-    beep = harmonics(np.full(samples(length), pitch), square_wave)
+    # A square wave: of odd harmonics, each by its order weaker.
+    steady = np.full(samples(length), pitch)
+    beep = harmonics(steady, lambda f, t: np.rint(f / pitch) % 2 / np.rint(f / pitch))
     beep *= gate(len(beep), attack=0.003, release=0.003)
     within = np.arange(count) * samples(2.0 * length)
     starts = (np.arange(0, n, samples(group))[:, None] + within).ravel()
     return overlap_add(n, fitting(starts, len(beep), n), beep)
 
 
-def car_horn(rng: Generator, n: int) -> Float[ndarray, " n"]:
+@event(0.5, 2.0)
+def _car_horn(rng: Generator, n: int) -> Float[ndarray, " n"]:
     """Two reeds a third apart, bright and steady, pressed once to three times."""
     low = rng.uniform(330.0, 460.0)
     peaks = (rng.uniform(900.0, 1400.0), 500.0, 1.0), (rng.uniform(2000.0, 2800.0), 900.0, 0.7)
+    cone, body = resonances(*peaks), band(200.0, 800.0)
     ratio = rng.uniform(1.18, 1.27)
-
-    def reed(f: ndarray, t: ndarray) -> ndarray:
-        return resonances(f, *peaks) + band(f, 200.0, 800.0)
-
     x = np.zeros(n)
     for pitch in (low, low * ratio):
         # The pitch settles in the first tenths of a second, as the diaphragm does.
         f0 = pitch * (1.0 - 0.03 * decay(n, 0.15))
-        x += harmonics(f0, reed)
+        x += harmonics(f0, lambda f, t: cone(f, t) + body(f, t))
     presses = int(rng.integers(1, 4))
     edges = np.sort(rng.uniform(0.25, 0.75, presses - 1))
     gap = min(0.12, 0.2 * n / SAMPLE_RATE)
@@ -185,7 +187,8 @@ def car_horn(rng: Generator, n: int) -> Float[ndarray, " n"]:
     return x * held
 
 
-def church_bell(rng: Generator, n: int) -> Float[ndarray, " n"]:
+@event(2.0, 5.0)
+def _church_bell(rng: Generator, n: int) -> Float[ndarray, " n"]:
     """A bell struck about once a second; its hum outlives its strike by seconds."""
     prime = log_uniform(rng, 300.0, 600.0)
     tuning = 1.0 + 0.012 * rng.uniform(-1.0, 1.0, len(_BELL_PARTIALS))
@@ -195,13 +198,14 @@ def church_bell(rng: Generator, n: int) -> Float[ndarray, " n"]:
     # No bell is perfectly round: each partial is a pair that beats slowly.
     split = rng.uniform(0.3, 1.5, len(_BELL_PARTIALS))
     ring = modes(n, frequencies, pace, gains) + 0.5 * modes(n, frequencies + split, pace, gains)
-    clapper = noise(rng, samples(0.06), lambda f, t: band(f, 900.0, 3500.0))
+    clapper = noise(rng, samples(0.06), band(900.0, 3500.0))
     ring[: len(clapper)] += (0.6 * clapper * decay(len(clapper), 0.04))[:n]
     strikes = beats(rng, n, period=rng.uniform(0.5, 1.6), jitter=0.06)
     return overlap_add(n, strikes, ring, rng.uniform(0.75, 1.0, len(strikes)))
 
 
-def siren(rng: Generator, n: int) -> Float[ndarray, " n"]:
+@event(1.5, 4.0)
+def _siren(rng: Generator, n: int) -> Float[ndarray, " n"]:
     """A slow wail, a yelp, or two tones in turn."""
     low = rng.uniform(500.0, 750.0)
     high = low * rng.uniform(1.6, 2.4)
@@ -219,15 +223,14 @@ def siren(rng: Generator, n: int) -> Float[ndarray, " n"]:
         upper = upper * upper * (3.0 - 2.0 * upper)
     f0 = low * (high / low) ** upper
     peak = rng.uniform(600.0, 1000.0)
-
-    def horn(f: ndarray, t: ndarray) -> ndarray:
-        return resonances(f, (peak, 900.0, 1.0), (2.0 * peak, 900.0, 0.35)) * (500.0 / f) ** 2
-
+    horn = resonances((peak, 900.0, 1.0), (2.0 * peak, 900.0, 0.35))
+    wail = harmonics(f0, lambda f, t: horn(f, t) * (500.0 / f) ** 2)
     loudness = 1.0 - 0.25 * upper * rng.random()
-    return harmonics(f0, horn) * loudness * gate(n, attack=0.15, release=0.2)
+    return wail * loudness * gate(n, attack=0.15, release=0.2)
 
 
-def telephone(rng: Generator, n: int) -> Float[ndarray, " n"]:
+@event(1.0, 4.0)
+def _telephone(rng: Generator, n: int) -> Float[ndarray, " n"]:
     """Two small gongs that one clapper strikes in turn, in rings with pauses between."""
     gongs = log_uniform(rng, 900.0, 1500.0) * np.array([1.0, rng.uniform(1.16, 1.3)])
     rate = rng.uniform(20.0, 26.0)

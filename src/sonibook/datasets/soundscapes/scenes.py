@@ -1,4 +1,4 @@
-"""Scenes: events that overlap, synthesised (`Soundscapes`) or clips of a data set (`compose`).
+"""Scenes: events that overlap, synthesised (`Soundscapes`) or clips of a data set.
 
 Clip n of seed s is made alone, from ``SeedSequence([s, split, n])`` and nothing else. The random
 numbers, and with them classes, times and gains, are the same bit for bit on every machine; the
@@ -8,7 +8,6 @@ that stems are rounded to. (NumPy does not promise its distributions: a test pin
 
 from __future__ import annotations
 
-import operator
 from abc import abstractmethod
 from dataclasses import dataclass
 from functools import cached_property
@@ -21,11 +20,10 @@ from numpy import ndarray
 from numpy.random import PCG64, Generator, SeedSequence
 
 from sonibook.audio import SAMPLE_RATE
-from sonibook.datasets.base import Clip, Dataset, Task, check_split
+from sonibook.datasets.base import Clip, Dataset, Synthesised, Task
 from sonibook.datasets.soundscapes.events import EVENT_CLASSES, render_samples
 from sonibook.errors import DatasetError
 
-_SPLITS = ("all", "train", "test")
 #: Stems are rounded to multiples of this (-132 dB): float32 then adds them without rounding, in
 #: any order, and what two machines' sines differ by is gone.
 _STEP = 2.0**-22
@@ -55,11 +53,6 @@ class Event:
     gain: float
     #: The event alone, as it sounds in the mixture: shape (time,), float32.
     stem: Float[ndarray, " time"]
-
-    @property
-    def label(self) -> int:
-        """The first of `labels`: the class, where there is just one."""
-        return self.labels[0]
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,7 +98,7 @@ def loudest_rms(x: Float[ndarray, " time"]) -> float:
     return float(np.sqrt((energy[window:] - energy[:-window]).max() / window))
 
 
-class SceneDataset(Dataset):
+class SceneDataset(Synthesised):
     """What synthesised and composed scenes share: seeds, plans, mixing.
 
     Parameters
@@ -143,11 +136,7 @@ class SceneDataset(Dataset):
     ) -> None:
         if task not in ("multi-label", "single-label"):
             raise DatasetError(f"There is no task {task!r}: choose multi-label or single-label.")
-        check_split(self.name, split, _SPLITS)
-        if not 0 <= seed < 2**32:
-            raise DatasetError(f"seed {seed} is impossible: choose 0 to 2**32 - 1.")
-        if size < 1:
-            raise DatasetError(f"size {size} leaves no scene: choose at least 1.")
+        super().__init__(seed=seed, size=size, split=split)
         if not _LEAST_DURATION <= duration < np.inf:
             raise DatasetError(
                 f"A scene cannot last {duration} s: choose at least {_LEAST_DURATION}."
@@ -159,12 +148,8 @@ class SceneDataset(Dataset):
             )
         if not gains[0] <= gains[1]:
             raise DatasetError(f"gains {gains} is not a range: give softest, loudest in dB.")
-        self.task, self.split = task, split
-        self.seed, self.size, self.events, self.gains = seed, size, (fewest, most), gains
+        self.task, self.events, self.gains = task, (fewest, most), gains
         self.duration, self.length = duration, round(duration * SAMPLE_RATE)
-
-    def __len__(self) -> int:
-        return self.size
 
     def __getitem__(self, index: int) -> Clip:
         scene = self.scene(index)
@@ -198,26 +183,15 @@ class SceneDataset(Dataset):
         events.sort(key=lambda event: event.onset)
         return Scene(stems.sum(axis=0), tuple(events), self.clip_id(index))
 
-    def clip_id(self, index: int) -> str:
-        return f"{self.name}-{self.seed}-{self.split}-{self._checked(index)}"
-
     def labels(self, index: int) -> tuple[int, ...]:
         return tuple(sorted({x for plan in self._plan(index) for x in self._labels(plan.choice)}))
 
     def samples(self, index: int) -> int:
         return self.length
 
-    def _checked(self, index: int) -> int:
-        number = operator.index(index)
-        number += self.size if number < 0 else 0
-        if not 0 <= number < self.size:
-            raise IndexError(f"scene {index} of {self.size} does not exist.")
-        return number
-
     def _plan(self, index: int) -> list[_Plan]:
         """Which events there are, where and how loud. Each gets a generator of its own."""
-        entropy = [self.seed, _SPLITS.index(self.split), self._checked(index)]
-        rng = Generator(PCG64(SeedSequence(entropy)))
+        rng = Generator(PCG64(SeedSequence(self._entropy(index))))
         fewest, most = self.events
         choices = self._choose(rng, int(rng.integers(fewest, most + 1)))
         plans = []
@@ -263,7 +237,6 @@ class Soundscapes(SceneDataset):
 
     name = "soundscapes"
     classes = tuple(EVENT_CLASSES)
-    licence = "synthesised by sonibook, which is under the MIT licence"
 
     def _choose(self, rng: Generator, count: int) -> list[int]:
         if self.task == "single-label":
@@ -281,11 +254,23 @@ class Soundscapes(SceneDataset):
 
 
 class ComposedScenes(SceneDataset):
-    """Scenes whose events are clips of another data set, `sources`. Made by `compose`."""
+    """Scenes whose events are clips of another data set, `sources`.
 
-    def __init__(self, sources: Dataset, **options: Any) -> None:
+    Each event is a piece of one clip, a second or longer where the clip is, that holds some of the
+    clip's loud part. The clips of a scene differ; their classes may be the same. Hand in a training
+    split for training scenes: clips are never taken from elsewhere. `split` None is that of
+    `sources`, or "all" where that is another; the options are those of `SceneDataset`. DatasetError
+    if `sources` is empty, or without single labels when `task` asks for one. Reading a scene raises
+    AudioError where one of its clips cannot be read.
+    """
+
+    licence = ""
+
+    def __init__(self, sources: Dataset, *, split: str | None = None, **options: Any) -> None:
         self.name, self.classes = f"scenes-of-{sources.name}", sources.classes
-        super().__init__(**options)
+        if split is None:
+            split = sources.split if sources.split in self._splits else "all"
+        super().__init__(split=split, **options)
         if len(sources) == 0:
             raise DatasetError(f"{sources.name} holds no clips to compose scenes of.")
         if self.task == "single-label" and (sources.task != self.task or not sources.classes):
@@ -333,18 +318,3 @@ class ComposedScenes(SceneDataset):
         piece = x[start : start + plan.length]
         name = ", ".join(self.classes[label] for label in clip.labels) or clip.clip_id
         return piece, clip.labels, name, clip.clip_id
-
-
-def compose(sources: Dataset, *, split: str | None = None, **options: Any) -> ComposedScenes:
-    """Compose scenes of the clips of another data set.
-
-    Each event is a piece of one clip, a second or longer where the clip is, that holds some of the
-    clip's loud part. The clips of a scene differ; their classes may be the same. Hand in a training
-    split for training scenes: clips are never taken from elsewhere. `split` None is that of
-    `sources`, or "all" where that is another; the options are those of `SceneDataset`. DatasetError
-    if `sources` is empty, or without single labels when `task` asks for one. Reading a scene raises
-    AudioError where one of its clips cannot be read.
-    """
-    if split is None:
-        split = sources.split if sources.split in _SPLITS else "all"
-    return ComposedScenes(sources, split=split, **options)

@@ -9,6 +9,7 @@ draw the same numbers.
 
 A *spectrum* is a function of frequency (in Hz, shape (any, 1) or (any, frames)) and time (in s,
 shape (frames,)) that returns amplitudes to match, so that a timbre may change while it sounds.
+`band` and `resonances` make spectra, of numbers or of contours, which they follow.
 """
 
 from __future__ import annotations
@@ -24,10 +25,23 @@ from sonibook.audio import SAMPLE_RATE
 
 _Numbers = float | Sequence[float] | ndarray
 _Spectrum = Callable[[ndarray, ndarray], ndarray]
+_Render = Callable[[Generator, int], Float[ndarray, " time"]]
 
+#: How each kind of event is made, and the least and the most that one lasts in a scene, in s.
+EVENTS: dict[str, tuple[_Render, float, float]] = {}
 _HOP = 128
 _WINDOW = np.sqrt(0.5 - 0.5 * np.cos(np.pi * np.arange(2 * _HOP) / _HOP))
 _FADE_FROM, _FADE_TO = 3600.0, 3900.0
+
+
+def event(shortest: float, longest: float) -> Callable[[_Render], _Render]:
+    """Register a function as what makes the event that it is named after, in `EVENTS`."""
+
+    def register(render: _Render) -> _Render:
+        EVENTS[render.__name__.removeprefix("_")] = render, shortest, longest
+        return render
+
+    return register
 
 
 def samples(seconds: float) -> int:
@@ -133,7 +147,7 @@ def surroundings(rng: Generator, x: Float[ndarray, " n"]) -> Float[ndarray, " n"
     from scipy.signal import oaconvolve  # a second's import, for those who render
 
     t60, wet = log_uniform(rng, 0.15, 1.2), log_uniform(rng, 0.06, 0.5)
-    tail = noise(rng, samples(t60), lambda f, t: band(f, 100.0, 2500.0, order=1))
+    tail = noise(rng, samples(t60), band(100.0, 2500.0, order=1))
     tail *= decay(len(tail), t60)
     heard = x + oaconvolve(x, tail * (wet / np.linalg.norm(tail)))[: len(x)]
     hum = noise(rng, len(x), lambda f, t: (200.0 / (f + 50.0)) ** 0.5 * below_nyquist(f))
@@ -141,25 +155,37 @@ def surroundings(rng: Generator, x: Float[ndarray, " n"]) -> Float[ndarray, " n"
     return heard + level * hum * gate(len(x), attack=0.05, release=0.05)
 
 
-def at_frames(curve: Float[ndarray, " n"], time: Float[ndarray, " frames"]) -> ndarray:
-    """A contour's values at the given times (in s), held after its end; shape (frames,)."""
-    return curve[np.minimum((time * SAMPLE_RATE).astype(int), len(curve) - 1)]
+def at_frames(curve: _Numbers, time: Float[ndarray, " frames"]) -> ndarray:
+    """A contour's values at the given times (in s), held after its end; a number stays as it is."""
+    values = np.asarray(curve)
+    if values.ndim == 0:
+        return values
+    return values[np.minimum((time * SAMPLE_RATE).astype(int), len(values) - 1)]
 
 
-def band(frequency: ndarray, low: _Numbers, high: _Numbers, *, order: int = 2) -> ndarray:
-    """Amplitude of a Butterworth band-pass from `low` to `high` Hz, by frequency."""
-    f = np.maximum(frequency, 1.0)
-    below = 1.0 + (np.asarray(low) / f) ** (2 * order)
-    above = 1.0 + (f / np.asarray(high)) ** (2 * order)
-    return 1.0 / np.sqrt(below * above)
+def band(low: _Numbers, high: _Numbers, *, order: int = 2) -> _Spectrum:
+    """The spectrum of a Butterworth band-pass from `low` to `high` Hz."""
+
+    def amplitudes(f: ndarray, t: ndarray) -> ndarray:
+        f = np.maximum(f, 1.0)
+        below = 1.0 + (at_frames(low, t) / f) ** (2 * order)
+        above = 1.0 + (f / at_frames(high, t)) ** (2 * order)
+        return 1.0 / np.sqrt(below * above)
+
+    return amplitudes
 
 
-def resonances(frequency: ndarray, *peaks: tuple[_Numbers, float, float]) -> ndarray:
-    """Amplitude of added resonances (centre in Hz, width at half power, gain), by frequency."""
-    total = np.zeros(np.broadcast_shapes(frequency.shape, *(np.shape(peak[0]) for peak in peaks)))
-    for centre, width, gain in peaks:
-        total += gain / np.sqrt(1.0 + ((frequency - np.asarray(centre)) / (width / 2.0)) ** 2)
-    return total
+def resonances(*peaks: tuple[_Numbers, float, float], power: int = 1) -> _Spectrum:
+    """The sum of resonances (centre in Hz, width at half power, gain), to a power."""
+
+    def amplitudes(f: ndarray, t: ndarray) -> ndarray:
+        total = np.zeros(f.shape)
+        for centre, width, gain in peaks:
+            offset = (f - at_frames(centre, t)) / (width / 2.0)
+            total = total + gain / np.sqrt(1.0 + offset**2)
+        return total**power
+
+    return amplitudes
 
 
 def overlap_add(
