@@ -13,7 +13,8 @@ from torch import nn
 
 from sonibook import CNN12, ForwardPass, load_encoder, sonify
 from sonibook.errors import AudioError, LayerError, SonibookWarning, StackError
-from sonibook.model.operations import max_pool, max_unpool, transposed_convolution
+from sonibook.model.layers import max_pool
+from sonibook.model.operations import max_unpool, transposed_convolution
 
 LAYERS = (1, 3, 8, 9, 11)
 PADDED_SILENCE = "ignore::sonibook.errors.SonibookWarning"

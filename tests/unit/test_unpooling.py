@@ -17,7 +17,8 @@ from sonibook.datasets.soundscapes import Soundscapes
 from sonibook.deconvnet.alternatives import UNPOOLING, insert_zeros, interpolate, repeat
 from sonibook.errors import AnalysisError, LayerError
 from sonibook.metrics.similarity import spectrogram_correlation
-from sonibook.model.operations import max_pool, max_unpool
+from sonibook.model.layers import max_pool
+from sonibook.model.operations import max_unpool
 
 #: A map may be silent; the comparison counts it, and `sonify_together` says so.
 pytestmark = pytest.mark.filterwarnings("ignore::sonibook.errors.SonibookWarning")

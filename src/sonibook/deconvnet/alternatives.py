@@ -35,15 +35,12 @@ from torch import Tensor, nn
 from sonibook.deconvnet.backward import ForwardPass, sonify
 from sonibook.deconvnet.forward import FeatureMaps, as_clips
 from sonibook.errors import AnalysisError
-from sonibook.model.layers import MaxPool1d
+from sonibook.model.layers import Map, MaxPool1d, Pooled, Switches
 from sonibook.model.operations import (
     Convolution,
-    Map,
     MaxPool,
     Operation,
-    Pooled,
     Rectifier,
-    Switches,
     Unpool,
     max_unpool,
 )

@@ -16,16 +16,8 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from sonibook.errors import AudioError, SonibookWarning, StackError
-from sonibook.model.layers import CACHED_FLOATS, channels_last
-from sonibook.model.operations import (
-    ClipNorm,
-    Map,
-    Operation,
-    Pooled,
-    Switches,
-    max_pool,
-    switch_type,
-)
+from sonibook.model.layers import CACHED_FLOATS, channels_last, max_pool, switch_type
+from sonibook.model.operations import ClipNorm, Operation
 from sonibook.model.stack import Block, Stack, blocks_of, check_layer, least_length
 
 #: Floats that convolutions give at once.
@@ -63,7 +55,9 @@ def forward_block(block: Block, x: Tensor) -> tuple[Tensor, Tensor | None, list[
             seen = slice(start * block.pool, end if tile < steps else None)
             y, _ = block.convolution.forward(x[clip : clip + together, :, seen])
             here = (slice(clip, clip + together), slice(None), slice(start, stop))
-            _rectify_and_pool(y, block.pool, out=(pooled[here], switches[here]))
+            # Of every two steps only the first needs the ReLU.
+            (y[:, :, ::2] if block.pool == 2 else y).relu_()
+            max_pool(y, block.pool, out=(pooled[here], switches[here]))
     length = block.convolution.out_length(x.shape[2])
     lengths = (x.shape[2], length, length)
     return pooled, switches, list(map(Step, block.operations, lengths))
@@ -80,15 +74,6 @@ def _forward_plainly(block: Block, x: Tensor) -> tuple[Tensor, Tensor | None, li
             switches, kept = kept, None
         steps.append(Step(operation, length, kept))
     return channels_last(x), switches, steps
-
-
-def _rectify_and_pool(y: Map, pool: int, *, out: tuple[Pooled, Switches]) -> None:
-    """ReLU, then `max_pool`; of every two steps only the first needs the ReLU."""
-    if pool == 2:
-        y[:, :, ::2].relu_()
-    else:
-        y.relu_()
-    max_pool(y, pool, out=out)
 
 
 def as_clips(x: Tensor, blocks: Sequence[Block], depth: int) -> tuple[Tensor, int]:

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sonibook.model.layers import Blocks, Conv1d, MaxPool1d, he_normal
+from sonibook.model.layers import Blocks, Conv1d, MaxPool1d, convolve, he_normal
 from sonibook.model.stack import blocks_of, check_layer, least_length
 
 #: ReLU halves the second moment of a centred Gaussian and leaves this share of it as variance.
@@ -94,8 +94,8 @@ class BatchNormConv1d(FoldableConv1d):
 
     def forward(self, input: Float[Tensor, "batch channel time"]) -> Tensor:
         if not self.training:
-            return self.convolve(input, self.effective_weight(), self.effective_bias())
-        y = self.convolve(input, self.weight, None)
+            return convolve(input, self, self.effective_weight(), self.effective_bias())
+        y = convolve(input, self, self.weight, None)
         mean, var = _moments(y)
         with torch.no_grad():
             count = y.shape[0] * y.shape[2] * process_count()

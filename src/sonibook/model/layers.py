@@ -18,14 +18,21 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor, nn
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 Map = Float[Tensor, "batch channel time"]
+Pooled = Float[Tensor, "batch channel steps"]
+#: Of every clip, or those of one for all of a batch.
+Switches = (
+    Bool[Tensor, "#batch channel steps"]
+    | UInt8[Tensor, "#batch channel steps"]
+    | Int[Tensor, "#batch channel steps"]
+)
 #: By the map, the weight and the bias, where they are wanted.
-Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
+_Gradients = tuple[Tensor | None, Tensor | None, Tensor | None]
 
 #: Floats that one step's largest array should hold: four megabytes, about what a core's caches do.
 CACHED_FLOATS = 2**20
@@ -43,11 +50,11 @@ def _autocast(*inputs: Tensor) -> tuple[Tensor, ...]:
 
 
 def _is_long(x: Map, channels: int) -> bool:
-    """Whether a map has so many more steps than channels that `LongConvolution` pays."""
+    """Whether a map has so many more steps than channels that `_LongConvolution` pays."""
     return channels >= _SOME_CHANNELS and x.shape[2] > 8 * channels
 
 
-class LongConvolution(Function):
+class _LongConvolution(Function):
     """A convolution, unpadded and undilated, of a map with many more steps than channels."""
 
     @staticmethod
@@ -58,12 +65,12 @@ class LongConvolution(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Gradients:
+    def backward(ctx: Any, gradient: Tensor) -> _Gradients:
         x, weight = ctx.saved_tensors
         return _convolution_backward(gradient, x, weight, ctx.needs_input_grad)
 
 
-class PooledBlock(Function):
+class _PooledBlock(Function):
     """Convolution, ReLU and max-pool of two: a few clips at a time, so that all stays in cache.
 
     Switches are masks, as `_unpooled` takes them.
@@ -88,7 +95,7 @@ class PooledBlock(Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> Gradients:
+    def backward(ctx: Any, gradient: Tensor) -> _Gradients:
         x, weight, pooled, masks = ctx.saved_tensors
         length = x.shape[2] - weight.shape[2] + 1
         wanted = ctx.needs_input_grad
@@ -118,7 +125,7 @@ def _few_clips(pooled: Map) -> list[slice]:
 
 def _convolution_backward(
     gradient: Float[Tensor, "batch filter steps"], x: Map, weight: Tensor, wanted: Sequence[bool]
-) -> Gradients:
+) -> _Gradients:
     """The gradients of an unpadded convolution by its map, weight and bias, of which are wanted."""
     if not _is_long(x, x.shape[1]):
         found = torch.ops.aten.convolution_backward(
@@ -191,6 +198,28 @@ def channels_last(x: Tensor) -> Tensor:
     return x.transpose(1, 2).contiguous().transpose(1, 2)
 
 
+def max_pool(
+    x: Map, pool: int, *, out: tuple[Pooled, Switches] | None = None
+) -> tuple[Pooled, Switches]:
+    """Max-pool, into `out` if given, and its switches: where each window's first maximum was."""
+    steps = x.shape[2] // pool
+    if pool == 2:
+        first, second = x[:, :, 0 : 2 * steps : 2], x[:, :, 1 : 2 * steps : 2]
+        pooled, switches = (None, None) if out is None else out
+        return torch.maximum(first, second, out=pooled), torch.gt(second, first, out=switches)
+    pooled, position = x[:, :, : steps * pool].unflatten(2, (steps, pool)).max(dim=3)
+    if out is None:
+        return pooled, position.to(switch_type(pool))
+    return out[0].copy_(pooled), out[1].copy_(position)
+
+
+def switch_type(pool: int) -> torch.dtype:
+    """The smallest type that can say where in a window of `pool` steps the maximum was."""
+    if pool == 2:
+        return torch.bool
+    return torch.uint8 if pool <= 256 else torch.int32
+
+
 def he_normal(module: nn.Conv1d | nn.Linear, generator: torch.Generator | None) -> None:
     """Give a layer He (Kaiming) normal weights and zero biases, in place.
 
@@ -217,50 +246,36 @@ def effective_bias(conv: nn.Conv1d) -> Float[Tensor, " filter"] | None:
     return conv.bias if own is None else own()
 
 
-def kernel_extent(conv: nn.Conv1d) -> int:
-    """Samples from the first to the last tap of a kernel."""
-    return int(conv.dilation[0]) * (int(conv.kernel_size[0]) - 1) + 1
+def is_simple(conv: nn.Conv1d) -> bool:
+    """Whether a convolution is neither strided, dilated, padded nor in groups."""
+    shape = (*conv.stride, *conv.dilation, conv.groups, *conv._reversed_padding_repeated_twice)
+    return shape == (1, 1, 1, 0, 0)
 
 
-def zeros_around(conv: nn.Conv1d) -> tuple[int, int]:
-    """Zeros that a convolution adds before and after its input."""
-    if isinstance(conv.padding, str):
-        total = kernel_extent(conv) - 1 if conv.padding == "same" else 0
-        return total // 2, total - total // 2
-    return int(conv.padding[0]), int(conv.padding[0])
-
-
-def spread(x: Tensor, conv: nn.Conv1d) -> Float[Tensor, "batch channel time"]:
-    """The transpose of a convolution: each value spread over its kernel, and no padding cut off."""
-    weight, stride, dilation = effective_weight(conv), int(conv.stride[0]), int(conv.dilation[0])
-    if conv.in_channels == 1:
-        # One channel leaves a convolution nothing to vectorise over: multiply, then add by places.
-        products = weight[:, 0].t() @ x
-        time = stride * (x.shape[2] - 1) + dilation * (weight.shape[2] - 1) + 1
-        size, taps = (1, time), (1, weight.shape[2])
-        return F.fold(products, size, taps, (1, dilation), stride=(1, stride)).squeeze(2)
-    # In two dimensions, of which one has a single step: in channels-last memory a CPU is several
-    # times as quick at it as at `conv_transpose1d`.
-    return F.conv_transpose2d(
-        channels_last(x).unsqueeze(2),
-        weight.unsqueeze(2),
-        stride=(1, stride),
-        dilation=(1, dilation),
-        groups=conv.groups,
-    ).squeeze(2)
-
-
-def spread_single(
-    x: Float[Tensor, "batch steps"], conv: nn.Conv1d, filters: Int[Tensor, " batch"]
-) -> Float[Tensor, "batch channel time"]:
-    """`spread` of maps of which a single filter is alive, each by the weights of its own."""
-    if (conv.groups, conv.stride, conv.dilation) != (1, (1,), (1,)):
-        only = x.new_zeros(len(x), x.shape[1], conv.out_channels)
-        only[torch.arange(len(x), device=x.device), :, filters] = x
-        return spread(only.transpose(1, 2), conv)
-    kernels = effective_weight(conv)[filters].flip(2).transpose(1, 2)
-    beyond = kernels.shape[1] - 1
-    return (F.pad(x, (beyond, beyond)).unfold(1, beyond + 1, 1) @ kernels).transpose(1, 2)
+def convolve(
+    x: Map,
+    conv: nn.Conv1d,
+    weight: Float[Tensor, "filter of_group tap"],
+    bias: Float[Tensor, " filter"] | None,
+) -> Float[Tensor, "batch filter steps"]:
+    """Convolve with weights of `conv`'s shape, the way that is quick for them."""
+    # The short cuts are a CPU's alone: XLA has no windows that overlap in memory.
+    simple, taps = x.is_cpu and is_simple(conv), weight.shape[2]
+    if simple and conv.in_channels == 1 and torch.is_grad_enabled():
+        # One channel leaves a convolution nothing to vectorise over: multiply windows instead.
+        return F.linear(x[:, 0].unfold(1, taps, 1), weight[:, 0], bias).transpose(1, 2)
+    if simple and weight.numel() > _MANY_WEIGHTS and x.numel() < weight.numel() // 8:
+        # Few steps, many weights: one product reads them once, as they lie.
+        windows = x.transpose(1, 2).unfold(1, taps, 1).transpose(2, 3)
+        return F.linear(windows.flatten(2), weight.transpose(1, 2).flatten(1), bias).transpose(1, 2)
+    if simple and _is_long(x, conv.in_channels):
+        return _LongConvolution.apply(x, weight, bias)
+    before, after = conv._reversed_padding_repeated_twice
+    if before != after:
+        x, before = F.pad(x, (before, after)), 0
+    x, weight = x.unsqueeze(2), weight.unsqueeze(2)
+    stride, dilation = (1, *conv.stride), (1, *conv.dilation)
+    return F.conv2d(x, weight, bias, stride, (0, before), dilation, conv.groups).squeeze(2)
 
 
 class Conv1d(nn.Conv1d):
@@ -269,61 +284,16 @@ class Conv1d(nn.Conv1d):
     #: Whether in training a clip's map depends on the other clips.
     sees_batch = False
 
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: int,
-        *,
-        stride: int = 1,
-        padding: int = 0,
-        dilation: int = 1,
-    ) -> None:
-        super().__init__(
-            in_channels, out_channels, kernel_size, stride, padding=padding, dilation=dilation
-        )
+    def __init__(self, *sizes: Any, **options: Any) -> None:
+        super().__init__(*sizes, **options)
         self.weight = nn.Parameter(channels_last(self.weight.detach()))
-
-    @property
-    def is_simple(self) -> bool:
-        """Whether it is neither strided, padded nor dilated."""
-        return self.stride == (1,) and self.padding == (0,) and self.dilation == (1,)
 
     def effective_weight(self) -> Float[Tensor, "filter channel tap"]:
         """The weights of the convolution that is really computed."""
         return self.weight
 
     def forward(self, input: Float[Tensor, "batch channel time"]) -> Tensor:
-        return self.convolve(input, self.effective_weight(), self.bias)
-
-    def convolve(
-        self,
-        input: Float[Tensor, "batch channel time"],
-        weight: Float[Tensor, "filter channel tap"],
-        bias: Float[Tensor, " filter"] | None,
-    ) -> Tensor:
-        """Convolve with weights of this layer's shape, the way that is quick for them."""
-        # The two short cuts are a CPU's alone: XLA has no windows that overlap in memory.
-        simple = input.is_cpu and self.is_simple
-        if simple and self.in_channels == 1 and torch.is_grad_enabled():
-            # One channel leaves a convolution nothing to vectorise over: multiply windows instead.
-            windows = input[:, 0].unfold(1, self.kernel_size[0], 1)
-            return F.linear(windows, weight[:, 0], bias).transpose(1, 2)
-        if simple and weight.numel() > _MANY_WEIGHTS and input.numel() < weight.numel() // 8:
-            # Few steps, many weights: one product reads them once, as they lie.
-            windows = input.transpose(1, 2).unfold(1, self.kernel_size[0], 1).transpose(2, 3)
-            flat = weight.transpose(1, 2).flatten(1)
-            return F.linear(windows.flatten(2), flat, bias).transpose(1, 2)
-        if simple and _is_long(input, self.in_channels):
-            return LongConvolution.apply(input, weight, bias)
-        return F.conv2d(
-            input.unsqueeze(2),
-            weight.unsqueeze(2),
-            bias,
-            stride=(1, self.stride[0]),
-            padding=(0, int(self.padding[0])),
-            dilation=(1, self.dilation[0]),
-        ).squeeze(2)
+        return convolve(input, self, self.effective_weight(), self.bias)
 
 
 class MaxPool1d(nn.MaxPool1d):
@@ -350,9 +320,9 @@ class Blocks(nn.Sequential):
         while modules:
             match modules[:3]:
                 case [Conv1d() as conv, nn.ReLU(), MaxPool1d(kernel_size=2)] if (
-                    conv.is_simple and conv.bias is not None and not conv.sees_batch
+                    is_simple(conv) and conv.bias is not None and not conv.sees_batch
                 ):
-                    y = PooledBlock.apply(y, conv.effective_weight(), conv.bias)
+                    y = _PooledBlock.apply(y, conv.effective_weight(), conv.bias)
                     del modules[:3]
                 case _:
                     y = modules.pop(0)(y)

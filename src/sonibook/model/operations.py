@@ -15,28 +15,21 @@ from typing import Protocol, cast, runtime_checkable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from sonibook.errors import AudioError, StackError
 from sonibook.model.layers import (
-    Conv1d,
+    Map,
+    Pooled,
+    Switches,
     channels_last,
+    convolve,
     effective_bias,
     effective_weight,
-    kernel_extent,
-    spread,
-    spread_single,
-    zeros_around,
-)
-
-Map = Float[Tensor, "batch channel time"]
-Pooled = Float[Tensor, "batch channel steps"]
-#: Of every clip, or those of one for all of a batch.
-Switches = (
-    Bool[Tensor, "#batch channel steps"]
-    | UInt8[Tensor, "#batch channel steps"]
-    | Int[Tensor, "#batch channel steps"]
+    is_simple,
+    max_pool,
 )
 
 
@@ -45,28 +38,6 @@ class Unpool(Protocol):
     """Undoes a max-pool: `max_unpool`, or what is to stand in its place."""
 
     def __call__(self, x: Pooled, switches: Switches, *, pool: int, length: int) -> Map: ...
-
-
-def max_pool(
-    x: Map, pool: int, *, out: tuple[Pooled, Switches] | None = None
-) -> tuple[Pooled, Switches]:
-    """Max-pool, into `out` if given, and its switches: where each window's first maximum was."""
-    steps = x.shape[2] // pool
-    if pool == 2:
-        first, second = x[:, :, 0 : 2 * steps : 2], x[:, :, 1 : 2 * steps : 2]
-        pooled, switches = (None, None) if out is None else out
-        return torch.maximum(first, second, out=pooled), torch.gt(second, first, out=switches)
-    pooled, position = x[:, :, : steps * pool].unflatten(2, (steps, pool)).max(dim=3)
-    if out is None:
-        return pooled, position.to(switch_type(pool))
-    return out[0].copy_(pooled), out[1].copy_(position)
-
-
-def switch_type(pool: int) -> torch.dtype:
-    """The smallest type that can say where in a window of `pool` steps the maximum was."""
-    if pool == 2:
-        return torch.bool
-    return torch.uint8 if pool <= 256 else torch.int32
 
 
 @torch.no_grad()
@@ -92,35 +63,6 @@ def max_unpool(x: Pooled, switches: Switches, *, pool: int, length: int) -> Map:
         torch.mul(values, places == phase, out=windows[:, :, phase])
     out[:, end:] = 0
     return out.transpose(1, 2)
-
-
-def transposed_convolution(
-    x: Float[Tensor, "batch filter steps"], conv: nn.Conv1d, length: int | None = None
-) -> Float[Tensor, "batch channel time"]:
-    """The transposed convolution with `conv`'s own weights and no bias (paper, step 3iii).
-
-    Parameters
-    ----------
-    x : Tensor, shape (batch, out_channels, steps)
-        What the convolution gave, or what has come back so far.
-    conv : torch.nn.Conv1d
-        With any kernel, stride, dilation, groups and zero padding.
-    length : int or None
-        Steps that the convolution took. None for the fewest that give as many as `x` has, which
-        with stride 1 is not a choice.
-    """
-    return _cut(spread(x, conv), conv, length)
-
-
-def _cut(whole: Tensor, conv: nn.Conv1d, length: int | None) -> Tensor:
-    """What a kernel spreads, without what padding added, and with what the stride left over."""
-    before, after = zeros_around(conv)
-    if length is None:
-        length = whole.shape[2] - before - after
-    if before == 0 and whole.shape[2] == length:
-        return whole
-    rest = length + before - whole.shape[2]
-    return F.pad(whole.transpose(1, 2), (0, 0, -before, rest)).transpose(1, 2)
 
 
 class Operation:
@@ -167,48 +109,94 @@ class Convolution(Operation):
 
     def __init__(self, module: nn.Conv1d, name: str = "") -> None:
         super().__init__(module, name)
-        self.extent, self.step = kernel_extent(module), int(module.stride[0])
-        self.padding = zeros_around(module)
-
-    @property
-    def is_simple(self) -> bool:
-        """Whether stride, dilation and groups are 1 and there is no padding."""
-        conv = self.module
-        return (*self.padding, self.step, conv.dilation[0], conv.groups) == (0, 0, 1, 1, 1)
+        if module.padding_mode != "zeros":
+            raise StackError(f"{name}: only padding_mode='zeros' can be inverted.")
+        self.step, self.is_simple = int(module.stride[0]), is_simple(module)
+        self.extent = int(module.dilation[0]) * (int(module.kernel_size[0]) - 1) + 1
+        before, after = module._reversed_padding_repeated_twice
+        self.padding = (before, after)
 
     def forward(self, x: Tensor) -> tuple[Tensor, None]:
-        conv = self.module
-        weight, bias = effective_weight(conv), effective_bias(conv)
-        if isinstance(conv, Conv1d):
-            return conv.convolve(x, weight, bias), None
-        if self.padding != (0, 0):
-            x = F.pad(x, self.padding)
-        stride, dilation = (1, int(conv.stride[0])), (1, int(conv.dilation[0]))
-        x, weight = channels_last(x).unsqueeze(2), weight.unsqueeze(2)
-        return F.conv2d(x, weight, bias, stride, 0, dilation, conv.groups).squeeze(2), None
+        weight, bias = effective_weight(self.module), effective_bias(self.module)
+        return convolve(channels_last(x), self.module, weight, bias), None
 
     def transpose(self, y: Tensor, length: int, scale: Tensor | None) -> Tensor:
-        return transposed_convolution(y, self.module, length)
+        return self._cut(self._spread(y), length)
 
-    def transpose_single(self, y: Tensor, filters: Tensor, length: int) -> Tensor:
-        """`transpose` of maps of which one filter is alive, `y` (batch, steps), each its own."""
-        return _cut(spread_single(y, self.module, filters), self.module, length)
+    def transpose_single(
+        self, y: Float[Tensor, "batch steps"], filters: Int[Tensor, " batch"], length: int
+    ) -> Map:
+        """`transpose` of maps of which a single filter is alive, each by the weights of its own."""
+        conv = self.module
+        if (conv.groups, self.step, conv.dilation) != (1, 1, (1,)):
+            only = y.new_zeros(len(y), y.shape[1], conv.out_channels)
+            only[torch.arange(len(y), device=y.device), :, filters] = y
+            return self.transpose(only.transpose(1, 2), length, None)
+        kernels = effective_weight(conv)[filters].flip(2).transpose(1, 2)
+        beyond = self.extent - 1
+        windows = F.pad(y, (beyond, beyond)).unfold(1, self.extent, 1)
+        return self._cut((windows @ kernels).transpose(1, 2), length)
+
+    def _spread(self, y: Tensor) -> Map:
+        """Each value spread over its kernel, and no padding cut off."""
+        conv, weight = self.module, effective_weight(self.module)
+        stride, dilation = (1, self.step), (1, int(conv.dilation[0]))
+        if conv.in_channels == 1:
+            # One channel leaves a convolution nothing to vectorise over: multiply, then add by
+            # places.
+            products = weight[:, 0].t() @ y
+            size = (1, self.step * (y.shape[2] - 1) + self.extent)
+            return F.fold(products, size, (1, weight.shape[2]), dilation, stride=stride).squeeze(2)
+        # In two dimensions, of which one has a single step: in channels-last memory a CPU is
+        # several times as quick at it as at `conv_transpose1d`.
+        y, weight = channels_last(y).unsqueeze(2), weight.unsqueeze(2)
+        return F.conv_transpose2d(
+            y, weight, stride=stride, dilation=dilation, groups=conv.groups
+        ).squeeze(2)
+
+    def _cut(self, whole: Tensor, length: int) -> Tensor:
+        """What a kernel spreads, without what padding added, and with what the stride left over."""
+        before, rest = self.padding[0], length + self.padding[0] - whole.shape[2]
+        if before == rest == 0:
+            return whole
+        return F.pad(whole.transpose(1, 2), (0, 0, -before, rest)).transpose(1, 2)
 
     def normalised(self, norm: nn.BatchNorm1d) -> Convolution:
         """With the batch normalisation that follows folded in: the same numbers, padded or not."""
-        scale, shift = batch_scale(norm)
         conv = self.module
         plain = nn.utils.skip_init(
             nn.Conv1d, conv.in_channels, conv.out_channels, int(conv.kernel_size[0]),
             stride=conv.stride, padding=conv.padding, dilation=conv.dilation, groups=conv.groups,
         )  # fmt: skip
-        weight, bias = effective_weight(conv) * scale[:, None, None], effective_bias(conv)
-        plain.weight = nn.Parameter(weight.detach(), requires_grad=False)
-        bias = shift if bias is None else shift + bias * scale
-        plain.bias = nn.Parameter(bias.detach(), requires_grad=False)
+        plain.weight, plain.bias = fuse_conv_bn_weights(
+            effective_weight(conv), effective_bias(conv), cast(Tensor, norm.running_mean),
+            cast(Tensor, norm.running_var), norm.eps, norm.weight, norm.bias,
+        )  # fmt: skip
+        plain.requires_grad_(False)
         folded = Convolution(plain, self.name)
         folded.norm = norm
         return folded
+
+
+def transposed_convolution(
+    x: Float[Tensor, "batch filter steps"], conv: nn.Conv1d, length: int | None = None
+) -> Float[Tensor, "batch channel time"]:
+    """The transposed convolution with `conv`'s own weights and no bias (paper, step 3iii).
+
+    Parameters
+    ----------
+    x : Tensor, shape (batch, out_channels, steps)
+        What the convolution gave, or what has come back so far.
+    conv : torch.nn.Conv1d
+        With any kernel, stride, dilation, groups and zero padding.
+    length : int or None
+        Steps that the convolution took. None for the fewest that give as many as `x` has, which
+        with stride 1 is not a choice.
+    """
+    convolution = Convolution(conv)
+    if length is None:
+        length = convolution.least_length(x.shape[2])
+    return convolution.transpose(x, length, None)
 
 
 class Padding(Operation):
@@ -232,15 +220,37 @@ class BatchNorm(Operation):
 
     module: nn.BatchNorm1d
 
+    def __init__(self, module: nn.BatchNorm1d, name: str = "") -> None:
+        super().__init__(module, name)
+        if module.running_var is None:
+            raise StackError(
+                f"{name}: BatchNorm1d has no running statistics (track_running_stats=False), so "
+                "what it does depends on the other clips of a batch."
+            )
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        scale, shift = batch_scale(self.module)
-        return x * scale[:, None] + shift[:, None], scale[None, :, None]
+        norm = self.module
+        y = F.batch_norm(
+            x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
+        )
+        return y, self.scale[None, :, None]
+
+    @property
+    def scale(self) -> Float[Tensor, " channel"]:
+        """The factor of each channel."""
+        scale = torch.rsqrt(cast(Tensor, self.module.running_var) + self.module.eps)
+        return scale if self.module.weight is None else scale * self.module.weight
 
 
 class ClipNorm(Operation):
     """Group, instance or layer normalisation: on the way back this clip's scale, as a constant."""
 
     module: nn.GroupNorm | nn.InstanceNorm1d | nn.LayerNorm
+
+    def __init__(self, module: nn.Module, name: str = "") -> None:
+        super().__init__(module, name)
+        if getattr(module, "track_running_stats", False):
+            raise StackError(f"{name}: InstanceNorm1d with running statistics: use BatchNorm1d.")
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         norm, shape = self.module, tuple(x.shape[1:])
@@ -362,10 +372,17 @@ def _first(value: int | Sequence[int]) -> int:
     return int(value[0]) if isinstance(value, Sequence) else int(value)
 
 
-def batch_scale(norm: nn.BatchNorm1d) -> tuple[Tensor, Tensor]:
-    """Factor and shift of each channel."""
-    mean, var = cast(Tensor, norm.running_mean), cast(Tensor, norm.running_var)
-    scale = torch.rsqrt(var + norm.eps)
-    if norm.weight is not None:
-        scale = scale * norm.weight
-    return scale, -mean * scale if norm.bias is None else norm.bias - mean * scale
+#: Every kind of module that a stack holds, and the operation that it is.
+KINDS: dict[type[nn.Module], type[Operation]] = {
+    nn.Conv1d: Convolution,
+    nn.ConstantPad1d: Padding,
+    nn.BatchNorm1d: BatchNorm,
+    nn.MaxPool1d: MaxPool,
+    nn.AvgPool1d: AveragePool,
+    **dict.fromkeys((nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm1d), ClipNorm),
+    **dict.fromkeys(
+        (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU,
+         nn.Mish),
+        Rectifier,
+    ),
+}  # fmt: skip

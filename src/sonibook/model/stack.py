@@ -20,9 +20,8 @@ from torch import nn
 from sonibook.errors import LayerError, StackError
 from sonibook.model.layers import Blocks, Conv1d, MaxPool1d
 from sonibook.model.operations import (
-    AveragePool,
+    KINDS,
     BatchNorm,
-    ClipNorm,
     Convolution,
     MaxPool,
     Operation,
@@ -31,14 +30,9 @@ from sonibook.model.operations import (
 )
 
 _TRANSPARENT = (nn.Identity, nn.Dropout, nn.Dropout1d)
-NORMS = (nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm1d)
-ACTIVATIONS = (
-    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU, nn.Mish
-)  # fmt: skip
 #: What is not overridden in a module that computes what its class is known for.
 _FORWARDS = frozenset({"forward", "_conv_forward"})
-_PLAIN = (nn.Sequential, nn.Conv1d, nn.ConstantPad1d, nn.BatchNorm1d, nn.AvgPool1d, nn.MaxPool1d,
-          Blocks, Conv1d, MaxPool1d, *_TRANSPARENT, *NORMS, *ACTIVATIONS)  # fmt: skip
+_PLAIN = (nn.Sequential, *KINDS, Blocks, Conv1d, MaxPool1d, *_TRANSPARENT)
 
 
 @dataclass(frozen=True)
@@ -249,37 +243,13 @@ def _operation(name: str, module: nn.Module, before: int) -> Operation:
     tells = isinstance(module, nn.Conv1d) and hasattr(module, "effective_weight")
     if not _is_plain(module) and not tells:
         raise StackError(_refusal(name, module, before))
-    match module:
-        case nn.Conv1d():
-            if module.padding_mode != "zeros":
-                raise StackError(f"{name}: only padding_mode='zeros' can be inverted.")
-            convolution = Convolution(module, name)
-            if tells and not _is_plain(module) and not _tells_truly(convolution):
-                raise StackError(
-                    f"{name}: {type(module).__name__} computes something else than a convolution "
-                    "with the weights that its effective_weight() tells."
-                )
-            return convolution
-        case nn.ConstantPad1d():
-            return Padding(module, name)
-        case nn.BatchNorm1d():
-            if module.running_var is None:
-                raise StackError(
-                    f"{name}: BatchNorm1d has no running statistics (track_running_stats=False), "
-                    "so what it does depends on the other clips of a batch."
-                )
-            return BatchNorm(module, name)
-        case nn.GroupNorm() | nn.LayerNorm() | nn.InstanceNorm1d():
-            if getattr(module, "track_running_stats", False):
-                raise StackError(
-                    f"{name}: InstanceNorm1d with running statistics: use BatchNorm1d."
-                )
-            return ClipNorm(module, name)
-        case nn.MaxPool1d():
-            return MaxPool(module, name)
-        case nn.AvgPool1d():
-            return AveragePool(module, name)
-    return Rectifier(module, name)
+    operation = next(KINDS[kind] for kind in KINDS if isinstance(module, kind))(module, name)
+    if isinstance(operation, Convolution) and not _is_plain(module) and not _tells_truly(operation):
+        raise StackError(
+            f"{name}: {type(module).__name__} computes something else than a convolution with the "
+            "weights that its effective_weight() tells."
+        )
+    return operation
 
 
 @torch.no_grad()

@@ -23,13 +23,10 @@ from sonibook.audio import RATES, SAMPLE_RATE
 from sonibook.errors import CheckpointError, StackError
 from sonibook.files import atomic
 from sonibook.model.layers import effective_bias, effective_weight
-from sonibook.model.stack import ACTIVATIONS, NORMS, blocks_of, leaves, receptive_field
+from sonibook.model.operations import KINDS
+from sonibook.model.stack import blocks_of, leaves, receptive_field
 
-_TYPES: dict[str, type[nn.Module]] = {
-    kind.__name__: kind
-    for kind in (nn.Conv1d, nn.ConstantPad1d, nn.BatchNorm1d, nn.MaxPool1d, nn.AvgPool1d,
-                 *NORMS, *ACTIVATIONS)
-}  # fmt: skip
+_TYPES = {kind.__name__: kind for kind in KINDS}
 _WHOLE = {
     "in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups", "num_features",
     "num_groups", "num_channels", "num_parameters",

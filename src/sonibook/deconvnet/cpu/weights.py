@@ -17,7 +17,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sonibook.model.layers import CACHED_FLOATS, effective_weight
-from sonibook.model.operations import BatchNorm, MaxPool, Padding, Rectifier, batch_scale
+from sonibook.model.operations import BatchNorm, MaxPool, Padding, Rectifier
 from sonibook.model.stack import Block
 
 #: 1 where the maximum was at phase 1, 2 …, else 0.
@@ -185,7 +185,7 @@ def weights_of(block: Block) -> Weights | None:
         if isinstance(operation, MaxPool) and operation.extent <= operation.step:
             pool = operation
         elif isinstance(operation, BatchNorm):
-            factor = batch_scale(operation.module)[0].detach()
+            factor = operation.scale.detach()
             scale = factor if scale is None else scale * factor
         else:
             return None
