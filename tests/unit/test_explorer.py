@@ -20,7 +20,6 @@ from sonibook import CNN12, ForwardPass, open_dataset, sonify
 from sonibook.errors import AudioError, LayerError, SonibookWarning, StackError
 from sonibook.model.encoder import Classifier
 from sonibook.show import Explorer
-from sonibook.widgets.explorer import static_explorer
 from sonibook.widgets.view import Exploration
 
 RATE = 8000
@@ -128,7 +127,7 @@ def check(explorer: Explorer, encoder: CNN12, x: np.ndarray) -> None:
 
 
 def static_form(networks: dict[str, torch.nn.Module], x: np.ndarray, name: str) -> str:
-    return static_explorer(networks, x, name=name, sample_rate=RATE)
+    return Explorer(networks, {name: x})._repr_mimebundle_()["text/html"]
 
 
 def test_it_begins_with_the_loudest_filter_of_the_first_layer(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -15,23 +16,23 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import nn
 
-from sonibook.analysis.activations import ActivationsResult, TopClip, top_activations
-from sonibook.audio import as_waveform, excerpt
+from sonibook.analysis.activations import ActivationsResult, top_activations
+from sonibook.audio import as_waveform, excerpt, read_audio
 from sonibook.datasets import at_rate
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.errors import AudioError, SonibookError
 from sonibook.model.checkpoint import shipped
+from sonibook.model.stack_file import sample_rate_of
 from sonibook.plots.sound import Sound
 from sonibook.plots.style import VERMILLION
 from sonibook.widgets.players import Player, audio_figure, slider_stop
 from sonibook.widgets.view import (
+    TITLES,
     WIDE,
     Exploration,
     Microphone,
     NetworkView,
     encoder_of,
-    read_upload,
-    sample_rate_for,
     widgets,
 )
 
@@ -142,42 +143,42 @@ class Explorer(widgets.VBox):
         named = {"network": networks} if isinstance(networks, nn.Module) else dict(networks)
         if not named:
             raise ValueError("There is nothing to explore: give at least one network.")
-        self._sample_rate = rate = sample_rate_for(named, sample_rate)
-        self._choices = _Choices(clips, rate)
-        self.views = {
-            name: NetworkView(name, each, sample_rate=rate) for name, each in named.items()
-        }
+        rates = {name: sample_rate_of(network) for name, network in named.items()}
+        if sample_rate is None and len(set(rates.values())) > 1:
+            each = ", ".join(f"{name} {rate:,} Hz" for name, rate in rates.items())
+            raise ValueError(
+                f"The networks take sounds at different rates ({each}): explore those of one rate."
+            )
+        self._sample_rate = sample_rate or next(iter(rates.values()))
+        self._choices = _Choices(clips, self._sample_rate)
+        self.views = {name: NetworkView(name, network) for name, network in named.items()}
         self._found: dict[str, ActivationsResult] = {}
-        self._quiet, self._recordings = False, 0
+        self._moving = False
         several = {"display": None if len(named) > 1 else "none"}
         shape = {"layout": several, "style": {"button_width": "auto"}}
         self.network = widgets.ToggleButtons(options=[*named], description="Network", **shape)
         told = {"description": "all of them, one below the other", "indent": False}
         self.beside = widgets.Checkbox(False, layout={**several, "width": "auto"}, **told)
         options = self._choices.options
-        self._take(options[0][1])
         self.clip = widgets.Dropdown(options=options, description="Clip", layout=WIDE)
         self.upload = widgets.FileUpload(accept=".wav,.flac,.ogg,.mp3", description="Your own file")
         self.microphone = Microphone()
-        exploration = self.view.exploration
-        self.layer = widgets.IntSlider(1, 1, exploration.layers, description="Layer", layout=WIDE)
-        most = len(exploration.ranking(1))
-        self.rank = widgets.IntSlider(1, 1, most, description="Filter rank", layout=WIDE)
+        self.layer = widgets.IntSlider(1, 1, description="Layer", layout=WIDE)
+        self.rank = widgets.IntSlider(1, 1, description="Filter rank", layout=WIDE)
         short, hidden = {"width": "auto"}, {"width": "auto", "display": "none"}
         self.find = widgets.Button(description="Which clips excite it most?", layout=short)
         self.top = tuple(widgets.Button(layout=hidden) for _ in range(_TOP_CLIPS))
         self.notice, self._below = widgets.HTML(), widgets.VBox()
-        self._update()
-        for control in (self.network, self.beside, self.rank):
-            control.observe(lambda _: self._moved(self.rank.value), "value")
-        self.layer.observe(lambda _: self._moved(1), "value")
-        self.clip.observe(self._on_clip, "value")
+        self._take(self.clip.value)
+        self._show(rank=1)
+        for control in (self.network, self.beside, self.clip, self.layer, self.rank):
+            control.observe(self._on_move, "value")
         self.upload.observe(self._on_upload, "value")
         self.microphone.observe(self._on_take, "take")
         self.microphone.observe(self._on_trouble, "trouble")
         self.find.on_click(lambda _: self._on_find())
         for button in self.top:
-            button.on_click(self._on_top)
+            button.on_click(lambda button: self._go(button.clip, filter=self.filter))
         lines = (
             [self.network, self.beside],
             [self.clip, self.upload, self.microphone],
@@ -213,7 +214,7 @@ class Explorer(widgets.VBox):
         bundle = super()._repr_mimebundle_(**kwargs) or {}
         networks = {name: view.network for name, view in self.views.items()}
         name = self._choices.clip(self._current).clip_id
-        static = static_explorer(networks, self.x, name=name, sample_rate=self._sample_rate)
+        static = _static(networks, self.x, name=name, sample_rate=self._sample_rate)
         return {**bundle, "text/plain": "Explorer", "text/html": static}
 
     def _take(self, key: str) -> None:
@@ -222,36 +223,47 @@ class Explorer(widgets.VBox):
         for view in self._shown():
             if view.key != key:
                 x = self._choices.clip(key).waveform if x is None else x
-                view.take(key, x)
+                view.exploration = Exploration(view.network, x, sample_rate=self._sample_rate)
+                view.key = key
         self._current = key
 
     def _shown(self) -> list[NetworkView]:
         others = [view for view in self.views.values() if view is not self.view]
         return [self.view, *(others if self.beside.value else [])]
 
-    def _moved(self, rank: int) -> None:
-        """Another network, layer or filter."""
-        if not self._quiet:
-            self._take(self._current)
-            self._set(rank=rank)
-            self._update()
+    def _show(self, *, rank: int) -> None:
+        """Show a filter of every network that is shown; the sliders' ends follow the network."""
+        exploration, views, notices = self.view.exploration, self._shown(), dict[str, None]()
+        self.layer.max = exploration.layers
+        self.rank.max = len(exploration.ranking(self.layer.value))
+        self.rank.value = rank
+        self._below.children = views
+        for view in views:
+            told = view.show(self.layer.value, self.rank.value, named=len(self.views) > 1)
+            notices |= dict.fromkeys(told)
+        self._say(*notices)
+        self._offer_top()
 
-    def _on_clip(self, change: dict[str, Any]) -> None:
-        if not self._quiet and change["new"] is not None:
-            self._go(change["new"], rank=1)
-
-    def _go(self, key: str, *, rank: int | None = None, filter: int | None = None) -> None:
-        """To another clip: to a filter by its rank there, or by its number."""
+    def _go(self, key: str, *, rank: int = 1, filter: int | None = None) -> None:
+        """To a clip, and there to a filter by its rank or its number; it stays if that fails."""
+        self._moving = True  # and answers to no widget that it moves itself
         try:
             self._take(key)
+            if filter is not None:
+                rank = [*self.view.exploration.ranking(self.layer.value)].index(filter) + 1
+            self._show(rank=rank)
         except SonibookError as error:
-            self._set(clip=self._current)
             self._say(str(error))
-            return
-        if filter is not None:
-            rank = self.view.exploration.rank_of(self.layer.value, filter)
-        self._set(clip=key, rank=rank)
-        self._update()
+        finally:
+            self.clip.options = self._choices.options
+            self.clip.value = self._current
+            self._moving = False
+
+    def _on_move(self, change: dict[str, Any]) -> None:
+        """Another network, clip, layer or filter; of another clip or layer the loudest filter."""
+        if not self._moving:
+            first = change["owner"] in (self.clip, self.layer)
+            self._go(self.clip.value, rank=1 if first else self.rank.value)
 
     def _on_upload(self, change: dict[str, Any]) -> None:
         if change["new"]:
@@ -260,26 +272,27 @@ class Explorer(widgets.VBox):
             self._add(f"your file: {name}", name, bytes(file["content"]))
 
     def _on_take(self, change: dict[str, Any]) -> None:
-        self._recordings += 1
-        self._add(f"recording {self._recordings}", "recording.wav", self.microphone.wav)
+        self._add(f"recording {change['new']}", "recording.wav", self.microphone.wav)
 
     def _on_trouble(self, change: dict[str, Any]) -> None:
         if change["new"]:
             self._say(change["new"])
 
     def _add(self, key: str, name: str, content: bytes) -> None:
-        """Offer a sound of the reader's own, and go there."""
-        try:
-            x = read_upload(name, content, self._sample_rate)
-        except AudioError as error:
-            self._say(str(error))
-            return
+        """Offer a sound of the reader's own, from a file's content, at unit peak; and go there."""
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / name
+            path.write_bytes(content)
+            try:
+                x = read_audio(path, sample_rate=self._sample_rate)
+            except AudioError as error:
+                self._say(str(error).replace(str(path), name))  # as its owner calls it
+                return
         self._choices.add(key, x)
         self._found.clear()
         for view in self.views.values():
             view.key = None if view.key == key else view.key
-        self._set(new=True)
-        self._go(key, rank=1)
+        self._go(key)
 
     def _on_find(self) -> None:
         """Pass every clip through the networks that are shown, once."""
@@ -295,62 +308,24 @@ class Explorer(widgets.VBox):
             self.find.disabled, self.find.description = False, description
         self._offer_top()
 
-    def _on_top(self, button: widgets.Button) -> None:
-        number = self.top.index(button)
-        if number < len(top := self._top()):
-            _, key = self._choices.options[top[number].index]
-            self._go(key, filter=self.filter)
-
-    def _top(self) -> tuple[TopClip, ...]:
-        """The filter's top clips, where they were found; none if it is dead."""
-        found = self._found.get(self.network.value)
-        if found is None:
-            return ()
-        return found.of_layer(self.network.value, self.layer.value)[self.filter].top
-
     def _offer_top(self) -> None:
-        self.find.layout.display = "none" if self.network.value in self._found else None
-        for number, (button, clip) in enumerate(zip_longest(self.top, self._top()), start=1):
+        """Offer the filter's top clips, where they were found; none if it is dead."""
+        name = self.network.value
+        found = self._found.get(name)
+        self.find.layout.display = "none" if found else None
+        top = found.of_layer(name, self.layer.value)[self.filter].top if found else ()
+        for number, (button, clip) in enumerate(zip_longest(self.top, top), start=1):
             button.layout.display = "none" if clip is None else None
             if clip is not None:
-                title, _ = self._choices.options[clip.index]
+                title, button.clip = self._choices.options[clip.index]
                 button.description = f"top clip {number}: {title}"
-
-    def _set(self, *, new: bool = False, clip: str | None = None, rank: int | None = None) -> None:
-        """Move widgets without answering to their moving; the sliders' ends follow the network."""
-        self._quiet = True
-        try:
-            if new:
-                self.clip.options = self._choices.options
-            if clip is not None:
-                self.clip.value = clip
-            if rank is not None:
-                exploration = self.view.exploration
-                self.layer.max = exploration.layers
-                most = len(exploration.ranking(self.layer.value))
-                self.rank.max, self.rank.value = most, min(rank, most)
-        finally:
-            self._quiet = False
-
-    def _update(self) -> None:
-        """Show the filter of every network that is shown."""
-        views = self._shown()
-        self._below.children = views
-        notices = dict[str, None]()
-        for view in views:
-            told = view.show(self.layer.value, self.rank.value, named=len(self.views) > 1)
-            notices |= dict.fromkeys(told)
-        self._say(*notices)
-        self._offer_top()
 
     def _say(self, *sentences: str) -> None:
         lines = "".join(f'<p style="{_NOTICE}">{html.escape(each)}</p>' for each in sentences)
         self.notice.value = f'<div role="status">{lines}</div>'
 
 
-def static_explorer(
-    networks: Mapping[str, nn.Module], x: Sound, *, name: str, sample_rate: int
-) -> str:
+def _static(networks: Mapping[str, nn.Module], x: Sound, *, name: str, sample_rate: int) -> str:
     """The explorer as HTML that needs nothing else, for the loudest second of the clip `name`."""
     several = len(networks) > 1
     depth, top = (3, 2) if several else (4, 3)  # so many layers, and filters of each
@@ -368,7 +343,7 @@ def static_explorer(
         elif title in shipped():
             body = f'<div data-lab="{html.escape(title, quote=True)}">{body}</div>'
         parts.append(body)
-    tracks = {"Input": exploration.flac(exploration.x)}
+    tracks = {TITLES["input"]: exploration.input}
     heard = Player(tracks, name, sample_rate, exploration.gain, columns=3)
     content = f'<div data-slider="Network">{"".join(parts)}</div>' if several else "".join(parts)
     told = "".join(f"<p>{html.escape(notice)}</p>" for notice in notices)
@@ -388,8 +363,7 @@ def _layers(exploration: Exploration, depth: int, top: int) -> str:
         filters = []
         for rank in range(1, min(top, len(exploration.ranking(layer))) + 1):
             made = exploration.sonify(layer, rank)
-            tracks = {"Sonification": made.waveform, "Input − sonification": made.residual}
-            figures = (audio_figure(name, exploration.flac(x)) for name, x in tracks.items())
+            figures = (audio_figure(TITLES[name], sound) for name, sound in made.sounds.items())
             filters.append(
                 f'<div data-stop="{rank}" data-filter="{made.filter}">'
                 f"<p>{html.escape(made.words)}</p>{''.join(figures)}</div>"

@@ -9,12 +9,10 @@ from __future__ import annotations
 
 import html
 import math
-import tempfile
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,13 +21,12 @@ from numpy import ndarray
 from torch import nn
 
 from sonibook.analysis.sources import si_sdr
-from sonibook.audio import SAMPLE_RATE, as_waveform, excerpt, pad, read_audio
+from sonibook.audio import SAMPLE_RATE, as_waveform, excerpt, pad
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.deconvnet.forward import forward_block
-from sonibook.errors import AudioError, SonibookWarning
+from sonibook.errors import SonibookWarning
 from sonibook.metrics.similarity import mean_top_coherence
 from sonibook.model.encoder import Classifier
-from sonibook.model.stack_file import sample_rate_of
 from sonibook.plots.basics import alias_figure, alias_of
 from sonibook.plots.sound import Sound
 from sonibook.plots.style import picture
@@ -54,18 +51,7 @@ except ModuleNotFoundError as error:
         "pip install 'sonibook[lab]'."
     ) from None
 
-__all__ = [
-    "AliasSlider",
-    "Exploration",
-    "Listening",
-    "Microphone",
-    "NetworkView",
-    "Sonification",
-    "encoder_of",
-    "read_upload",
-    "sample_rate_for",
-    "widgets",
-]
+__all__ = ["AliasSlider", "widgets"]
 
 #: How wide a slider is, on a phone, too.
 WIDE = {"width": "26rem", "max_width": "100%"}
@@ -77,8 +63,8 @@ _MOST_SECONDS = 30.0
 #: Below two segments coherence is 1 whatever the sounds.
 _LEAST_SAMPLES = 384
 
-_Result = TypeVar("_Result")
-_TITLES = {"input": "Input", "sonification": "Sonification", "residual": "Input − sonification"}
+#: Names of what is heard.
+TITLES = {"input": "Input", "sonification": "Sonification", "residual": "Input − sonification"}
 
 
 class Listening(anywidget.AnyWidget):
@@ -90,7 +76,7 @@ class Listening(anywidget.AnyWidget):
 
     _esm = script() + text_of("listening.js")
 
-    titles = traitlets.Dict(_TITLES).tag(sync=True)
+    titles = traitlets.Dict(TITLES).tag(sync=True)
     input = traitlets.Bytes().tag(sync=True)
     sonification = traitlets.Bytes().tag(sync=True)
     residual = traitlets.Bytes().tag(sync=True)
@@ -104,11 +90,6 @@ class Listening(anywidget.AnyWidget):
                 self.set_trait(name, value)
 
 
-def _received(value: memoryview, widget: Any) -> bytes:
-    """What a browser sends as bytes, as bytes."""
-    return bytes(value)
-
-
 class Microphone(anywidget.AnyWidget):
     """A button; once it was pressed, a recording of what the microphone hears, unprocessed.
 
@@ -120,7 +101,7 @@ class Microphone(anywidget.AnyWidget):
     _esm = text_of("recorder.js") + text_of("microphone.js")
 
     seconds = traitlets.Float(5.0).tag(sync=True)
-    samples = traitlets.Bytes().tag(sync=True, from_json=_received)
+    samples = traitlets.Bytes().tag(sync=True, from_json=lambda value, _: bytes(value))
     rate = traitlets.Int(0).tag(sync=True)
     take = traitlets.Int(0).tag(sync=True)
     trouble = traitlets.Unicode().tag(sync=True)
@@ -130,17 +111,6 @@ class Microphone(anywidget.AnyWidget):
         """The last recording as a WAV file, at its own rate."""
         samples = np.frombuffer(self.samples, "<f4")
         return sound_file(samples, self.rate, kind="FLOAT", format="WAV")
-
-
-def read_upload(name: str, content: bytes, sample_rate: int) -> Float[ndarray, " time"]:
-    """An uploaded file as a waveform at unit peak; an `AudioError` names it as its owner does."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / name
-        path.write_bytes(content)
-        try:
-            return read_audio(path, sample_rate=sample_rate)
-        except AudioError as error:
-            raise AudioError(str(error).replace(str(path), name)) from None
 
 
 class AliasSlider(widgets.VBox):
@@ -216,34 +186,18 @@ class AliasSlider(widgets.VBox):
         return {**bundle, "text/plain": "AliasSlider", "text/html": static}
 
 
-@dataclass(frozen=True, eq=False)
-class Sonification:
-    """What one filter keeps of a clip, what it leaves, and in words how much of the clip it is."""
+class Sonification(NamedTuple):
+    """What one filter keeps of a clip, and in words how much of the clip that is.
+
+    `sounds` are it and what it leaves as files, at the gain of the clip.
+    """
 
     layer: int
     filter: int
     waveform: Float[ndarray, " time"]
-    residual: Float[ndarray, " time"]
+    sounds: dict[str, bytes]
     words: str
-    notices: tuple[str, ...]
-
-
-def sample_rate_for(networks: Mapping[str, nn.Module], sample_rate: int | None) -> int:
-    """The rate in Hz, if it is given, else the networks' own; `ValueError` if they have several."""
-    rates = {name: sample_rate_of(network) for name, network in networks.items()}
-    if sample_rate is None and len(set(rates.values())) > 1:
-        each = ", ".join(f"{name} {rate:,} Hz" for name, rate in rates.items())
-        raise ValueError(
-            f"The networks take sounds at different rates ({each}): explore those of one rate."
-        )
-    return next(iter(rates.values())) if sample_rate is None else sample_rate
-
-
-class _Ranked(NamedTuple):
-    """A filter of a layer, and its share of the layer's energy along the clip, from 0 to 1."""
-
-    filter: int
-    share: float
+    notices: list[str]
 
 
 class Exploration:
@@ -252,59 +206,59 @@ class Exploration:
     def __init__(self, network: nn.Module, x: Sound, *, sample_rate: int) -> None:
         whole = as_waveform(x)
         self.x = excerpt(whole, seconds=_MOST_SECONDS, sample_rate=sample_rate)
-        self.sample_rate = sample_rate
-        self._classifier = network if isinstance(network, Classifier) else None
+        self.network, self.sample_rate = network, sample_rate
         # One for all, so that filters can be compared; a residual may have twice the input's peak.
-        self.gain, encoder = gain_to(0.5, self.x), encoder_of(network)
-        self._forward, self.notices = _with_notices(lambda: ForwardPass(encoder, self.x))
+        self.gain = gain_to(0.5, self.x)
+        self.input = self._file(self.x)
+        with _noticed() as self.notices:
+            self._forward = ForwardPass(encoder_of(network), self.x)
+        self.layers = len(self._forward.blocks)
         if len(self.x) < len(whole):
             cut = f"The clip is longer than {_MOST_SECONDS:g} s: its loudest stretch is taken."
-            self.notices = (cut, *self.notices)
-        self._ranking: dict[int, tuple[_Ranked, ...]] = {}
+            self.notices.insert(0, cut)
+        self._ranking: dict[int, dict[int, float]] = {}
 
-    @property
-    def layers(self) -> int:
-        """How many layers the network has."""
-        return len(self._forward.blocks)
+    def _file(self, x: Float[ndarray, " time"]) -> bytes:
+        label = "A sound of the explorer"
+        return as_flac(x, label=label, gain=self.gain, sample_rate=self.sample_rate)
 
-    def ranking(self, layer: int) -> tuple[_Ranked, ...]:
-        """All filters of a layer, most energy first; silent ones are last."""
+    def ranking(self, layer: int) -> dict[int, float]:
+        """Each filter's share of its layer's energy, from 0 to 1, most first."""
         if layer not in self._ranking:
             energy = self._forward.energy(layer)[0].double()
-            total = float(energy.sum())
-            shares = (energy / total if total > 0 else energy).tolist()
+            shares = energy / (energy.sum().item() or 1.0)
             order = energy.argsort(descending=True, stable=True).tolist()
-            self._ranking[layer] = tuple(_Ranked(index, shares[index]) for index in order)
+            self._ranking[layer] = dict(zip(order, shares[order].tolist(), strict=True))
         return self._ranking[layer]
 
     def sonify(self, layer: int, rank: int) -> Sonification:
-        """What the filter of this rank (from 1) in its layer keeps, scaled to the clip's peak."""
+        """What the filter of this layer and rank (from 1), or of the last, keeps of the clip."""
+        layer = min(layer, self.layers)
         ranking = self.ranking(layer)
-        index, share = ranking[rank - 1]
-        result, notices = _with_notices(lambda: self._forward.sonify(layer, [index]))
+        rank = min(rank, len(ranking))
+        index, share = [*ranking.items()][rank - 1]
+        with _noticed() as notices:
+            result = self._forward.sonify(layer, [index])
         sound, x = result[0].float().cpu(), torch.from_numpy(self.x)
         words = f"Layer {layer}, rank {rank} of {len(ranking)}: filter {index}"
         if share > 0:
             words += f", {share:.1%} of the layer's energy."
         else:
-            silent = sum(each.share == 0 for each in ranking)
+            silent = [*ranking.values()].count(0)
             words += f", silent on this clip (as {silent} of the layer's filters are)."
         coherence = mean_top_coherence(x, sound) if len(x) >= _LEAST_SAMPLES else math.nan
         ratio = float(si_sdr(sound, x))
         if not math.isnan(coherence) and not math.isnan(ratio):
             words += f" Coherence with the input {coherence:.2f}, SI-SDR {ratio:.1f} dB."
-        return Sonification(layer, index, sound.numpy(), (x - sound).numpy(), words, notices)
-
-    def flac(self, x: Float[ndarray, " time"]) -> bytes:
-        """The clip, a sonification or a residual as a file; all have one gain."""
-        label = "A sound of the explorer"
-        return as_flac(x, label=label, gain=self.gain, sample_rate=self.sample_rate)
+        sounds = {"sonification": sound.numpy(), "residual": (x - sound).numpy()}
+        files = {name: self._file(one) for name, one in sounds.items()}
+        return Sonification(layer, index, sound.numpy(), files, words, notices)
 
     def says(self, made: Sonification) -> str:
         """What a classifier hears in the clip and in a sonification, and without its filter."""
-        if self._classifier is None:
+        if not isinstance(self.network, Classifier):
             return ""
-        encoder, forward = self._classifier.encoder, self._forward
+        encoder, forward = self.network.encoder, self._forward
         sound = torch.from_numpy(pad(made.waveform, encoder.least_length)).to(forward.x)
         maps = forward.maps[made.layer - 1].clone()
         maps[:, made.filter] = 0
@@ -313,16 +267,12 @@ class Exploration:
                 maps, _, _ = forward_block(block, maps)
             means = [each.mean(dim=2) for each in (forward.maps[-1], maps)]
             pooled = torch.cat([means[0], encoder.pooled(sound[None, None]), means[1]])
-            best = self._classifier.head(encoder.fc1(pooled)).softmax(dim=1).max(dim=1)
-        names = (self._classifier.classes[n].replace("_", " ") for n in best.indices)
+            best = self.network.head(encoder.fc1(pooled)).softmax(dim=1).max(dim=1)
+        names = (self.network.classes[n].replace("_", " ") for n in best.indices)
         clip, kept, left = (
             f"{name} ({share:.0%})" for name, share in zip(names, best.values, strict=True)
         )
         return f"The network hears {clip}, in the sonification {kept}, without the filter {left}."
-
-    def rank_of(self, layer: int, index: int) -> int:
-        """The rank of a filter in its layer, from 1."""
-        return [each.filter for each in self.ranking(layer)].index(index) + 1
 
 
 def encoder_of(network: nn.Module) -> nn.Module:
@@ -331,53 +281,44 @@ def encoder_of(network: nn.Module) -> nn.Module:
 
 
 class NetworkView(widgets.VBox):
-    """A network on one clip after another, each passed forward once; a part of the explorer."""
+    """A network, one clip after another passed forward by it once; a part of the explorer."""
 
     exploration: Exploration  # of the clip that was taken last, and has the key
     sonification: Sonification  # what is shown
 
-    def __init__(self, name: str, network: nn.Module, *, sample_rate: int) -> None:
-        self.name, self.network, self.sample_rate = name, network, sample_rate
+    def __init__(self, name: str, network: nn.Module) -> None:
+        self.name, self.network = name, network
         self.key: str | None = None
         self.info, self.listening = widgets.HTML(), Listening()
         super().__init__([self.info, self.listening])
         self.add_class("sonibook-view")
 
-    def take(self, key: str, x: Sound) -> None:
-        """Pass a clip forward. Nothing has changed if this fails."""
-        exploration = Exploration(self.network, x, sample_rate=self.sample_rate)
-        self.key, self.exploration = key, exploration
-        self._input = exploration.flac(exploration.x)
-
-    def show(self, layer: int, rank: int, *, named: bool) -> tuple[str, ...]:
+    def show(self, layer: int, rank: int, *, named: bool) -> list[str]:
         """Show what the filter of this layer and rank, or of the last, keeps; what to notice."""
         exploration = self.exploration
-        layer = min(layer, exploration.layers)
-        made = exploration.sonify(layer, min(rank, len(exploration.ranking(layer))))
-        name = f"<strong>{html.escape(self.name)}</strong>: " if named else ""
-        about = f"layer {layer}, filter {made.filter}"
+        made = self.sonification = exploration.sonify(layer, rank)
+        about = f"layer {made.layer}, filter {made.filter}"
+        text = f"{made.words} {exploration.says(made)}".strip()
         self.listening.play(
             about=f"{self.name}, {about}" if named else about,
-            rate=self.sample_rate,
-            input=self._input,
-            sonification=exploration.flac(made.waveform),
-            residual=exploration.flac(made.residual),
+            rate=exploration.sample_rate,
+            input=exploration.input,
+            **made.sounds,
         )
-        text = f"{made.words} {exploration.says(made)}".strip()
+        name = f"<strong>{html.escape(self.name)}</strong>: " if named else ""
         self.info.value = f'<p style="margin: 0.4em 0;">{name}{html.escape(text)}</p>'
-        self.sonification = made
-        return (*exploration.notices, *made.notices)
+        return exploration.notices + made.notices
 
 
-def _with_notices(action: Callable[[], _Result]) -> tuple[_Result, tuple[str, ...]]:
-    """What `action` returns, and what sonibook warned of; other warnings are raised again."""
+@contextmanager
+def _noticed() -> Iterator[list[str]]:
+    """What sonibook warns of meanwhile; other warnings are raised again."""
+    notices = list[str]()
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        result = action()
-    notices = []
+        yield notices
     for one in caught:
         if issubclass(one.category, SonibookWarning):
             notices.append(str(one.message))
         else:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-    return result, tuple(notices)
