@@ -39,7 +39,7 @@ from sonibook.deconvnet.alternatives import METHODS, STEPS, Method, most_active_
 from sonibook.errors import AnalysisError
 from sonibook.metrics import accuracy, mean_average_precision, runs_interval
 from sonibook.metrics.intervals import holm, mcnemar_test, sign_flip_test
-from sonibook.metrics.scores import log_probability, targets_of
+from sonibook.metrics.scores import log_probability, mean_precisions, targets_of
 from sonibook.model.stack import blocks_of, least_length
 
 #: Samples that the network hears at once, residuals times their length.
@@ -332,7 +332,7 @@ def _score(
 ) -> Estimate:
     clips = len(scores)
     if clips > 1 and task == "multi-label":
-        return Estimate.of_statistic(mean_average_precision, scores, targets, seed=seed)
+        return Estimate.of_statistic(mean_precisions, scores, targets, seed=seed)
     value = _METRICS[task](scores, targets) if clips else None
     if value is None or task == "multi-label":
         return Estimate(mean=value, clips=clips)

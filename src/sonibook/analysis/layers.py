@@ -28,8 +28,8 @@ from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError, MetricError
 from sonibook.files import atomic, read_arrays, read_json
-from sonibook.metrics import mean_average_precision, runs_interval, wilson_interval
-from sonibook.metrics.scores import targets_of
+from sonibook.metrics import runs_interval, wilson_interval
+from sonibook.metrics.scores import mean_precisions, targets_of
 from sonibook.model.stack import blocks_of
 from sonibook.training.probe import (
     FeatureKind,
@@ -195,7 +195,7 @@ def score_name(truth: _Truth) -> str:
 def probe_score(answers: _Answers, truth: _Truth, *, seed: int) -> Estimate:
     """Accuracy or, of several labels, mAP."""
     if truth.ndim == 2:
-        return Estimate.of_statistic(mean_average_precision, answers, truth, seed=seed)
+        return Estimate.of_statistic(mean_precisions, answers, truth, seed=seed)
     return Estimate.of_share(int((answers == truth).sum()), len(truth))
 
 
@@ -206,8 +206,10 @@ def gain_over(own: _Answers, other: _Answers, truth: _Truth, *, seed: int) -> Es
     return estimate((own == truth).astype(float) - (other == truth), seed=seed)
 
 
-def _precision_gain(own: ndarray, other: ndarray, targets: ndarray) -> float:
-    return mean_average_precision(own, targets) - mean_average_precision(other, targets)
+def _precision_gain(
+    own: ndarray, other: ndarray, targets: ndarray, times: ndarray
+) -> Float[ndarray, " repeats"]:
+    return mean_precisions(own, targets, times) - mean_precisions(other, targets, times)
 
 
 def answers_by_group(

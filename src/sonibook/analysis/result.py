@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -67,12 +68,15 @@ class Estimate(Record):
         return cls(mean=right / clips, low=low, high=high, clips=clips)
 
     @classmethod
-    def of_statistic(cls, statistic: Callable[..., float], *of: ndarray, seed: int = 0) -> Estimate:
-        """A mean average precision, say, with a bootstrap interval of few repeats: it costs."""
-        low, high = intervals.bootstrap_interval(
-            *of, statistic=statistic, repeats=_REPEATS, seed=seed
-        )
-        return cls(mean=statistic(*of), low=low, high=high, clips=len(of[0]))
+    def of_statistic(
+        cls, statistic: Callable[..., Float[ndarray, " some"]], *of: ndarray, seed: int = 0
+    ) -> Estimate:
+        """One such as `mean_precisions`, with a bootstrap interval of few repeats: it costs."""
+        clips = len(of[0])
+        ends = intervals.redrawn_ends(partial(statistic, *of), clips, repeats=_REPEATS, seed=seed)
+        found = [*ends, *statistic(*of, np.ones((1, clips)))]
+        low, high, mean = (None if np.isnan(value) else float(value) for value in found)
+        return cls(mean=mean, low=low, high=high, clips=clips)
 
     def __format__(self, spec: str) -> str:
         """The mean and its interval as text: ``f"{found:.2f}"`` is ``0.59 [0.58, 0.61]``."""

@@ -252,23 +252,8 @@ def choose(
         chosen_area=found.max(axis=0),
         area=roc_auc(tried, truth),
         p=holm(np.array(p)),
-        redrawn=_redrawn(tried, truth, seed),
+        redrawn=roc_auc(tried, truth, times_drawn(len(tried), _REDRAWN, seed)),
     )
-
-
-def _redrawn(
-    scores: Float[ndarray, "clips detectors"], present: Bool[ndarray, "clips detectors"], seed: int
-) -> Float[ndarray, "redrawn detectors"]:
-    """Each detector's area on redrawn clips, all on the same; NaN where a class is not drawn."""
-    times = times_drawn(len(scores), _REDRAWN, seed)
-    result = np.empty((_REDRAWN, scores.shape[1]))
-    for column, (score, has) in enumerate(zip(scores.T, present.T, strict=True)):
-        with_it, without = score[has][:, None], score[~has][None]
-        wins = (with_it > without) + 0.5 * (with_it == without)
-        won = ((times[:, has] @ wins) * times[:, ~has]).sum(axis=1)
-        pairs = times[:, has].sum(axis=1) * times[:, ~has].sum(axis=1)
-        result[:, column] = won / np.where(pairs > 0, pairs, np.nan)
-    return result
 
 
 def separation(

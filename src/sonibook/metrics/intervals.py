@@ -17,7 +17,7 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 from numpy import ndarray
 from scipy import stats
 
@@ -25,7 +25,7 @@ from sonibook.errors import MetricError
 
 #: The share of cases in which an interval is to hold the truth, and the quantiles it lies between.
 _CONFIDENCE = 0.95
-ENDS = ((1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2)
+_ENDS = ((1 - _CONFIDENCE) / 2, (1 + _CONFIDENCE) / 2)
 #: Clips times flips that are drawn together: a hundred megabytes.
 _DRAWN = 2**24
 
@@ -88,7 +88,7 @@ def _ends_of_ratios(
     times = times_drawn(len(above), repeats, seed)
     drawn = times @ below
     ratios = times @ above / np.where(drawn > 0, drawn, np.nan)
-    low, high = np.nanquantile(ratios, ENDS, axis=0)
+    low, high = np.nanquantile(ratios, _ENDS, axis=0)
     return low, high
 
 
@@ -119,17 +119,37 @@ def bootstrap_interval(
     rows = {len(one) for one in values}
     if len(rows) != 1 or rows == {0}:
         raise MetricError(f"A bootstrap needs arrays of as many rows each, not of {sorted(rows)}.")
-    _check_repeats(repeats)
-    (size,) = rows
-    if size < 2:
-        raise MetricError("A bootstrap needs two rows at least: add clips.")
-    generator = np.random.default_rng(seed)
-    redrawn = np.empty(repeats)
-    for repeat in range(repeats):
-        index = np.sort(generator.integers(size, size=size))
-        redrawn[repeat] = statistic(*(one[index] for one in values))
-    low, high = np.quantile(redrawn, ENDS)
+
+    def of_each(times: Int[ndarray, "some rows"]) -> ndarray:
+        return np.array(
+            [statistic(*(np.repeat(one, drawn, axis=0) for one in values)) for drawn in times]
+        )
+
+    low, high = redrawn_ends(of_each, rows.pop(), repeats=repeats, seed=seed)
     return float(low), float(high)
+
+
+def redrawn_ends(
+    statistic: Callable[[Int[ndarray, "some rows"]], Float[ndarray, "some ..."]],
+    rows: int,
+    *,
+    repeats: int,
+    seed: int,
+) -> Float[ndarray, "2 ..."]:
+    """The ends of intervals as `bootstrap_interval` has them, of figures by weight.
+
+    `statistic` is told how often each of some redrawn data sets has each row. The ends are NaN
+    where one of them has no such figure.
+    """
+    _check_repeats(repeats)
+    if rows < 2:
+        raise MetricError("A bootstrap needs two rows at least: add clips.")
+    generator, step = np.random.default_rng(seed), max(1, 2**22 // rows)
+    redrawn = []
+    for first in range(0, repeats, step):
+        drawn = (generator.integers(rows, size=rows) for _ in range(min(step, repeats - first)))
+        redrawn.append(statistic(np.stack([np.bincount(one, minlength=rows) for one in drawn])))
+    return np.quantile(np.concatenate(redrawn), _ENDS, axis=0)
 
 
 def runs_interval(values: Sequence[float]) -> tuple[float, float]:
@@ -148,7 +168,7 @@ def runs_interval(values: Sequence[float]) -> tuple[float, float]:
     runs = np.asarray(values, float)
     if not np.isfinite(runs).all():
         raise MetricError(f"A run came to no number ({runs.tolist()}): leave it out and say so.")
-    half_width = stats.t.ppf(ENDS[1], len(runs) - 1) * stats.sem(runs)
+    half_width = stats.t.ppf(_ENDS[1], len(runs) - 1) * stats.sem(runs)
     return float(runs.mean() - half_width), float(runs.mean() + half_width)
 
 
@@ -187,7 +207,7 @@ def crossed_interval(
     if whole == 0:
         return mean, mean
     freedom = whole**2 / sum(part**2 / own for part, own in parts)
-    half = float(stats.t.ppf(ENDS[1], freedom) * np.sqrt(whole))
+    half = float(stats.t.ppf(_ENDS[1], freedom) * np.sqrt(whole))
     return mean - half, mean + half
 
 

@@ -9,7 +9,7 @@ them has it (or, for the ROC curve, all of them do), is left out and not counted
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from jaxtyping import Float, Shaped
@@ -18,54 +18,72 @@ from scipy import stats
 from scipy.special import log_expit, log_softmax
 
 from sonibook.errors import MetricError
-from sonibook.metrics.intervals import ENDS
+from sonibook.metrics.intervals import redrawn_ends
 
 Scores = Float[ndarray, "clips classes"]
 #: 1 or True where the clip has the label, else 0 or False.
 _Targets = Shaped[ndarray, "rows columns"]
+#: How often several data sets have each clip.
+_Times = Shaped[ndarray, "repeats rows"]
+#: How many clips, with the label or in all, lie at each distinct score or above, in each data set.
+_Above = Shaped[ndarray, "repeats scores"]
+_OfRanks = Callable[[_Above, _Above], Float[ndarray, " repeats"]]
 
 
-def average_precision(scores: Scores, targets: _Targets) -> Float[ndarray, " classes"]:
+def average_precision(
+    scores: Scores, targets: _Targets, times: _Times | None = None
+) -> Float[ndarray, "*repeats classes"]:
     """Average precision of each class.
 
     The sum, over the distinct scores from the highest down, of the precision there times the gain
     in recall; in [0, 1], and NaN for a class that no clip has. Clips of equal score are found
-    together: their order in the data set cannot matter. `MetricError` if the shapes differ, a score
-    is NaN, or a target neither 0 nor 1.
+    together: their order in the data set cannot matter. With `times`, of data sets that have each
+    clip so many times. `MetricError` if the shapes differ, a score is NaN, or a target neither 0
+    nor 1.
     """
-    _check(scores, targets)
-    return _ranked(scores, targets, np.ones((1, len(scores))))[0][0]
+    return _ranked(scores, targets, times, _precision)[0]
 
 
-def roc_auc(scores: Scores, targets: _Targets) -> Float[ndarray, " classes"]:
+def roc_auc(
+    scores: Scores, targets: _Targets, times: _Times | None = None
+) -> Float[ndarray, "*repeats classes"]:
     """Area under the ROC curve of each class, by the ranks of its scores (Mann-Whitney).
 
     The probability that a clip with the label scores higher than one without; equal scores count
-    half. NaN for a class that no clip has, or every clip. Raises what `average_precision` does.
+    half. NaN for a class that no clip has, or every clip. Takes and raises what `average_precision`
+    does.
     """
-    _check(scores, targets)
-    return _ranked(scores, targets, np.ones((1, len(scores))))[1][0]
+    return _ranked(scores, targets, times, _area)[0]
 
 
 def _ranked(
-    scores: Scores, targets: _Targets, times: Float[ndarray, "repeats clips"]
-) -> tuple[Float[ndarray, "repeats classes"], Float[ndarray, "repeats classes"]]:
-    """Average precision and area of each class, of data sets that have clips so many times."""
+    scores: Scores, targets: _Targets, times: _Times | None, *measures: _OfRanks
+) -> Float[ndarray, "measures *repeats classes"]:
+    """Measures of the ranking of each class."""
     # By hand: scikit-learn's, which a bootstrap asks thousands of times, takes ten times as long.
-    found, (present, absent) = np.zeros((2, 2, len(times), scores.shape[1]))
+    _check(scores, targets)
+    counts = np.ones((1, len(scores))) if times is None else times
+    found = np.full((len(measures), len(counts), scores.shape[1]), np.nan)
     for label in np.flatnonzero(targets.any(axis=0)):
         order = np.argsort(-scores[:, label])
-        falling, drawn = scores[order, label], times[:, order]
+        falling, drawn = scores[order, label], counts[:, order]
         last = np.flatnonzero(np.append(falling[1:] != falling[:-1], True))  # of equal scores
         hits = np.cumsum(drawn * (targets[order, label] != 0), axis=1)[:, last]
         clips = np.cumsum(drawn, axis=1)[:, last]
-        gained, misses = np.diff(hits, prepend=0.0), clips - hits
-        above = misses - np.diff(misses, prepend=0.0) / 2  # equal scores count half
-        found[0, :, label] = (gained * hits / np.maximum(clips, 1)).sum(axis=1)
-        found[1, :, label] = (gained * (misses[:, -1:] - above)).sum(axis=1)
-        present[:, label], absent[:, label] = hits[:, -1], misses[:, -1]
-    with np.errstate(invalid="ignore"):  # a class that is not there, or that all have
-        return found[0] / present, found[1] / (present * absent)
+        with np.errstate(invalid="ignore"):  # a class that is not there, or that all have
+            found[:, :, label] = [measure(hits, clips) for measure in measures]
+    return found[:, 0] if times is None else found
+
+
+def _precision(hits: _Above, clips: _Above) -> Float[ndarray, " repeats"]:
+    return (np.diff(hits, prepend=0.0) * hits / np.maximum(clips, 1)).sum(axis=1) / hits[:, -1]
+
+
+def _area(hits: _Above, clips: _Above) -> Float[ndarray, " repeats"]:
+    misses = clips - hits
+    below = misses[:, -1:] - misses + np.diff(misses, prepend=0.0) / 2  # equal scores count half
+    won = (np.diff(hits, prepend=0.0) * below).sum(axis=1)
+    return won / (hits[:, -1] * misses[:, -1])
 
 
 def mean_average_precision(scores: Scores, targets: _Targets) -> float:
@@ -74,6 +92,11 @@ def mean_average_precision(scores: Scores, targets: _Targets) -> float:
     Raises what `average_precision` does, and a `MetricError` if no clip has any label.
     """
     return _mean_over_classes(average_precision(scores, targets), "a clip that has it")
+
+
+def mean_precisions(scores: Scores, targets: _Targets, times: _Times) -> Float[ndarray, " repeats"]:
+    """`mean_average_precision` of data sets that have each clip so many times; NaN without any."""
+    return _over_classes(average_precision(scores, targets, times))
 
 
 def mean_auc(scores: Scores, targets: _Targets) -> float:
@@ -146,24 +169,19 @@ def multilabel_intervals(
     times at least. Of ``mAP``, ``mAUC`` and ``d_prime`` (the ends of the area's, if finite), one is
     left out where the clips are too few to draw again.
     """
-    _check(scores, targets)
-    clips, found = len(scores), dict[str, list[float]]()
-    if clips < 2:
-        return found
+
+    def means(times: _Times) -> Float[ndarray, "repeats figures"]:
+        return _over_classes(_ranked(scores, targets, times, _precision, _area)).T
+
+    if len(scores) < 2:
+        return {}
     repeats = int(np.clip(1e8 / max(scores.size, 1), 200, 2000))
-    generator, step = np.random.default_rng(seed), max(1, 2**22 // clips)
-    redrawn = []
-    for first in range(0, repeats, step):
-        rows = (generator.integers(clips, size=clips) for _ in range(min(step, repeats - first)))
-        times = np.stack([np.bincount(drawn, minlength=clips) for drawn in rows])
-        # A class that a redrawn data set lacks is left out there alone.
-        each = np.stack(_ranked(scores, targets, times.astype(float)))
-        judged = ~np.isnan(each)
-        with np.errstate(invalid="ignore"):
-            redrawn.append(np.where(judged, each, 0).sum(axis=2) / judged.sum(axis=2))
-    for name, values in zip(("mAP", "mAUC"), np.concatenate(redrawn, axis=1), strict=True):
-        if np.isfinite(values).all():
-            found[name] = np.quantile(values, ENDS).tolist()
+    ends = redrawn_ends(means, len(scores), repeats=repeats, seed=seed)
+    found = {
+        name: own
+        for name, own in zip(("mAP", "mAUC"), np.transpose(ends).tolist(), strict=True)
+        if np.isfinite(own).all()
+    }
     if "mAUC" in found and all(0 < end < 1 for end in found["mAUC"]):
         found["d_prime"] = [d_prime(end) for end in found["mAUC"]]
     return found
@@ -215,6 +233,13 @@ def _check(scores: Scores, targets: _Targets) -> None:
         )
     if not ((targets == 0) | (targets == 1)).all():
         raise MetricError("A target is neither 0 nor 1: give the labels, not a mixture of them.")
+
+
+def _over_classes(values: Float[ndarray, "*of classes"]) -> Float[ndarray, "*of"]:
+    """Means over the classes that can be judged, one after the other; NaN without any."""
+    judged = ~np.isnan(values)
+    with np.errstate(invalid="ignore"):
+        return np.where(judged, values, 0).sum(axis=-1) / judged.sum(axis=-1)
 
 
 def _mean_over_classes(values: Float[ndarray, " classes"], needed: str) -> float:
