@@ -14,8 +14,8 @@ PYTHON=${PYTHON:-python3}
 
 prepare() {
     mkdir -p .gpu/wheels .gpu/data
-    wheels=${WHEELS:-annotated-types beartype captum iniconfig jaxtyping platformdirs pluggy pooch
-        pydantic pydantic-core pytest shellingham soundfile soxr threadpoolctl typer typing-inspection
+    wheels=${WHEELS:-annotated-types beartype captum iniconfig jaxtyping pluggy pydantic
+        pydantic-core pytest shellingham soundfile soxr threadpoolctl typer typing-inspection
         wadler-lindig}
     # shellcheck disable=SC2086
     "$PYTHON" -m pip download --quiet --no-deps --only-binary :all: --dest .gpu/wheels \

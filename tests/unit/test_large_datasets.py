@@ -144,7 +144,7 @@ def test_audioset_wherever_its_clips_lie(tmp_path, place):
         write_sound(path(n), frequency=200.0 + 100 * n)
     data = open_dataset("audioset", root=tmp_path / "AudioSet", split="balanced_train")
     assert clips_of(data) == BALANCED_CLIPS
-    assert [data.path(n) for n in range(4)] == [path(n) for n in range(4)]
+    assert [data.entries[n].path for n in range(4)] == [path(n) for n in range(4)]
 
 
 def test_audioset_takes_no_other_part_of_a_video(tmp_path):
@@ -176,7 +176,7 @@ def test_audioset_takes_one_of_several_files_of_a_clip(tmp_path):
     write_sound(base / "balanced_train" / "Y--PJHxphWEs.flac")
     data = open_dataset("audioset", root=tmp_path, split="balanced_train")
     assert len(data) == 4
-    assert data.path(0).name == "Y--PJHxphWEs.flac"
+    assert data.entries[0].path.name == "Y--PJHxphWEs.flac"
 
 
 def test_audioset_with_clips_missing(tmp_path):
@@ -278,7 +278,7 @@ def test_audioset_needs_few_bytes_a_clip(tmp_path):
     assert len(data) == count
     assert kept < 100 * count
     assert data.labels(1234) == (0, 3)
-    assert data.path(1234).name == "Y00000001234.wav"
+    assert data.entries[1234].path.name == "Y00000001234.wav"
 
 
 # FSD50K.

@@ -13,7 +13,7 @@ from typing import Any
 from sonibook import _names_of
 from sonibook.audio import RATES
 from sonibook.datasets import recordings
-from sonibook.datasets.audioset import AudioSet, open_audioset
+from sonibook.datasets.audioset import open_audioset
 from sonibook.datasets.base import Clip, Dataset, Entry, FileDataset, Task
 from sonibook.datasets.calls import Calls
 from sonibook.datasets.packed import open_packed
@@ -108,7 +108,7 @@ def at_rate(data: Dataset, sample_rate: int) -> Dataset:
         raise DatasetError(
             f"sample_rate {sample_rate!r} is impossible: choose {RATES[0]} to {RATES[1]:,} Hz."
         )
-    if not isinstance(data, FileDataset | AudioSet | SceneDataset):
+    if not isinstance(data, FileDataset | SceneDataset):
         raise DatasetError(
             f"{data.name} has the rate {data.sample_rate:,} Hz, and cannot be read at another."
         )

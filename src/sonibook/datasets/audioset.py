@@ -8,7 +8,6 @@ million `Entry` objects would need more than a gigabyte.
 
 from __future__ import annotations
 
-import operator
 import os
 import re
 from array import array
@@ -20,14 +19,13 @@ from typing import NamedTuple
 import numpy as np
 from numpy import ndarray
 
-from sonibook.audio import EXTENSIONS, promised_samples
+from sonibook.audio import EXTENSIONS
 from sonibook.datasets.base import (
-    Clip,
-    Dataset,
+    Entry,
+    FileDataset,
     check_split,
     find_root,
     read_classes,
-    read_clip,
     read_rows,
     report_missing,
 )
@@ -101,53 +99,27 @@ class _Files:
         return Path(self.folders[folder], "Y" * y + clip_id + times + _SUFFIXES[suffix])
 
 
-class AudioSet(Dataset):
-    """AudioSet's clips that are there, in the order of their ids. Made by `open_audioset`."""
+class _Entries(Sequence[Entry]):
+    """The clips that are there, in the order of their ids; an entry is made when asked for."""
 
-    name = "audioset"
-    task = "multi-label"
-    licence = "labels: CC BY 4.0, Google, AudioSet; the clips' rights lie with who published them"
-
-    def __init__(
-        self,
-        table: _Table,
-        codes: ndarray,
-        files: _Files,
-        *,
-        classes: Sequence[str],
-        split: str,
-        missing: int,
-    ) -> None:
+    def __init__(self, table: _Table, codes: ndarray, files: _Files) -> None:
         self._ids, self._ends, self._labels = table.ids, table.ends, table.labels
         self._codes, self._files = codes, files
-        self.classes, self.split, self.missing = tuple(classes), split, missing
 
     def __len__(self) -> int:
         return len(self._ids)
 
-    def __getitem__(self, index: int) -> Clip:
-        waveform = read_clip(self.path(index), self.sample_rate)
-        return Clip(waveform, self.labels(index), self.clip_id(index))
-
-    def labels(self, index: int) -> tuple[int, ...]:
-        index = range(len(self))[operator.index(index)]
+    def __getitem__(self, index: int) -> Entry:  # type: ignore[override]
+        index = range(len(self))[index]
         first, last = self._ends[index : index + 2]
-        return tuple(self._labels[first:last].tolist())
-
-    def clip_id(self, index: int) -> str:
-        return self._ids[index].decode()
-
-    def samples(self, index: int) -> int:
-        return promised_samples(self.path(index), sample_rate=self.sample_rate)
-
-    def path(self, index: int) -> Path:
-        """The file of clip `index`."""
-        return self._files.path(int(self._codes[index]), self.clip_id(index))
+        clip_id = self._ids[index].decode()
+        path = self._files.path(int(self._codes[index]), clip_id)
+        return Entry(path, tuple(self._labels[first:last].tolist()), clip_id)
 
 
 def open_audioset(
     root: str | Path, *, split: str = "all", segments: str | Path | None = None
-) -> AudioSet:
+) -> FileDataset:
     """AudioSet, as far as it is there."""
     check_split("AudioSet", split, tuple(_SPLITS))
     base = find_root(root, _CLASS_TABLE, "AudioSet")
@@ -165,13 +137,15 @@ def open_audioset(
     missing = [clip_id.decode() for clip_id in table.ids[~there]]
     remedy = f"put them in {_SPLITS[split][0]}/ there, as Y<id>.wav"
     report_missing(f"AudioSet ({split})", base, missing, listed=len(there), remedy=remedy)
-    return AudioSet(
-        table.take(np.flatnonzero(there)),
-        codes[there],
-        files,
+    return FileDataset(
+        _Entries(table.take(np.flatnonzero(there)), codes[there], files),
+        missing=len(missing),
+        name="audioset",
         classes=[name for _, _, name in classes],
         split=split,
-        missing=len(missing),
+        task="multi-label",
+        licence="labels: CC BY 4.0, Google, AudioSet; "
+        "the clips' rights lie with who published them",
     )
 
 

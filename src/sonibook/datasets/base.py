@@ -171,7 +171,7 @@ class FileDataset(Dataset):
         licence: str = "",
         missing: int = 0,
     ) -> None:
-        self.entries = tuple(entries)
+        self.entries = entries
         self.name, self.classes, self.split, self.task = name, tuple(classes), split, task
         self.licence, self.missing = licence, missing
 
@@ -180,7 +180,10 @@ class FileDataset(Dataset):
 
     def __getitem__(self, index: int) -> Clip:
         entry = self.entries[index]
-        return Clip(read_clip(entry.path, self.sample_rate), entry.labels, entry.clip_id)
+        x = read_audio(entry.path, sample_rate=self.sample_rate, unit_peak=False)
+        loudest = float(abs(x).max())
+        x = x / loudest if loudest > 0 else x  # a silent recording stays silent
+        return Clip(x, entry.labels, entry.clip_id)
 
     def labels(self, index: int) -> tuple[int, ...]:
         return self.entries[index].labels
@@ -193,13 +196,6 @@ class FileDataset(Dataset):
 
     def credit(self, index: int) -> str:
         return self.entries[index].credit
-
-
-def read_clip(path: Path, sample_rate: int) -> Float[ndarray, " time"]:
-    """The sound of a clip: unit peak, except that a silent recording stays silent."""
-    x = read_audio(path, sample_rate=sample_rate, unit_peak=False)
-    loudest = float(abs(x).max())
-    return x / loudest if loudest > 0 else x
 
 
 class ClipReader:

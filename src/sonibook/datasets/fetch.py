@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import logging
+import hashlib
 import os
 import re
 import shutil
@@ -18,20 +18,18 @@ from sonibook.errors import DatasetError, SonibookWarning
 _BLOCK = 1 << 16
 #: Seconds to wait for a connection, and for the next bytes.
 _PATIENCE = (30.0, 120.0)
-#: Clips a part, as published, and classes (Gemmeke et al. 2017, Fonseca et al. 2020, Warden 2018).
-#: A collection may have lost some.
-_CLIPS: dict[str, tuple[dict[str, int], int]] = {
-    "audioset": ({"balanced_train": 22_160, "unbalanced_train": 2_041_789, "eval": 20_371}, 527),
-    "fsd50k": ({"train": 36_796, "val": 4_170, "eval": 10_231}, 200),
-    "speech_commands": ({"train": 84_843, "validation": 9_981, "test": 11_005}, 35),
+#: Clips a split, as published (Gemmeke et al. 2017, Fonseca et al. 2020, Warden 2018). A collection
+#: may have lost some.
+_CLIPS = {
+    "audioset": {"all": 2_084_320, "train": 2_063_949, "test": 20_371, "eval": 20_371}
+    | {"balanced_train": 22_160, "unbalanced_train": 2_041_789},
+    "fsd50k": {"all": 51_197, "train": 36_796, "val": 4_170, "dev": 40_966}
+    | {"test": 10_231, "eval": 10_231},
+    "speech_commands": {"all": 105_829, "train": 84_843, "validation": 9_981, "test": 11_005},
 }
-#: Splits of several parts, or of other names.
-_SPLITS = {
-    "audioset": {"train": ("balanced_train", "unbalanced_train"), "test": ("eval",)},
-    "fsd50k": {"dev": ("train", "val"), "test": ("eval",)},
-}
-#: Clips a fold of ESC-50 and its parts (Piczak 2015), and classes.
-_FOLDS = {"esc50": (400, 50), "esc40": (320, 40), "esc10": (80, 10)}
+_CLASSES = {"audioset": 527, "fsd50k": 200, "speech_commands": 35}
+#: Classes of ESC-50 and its parts, and clips of each class in each fold (Piczak 2015).
+_ESC, _A_FOLD = {"esc50": 50, "esc40": 40, "esc10": 10}, 8
 
 
 def published_size(name: str, options: Mapping[str, Any]) -> tuple[int, int] | None:
@@ -51,15 +49,10 @@ def published_size(name: str, options: Mapping[str, Any]) -> tuple[int, int] | N
     >>> published_size("esc10", {"folds": [1, 2, 3, 4]})
     (320, 10)
     """
-    if name in _FOLDS and "folds" in options:
-        clips, classes = _FOLDS[name]
-        return clips * len(options["folds"]), classes
-    parts, classes = _CLIPS.get(name, ({}, 0))
-    split = options.get("split", "all")
-    named = tuple(parts) if split == "all" else _SPLITS.get(name, {}).get(split, (split,))
-    if not named or "segments" in options or not parts.keys() >= {*named}:
-        return None
-    return sum(parts[part] for part in named), classes
+    if name in _ESC and "folds" in options:
+        return _A_FOLD * _ESC[name] * len(options["folds"]), _ESC[name]
+    clips = _CLIPS.get(name, {}).get(options.get("split", "all"))
+    return None if clips is None or "segments" in options else (clips, _CLASSES[name])
 
 
 class Source(NamedTuple):
@@ -202,82 +195,69 @@ def download(url: str, path: Path, checksum: str | None) -> Path:
     checksum: else nothing tells whether both halves are of the same file. DatasetError where the
     server refuses, the connection breaks, or the checksum is wrong: then nothing is kept.
     """
-    import pooch
+    import requests
 
-    pooch.get_logger().setLevel(logging.WARNING)
-    if checksum and path.exists() and not pooch.hashes.hash_matches(path, checksum):
-        path.unlink()
+    if path.exists() and _has(path, checksum):
+        return path
+    path.unlink(missing_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f"{path.name}.part")
+    if checksum is None:
+        part.unlink(missing_ok=True)
+    part.touch()
     try:
-        pooch.retrieve(
-            url,
-            known_hash=checksum,
-            fname=path.name,
-            path=path.parent,
-            downloader=_Resuming(path.with_name(f"{path.name}.part"), resume=checksum is not None),
-        )
-    except ValueError as error:
-        if isinstance(error, DatasetError):
-            raise
+        _fill(part, url)
+    except requests.RequestException as error:
+        reason = f"{part.stat().st_size:,} bytes ({type(error).__name__})"
+        then = "run it again" + (" to go on from there" if checksum else "")
+        raise DatasetError(f"{url}: broke off after {reason}: {then}.") from None
+    if not _has(part, checksum):
+        part.unlink()
         raise DatasetError(
             f"{url}: what came has another checksum than {checksum}: nothing of it was kept, try "
             "again later."
-        ) from None
-    return path
+        )
+    return part.replace(path)
 
 
-class _Resuming:
-    """Downloads as pooch asks for it, by way of a ``.part`` file that outlives an interruption."""
+def _has(path: Path, checksum: str | None) -> bool:
+    """Whether a file has a checksum, if one is published."""
+    if checksum is None:
+        return True
+    kind, _, digest = checksum.partition(":")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, kind).hexdigest() == digest
 
-    def __init__(self, part: Path, *, resume: bool) -> None:
-        self.part, self.resume = part, resume
 
-    def __call__(self, url: str, output_file: str, pooch: object) -> None:
-        import requests
+def _fill(part: Path, url: str) -> None:
+    """Fetch what a part of a file lacks, as a range of bytes where the server knows ranges."""
+    import requests
+    from tqdm.auto import tqdm
 
-        if not self.resume:
-            self.part.unlink(missing_ok=True)
-        self.part.touch()
-        try:
-            self._fill(url)
-        except requests.RequestException as error:
-            size = self.part.stat().st_size
-            then = "run it again to go on from there" if self.resume else "run it again"
-            raise DatasetError(
-                f"{url}: broke off after {size:,} bytes ({type(error).__name__}): {then}."
-            ) from None
-        self.part.replace(output_file)
-
-    def _fill(self, url: str) -> None:
-        """Fetch what the part lacks, as a range of bytes where the server knows ranges."""
-        import requests
-        from tqdm.auto import tqdm
-
-        have = self.part.stat().st_size
-        headers = {"Accept-Encoding": "identity"}
-        if have:
-            headers["Range"] = f"bytes={have}-"
-        with requests.get(url, headers=headers, stream=True, timeout=_PATIENCE) as answer:
-            code, (first, total) = answer.status_code, _sent(answer)
-            if code == requests.codes.requested_range_not_satisfiable and have:
-                if total != have:
-                    # The part is longer than the file: it is of another one.
-                    self.part.write_bytes(b"")
-                    self._fill(url)
-                return
-            if code == requests.codes.ok:
-                have = 0
-            elif code != requests.codes.partial_content or first != have:
-                raise DatasetError(f"{url}: the server answers {code} {answer.reason}.")
-            bar = {"desc": self.part.stem, "initial": have, "disable": None, "leave": False}
-            with self.part.open("r+b") as file:
-                file.truncate(have)
-                file.seek(have)
-                with tqdm.wrapattr(file, "write", total=total, **bar) as told:
-                    for block in answer.iter_content(_BLOCK):
-                        told.write(block)
-                received = file.tell()
-        if total is not None and received != total:
-            raise requests.ConnectionError(f"{received} of {total} bytes")
+    have = part.stat().st_size
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with requests.get(url, headers=headers, stream=True, timeout=_PATIENCE) as answer:
+        code, (first, total) = answer.status_code, _sent(answer)
+        if code == requests.codes.requested_range_not_satisfiable and have:
+            if total != have:
+                # The part is longer than the file: it is of another one.
+                part.write_bytes(b"")
+                _fill(part, url)
+            return
+        if code == requests.codes.ok:
+            have = 0
+        elif code != requests.codes.partial_content or first != have:
+            raise DatasetError(f"{url}: the server answers {code} {answer.reason}.")
+        bar = {"desc": part.stem, "initial": have, "disable": None, "leave": False}
+        with part.open("r+b") as file:
+            file.truncate(have)
+            file.seek(have)
+            with tqdm.wrapattr(file, "write", total=total, **bar) as told:
+                for block in answer.iter_content(_BLOCK):
+                    told.write(block)
+            received = file.tell()
+    if total is not None and received != total:
+        raise requests.ConnectionError(f"{received} of {total} bytes")
 
 
 def _sent(answer: Any) -> tuple[int | None, int | None]:
