@@ -141,7 +141,7 @@ def _in_turn(measure: Callable[..., ResultTable]) -> Callable[..., ResultTable]:
 def _networks(settings: Settings) -> list[Network]:
     """The pretrained encoders, and the untrained ones but the one that analyses add themselves."""
     return [
-        Network(one.name, one.load(), one.row, one.seed, baseline=one.regime == RANDOM)
+        Network(one.name, one.load(), one.regime, one.seed, baseline=one.regime == RANDOM)
         for one in settings.encoders()
         if (one.regime, one.seed) != (RANDOM, SEED)
     ]
@@ -150,7 +150,7 @@ def _networks(settings: Settings) -> list[Network]:
 def _encoders(settings: Settings, *, trained: bool = False) -> list[Network]:
     """All encoders, or the pretrained ones, for analyses that add none."""
     return [
-        Network(one.name, one.load(), one.row, one.seed)
+        Network(one.name, one.load(), one.regime, one.seed)
         for one in settings.encoders()
         if one.trained or not trained
     ]
@@ -221,7 +221,7 @@ def _faithfulness_at(level: Level) -> Measure:
 
 def _shifts(trained: list[Network], settings: Settings, streaming: Streaming) -> Result:
     one = next(one for one in settings.encoders() if not one.trained)
-    untrained = Network(one.name, one.load(), one.row, one.seed)
+    untrained = Network(one.name, one.load(), one.regime, one.seed)
     return shift_law([*trained, untrained], _last_fold(settings)[0], **streaming)
 
 
@@ -264,7 +264,7 @@ def _fine_tuned(settings: Settings) -> list[Network]:
         run = f"a4-cnn12-contrastive-full-{one.regime}-{one.seed}-fold-5"
         path = settings.runs / "results" / run / "encoder.safetensors"
         if path.exists():
-            found.append(Network(one.name, load_classifier(path), one.row, one.seed))
+            found.append(Network(one.name, load_classifier(path), one.regime, one.seed))
     return found
 
 

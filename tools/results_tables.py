@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 from sonibook.model.checkpoint import read_card, shipped
@@ -18,10 +19,10 @@ from sonibook.replication.benchmarks import (
     speakers_of,
     split_of,
 )
-from sonibook.replication.paper import RECIPES, TABLES, TableSpec
+from sonibook.replication.paper import RECIPES, TABLES
 from sonibook.replication.tables import assemble
 from sonibook.replication.trials import Trial, TrialFile, probe_trials, run_trials
-from sonibook.training.config import load_config
+from sonibook.training.config import TrainConfig, load_config
 from sonibook.training.loop import train
 from tools.results_settings import Settings
 
@@ -78,47 +79,44 @@ AUGMENTED = {
 
 def make(target: str, path: Path, settings: Settings) -> None:
     """Measure the trials that a table lacks, writing the file after each."""
-    spec, kept = TABLES[target], TrialFile(path)
+    spec, kept = TABLES[target], TrialFile(path, settings.provenance(target))
     if target not in ("table-a1", "recipe"):  # which pretrain their own
         kept.forget({(one.label, one.seed) for one in pretrained(shipped())})
-    made = kept.maker(settings.provenance(target))
-    count = 0
-    for trial in _trials(target, kept, settings, made):
+
+    def write() -> None:
+        kept.write({**assemble(spec, kept), "provenance": settings.provenance(target)})
+
+    trial = None
+    for trial in _trials(target, kept, settings):
         kept.add(trial)
-        _write(spec, kept, target, settings)
-        count += 1
+        write()
         shown = ", ".join(f"{name} {value:.3f}" for name, value in trial.metrics.items())
         print(f"{target}: {trial.training}, {trial.network}, {trial.tested}: {shown}", flush=True)
-    if not count and not path.exists():
-        print(f"{target}: nothing to measure at this profile: not measured yet.")
+    if trial is not None:
         return
-    if not count and assemble(spec, kept).items() <= kept.before.items():
+    if not path.exists():
+        print(f"{target}: nothing to measure at this profile: not measured yet.")
+    elif assemble(spec, kept).items() <= kept.before.items():
         print(f"{path} is up to date.")
-    elif not count:
-        _write(spec, kept, target, settings)
+    else:
+        write()
         print(f"{path}: what was measured before is put together anew.")
 
 
-def _write(spec: TableSpec, kept: TrialFile, target: str, settings: Settings) -> None:
-    content = {**assemble(spec, kept), "provenance": settings.provenance(target)}
-    kept.write(content)
-
-
-def _trials(target: str, kept: TrialFile, settings: Settings, made: int) -> Iterator[Trial]:
-    trainings = settings.how_much.trainings
+def _trials(target: str, kept: TrialFile, settings: Settings) -> Iterator[Trial]:
     if target == "table-a1":
-        yield from _augmentations(kept, settings, made)
+        yield from _augmentations(kept, settings)
     elif target == "recipe":
-        yield from _parts_of_recipe(kept, settings, made)
+        yield from _parts_of_recipe(kept, settings)
     elif target == "esc50-folds":
         benchmark = folds_of("esc50", settings.root)
         _remember(benchmark, kept)
-        yield from _runs(None, benchmark, FIFTY, kept, settings, made)
+        yield from _runs(Pretrained("none", "none", 0), benchmark, FIFTY, kept, settings)
     else:
         for benchmark, stem in _benchmarks(target, settings):
             _remember(benchmark, kept)
-            for training in trainings:
-                yield from _transfer(benchmark, stem, training, kept, settings, made)
+            for training in settings.how_much.trainings:
+                yield from _transfer(benchmark, stem, training, kept, settings)
 
 
 def _benchmarks(target: str, settings: Settings) -> list[tuple[Benchmark, str]]:
@@ -145,15 +143,12 @@ def _remember(benchmark: Benchmark, kept: TrialFile) -> None:
 
 
 def _transfer(
-    benchmark: Benchmark, stem: str, training: str, kept: TrialFile, settings: Settings, made: int
+    benchmark: Benchmark, stem: str, training: str, kept: TrialFile, settings: Settings
 ) -> Iterator[Trial]:
     """One training of one benchmark, from every start."""
     if training == "linear probe":
-        if stem.startswith("a2"):
-            return
-        for encoder in settings.encoders(every=True):
-            known = [trial.key for trial in kept.trials]
-            yield from probe_trials(encoder, benchmark, known=known, made=made)
+        for encoder in settings.encoders(every=True) if not stem.startswith("a2") else ():
+            yield from probe_trials(encoder, benchmark, known=kept.known)
         return
     config = MINI / f"{stem}-contrastive-{'fc' if training == 'fc-only' else 'full'}.yaml"
     scratch = MINI / f"{stem}-scratch.yaml"
@@ -161,36 +156,27 @@ def _transfer(
         scratch = MINI / f"{stem}-supervised.yaml"
     for seed in settings.seeds:  # what is interrupted has every row, of fewer seeds
         for encoder in settings.encoders():
-            if training == "full" and encoder.regime == "centred random":
+            if training == "full" and encoder.kind == "centred random":
                 continue  # the row from scratch
-            told = benchmark.dataset == "esc40" and encoder.regime == "supervised"
+            told = benchmark.dataset == "esc40" and encoder.kind == "supervised"
             if encoder.seed != seed or told:  # it was told these classes
                 continue
-            yield from _runs(encoder, benchmark, config, kept, settings, made)
+            yield from _runs(encoder, benchmark, config, kept, settings)
         if training == "full":
-            yield from _runs(None, benchmark, scratch, kept, settings, made, seed=seed)
+            yield from _runs(Pretrained("none", "none", seed), benchmark, scratch, kept, settings)
 
 
 def _runs(
-    encoder: Pretrained | None,
-    benchmark: Benchmark,
-    config: Path,
-    kept: TrialFile,
-    settings: Settings,
-    made: int,
-    *,
-    row: str | None = None,
-    seed: int | None = None,
+    encoder: Pretrained, benchmark: Benchmark, config: Path, kept: TrialFile, settings: Settings
 ) -> Iterator[Trial]:
-    known = [trial.key for trial in kept.trials]
     fc_only = load_config(config).encoder.fc_only
     may_train = fc_only or "full" in settings.how_much.trainings
     if not may_train:  # a shipped network stands in for a run only where nothing was measured
+        own = (benchmark.name, encoder.regime, "full", encoder.seed)
         there = {
             trial.tested
             for trial in kept.trials
-            if (trial.question, trial.row, trial.training, trial.seed)
-            == (benchmark.name, row or "none", "full", seed or 0)
+            if (trial.question, trial.row, trial.training, trial.seed) == own
         }
         left = tuple(split for split in benchmark.splits if split.name not in there)
         benchmark = replace(benchmark, splits=left)
@@ -199,66 +185,58 @@ def _runs(
         benchmark,
         config,
         runs=settings.runs / "results",
-        row=row,
-        seed=seed,
         changes=() if fc_only else settings.changes,
-        known=known,
-        made=made,
+        known=kept.known,
         may_train=may_train,
     )
 
 
-def _augmentations(kept: TrialFile, settings: Settings, made: int) -> Iterator[Trial]:
+def _augmentations(kept: TrialFile, settings: Settings) -> Iterator[Trial]:
     """Table A.1: the random row needs no pretraining, the others train theirs at profile full."""
     benchmark = split_of("esc40", settings.root, name="trained on fold 1",
                         train={"folds": [1]}, test={"folds": [5]})  # fmt: skip
     _remember(benchmark, kept)
     if "fc-only" in settings.how_much.trainings:
-        config = MINI / "a1-cnn12-all-fc.yaml"
         for seed in A1_SEEDS:
             encoder = Pretrained(f"random:{seed}", "random", seed)
-            yield from _runs(encoder, benchmark, config, kept, settings, made)
+            yield from _runs(encoder, benchmark, MINI / "a1-cnn12-all-fc.yaml", kept, settings)
     if "full" not in settings.how_much.trainings:
         return
     for seed in A1_SEEDS:
         for row, stem in AUGMENTED.items():
-            first = load_config(
+            config = load_config(
                 MINI / f"{stem}-pretrain.yaml", changes=(f"seed={seed}", *settings.changes)
             )
-            out = settings.runs / "results" / f"{stem}-pretrain-{seed}"
-            train(first, out=out, data_root=settings.root)
-            path = (out / "encoder.safetensors").as_posix()
-            width = float(read_card(path)["width"])
-            encoder = Pretrained(path, "contrastive", seed, width)
+            encoder = _pretrained(row, config, f"{stem}-pretrain-{seed}", settings)
             for suffix in ("fc", "full"):
                 own = MINI / f"{stem}-{suffix}.yaml"
-                yield from _runs(encoder, benchmark, own, kept, settings, made, row=row)
+                yield from _runs(encoder, benchmark, own, kept, settings)
 
 
-def _parts_of_recipe(kept: TrialFile, settings: Settings, made: int) -> Iterator[Trial]:
+def _parts_of_recipe(kept: TrialFile, settings: Settings) -> Iterator[Trial]:
     """The contrastive recipe part by part, judged by a probe; pretrained at profile full alone."""
     benchmark = split_of("esc40", settings.root, name="trained on folds 1 to 3",
                          train={"folds": [1, 2, 3]}, test={"folds": [4]})  # fmt: skip
     _remember(benchmark, kept)
-    known = [trial.key for trial in kept.trials]
-    for seed in RECIPE_SEEDS:
-        for start in UNTRAINED:
-            one = Pretrained(f"{start}:{seed}", start, seed)
-            yield from probe_trials(one, benchmark, known=known, made=made)
+    for seed, start in product(RECIPE_SEEDS, UNTRAINED):
+        one = Pretrained(f"{start}:{seed}", start, seed)
+        yield from probe_trials(one, benchmark, known=kept.known)
     if "full" not in settings.how_much.trainings:
         return
     there = {(trial.row, trial.seed) for trial in kept.trials}
-    for stem, row in RECIPES.items():
-        for seed in RECIPE_SEEDS:
-            if (row, seed) in there:
-                continue
+    for (stem, row), seed in product(RECIPES.items(), RECIPE_SEEDS):
+        if (row, seed) not in there:
             config = load_config(PARTS / f"{stem}.yaml", changes=(f"seed={seed}",))
-            out = settings.runs / "results" / f"recipe-{stem}-{seed}"
-            train(config, out=out, data_root=settings.root)
-            path = (out / "encoder.safetensors").as_posix()
-            encoder = Pretrained(path, "contrastive", seed, float(read_card(path)["width"]))
-            for trial in probe_trials(encoder, benchmark, known=known, made=made):
-                yield trial.model_copy(update={"row": row})
+            encoder = _pretrained(row, config, f"recipe-{stem}-{seed}", settings)
+            yield from probe_trials(encoder, benchmark, known=kept.known)
+
+
+def _pretrained(row: str, config: TrainConfig, run: str, settings: Settings) -> Pretrained:
+    """Pretrain an encoder for a row of its own."""
+    out = settings.runs / "results" / run
+    train(config, out=out, data_root=settings.root)
+    path = (out / "encoder.safetensors").as_posix()
+    return Pretrained(path, row, config.seed, float(read_card(path)["width"]))
 
 
 def retrain(settings: Settings) -> None:

@@ -117,15 +117,15 @@ def test_networks_are_chosen_by_what_their_cards_say(tmp_path: Path) -> None:
     random, centred = ([f"{kind}:{seed}" for seed in sorted(RANDOM_SEEDS)] for kind in UNTRAINED)
     small = [f"random:{seed}" for seed in (0, 1, 2)]  # beside the networks of that width
     assert [one.name for one in found] == [*random, *small, *centred, "c", "a", "b"]
-    assert [one.row for one in found[-3:]] == [
+    assert [one.regime for one in found[-3:]] == [
         "supervised, width 0.0625",
         "contrastive, not normalised, width 0.0625",
         "contrastive, width 0.0625",
     ]
-    beside = [one for one in found if one.row == "random, width 0.0625"]
+    beside = [one for one in found if one.regime == "random, width 0.0625"]
     widths = [(one.seed, one.load().width) for one in beside]
     assert widths == [(0, 1 / 16), (1, 1 / 16), (2, 1 / 16)]
-    assert {one.row for one in found if one.main} == {*UNTRAINED}
+    assert {one.regime for one in found if one.main} == {*UNTRAINED}
     assert [one.label for one in found] == [one.name for one in found]
     own = Pretrained("/somewhere/a1-gain-0/encoder.safetensors", "contrastive", 0)
     assert (own.label, own.main, own.trained) == ("a1-gain-0", True, True)
@@ -151,7 +151,7 @@ def test_benchmarks_leave_no_clip_out_and_test_none_twice(root: Path) -> None:
 
 def test_a_probes_trials_are_those_of_the_probe(root: Path) -> None:
     benchmark = folds_of("esc10", root)
-    trials = list(probe_trials(TINY, benchmark, known=(), made=0))
+    trials = list(probe_trials(TINY, benchmark, known=()))
     assert [trial.tested for trial in trials] == [f"fold {fold}" for fold in range(1, 6)]
     network = CNN12(width=1 / 16, seed=3).eval()
     training = open_dataset("esc10", root=root, folds=(1, 3, 4, 5))
@@ -164,13 +164,11 @@ def test_a_probes_trials_are_those_of_the_probe(root: Path) -> None:
     assert trials[1].settings == {"strength": probe.strength}
     known = [trial.key for trial in trials]
     assert len(set(known)) == 5
-    assert not list(probe_trials(TINY, benchmark, known=known, made=0))
-    (again,) = probe_trials(TINY, benchmark, known=known[:2] + known[3:], made=0)
+    assert not list(probe_trials(TINY, benchmark, known=known))
+    (again,) = probe_trials(TINY, benchmark, known=known[:2] + known[3:])
     assert again == trials[2]
     other = replace(TINY, seed=4)
-    assert not {trial.key for trial in probe_trials(other, benchmark, known=(), made=0)} & set(
-        known
-    )
+    assert not {trial.key for trial in probe_trials(other, benchmark, known=())} & set(known)
 
 
 def test_a_probe_of_known_speakers_is_not_chosen_for_strangers(tmp_path: Path) -> None:
@@ -179,7 +177,7 @@ def test_a_probe_of_known_speakers_is_not_chosen_for_strangers(tmp_path: Path) -
         tone = np.sin(2 * np.pi * 200 * 1.3**digit * np.arange(2400) / 8000)
         x = 0.4 * tone + 0.1 * rng.standard_normal(2400).clip(-3, 3)
         write_wav(root / "FSDD" / "recordings" / f"{digit}_{speaker}_{take}.wav", x)
-    (own,) = probe_trials(TINY, split_of("fsdd", root), known=(), made=0)
+    (own,) = probe_trials(TINY, split_of("fsdd", root), known=())
     network = CNN12(width=1 / 16, seed=3).eval()
     training, tested = (open_dataset("fsdd", root=root, split=one) for one in ("train", "test"))
     assert groups_of(training)
@@ -199,10 +197,10 @@ def test_a_runs_trial_is_what_the_trained_network_says(root: Path, tmp_path: Pat
     benchmark = replace(whole, splits=whole.splits[4:])
     config = ROOT / "configs" / "mini" / "a4-cnn12-contrastive-fc.yaml"
     few = ("optimiser.epochs=2", "optimiser.warmup_epochs=0", "optimiser.batch_size=8")
-    options = {"runs": tmp_path, "changes": few, "made": 0}
+    options = {"runs": tmp_path, "changes": few}
     (trial,) = run_trials(TINY, benchmark, config, known=(), **options)
     assert (trial.row, trial.training, trial.seed, trial.tested) == (
-        TINY.row, "fc-only", 3, "fold 5",
+        TINY.regime, "fc-only", 3, "fold 5",
     )  # fmt: skip
     (path,) = tmp_path.glob("a4*/encoder.safetensors")
     network = load_classifier(path)
@@ -253,8 +251,8 @@ def test_what_is_interrupted_has_every_row_of_fewer_seeds(
 
     asked = []
 
-    def record(encoder, benchmark, config, *_, seed=None) -> list[None]:
-        asked.append(("none", seed) if encoder is None else (encoder.regime, encoder.seed))
+    def record(encoder, *_) -> list[None]:
+        asked.append((encoder.regime, encoder.seed))
         return []
 
     monkeypatch.setattr(results_tables, "_runs", record)
@@ -269,7 +267,7 @@ def test_what_is_interrupted_has_every_row_of_fewer_seeds(
         kept = TrialFile(tmp_path / "table.json")
         for one, seeds in ((settings, SEEDS), (fewer, SEEDS[:2])):
             asked.clear()
-            list(results_tables._transfer(benchmark, "a4-cnn12", training, kept, one, 0))
+            list(results_tables._transfer(benchmark, "a4-cnn12", training, kept, one))
             assert asked == [(start, seed) for seed in seeds for start in expected]
 
 

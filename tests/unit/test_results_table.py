@@ -20,6 +20,7 @@ from sonibook.replication.trials import Trial, TrialFile
 from sonibook.replication.verdict import claims_content
 
 QUESTION = "esc10, five folds"
+PAIR = (QUESTION, "contrastive", "linear probe", "random", "linear probe")
 RESULTS = Path(__file__).parents[2] / "data" / "results"
 FILES = sorted(RESULTS.glob("*.json"))
 
@@ -42,7 +43,6 @@ def trial(row: str, seed: int, fold: int, right: str, **changes) -> Trial:
         "metrics": {"accuracy": right.count("1") / len(right)},
         "right": right,
         "settings": {},
-        "made": 0,
     }
     return Trial.model_validate(given | changes)
 
@@ -107,7 +107,7 @@ def test_rows_of_two_questions_or_trainings_are_apart() -> None:
 def recordings(folds: int = 5) -> dict[str, list[str]]:
     """Two clips of each recording."""
     return {
-        f"fold {fold}": [f"{fold}-{number // 2}" for number in range(20 + fold)]
+        f"{QUESTION}: fold {fold}": [f"{fold}-{number // 2}" for number in range(20 + fold)]
         for fold in range(1, folds + 1)
     }
 
@@ -115,10 +115,7 @@ def recordings(folds: int = 5) -> dict[str, list[str]]:
 @pytest.mark.parametrize("others", [(0, 1), (0, 1, 2)])
 def test_a_difference_is_over_recordings_and_seeds(others: tuple[int, ...]) -> None:
     trials = [*trials_of("contrastive", (0, 1), 0.8), *trials_of("random", others, 0.5)]
-    found = difference(
-        trials, ("contrastive", "linear probe"), ("random", "linear probe"),
-        question=QUESTION, recordings=recordings(),
-    )  # fmt: skip
+    found = difference(trials, PAIR, recordings())
     assert found is not None
     first, second = (
         np.array(
@@ -179,16 +176,14 @@ def test_what_belongs_together_gives_a_wider_interval() -> None:
 
 def test_no_difference_without_both_rows() -> None:
     trials = trials_of("contrastive", (0,), 0.7)
-    nothing = ("contrastive", "linear probe"), ("random", "linear probe")
-    assert difference(trials, *nothing, question=QUESTION, recordings=recordings()) is None
+    assert difference(trials, PAIR, recordings()) is None
     both = [trial("contrastive", 0, 1, "1101"), trial("random", 0, 1, "1001")]
-    one = {"fold 1": ["the same recording"] * 4}
-    assert difference(both, *nothing, question=QUESTION, recordings=one) is None
+    one = {f"{QUESTION}: fold 1": ["the same recording"] * 4}
+    assert difference(both, PAIR, one) is None
 
 
 def made(kept: TrialFile) -> TrialFile:
-    kept.maker({"command": "made up", "created": "then", "commit": "0"})
-    kept.parts = {f"{QUESTION}: {name}": own for name, own in recordings().items()}
+    kept.parts = recordings()
     for one in (*trials_of("contrastive", (0,), 0.9), *trials_of("random", (0, 1), 0.4)):
         kept.add(one)
     return kept
@@ -196,17 +191,16 @@ def made(kept: TrialFile) -> TrialFile:
 
 def test_a_tables_file_is_its_own_memory(tmp_path: Path) -> None:
     path = tmp_path / "table-a4.json"
-    kept = made(TrialFile(path))
+    kept = made(TrialFile(path, {"command": "made up", "created": "then", "commit": "0"}))
     kept.write(assemble(TABLES["table-a4"], kept))
     again = TrialFile(path)
     assert len(again.trials) == len(kept.trials)
-    assert all(again.has(one.key) for one in kept.trials)
-    assert not again.has("another")
+    assert again.known == {one.key for one in kept.trials}
     assert again.content() == kept.content()
     # The same place, measured with another network: the old trial gives way.
     again.add(trial("random", 0, 1, "1" * 21, key="new"))
     assert len(again.trials) == len(kept.trials)
-    assert again.has("new")
+    assert "new" in again.known
     # Of networks that are no longer there, by name and seed, and of others under their names.
     again.add(trial("none", 0, 1, "1" * 21, network="none"))
     again.forget({("contrastive-0", 0), ("random-1", 0)})

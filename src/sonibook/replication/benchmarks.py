@@ -38,10 +38,10 @@ _PRETRAINED_ON = "esc40"
 
 @dataclass(frozen=True)
 class Pretrained:
-    """An encoder to start from; in a table beside others of its row, which differ in the seed."""
+    """An encoder to start from, or "none"; those of one regime differ in the seed alone."""
 
     name: str
-    row: str
+    regime: str
     seed: int
     width: float = 0.25
 
@@ -52,25 +52,25 @@ class Pretrained:
         return file.parent.name if file.suffix == ".safetensors" else self.name
 
     @property
-    def regime(self) -> str:
-        """The row without what tells it from networks of the usual size and normalisation."""
-        return self.row.partition(",")[0]
+    def kind(self) -> str:
+        """The regime without what tells it from networks of the usual size and normalisation."""
+        return self.regime.partition(",")[0]
 
     @property
     def trained(self) -> bool:
         """Whether it has learned anything."""
-        return self.regime not in UNTRAINED
+        return self.kind not in ("none", *UNTRAINED)
 
     @property
     def main(self) -> bool:
         """Whether it is of the usual size and normalisation, and so one of those compared."""
-        return self.row == self.regime
+        return self.regime == self.kind
 
     def load(self) -> CNN12:
         """The encoder, in evaluation mode; a centred one as a published run starts from it."""
         if self.trained:
             return load_encoder(self.name)
-        if self.regime == RANDOM:
+        if self.kind == RANDOM:
             return CNN12(width=self.width, seed=self.seed).eval()
         return canonical(CNN12(width=self.width, norm="weight", seed=self.seed))
 
@@ -80,18 +80,22 @@ def pretrained(checkpoints: Mapping[str, Path]) -> list[Pretrained]:
 
     What others know of the classes that transfer is measured on, they may have been told.
     """
-    found = [Pretrained(f"{row}:{seed}", row, seed) for seed in RANDOM_SEEDS for row in UNTRAINED]
+    found = [
+        Pretrained(f"{regime}:{seed}", regime, seed)
+        for seed in RANDOM_SEEDS
+        for regime in UNTRAINED
+    ]
     for name in sorted(checkpoints):
         card = read_card(checkpoints[name])
-        row, config = trained_regime(card), card.get("config", {})
+        regime, config = trained_regime(card), card.get("config", {})
         started = config.get("encoder", {}).get("start") is not None
-        if row and config["data"].get("name") == _PRETRAINED_ON and not started:
-            found.append(Pretrained(name, row, int(config["seed"]), float(card["width"])))
+        if regime and config["data"].get("name") == _PRETRAINED_ON and not started:
+            found.append(Pretrained(name, regime, int(config["seed"]), float(card["width"])))
     for width in sorted({one.width for one in found} - {0.25}):
-        row = f"{RANDOM}, width {width:g}"
-        found += [Pretrained(f"random:{seed}", row, seed, width) for seed in _FEW_SEEDS]
+        regime = f"{RANDOM}, width {width:g}"
+        found += [Pretrained(f"random:{seed}", regime, seed, width) for seed in _FEW_SEEDS]
     order = (*UNTRAINED, *REGIMES)
-    return sorted(found, key=lambda one: (order.index(one.regime), not one.main, one.seed))
+    return sorted(found, key=lambda one: (order.index(one.kind), not one.main, one.seed))
 
 
 @dataclass(frozen=True)
@@ -133,31 +137,27 @@ class Benchmark:
         return found
 
 
+def _in_turn(what: str, values: Sequence[Any], **options: Any) -> tuple[Split, ...]:
+    """Each value of an option tested, with all others to train on."""
+    return tuple(
+        Split(
+            f"{what} {one}",
+            {**options, f"{what}s": [other for other in values if other != one]},
+            {**options, f"{what}s": [one]},
+        )
+        for one in values
+    )
+
+
 def folds_of(dataset: str, root: Path | None) -> Benchmark:
     """ESC-50 or a subset of it, each fold tested in turn."""
-    splits = tuple(
-        Split(
-            f"fold {fold}",
-            {"folds": [other for other in range(1, 6) if other != fold]},
-            {"folds": [fold]},
-        )
-        for fold in range(1, 6)
-    )
-    return Benchmark(f"{dataset}, five folds", dataset, splits, root)
+    return Benchmark(f"{dataset}, five folds", dataset, _in_turn("fold", range(1, 6)), root)
 
 
 def speakers_of(dataset: str, root: Path | None) -> Benchmark:
     """Spoken digits, each speaker tested in turn."""
-    whole = open_dataset(dataset, root=root, split="all")
-    speakers = sorted(set(groups_of(whole) or ()))
-    splits = tuple(
-        Split(
-            f"speaker {one}",
-            {"split": "all", "speakers": [other for other in speakers if other != one]},
-            {"split": "all", "speakers": [one]},
-        )
-        for one in speakers
-    )
+    speakers = sorted(set(groups_of(open_dataset(dataset, root=root, split="all")) or ()))
+    splits = _in_turn("speaker", speakers, split="all")
     return Benchmark(f"{dataset}, a speaker left out", dataset, splits, root)
 
 

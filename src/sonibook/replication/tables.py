@@ -115,26 +115,22 @@ def _metric(name: str, seeds: Mapping[int, Sequence[Trial]]) -> Metric:
 
 def difference(
     trials: Sequence[Trial],
-    row: tuple[str, Training],
-    minus: tuple[str, Training],
-    *,
-    question: str,
+    pair: tuple[str, str, Training, str, Training],
     recordings: Mapping[str, Sequence[str]],
 ) -> Difference | None:
-    """The paired difference of two rows' accuracies, each a row and its training.
+    """The paired difference of two rows' accuracies.
 
-    `recordings` says, for each tested part, which recording each clip is cut from. None where
+    The pair is one of those that a `TableSpec` compares. `recordings` says, for each question and
+    tested part ("esc10, five folds: fold 1"), which recording each clip is cut from. None where
     either row has no trials, or the clips that they have in common are of fewer than two
     recordings.
     """
-    asked = [trial for trial in trials if trial.question == question]
-    ours, theirs = _rights(asked, row), _rights(asked, minus)
-    parts = sorted(
-        set.intersection(*(set(own) for own in (*ours.values(), *theirs.values())))
-        if ours and theirs
-        else ()
-    )
-    names = [name for part in parts for name in recordings[part]]
+    question, row, training, minus, minus_training = pair
+    ours = _rights(trials, question, row, training)
+    theirs = _rights(trials, question, minus, minus_training)
+    every = [set(own) for own in (*ours.values(), *theirs.values())]
+    parts = sorted(set.intersection(*every)) if ours and theirs else []
+    names = [name for part in parts for name in recordings[f"{question}: {part}"]]
     if len(set(names)) < 2:
         return None
     first, second = (
@@ -144,10 +140,10 @@ def difference(
     low, high = crossed_interval(first, second, names, paired=[*ours] == [*theirs])
     return Difference(
         question=question,
-        row=row[0],
-        training=row[1],
-        minus=minus[0],
-        minus_training=minus[1],
+        row=row,
+        training=training,
+        minus=minus,
+        minus_training=minus_training,
         mean=float(first.mean() - second.mean()),
         low=low,
         high=high,
@@ -158,14 +154,12 @@ def difference(
     )
 
 
-def _rights(
-    trials: Sequence[Trial], row: tuple[str, Training]
-) -> dict[int, dict[str, Float[ndarray, " clips"]]]:
+def _rights(trials: Sequence[Trial], *names: str) -> dict[int, dict[str, Float[ndarray, " clips"]]]:
     """For each seed and part of a row, 1 where a clip was named rightly."""
     found: dict[int, dict[str, ndarray]] = {}
     for trial in trials:
-        if (trial.row, trial.training) == row and trial.right is not None:
-            right = np.array([float(one) for one in trial.right])
+        if (trial.question, trial.row, trial.training) == names and trial.right is not None:
+            right = np.array([*trial.right], float)
             found.setdefault(trial.seed, {})[trial.tested] = right
     most = max((len(own) for own in found.values()), default=0)
     return {seed: own for seed, own in sorted(found.items()) if len(own) == most}
@@ -190,30 +184,14 @@ def assemble(spec: TableSpec, kept: TrialFile) -> dict[str, Any]:
 
     rows = table_rows(kept.trials)
     there = {(one.question, one.row, one.training) for one in rows}
-    differences = []
-    for question, row, training, minus, minus_training in spec.compared:
-        prefix = f"{question}: "
-        recordings = {
-            name.removeprefix(prefix): own
-            for name, own in kept.parts.items()
-            if name.startswith(prefix)
-        }
-        found = difference(
-            kept.trials,
-            (row, training),
-            (minus, minus_training),
-            question=question,
-            recordings=recordings,
-        )
-        if found is not None:
-            differences.append(found.model_dump(mode="json"))
+    found = [difference(kept.trials, pair, kept.parts) for pair in spec.compared]
     return {
         "table": spec.table,
         "title": spec.title,
         "data": spec.data,
         "interval": _INTERVALS,
         "rows": [one.model_dump(mode="json") for one in sorted(rows, key=order)],
-        "differences": differences,
+        "differences": [one.model_dump(mode="json") for one in found if one is not None],
         "reported": [one.model_dump(mode="json") for one in REPORTED.get(spec.table, ())],
         "not_measured_yet": [list(one) for one in spec.wanted if one not in there],
     }

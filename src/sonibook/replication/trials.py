@@ -19,7 +19,7 @@ from pydantic import ValidationError
 from scipy.special import softmax
 
 from sonibook.analysis.result import Record, fingerprint
-from sonibook.datasets.base import ClipReader, FileDataset
+from sonibook.datasets.base import ClipReader, Entry, FileDataset
 from sonibook.errors import AnalysisError
 from sonibook.files import read_json, write_result
 from sonibook.metrics import multilabel_metrics, single_label_metrics
@@ -51,25 +51,31 @@ class Trial(Record):
     right: str | None
     settings: dict[str, Any]
     #: Which of the table's provenances.
-    made: int
+    made: int = 0
 
 
 class TrialFile:
-    """The trials of one table, kept in its results file."""
+    """The trials of one table, kept in its results file; new ones have the provenance `made_by`."""
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, made_by: dict[str, Any] | None = None) -> None:
         self.path = Path(path)
-        self.trials: list[Trial] = []
-        self.made: list[dict[str, Any]] = []
-        self.parts: dict[str, list[str]] = {}
-        self.before: dict[str, Any] = {}
-        if self.path.exists():
-            try:
+        self.before: dict[str, Any] = {"trials": [], "made": [], "parts": {}}
+        try:
+            if self.path.exists():
                 self.before = read_json(self.path)
-                self.trials = [Trial.model_validate(one) for one in self.before["trials"]]
-                self.made, self.parts = self.before["made"], self.before["parts"]
-            except (ValueError, KeyError, TypeError) as error:
-                raise AnalysisError(f"{path}: holds no table of trials ({error}).") from None
+            self.trials = [Trial.model_validate(one) for one in self.before["trials"]]
+            self.parts: dict[str, list[str]] = {**self.before["parts"]}
+            self.made: list[dict[str, Any]] = [*self.before["made"], made_by or {}]
+        except (ValueError, KeyError, TypeError) as error:
+            raise AnalysisError(f"{path}: holds no table of trials ({error}).") from None
+        # New trials refer to the first provenance that differs in the date alone.
+        undated = [{**one, "created": None} for one in self.made]
+        self._maker = undated.index(undated[-1])
+
+    @property
+    def known(self) -> set[str]:
+        """The keys of what was measured."""
+        return {trial.key for trial in self.trials}
 
     def forget(self, networks: Collection[tuple[str, int]]) -> None:
         """Leave out trials of networks other than these (by name and seed), or of none."""
@@ -79,22 +85,10 @@ class TrialFile:
             if trial.network == "none" or (trial.network, trial.seed) in networks
         ]
 
-    def has(self, key: str) -> bool:
-        """Whether a trial was measured already."""
-        return any(trial.key == key for trial in self.trials)
-
     def add(self, trial: Trial) -> None:
         """Take note of a trial; one of the same place in the table, made otherwise, gives way."""
-        place = _place(trial)
-        self.trials = [one for one in self.trials if _place(one) != place] + [trial]
-
-    def maker(self, provenance: dict[str, Any]) -> int:
-        """The number of a provenance, which trials refer to."""
-        for number, one in enumerate(self.made):
-            if {**one, "created": None} == {**provenance, "created": None}:
-                return number
-        self.made.append(provenance)
-        return len(self.made) - 1
+        others = [one for one in self.trials if _place(one) != _place(trial)]
+        self.trials = [*others, trial.model_copy(update={"made": self._maker})]
 
     def content(self) -> dict[str, Any]:
         """The part of a results file that holds the trials."""
@@ -117,114 +111,95 @@ def _place(trial: Trial) -> tuple[str, str, str, str, int, str]:
 
 
 def probe_trials(
-    encoder: Pretrained, benchmark: Benchmark, *, known: Sequence[str], made: int
+    encoder: Pretrained, benchmark: Benchmark, *, known: Collection[str]
 ) -> Iterator[Trial]:
-    """A linear probe for each part of a question."""
+    """A linear probe for each part of a question, but for those whose keys are known."""
     network = encoder.load()
     print_of = fingerprint(network)
-    keys, together = {}, {}
+    missing, entries = [], dict[str, Entry]()  # every clip once, whatever parts it belongs to
     for split in benchmark.splits:
-        training = benchmark.open(split.train)
-        together[split.name] = groups_of(training, tested=benchmark.open(split.test))
-        how = "linear probe" if together[split.name] else "linear probe, nothing kept together"
-        keys[split.name] = _digest(print_of, how, benchmark.dataset, split.train, split.test)
-    if set(keys.values()) <= set(known):
+        sides = (benchmark.open(split.train), benchmark.open(split.test))
+        groups = groups_of(sides[0], tested=sides[1])
+        how = "linear probe" if groups else "linear probe, nothing kept together"
+        key = _digest(print_of, how, benchmark.dataset, split.train, split.test)
+        if key not in known:
+            missing.append((split, key, sides, groups is not None))
+            for data in sides:
+                if not isinstance(data, FileDataset):
+                    raise TypeError(f"{data.name}: a linear probe here needs a data set of files.")
+                entries |= {one.clip_id: one for one in data.entries}
+    if not missing:
         return
-    # Every clip once, whatever parts it belongs to.
-    features: dict[str, tuple[ndarray, int]] = {}
-    for split in benchmark.splits:
-        if keys[split.name] in known:
-            continue
-        sides, groups = [], list[list[str]]()
-        for options in (split.train, split.test):
-            data = benchmark.open(options)
-            if not isinstance(data, FileDataset):
-                raise TypeError(f"{data.name}: a linear probe here needs a data set of files.")
-            new = FileDataset(
-                [one for one in data.entries if one.clip_id not in features],
-                name=data.name,
-                classes=data.classes,
-                split=data.split,
-            )
-            if len(new):
-                reader = ClipReader(new)
-                found, labels = probe_features(network, reader, progress=True)
-                reader.warn()
-                readable = [one for n, one in enumerate(new.entries) if n not in reader.bad]
-                for entry, row, label in zip(readable, found, labels, strict=True):
-                    features[entry.clip_id] = (row, int(label))
-            entries = [one for one in data.entries if one.clip_id in features]
-            own = [features[one.clip_id] for one in entries]
-            groups.append([one.group for one in entries])
-            sides.append((np.stack([row for row, _ in own]), np.array([one for _, one in own])))
-        (fitted, labels), (asked, truth) = sides
-        kept = groups[0] if together[split.name] else None
-        probe = linear_probe(fitted, labels, asked, groups=kept, seed=encoder.seed)
-        scores = asked @ probe.weight.T + probe.bias
+    whole = FileDataset(
+        [*entries.values()], name=sides[0].name, classes=sides[0].classes, split=benchmark.name
+    )
+    reader = ClipReader(whole)
+    features, labels = probe_features(network, reader, progress=True)
+    reader.warn()
+    readable = [one for number, one in enumerate(entries) if number not in reader.bad]
+    place = {one: number for number, one in enumerate(readable)}
+    for split, key, sides, together in missing:
+        names = ([data.clip_id(number) for number in range(len(data))] for data in sides)
+        fitted, asked = ([place[one] for one in side if one in place] for side in names)
+        groups = [entries[readable[one]].group for one in fitted] if together else None
+        probe = linear_probe(
+            features[fitted], labels[fitted], features[asked], groups=groups, seed=encoder.seed
+        )
+        scores, truth = features[asked] @ probe.weight.T + probe.bias, labels[asked]
         yield Trial(
-            key=keys[split.name],
-            row=encoder.row,
+            key=key,
+            row=encoder.regime,
             network=encoder.label,
             seed=encoder.seed,
             question=benchmark.name,
             training="linear probe",
             tested=split.name,
             clips=len(truth),
-            metrics=_metrics(scores, np.eye(len(data.classes), dtype=np.float32)[truth], True),
+            metrics=_metrics(scores, np.eye(len(whole.classes), dtype=np.float32)[truth], True),
             right=_bits(scores.argmax(axis=1) == truth),
             settings={"strength": probe.strength},
-            made=made,
         )
 
 
 def run_trials(
-    encoder: Pretrained | None,
+    encoder: Pretrained,
     benchmark: Benchmark,
     config: Path,
     *,
     runs: Path,
-    row: str | None = None,
-    seed: int | None = None,
     changes: Sequence[str] = (),
-    known: Sequence[str],
-    made: int,
+    known: Collection[str],
     may_train: bool = True,
 ) -> Iterator[Trial]:
     """A training run for each part of a question; a shipped network that is this run is taken."""
-    own_seed = seed if seed is not None else 0 if encoder is None else encoder.seed
-    label = row if row is not None else "none" if encoder is None else encoder.row
-    name = "none" if encoder is None else encoder.label
     training: Training = "fc-only" if load_config(config).encoder.fc_only else "full"
-    start, print_of = None, "none"
-    if encoder is not None:
+    print_of, start = "none", tuple[str, ...]()
+    if encoder.name != "none":
         print_of = fingerprint(encoder.load())
-        start = _startable(encoder, runs)
-    known_keys = set(known)
+        start = (f"encoder.start={_startable(encoder, runs)}", f"encoder.width={encoder.width:g}")
     for split in benchmark.splits:
         parts = [f"data.train={json.dumps(split.train)}", f"data.test={json.dumps(split.test)}"]
-        whole = (f"seed={own_seed}", *parts, *changes)
-        if encoder is not None and start is not None:
-            whole = (*whole, f"encoder.start={start}", f"encoder.width={encoder.width:g}")
-        experiment = load_config(config, changes=whole)
+        experiment = load_config(config, changes=(f"seed={encoder.seed}", *parts, *changes, *start))
         # What was trained in one precision is not trained again in the other.
         keys = {precision: _run_key(print_of, experiment, precision) for precision in PRECISIONS}
-        if not known_keys.isdisjoint(keys.values()):
+        if not set(keys.values()).isdisjoint(known):
             continue
-        folder = f"{config.stem}-{label}-{own_seed}-{split.name}".replace(" ", "-").replace(",", "")
         ready = _shipped_run(experiment)
         if ready is None:
             if not may_train:
                 continue
-            train_run(experiment, out=runs / folder, data_root=benchmark.root)
-            ready = (runs / folder / "encoder.safetensors").as_posix()
+            folder = f"{config.stem}-{encoder.regime}-{encoder.seed}-{split.name}"
+            out = runs / folder.replace(" ", "-").replace(",", "")
+            train_run(experiment, out=out, data_root=benchmark.root)
+            ready = (out / "encoder.safetensors").as_posix()
         network, data = load_classifier(ready), benchmark.open(split.test)
         scores, targets = predict(network, data, least_length=network.encoder.least_length)
         single = data.task == "single-label"
         yield Trial(
             key=keys[experiment.optimiser.precision],
-            row=label,
-            network=name,
-            seed=own_seed,
+            row=encoder.regime,
+            network=encoder.label,
+            seed=encoder.seed,
             question=benchmark.name,
             training=training,
             tested=split.name,
@@ -236,7 +211,6 @@ def run_trials(
                 "epochs": experiment.optimiser.epochs,
                 "precision": experiment.optimiser.precision,
             },
-            made=made,
         )
 
 
@@ -270,7 +244,7 @@ def _startable(encoder: Pretrained, runs: Path) -> str:
     """A checkpoint that a configuration can start from; untrained encoders are written as one."""
     if encoder.trained:
         return encoder.name
-    path = runs / "random" / f"{encoder.regime}-{encoder.seed}.safetensors".replace(" ", "-")
+    path = runs / "random" / f"{encoder.kind}-{encoder.seed}.safetensors".replace(" ", "-")
     if not path.exists():
         save_checkpoint(path, encoder.load(), {"name": encoder.name, "seed": encoder.seed})
     return path.as_posix()
