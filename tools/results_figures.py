@@ -16,7 +16,7 @@ from sonibook.analysis.ablation import ablate
 from sonibook.analysis.activations import top_clip_agreement
 from sonibook.analysis.alternatives import compare_explanations, compare_unpoolings
 from sonibook.analysis.coherence import coherence_by_layer, selectivity_by_layer
-from sonibook.analysis.controls import Level, stimulation
+from sonibook.analysis.controls import stimulation
 from sonibook.analysis.evolution import feature_evolution
 from sonibook.analysis.faithfulness import dose_response, faithfulness
 from sonibook.analysis.layers import layer_importances
@@ -207,7 +207,7 @@ def _classifier(_: Settings) -> list[Network]:
     return [Network("supervised", load_classifier("supervised"), "supervised")]
 
 
-def _faithfulness_at(level: Level) -> Measure:
+def _faithfulness_at(level: str) -> Measure:
     """Of a network that names ESC-50's classes, and of a probe on random weights, on a new fold."""
 
     def measure(networks: list[Network], settings: Settings, streaming: Streaming) -> Result:

@@ -7,10 +7,11 @@ unpoolings by separation, too, and gradients by ablation (section 4.1).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
-from typing import Any, Literal, Unpack, get_args
+from typing import Literal, Unpack
 
 import numpy as np
 import torch
@@ -19,9 +20,9 @@ from numpy import ndarray
 from torch import Tensor, nn
 
 from sonibook.analysis import sources, stream
-from sonibook.analysis.ablation import Subtraction, ablation_rows
-from sonibook.analysis.controls import Control, Level, Residual, check_levels, chosen_of
-from sonibook.analysis.networks import Network, Networks, as_networks
+from sonibook.analysis.ablation import Subtraction, p_rows
+from sonibook.analysis.controls import chosen_of
+from sonibook.analysis.networks import Networks, as_networks
 from sonibook.analysis.result import ResultTable, Row
 from sonibook.analysis.sources import SOURCE_SCORES, SceneClip, SceneClips
 from sonibook.analysis.stream import Measured, Streaming
@@ -29,17 +30,17 @@ from sonibook.datasets.base import Clip, Dataset
 from sonibook.datasets.soundscapes import SceneDataset
 from sonibook.deconvnet.alternatives import METHODS, STEPS, UNPOOLING, Method
 from sonibook.deconvnet.backward import ForwardPass
-from sonibook.metrics.intervals import holm, sign_flip_test
+from sonibook.metrics.intervals import sign_flip_test
 from sonibook.metrics.scores import log_probability
 from sonibook.metrics.similarity import mean_top_coherence, spectrogram_correlation
 from sonibook.model.stack import blocks_of, check_layer
 
-Start = Literal["most active filter", "whole layer"]
-STARTS: tuple[Start, ...] = get_args(Start)
+#: Where the backward pass starts.
+STARTS = ("most active filter", "whole layer")
 #: What is measured of sounds; the last of scenes alone.
 _NAMES = ("coherence", "similarity", *SOURCE_SCORES)
 #: What explanations are subtracted beside; the first stands for the explanation itself.
-_CONTROLS: tuple[Control, ...] = ("sonification", "random phase", "white noise")
+_CONTROLS = ("sonification", "random phase", "white noise")
 
 
 @dataclass(frozen=True)
@@ -139,24 +140,19 @@ class ExplanationResult(ResultTable):
     score: Literal["accuracy", "mAP"]
 
 
-@dataclass(frozen=True)
-class _Explained:
+def _explained(
+    works: Mapping[Method, Subtraction], classifier: nn.Module, clips: Sequence[Clip]
+) -> Measured:
     """Coherences of explanations with clips, and logits of clips without them."""
-
-    works: dict[Method, Subtraction]
-
-    def __call__(self, classifier: nn.Module, clips: Sequence[Clip]) -> Measured:
-        found: Measured = {}
-        for method, work in self.works.items():
-            sounds = [work.sounds(classifier, clip) for clip in clips]
-            subtracted = work.subtract(classifier, clips, sounds)
-            found["residual", method] = subtracted.pop("residual")
-            waveforms = (torch.from_numpy(clip.waveform).double() for clip in clips)
-            pairs = ((x.expand_as(s), s.double()) for x, s in zip(waveforms, sounds, strict=True))
-            found["coherence", method] = torch.stack(
-                [mean_top_coherence(*p) for p in pairs]
-            ).numpy()
-        return {**found, **subtracted}
+    found: Measured = {}
+    for method, work in works.items():
+        rows = []
+        for clip, sounds, taken in work.explained(classifier, clips):
+            x = torch.from_numpy(clip.waveform).double().expand_as(sounds)
+            coherence = mean_top_coherence(x, sounds.double()).numpy()
+            rows.append({**work.logits(classifier, clip, taken), "coherence": coherence})
+        found |= {(str(name), method): array for name, array in stream.stacked(rows).items()}
+    return found
 
 
 def compare_explanations(
@@ -167,40 +163,37 @@ def compare_explanations(
     methods: Sequence[Method] = METHODS,
     layers: Sequence[int] | None = None,
     steps: int = STEPS,
-    level: Level = "peak",
-    residual: Residual = "as is",
+    level: str = "peak",
+    residual: str = "as is",
     seed: int = 0,
     **streaming: Unpack[Streaming],
 ) -> ExplanationResult:
     """Put several explanations through the measures of `ablate`, sonification always among them."""
     chosen = chosen_of("method", METHODS, methods)
-    check_levels(level, residual)
-    work = Subtraction(_CONTROLS, layers, "sonification", level, residual, seed, steps)
-    stream.check_least(1, steps=steps)
-    network = Network(name, classifier)
-    work.check([network], data)
+    work = Subtraction(_CONTROLS, layers, chosen[0], level, residual, seed, steps)
+    (network,) = work.check({name: classifier}, data)
     of_network = work.layers_of(classifier)
-    settings: dict[str, Any] = {"methods": chosen, "layers": of_network, "steps": steps}
-    settings |= {"level": level, "residual": residual, "seed": seed}
+    settings = work.settings(methods=chosen, steps=steps, residual=residual)
     found = stream.measure_clips(
         "explanations",
-        _Explained({method: replace(work, method=method) for method in chosen}),
+        partial(_explained, {method: replace(work, method=method) for method in chosen}),
         [network],
         data,
-        settings=settings,
+        settings={**settings, "layers": of_network},
         least_samples=512,  # two segments of coherence
         **streaming,
     )
-    clip, targets = (found.arrays[name, quantity, ""] for quantity in ("clip", "targets"))
-    before = log_probability(clip, targets, data.task)[:, None]
-    measures: dict[tuple[str, str], ndarray] = {}
     rows: list[Row] = []
+    arrays: dict[tuple[str, str, str], ndarray] = {}
     for method in chosen:
-        left = found.arrays[name, "residual", method]
-        measures["coherence", method] = found.arrays[name, "coherence", method]
-        measures["drop", method] = before - log_probability(left[:, :, 0], targets, data.task)
-        arrays = {"clip": clip, "targets": targets, "residual": left}
-        for row in ablation_rows(network, of_network, _CONTROLS, arrays, data.task, seed=seed):
+        clip, left, targets, coherence = (
+            found.arrays[name, quantity, method]
+            for quantity in ("clip", "residual", "targets", "coherence")
+        )
+        before, after = (log_probability(one, targets, data.task) for one in (clip, left[:, 0]))
+        arrays[name, "coherence", method] = coherence
+        arrays[name, "drop", method] = before[:, None] - after
+        for row in work.rows(network, found, data.task, condition=method):
             if row.condition == "sonification":
                 rows.append(row.model_copy(update={"condition": method}))
             elif row.condition in _CONTROLS:
@@ -208,34 +201,16 @@ def compare_explanations(
                 rows.append(row.model_copy(update={"quantity": named, "condition": method}))
             elif method == chosen[0]:
                 rows.append(row)  # of the untouched clips, whatever the method
-    coherence = {(name, *key): array for key, array in measures.items() if key[0] == "coherence"}
-    rows += stream.table_rows([network], coherence, layers=of_network, seed=seed)
-    rows += _beyond_sonification(network, measures, of_network, seed)
+    coherences = {key: array for key, array in arrays.items() if key[1] == "coherence"}
+    rows += stream.table_rows([network], coherences, layers=of_network, seed=seed)
+    beyond = {
+        (name, f"{measure} beyond sonification", method): values - arrays[name, measure, chosen[0]]
+        for (_, measure, method), values in arrays.items()
+        if method != chosen[0]
+    }
+    if beyond:
+        compared = list(stream.table_rows([network], beyond, layers=of_network, seed=seed))
+        p = sign_flip_test(np.concatenate(list(beyond.values()), axis=1), seed=seed)
+        rows += [*compared, *p_rows(compared, p, named=True)]
     score = "accuracy" if data.task == "single-label" else "mAP"
     return ExplanationResult(score=score, rows=tuple(rows), **found.fields)
-
-
-def _beyond_sonification(
-    network: Network,
-    measures: dict[tuple[str, str], Float[ndarray, "clips layers"]],
-    layers: Sequence[int],
-    seed: int,
-) -> Iterator[Row]:
-    """Every method but sonification, beside it, clip by clip."""
-    differences = {
-        (network.name, f"{measure} beyond sonification", method): values
-        - measures[measure, "sonification"]
-        for measure in ("coherence", "drop")
-        for (quantity, method), values in measures.items()
-        if quantity == measure and method != "sonification"
-    }
-    if not differences:
-        return
-    means = list(stream.table_rows([network], differences, layers=layers, seed=seed))
-    p = sign_flip_test(np.concatenate(list(differences.values()), axis=1), seed=seed)
-    yield from means
-    for kind, values in (("p", p), ("p_holm", holm(p))):
-        for row, value in zip(means, values, strict=True):
-            quantity = f"{kind}, {row.quantity}"
-            point = {"quantity": quantity, "mean": float(value), "low": None, "high": None}
-            yield row.model_copy(update=point)

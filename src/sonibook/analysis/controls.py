@@ -27,7 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeVar, Unpack, get_args
+from typing import TypeVar, Unpack
 
 import numpy as np
 import torch
@@ -43,7 +43,7 @@ from sonibook.deconvnet.backward import ForwardPass
 from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError
 
-Control = Literal[
+CONTROLS = (
     "sonification",
     "random weights",
     "another clip",
@@ -51,15 +51,9 @@ Control = Literal[
     "white noise",
     "addition",
     "least squares",
-]
-Level = Literal["peak", "least squares"]
-Residual = Literal["as is", "unit peak"]
-
-CONTROLS: tuple[Control, ...] = get_args(Control)
-LEVELS: tuple[Level, ...] = get_args(Level)
-RESIDUALS: tuple[Residual, ...] = get_args(Residual)
+)
 #: What is taken away bit by bit, or from every clip before a probe is fitted anew.
-REMOVED: tuple[Control, ...] = ("sonification", "random weights", "random phase", "white noise")
+REMOVED = ("sonification", "random weights", "random phase", "white noise")
 #: What a filter hears instead of the clip.
 STIMULI = ("sonification", "random phase", "another clip", "white noise")
 #: What is subtracted from the clip. The last is the clip itself, so much of it that what is left is
@@ -79,12 +73,6 @@ def chosen_of(what: str, known: tuple[_Name, ...], given: Sequence[str]) -> tupl
         if value not in known:
             raise AnalysisError(f"There is no {what} {value!r}: choose one of {', '.join(known)}.")
     return tuple(one for one in known if one == known[0] or one in given)
-
-
-def check_levels(level: str, residual: str = "as is") -> None:
-    """Raise an `AnalysisError` for a level, or a way to hear residuals, that there is not."""
-    chosen_of("level", LEVELS, [level])
-    chosen_of("residual", RESIDUALS, [residual])
 
 
 def partners(clips: Sequence[Clip]) -> list[int | None]:
@@ -155,7 +143,7 @@ def as_long_as(x: _Sounds, time: int) -> Float[Tensor, "*batch samples"]:
     return x.repeat(*[1] * (x.ndim - 1), -(-time // x.shape[-1]))[..., :time]
 
 
-def scale(s: _Sounds, x: _Clips, level: Level) -> _Sounds:
+def scale(s: _Sounds, x: _Clips, level: str) -> _Sounds:
     """A sonification s, which has the peak of its clip x, at the level that is to be subtracted.
 
     The method leaves the level of s open, and every result depends on it. ``"peak"`` is the paper's
@@ -166,7 +154,7 @@ def scale(s: _Sounds, x: _Clips, level: Level) -> _Sounds:
     return projection(x, s) if level == "least squares" else s
 
 
-def normalise(r: _Sounds, residual: Residual) -> _Sounds:
+def normalise(r: _Sounds, residual: str) -> _Sounds:
     """A residual as the network is to hear it."""
     if residual == "as is":
         return r
@@ -177,7 +165,7 @@ def normalise(r: _Sounds, residual: Residual) -> _Sounds:
 def perturbations(
     x: Float[Tensor, " time"],
     s: Float[Tensor, "layers time"],
-    controls: Sequence[Control] = CONTROLS,
+    controls: Sequence[str] = CONTROLS,
     *,
     by_random: Float[Tensor, "layers time"] | None = None,
     of_another: Float[Tensor, "layers samples"] | None = None,
@@ -193,7 +181,7 @@ def perturbations(
     it. Zero is what there is nothing to make from: a silent s, or a silent other.
     """
 
-    def perturbation(control: Control) -> Float[Tensor, "layers time"]:
+    def perturbation(control: str) -> Float[Tensor, "layers time"]:
         if control == "sonification":
             return s
         if control == "addition":

@@ -35,9 +35,10 @@ V. Petsiuk, A. Das, K. Saenko, "RISE", BMVC 2018: insertion and deletion.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from importlib.util import find_spec
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -47,30 +48,19 @@ from torch import Tensor, nn
 
 from sonibook.analysis import controls
 from sonibook.analysis.ablation import Subtraction, logits_of
-from sonibook.analysis.controls import REMOVED, Control, Level
-from sonibook.analysis.networks import Networks, as_networks
+from sonibook.analysis.controls import REMOVED
+from sonibook.analysis.networks import Network, Networks
 from sonibook.analysis.result import ResultTable
-from sonibook.analysis.stream import Measured, Streaming, check_least, measure_networks
+from sonibook.analysis.stream import Measured, Streaming, check_least, measure_networks, stacked
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.alternatives import METHODS, STEPS, Method
 from sonibook.errors import AnalysisError
-from sonibook.metrics.scores import targets_of
 from sonibook.metrics.similarity import short_time_spectra
 
 #: What stands in the sonification's place, at its RMS; the clip itself at its own.
-CONTROLS: tuple[Control, ...] = (
-    "sonification",
-    "random weights",
-    "another clip",
-    "random phase",
-    "white noise",
-)
-_ITSELF = "the clip itself"
-#: How much of a sonification is taken away.
-SHARES = (0.25, 0.5, 0.75, 1.0)
-QUANTITIES = (
-    "AI", "AD", "AG", "FF", "Fid-In", "sparseness", "complexity", "insertion", "deletion",
-)  # fmt: skip
+CONTROLS, _ITSELF = controls.CONTROLS[:5], "the clip itself"
+_CURVES = ("insertion", "deletion")
+QUANTITIES = ("AI", "AD", "AG", "FF", "Fid-In", "sparseness", "complexity", *_CURVES)
 #: Short-time spectra: frames of 32 ms at 8 kHz, half of one to the next.
 _FRAME, _HOP = 256, 128
 
@@ -122,73 +112,60 @@ def partial_clips(
     return inserted, x - inserted
 
 
-@dataclass(frozen=True)
-class _Faithful:
+def _faithful(
+    work: Subtraction,
+    methods: Sequence[Method],
+    points: int | None,
+    classifier: nn.Module,
+    clips: Sequence[Clip],
+) -> Measured:
     """The measure of `faithfulness`; `points` None for no curves."""
-
-    work: Subtraction
-    methods: tuple[Method, ...]
-    points: int | None
-
-    def __call__(self, classifier: nn.Module, clips: Sequence[Clip]) -> Measured:
-        works = [replace(self.work, method=one) for one in ("sonification", *self.methods)]
-        explained = [[work.sounds(classifier, clip) for work in works] for clip in clips]
-        conditions = (*CONTROLS, *self.methods, _ITSELF)
-        partnered = controls.with_partners(clips, [sounds[0] for sounds in explained])
-        values = np.stack(
-            [
-                self._of_clip(classifier, *of_clip, others)
-                for of_clip, (_, *others) in zip(partnered, explained, strict=True)
-            ]
-        )
-        return {
-            (quantity, condition): values[:, row, :, column]
-            for row, condition in enumerate(conditions)
-            for column, quantity in enumerate(QUANTITIES)
-            if self.points is not None or quantity not in ("insertion", "deletion")
-        }
-
-    def _of_clip(
-        self,
-        classifier: nn.Module,
-        clip: Clip,
-        s: Float[Tensor, "layers time"],
-        of_another: Float[Tensor, "layers samples"],
-        others: Sequence[Float[Tensor, "layers time"]],
-    ) -> Float[ndarray, "conditions layers quantities"]:
+    conditions = (*work.controls, *methods, _ITSELF)
+    quantities = [name for name in QUANTITIES if points is not None or name not in _CURVES]
+    rows: list[Measured] = []
+    for clip, s, taken in work.explained(classifier, clips):
         x = torch.from_numpy(clip.waveform)
-        instead = self.work.instead(classifier, clip, s, of_another)
-        scaled = (controls.scale(one, x, self.work.level) for one in others)
-        every = torch.stack([*instead, *scaled, x.expand_as(s)])
-        asked = ((every != 0).any(dim=2) & (s != 0).any(dim=1)).flatten().numpy()
-        values = np.full((*every.shape[:2], len(QUANTITIES)), np.nan)
+        others = [replace(work, method=one).sounds(classifier, clip) for one in methods]
+        scaled = (controls.scale(one, x, work.level) for one in others)
+        every = torch.stack([*taken, *scaled, x.expand_as(s)])
+        asked = ((every != 0).any(dim=2) & (s != 0).any(dim=1)).numpy()
+        values = np.full((len(quantities), *asked.shape), np.nan)
         if asked.any():
-            flat = every.flatten(0, 1)[asked]
-            values.reshape(-1, len(QUANTITIES))[asked] = self._values(classifier, x, flat)
-        return values
+            found = _values(classifier, x, every[asked], points)
+            values[:, asked] = [found[name] for name in quantities]
+        rows.append(
+            {
+                (quantity, condition): values[row, column]
+                for row, quantity in enumerate(quantities)
+                for column, condition in enumerate(conditions)
+            }
+        )
+    return stacked(rows)
 
-    def _values(
-        self, classifier: nn.Module, x: Float[Tensor, " time"], s: Float[Tensor, "sounds time"]
-    ) -> Float[ndarray, "sounds quantities"]:
-        silence = torch.zeros_like(x)
-        heard = _softmax(logits_of(classifier, torch.cat([x[None], silence[None], s, x - s])))
-        whole = heard[0]
-        found = kept_and_lost(whole, heard[2 : 2 + len(s)], heard[2 + len(s) :])
-        sizes = short_time_spectra(s, frame=_FRAME, hop=_HOP).abs().flatten(1).double().numpy()
-        found |= {"sparseness": sparseness(sizes), "complexity": complexity(sizes)}
-        if self.points is not None:
-            named = int(whole.argmax())
-            parts = (torch.cat(partial_clips(x, one, self.points)) for one in s)
-            curves = np.stack(
-                [_softmax(logits_of(classifier, one))[:, named].reshape(2, -1) for one in parts]
-            )
-            ends = np.broadcast_to(heard[[1, 0], named], (len(s), 2))
-            insertion = np.column_stack([ends[:, :1], curves[:, 0], ends[:, 1:]])
-            deletion = np.column_stack([ends[:, 1:], curves[:, 1], ends[:, :1]])
-            found["insertion"] = np.trapezoid(insertion, dx=1 / self.points, axis=1)
-            found["deletion"] = np.trapezoid(deletion, dx=1 / self.points, axis=1)
-        missing = np.full(len(s), np.nan)
-        return np.column_stack([found.get(name, missing) for name in QUANTITIES])
+
+def _values(
+    classifier: nn.Module,
+    x: Float[Tensor, " time"],
+    s: Float[Tensor, "sounds time"],
+    points: int | None,
+) -> dict[str, Float[ndarray, " sounds"]]:
+    """The `QUANTITIES` of some explanations of one clip."""
+    silence = torch.zeros_like(x)
+    heard = _softmax(logits_of(classifier, torch.cat([x[None], silence[None], s, x - s])))
+    whole = heard[0]
+    found = kept_and_lost(whole, heard[2 : 2 + len(s)], heard[2 + len(s) :])
+    sizes = short_time_spectra(s, frame=_FRAME, hop=_HOP).abs().flatten(1).double().numpy()
+    found |= {"sparseness": sparseness(sizes), "complexity": complexity(sizes)}
+    if points is not None:
+        named, sums = int(whole.argmax()), []
+        for one in s:
+            parts = torch.cat(partial_clips(x, one, points))
+            curves = _softmax(logits_of(classifier, parts))[:, named].reshape(2, -1)
+            sums.append(curves.sum(axis=1))
+        # Trapezoids; both curves have silence at one end, and the clip at the other.
+        areas = (np.array(sums) + heard[:2, named].mean()) / points
+        found |= dict(zip(_CURVES, areas.T, strict=True))
+    return found
 
 
 def faithfulness(
@@ -199,7 +176,7 @@ def faithfulness(
     methods: Sequence[Method] | None = None,
     points: int | None = 5,
     steps: int = STEPS,
-    level: Level = "peak",
+    level: str = "peak",
     seed: int = 0,
     **streaming: Unpack[Streaming],
 ) -> ResultTable:
@@ -231,48 +208,46 @@ def faithfulness(
     """
     every = METHODS if find_spec("captum") is not None else ()
     _, *chosen = controls.chosen_of("method", METHODS, every if methods is None else methods)
-    controls.check_levels(level)
     work = Subtraction(CONTROLS, layers, level=level, seed=seed, steps=steps)
     check_least(2, points=points)
-    check_least(1, steps=steps)
-    if data.task != "single-label":
-        raise AnalysisError(
-            f"{data.name} is {data.task}: these measures ask for the one class that is named."
-        )
-    networks = as_networks(classifiers)
-    work.check(networks, data)
-    settings: dict[str, Any] = {"layers": work.layers, "methods": chosen, "points": points}
-    settings |= {"steps": steps, "level": level, "seed": seed}
+    networks = _of_one_label(work, classifiers, data)
     streaming.setdefault("chunk", 4)  # a clip takes seconds
-    measure = _Faithful(work, tuple(chosen), points)
-    return measure_networks("faithfulness", measure, networks, data, settings=settings, **streaming)
+    return measure_networks(
+        "faithfulness",
+        partial(_faithful, work, chosen, points),
+        networks,
+        data,
+        settings=work.settings(methods=chosen, points=points, steps=steps),
+        **streaming,
+    )
 
 
-@dataclass(frozen=True)
-class _Dosed:
+def _of_one_label(work: Subtraction, classifiers: Networks, data: Dataset) -> list[Network]:
+    """Classifiers that fit the data, whose clips must have a label each."""
+    if data.task != "single-label":
+        raise AnalysisError(f"{data.name} is {data.task}: what is asked is the score of one class.")
+    return work.check(classifiers, data)
+
+
+def _dosed(
+    work: Subtraction, shares: Sequence[float], classifier: nn.Module, clips: Sequence[Clip]
+) -> Measured:
     """The measure of `dose_response`."""
-
-    work: Subtraction
-    shares: tuple[float, ...]
-
-    def __call__(self, classifier: nn.Module, clips: Sequence[Clip]) -> Measured:
-        doses = torch.tensor(self.shares)[:, None, None, None]
-        found: Measured = {}
-        sounds = [self.work.sounds(classifier, clip) for clip in clips]
-        rows = [
-            self.work.logits(classifier, torch.from_numpy(clip.waveform), doses * taken)
-            for clip, taken in zip(clips, self.work.taken(classifier, clips, sounds), strict=True)
-        ]
-        whole, left = (_softmax(np.stack(arrays)) for arrays in zip(*rows, strict=True))
-        targets = targets_of([clip.labels for clip in clips], whole.shape[1])
-        scores = (left * targets[:, None, None, None]).sum(axis=-1)
-        for share, score in zip(self.shares, np.moveaxis(scores, 1, 0), strict=True):
-            for column, control in enumerate(REMOVED):
-                found[f"score at {share:g}", control] = score[:, :, column]
-                if column:
-                    found[f"lead at {share:g}", control] = score[:, :, column] - score[:, :, 0]
-        found["score at 0"] = (whole * targets).sum(axis=1)
-        return found
+    doses, rows = torch.tensor(shares)[:, None, None, None], []
+    for clip, _, taken in work.explained(classifier, clips):
+        logits = work.logits(classifier, clip, doses * taken)
+        whole, left = (
+            (_softmax(logits[name]) * logits["targets"]).sum(axis=-1)
+            for name in ("clip", "residual")
+        )
+        found: Measured = {"score at 0": np.asarray(whole)}
+        for share, (own, *others) in zip(shares, left, strict=True):
+            found[f"score at {share:g}", work.controls[0]] = own
+            for control, other in zip(work.controls[1:], others, strict=True):
+                found[f"score at {share:g}", control] = other
+                found[f"lead at {share:g}", control] = other - own
+        rows.append(found)
+    return stacked(rows)
 
 
 def _softmax(logits: Float[ndarray, "*rows classes"]) -> Float[ndarray, "*rows classes"]:
@@ -284,8 +259,8 @@ def dose_response(
     data: Dataset,
     *,
     layers: Sequence[int] | None = None,
-    shares: Sequence[float] = SHARES,
-    level: Level = "peak",
+    shares: Sequence[float] = (0.25, 0.5, 0.75, 1.0),
+    level: str = "peak",
     seed: int = 0,
     **streaming: Unpack[Streaming],
 ) -> ResultTable:
@@ -309,17 +284,13 @@ def dose_response(
         a control exceeds that without the sonification, clip by clip: above 0, the sonification
         is missed more.
     """
-    controls.check_levels(level)
     work = Subtraction(REMOVED, layers, level=level, seed=seed)
-    if data.task != "single-label":
-        raise AnalysisError(f"{data.name} is {data.task}: a dose is of the one class that is true.")
     if not shares or min(shares) <= 0:
         raise AnalysisError(f"Shares {list(shares)} are impossible: give some above 0.")
-    networks = as_networks(classifiers)
-    work.check(networks, data)
-    settings = {"layers": work.layers, "shares": list(shares), "level": level, "seed": seed}
+    networks = _of_one_label(work, classifiers, data)
+    settings = work.settings(shares=list(shares))
     streaming.setdefault("chunk", 4)  # a clip takes seconds
-    measure = _Dosed(work, tuple(shares))
+    measure = partial(_dosed, work, tuple(shares))
     return measure_networks(
         "dose-response", measure, networks, data, settings=settings, **streaming
     )

@@ -25,6 +25,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import product
 from typing import Unpack
 
 import numpy as np
@@ -35,7 +37,7 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from sonibook.analysis.ablation import Subtraction
-from sonibook.analysis.controls import REMOVED, Level, check_levels
+from sonibook.analysis.controls import REMOVED
 from sonibook.analysis.layers import (
     answers_by_group,
     check_groups,
@@ -250,23 +252,16 @@ def _rows(
     yield from of(RUNNER_UP_LESS_RANDOM, runner_up - cascading[:, :, 0], layers)
 
 
-@dataclass(frozen=True)
-class _Removed:
-    """The measure of `remove_and_retrain`: what a probe sees of clips, and of what is left."""
-
-    work: Subtraction
-
-    @torch.no_grad()
-    def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
-        sounds = [self.work.sounds(network, clip) for clip in clips]
-        seen = []
-        for clip, taken in zip(clips, self.work.taken(network, clips, sounds), strict=True):
-            x = torch.from_numpy(clip.waveform)
-            heard = torch.cat([x[None], (x - taken).flatten(0, 1)]).unsqueeze(1).split(_AT_ONCE)
-            parts = [over_time(FeatureMaps(network, some).maps[-1]) for some in heard]
-            seen.append(torch.cat(parts).cpu().numpy())
-        features = np.stack(seen)
-        return {"untouched": features[:, 0], "left": features[:, 1:]}
+@torch.no_grad()
+def _features(work: Subtraction, network: nn.Module, clips: Sequence[Clip]) -> Measured:
+    """What a probe sees of clips, and then of what each control leaves of them, layer by layer."""
+    rows = []
+    for clip, _, taken in work.explained(network, clips):
+        x = torch.from_numpy(clip.waveform)
+        heard = torch.cat([x[None], (x - taken).flatten(0, 1)]).unsqueeze(1).split(_AT_ONCE)
+        parts = [over_time(FeatureMaps(network, some).maps[-1]) for some in heard]
+        rows.append(torch.cat(parts).cpu().numpy())
+    return {"features": np.stack(rows)}
 
 
 def remove_and_retrain(
@@ -274,7 +269,7 @@ def remove_and_retrain(
     data: Dataset,
     *,
     layers: Sequence[int] | None = None,
-    level: Level = "peak",
+    level: str = "peak",
     seed: int = 0,
     **streaming: Unpack[Streaming],
 ) -> ResultTable:
@@ -303,30 +298,28 @@ def remove_and_retrain(
     AnalysisError
         As every analysis, and if the data has no groups.
     """
-    check_levels(level)
     work = Subtraction(REMOVED, layers, level=level, seed=seed)
     check_groups(data)
     every = as_networks(networks)
     chosen = {one.name: work.layers_of(one.module) for one in every}
-    settings = {"layers": work.layers, "level": level, "seed": seed}
     streaming.setdefault("chunk", 4)  # a clip takes seconds
-    found = measure_clips("roar", _Removed(work), every, data, settings=settings, **streaming)
+    measure, settings = partial(_features, work), work.settings()
+    found = measure_clips("roar", measure, every, data, settings=settings, **streaming)
     truth, rows = truth_of(data, found), list[Row]()
     for network in every:
-        untouched, left = (found.arrays[network.name, name, ""] for name in ("untouched", "left"))
-        columns = [untouched, *np.moveaxis(left, 1, 0)]
-        answers = [
+        columns = np.moveaxis(found.arrays[network.name, "features", ""], 1, 0)
+        whole, *answers = [
             answers_by_group("logistic", seen, data, found, seed=seed, parts=streaming.get("parts"))
             for seen in tqdm(columns, desc=f"probes {network.name}", disable=None, leave=False)
         ]
-        score = probe_score(answers[0], truth, seed=seed)
+        score = probe_score(whole, truth, seed=seed)
         rows.append(network.row(score_name(truth), score, condition="untouched"))
-        for place, layer in enumerate(chosen[network.name]):
-            own, *others = answers[1 + place * len(REMOVED) :][: len(REMOVED)]
-            for control, one in zip(REMOVED, (own, *others), strict=True):
-                score = probe_score(one, truth, seed=seed)
-                rows.append(network.row(score_name(truth), score, layer=layer, condition=control))
-            for control, one in zip(REMOVED[1:], others, strict=True):
-                lead = gain_over(one, own, truth, seed=seed)
+        cells = product(REMOVED, chosen[network.name])
+        own = dict(zip(chosen[network.name], answers, strict=False))
+        for (control, layer), one in zip(cells, answers, strict=True):
+            score = probe_score(one, truth, seed=seed)
+            rows.append(network.row(score_name(truth), score, layer=layer, condition=control))
+            if control != REMOVED[0]:
+                lead = gain_over(one, own[layer], truth, seed=seed)
                 rows.append(network.row("lead", lead, layer=layer, condition=control))
     return ResultTable(rows=tuple(rows), **found.fields)
