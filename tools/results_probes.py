@@ -27,7 +27,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from sonibook.analysis.layers import left_out, probe_condition
-from sonibook.analysis.machine_listeners import MelFeatures
+from sonibook.analysis.machine_listeners import features_of
 from sonibook.analysis.result import Estimate, MeasuredOn, ResultTable, Row
 from sonibook.datasets import open_dataset
 from sonibook.datasets.base import FileDataset
@@ -160,8 +160,8 @@ def _of_layer(encoder: CNN12, data: FileDataset, *, layer: int = 11) -> Features
 
 
 def _yardsticks(data: FileDataset, settings: Settings) -> _Measured:
-    mel = MelFeatures(8000)
-    yield f"{mel}", "mel levels", 0, None, partial(_each, mel, data)
+    what, mel = features_of("event", 8000)
+    yield what, "mel levels", 0, None, partial(_each, mel, data)
     random = f"random {MEL_CNN}"
     untrained = SpectrogramCNN(seed=SEEDS[0]).eval()
     yield f"{random}:{SEEDS[0]}", random, SEEDS[0], None, partial(_last, untrained, data)

