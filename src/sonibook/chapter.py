@@ -28,7 +28,7 @@ from sonibook.audio import excerpt
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.datasets.packed import PackedDataset, pack
 from sonibook.errors import DatasetError, ParameterError, SonibookWarning
-from sonibook.files import DATA_FOLDERS, atomic
+from sonibook.files import atomic, shipped_files
 from sonibook.metrics import wilson_interval
 
 if TYPE_CHECKING:
@@ -290,7 +290,7 @@ def read_log(run: Path | str) -> list[dict[str, str]]:
     run : Path or str
         The run's folder, or the name of a table that comes with sonibook.
     """
-    path = _kept(f"{run}.csv") if isinstance(run, str) else run / "log.csv"
+    path = shipped_files("results/*.csv")[run] if isinstance(run, str) else run / "log.csv"
     with path.open(encoding="utf-8") as file:
         return list(csv.DictReader(file))
 
@@ -305,7 +305,7 @@ def kept_sounds(name: str, part: str) -> dict[str, Float[Tensor, " time"]]:
     part : str
         The folder in it.
     """
-    with zipfile.ZipFile(_kept(f"{name}.zip")) as archive:
+    with zipfile.ZipFile(shipped_files("results/*.zip")[name]) as archive:
         files = [one for one in archive.namelist() if one.startswith(f"{part}/")]
         return {
             Path(one).stem: torch.from_numpy(
@@ -317,13 +317,7 @@ def kept_sounds(name: str, part: str) -> dict[str, Float[Tensor, " time"]]:
 
 def results_folder(path: str | Path | None) -> Path:
     """The folder of results files that a reader names; None takes those that come with sonibook."""
-    return _kept("") if path is None else Path(path)
-
-
-def _kept(name: str) -> Path:
-    """A file of the results that come with sonibook."""
-    paths = (folder / "results" / name for folder in DATA_FOLDERS)
-    return next(path for path in paths if path.exists())
+    return shipped_files("results")["results"] if path is None else Path(path)
 
 
 def configs() -> Path | None:

@@ -33,7 +33,7 @@ from numpy import ndarray
 from sonibook.errors import SonibookError
 
 #: Where shipped data lies: in an installed package, and in a checkout.
-DATA_FOLDERS = (Path(__file__).parent / "data", Path(__file__).parents[2] / "data")
+_DATA_FOLDERS = (Path(__file__).parent / "data", Path(__file__).parents[2] / "data")
 _PACKAGES = ("sonibook", "torch", "numpy", "scipy", "scikit-learn", "soxr", "soundfile")
 #: Control characters, but for tab and new line, and those that reverse the direction of writing.
 _CONTROLS = {
@@ -50,6 +50,11 @@ _MOST_IN_JSON, _DEEPEST_JSON = 1_000_000, 100
 #: Characters of a row of a table, and of all of its rows.
 _LONGEST_ROW, _LONGEST_CSV = 100_000, 1_000_000_000
 _JSON_STRUCTURE = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+"?|[\[{]|[\]}]', re.DOTALL)
+
+
+def shipped_files(pattern: str) -> dict[str, Path]:
+    """What comes with sonibook and fits a pattern, by its name without the suffix."""
+    return {path.stem: path for folder in _DATA_FOLDERS for path in sorted(folder.glob(pattern))}
 
 
 @contextmanager
@@ -277,7 +282,7 @@ def read_result(name: str) -> dict[str, Any]:
     name : str
         File name in ``data/results``, without ``.json``; SonibookError if there is none.
     """
-    known = _known()
+    known = shipped_files("results/*.json")
     if name not in known:
         raise SonibookError(
             f"There is no result {name!r}: choose one of {', '.join(known) or 'none'}."
@@ -287,15 +292,7 @@ def read_result(name: str) -> dict[str, Any]:
 
 def has_result(name: str) -> bool:
     """Whether a result of that name comes with sonibook."""
-    return name in _known()
-
-
-def _known() -> dict[str, Path]:
-    return {
-        path.stem: path
-        for folder in DATA_FOLDERS
-        for path in sorted((folder / "results").glob("*.json"))
-    }
+    return name in shipped_files("results/*.json")
 
 
 def provenance(command: str | None = None) -> dict[str, object]:

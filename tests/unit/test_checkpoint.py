@@ -376,9 +376,7 @@ def test_a_shipped_run_is_found_by_its_name(run_folder, tmp_path, monkeypatch):
     shipped_run = tmp_path / "data" / "checkpoints" / "kept" / "tiny"
     shipped_run.parent.mkdir(parents=True)
     (run_folder / "kept").rename(shipped_run)
-    monkeypatch.setattr(
-        "sonibook.model.checkpoint.DATA_FOLDERS", (tmp_path / "none", tmp_path / "data")
-    )
+    monkeypatch.setattr("sonibook.files._DATA_FOLDERS", (tmp_path / "none", tmp_path / "data"))
     try:
         assert kept_checkpoints("tiny")[5] == shipped_run / "epoch-0005.safetensors"
         with pytest.raises(CheckpointError, match=r"huge: no checkpoints .* shipped run \(tiny\)"):

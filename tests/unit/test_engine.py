@@ -12,7 +12,7 @@ from sonibook import CNN12, ForwardPass
 from sonibook.deconvnet.cpu import Engine, supports
 from sonibook.deconvnet.cpu.batched import Segment, block
 from sonibook.deconvnet.cpu.tiled import Clip, Window, pack
-from sonibook.deconvnet.cpu.weights import Weights, step
+from sonibook.deconvnet.cpu.weights import Weights
 
 
 def sparse_clip(length: int, *, seed: int, bursts: int) -> torch.Tensor:
@@ -292,7 +292,7 @@ def test_every_way_down_a_block_is_unpooling_and_a_transposed_convolution(pool, 
         masks[phase - 1] = switches == phase
 
     out = torch.empty(columns, pool * (steps - early), channels, dtype=torch.float64)
-    step(y.relu(), masks, weights, out)
+    weights.down(y.relu(), masks, out)
     torch.testing.assert_close(out, whole[:, pool * early : pool * steps])
 
     padded = torch.nn.functional.pad(masks, (0, 0, early, early))

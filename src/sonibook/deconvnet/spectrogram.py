@@ -16,14 +16,12 @@ from typing import cast
 import torch
 import torch.nn.functional as F
 from jaxtyping import Complex, Float
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from sonibook.errors import AudioError, CheckpointError, LayerError
-from sonibook.files import DATA_FOLDERS
-from sonibook.model.stack_file import check_tensors
+from sonibook.errors import AudioError, LayerError
+from sonibook.files import shipped_files
+from sonibook.model.stack_file import check_tensors, read_tensors
 
 #: Samples of a frame, 64 ms at 8 kHz, and between two frames.
 FRAME, HOP = 512, 256
@@ -31,7 +29,7 @@ FRAME, HOP = 512, 256
 CHANNELS = (16, 32, 64, 128, 256, 256)
 BANDS = 64
 #: Four blocks of a network that was trained on what `supervised-esc40` was.
-_SHIPPED = "spectrogram-esc40.safetensors"
+_SHIPPED = "spectrogram-esc40"
 #: What magnitudes are multiplied by before the logarithm: a sine 80 dB below full scale counts 1.
 _LOUDNESS = 1e4
 _Picture = Float[Tensor, "batch channel band frame"]
@@ -152,12 +150,8 @@ def load_spectrogram_cnn(file: str | Path | None = None) -> SpectrogramCNN:
     there is no such file, or it holds another network.
     """
     if file is None:
-        shipped = [folder / _SHIPPED for folder in DATA_FOLDERS]
-        file = next(filter(Path.is_file, shipped), shipped[-1])
-    try:
-        tensors = {name: tensor.float() for name, tensor in load_file(file).items()}
-    except (OSError, SafetensorError) as error:
-        raise CheckpointError(f"{file}: cannot be read as a network ({error}).") from None
+        file = shipped_files("*.safetensors").get(_SHIPPED, f"{_SHIPPED}.safetensors")
+    _, tensors = read_tensors(Path(file))
     network = SpectrogramCNN(depth=max(1, min(len(CHANNELS), len(tensors) // 2)))
     check_tensors(file, tensors, network.state_dict(), "a SpectrogramCNN")
     network.load_state_dict(tensors)

@@ -9,40 +9,31 @@ file's header, so that the two cannot be separated. No pickle is ever read.
 from __future__ import annotations
 
 import os
-import re
 import sys
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar, cast, get_args
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 
 from sonibook.errors import CheckpointError
-from sonibook.files import DATA_FOLDERS, folds_in_words, parse_json
+from sonibook.files import folds_in_words, shipped_files
 from sonibook.model.encoder import CHANNELS, CNN12, Classifier, Downsample
 from sonibook.model.stack_file import (
     build_stack,
-    check_finite,
     check_tensors,
+    read_tensors,
     sample_rate_of,
     write_tensors,
 )
 
-AnyNetwork = TypeVar("AnyNetwork", bound=CNN12 | Classifier)
-
-#: How a training run names what it keeps of an epoch.
-_EPOCH = re.compile(r"epoch-(\d+)\.safetensors")
+_AnyNetwork = TypeVar("_AnyNetwork", bound=CNN12 | Classifier)
 
 
 def shipped() -> dict[str, Path]:
     """The checkpoints that come with sonibook, by name."""
-    return {
-        path.stem: path
-        for folder in DATA_FOLDERS
-        for path in sorted((folder / "checkpoints").glob("*.safetensors"))
-    }
+    return shipped_files("checkpoints/*.safetensors")
 
 
 def networks_folder() -> Path:
@@ -80,11 +71,7 @@ def kept_checkpoints(name: str | Path) -> dict[int, Path]:
     CheckpointError
         If nothing was kept there.
     """
-    runs = {
-        folder.name: folder
-        for data in DATA_FOLDERS
-        for folder in sorted((data / "checkpoints" / "kept").glob("*"))
-    }
+    runs = shipped_files("checkpoints/kept/*")
     ours = runs.get(str(name))
     for folder in (ours, Path(name) / "kept", Path(name)):
         if folder is not None and (found := _epochs_in(folder)):
@@ -99,9 +86,8 @@ def kept_checkpoints(name: str | Path) -> dict[int, Path]:
 
 
 def _epochs_in(folder: Path) -> dict[int, Path]:
-    paths = folder.glob("epoch-*.safetensors")
-    found = {int(match[1]): path for path in paths if (match := _EPOCH.fullmatch(path.name))}
-    return dict(sorted(found.items()))
+    paths = {path.stem[6:]: path for path in folder.glob("epoch-*.safetensors")}
+    return dict(sorted((int(epoch), path) for epoch, path in paths.items() if epoch.isdecimal()))
 
 
 def save_checkpoint(path: str | Path, network: CNN12 | Classifier, card: dict[str, Any]) -> None:
@@ -120,11 +106,10 @@ def save_checkpoint(path: str | Path, network: CNN12 | Classifier, card: dict[st
         name.removeprefix("encoder."): value.detach().cpu().half().contiguous()
         for name, value in canonical(network).state_dict().items()
     }
-    check_finite(path, half, "weights in float16")
     write_tensors(path, half, card)
 
 
-def canonical(network: AnyNetwork) -> AnyNetwork:
+def canonical(network: _AnyNetwork) -> _AnyNetwork:
     """A copy of a network as it is published: folded, rounded to float16, in `eval` mode."""
     copy: CNN12 | Classifier
     if isinstance(network, Classifier):
@@ -133,7 +118,7 @@ def canonical(network: AnyNetwork) -> AnyNetwork:
     else:
         copy = network.fold()
     copy.load_state_dict({key: value.half().float() for key, value in copy.state_dict().items()})
-    return cast(AnyNetwork, copy.eval())
+    return cast(_AnyNetwork, copy.eval())
 
 
 def read_card(name: str | Path) -> dict[str, Any]:
@@ -245,9 +230,8 @@ def _build(name: str | Path, card: dict[str, Any], tensors: dict[str, Tensor]) -
     depth = 1
     while depth < len(CHANNELS) and f"features.conv{depth + 1}.weight" in ours:
         depth += 1
-    # Before one is built: the CNN12 that a file of a megabyte asks for may be of terabytes.
     last, channels = ours[f"features.conv{depth}.weight"], round(CHANNELS[depth - 1] * width)
-    if last.shape[0] != channels:
+    if last.ndim == 3 and last.shape[0] != channels:
         raise CheckpointError(
             f"{name}: holds no CNN12 ({first.shape[0]} channels in features.conv1 ask for "
             f"{channels} in features.conv{depth}, not {last.shape[0]})."
@@ -255,11 +239,11 @@ def _build(name: str | Path, card: dict[str, Any], tensors: dict[str, Tensor]) -
     downsample = card.get("downsample", "max")
     if downsample not in get_args(Downsample):
         raise CheckpointError(f"{name}: the card asks for the downsample {downsample!r}.")
+    # Without memory: the CNN12 that a file of a megabyte asks for may be of terabytes.
     with torch.device("meta"):
-        expected = CNN12(width=width, downsample=downsample, depth=depth).state_dict()
-    check_tensors(name, ours, expected, "a CNN12 of this width")
-    encoder = CNN12(width=width, downsample=downsample, depth=depth)
-    encoder.load_state_dict(ours)
+        encoder = CNN12(width=width, downsample=downsample, depth=depth)
+    check_tensors(name, ours, encoder.state_dict(), "a CNN12 of this width")
+    encoder.to_empty(device="cpu").load_state_dict(ours)
     return encoder.eval()
 
 
@@ -273,26 +257,10 @@ def _read(name: str | Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             "sonibook's repository lie in its data/checkpoints: set SONIBOOK_NETWORKS to such a "
             "folder)."
         )
-    if path.suffix != ".safetensors":
-        raise CheckpointError(
-            f"{path}: only .safetensors files are read (a pickle could run any code)."
-        )
-    try:
-        with safe_open(path, framework="pt") as file:
-            card = parse_json((file.metadata() or {}).get("card", "{}"))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError, ValueError) as error:
-        reason = " ".join(str(error).split())
-        raise CheckpointError(f"{path}: is not a safetensors file ({reason}).") from None
-    if not isinstance(card, dict):
-        raise CheckpointError(f"{path}: its card is not a JSON object.")
+    card, tensors = read_tensors(path)
     if isinstance(card.get("data"), str):
         card["data"] = folds_in_words(card["data"])
-    for key, tensor in tensors.items():
-        if tensor.dtype not in (torch.float16, torch.float32):
-            raise CheckpointError(f"{path}: {key} is {tensor.dtype}, not float16 or float32.")
-    check_finite(path, tensors)
-    if "layers" in card:
-        return card, {key: tensor.float() for key, tensor in tensors.items()}
-    # Rounding once more leaves canonical weights as they are, and makes any others canonical.
-    return card, {key: tensor.half().float() for key, tensor in tensors.items()}
+    if "layers" not in card:
+        # Rounding once more leaves canonical weights as they are, and makes any others canonical.
+        tensors = {key: tensor.half().float() for key, tensor in tensors.items()}
+    return card, tensors

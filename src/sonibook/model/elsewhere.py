@@ -15,6 +15,7 @@ import tarfile
 import zipfile
 from collections import OrderedDict
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar
 
@@ -43,7 +44,7 @@ _CREPE_CHANNELS = {"full": (1, 1024, 128, 128, 128, 256, 512), "tiny": (1, 128, 
 #: Of torchcrepe's batch normalisation.
 _CREPE_EPS = 0.0010000000474974513
 
-SOUNDNET = {
+_SOUNDNET = {
     "name": "soundnet",
     "sample_rate": 22_050,
     "title": "SoundNet, 8 layers, of which the seven that have batch normalisation",
@@ -53,7 +54,7 @@ SOUNDNET = {
     "citation": "Y. Aytar, C. Vondrick, A. Torralba: SoundNet: Learning sound representations from "
     "unlabeled video. NeurIPS 2016",
 }
-CREPE = {
+_CREPE = {
     "name": "crepe",
     "sample_rate": 16_000,
     "title": "CREPE, its six convolutions, as a stack for sounds of any length",
@@ -87,7 +88,7 @@ def import_soundnet(file: str | Path, out: str | Path) -> None:
     content = _member(Path(file), ".npy", "soundnet/models/sound8.npy")
     network = _soundnet(_soundnet_arrays(content, file), file)
     # 256 times unit peak is the range that it was trained with.
-    save_network(out, network, SOUNDNET, input_scale=256.0)
+    save_network(out, network, _SOUNDNET, input_scale=256.0)
 
 
 def import_crepe(file: str | Path, out: str | Path, *, size: str = "full") -> None:
@@ -98,8 +99,8 @@ def import_crepe(file: str | Path, out: str | Path, *, size: str = "full") -> No
     """
     if size not in _CREPE_CHANNELS:
         raise CheckpointError(f"There is no CREPE {size!r}: choose full or tiny.")
-    network = _crepe(_member(Path(file), ".pth", f"torchcrepe/assets/{size}.pth"), size, file)
-    card = {**CREPE, "name": "crepe" if size == "full" else f"crepe-{size}"}
+    network = _crepe(_crepe_tensors(file, size), size, file)
+    card = {**_CREPE, "name": "crepe" if size == "full" else f"crepe-{size}"}
     save_network(out, network, card, input_scale=2.0**0.5)  # a sine at unit peak has variance 1/2
 
 
@@ -236,29 +237,29 @@ def _soundnet(arrays: dict[str, dict[str, ndarray]], path: str | Path) -> nn.Seq
 
 def crepe_with_head(file: str | Path, *, size: str) -> tuple[nn.Sequential, nn.Linear]:
     """CREPE as it hears a frame: its convolutions, and from what they give to 360 pitches."""
-    content = _member(Path(file), ".pth", f"torchcrepe/assets/{size}.pth")
-    stack, head = _crepe(content, size, file), nn.Linear(4 * _CREPE_CHANNELS[size][-1], 360)
-    state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    tensors, head = _crepe_tensors(file, size), nn.Linear(4 * _CREPE_CHANNELS[size][-1], 360)
     try:
-        head.load_state_dict({name: state[f"classifier.{name}"] for name in ("weight", "bias")})
+        head.load_state_dict({name: tensors[f"classifier.{name}"] for name in ("weight", "bias")})
     except (KeyError, RuntimeError) as error:
         raise _damaged(file, error) from None
-    return stack, head.eval()
+    return _crepe(tensors, size, file), head.eval()
 
 
-def _crepe(content: bytes, size: str, path: str | Path) -> nn.Sequential:
+def _crepe_tensors(file: str | Path, size: str) -> dict[str, Tensor]:
+    content = _member(Path(file), ".pth", f"torchcrepe/assets/{size}.pth")
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            packed = any(one.compress_type != zipfile.ZIP_STORED for one in archive.infolist())
-        if packed:
-            raise ValueError("it is packed")
-        state = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-        tensors = dict(state)
+            if any(one.compress_type != zipfile.ZIP_STORED for one in archive.infolist()):
+                raise ValueError("it is packed")
+        return dict(torch.load(io.BytesIO(content), map_location="cpu", weights_only=True))
     except Exception as error:  # pickle's, zipfile's and PyTorch's own
-        raise _damaged(path, error) from None
+        raise _damaged(file, error) from None
+
+
+def _crepe(tensors: dict[str, Tensor], size: str, path: str | Path) -> nn.Sequential:
     children: OrderedDict[str, nn.Module] = OrderedDict()
-    channels, ours = _CREPE_CHANNELS[size], dict[str, Tensor]()
-    for number, (taken, given) in enumerate(zip(channels, channels[1:], strict=False), start=1):
+    ours: dict[str, Tensor] = {}
+    for number, (taken, given) in enumerate(pairwise(_CREPE_CHANNELS[size]), start=1):
         kernel, stride, around = (512, 4, (254, 254)) if number == 1 else (64, 1, (31, 32))
         children[f"pad{number}"] = nn.ConstantPad1d(around, 0.0)
         children[f"conv{number}"] = nn.Conv1d(taken, given, kernel, stride=stride)

@@ -9,34 +9,48 @@ from __future__ import annotations
 
 import inspect
 import json
-import math
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
+from pydantic import Field, TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
 from sonibook.audio import RATES, SAMPLE_RATE
 from sonibook.errors import CheckpointError, StackError
-from sonibook.files import atomic
+from sonibook.files import atomic, parse_json
 from sonibook.model.layers import effective_bias, effective_weight
 from sonibook.model.operations import KINDS
 from sonibook.model.stack import blocks_of, leaves, receptive_field
 
 _TYPES = {kind.__name__: kind for kind in KINDS}
-_WHOLE = {
-    "in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups", "num_features",
-    "num_groups", "num_channels", "num_parameters",
-}  # fmt: skip
-_TRUTH = {"bias", "affine", "elementwise_affine", "ceil_mode", "count_include_pad"}
-_REAL = {"eps", "value", "negative_slope", "alpha"}
-_CHOICES = {"approximate": ("none", "tanh"), "padding": ("same", "valid")}
-_PARAMETERS = _WHOLE | _TRUTH | _REAL | _CHOICES.keys() | {"normalized_shape"}
 #: Of one number, of the modules of a stack, and of the samples that it pads with or hears at once.
 _LARGEST, _MOST_MODULES, _WIDEST = 2**16, 1000, 2**24
+_Size = Annotated[int, Field(ge=1, le=_LARGEST)]
+_Zeros = Annotated[int, Field(ge=0, le=_LARGEST)]
+_Real = Annotated[float, Field(allow_inf_nan=False)]
+#: The parameters that a card may give of a module, and the values that they can have.
+_VALUES: dict[str, Any] = {
+    **dict.fromkeys(("in_channels", "out_channels", "kernel_size", "stride", "dilation", "groups",
+                     "num_features", "num_groups", "num_channels", "num_parameters"), _Size),
+    **dict.fromkeys(("bias", "affine", "elementwise_affine", "ceil_mode", "count_include_pad"),
+                    bool),
+    **dict.fromkeys(("value", "negative_slope", "alpha"), _Real),
+    "eps": Annotated[_Real, Field(gt=0)],
+    "approximate": Literal["none", "tanh"],
+    "normalized_shape": Annotated[list[_Size], Field(min_length=1, max_length=2)],
+    "padding": _Zeros,
+}  # fmt: skip
+_PADDING: dict[type[nn.Module], Any] = {
+    nn.Conv1d: _Zeros | Literal["same", "valid"],
+    nn.ConstantPad1d: Annotated[
+        list[Annotated[int, Field(ge=-_LARGEST, le=_LARGEST)]], Field(min_length=1, max_length=2)
+    ],
+}
 
 
 def sample_rate_of(network: nn.Module) -> int:
@@ -101,24 +115,46 @@ def save_network(
         tensors[f"{first['name']}.weight"] *= input_scale
         card = {**card, "input_scale": input_scale}
     card = {"sample_rate": sample_rate_of(network), **card, "layers": layers}
-    check_finite(path, tensors)
     build_stack(str(path), card, tensors)  # what cannot be opened is not written
     write_tensors(path, tensors, card)
 
 
-def check_finite(path: str | Path, tensors: Mapping[str, Tensor], what: str = "weights") -> None:
-    """See that no weight is NaN or infinite; CheckpointError if one is."""
-    for name, value in tensors.items():
-        if not torch.isfinite(value).all():
-            raise CheckpointError(f"{path}: {name} holds NaN or infinite {what}.")
+def read_tensors(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """The card and the tensors, in float32, of a safetensors file."""
+    if path.suffix != ".safetensors":
+        raise CheckpointError(
+            f"{path}: only .safetensors files are read (a pickle could run any code)."
+        )
+    try:
+        with safe_open(path, framework="pt") as file:
+            card = parse_json((file.metadata() or {}).get("card", "{}"))
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError) as error:
+        reason = " ".join(str(error).split())
+        raise CheckpointError(f"{path}: is not a safetensors file ({reason}).") from None
+    if not isinstance(card, dict):
+        raise CheckpointError(f"{path}: its card is not a JSON object.")
+    for key, tensor in tensors.items():
+        if tensor.dtype not in (torch.float16, torch.float32):
+            raise CheckpointError(f"{path}: {key} is {tensor.dtype}, not float16 or float32.")
+    _check_finite(path, tensors)
+    return card, {key: tensor.float() for key, tensor in tensors.items()}
 
 
 def write_tensors(path: str | Path, tensors: dict[str, Tensor], card: dict[str, Any]) -> None:
-    """Tensors and their card as one safetensors file, whole or not at all."""
+    """Tensors and their card, which must be JSON, as one safetensors file, whole or not at all."""
+    _check_finite(path, tensors)
     with atomic(path) as temporary:
         # Not save_file, whose errors do not say that a disk is full.
         metadata = {"card": json.dumps(card, ensure_ascii=False)}
         temporary.write_bytes(save(tensors, metadata=metadata))
+
+
+def _check_finite(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
+    for name, value in tensors.items():
+        if not torch.isfinite(value).all():
+            precision = str(value.dtype).removeprefix("torch.")
+            raise CheckpointError(f"{path}: {name} holds NaN or infinite weights in {precision}.")
 
 
 def check_tensors(
@@ -167,7 +203,7 @@ def _parameters(kind: type[nn.Module], module: nn.Module) -> dict[str, Any]:
     """What a module was made with."""
     found: dict[str, Any] = {}
     for name in inspect.signature(kind).parameters:
-        if name in _PARAMETERS and hasattr(module, name):
+        if name in _VALUES and hasattr(module, name):
             value = getattr(module, name)
             if isinstance(value, tuple):
                 value = value[0] if len(value) == 1 and name != "normalized_shape" else list(value)
@@ -215,7 +251,7 @@ def _module(name: str, row: Any) -> tuple[str, nn.Module]:
             f"{name}: layer {title!r} of its card is of the type {row.get('type')!r}, and a stack "
             f"holds {', '.join(_TYPES)} alone."
         )
-    known = inspect.signature(kind).parameters.keys() & _PARAMETERS
+    known = inspect.signature(kind).parameters.keys() & _VALUES.keys()
     given = {key: value for key, value in row.items() if key not in ("name", "type")}
     for key, value in given.items():
         if key not in known or not _is_possible(kind, key, value):
@@ -235,22 +271,12 @@ def _module(name: str, row: Any) -> tuple[str, nn.Module]:
 
 def _is_possible(kind: type[nn.Module], key: str, value: Any) -> bool:
     """Whether a parameter of a module can have this value, and is not beyond all bounds."""
-    if key in _TRUTH:
-        return isinstance(value, bool)
-    if key in _REAL:
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        return number and math.isfinite(value) and (key != "eps" or value > 0)
-    if key == "normalized_shape" or (key == "padding" and kind is nn.ConstantPad1d):
-        least = 1 if key == "normalized_shape" else -_LARGEST
-        whole = isinstance(value, list) and all(_is_whole(one, least) for one in value)
-        return whole and 1 <= len(value) <= 2
-    if key in _CHOICES and isinstance(value, str):
-        return value in _CHOICES[key] and (key != "padding" or kind is nn.Conv1d)
-    return _is_whole(value, 0 if key == "padding" else 1)
-
-
-def _is_whole(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and least <= value <= _LARGEST
+    values = _PADDING.get(kind, _Zeros) if key == "padding" else _VALUES[key]
+    try:
+        TypeAdapter(values).validate_python(value, strict=True)
+    except ValidationError:
+        return False
+    return True
 
 
 def _check_geometry(name: str, network: nn.Sequential) -> None:

@@ -16,15 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sonibook.deconvnet.cpu.tiled import Clip, Window
-from sonibook.deconvnet.cpu.weights import (
-    SwitchMasks,
-    Weights,
-    context,
-    convolve,
-    reach,
-    single,
-    unpool,
-)
+from sonibook.deconvnet.cpu.weights import SwitchMasks, Weights, context, reach, unpool
 from sonibook.model.layers import CACHED_FLOATS
 
 #: Floats after unpooling that are computed at once; more where the weights are more.
@@ -131,7 +123,7 @@ def _entered(layer: int, entry: Entry, weights: Sequence[Weights]) -> Segment:
     begin, end = window.first * stride, window.last * stride + beyond
     pad = entering.beyond
     signal = F.pad(clip.unpooled(layer, window, entering), (pad, pad))
-    y = single(signal[None], entering, [window.filter])[0]
+    y = entering.enter(signal[None], [window.filter])[0]
     return Segment(clip, sound, begin, end, window.first * entering.step, y)
 
 
@@ -181,7 +173,7 @@ def _convolve(segments: list[Tensor], masks: list[Tensor], weights: Weights) -> 
     for y, mask, rows in zip(segments, masks, z[pad:].split(sizes), strict=True):
         unpool(y, mask, rows[: rows.shape[0] - pad])
         rows[rows.shape[0] - pad :] = 0
-    return list(convolve(z[None], weights)[0].split([size * weights.stride for size in sizes]))
+    return list(weights.convolve(z[None])[0].split([size * weights.stride for size in sizes]))
 
 
 def _last(

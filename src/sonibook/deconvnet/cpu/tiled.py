@@ -2,7 +2,7 @@
 
 What lies between windows cannot be other than zero. The switches are the same for all sounds of a
 clip: unpooling and deconvolution together are one small matrix for each step, which all share
-(`multiply`).
+(`Weights.down`).
 
 A deconvolution's output depends on no later step of its input. So a stretch of time can go all the
 way down to the sound before the next one is begun: each block keeps the last few steps that the
@@ -23,7 +23,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from sonibook.deconvnet.cpu.weights import SwitchMasks, Weights, context, reach, single, step
+from sonibook.deconvnet.cpu.weights import SwitchMasks, Weights, context, reach
 from sonibook.model.layers import CACHED_FLOATS
 
 #: Zeros between two windows, in input samples, below which cutting costs more than it saves.
@@ -192,7 +192,7 @@ class _Run:
         """Take steps `first` to `last` of a layer to the sound.
 
         `y` are the rectified maps that came from above; they begin as many steps before `first`
-        as `step` wants. None at the top, where the columns enter.
+        as `Weights.down` wants. None at the top, where the columns enter.
         """
         block = self.weights[layer - 1]
         floats = (last - first) * block.step * block.channels * len(self.columns)
@@ -215,14 +215,14 @@ class _Run:
             else:
                 seen = slice(start - first, stop - first + block.steps - 1)
                 masks = self.clip.masks(layer, slice(start, stop + block.steps - 1))
-                step(y[:, seen], masks, block, out)
+                block.down(y[:, seen], masks, out)
             if layer > 1:
                 self._pass_on(layer - 1, below, begin, begin + rows, stop == end)
 
     def _buffer(self, layer: int, rows: int) -> Tensor:
         """Where the maps of a layer are written, with the steps that its block keeps around them.
 
-        The same memory for every stretch of time, laid out as the block's `step` wants it.
+        The same memory for every stretch of time, laid out as the block's `down` wants it.
         """
         block, columns = self.weights[layer - 1], len(self.columns)
         steps, channels = rows + 2 * block.steps + block.pool, block.filters
@@ -275,7 +275,7 @@ class _Run:
         # A column's later window overwrites what the earlier one's filter would have made of it.
         for begin, group in groupby(sorted(present), key=lambda window: window[0]):
             _, rows, filters = map(list, zip(*group, strict=True))
-            deconvolved = single(signal[rows, begin : stop + block.beyond], block, filters)
+            deconvolved = block.enter(signal[rows, begin : stop + block.beyond], filters)
             if len(rows) == len(columns) and begin == start:
                 out = deconvolved  # of all columns, in order
             else:

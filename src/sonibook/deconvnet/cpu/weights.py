@@ -1,9 +1,4 @@
-"""A block's weights as the backward pass wants them, and one block down by them.
-
-`step` takes rectified maps and writes to `out` what comes out before it is rectified, both of shape
-(column, time, channel). The maps begin some steps early: one pooled step of what comes out depends
-on `Weights.steps` pooled steps, itself and those before.
-"""
+"""A block's weights as the backward pass wants them, and one block down by them."""
 
 from __future__ import annotations
 
@@ -22,6 +17,7 @@ from sonibook.model.stack import Block
 
 #: 1 where the maximum was at phase 1, 2 …, else 0.
 SwitchMasks = Float[Tensor, "phase steps channel"]
+_Maps = Float[Tensor, "column steps channel"]
 #: Up to this pool the zeros that unpooling makes are left out: by as many matrices as a window has
 #: steps, each as much larger.
 _LARGEST_POOL = 16
@@ -69,7 +65,7 @@ class Weights:
 
     @property
     def is_switched(self) -> bool:
-        """Whether `multiply` takes it; then `step` wants its columns side by side in memory."""
+        """Whether one product does both; then `down` wants its columns side by side in memory."""
         return 1 < self.pool <= _LARGEST_POOL and self.dilation == 1
 
     @cached_property
@@ -123,6 +119,81 @@ class Weights:
             return switches
         steps = torch.arange(first, first + switches.shape[-1])
         return switches - (steps * self.pool - self.pool_padding)
+
+    def enter(
+        self, signal: Float[Tensor, "column padded"], filters: list[int]
+    ) -> Float[Tensor, "column time below"]:
+        """Deconvolve one live channel, each column by its own filter; it is unpooled and padded."""
+        chosen, dilation = self.single[filters], self.dilation
+        if self.outputs > 1:
+            windows = signal.unfold(1, self.beyond + 1, 1)[:, :, ::dilation]
+            return torch.bmm(windows, chosen).view(len(signal), -1, self.channels)
+        time = signal.shape[1] - self.beyond
+        sound = signal[:, :time] * chosen[:, 0]
+        for tap in range(1, self.taps):
+            sound.addcmul_(signal[:, tap * dilation : tap * dilation + time], chosen[:, tap])
+        return sound.unsqueeze(2)
+
+    def convolve(self, z: _Maps) -> Float[Tensor, "column time below"]:
+        """Deconvolve unpooled maps by a channels-last convolution, which the stride lengthens."""
+        dilation = (1, self.dilation)
+        out = F.conv2d(z.transpose(1, 2).unsqueeze(2), self.convolution, dilation=dilation)[:, :, 0]
+        return out.transpose(1, 2).reshape(len(z), -1, self.channels)
+
+    def down(self, y: _Maps, masks: SwitchMasks, out: Tensor) -> None:
+        """Write one block of the backward pass to `out`.
+
+        It takes rectified maps, which begin `steps` - 1 pooled steps early, to what comes out
+        before it is rectified.
+        """
+        if self.is_switched:
+            self._multiply(y, masks, out)
+            return
+        if self.pool > 1:
+            z = y.new_empty(len(y), self.pool * y.shape[1], y.shape[2])
+            unpool(y, masks, z)
+            y = z[:, self.pool * (self.steps - 1) - self.beyond :]
+        out.copy_(self.convolve(y))
+
+    def _multiply(self, y: _Maps, masks: SwitchMasks, out: Tensor) -> None:
+        """Unpool and deconvolve by one product for each step.
+
+        Half of what a convolution multiplies after unpooling are zeros: this leaves them out.
+        Memory is (time, channel, column).
+        """
+        columns, _, channels = y.shape
+        base, *surplus = self.switched
+        steps, size = y.shape[1] - self.steps + 1, self.steps * channels
+        y = y.permute(1, 2, 0).contiguous()
+        seen = y.as_strided((steps, size, columns), (y.stride(0), columns, 1))
+        where = [mask.as_strided((steps, 1, size), (channels, 0, 1)) for mask in masks]
+        target = out.permute(1, 2, 0).contiguous()
+        product = target.view(steps, len(base), columns)
+        tile = max(1, min(steps, CACHED_FLOATS // (8 * base.numel())))
+        room = y.new_empty(tile, *base.shape)
+        for start in range(0, steps, tile):
+            here = slice(start, start + tile)
+            matrix = base
+            for mask, more in zip(where, surplus, strict=True):
+                matrix = torch.addcmul(matrix, mask[here], more, out=room[: steps - start])
+            torch.bmm(matrix, seen[here], out=product[here])
+        if target.data_ptr() != out.data_ptr():
+            out.copy_(target.permute(2, 0, 1))
+
+
+def unpool(
+    y: Float[Tensor, "*batch steps channel"],
+    masks: SwitchMasks,
+    out: Float[Tensor, "*batch time channel"],
+) -> None:
+    """Each value where its maximum was: one mask for each phase after the first, 1 or 0."""
+    z = out.unflatten(-2, (y.shape[-2], 1 + masks.shape[0]))
+    if not masks.shape[0]:
+        z[..., 0, :] = y
+    rest = y
+    for phase, mask in enumerate(masks, start=1):
+        placed = torch.mul(y, mask, out=z[..., phase, :])
+        rest = torch.sub(rest, placed, out=z[..., 0, :] if phase == masks.shape[0] else None)
 
 
 def _polyphase(
@@ -214,81 +285,3 @@ def weights_of(block: Block) -> Weights | None:
     if known is None or known[0] != source:
         known = _WEIGHTS[conv.module] = (source, make())
     return known[1]
-
-
-Maps = Float[Tensor, "column steps channel"]
-
-
-def single(
-    signal: Float[Tensor, "column padded"], weights: Weights, filters: list[int]
-) -> Float[Tensor, "column time below"]:
-    """Deconvolve one live channel, each column by its own filter; it is unpooled and padded."""
-    chosen, taps, dilation = weights.single[filters], weights.taps, weights.dilation
-    if weights.outputs > 1:
-        windows = signal.unfold(1, weights.beyond + 1, 1)[:, :, ::dilation]
-        return torch.bmm(windows, chosen).view(len(signal), -1, weights.channels)
-    time = signal.shape[1] - weights.beyond
-    sound = signal[:, :time] * chosen[:, 0]
-    for tap in range(1, taps):
-        sound.addcmul_(signal[:, tap * dilation : tap * dilation + time], chosen[:, tap])
-    return sound.unsqueeze(2)
-
-
-def unpool(
-    y: Float[Tensor, "*batch steps channel"],
-    masks: SwitchMasks,
-    out: Float[Tensor, "*batch time channel"],
-) -> None:
-    """Each value where its maximum was: one mask for each phase after the first, 1 or 0."""
-    z = out.unflatten(-2, (y.shape[-2], 1 + masks.shape[0]))
-    if not masks.shape[0]:
-        z[..., 0, :] = y
-    rest = y
-    for phase, mask in enumerate(masks, start=1):
-        placed = torch.mul(y, mask, out=z[..., phase, :])
-        rest = torch.sub(rest, placed, out=z[..., 0, :] if phase == masks.shape[0] else None)
-
-
-def convolve(z: Maps, weights: Weights) -> Float[Tensor, "column time below"]:
-    """Deconvolve unpooled maps by a channels-last convolution, which the stride lengthens."""
-    kernel, dilation = weights.convolution, (1, weights.dilation)
-    out = F.conv2d(z.transpose(1, 2).unsqueeze(2), kernel, dilation=dilation)[:, :, 0]
-    return out.transpose(1, 2).reshape(len(z), -1, weights.channels)
-
-
-def multiply(y: Maps, masks: SwitchMasks, weights: Weights, out: Tensor) -> None:
-    """Unpool and deconvolve by one product for each step.
-
-    Half of what a convolution multiplies after unpooling are zeros; this matrix leaves them out.
-    Memory is (time, channel, column).
-    """
-    columns, _, channels = y.shape
-    base, *surplus = weights.switched
-    steps, size = y.shape[1] - weights.steps + 1, weights.steps * channels
-    y = y.permute(1, 2, 0).contiguous()
-    seen = y.as_strided((steps, size, columns), (y.stride(0), columns, 1))
-    where = [mask.as_strided((steps, 1, size), (channels, 0, 1)) for mask in masks]
-    target = out.permute(1, 2, 0).contiguous()
-    product = target.view(steps, len(base), columns)
-    tile = max(1, min(steps, CACHED_FLOATS // (8 * base.numel())))
-    room = y.new_empty(tile, *base.shape)
-    for start in range(0, steps, tile):
-        here = slice(start, start + tile)
-        matrix = base
-        for mask, more in zip(where, surplus, strict=True):
-            matrix = torch.addcmul(matrix, mask[here], more, out=room[: steps - start])
-        torch.bmm(matrix, seen[here], out=product[here])
-    if target.data_ptr() != out.data_ptr():
-        out.copy_(target.permute(2, 0, 1))
-
-
-def step(y: Maps, masks: SwitchMasks, weights: Weights, out: Tensor) -> None:
-    """Write one block of the backward pass to `out`."""
-    if weights.is_switched:
-        multiply(y, masks, weights, out)
-        return
-    if weights.pool > 1:
-        z = y.new_empty(len(y), weights.pool * y.shape[1], y.shape[2])
-        unpool(y, masks, z)
-        y = z[:, weights.pool * (weights.steps - 1) - weights.beyond :]
-    out.copy_(convolve(y, weights))
