@@ -71,7 +71,7 @@ def test_the_rule_reaches_each_verdict(tests: list[Test], verdict: str) -> None:
 
 def test_one_counterexample_refutes_a_universal_claim() -> None:
     assert judge([one(1.0), one(-1.0)], universal=True).verdict == "does not hold here"
-    # That a control is the other way round is no counterexample; nor is what is open.
+    # That a control is the other way round is not a counterexample; nor is what is open.
     assert judge([one(1.0), one(-1.0, "control")], universal=True).verdict == "holds in part"
     assert judge([one(1.0), one(0.05)], universal=True).verdict == "holds in part"
 

@@ -8,15 +8,13 @@ import numpy as np
 
 from sonibook.analysis.controls import STIMULI, TAKEN
 from sonibook.analysis.evolution import FilterEvolution
-from sonibook.analysis.result import ResultTable
-from sonibook.analysis.shifts import is_exact
 from sonibook.replication.benchmarks import REGIMES
 from sonibook.replication.results import (
     EVOLUTIONS,
-    MISSING,
     Claim,
     Measure,
     Results,
+    Rows,
     Test,
     beyond_untrained,
     claim,
@@ -91,20 +89,26 @@ def _stimulation(results: Results) -> Iterator[Test]:
 )
 def _shift(results: Results) -> Iterator[Test]:
     """A sonification follows any integer shift of its input."""
-    law = results.read(ResultTable, "figure-b3")
     for exact in (True, False):
-        cosine = MISSING
-        if law is not None:
-            rows = [
-                row for row in law.select(quantity="cosine", layer=8) if is_exact(law, row) == exact
-            ]
-            # Whatever the weights, and so over networks of every regime.
-            networks = [
-                over_layers(row for row in rows if row.network == name) for name in law.names()
-            ]
-            cosine = over_seeds(dict(enumerate(networks)), recordings=results.recordings) - _EQUAL
+        # Whatever the weights, and so over networks of every regime.
+        cosines = [
+            _cosine(rows, exact=exact)
+            for networks in results.networks("figure-b3").values()
+            for rows in networks.values()
+        ]
+        found = over_seeds(dict(enumerate(cosines)), recordings=results.recordings)
         offsets = "multiples of the pooling stride" if exact else "other offsets"
-        yield effect(f"layer 8, {offsets}: cosine above {_EQUAL}", cosine)
+        yield effect(f"layer 8, {offsets}: cosine above {_EQUAL}", found - _EQUAL)
+
+
+def _cosine(rows: Rows, *, exact: bool) -> Measure:
+    """Of a network's layer 8, over shifts that are multiples of its stride, or over all others."""
+    step = rows["stride", "", 8].mean or 1
+    return over_layers(
+        row
+        for (quantity, shift, layer), row in rows.items()
+        if (quantity, layer) == ("cosine", 8) and (int(shift) % step == 0) == exact
+    )
 
 
 @claim("3.2", "06_sonification", "strided")

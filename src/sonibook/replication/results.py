@@ -6,10 +6,11 @@ What is missing, a file or a network in it, is `MISSING`, and so is whatever is 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import KW_ONLY, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from pydantic import ConfigDict, Field
@@ -18,16 +19,25 @@ from scipy import stats
 from sonibook.analysis.ablation import AblationResult
 from sonibook.analysis.activations import TopClipsResult
 from sonibook.analysis.evolution import EvolutionResult, FilterEvolution
-from sonibook.analysis.result import Estimate, Record, Result, ResultTable, Row, estimate
+from sonibook.analysis.result import Estimate, Record, ResultTable, Row, estimate
 from sonibook.metrics import runs_interval
 from sonibook.replication.benchmarks import UNTRAINED
-from sonibook.replication.tables import Difference, read_differences
+from sonibook.replication.tables import read_differences
 from sonibook.training.probe import ProbeKind
 
-_Kind = TypeVar("_Kind", bound=Result)
+_Content = TypeVar("_Content")
+#: Of one network, by quantity, condition and layer; and of many, by regime and seed.
+Rows = dict[tuple[str, str, int | None], Row]
+_Networks = dict[str, dict[int, Rows]]
 #: The results file of each regime's figure 5.
 EVOLUTIONS = {"contrastive": "figure-5", "supervised": "figure-5-supervised"}
-_SONIFICATION, _ENDS = "sonification", ("mean", "low", "high")
+#: Files of rows that hold more than rows.
+_KINDS: dict[str, type[ResultTable]] = {
+    "figures-2-3": TopClipsResult,
+    "figure-6": AblationResult,
+    "figure-6-full": AblationResult,
+}
+_SONIFICATION = "sonification"
 #: Standard errors in half of a 95 % interval.
 _Z = float(stats.norm.ppf(0.975))
 
@@ -76,14 +86,13 @@ class Measure(Estimate):
         nearer = self.mean - self.low if self.mean > 0 else self.high - self.mean
         if self.mean == 0:
             return 1.0
-        law = stats.t(self.seeds - 1) if self.seeds > 1 else stats.norm
-        errors = abs(self.mean) / max(nearer, 1e-300) * law.ppf(0.975)
-        return max(float(2 * law.sf(errors)), 1e-300)
+        law, freedom = (stats.t, (self.seeds - 1,)) if self.seeds > 1 else (stats.norm, ())
+        errors = abs(self.mean) / max(nearer, 1e-300) * law.ppf(0.975, *freedom)
+        return max(float(2 * law.sf(errors, *freedom)), 1e-300)
 
     def __sub__(self, other: Measure | float) -> Measure:
         if isinstance(other, float):  # which is known
-            ends = {"mean": self.mean - other, "low": self.low - other, "high": self.high - other}
-            return self._with(ends, lambda value: value - other)
+            return self._changed(lambda value: value - other)
         clips, seeds = min(self.clips, other.clips), min(self.seeds, other.seeds)
         error = float(np.hypot(self.clip_error, other.clip_error))
         if seeds > 1 and self.values.keys() == other.values.keys():
@@ -98,25 +107,25 @@ class Measure(Estimate):
         else:
             low = mean - float(np.hypot(self.mean - self.low, other.high - other.mean))
             high = mean + float(np.hypot(self.high - self.mean, other.mean - other.low))
-        ends = {"mean": mean, "low": low, "high": high}
-        return Measure(**ends, clips=clips, seeds=seeds, clip_error=error)
+        return Measure(mean=mean, low=low, high=high, clips=clips, seeds=seeds, clip_error=error)
 
     def __neg__(self) -> Measure:
-        ends = {"mean": -self.mean, "low": -self.high, "high": -self.low}
-        return self._with(ends, lambda value: -value)
+        return self._changed(lambda value: -value)
 
     def __abs__(self) -> Measure:
         """Without its sign: of several networks, the mean of each one's size."""
         if len(self.values) > 1:
             sizes = {seed: abs(value) for seed, value in self.values.items()}
             return _over(sizes, self.clips, self.clip_error)
-        least, most = sorted((abs(self.low), abs(self.high)))
-        least = 0.0 if self.low <= 0 <= self.high else least
-        return self._with({"mean": abs(self.mean), "low": least, "high": most}, abs)
+        across = {"low": 0.0} if self.low <= 0 <= self.high else {}
+        return self._changed(abs).model_copy(update=across)
 
-    def _with(self, ends: dict[str, float], change: Callable[[float], float]) -> Measure:
+    def _changed(self, change: Callable[[float], float]) -> Measure:
+        """With all numbers changed, which may turn the interval round."""
+        low, high = sorted((change(self.low), change(self.high)))
         values = {seed: change(value) for seed, value in self.values.items()}
-        return self.model_copy(update={**ends, "values": values})
+        update = {"mean": change(self.mean), "low": low, "high": high, "values": values}
+        return self.model_copy(update=update)
 
 
 MISSING = Measure(mean=np.nan, low=np.nan, high=np.nan, clips=0)
@@ -124,11 +133,12 @@ MISSING = Measure(mean=np.nan, low=np.nan, high=np.nan, clips=0)
 
 def over_layers(layers: Iterable[Estimate]) -> Measure:
     """The mean over layers, its interval as if all erred together; missing if one is missing."""
-    found = [one if isinstance(one, Measure) else Measure.of(one) for one in layers]
-    if not found:
+    found = [*layers]
+    ends = np.array([(one.mean, one.low, one.high) for one in found], float).T
+    if not found or np.isnan(ends).any():
         return MISSING
-    ends = {end: float(np.mean([getattr(one, end) for one in found])) for end in _ENDS}
-    return Measure(**ends, clips=min(one.clips for one in found))
+    mean, low, high = map(float, map(np.mean, ends.copy()))
+    return Measure(mean=mean, low=low, high=high, clips=min(one.clips for one in found))
 
 
 def over_seeds(networks: Mapping[int, Measure], *, recordings: bool = False) -> Measure:
@@ -156,6 +166,22 @@ def _over(values: dict[int, float], clips: int, error: float) -> Measure:
     return Measure(**ends, clips=clips, seeds=len(values), values=values, clip_error=error)
 
 
+def _networks(path: Path) -> _Networks:
+    """The networks of a file of rows."""
+    found: _Networks = {}
+    for row in _KINDS.get(path.stem, ResultTable).read(path).rows:
+        if row.seed is not None:
+            own = found.setdefault(row.regime, {}).setdefault(row.seed, {})
+            own[row.quantity, row.condition, row.layer] = row
+    return found
+
+
+@lru_cache(maxsize=64)
+def _read(read: Callable[[Path], _Content], path: Path, changed: int) -> _Content:
+    """What a file held when it was last changed: whoever judges again need not read it again."""
+    return read(path)
+
+
 @dataclass(frozen=True)
 class Results:
     """The results files of one folder; `probe` is the kind that figure 4's accuracies are of.
@@ -170,36 +196,49 @@ class Results:
     probe: ProbeKind = "logistic"
     recordings: bool = False
     drawn: bool = False
-    _known: dict[str, Result] = field(default_factory=dict, init=False, repr=False)
-    _differences: dict[str, list[Difference]] = field(default_factory=dict, init=False, repr=False)
 
-    def read(self, kind: type[_Kind], name: str) -> _Kind | None:
-        """One file, read once; None where it is not there."""
+    def _read(self, name: str, read: Callable[[Path], _Content]) -> _Content | None:
+        """A file's content; None where it is not there."""
         path = self.folder / f"{name}.json"
-        if name not in self._known and path.exists():
-            self._known[name] = kind.read(path)
-        return cast("_Kind | None", self._known.get(name))
+        return _read(read, path, path.stat().st_mtime_ns) if path.exists() else None
+
+    def networks(self, file: str) -> _Networks:
+        """The networks that a figure was measured of, by regime and seed: their rows."""
+        return self._read(file, _networks) or {}
+
+    def _over_networks(
+        self, file: str, value: Callable[[Rows], Measure]
+    ) -> defaultdict[str, Measure]:
+        """Each regime's mean, over its networks, of what `value` makes of the rows of one."""
+        found: defaultdict[str, Measure] = defaultdict(lambda: MISSING)
+        for regime, networks in self.networks(file).items():
+            by_seed = {seed: value(rows) for seed, rows in networks.items()}
+            found[regime] = over_seeds(by_seed, recordings=self.recordings)
+        return found
 
     def means(
         self,
         file: str,
         quantity: str,
-        layers: Iterable[int],
+        layers: Sequence[int],
         *,
         condition: str = "",
-        less: Iterable[int] = (),
+        less: Sequence[int] = (),
     ) -> defaultdict[str, Measure]:
         """Each regime's mean of a quantity over some layers, less that over others."""
-        kind = TopClipsResult if file == "figures-2-3" else ResultTable
-        result, wanted, others = self.read(kind, file), set(layers), set(less)
-
-        def mean(rows: list[Row]) -> Measure:
-            own = over_layers(row for row in rows if row.layer in wanted)
-            return own - over_layers(row for row in rows if row.layer in others) if others else own
-
         conditions = ("drawn", condition) if self.drawn and file == "figure-1" else (condition,)
-        rows = (result.select(quantity=quantity, condition=one) for one in conditions if result)
-        return self._by_regime(next(filter(None, rows), ()), mean)
+
+        def over(rows: Rows, some: Sequence[int]) -> Measure:
+            of_each = (
+                [rows[place] for layer in some if (place := (quantity, one, layer)) in rows]
+                for one in conditions
+            )
+            return over_layers(next(filter(None, of_each), ()))
+
+        def mean(rows: Rows) -> Measure:
+            return over(rows, layers) - over(rows, less) if less else over(rows, layers)
+
+        return self._over_networks(file, mean)
 
     def drops(self, file: str, control: str = "") -> defaultdict[str, Measure]:
         """How much accuracy each regime loses when its sonifications are subtracted, over layers.
@@ -208,61 +247,36 @@ class Results:
         log-probability depends on how sure of itself a classifier is, right or wrong.
         """
 
-        def lost_by(rows: list[Row]) -> Measure:
-            untouched = {
-                (row.layer, row.condition): row.mean or 0.0
-                for row in rows
-                if row.quantity == "untouched"
+        def lost(rows: Rows, condition: str) -> dict[int | None, Measure]:
+            return {
+                layer: -(Measure.of(row) - (rows["untouched", condition, layer].mean or 0.0))
+                for (quantity, of, layer), row in rows.items()
+                if (quantity, of) == ("score", condition) and row.clips and layer is not None
             }
-            lost = {
-                (row.layer, row.condition): -(Measure.of(row) - untouched[row.layer, row.condition])
-                for row in rows
-                if row.quantity == "score" and row.clips and row.layer is not None
-            }
+
+        def mean(rows: Rows) -> Measure:
+            own, other = lost(rows, _SONIFICATION), lost(rows, control) if control else {}
             return over_layers(
-                one - lost.get((layer, control), MISSING) if control else one
-                for (layer, condition), one in lost.items()
-                if condition == _SONIFICATION
+                one - other.get(layer, MISSING) if control else one for layer, one in own.items()
             )
 
-        return self._by_regime(self._scores(file), lost_by)
+        return self._over_networks(file, mean)
 
     def spread(self, file: str, regime: str) -> Measure:
         """The variance over layers of the score that is left; missing for one network alone."""
 
-        def variance(rows: list[Row]) -> Measure:
-            scores = [
-                row for row in rows if (row.quantity, row.condition) == ("score", _SONIFICATION)
-            ]
+        def variance(rows: Rows) -> Measure:
+            scores = [row for place, row in rows.items() if place[:2] == ("score", _SONIFICATION)]
             spread = float(np.var([row.mean for row in scores if row.mean is not None]))
             clips = min((row.clips for row in scores if row.clips), default=0)
             return Measure(mean=spread, low=spread, high=spread, clips=clips)
 
-        rows = [row for row in self._scores(file) if row.regime == regime]
-        found = self._by_regime(rows, variance)[regime]
+        found = self._over_networks(file, variance)[regime]
         return found if found.seeds > 1 else MISSING
-
-    def _scores(self, file: str) -> tuple[Row, ...]:
-        result = self.read(AblationResult, file)
-        return result.select(quantity={"score", "untouched"}) if result else ()
-
-    def _by_regime(
-        self, rows: Iterable[Row], value: Callable[[list[Row]], Measure]
-    ) -> defaultdict[str, Measure]:
-        """Each regime's mean, over its networks, of what `value` makes of the rows of one."""
-        regimes: dict[str, dict[int, list[Row]]] = {}
-        for row in rows:
-            if row.seed is not None:
-                regimes.setdefault(row.regime, {}).setdefault(row.seed, []).append(row)
-        found: defaultdict[str, Measure] = defaultdict(lambda: MISSING)
-        for regime, networks in regimes.items():
-            by_seed = {seed: value(own) for seed, own in networks.items()}
-            found[regime] = over_seeds(by_seed, recordings=self.recordings)
-        return found
 
     def over_filters(self, regime: str, value: Callable[[FilterEvolution], float]) -> Measure:
         """A number of each filter that was followed through a regime's training, over filters."""
-        result = self.read(EvolutionResult, EVOLUTIONS[regime])
+        result = self._read(EVOLUTIONS[regime], EvolutionResult.read)
         if result is None:
             return MISSING
         return Measure.of(estimate(np.array([value(one) for one in result.filters])))
@@ -271,11 +285,8 @@ class Results:
         self, table: str, question: str, row: str, training: str, minus: str, other: str = ""
     ) -> Measure:
         """A difference of a table; `other` is the training of `minus`, the same if empty."""
-        path = self.folder / f"{table}.json"
-        if table not in self._differences:
-            self._differences[table] = read_differences(path) if path.exists() else []
         wanted = (question, row, training, minus, other or training)
-        for found in self._differences[table]:
+        for found in self._read(table, read_differences) or ():
             names = (found.question, found.row, found.training, found.minus, found.minus_training)
             if names == wanted:
                 seeds = min(len(found.seeds), len(found.minus_seeds))
@@ -312,16 +323,22 @@ class Test(Record):
         return self.measure is not None and self.measure.high < 0
 
 
-def effect(says: str, measure: Measure, *, unit: str = "", file: str = "") -> Test:
+def effect(
+    says: str,
+    measure: Measure,
+    *,
+    unit: str = "",
+    file: str = "",
+    kind: Literal["effect", "control"] = "effect",
+) -> Test:
     """A test of what the paper says; its unit and file are the claim's where they are empty."""
     known = measure if measure.known else None
-    p = measure.p if measure.known else None
-    return Test(says=says, kind="effect", unit=unit, file=file, measure=known, p=p)
+    p = None if known is None else known.p
+    return Test(says=says, kind=kind, unit=unit, file=file, measure=known, p=p)
 
 
-def control(says: str, measure: Measure, *, unit: str = "", file: str = "") -> Test:
-    """A test of whether the effect goes beyond what would be there anyway."""
-    return effect(says, measure, unit=unit, file=file).model_copy(update={"kind": "control"})
+#: A test of whether the effect goes beyond what would be there anyway.
+control = partial(effect, kind="control")
 
 
 def beyond_untrained(
@@ -331,12 +348,13 @@ def beyond_untrained(
     *,
     below: bool = False,
     rest: str = "",
-    **of: str,
+    unit: str = "",
+    file: str = "",
 ) -> Iterator[Test]:
     """Controls: a regime's number is above those of untrained networks, or below them."""
     for weights, named in UNTRAINED.items():
         more = found[weights] - found[regime] if below else found[regime] - found[weights]
-        yield control(f"{says}{named}{rest}", more, **of)
+        yield control(f"{says}{named}{rest}", more, unit=unit, file=file)
 
 
 @dataclass(frozen=True)

@@ -30,11 +30,12 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+from numpy import ndarray
 from scipy import stats
 
 from sonibook.analysis.result import Record
@@ -114,20 +115,24 @@ def judge(tests: Sequence[Test], *, untestable: str = "", universal: bool = Fals
     else:
         verdict = "does not hold here" if against else "not shown here"
     seeds = min((test.measure.seeds for test in tests if test.measure is not None), default=0)
-    adjusted = _adjusted(tests)
     corrected = any(
-        test.passes and p is not None and p < SIGNIFICANT
-        for test, p in zip(tests, adjusted, strict=True)
+        test.passes and test.p_claim is not None and test.p_claim < SIGNIFICANT
+        for test in _corrected(tests, "p_claim", holm)
         if test.kind == "effect"
     )
     words, why = _qualified(verdict, tests, seeds=seeds, corrected=corrected), _why(tests)
     return Judgement(verdict=verdict, words=words, why=why, seeds=seeds, corrected=corrected)
 
 
-def _adjusted(tests: Sequence[Test]) -> list[float | None]:
-    """The tests' p-values, adjusted for how many there are; None where nothing was measured."""
-    adjusted = iter(holm(np.array([test.p for test in tests if test.p is not None])).tolist())
-    return [None if test.p is None else next(adjusted) for test in tests]
+def _corrected(
+    tests: Sequence[Test], name: str, method: Callable[[ndarray], ndarray]
+) -> list[Test]:
+    """Tests with a p-value adjusted for how many there are that were measured."""
+    known = np.array([test.p for test in tests if test.p is not None])
+    adjusted = iter(method(known).tolist() if len(known) else ())
+    return [
+        test if test.p is None else test.model_copy(update={name: next(adjusted)}) for test in tests
+    ]
 
 
 def _qualified(verdict: Verdict, tests: Sequence[Test], *, seeds: int, corrected: bool) -> str:
@@ -189,18 +194,13 @@ def judge_claims(
         not of the most active ones, which are a few of a layer. That explores as well.
     """
     results = Results(Path(folder), probe=probe, recordings=recordings, drawn=drawn)
-    tests = {claim: claim.tests(results) for claim in CLAIMS}
-    known = [test.p for own in tests.values() for test in own if test.p is not None]
-    among_all = iter(stats.false_discovery_control(known).tolist() if known else ())
+    tests = {claim: _corrected(claim.tests(results), "p_claim", holm) for claim in CLAIMS}
+    every = [test for own in tests.values() for test in own]
+    among_all = iter(_corrected(every, "p_all", stats.false_discovery_control))
     return [
         Judged(
             judgement=judge(own, untestable=claim.untestable, universal=claim.universal),
-            tests=tuple(
-                test.model_copy(
-                    update={"p_claim": p, "p_all": None if p is None else next(among_all)}
-                )
-                for test, p in zip(own, _adjusted(own), strict=True)
-            ),
+            tests=tuple(next(among_all) for _ in own),
             **{name: getattr(claim, name) for name in _OF_CLAIM},
         )
         for claim, own in tests.items()
