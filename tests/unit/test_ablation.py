@@ -432,7 +432,7 @@ def test_the_figure_says_what_it_shows(found):
     picture = ablation_figure(found[2])
     assert "own: accuracy 1 untouched" in picture.alt
     assert len(picture.figure.axes) == 2
-    assert len(picture.png) > 10_000
+    assert len(picture.image) > 10_000
 
 
 def test_the_command_writes_result_and_figure(tmp_path, data_root):

@@ -251,7 +251,7 @@ def test_it_reads_back_and_draws(result, tmp_path):
     assert ExplanationResult.read(tmp_path / "result.json") == result
     picture = explanations_figure(result)
     assert "guided backpropagation: " in picture.alt
-    assert len(picture.png) > 10_000
+    assert len(picture.image) > 10_000
 
 
 def test_the_level_is_open(result):

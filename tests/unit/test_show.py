@@ -290,7 +290,7 @@ def test_a_picture_without_words_is_refused() -> None:
 
 def test_figures_are_opaque_and_unknown_to_pyplot() -> None:
     figure = show.compare(np.zeros(2000, "f4"), np.zeros(2000, "f4"))  # silence, too
-    picture = Image.open(io.BytesIO(show.picture(figure, alt="x").png)).convert("RGBA")
+    picture = Image.open(io.BytesIO(show.picture(figure, alt="x").image)).convert("RGBA")
     assert picture.getpixel((0, 0)) == (255, 255, 255, 255)
     if "matplotlib.pyplot" in sys.modules:
         known = sys.modules["matplotlib.pyplot"].get_fignums()

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Complex, Float
+from jaxtyping import Complex, Float, UInt8
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
@@ -351,3 +351,12 @@ def shortened(values: ndarray, count: int, *, axis: int = -1) -> ndarray:
     """So many values along an axis, each the largest of its stretch: no short event is lost."""
     edges = np.linspace(0, values.shape[axis], count, endpoint=False).astype(int)
     return np.maximum.reduceat(values, edges, axis=axis)
+
+
+def small_levels(
+    power: Power, height: int, width: int, floor_db: float, *, reference: float | None = None
+) -> UInt8[ndarray, "height width"]:
+    """A log spectrogram of few points, the highest frequency first: 255 at 0 dB, 0 at the floor."""
+    small = shortened(shortened(power, height, axis=0), width)
+    levels = decibels(small, reference=reference, floor_db=floor_db)[::-1]
+    return np.rint(255 * np.clip(1 - levels / floor_db, 0, 1)).astype(np.uint8)

@@ -141,32 +141,48 @@ def lines(
 class Picture:
     """A figure as a notebook or page shows it: an ``<img>`` with alternative text."""
 
-    def __init__(self, figure: Figure, alt: str, *, caption: str = "", dpi: int = 110) -> None:
+    def __init__(self, figure: Figure, alt: str, caption: str, dpi: int, kind: str) -> None:
         if not alt.strip():
             raise ValueError("A figure needs alt text: say in a sentence what it shows.")
-        self.figure, self.alt, self.caption, self.dpi = figure, alt, caption, dpi
+        self.figure, self.alt, self.caption, self.dpi, self.kind = figure, alt, caption, dpi, kind
 
     @cached_property
-    def png(self) -> bytes:
-        """The figure as a PNG file with a palette, a third of the size of one in full colour."""
-        file, image = io.BytesIO(), pixels(self.figure, dpi=self.dpi)
-        image.quantize(192, method=0, dither=0).save(file, format="png", optimize=True)
+    def image(self) -> bytes:
+        """The figure as a file."""
+        from PIL import Image
+
+        drawn, file = io.BytesIO(), io.BytesIO()
+        self.figure.savefig(drawn, format="png", dpi=self.dpi)
+        image = Image.open(drawn).convert("RGB")
+        if self.kind == "webp":
+            image.save(file, format="webp", quality=45)
+        else:  # with a palette, a third of the size of one in full colour
+            image = image.quantize(192, method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+            image.save(file, format="png", optimize=True)
         return file.getvalue()
 
     def _repr_html_(self) -> str:
-        image = image_tag(self.png, self.alt, self.figure)
+        data, alt = base64.b64encode(self.image).decode(), html.escape(self.alt, quote=True)
+        readable = f"--readable: {round(_READABLE * self.figure.get_figwidth())}px;"
+        image = (
+            f'<img src="data:image/{self.kind};base64,{data}" alt="{alt}" '
+            f'style="width: auto; max-width: 100%; height: auto; vertical-align: top; {readable}">'
+        )
+        # The book's style sheet inverts, on a dark page, what lies behind the inner one.
+        around = f"clip-path: polygon(evenodd, {_outline(self.figure)});"
+        image = f'<span class="picture">{image}<span style="{around}"></span></span>'
         caption = f"<figcaption>{html.escape(self.caption)}</figcaption>" if self.caption else ""
         return f"<figure>{image}{caption}</figure>"
 
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, str]:
-        return {
-            "text/plain": self.alt,
-            "text/html": self._repr_html_(),
-            "image/png": base64.b64encode(self.png).decode(),
-        }
+        image = base64.b64encode(self.image).decode()
+        shown = {"text/plain": self.alt, "text/html": self._repr_html_()}
+        return shown | {f"image/{self.kind}": image}
 
 
-def picture(figure: Figure, *, alt: str, caption: str = "", dpi: int = 110) -> Picture:
+def picture(
+    figure: Figure, *, alt: str, caption: str = "", dpi: int = 110, kind: str = "png"
+) -> Picture:
     """Show a figure in a notebook with alternative text.
 
     Parameters
@@ -177,30 +193,10 @@ def picture(figure: Figure, *, alt: str, caption: str = "", dpi: int = 110) -> P
     caption : str
         Shown below; empty for none.
     dpi : int > 0
+    kind : {"png", "webp"}
+        As which file: with sharp lines, or small.
     """
-    return Picture(figure, alt, caption=caption, dpi=dpi)
-
-
-def pixels(figure: Figure, *, dpi: int) -> Any:
-    """A figure as a `PIL.Image` in RGB."""
-    from PIL import Image
-
-    file = io.BytesIO()
-    figure.savefig(file, format="png", dpi=dpi)
-    return Image.open(file).convert("RGB")
-
-
-def image_tag(image: bytes, alt: str, figure: Figure, *, kind: str = "png") -> str:
-    """An ``<img>`` that holds a figure's picture, its alternative text, and its least width."""
-    data = base64.b64encode(image).decode()
-    readable = f"--readable: {round(_READABLE * figure.get_figwidth())}px;"
-    found = (
-        f'<img src="data:image/{kind};base64,{data}" alt="{html.escape(alt, quote=True)}" '
-        f'style="width: auto; max-width: 100%; height: auto; vertical-align: top; {readable}">'
-    )
-    # The book's style sheet inverts, on a dark page, what lies behind the inner one.
-    around = f"clip-path: polygon(evenodd, {_outline(figure)});"
-    return f'<span class="picture">{found}<span style="{around}"></span></span>'
+    return Picture(figure, alt, caption, dpi, kind)
 
 
 def _outline(figure: Figure) -> str:

@@ -8,10 +8,8 @@ paper, a picture and players stand in its place.
 from __future__ import annotations
 
 import html
-import io
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +24,7 @@ from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import StackError
 from sonibook.model.stack import check_filters, check_layer
 from sonibook.plots.sound import Sound, coherence_walk, coherence_walks, describe
-from sonibook.plots.style import drawing, image_tag, pixels
+from sonibook.plots.style import drawing, picture
 from sonibook.plots.training import Similarity, temperature_picture, temperature_words
 from sonibook.widgets.players import Player, joined, player, script, text_of
 from sonibook.widgets.stages import BINS, Drawn, WayBack, decoded
@@ -35,35 +33,35 @@ _UP = LinearSegmentedColormap.from_list("up", ["#0b1016", "#0a4a78", "#56B4E9", 
 _BACK = LinearSegmentedColormap.from_list("back", ["#0b1016", "#8a3d00", "#F08A24", "#fff4e0"])
 
 
-@dataclass(frozen=True, eq=False)
 class Animation:
-    """A drawing of a network that moves; make it with `backward_animation` or `encoder_diagram`.
+    """What moves on a page, such as a drawing of a network; make it with `backward_animation`.
 
-    `data` is what the script draws, ready for JSON, `still` HTML that says the same without a
-    script, and `player` has the sounds of its stages, if any.
+    `data` is what the script of its kind draws, ready for JSON, `still` HTML that says the same
+    without a script, and `player` has the sounds of its stages, if any.
     """
 
-    data: dict[str, Any] = field(repr=False)
-    still: str = field(repr=False)
-    player: Player | None = field(default=None, repr=False)
+    def __init__(
+        self, kind: str, data: dict[str, Any], still: str, player: Player | None = None
+    ) -> None:
+        self.kind, self.data, self.still, self.player = kind, data, still, player
+
+    def __repr__(self) -> str:
+        return type(self).__name__
 
     def _repr_html_(self) -> str:
         heard = plays = ""
         if self.player is not None:
             heard = self.player.element.replace("<sonibook-player", "<sonibook-player compact", 1)
             plays = f"<script>{script()}</script>"
-        return plays + moving(self.data["kind"], self.data, self.still, inside=heard)
-
-
-def moving(kind: str, data: dict[str, Any], still: str, *, inside: str = "") -> str:
-    """A custom element with its look, its data, its script, and what stands there without one."""
-    text = json.dumps(data, separators=(",", ":")).replace("</", r"<\/")
-    modules = ("layers.js", *(["closeup.js"] if kind == "animation" else []), f"{kind}.js")
-    return (
-        f'<style>{text_of("animation.css")}</style><sonibook-{kind} class="layered">'
-        f'<div class="still">{still}</div>{inside}<script type="application/json">{text}</script>'
-        f"</sonibook-{kind}><script>{joined(map(Path(__file__).with_name, modules))}</script>"
-    )
+        data = json.dumps(self.data, separators=(",", ":")).replace("</", r"<\/")
+        modules = ["layers.js", "closeup.js"] if self.kind == "animation" else ["layers.js"]
+        moves = joined(map(Path(__file__).with_name, (*modules, f"{self.kind}.js")))
+        return (
+            f"{plays}<style>{text_of('animation.css')}</style>"
+            f'<sonibook-{self.kind} class="layered"><div class="still">{self.still}</div>{heard}'
+            f'<script type="application/json">{data}</script></sonibook-{self.kind}>'
+            f"<script>{moves}</script>"
+        )
 
 
 def backward_animation(
@@ -118,16 +116,15 @@ def backward_animation(
     names = ["Input", *(f"Switches: {name}" for name in ways)]
     what = f"filter {chosen} of layer {layer}"
     data = drawn.data | {
-        "kind": "animation",
         "label": f"The sonification of {what}, step by step",
         "intro": f"A sound goes up through {len(passed.blocks)} layers. {what.capitalize()} is "
         "kept, and goes back down until it is sound again. Watch it.",
         "layer": layer,
-        "row": drawn.rows[layer - 1].index(chosen),
+        "row": drawn.layers[layer - 1]["shown"].index(chosen),
         "ways": [drawn.way(name, way) for name, way in ways.items()],
         "acts": [
-            {"act": act, "layer": number, "text": text}
-            for act, number, text in _acts(passed, layer, chosen)
+            dict(zip(("act", "layer", "text"), act, strict=True))
+            for act in _acts(passed, layer, chosen, sample_rate)
         ],
         "near": [drawn.near_up(number) for number in range(1, len(passed.blocks) + 1)],
     }
@@ -139,7 +136,7 @@ def backward_animation(
     )
     tracks = dict(zip(names, sounds, strict=True))
     heard = player(tracks, label="Listen", sample_rate=sample_rate, columns=2)
-    return Animation(data, _small_image(_still(data), alt), heard)
+    return Animation("animation", data, _still(data, alt), heard)
 
 
 def encoder_diagram(
@@ -155,13 +152,13 @@ def encoder_diagram(
     check_layer(passed.blocks, layer)
     _check(passed, 0, None)
     label = "The encoder, block by block"
-    data = Drawn(passed, None, sample_rate).data | {"kind": "encoder", "label": label}
+    data = Drawn(passed, None, sample_rate).data | {"label": label, "layer": layer}
     fields = ", ".join(f"{1000 * one['field'] / sample_rate:.3g}" for one in data["layers"])
     alt = (
         f"The clip's spectrogram, and above it the feature maps of layers 1 to {len(passed.blocks)}"
         f". A step of them hears, in ms: {fields}."
     )
-    return Animation(data | {"layer": layer}, _small_image(_still(data), alt))
+    return Animation("encoder", data, _still(data, alt))
 
 
 def _check(passed: ForwardPass, layer: int, other: ForwardPass | None) -> None:
@@ -181,9 +178,11 @@ def _check(passed: ForwardPass, layer: int, other: ForwardPass | None) -> None:
         )
 
 
-def _acts(passed: ForwardPass, layer: int, chosen: int) -> Iterator[tuple[str, int, str]]:
+def _acts(
+    passed: ForwardPass, layer: int, chosen: int, sample_rate: int
+) -> Iterator[tuple[str, int, str]]:
     """The steps of the animation: what happens, in which layer, and a sentence about it."""
-    seconds = passed.samples / SAMPLE_RATE
+    seconds = passed.samples / sample_rate
     text = f"A sound of {seconds:.2g} s. You see its spectrogram; the network gets its samples."
     yield "input", 0, text
     for number, block in enumerate(passed.blocks, start=1):
@@ -208,14 +207,7 @@ def _acts(passed: ForwardPass, layer: int, chosen: int) -> Iterator[tuple[str, i
     yield "end", 0, "The sonification, scaled to the peak of the input. Listen to both."
 
 
-def _small_image(figure: Figure, alt: str) -> str:
-    """A figure as a small picture."""
-    file = io.BytesIO()
-    pixels(figure, dpi=85).save(file, format="webp", quality=45)
-    return f"<figure>{image_tag(file.getvalue(), alt, figure, kind='webp')}</figure>"
-
-
-def _still(data: dict[str, Any]) -> Figure:
+def _still(data: dict[str, Any], alt: str) -> str:
     """All stages in one picture: the way up on the left, the way back on the right."""
     layers, way = data["layers"], data["ways"][0] if "ways" in data else None
     seconds, ratios = data["samples"] / data["rate"], [1] * len(layers) + [2.4]
@@ -243,11 +235,14 @@ def _still(data: dict[str, Any]) -> Figure:
             grid[-1, 1].imshow(decoded(way["sound"], BINS)[::-1], cmap=_BACK, **box)
             grid[-1, 1].set_xlabel("time / s: the sonification")
             grid[0, 1].set_title("The way back: one filter")
-    return figure
+    return _small(figure, alt)
 
 
-@dataclass(frozen=True, eq=False)
-class TemperatureSlider:
+def _small(figure: Figure, alt: str) -> str:
+    return picture(figure, alt=alt, dpi=85, kind="webp")._repr_html_()
+
+
+class TemperatureSlider(Animation):
     """A slider for the temperature of NT-Xent, and what it makes of one batch.
 
     The page keeps the similarities and computes all else as the slider moves, from 0.01 to 10.
@@ -258,6 +253,11 @@ class TemperatureSlider:
         Cosine similarities; row i and row i + rows / 2 are two views of one clip.
     temperature : float > 0
         To begin with.
+
+    Attributes
+    ----------
+    words : str
+        What is to be seen at first.
 
     Raises
     ------
@@ -271,30 +271,19 @@ class TemperatureSlider:
     'At temperature 0.5 the'
     """
 
-    similarity: Similarity = field(repr=False)
-    temperature: float = 0.1
-
-    def __post_init__(self) -> None:
-        temperature_words(self.similarity, self.temperature)
-
-    @property
-    def words(self) -> str:
-        """What is to be seen at first, in words."""
-        return temperature_words(self.similarity, self.temperature)
-
-    def _repr_html_(self) -> str:
+    def __init__(self, similarity: Similarity, *, temperature: float = 0.1) -> None:
+        self.words = temperature_words(similarity, temperature)
         alt = (
             "Left, the probabilities of all pairs as a heat map; right, each negative's share of "
             "the push as bars. The text has the numbers."
         )
-        picture = _small_image(temperature_picture(self.similarity, self.temperature), alt)
-        rows = [[round(one, 5) for one in row] for row in self.similarity.tolist()]
-        data = {"similarity": rows, "temperature": self.temperature}
-        return moving("temperature", data, f"{picture}<p>{html.escape(self.words)}</p>")
+        drawn = _small(temperature_picture(similarity, temperature), alt)
+        rows = [[round(one, 5) for one in row] for row in similarity.tolist()]
+        data = {"similarity": rows, "temperature": temperature}
+        super().__init__("temperature", data, f"{drawn}<p>{html.escape(self.words)}</p>")
 
 
-@dataclass(frozen=True, eq=False)
-class Walks:
+class Walks(Animation):
     """The walks of several pairs of sounds beside each other, a step for each piece.
 
     Parameters
@@ -306,15 +295,13 @@ class Walks:
         Of a piece; pieces overlap by half.
     """
 
-    pairs: Mapping[str, tuple[Sound, Sound]] = field(repr=False)
-    frequency: float
-    nperseg: int = 256
-
-    def _repr_html_(self) -> str:
+    def __init__(
+        self, pairs: Mapping[str, tuple[Sound, Sound]], *, frequency: float, nperseg: int = 256
+    ) -> None:
         walks = []
-        for name, (x, y) in self.pairs.items():
-            walk = coherence_walk(x, y, frequency=self.frequency, nperseg=self.nperseg)
+        for name, (x, y) in pairs.items():
+            walk = coherence_walk(x, y, frequency=frequency, nperseg=nperseg)
             x_of, y_of = ([round(float(v), 4) for v in part] for part in (walk.real, walk.imag))
             walks.append({"name": name, "x": x_of, "y": y_of})
-        still = coherence_walks(self.pairs, frequency=self.frequency, nperseg=self.nperseg)
-        return moving("walks", {"walks": walks}, still._repr_html_())
+        still = coherence_walks(pairs, frequency=frequency, nperseg=nperseg)
+        super().__init__("walks", {"walks": walks}, still._repr_html_())

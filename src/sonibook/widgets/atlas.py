@@ -32,7 +32,7 @@ from sonibook.errors import SonibookError
 from sonibook.files import provenance, read_json
 from sonibook.model.encoder import CNN12
 from sonibook.model.stack import blocks_of, receptive_field
-from sonibook.plots.sound import decibels, power_spectrogram, shortened
+from sonibook.plots.sound import power_spectrogram, small_levels
 from sonibook.plots.style import LEVELS
 from sonibook.widgets.lab import write_page, write_script
 from sonibook.widgets.players import sound_file
@@ -197,7 +197,8 @@ class _Writer:
             where, shape = [sound.start, len(sound.stretch)], [sound.centroid, sound.bandwidth]
             self._waiting.setdefault(key, {})[place.rank] = (where, shape, flac)
             if place.rank == 0:
-                self._thumbnails[key] = _small(sound.stretch)
+                power = power_spectrogram(sound.stretch)[1:]
+                self._thumbnails[key] = small_levels(power, _HEIGHT, _WIDTH, -60.0)
             if len(self._waiting[key]) == len(self._filters[key].top):
                 self._finish(key)
 
@@ -265,13 +266,6 @@ class _Writer:
             "dead": sum(not one.live_clips for one in filters),
             "milliseconds": _short(1000 * receptive_field(blocks, layer) / self.data.sample_rate),
         }
-
-
-def _small(x: Float[ndarray, " time"]) -> UInt8[ndarray, "height width"]:
-    """A log spectrogram of a sound in few points, 0 for the floor and 255 for its maximum."""
-    power = shortened(shortened(power_spectrogram(x)[1:], _HEIGHT, axis=0), _WIDTH)
-    levels = decibels(power, floor_db=-60.0)
-    return np.rint(255 * (1 + levels[::-1] / 60.0)).astype(np.uint8)
 
 
 def flac_text(x: Float[ndarray, " time"], sample_rate: int, *, snr: float) -> str:

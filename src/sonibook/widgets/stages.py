@@ -19,7 +19,7 @@ from torch import Tensor
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.model.operations import max_unpool, transposed_convolution
 from sonibook.model.stack import receptive_field, stride
-from sonibook.plots.sound import decibels, power_spectrogram, shortened
+from sonibook.plots.sound import power_spectrogram, shortened, small_levels
 
 ROWS, COLUMNS, NEAR = 16, 96, 12
 #: Frequencies and frames of a spectrogram.
@@ -63,41 +63,40 @@ class Drawn:
     """A clip's layers as bytes: which filters are rows, and which stretch is near."""
 
     def __init__(self, passed: ForwardPass, way: WayBack | None, sample_rate: int) -> None:
-        self.passed, self.rate = passed, sample_rate
-        self.rows: list[list[int]] = []
+        self.passed, arrived = passed, {} if way is None else way.arrived
+        numbers = range(1, len(passed.blocks) + 1)
+        energies = [passed.energy(number)[0] for number in numbers]
         #: Per layer, the channel of the close-up.
-        self.told: list[int] = []
-        blocks = passed.blocks
-        numbers = range(1, len(blocks) + 1)
-        self.fields = [receptive_field(blocks, number) for number in numbers]
-        self.strides = [stride(blocks, number) for number in numbers]
-        for number in numbers:
-            energy = passed.energy(number)[0]
-            share, told = energy / energy.sum().clamp(min=1e-30), int(energy.argmax())
-            if way is not None and number in way.arrived:
-                back = way.arrived[number][0].square().sum(dim=1)
-                share = share + back / back.sum().clamp(min=1e-30)
-                told = _telling(way.arrived[number][0])
-            first = share.argsort(descending=True, stable=True)
-            self.rows.append(sorted([*dict.fromkeys([told, *first.tolist()])][:ROWS]))
-            self.told.append(told)
-        deepest = max(way.arrived) if way is not None else 1
+        self.told = [
+            _telling(arrived[number][0]) if number in arrived else int(energy.argmax())
+            for number, energy in zip(numbers, energies, strict=True)
+        ]
+        deepest = max(arrived, default=1)
         loudest = int(passed.maps[deepest - 1][0, self.told[deepest - 1]].argmax())
-        self.focus = loudest * self.strides[deepest - 1] + self.fields[deepest - 1] // 2
-        layers = []
-        for number, block in enumerate(blocks, start=1):
-            maps = passed.maps[number - 1][0]
-            layers.append(
+        focus = loudest * stride(passed.blocks, deepest)
+        focus += receptive_field(passed.blocks, deepest) // 2
+        #: What the browser is told of each layer.
+        self.layers: list[dict[str, Any]] = []
+        for number, energy in zip(numbers, energies, strict=True):
+            block, maps = passed.blocks[number - 1], passed.maps[number - 1][0]
+            share = _shares(energy)
+            if number in arrived:
+                share = share + _shares(arrived[number][0].square().sum(dim=1))
+            first = share.argsort(descending=True, stable=True).tolist()
+            rows = sorted([*dict.fromkeys([self.told[number - 1], *first])][:ROWS])
+            field, steps = receptive_field(passed.blocks, number), maps.shape[1]
+            middle = (focus - field // 2) // stride(passed.blocks, number)
+            self.layers.append(
                 {
                     "filters": len(maps),
-                    "shown": self.rows[number - 1],
-                    "steps": maps.shape[1],
+                    "shown": rows,
+                    "steps": steps,
                     "kernel": block.conv.kernel_size[0],
                     "pool": block.pool,
-                    "stride": self.strides[number - 1],
-                    "field": self.fields[number - 1],
-                    "start": self._near(number).start,
-                    **_thumbnail(maps[self.rows[number - 1]]),
+                    "stride": stride(passed.blocks, number),
+                    "field": field,
+                    "start": int(np.clip(middle - NEAR // 2, 0, max(steps - NEAR, 0))),
+                    **_thumbnail(maps[rows]),
                 }
             )
         x = passed.x[0, 0, : passed.samples]
@@ -105,7 +104,7 @@ class Drawn:
         self.data: dict[str, Any] = {
             "rate": sample_rate,
             "samples": passed.samples,
-            "layers": layers,
+            "layers": self.layers,
             "input": _spectrogram(x),
             "wave": _envelope(x),
             "bins": BINS,
@@ -114,10 +113,8 @@ class Drawn:
 
     def _near(self, number: int) -> slice:
         """The steps of the close-up in a layer."""
-        steps = self.passed.maps[number - 1].shape[2]
-        middle = (self.focus - self.fields[number - 1] // 2) // self.strides[number - 1]
-        start = int(np.clip(middle - NEAR // 2, 0, max(steps - NEAR, 0)))
-        return slice(start, start + min(NEAR, steps))
+        one = self.layers[number - 1]
+        return slice(one["start"], min(one["start"] + NEAR, one["steps"]))
 
     def near_up(self, number: int) -> dict[str, Any]:
         """The close-up of a block on the way up: its rectified convolution, pool and switches."""
@@ -129,25 +126,25 @@ class Drawn:
         with torch.no_grad():
             before = F.relu(block.convolution.forward(seen)[0])[0, channel, : len(kept) * pool]
         near = {"channel": channel, "before": _short(before), "kept": _short(kept)}
-        return near | {"switches": self._places(self.passed.switches, number, channel)}
+        return near | {"switches": self._places(self.passed.switches, number)}
 
-    def _places(self, switches: list[Tensor | None], number: int, channel: int) -> list[int]:
+    def _places(self, switches: list[Tensor | None], number: int) -> list[int]:
         """The switches of the close-up; zeros where a block has no pool."""
         here, kept = self._near(number), switches[number - 1]
         if kept is None:
             return [0] * (here.stop - here.start)
-        return [int(place) for place in kept[0, channel, here]]
+        return [int(place) for place in kept[0, self.told[number - 1], here]]
 
     def way(self, name: str, way: WayBack) -> dict[str, Any]:
         """One backward pass as bytes and the numbers of its close-ups, layer 1 first."""
         layers = []
-        for number in sorted(set(way.arrived) - {0}):
+        for number in sorted(way.unpooled):
             y, block = way.arrived[number][0], self.passed.blocks[number - 1]
             channel, here, pool = self.told[number - 1], self._near(number), block.pool
             there = slice(here.start * pool, here.stop * pool)
             under = self.told[number - 2] if number > 1 else 0
             painted = slice(there.start, there.stop + block.extent - 1)
-            rows = y[self.rows[number - 1]]
+            rows = y[self.layers[number - 1]["shown"]]
             peak = float(rows.abs().max())
             layers.append(
                 {
@@ -156,7 +153,7 @@ class Drawn:
                     "peak": peak,
                     "cut": way.cut(number),
                     "held": _signed(y[int(y.square().sum(dim=1).argmax())]),
-                    "switches": self._places(way.switches, number, channel),
+                    "switches": self._places(way.switches, number),
                     "arrived": _short(y[channel, here]),
                     "unpooled": _short(way.unpooled[number][0, channel, there]),
                     "below": _short(way.arrived[number - 1][0, under, painted]),
@@ -164,6 +161,11 @@ class Drawn:
             )
         power = _spectrogram(way.sound, reference=self.reference)
         return {"name": name, "layers": layers, "sound": power, "wave": _envelope(way.sound)}
+
+
+def _shares(energy: Float[Tensor, " channel"]) -> Float[Tensor, " channel"]:
+    """Each channel's share of the energy of all."""
+    return energy / energy.sum().clamp(min=1e-30)
 
 
 def _telling(y: Float[Tensor, "channel steps"]) -> int:
@@ -205,9 +207,7 @@ def _envelope(x: Float[Tensor, " time"]) -> str:
 
 def _spectrogram(x: Float[Tensor, " time"], *, reference: float | None = None) -> str:
     """A log spectrogram of `BINS` frequencies, the highest first, and `_FRAMES` frames."""
-    power = shortened(shortened(power_spectrogram(x), BINS, axis=0), _FRAMES)
-    levels = 1 + decibels(power, reference=reference, floor_db=-70.0)[::-1] / 70
-    return _text(np.round(255 * np.clip(levels, 0, 1)).astype(np.uint8))
+    return _text(small_levels(power_spectrogram(x), BINS, _FRAMES, -70.0, reference=reference))
 
 
 def decoded(text: str, rows: int) -> ndarray:
