@@ -12,7 +12,7 @@ import typer
 from sonibook import model, plots
 from sonibook.cli import common
 from sonibook.cli.analysis import Asked, Layers, Level, Probe, Residual, analysis, parse_layers
-from sonibook.cli.common import app, command, seed_of, shown, table, told_of
+from sonibook.cli.common import app, seed_of, shown, table, told_of
 
 if TYPE_CHECKING:
     from sonibook.analysis.networks import Network
@@ -276,20 +276,26 @@ def _sanity_table(result: ResultTable) -> tuple[list[str], list[list[object]]]:
     return ["layer", "compared with", *MEASURES], rows
 
 
-@command(
-    app,
+@analysis(
     "sonibook atlas supervised --dataset soundscapes -o size=60 --out atlas",
     "sonibook atlas supervised --dataset esc50 --folds 5 --data-root data --out atlas",
     "sonibook atlas mine.safetensors --dataset folder --data-root recordings --out atlas",
+    networks=Annotated[
+        str,
+        typer.Argument(
+            metavar="NETWORK",
+            help="Shipped or imported name, .safetensors file, or module:function, Python code "
+            "that makes a network.",
+        ),
+    ],
+    without=["width", "figure"],
+    group=app,
 )
 def atlas(
-    network: Annotated[str, typer.Argument(metavar="NETWORK")],
-    dataset: common.DataName,
-    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", file_okay=False)],
-    split: common.Split = None,
-    folds: str | None = None,
-    options: common.DataOptions = None,
-    data_root: common.DataRoot = None,
+    asked: Asked,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="FOLDER", file_okay=False, resolve_path=True)
+    ],
     k: Annotated[int, typer.Option("-k", min=1, max=4)] = 3,
     seconds: Annotated[
         float | None,
@@ -301,10 +307,7 @@ def atlas(
         ),
     ] = None,
     lab: Annotated[str, typer.Option(metavar="ADDRESS")] = "",
-    seed: common.Natural = 0,
     loudest: Annotated[float | None, typer.Option(min=0.05, max=10, metavar="S")] = None,
-    limit: common.Limit = None,
-    processes: common.Processes = None,
 ) -> None:
     """Make an atlas: every filter with its top clips and their sonifications (section 3.3).
 
@@ -314,39 +317,29 @@ def atlas(
     it stood when run again.
 
     Options:
-        network: Shipped or imported name, .safetensors file, or module:function, Python code that
-            makes a network.
         out: Where the atlas goes.
         k: Clips for each filter.
         seconds: How much of each sonification to keep, around the largest value of the map.
         lab: Where the page finds the lab of the book, such as ../lab.html for an atlas in a folder
             beside it: a click on a filter then opens it there.
-        seed: Of the random weights.
         loudest: Take only the loudest S seconds of each clip.
     """
     from sonibook.analysis.atlas import Loudest
     from sonibook.analysis.networks import with_random_weights
     from sonibook.widgets.atlas import make_atlas
 
-    if dataset == "folder" and folds is None:
-        split = split or "all"  # it has no other
-    out = out.resolve()
-    which = (split, folds, options, data_root, seed)
-    asked = Asked([network], dataset, *which, limit=limit, processes=processes, out=out)
-    own = asked.networks
-    both = with_random_weights(own, seed=seed)
+    (own,) = asked.networks
+    own, random = with_random_weights([own], seed=asked.seed)
     told = {
-        own[0].name: _facts(network, own[0]),
-        both[1].name: [
-            f"Random weights (He, seed {seed}), never trained. The weights that "
-            f"{own[0].name} started from may be of another kind."
+        own.name: _facts(asked.names[0], own),
+        random.name: [
+            f"Random weights (He, seed {asked.seed}), never trained. The weights that {own.name} "
+            "started from may be of another kind."
         ],
     }
     data = asked.data if loudest is None else Loudest(asked.data, loudest)
-    with asked.resumable():
-        summary = make_atlas(
-            both, data, out, facts=told, lab=lab, k=k, seconds=seconds, **asked.streaming
-        )
+    both, how = [own, random], asked.streaming
+    summary = make_atlas(both, data, out, facts=told, lab=lab, k=k, seconds=seconds, **how)
     rows = [[name, count] for name, count in summary["filters"].items()]
     typer.echo(table(["network", "filters"], rows))
     typer.echo(told_of(**summary["data"]))

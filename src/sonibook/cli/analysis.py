@@ -24,7 +24,7 @@ from sonibook import model
 from sonibook.audio import SAMPLE_RATE
 from sonibook.cli import common
 from sonibook.cli.common import check_classes, open_data, parse_numbers, seed_of, shown, table
-from sonibook.files import atomic, check_replaceable
+from sonibook.files import atomic
 
 if TYPE_CHECKING:
     from torch import nn
@@ -45,6 +45,14 @@ Residual = Literal["as is", "unit peak"]
 Layers = Annotated[str | None, typer.Option(show_default="all")]
 
 common.app.add_typer(common.analyse_commands, name="analyse")
+
+
+def _drawable(figure: Path | None) -> Path | None:
+    if figure is not None and figure.suffix.lower() not in _FIGURES:
+        raise typer.BadParameter(
+            f"{shown(figure)}: choose a name that ends in {', '.join(_FIGURES)}."
+        )
+    return figure
 
 
 @dataclass(frozen=True)
@@ -75,7 +83,7 @@ class Asked:
     limit: common.Limit = None
     processes: common.Processes = None
     out: common.JsonOut = None
-    figure: Annotated[Path | None, typer.Option(dir_okay=False)] = None
+    figure: Annotated[Path | None, typer.Option(dir_okay=False, callback=_drawable)] = None
 
     def __post_init__(self) -> None:
         if self.split is not None and self.folds is not None:
@@ -107,9 +115,10 @@ class Asked:
     @cached_property
     def data(self) -> Dataset:
         """The clips to measure on: split test, unless a user says; at the networks' own rate."""
-        if self.folds is None:
-            return self._open(split=self.split or "test")
-        return self._open(folds=common.parse_folds(self.folds))
+        if self.folds is not None:
+            return self._open(folds=common.parse_folds(self.folds))
+        # A folder has no other part.
+        return self._open(split=self.split or ("all" if self.dataset == "folder" else "test"))
 
     def _open(self, **which: Any) -> Dataset:
         rates = set(map(self._rate, self.names))
@@ -218,41 +227,35 @@ class Asked:
 
 
 def analysis(
-    *lines: str, networks: Any = None, dataset: str | None = None, without: Sequence[str] = ()
+    *lines: str,
+    networks: Any = None,
+    dataset: str | None = None,
+    without: Sequence[str] = (),
+    group: typer.Typer = common.analyse_commands,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a command of a function that takes an `Asked` and its own options.
 
     `lines` are examples for its help; `networks` is what it takes in the place of networks,
     `dataset` its default data set, and `without` names shared options that it does not have.
     """
-    shared = [option for option in common.options_of(Asked) if option.name not in without]
+    shared = {one.name: one for one in common.options_of(Asked) if one.name not in without}
+    if networks is not None:
+        shared["names"] = shared["names"].replace(annotation=networks)
+    if dataset is not None:
+        shared["dataset"] = shared["dataset"].replace(default=dataset)
 
     def decorate(body: Callable[..., None]) -> Callable[..., None]:
-        _, *own = common.options_of(body)
-        place = [option.name for option in shared].index("data_root") + 1
-        every = [*shared[:place], *own, *shared[place:]]
-        if networks is not None:
-            every[0] = every[0].replace(annotation=networks)
-        if dataset is not None:
-            every[1] = every[1].replace(default=dataset)
+        own = {one.name: one for one in common.options_of(body)[1:]}
 
         def run(**given: Any) -> None:
-            mine = {parameter.name: given.pop(parameter.name) for parameter in own}
             if isinstance(given["names"], str):
                 given["names"] = [given["names"]]
-            asked = Asked(**given)
-            out, figure = asked.out, asked.figure
-            if figure is not None and figure.suffix.lower() not in _FIGURES:
-                raise typer.BadParameter(
-                    f"{shown(figure)}: choose a name that ends in {', '.join(_FIGURES)}.",
-                    param_hint="--figure",
-                )
-            if out is not None:
-                check_replaceable(out)
+            asked = Asked(**{name: given[name] for name in shared})
             with asked.resumable():
-                body(asked, **mine)
+                body(asked, **{name: given[name] for name in own})
 
-        return common.command(common.analyse_commands, *lines, called=run, options=every)(body)
+        every = [*own.values(), *(one for name, one in shared.items() if name not in own)]
+        return common.command(group, *lines, called=run, options=every)(body)
 
     return decorate
 

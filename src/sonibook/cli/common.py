@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from sonibook.errors import CheckpointError, DatasetError, SonibookError, SonibookWarning, explain
-from sonibook.files import parse_yaml
+from sonibook.files import check_replaceable, parse_yaml
 from sonibook.files import shown as shown
 
 if TYPE_CHECKING:
@@ -56,7 +56,15 @@ DataOptions = Annotated[list[str] | None, typer.Option("--option", "-o", metavar
 DataRoot = Annotated[Path | None, typer.Option(metavar="FOLDER")]
 Limit = Annotated[int | None, typer.Option(min=1)]
 Processes = Annotated[int | None, typer.Option(min=1, show_default="all cores")]
-JsonOut = Annotated[Path | None, typer.Option(dir_okay=False)]
+
+
+def _replaceable(out: Path | None) -> Path | None:
+    if out is not None:
+        check_replaceable(out)
+    return out
+
+
+JsonOut = Annotated[Path | None, typer.Option(dir_okay=False, callback=_replaceable)]
 
 
 class _Commands(TyperGroup):

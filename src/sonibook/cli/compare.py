@@ -13,7 +13,6 @@ from sonibook.cli import common
 from sonibook.cli.analysis import Asked, Layers, Level, Probe, Residual, analysis, parse_layers
 from sonibook.cli.common import analyse_commands, command, shown, table
 from sonibook.errors import CheckpointError
-from sonibook.files import check_replaceable
 
 if TYPE_CHECKING:
     from sonibook.analysis.evolution import EvolutionResult
@@ -305,8 +304,6 @@ def listening(
     """
     from sonibook.analysis.listening import ListeningTest, score
 
-    if out is not None:
-        check_replaceable(out)
     result, left_out = score(files, ListeningTest.read(test), seed=seed)
     for one in left_out:
         typer.echo(f"Left out: {shown(one.sentence)}", err=True)

@@ -11,7 +11,7 @@ from sonibook import model, training
 from sonibook.cli import common
 from sonibook.cli.common import app, check_classes, command, parse_numbers, seed_of, shown, table
 from sonibook.errors import DatasetError
-from sonibook.files import check_replaceable, write_result
+from sonibook.files import write_result
 
 if TYPE_CHECKING:
     from numpy import ndarray
@@ -186,8 +186,6 @@ def evaluate(
     from sonibook.cli.analysis import Asked
     from sonibook.datasets.base import ClipReader
 
-    if out is not None:
-        check_replaceable(out)
     asked = Asked([], dataset, split, folds, options, data_root)
     reader = ClipReader(asked.data)
     fitted = ClipReader(asked.training) if probe else None
