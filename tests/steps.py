@@ -14,10 +14,13 @@ XLA. PLAN is a JSON file:
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 from functools import cache
 from itertools import count
+from multiprocessing.connection import wait
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -71,11 +74,8 @@ def run(
     folder: Path, launcher: tuple[str, ...], plan: dict[str, Any], **more: str
 ) -> subprocess.CompletedProcess[str]:
     """Start this program in a folder of its own, with more environment, and wait for its end."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "plan.json"
-    path.write_text(json.dumps({"out": str(folder / "runs"), **plan}))
     return subprocess.run(
-        [*launcher, __file__, path],
+        [*launcher, __file__, _written(folder, plan)],
         cwd=folder,
         env=environment(**more),
         capture_output=True,
@@ -83,6 +83,53 @@ def run(
         timeout=240,
         check=False,
     )
+
+
+def _written(folder: Path, plan: dict[str, Any]) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "plan.json"
+    path.write_text(json.dumps({"out": str(folder / "runs"), **plan}))
+    return path
+
+
+def run_forked(
+    context: BaseContext, folder: Path, processes: int, plan: dict[str, Any]
+) -> tuple[int, str]:
+    """Run this program in processes that import nothing anew: the first code but 0, and its words.
+
+    As under torchrun, where one fails the others are stopped.
+    """
+    path = _written(folder, plan)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    group = [context.Process(target=_become, args=(path, rank, processes, port))
+             for rank in range(processes)]  # fmt: skip
+    for process in group:
+        process.start()
+    running = {process.sentinel: process for process in group}
+    failed = 0
+    while running:
+        for sentinel in wait(running, timeout=240) or list(running):
+            process = running.pop(sentinel)
+            process.kill()  # which has ended, or hangs
+            process.join()
+            failed = failed or process.exitcode
+        for process in running.values() if failed else ():
+            process.kill()
+    return failed, "".join(file.read_text("utf-8") for file in folder.glob("said-*.txt"))
+
+
+def _become(path: Path, rank: int, processes: int, port: int) -> None:
+    """The process of a rank, as torchrun starts it."""
+    os.chdir(path.parent)
+    said = path.with_name(f"said-{rank}.txt")
+    sys.stdout = sys.stderr = said.open("w", encoding="utf-8")
+    if processes > 1:
+        place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": processes}
+        where = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        os.environ |= {name: str(value) for name, value in (place | where).items()}
+    main(path)
 
 
 def record(
@@ -166,8 +213,8 @@ def _die_at(runtime: Runtime, last: int) -> None:
     runtime.average_gradients = average_or_die
 
 
-def main() -> None:
-    plan = json.loads(Path(sys.argv[1]).read_text())
+def main(path: Path) -> None:
+    plan = json.loads(path.read_text())
     runtime = find_runtime(precision=plan["runs"][0]["config"]["optimiser"]["precision"])
     SceneDataset.__getitem__ = cache(SceneDataset.__getitem__)  # synthesise a clip only once
     loop._SAVE_EVERY = plan.get("save_every", loop._SAVE_EVERY)
@@ -194,4 +241,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(Path(sys.argv[1]))

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import warnings
+from multiprocessing.context import BaseContext
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ import torch
 import yaml
 from safetensors import safe_open
 from safetensors.torch import load_file
-from steps import ALONE, TORCHRUN, disagreement, environment, record, run, settings
+from steps import TORCHRUN, disagreement, environment, run_forked, settings
 from torch import Tensor
 
 from sonibook.cli import main
@@ -94,17 +95,23 @@ CUT = ["plain", "plain-but-own"]
 
 
 @pytest.fixture(scope="module")
-def recorded(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Tensor], ...]:
+def recorded(
+    quick_context: BaseContext, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[dict[str, Tensor], ...]:
     """Five steps of each objective, by one process and by two."""
     double = [{"config": settings(*kind), "double": True} for kind in COMPARED]
     single = {"config": settings(name="float32")}
     brief = {"epochs": 1, "batch_size": 32, "precision": "float32"}
     cut = [{"config": settings(name=name, optimiser=brief), "double": True} for name in CUT]
     gathered = [{**one, "gather": name} for one, name in zip(cut, CUT, strict=True)]
-    folder = tmp_path_factory.mktemp("recorded")
-    alone = record(folder / "one", ALONE, {"runs": [*double, single, *cut]})
-    together = record(folder / "two", TORCHRUN, {"runs": [*double, single, *gathered]})
-    return alone, together
+    steps = []
+    for processes, gathers in ((1, cut), (2, gathered)):
+        path = tmp_path_factory.mktemp("recorded") / "steps.safetensors"
+        plan = {"runs": [*double, single, *gathers], "record": str(path)}
+        code, said = run_forked(quick_context, path.parent, processes, plan)
+        assert code == 0, said
+        steps.append(load_file(path))
+    return tuple(steps)
 
 
 @pytest.mark.parametrize("kind", COMPARED, ids="-".join)
@@ -147,12 +154,12 @@ def long_run(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def straight(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def straight(quick_context: BaseContext, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of two processes that nobody disturbed; each has one of its own."""
     folder = tmp_path_factory.mktemp("straight")
     plan = {"runs": [{"config": long_run()}], "out": str(folder / "{rank}")}
-    done = run(folder, TORCHRUN, {**plan, "save_every": SAVE_EVERY})
-    assert done.returncode == 0, done.stderr
+    code, said = run_forked(quick_context, folder, 2, {**plan, "save_every": SAVE_EVERY})
+    assert code == 0, said
     return folder / "0" / "long"
 
 
@@ -176,23 +183,23 @@ def position(out: Path) -> dict[str, Any]:
         return json.loads(file.metadata()["position"])
 
 
-def test_killed_processes_go_on_to_the_same_weights(straight, tmp_path):
+def test_killed_processes_go_on_to_the_same_weights(straight, quick_context, tmp_path):
     random = np.random.default_rng(1)
     plan = {"runs": [{"config": long_run()}], "save_every": SAVE_EVERY}
     out = tmp_path / "runs" / "long"
     # The state is saved after steps 3, 4, 6, 8 and 9. Both processes die in step 7 or 8 ...
     first = int(random.integers(7, 9))
-    done = run(tmp_path, TORCHRUN, {**plan, "die_at": {"0": first, "1": first}})
-    assert done.returncode != 0
+    dying = {**plan, "die_at": {"0": first, "1": first}}
+    assert run_forked(quick_context, tmp_path, 2, dying)[0] != 0
     assert position(out)["step"] == 6
     # ... and, taken up after step 6, one alone in step 10 or 11: the other must not hang.
     second = int(random.integers(10, 12))
-    done = run(tmp_path, TORCHRUN, {**plan, "die_at": {"1": second - 6}})
-    assert done.returncode != 0
+    dying = {**plan, "die_at": {"1": second - 6}}
+    assert run_forked(quick_context, tmp_path, 2, dying)[0] != 0
     assert position(out)["step"] == 9
     assert not (out / "encoder.safetensors").exists()
-    done = run(tmp_path, TORCHRUN, plan)
-    assert done.returncode == 0, done.stderr
+    code, said = run_forked(quick_context, tmp_path, 2, plan)
+    assert code == 0, said
     for name in ("state.safetensors", "encoder.safetensors", "kept/epoch-0002.safetensors"):
         expected, resumed = load_file(straight / name), load_file(out / name)
         assert expected.keys() == resumed.keys()
