@@ -48,8 +48,8 @@ def quick_context() -> BaseContext:
     if "forkserver" not in multiprocessing.get_all_start_methods():
         return multiprocessing.get_context("spawn")
     context = multiprocessing.get_context("forkserver")
-    modules = ["pytest", "papermill", "ipykernel.kernelapp", "sonibook.training.probe"]
-    context.set_forkserver_preload(modules)
+    kernel = ["papermill", "ipykernel.kernelapp", "matplotlib.pyplot"]
+    context.set_forkserver_preload(["pytest", *kernel, "sonibook.chapter", "sonibook.replication"])
     return context
 
 
