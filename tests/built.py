@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
+import io
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
+from scipy.ndimage import binary_dilation, binary_erosion
 
 PAGES = Path(__file__).parents[1] / "build" / "book" / "_build" / "html"
 #: Pages that stand for all that are made alike.
@@ -83,6 +87,30 @@ BREACHES = """async (rules) => {
             `${id}: ${html.slice(0, 200)} ${failureSummary.slice(0, 200)}`
         )));
 }"""
+
+
+#: Where a figure's spectrograms and colour bars are: left, top, width and height, of 1.
+SPECTROGRAMS = """(plot) => [...plot.querySelectorAll("feOffset")].map(
+    (each) => ["x", "y", "width", "height"].map((name) => Number(each.getAttribute(name))))"""
+
+
+def assert_dark_around_spectrograms(light: bytes, dark: bytes, boxes: list[list[float]]) -> None:
+    """A figure, as PNG of a light and of a dark page, is inverted around its spectrograms alone."""
+    light, dark = (
+        np.asarray(Image.open(io.BytesIO(one)).convert("L")) / 255 for one in (light, dark)
+    )
+    height, width = light.shape
+    inside = np.zeros((height, width), bool)
+    for left, top, wide, high in boxes:
+        rows = slice(int(top * height), round((top + high) * height) + 1)
+        inside[rows, int(left * width) : round((left + wide) * width) + 1] = True
+    kept = binary_erosion(inside, iterations=4)
+    assert not kept.any() or np.abs(dark - light)[kept].mean() < 0.01
+    outside = ~binary_dilation(inside, iterations=4)
+    assert np.median(light[outside]) > 0.98
+    assert np.median(dark[outside]) < 0.1
+    edges = (dark[0], dark[-1], dark[:, 0], dark[:, -1])
+    assert max(edge.max() for edge in edges) < 0.2, "a light line around it"
 
 
 def page_names() -> list[str]:

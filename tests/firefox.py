@@ -167,11 +167,10 @@ class Firefox:
         """Type into an element, or give a file to a chooser by its path."""
         self._ask("WebDriver:ElementSendKeys", id=self._find(selector), text=text)
 
-    def screenshot(self, path: Path, *, width: int = 1280, height: int = 1000) -> None:
-        """What is seen of the page, as PNG."""
-        self._ask("WebDriver:SetWindowRect", width=width, height=height)
-        picture = self._ask("WebDriver:TakeScreenshot", full=False)["value"]
-        path.write_bytes(base64.b64decode(picture))
+    def screenshot(self, selector: str) -> bytes:
+        """What is seen of an element, as PNG."""
+        picture = self._ask("WebDriver:TakeScreenshot", id=self._find(selector))["value"]
+        return base64.b64decode(picture)
 
     def close(self) -> None:
         """End it."""

@@ -1,4 +1,4 @@
-"""The lab in Firefox: over http and from disk without a network, with file and voice."""
+"""The book in Firefox: the dark, and the lab over http and from disk, with file and voice."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from built import PAGES
+from built import PAGES, SPECTROGRAMS, assert_dark_around_spectrograms
 from firefox import Firefox
 from heard import HEARD, READY, SAID, assert_names, assert_sonifies, unpacked
 
@@ -145,3 +145,14 @@ def test_the_microphone_is_heard(lab: Lab) -> None:
     assert lab.move("layer", 3)["layer"] == 3
     assert lab.heard()["coherence"] > 0.5
     assert lab.text("record") == "Record 5 s"
+
+
+def test_in_the_dark_a_figure_is_dark_around_its_spectrograms(firefox: Firefox, site: str) -> None:
+    firefox.goto(f"{site}/02_sound.html")
+    plot = ".picture:has(feOffset)"
+    seen = []
+    for theme in ("light", "dark"):
+        firefox.evaluate("(theme) => { document.documentElement.dataset.theme = theme; }", theme)
+        seen.append(firefox.screenshot(plot))
+    boxes = firefox.evaluate(f"() => ({SPECTROGRAMS})(document.querySelector('{plot}'))")
+    assert_dark_around_spectrograms(*seen, boxes)

@@ -2,7 +2,7 @@
 
 The colours are those of M. Okabe and K. Ito, "Color universal design" (2008); the spectrograms'
 colour map is perceptually uniform and keeps its order in grey. Figures have an opaque white
-ground; on a dark page, the style sheet inverts them around their spectrograms.
+ground; on a dark page, a filter inverts them around their spectrograms.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import base64
 import html
 import io
 import re
+import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -70,6 +71,11 @@ _Numbers = Sequence[float] | Sequence[int] | ndarray
 #: On a phone a figure is drawn at least as wide as this many CSS pixels for each of its inches, and
 #: scrolls: its labels, of 8.5 points, are then 10 pixels high.
 _READABLE = 84
+
+#: CSS's ``invert(0.92) hue-rotate(180deg)`` as one matrix of an SVG filter.
+_INVERTED = (
+    "0.4822 -1.201 -0.121 0 .92 -0.3578 -0.3612 -0.121 0 .92 -0.3578 -1.201 0.719 0 .92 0 0 0 1 0"
+)
 
 _PADDING = "padding: 0.15rem 0.4rem; vertical-align: top;"
 _NUMBER = re.compile(r"[-−+]?\d[\d,.]*(e[-+]?\d+)?\s*\S*")
@@ -163,14 +169,12 @@ class Picture:
 
     def _repr_html_(self) -> str:
         data, alt = base64.b64encode(self.image).decode(), html.escape(self.alt, quote=True)
-        readable = f"--readable: {round(_READABLE * self.figure.get_figwidth())}px;"
-        image = (
-            f'<img src="data:image/{self.kind};base64,{data}" alt="{alt}" '
-            f'style="width: auto; max-width: 100%; height: auto; vertical-align: top; {readable}">'
-        )
-        # The book's style sheet inverts, on a dark page, what lies behind the inner one.
-        around = f"clip-path: polygon(evenodd, {_outline(self.figure)});"
-        image = f'<span class="picture">{image}<span style="{around}"></span></span>'
+        name = f"dark-{zlib.crc32(self.image):08x}"
+        style = "width: auto; max-width: 100%; height: auto; vertical-align: top; "
+        style += f"--readable: {round(_READABLE * self.figure.get_figwidth())}px; "
+        style += f"--dark: url(#{name});"  # with which the book's style sheet shows it in the dark
+        image = f'<img src="data:image/{self.kind};base64,{data}" alt="{alt}" style="{style}">'
+        image = f'<span class="picture">{image}{_dark(self.figure, name)}</span>'
         caption = f"<figcaption>{html.escape(self.caption)}</figcaption>" if self.caption else ""
         return f"<figure>{image}{caption}</figure>"
 
@@ -199,17 +203,25 @@ def picture(
     return Picture(figure, alt, caption, dpi, kind)
 
 
-def _outline(figure: Figure) -> str:
-    """The corners of a figure and, leading there and back, of the spectrograms and bars in it."""
-    corners = [(0.0, 0.0), (100.0, 0.0), (100.0, 100.0), (0.0, 100.0), (0.0, 0.0)]
-    for axes in figure.axes:
-        if axes.images or axes.get_label() == "<colorbar>":
-            box = axes.get_window_extent()
-            left, right = (100 * x / figure.bbox.width for x in (box.x0, box.x1))
-            top, bottom = (100 - 100 * y / figure.bbox.height for y in (box.y1, box.y0))
-            around = [(left, top), (right, top), (right, bottom), (left, bottom), (left, top)]
-            corners += [*around, (0.0, 0.0)]
-    return ", ".join(f"{x:.2f}% {y:.2f}%" for x, y in corners)
+def _dark(figure: Figure, name: str) -> str:
+    """An SVG filter that inverts a figure, with the hues turned back, around its spectrograms."""
+    boxes = [
+        axes.get_window_extent().transformed(figure.transFigure.inverted())
+        for axes in figure.axes
+        if axes.images or axes.get_label() == "<colorbar>"
+    ]
+    kept = "".join(
+        f'<feOffset in="SourceGraphic" x="{box.x0:.4f}" y="{1 - box.y1:.4f}" '
+        f'width="{box.width:.4f}" height="{box.height:.4f}" result="{number}"/>'
+        for number, box in enumerate(boxes)
+    )
+    merged = "".join(f'<feMergeNode in="{number}"/>' for number in ("dark", *range(len(boxes))))
+    return (
+        '<svg width="0" height="0" style="position: absolute" aria-hidden="true">'
+        f'<filter id="{name}" x="0" y="0" width="1" height="1" primitiveUnits="objectBoundingBox" '
+        f'color-interpolation-filters="sRGB"><feColorMatrix values="{_INVERTED}" result="dark"/>'
+        f"{kept}<feMerge>{merged}</feMerge></filter></svg>"
+    )
 
 
 class Link(NamedTuple):
