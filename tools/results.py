@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from sonibook.errors import SonibookError
@@ -27,32 +28,25 @@ from tools import (
 from tools.results_settings import PROFILES, Settings
 
 RESULTS = Path("data/results")
-TARGETS = (
-    *(*TABLES, *results_figures.FIGURES, *results_probes.TARGETS),
-    *(results_spectrogram.TARGET, "elsewhere", "synthesiser", "claims", "freeze"),
-)
 
 
-def make(target: str, settings: Settings) -> None:
-    """Make one results file, or see that it is there."""
-    path = settings.folder / f"{target}.json"
-    if target == "claims":
-        write_claims(settings.folder, command=settings.command(target))
-        print(f"{path} is written.")
-    elif target == "freeze":
-        print(f"{freeze(settings.folder, command=settings.command(target))} is written.")
-    elif target == "elsewhere":
-        results_elsewhere.make(settings)
-    elif target == "synthesiser":
-        results_elsewhere.make_synthesiser(path, settings)
-    elif target in results_probes.TARGETS:
-        results_probes.make(target, path, settings)
-    elif target == results_spectrogram.TARGET:
-        results_spectrogram.make(path, settings)
-    elif target in TABLES:
-        results_tables.make(target, path, settings)
-    else:
-        results_figures.make(target, path, settings)
+def _judge(target: str, _: Path, settings: Settings) -> None:
+    """Write the claims with their verdicts, or the list of claims that is not to change."""
+    write = write_claims if target == "claims" else freeze
+    print(f"{write(settings.folder, command=settings.command(target))} is written.")
+
+
+#: What makes a results file, or sees that it is there, by its name.
+TARGETS: dict[str, Callable[[str, Path, Settings], None]] = {
+    **dict.fromkeys(TABLES, results_tables.make),
+    **dict.fromkeys(results_figures.FIGURES, results_figures.make),
+    **dict.fromkeys(results_probes.TARGETS, results_probes.make),
+    results_spectrogram.TARGET: lambda _, path, settings: results_spectrogram.make(path, settings),
+    "elsewhere": lambda _target, _path, settings: results_elsewhere.make(settings),
+    "synthesiser": lambda _, path, settings: results_elsewhere.make_synthesiser(path, settings),
+    "claims": _judge,
+    "freeze": _judge,
+}
 
 
 def main() -> int:
@@ -91,7 +85,7 @@ def main() -> int:
         if chosen.retrain:
             results_tables.retrain(settings)
         for target in chosen.targets:
-            make(target, settings)
+            TARGETS[target](target, settings.folder / f"{target}.json", settings)
     except SonibookError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2

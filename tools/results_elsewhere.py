@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import io
 import json
-import shutil
 import zipfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +77,10 @@ def make(settings: Settings) -> None:
                     print(f"{path} is up to date.")
                     continue
             print(f"{name}: {analysis}", flush=True)
-            parts = path.with_name(f".{path.name}.parts")
             limit = round(_CLIPS[analysis] * share) if analysis in _CLIPS else None
-            how: Streaming = {"parts": parts, "processes": settings.processes, "limit": limit}
-            result = measure(network, _data(analysis, settings, rate), how)
             made = {**settings.provenance("elsewhere"), "network": fingerprint(module)}
-            result.model_copy(update={"provenance": made}).write(path)
-            shutil.rmtree(parts, ignore_errors=True)
-            print(f"{path} is written.")
+            run = partial(measure, network, _data(analysis, settings, rate))
+            settings.write(path, run, limit=limit, made=made)
 
 
 def write_sounds(network: Network, rate: int, path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -68,45 +68,26 @@ def make(target: str, path: Path, settings: Settings) -> None:
         if same and by == settings.profile:
             print(f"{path} is up to date.")
             return
-    parts = path.with_name(f".{path.name}.parts")
-    streaming: Streaming = {"parts": parts, "processes": settings.processes, "limit": limit}
     print(f"{target}: {', '.join(prints)}", flush=True)
-    result = measure(networks, settings, streaming)
     made = {**settings.provenance(target), "encoders": prints, "limit": limit}
-    result.model_copy(update={"provenance": made}).write(path)
-    shutil.rmtree(parts, ignore_errors=True)
-    print(f"{path} is written.")
+    settings.write(path, lambda how: measure(networks, settings, how), limit=limit, made=made)
 
 
-def _unseen(settings: Settings) -> tuple[Dataset, ...]:
-    """All of ESC-10: no pretraining has seen its classes."""
-    return (open_dataset("esc10", root=settings.root, split="all"),)
-
-
-def _last_fold(settings: Settings, dataset: str = "esc10") -> tuple[Dataset, ...]:
-    return tuple(
-        open_dataset(dataset, root=settings.root, folds=folds) for folds in ((5,), (1, 2, 3, 4))
+def _parts(dataset: str, *parts: dict[str, Any]) -> Parts:
+    """Parts of a data set: what is measured on, and what is fitted before."""
+    return lambda settings: tuple(
+        open_dataset(dataset, root=settings.root, **part) for part in parts
     )
 
 
-def _digits(settings: Settings) -> tuple[Dataset, ...]:
-    return tuple(
-        open_dataset("fsdd", root=settings.root, split=split) for split in ("test", "train")
-    )
-
-
-def _speakers(settings: Settings) -> tuple[Dataset, ...]:
-    return (open_dataset("fsdd", root=settings.root, split="all"),)
-
-
-def _scenes(_: Settings) -> tuple[Dataset, ...]:
-    sizes = {"test": 200, "train": 1000}
-    return tuple(open_dataset("soundscapes", split=split, size=sizes[split]) for split in sizes)
-
-
-def _mixtures(settings: Settings) -> tuple[Dataset, ...]:
-    """Scenes of ESC-10's recordings, whose stems are known."""
-    return (open_dataset("soundscapes", root=settings.root, mixture_of="esc10", size=60),)
+_FOLDS: tuple[dict[str, Any], ...] = ({"folds": (5,)}, {"folds": (1, 2, 3, 4)})
+#: All of ESC-10: no pretraining has seen its classes.
+_unseen = _parts("esc10", {"split": "all"})
+_last_fold = _parts("esc10", *_FOLDS)
+_digits = _parts("fsdd", {"split": "test"}, {"split": "train"})
+_scenes = _parts("soundscapes", {"split": "test", "size": 200}, {"split": "train", "size": 1000})
+#: Scenes of ESC-10's recordings, whose stems are known.
+_mixtures = _parts("soundscapes", {"mixture_of": "esc10", "size": 60})
 
 
 def _over(
@@ -138,33 +119,30 @@ def _in_turn(measure: Callable[..., ResultTable]) -> Callable[..., ResultTable]:
     return run
 
 
-def _networks(settings: Settings) -> list[Network]:
-    """The pretrained encoders, and the untrained ones but the one that analyses add themselves."""
-    return [
-        Network(one.name, one.load(), one.regime, one.seed, baseline=one.regime == RANDOM)
-        for one in settings.encoders()
-        if (one.regime, one.seed) != (RANDOM, SEED)
-    ]
-
-
-def _encoders(settings: Settings, *, trained: bool = False) -> list[Network]:
-    """All encoders, or the pretrained ones, for analyses that add none."""
-    return [
-        Network(one.name, one.load(), one.regime, one.seed)
-        for one in settings.encoders()
-        if one.trained or not trained
-    ]
-
-
-def _heard(
-    settings: Settings, of: Callable[[Settings], list[Network]] = _networks
+def _encoders(
+    settings: Settings,
+    *,
+    trained: bool = False,
+    added: bool = False,
+    seeds: Sequence[int] = SEEDS,
 ) -> list[Network]:
-    """Those of three seeds, where a clip and a network take a second."""
-    return [network for network in of(settings) if network.seed in SEEDS[:3]]
+    """The encoders to compare, or the pretrained ones.
+
+    For analyses that have random weights added to what they take, these are baselines, and those
+    that are added are left out.
+    """
+    return [
+        Network(one.name, one.load(), one.regime, one.seed, added and one.regime == RANDOM)
+        for one in settings.encoders()
+        if one.seed in seeds
+        and (one.trained or not trained)
+        and not (added and (one.regime, one.seed) == (RANDOM, SEED))
+    ]
 
 
-#: The same for analyses that add no untrained ones.
-_three = partial(_heard, of=_encoders)
+_networks = partial(_encoders, added=True)
+#: Those of three seeds, where a clip and a network take a second.
+_three, _heard = partial(_encoders, seeds=SEEDS[:3]), partial(_networks, seeds=SEEDS[:3])
 
 
 def _kept(run: str) -> dict[int, nn.Module]:
@@ -211,7 +189,7 @@ def _faithfulness_at(level: str) -> Measure:
     """Of a network that names ESC-50's classes, and of a probe on random weights, on a new fold."""
 
     def measure(networks: list[Network], settings: Settings, streaming: Streaming) -> Result:
-        tested, training = _last_fold(settings, "esc50")
+        tested, training = _parts("esc50", *_FOLDS)(settings)
         by_random = probed(CNN12(width=0.25, seed=0).eval(), training, progress=True)
         both = [*networks, Network("random weights", by_random, "random", baseline=True)]
         return faithfulness(both, tested, layers=_LAYERS, level=level, **streaming)
@@ -303,7 +281,13 @@ FIGURES: dict[str, tuple[Callable[[Settings], list[Network]], Measure]] = {
     # A speaker left out in turn: the network and layers that were named before it was measured.
     "figure-4-speakers": (
         lambda settings: [one for one in _networks(settings) if one.regime != "supervised"],
-        _over(layer_importances, _speakers, probes=_BOTH, layers=(8, 9, 10, 11), seed=SEED),
+        _over(
+            layer_importances,
+            _parts("fsdd", {"split": "all"}),
+            probes=_BOTH,
+            layers=(8, 9, 10, 11),
+            seed=SEED,
+        ),
     ),
     "figure-5": (lambda _: _kept_networks("contrastive"), _evolution("contrastive")),
     "figure-5-supervised": (

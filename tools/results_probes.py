@@ -41,7 +41,6 @@ from sonibook.training.probe import ProbeKind, groups_of, linear_probe, probe_fe
 from tools.results_settings import Settings
 from tools.results_spectrogram import MEL_CNN, trained
 
-TARGETS = ("yardstick", "starts", "scales")
 #: Wavelets an octave, and the octaves that averages of scattering span: 128 ms at 8 kHz.
 _Q, _J = 8, 10
 #: What probes of ``scales`` divide by at least, as a share of the median filter's spread.
@@ -62,15 +61,12 @@ def make(target: str, path: Path, settings: Settings) -> None:
     data = open_dataset("esc10", root=settings.root, split="all")
     assert isinstance(data, FileDataset)
     rows = [*ResultTable.read(path).rows] if path.exists() else []
-    kinds = _yardsticks(data, settings)
-    if target != "yardstick":
-        kinds = _starts(data) if target == "starts" else _encoders(data, settings)
-    for name, regime, seed, layer, features in kinds:
+    kinds, measure = TARGETS[target]
+    for name, regime, seed, layer, features in kinds(data, settings):
         if any((row.network, row.layer) == (name, layer) for row in rows):
             continue
         untrained = regime not in (MEL_CNN, *REGIMES)
         identity = {"network": name, "regime": regime, "seed": seed, "baseline": untrained}
-        measure = _scaled if target == "scales" else _probed
         found = measure(identity | {"layer": layer}, features(), data)
         rows += found
         ResultTable(
@@ -136,7 +132,7 @@ def _encoders(data: FileDataset, settings: Settings) -> _Measured:
                 yield one.name, one.regime, one.seed, layer, features
 
 
-def _starts(data: FileDataset) -> _Measured:
+def _starts(data: FileDataset, _: Settings) -> _Measured:
     for seed in SEEDS:
         for regime, blocks in _CENTRED.items():
             encoder = _centred(seed, blocks)
@@ -192,3 +188,11 @@ def _each(features: Callable[[Tensor], Features], data: FileDataset) -> Features
     return np.concatenate(
         [features(torch.from_numpy(one.waveform)[None].double()) for one in clips]
     )
+
+
+#: By the name of the results file: whose features, and what is measured of them.
+TARGETS = {
+    "yardstick": (_yardsticks, _probed),
+    "starts": (_starts, _probed),
+    "scales": (_encoders, _scaled),
+}

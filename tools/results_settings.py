@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from sonibook.analysis.result import Result
+from sonibook.analysis.stream import Streaming
 from sonibook.files import provenance
 from sonibook.model.checkpoint import shipped
 from sonibook.replication.benchmarks import SEEDS, Pretrained, pretrained
@@ -128,6 +131,21 @@ class Settings:
         """What made a results file, the profile among it."""
         seeds = {"seeds": self.most} if self.most else {}
         return {**provenance(self.command(target)), "profile": self.profile, **seeds}
+
+    def write(
+        self,
+        path: Path,
+        measure: Callable[[Streaming], Result],
+        *,
+        limit: int | None,
+        made: dict[str, Any],
+    ) -> None:
+        """Measure, on so many clips, and write what was found; what is interrupted goes on."""
+        parts = path.with_name(f".{path.name}.parts")
+        result = measure({"parts": parts, "processes": self.processes, "limit": limit})
+        result.model_copy(update={"provenance": made}).write(path)
+        shutil.rmtree(parts, ignore_errors=True)
+        print(f"{path} is written.")
 
 
 def rank_of(made: Mapping[str, Any]) -> tuple[int, int]:

@@ -273,6 +273,8 @@ def _passed(judged: Sequence[Judged], p: str) -> int:
     return sum(test.passes and getattr(test, p) < SIGNIFICANT for test in tests)
 
 
-def write_claims(folder: str | Path, *, command: str | None = None) -> None:
+def write_claims(folder: str | Path, *, command: str | None = None) -> Path:
     """Write ``claims.json`` into the folder whose results files it is made from."""
-    write_result(Path(folder) / "claims.json", claims_content(folder), command=command)
+    path = Path(folder) / "claims.json"
+    write_result(path, claims_content(folder), command=command)
+    return path
