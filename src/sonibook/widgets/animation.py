@@ -10,7 +10,6 @@ from __future__ import annotations
 import html
 import json
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,12 +54,11 @@ class Animation:
             plays = f"<script>{script()}</script>"
         data = json.dumps(self.data, separators=(",", ":")).replace("</", r"<\/")
         modules = ["layers.js", "closeup.js"] if self.kind == "animation" else ["layers.js"]
-        moves = joined(map(Path(__file__).with_name, (*modules, f"{self.kind}.js")))
         return (
             f"{plays}<style>{text_of('animation.css')}</style>"
             f'<sonibook-{self.kind} class="layered"><div class="still">{self.still}</div>{heard}'
             f'<script type="application/json">{data}</script></sonibook-{self.kind}>'
-            f"<script>{moves}</script>"
+            f"<script>{joined([*modules, f'{self.kind}.js'])}</script>"
         )
 
 

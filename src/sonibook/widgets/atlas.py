@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import html
-import json
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,7 +28,7 @@ from sonibook.analysis.result import key_of
 from sonibook.analysis.stream import ChunkCache, Streaming
 from sonibook.datasets.base import Dataset
 from sonibook.errors import SonibookError
-from sonibook.files import provenance, read_json
+from sonibook.files import provenance, read_json, write_result
 from sonibook.model.encoder import CNN12
 from sonibook.model.stack import blocks_of, receptive_field
 from sonibook.plots.sound import power_spectrogram, small_levels
@@ -69,13 +68,13 @@ def make_atlas(
     sentences on the networks, by name; `lab` is where the page finds the lab.
     """
     out = Path(out)
-    earlier = _earlier(out)
+    earlier = earlier_in(out, "atlas.json", "an atlas")
     link = f' data-lab="{html.escape(lab, quote=True)}"' if lab else ""
     data = Beginnings(data, _MOST_SECONDS)
     modules = {network.name: network.module for network in networks}
     settings = {"k": k, "seconds": seconds, "limit": streaming.get("limit")}
     made_of = ChunkCache.of(out, [key_of("atlas", modules, settings)], data).folder.name
-    if earlier is not None and earlier.get("made_of") == made_of:
+    if earlier.get("made_of") == made_of:
         write_page(out, "atlas", title=html.escape(earlier["title"]), lab=link)
         return earlier
     found = top_activations(networks, data, k=k, **streaming)
@@ -104,21 +103,20 @@ def make_atlas(
             "provenance": provenance(),
         }
         write_page(folder, "atlas", title=html.escape(summary["title"]), lab=link)
-        text = json.dumps(summary, indent=2, ensure_ascii=False)
-        (folder / "atlas.json").write_text(text + "\n", "utf-8", errors="backslashreplace")
+        write_result(folder / "atlas.json", summary)
     return summary
 
 
-def _earlier(out: Path) -> dict[str, Any] | None:
-    """What the atlas in `out` says of itself; None if nothing is there."""
+def earlier_in(out: Path, name: str, what: str) -> dict[str, Any]:
+    """What a folder's file `name` tells of what was made there earlier, empty if nothing was."""
     if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return None
+        return {}
     try:
-        content = read_json(out / "atlas.json")
+        content = read_json(out / name)
     except (OSError, ValueError):
         content = None
-    if not isinstance(content, dict) or not {"made_of", "title", "provenance"} <= content.keys():
-        raise SonibookError(f"{out}: is there already and is not an atlas: choose another folder.")
+    if not isinstance(content, dict) or "provenance" not in content:
+        raise SonibookError(f"{out}: is there already and is not {what}: choose another folder.")
     return content
 
 

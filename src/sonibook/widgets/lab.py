@@ -12,9 +12,8 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -40,8 +39,7 @@ _TRAINED = {
 }
 
 
-@dataclass(frozen=True, eq=False)
-class LabNetwork:
+class LabNetwork(NamedTuple):
     """A network to listen to, with its card; a classifier can be asked for classes, too."""
 
     name: str
@@ -54,8 +52,7 @@ class LabNetwork:
         return self.network.encoder if isinstance(self.network, Classifier) else self.network
 
 
-@dataclass(frozen=True, eq=False)
-class LabClip:
+class LabClip(NamedTuple):
     """A clip to listen to, at 8 kHz and in [-1, 1]; its credit has its source and licence."""
 
     name: str
@@ -139,14 +136,15 @@ def _write_network(network: LabNetwork, out: Path) -> dict[str, Any]:
         "facts": facts(network),
         "leastLength": network.encoder.least_length,
         "layers": layers,
-        "head": _write_head(network, network.network, out)
-        if isinstance(network.network, Classifier)
-        else None,
+        "head": _write_head(network, out),
     }
 
 
-def _write_head(network: LabNetwork, classifier: Classifier, out: Path) -> dict[str, Any]:
+def _write_head(network: LabNetwork, out: Path) -> dict[str, Any] | None:
     """Write what makes logits of the last block's mean maps: biases, then (class, channel)."""
+    classifier = network.network
+    if not isinstance(classifier, Classifier):
+        return None
     # The two linear layers behind the mean are one, for dropout is off.
     affine = nn.Sequential(classifier.encoder.fc1, classifier.head)
     affine = copy.deepcopy(affine).cpu().double().eval()

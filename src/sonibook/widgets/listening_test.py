@@ -23,10 +23,10 @@ from sonibook.analysis.stream import seeded
 from sonibook.audio import excerpt
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet import ForwardPass
-from sonibook.errors import AnalysisError, AudioError, SonibookError
+from sonibook.errors import AnalysisError, AudioError
 from sonibook.files import write_result
 from sonibook.model.stack import blocks_of, least_length
-from sonibook.widgets.atlas import flac_text, replaced
+from sonibook.widgets.atlas import earlier_in, flac_text, replaced
 from sonibook.widgets.lab import write_page, write_script
 
 #: Classes to choose from, so that each has a key, and clips of each.
@@ -68,10 +68,7 @@ def make_listening_test(
     families by turns: there may be one a seed.
     """
     out = Path(out)
-    if out.exists() and any(out.iterdir()) and not (out / "trials.json").is_file():
-        raise SonibookError(
-            f"{out}: is there already and is not a listening test: choose another folder."
-        )
+    earlier_in(out, "trials.json", "a listening test")
     items, practice = _choose(families, data, seconds=seconds, seed=seed)
     asked = product(GROUPS, items)
     draft = [one for group, item in asked for one in _ask(item, group, items, seed)]

@@ -206,16 +206,16 @@ def script() -> str:
         "MAGMA": base64.b64encode(colours).decode(),
         "STYLE": text_of("player.css"),
     }
-    return joined(map(Path(__file__).with_name, _MODULES), constants)
+    return joined(_MODULES, constants)
 
 
-def text_of(name: str) -> str:
-    """The text of a file that lies beside this one."""
-    return Path(__file__).with_name(name).read_text(encoding="utf-8")
+def text_of(name: str | Path) -> str:
+    """The text of a file, by its path from here."""
+    return (Path(__file__).parent / name).read_text(encoding="utf-8")
 
 
 def joined(
-    modules: Iterable[Path], constants: Mapping[str, str] | None = None, end: str = ""
+    modules: Iterable[str | Path], constants: Mapping[str, str] | None = None, end: str = ""
 ) -> str:
     """JavaScript modules, each after those it imports from, as one classic script.
 
@@ -224,7 +224,7 @@ def joined(
     parts = ['(() => {\n"use strict";']
     parts += [f"const {name} = {json.dumps(value)};" for name, value in (constants or {}).items()]
     for path in modules:
-        source = re.sub(r"^import [^;]*;\n", "", path.read_text(encoding="utf-8"), flags=re.M)
+        source = re.sub(r"^import [^;]*;\n", "", text_of(path), flags=re.M)
         source = re.sub(r"^ */\*\*.*?\*/\n", "", source, flags=re.M | re.S)
         parts.append(re.sub(r"^export |^ +", "", source, flags=re.M))
     return "\n".join([*parts, end, "})();\n"])
