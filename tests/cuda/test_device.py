@@ -325,10 +325,10 @@ def test_losses_and_scores_in_every_precision(device, tmp_path, objective, preci
 DISTRIBUTED = """
 import json, sys
 from sonibook.training.config import TrainConfig
-from sonibook.training.distributed import Distributed
+from sonibook.training.distributed import Runtime, _meet
 from sonibook.training.loop import train
 from sonibook.training.experiment import Contrastive
-runtime = Distributed()
+runtime = Runtime(_meet())
 assert (runtime.rank, runtime.processes) == (0, 1)
 place, put = runtime.place, runtime.put
 Contrastive.evaluate = lambda *_: {}

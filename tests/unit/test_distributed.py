@@ -28,7 +28,7 @@ from sonibook.model.encoder import DROPOUT
 from sonibook.training import distributed
 from sonibook.training.config import AugmentConfig
 from sonibook.training.data import DROPPING, CropBatches
-from sonibook.training.distributed import Tpu, find_runtime
+from sonibook.training.distributed import find_runtime
 from sonibook.training.sampling import PARTNERS, RandomStreams
 
 # --- the division of a batch ---------------------------------------------------------------------
@@ -309,7 +309,7 @@ def test_a_tpu_is_asked_for_by_torch_tpu_where_it_is_installed(
     monkeypatch.setattr(distributed, "find_spec", {"torch_tpu": "found"}.get)
     with pytest.raises(ConfigError, match="torch-tpu finds none on this machine"):
         find_runtime()
-    monkeypatch.setattr(Tpu, "_NAME", "meta")  # a device that every machine has
+    monkeypatch.setattr(distributed, "_TPU", "meta")  # a device that every machine has
     before = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("medium")

@@ -1,8 +1,8 @@
 """Where a training runs: the one place that knows of devices, processes and compilers.
 
 The loop asks a `Runtime` for everything that differs between a laptop, a GPU, several processes
-and a TPU. Another kind of machine is another class here: a device, `put` to divide a batch, `step`
-to end a graph.
+and a TPU. A machine that compiles is another class here: `put` to divide a batch, `step` to end a
+graph.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ from torch import Tensor, nn
 from sonibook.errors import ConfigError, SonibookWarning
 from sonibook.model.encoder import process_count, sum_of_all
 
-AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
+_AnyNetwork = TypeVar("_AnyNetwork", bound=nn.Module)
+#: Of torch-tpu.
+_TPU = "tpu"
 
 
 class Runtime:
-    """One process on one device, a CPU or a CUDA GPU.
+    """One process on one device, a CPU or a GPU, alone or one of those that ``torchrun`` started.
 
     Parameters
     ----------
@@ -42,24 +44,28 @@ class Runtime:
         instructions for it (``avx512_bf16`` or AMX); other CPUs are slower with it.
     """
 
-    #: Which process this is,
-    rank = 0
-    #: of how many.
-    processes = 1
-
     def __init__(self, device: torch.device | None = None, *, precision: str = "float32") -> None:
         default = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(default) if device is None else device
         self.precision = precision
+        self._alone = not (dist.is_available() and dist.is_initialized())
+        #: Which process this is,
+        self.rank = 0 if self._alone else dist.get_rank()
+        #: of how many.
+        self.processes = process_count()
 
     @property
     def is_main(self) -> bool:
         """Whether this process is the one that writes files and shows progress."""
         return self.rank == 0
 
-    def place(self, network: AnyNetwork) -> AnyNetwork:
+    def place(self, network: _AnyNetwork) -> _AnyNetwork:
         """Put a network where it is to be trained; every process starts from the same weights."""
-        return network.to(self.device)
+        network = network.to(self.device)
+        if not self._alone:
+            for tensor in network.state_dict().values():
+                dist.broadcast(tensor, 0)
+        return network
 
     def put(self, x: Tensor) -> Tensor:
         """Put this process's part of a batch onto the device."""
@@ -73,17 +79,27 @@ class Runtime:
 
     def gather(self, z: Float[Tensor, "rows dim"]) -> Float[Tensor, "all dim"]:
         """The rows of all processes, in order of rank; gradients flow back to each."""
-        return z
+        return z if self._alone else rows_of_all(z)
 
     def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Make every process's gradients their mean."""
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        if gradients and not self._alone:
+            flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+            dist.all_reduce(flat)
+            means = (flat / self.processes).split([g.numel() for g in gradients])
+            for gradient, mean in zip(gradients, means, strict=True):
+                gradient.copy_(mean.view(gradient.shape))
 
     def mean(self, value: Tensor) -> Tensor:
         """The mean of a number over processes."""
-        return value
+        return value if self._alone else sum_of_all(value.detach()) / self.processes
 
     def largest(self, values: Tensor) -> Tensor:
         """Each of some numbers as it is largest over processes."""
+        if not self._alone:
+            values = values.to(self.device)
+            dist.all_reduce(values, dist.ReduceOp.MAX)
         return values
 
     def step(self, optimiser: torch.optim.Optimizer) -> None:
@@ -92,58 +108,23 @@ class Runtime:
 
     def wait(self) -> None:
         """Wait until every process is here."""
+        if not self._alone:
+            dist.barrier()
 
 
-class _Distributed(Runtime):
-    """One of several processes that ``torchrun`` started: gloo between CPUs, NCCL between GPUs."""
-
-    def __init__(self, *, precision: str = "float32") -> None:
-        local = int(os.environ.get("LOCAL_RANK", "0"))
-        on_gpu = torch.cuda.is_available()
-        super().__init__(torch.device("cuda", local) if on_gpu else None, precision=precision)
-        if on_gpu:
-            torch.cuda.set_device(self.device)
-        # Joined once and left at the end: runs that follow each other cannot meet a second time.
-        if not dist.is_initialized():
-            # Long: the others wait while one evaluates.
-            dist.init_process_group(
-                "nccl" if on_gpu else "gloo",
-                timeout=timedelta(days=1),
-                device_id=self.device if on_gpu else None,
-            )
-            atexit.register(dist.destroy_process_group)
-        self.rank, self.processes = dist.get_rank(), dist.get_world_size()
-
-    def place(self, network: AnyNetwork) -> AnyNetwork:
-        network = network.to(self.device)
-        for tensor in network.state_dict().values():
-            dist.broadcast(tensor, 0)
-        return network
-
-    def gather(self, z: Float[Tensor, "rows dim"]) -> Float[Tensor, "all dim"]:
-        return rows_of_all(z)
-
-    def average_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        if gradients:
-            flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-            dist.all_reduce(flat)
-            means = (flat / self.processes).split([g.numel() for g in gradients])
-            for gradient, mean in zip(gradients, means, strict=True):
-                gradient.copy_(mean.view(gradient.shape))
-
-    def mean(self, value: Tensor) -> Tensor:
-        value = value.detach().clone()
-        dist.all_reduce(value)
-        return value / self.processes
-
-    def largest(self, values: Tensor) -> Tensor:
-        values = values.to(self.device)
-        dist.all_reduce(values, dist.ReduceOp.MAX)
-        return values
-
-    def wait(self) -> None:
-        dist.barrier()
+def _meet() -> torch.device:
+    """Meet the other processes, by gloo between CPUs, NCCL between GPUs; gives the own device."""
+    on_gpu = torch.cuda.is_available()
+    device = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if on_gpu else None
+    if device is not None:
+        torch.cuda.set_device(device)
+    # Joined once and left at the end: runs that follow each other cannot meet a second time.
+    if not dist.is_initialized():
+        # Long: the others wait while one evaluates.
+        backend, patience = "nccl" if on_gpu else "gloo", timedelta(days=1)
+        dist.init_process_group(backend, timeout=patience, device_id=device)
+        atexit.register(dist.destroy_process_group)
+    return device or torch.device("cpu")
 
 
 def rows_of_all(x: Float[Tensor, "rows dim"]) -> Float[Tensor, "all dim"]:
@@ -206,25 +187,21 @@ class Xla(Runtime):
         self._sync()
 
 
-class Tpu(Runtime):
-    """One process on one TPU by torch-tpu, which computes each operation as a GPU does.
+def _tpu(precision: str) -> torch.device:
+    """A TPU by torch-tpu, which computes each operation as a GPU does.
 
     It was never run: no TPU was at hand, only torch-tpu 0.2, which without one gives no device.
     """
-
-    _NAME = "tpu"
-
-    def __init__(self, *, precision: str = "float32") -> None:
-        try:
-            device = torch.device(self._NAME)  # known since torch was imported, if there is one
-        except RuntimeError:
-            raise ConfigError(
-                "PJRT_DEVICE asks for a TPU, but torch-tpu finds none on this machine: unset "
-                "PJRT_DEVICE to train on what there is."
-            ) from None
-        super().__init__(device, precision=precision)
-        if precision == "float32":
-            torch.set_float32_matmul_precision("highest")  # else products are in bfloat16
+    try:
+        device = torch.device(_TPU)  # known since torch was imported, if there is one
+    except RuntimeError:
+        raise ConfigError(
+            "PJRT_DEVICE asks for a TPU, but torch-tpu finds none on this machine: unset "
+            "PJRT_DEVICE to train on what there is."
+        ) from None
+    if precision == "float32":
+        torch.set_float32_matmul_precision("highest")  # else products are in bfloat16
+    return device
 
 
 def find_runtime(*, precision: str = "float32") -> Runtime:
@@ -235,11 +212,13 @@ def find_runtime(*, precision: str = "float32") -> Runtime:
     that cannot be imported, or there is no TPU); else one process on a GPU or the CPU. A
     `SonibookWarning` tells when bfloat16 is asked of a CPU that has no instructions for it.
     """
-    if asked := os.environ.get("PJRT_DEVICE"):
-        by_tpu = asked == "TPU" and find_spec("torch_tpu") is not None
-        return (Tpu if by_tpu else Xla)(precision=precision)
+    asked = os.environ.get("PJRT_DEVICE")
+    if asked == "TPU" and find_spec("torch_tpu") is not None:
+        return Runtime(_tpu(precision), precision=precision)
+    if asked:
+        return Xla(precision=precision)
     several = int(os.environ.get("WORLD_SIZE", "1")) > 1
-    runtime = (_Distributed if several else Runtime)(precision=precision)
+    runtime = Runtime(_meet() if several else None, precision=precision)
     slow = runtime.device.type == "cpu" and precision == "bfloat16" and runtime.is_main
     if slow and hasattr(torch.cpu, "get_capabilities"):  # newer than the oldest torch allowed
         able = torch.cpu.get_capabilities()
