@@ -16,7 +16,6 @@ from sonibook.training.data import predict
 from sonibook.training.probe import (
     groups_of,
     linear_probe,
-    multilabel_probe,
     probe_features,
     probed,
 )
@@ -206,22 +205,23 @@ def test_a_probe_of_many_labels_tells_them_apart_whatever_the_scale_and_what_is_
         return features.astype(np.float32), targets
 
     (features, targets), (tested, truth) = drawn(150), drawn(80)
-    scores, chosen = multilabel_probe(features, targets, tested)
+    probe = linear_probe(features, targets, tested)
+    scores = probe.predicted
     assert scores.shape == (80, 4)
     assert np.ptp(scores[:, 3]) == 0
     for label in range(3):
         present = truth[:, label] == 1
         apart = scores[present, label][:, None] > scores[~present, label][None]
         assert apart.mean() > 0.9
-    assert chosen["folds"] == 5
+    assert probe.folds == 5
     scale = np.array([1, 10, 0.1, 5, 1000, 1e-3], np.float32)
-    again, same = multilabel_probe(features * scale + 1, targets, tested * scale + 1)
-    assert same == chosen
-    np.testing.assert_allclose(again[:, :3], scores[:, :3], rtol=0.05, atol=0.05)
+    same = linear_probe(features * scale + 1, targets, tested * scale + 1)
+    assert (same.strength, same.folds) == (probe.strength, probe.folds)
+    np.testing.assert_allclose(same.predicted[:, :3], scores[:, :3], rtol=0.05, atol=0.05)
     groups = [f"fold{index % 3}" for index in range(150)]
-    assert multilabel_probe(features, targets, tested, groups=groups)[1]["folds"] == 3
+    assert linear_probe(features, targets, tested, groups=groups).folds == 3
     with pytest.raises(DatasetError, match="two training clips or groups"):
-        multilabel_probe(features[:1], targets[:1], tested)
+        linear_probe(features[:1], targets[:1], tested)
 
 
 def test_a_probed_encoder_of_several_labels_scores_as_its_probe():
@@ -230,7 +230,7 @@ def test_a_probed_encoder_of_several_labels_scores_as_its_probe():
     network = probed(encoder, data, layer=6)
     short = encoder.truncate(6)
     features, targets = predict(short.pooled, data, least_length=short.least_length)
-    expected, _ = multilabel_probe(features, targets, features)
+    expected = linear_probe(features, targets, features).predicted
     with torch.no_grad():
         logits = network.head(torch.from_numpy(features))
     np.testing.assert_allclose(logits.numpy(), expected, rtol=1e-3, atol=1e-3)

@@ -18,7 +18,6 @@ from sonibook.model.encoder import CNN12
 from sonibook.training.config import TrainConfig
 from sonibook.training.folder import (
     FileLogger,
-    Sounds,
     check_loggers,
     load_state,
     open_loggers,
@@ -38,7 +37,7 @@ def config(*to: str) -> TrainConfig:
     return TrainConfig.model_validate({"name": "demo", "data": {"name": "x"}, "log": {"to": to}})
 
 
-def sounds_of(epoch: int) -> Sounds:
+def sounds_of(epoch: int) -> dict[str, np.ndarray]:
     time = np.arange(1000) / 8000
     tones = [level * np.sin(2 * np.pi * 110 * epoch * time) for level in (0.25, 0.5)]
     return {name: tone.astype(np.float32) for name, tone in zip(CAPTIONS, tones, strict=True)}

@@ -36,7 +36,6 @@ from sonibook.training.probe import (
     ProbeKind,
     groups_of,
     linear_probe,
-    multilabel_probe,
     over_time,
 )
 
@@ -95,7 +94,7 @@ def layer_importances(
     AnalysisError
         As every analysis, and if the classes or tasks differ, or there is but one group.
     DatasetError
-        As `linear_probe` and `multilabel_probe`.
+        As `linear_probe`.
     """
     if training is not None and training.task != data.task:
         raise AnalysisError(
@@ -133,7 +132,8 @@ def layer_importances(
         groups = groups_at(training, fitted_to.index.tolist(), tested=data)
         seen, known = fitted_to.arrays[key], truth_of(training, fitted_to)
         inputs = (kind, seed, groups, seen, known, own)
-        return _kept(parts, inputs, lambda: _probe(kind, seen, known, own, groups, seed))
+        how: Any = {"groups": groups, "seed": seed, "kind": kind}
+        return _kept(parts, inputs, lambda: linear_probe(seen, known, own, **how).predicted)
 
     rows: list[Row] = []
     for kind in probes:
@@ -228,7 +228,9 @@ def answers_by_group(
     def fit() -> _Answers:
         found = np.zeros_like(truth)
         for _, out, rest in parted:
-            found[out] = _probe(kind, features[~out], truth[~out], features[out], rest, seed)
+            how: Any = {"groups": rest, "seed": seed, "kind": kind}
+            probe = linear_probe(features[~out], truth[~out], features[out], **how)
+            found[out] = probe.predicted
         return found
 
     return _kept(parts, (kind, seed, groups, features, truth), fit)
@@ -268,19 +270,6 @@ def left_out(
     for group in np.unique(own).tolist():
         rest = own[own != group].tolist()
         yield group, own == group, rest if len(set(rest)) > 1 else None
-
-
-def _probe(
-    kind: ProbeKind,
-    seen: Float[ndarray, "seen features"],
-    truth: _Truth,
-    tested: Float[ndarray, "tested features"],
-    groups: list[str] | None,
-    seed: int,
-) -> _Answers:
-    if truth.ndim == 2:
-        return multilabel_probe(seen, truth, tested, groups=groups, seed=seed, kind=kind)[0]
-    return linear_probe(seen, truth, tested, groups=groups, seed=seed, kind=kind).predicted
 
 
 def truth_of(data: Dataset, measured: ClipArrays) -> _Truth:

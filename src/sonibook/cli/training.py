@@ -202,11 +202,10 @@ def evaluate(
         if classifier is not None:
             scores, targets = training.predict(
                 classifier,
-                reader.data,
+                reader,
                 least_length=encoder.least_length,
                 batch_size=batch_size,
                 progress=True,
-                read=reader,
             )
             found = _measured(scores, targets, reader.data, seed)
             results.append({"network": name, "method": "classifier", **found})
@@ -247,16 +246,12 @@ def _probed(
         for reader in (fitted, tested)
     )
     groups = training.groups_of(fitted, tested=data)
-    if data.task == "multi-label":
-        scores, chosen = training.multilabel_probe(
-            features, labels, asked, groups=groups, seed=seed
-        )
-    else:
-        probe = training.linear_probe(features, labels, asked, groups=groups, seed=seed)
+    probe = training.linear_probe(features, labels, asked, groups=groups, seed=seed)
+    scores = probe.predicted
+    if data.task == "single-label":
         names = np.eye(len(data.classes))
-        scores, truth = names[probe.predicted], names[truth]
-        chosen = {"strength": probe.strength, "folds": probe.folds}
-    own = {"strength": chosen["strength"], "folds_of_cross_validation": chosen["folds"]}
+        scores, truth = names[scores], names[truth]
+    own = {"strength": probe.strength, "folds_of_cross_validation": probe.folds}
     return _measured(scores, truth, data, seed) | own
 
 

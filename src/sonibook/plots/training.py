@@ -125,12 +125,6 @@ def probabilities(similarity: Similarity, temperature: float) -> Float[Tensor, "
     return logits.fill_diagonal_(-torch.inf).softmax(dim=1)
 
 
-def loss(similarity: Similarity, temperature: float) -> float:
-    """NT-Xent of a batch whose cosine similarities are given: the mean over rows, in nats."""
-    probability = probabilities(similarity, temperature)
-    return -float(probability.gather(1, _partners(similarity)).log().mean())
-
-
 def shares(similarity: Similarity, temperature: float) -> Float[Tensor, " negatives"]:
     """How the push away from the negatives is divided among them, hardest first, shape (rows - 2,).
 
@@ -182,11 +176,11 @@ def temperature_picture(similarity: Similarity, temperature: float) -> Figure:
 def temperature_words(similarity: Similarity, temperature: float) -> str:
     """What `temperature_picture` shows, in words."""
     probability, divided = probabilities(similarity, temperature), shares(similarity, temperature)
-    partner = float(probability.gather(1, _partners(similarity)).mean())
+    partner = probability.gather(1, _partners(similarity))
     return (
-        f"At temperature {temperature:.3g} the loss is {loss(similarity, temperature):.2f} nats. "
-        f"A row gives its partner a probability of {partner:.0%} on average, and the hardest of "
-        f"its {len(divided)} negatives takes {float(divided[0]):.0%} of the push."
+        f"At temperature {temperature:.3g} the loss is {-float(partner.log().mean()):.2f} nats. "
+        f"A row gives its partner a probability of {float(partner.mean()):.0%} on average, and the "
+        f"hardest of its {len(divided)} negatives takes {float(divided[0]):.0%} of the push."
     )
 
 

@@ -12,7 +12,7 @@ __getattr__ = _names_of(
     folder="RunFolder",
     loop="train warmup_cosine",
     objectives="ContrastiveNetwork cross_entropy nt_xent",
-    probe="groups_of linear_probe multilabel_probe probe_features probed",
+    probe="groups_of linear_probe probe_features probed",
     sampling="RandomStreams seeded",
     runs="load_run plan train_seeds",
 )

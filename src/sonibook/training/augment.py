@@ -22,9 +22,9 @@ from sonibook.audio import SAMPLE_RATE
 from sonibook.training.config import AugmentConfig
 from sonibook.training.sampling import RandomStreams
 
-Waveforms = Float[Tensor, "batch 1 time"]
-Targets = Float[Tensor, "batch classes"]
-Frequencies = Float[Tensor, " frequency"]
+_Waveforms = Float[Tensor, "batch 1 time"]
+_Targets = Float[Tensor, "batch classes"]
+_Frequencies = Float[Tensor, " frequency"]
 _Response = Float[Tensor, "batch 1 frequency"]
 
 #: Samples of the longest reverberation, and of the silence that a filter may ring on into.
@@ -33,11 +33,11 @@ _ROOM_SAMPLES = SAMPLE_RATE // 2
 EQUALISED_HZ = tuple(20.0 * 200.0 ** (knot / 6) for knot in range(7))
 
 
-def _rms(x: Waveforms) -> Float[Tensor, "batch 1 1"]:
+def _rms(x: _Waveforms) -> Float[Tensor, "batch 1 1"]:
     return x.square().mean(dim=2, keepdim=True).sqrt()
 
 
-def random_gain(x: Waveforms, *, max_db: float = 6.0, streams: RandomStreams) -> Waveforms:
+def random_gain(x: _Waveforms, *, max_db: float = 6.0, streams: RandomStreams) -> _Waveforms:
     """Change the level of each clip by up to `max_db` dB, up or down.
 
     Parameters
@@ -49,15 +49,15 @@ def random_gain(x: Waveforms, *, max_db: float = 6.0, streams: RandomStreams) ->
     return x * 10 ** (streams.uniform(-max_db, max_db) / 20)
 
 
-def random_level(x: Waveforms, *, most_db: float = 12.0, streams: RandomStreams) -> Waveforms:
+def random_level(x: _Waveforms, *, most_db: float = 12.0, streams: RandomStreams) -> _Waveforms:
     """Scale each clip to a peak of 1, then lower it by a random number of dB; silence stays."""
     peak = x.abs().amax(dim=2, keepdim=True).clamp_min(1e-8)
     return x / peak * 10 ** (-streams.uniform(0.0, most_db) / 20)
 
 
 def gaussian_noise(
-    x: Waveforms, *, min_snr_db: float = 15.0, max_snr_db: float = 50.0, streams: RandomStreams
-) -> Waveforms:
+    x: _Waveforms, *, min_snr_db: float = 15.0, max_snr_db: float = 50.0, streams: RandomStreams
+) -> _Waveforms:
     """Add white Gaussian noise at a random signal-to-noise ratio.
 
     Parameters
@@ -71,7 +71,7 @@ def gaussian_noise(
     return x + level * streams.normal(x.shape[2])
 
 
-def time_mask(x: Waveforms, *, max_share: float = 0.2, streams: RandomStreams) -> Waveforms:
+def time_mask(x: _Waveforms, *, max_share: float = 0.2, streams: RandomStreams) -> _Waveforms:
     """Silence one stretch of each clip, of random length and place.
 
     Parameters
@@ -88,8 +88,8 @@ def time_mask(x: Waveforms, *, max_share: float = 0.2, streams: RandomStreams) -
 
 
 def mix_back(
-    x: Waveforms, *, min_snr_db: float = 0.0, max_snr_db: float = 30.0, streams: RandomStreams
-) -> Waveforms:
+    x: _Waveforms, *, min_snr_db: float = 0.0, max_snr_db: float = 30.0, streams: RandomStreams
+) -> _Waveforms:
     """Put another clip of the batch into the background of each, at a random ratio of levels.
 
     The paper's background noise injection, akin to the mix-back of Fonseca et al. 2021. What is
@@ -108,21 +108,21 @@ def mix_back(
 
 
 def background(
-    x: Waveforms,
-    behind: Waveforms,
+    x: _Waveforms,
+    behind: _Waveforms,
     *,
     min_snr_db: float = 0.0,
     max_snr_db: float = 25.0,
     streams: RandomStreams,
-) -> Waveforms:
+) -> _Waveforms:
     """Put a given sound into the background of each clip, as `mix_back` puts another clip."""
     level = _rms(x) * 10 ** (-streams.uniform(min_snr_db, max_snr_db) / 20)
     return x + behind * (level / _rms(behind).clamp_min(1e-8))
 
 
 def mixup(
-    x: Waveforms, targets: Targets, *, alpha: float, streams: RandomStreams
-) -> tuple[Waveforms, Targets]:
+    x: _Waveforms, targets: _Targets, *, alpha: float, streams: RandomStreams
+) -> tuple[_Waveforms, _Targets]:
     """Mix each clip, and its targets, with another of the batch (Zhang et al. 2017).
 
     Parameters
@@ -140,7 +140,7 @@ def mixup(
 
 def change_speed(
     x: Float[Tensor, "batch 1 longer"], *, most: float = 0.25, samples: int, streams: RandomStreams
-) -> Waveforms:
+) -> _Waveforms:
     """Play each clip 1 / (1 + `most`) to 1 + `most` times as fast, its pitch with it.
 
     By linear interpolation; what is shorter than (1 + most) * samples ends in its last sample.
@@ -155,7 +155,7 @@ def change_speed(
 
 
 def equalisation(
-    frequencies: Frequencies, max_db: float = 12.0, *, streams: RandomStreams
+    frequencies: _Frequencies, max_db: float = 12.0, *, streams: RandomStreams
 ) -> _Response:
     """A random smooth equaliser: gains at seven frequencies, an octave and a quarter apart.
 
@@ -171,7 +171,7 @@ def equalisation(
 
 
 def low_pass(
-    frequencies: Frequencies, lowest_hz: float = 800.0, *, streams: RandomStreams
+    frequencies: _Frequencies, lowest_hz: float = 800.0, *, streams: RandomStreams
 ) -> _Response:
     """The magnitude of a fourth-order Butterworth low-pass, its corner up to 3,500 Hz."""
     corner = _log_uniform(lowest_hz, 3500.0, streams)
@@ -179,7 +179,7 @@ def low_pass(
 
 
 def high_pass(
-    frequencies: Frequencies, highest_hz: float = 800.0, *, streams: RandomStreams
+    frequencies: _Frequencies, highest_hz: float = 800.0, *, streams: RandomStreams
 ) -> _Response:
     """The magnitude of a second-order Butterworth high-pass, its corner from 80 Hz on."""
     ratio = (frequencies / _log_uniform(80.0, highest_hz, streams)) ** 2
@@ -203,13 +203,13 @@ def reverberation(
     return tail
 
 
-def filtered(x: Waveforms, response: Shaped[Tensor, "batch 1 frequency"]) -> Waveforms:
+def filtered(x: _Waveforms, response: Shaped[Tensor, "batch 1 frequency"]) -> _Waveforms:
     """Waveforms with a response at `filter_frequencies`; what rings on after the end is cut off."""
     size = x.shape[2] + _ROOM_SAMPLES
     return torch.fft.irfft(torch.fft.rfft(x, size) * response, size)[:, :, : x.shape[2]]
 
 
-def filter_frequencies(samples: int) -> Frequencies:
+def filter_frequencies(samples: int) -> _Frequencies:
     """The frequencies, in Hz, that `filtered` knows of waveforms of that length."""
     return torch.fft.rfftfreq(samples + _ROOM_SAMPLES, 1 / SAMPLE_RATE)
 
@@ -218,7 +218,7 @@ def _log_uniform(low: float, high: float, streams: RandomStreams) -> Float[Tenso
     return streams.uniform(math.log(low), math.log(high)).exp()
 
 
-def _randomly_filtered(x: Waveforms, config: AugmentConfig, streams: RandomStreams) -> Waveforms:
+def _randomly_filtered(x: _Waveforms, config: AugmentConfig, streams: RandomStreams) -> _Waveforms:
     """Equalisation, low-pass, high-pass and reverberation, each on its share of the crops."""
     shares, frequencies = config.shares, filter_frequencies(x.shape[2])
     changes: tuple[tuple[float, float | None, Callable[..., Tensor]], ...] = (
@@ -243,8 +243,8 @@ def _randomly_filtered(x: Waveforms, config: AugmentConfig, streams: RandomStrea
 
 
 def _sometimes(
-    x: Waveforms, share: float, streams: RandomStreams, change: Callable[..., Waveforms]
-) -> Waveforms:
+    x: _Waveforms, share: float, streams: RandomStreams, change: Callable[..., _Waveforms]
+) -> _Waveforms:
     """A change of a random share of the crops."""
     chosen = streams.chosen(share)
     if chosen.all():
@@ -263,13 +263,13 @@ def source_samples(config: AugmentConfig | None, samples: int) -> int:
 
 def augmented(
     x: Float[Tensor, "batch 1 longer"],
-    targets: Targets,
+    targets: _Targets,
     *,
     config: AugmentConfig,
     streams: RandomStreams,
     samples: int | None = None,
-    backgrounds: Callable[[RandomStreams], Waveforms] | None = None,
-) -> tuple[Waveforms, Targets]:
+    backgrounds: Callable[[RandomStreams], _Waveforms] | None = None,
+) -> tuple[_Waveforms, _Targets]:
     """All augmentations that a configuration asks for.
 
     In this order: speed, the filters, mixing, mask, noise, polarity, level, gain.

@@ -10,10 +10,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from sonibook.errors import ConfigError
 from sonibook.files import parse_yaml
 
-Objective = Literal["cross_entropy", "binary_cross_entropy", "nt_xent"]
-Precision = Literal["float32", "bfloat16"]
+_Precision = Literal["float32", "bfloat16"]
 #: That training may compute in.
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+PRECISIONS: tuple[_Precision, ...] = get_args(_Precision)
 #: Settings that came later: written down where they are used alone, so that what was written
 #: before them still names the same run.
 _LATER = {
@@ -150,7 +149,7 @@ class OptimiserConfig(_Section):
     #: Clips a step, over all processes together.
     batch_size: int = Field(default=64, ge=1)
     #: Of convolutions and products; weights and moments are float32. See `Runtime`.
-    precision: Precision = "float32"
+    precision: _Precision = "float32"
 
 
 class LogConfig(_Section):
@@ -171,7 +170,7 @@ class TrainConfig(_Section):
     seed: int = Field(default=0, ge=0, lt=2**63)
     data: DataConfig
     encoder: EncoderConfig = EncoderConfig()
-    objective: Objective = "cross_entropy"
+    objective: Literal["cross_entropy", "binary_cross_entropy", "nt_xent"] = "cross_entropy"
     contrastive: ContrastiveConfig = ContrastiveConfig()
     augment: AugmentConfig = AugmentConfig()
     optimiser: OptimiserConfig = OptimiserConfig()

@@ -264,7 +264,11 @@ class FeatureBatches:
         )
         self._encoder, self._runtime, self.reader = encoder, runtime, ClipReader(data)
         self.mean, self.scale = torch.zeros(encoder.dim), torch.ones(encoder.dim)
-        features, targets = self.features_of(data, read=self.reader.nearest)
+        features, targets = self.features_of(self.reader)
+        # The next clip stands in for one that cannot be read.
+        there = np.array([place for place in range(len(data)) if place not in self.reader.bad])
+        nearest = there.searchsorted(np.arange(len(data))) % len(there)
+        features, targets = features[nearest], targets[nearest]
         self.mean, spread = features.mean(dim=0), features.std(dim=0)
         # A feature that never changes, such as a dead filter's, is not blown up where it does.
         changes = spread > 1e-5 * features.abs().amax(dim=0)
@@ -273,15 +277,14 @@ class FeatureBatches:
         self._targets = targets[torch.from_numpy(self._sampler.label_of)]
 
     def features_of(
-        self, data: Dataset, *, read: Callable[[int], Clip | None] | None = None
+        self, data: Dataset | ClipReader
     ) -> tuple[Float[Tensor, "clips dim"], Float[Tensor, "clips classes"]]:
-        """The standardised representation of every clip of a data set, and its targets."""
+        """The standardised representation of every clip that can be read, and its targets."""
         features, targets = predict(
             lambda x: self._encoder(self._runtime.put(x)).float().cpu(),
             data,
             least_length=self._encoder.least_length,
             progress=self._runtime.is_main,
-            read=read,
         )
         return (torch.from_numpy(features) - self.mean) / self.scale, torch.from_numpy(targets)
 
@@ -308,12 +311,11 @@ class FeatureBatches:
 @torch.no_grad()  # XLA takes no views of parameters in inference_mode
 def predict(
     network: nn.Module | Callable[[Tensor], Tensor],
-    data: Dataset,
+    data: Dataset | ClipReader,
     *,
     least_length: int,
     batch_size: int = 16,
     progress: bool = False,
-    read: Callable[[int], Clip | None] | None = None,
 ) -> tuple[Float[ndarray, "clips outputs"], Float[ndarray, "clips classes"]]:
     """The network's output for every clip of a data set, and the clip's targets.
 
@@ -324,21 +326,21 @@ def predict(
     ----------
     network : callable
         Maps waveforms (batch, 1, time) to (batch, outputs); modules should be in `eval` mode.
-    data : Dataset
+    data : Dataset or ClipReader
+        What a reader cannot read is left out.
     least_length : int, in samples
         Shorter clips are padded with zeros to it.
     batch_size : int >= 1
     progress : bool
         Show a progress bar.
-    read : callable or None
-        Gives clip `index` in place of ``data[index]``, such as a `ClipReader`; a clip that is None
-        is left out.
 
     Returns
     -------
     outputs : ndarray, shape (clips, outputs)
     targets : ndarray, shape (clips, classes)
     """
+    read: Callable[[int], Clip | None] = data.__getitem__ if isinstance(data, Dataset) else data
+    data = data if isinstance(data, Dataset) else data.data
     outputs: list[ndarray | None] = [None] * len(data)
     targets = np.zeros((len(data), len(data.classes)), np.float32)
     waiting: dict[int, list[tuple[int, ndarray]]] = {}
@@ -349,8 +351,7 @@ def predict(
             outputs[index] = row
 
     for index in tqdm(range(len(data)), desc="evaluate", disable=not progress, leave=False):
-        clip = data[index] if read is None else read(index)
-        if clip is None:
+        if (clip := read(index)) is None:
             continue
         targets[index, list(clip.labels)] = 1.0
         waveform = pad(clip.waveform, least_length)

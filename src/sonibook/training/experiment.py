@@ -10,7 +10,7 @@ from __future__ import annotations
 from copy import deepcopy
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -24,16 +24,14 @@ from sonibook.errors import ConfigError
 from sonibook.metrics import multilabel_metrics, single_label_metrics
 from sonibook.model.checkpoint import load_encoder
 from sonibook.model.encoder import CHANNELS, CNN12, DROPOUT, Classifier
-from sonibook.training.config import EncoderConfig, TrainConfig
+from sonibook.training.config import TrainConfig
 from sonibook.training.data import DROPPING, Batch, CropBatches, FeatureBatches, predict
 from sonibook.training.distributed import Runtime
 from sonibook.training.objectives import LOSSES, ContrastiveNetwork, nt_xent
 from sonibook.training.sampling import Mixture, RandomStreams, seeded
 
-AnyNetwork = TypeVar("AnyNetwork", bound=nn.Module)
-Published: TypeAlias = CNN12 | Classifier
-Scores: TypeAlias = dict[str, float]
-
+_Published: TypeAlias = CNN12 | Classifier
+_Scores: TypeAlias = dict[str, float]
 #: Of a fresh encoder, unless the configuration says: it suits a laptop.
 _WIDTH = 0.25
 
@@ -120,15 +118,16 @@ def prepare(
     return experiment
 
 
-def starting_encoder(config: TrainConfig, start: str | Path | None = None) -> CNN12:
+def starting_encoder(config: TrainConfig, start: str | Path | CNN12 | None = None) -> CNN12:
     """The encoder before the first step: fresh, or a published one, cut to the depth asked for.
 
     Parameters
     ----------
     config : TrainConfig
-    start : str or Path or None
-        The checkpoint to start from, where `config.encoder.start` names another configuration;
-        ConfigError if it is not of the size asked for, CheckpointError if it cannot be loaded.
+    start : str, Path, CNN12 or None
+        The checkpoint to start from, or an encoder of its size, where `config.encoder.start` names
+        another configuration; ConfigError if it is not of the size asked for, CheckpointError if it
+        cannot be loaded.
     """
     asked = config.encoder
     start = asked.start if start is None else start
@@ -137,23 +136,19 @@ def starting_encoder(config: TrainConfig, start: str | Path | None = None) -> CN
         return CNN12(
             width=width, norm=asked.norm, downsample=asked.downsample, depth=depth, seed=config.seed
         )
-    encoder = load_encoder(start)
-    check_size(asked, start, width=encoder.width, depth=encoder.depth)
+    encoder = start if isinstance(start, CNN12) else load_encoder(start)
+    name = asked.start if encoder is start else start
+    if asked.width is not None and asked.width != encoder.width:
+        raise ConfigError(
+            f"encoder.width: {name} has the width {encoder.width:g}, not {asked.width:g}: give "
+            "that, or leave it out."
+        )
+    if asked.depth is not None and asked.depth > encoder.depth:
+        raise ConfigError(
+            f"encoder.depth: {name} has {encoder.depth} blocks, not {asked.depth}: give that or "
+            "fewer, or leave it out."
+        )
     return encoder if asked.depth is None else encoder.truncate(asked.depth)
-
-
-def check_size(asked: EncoderConfig, start: str | Path, *, width: float, depth: int) -> None:
-    """See that what a run starts from, of that width and depth, is what it asks for."""
-    if asked.width is not None and asked.width != width:
-        raise ConfigError(
-            f"encoder.width: {start} has the width {width:g}, not {asked.width:g}: give that, or "
-            "leave it out."
-        )
-    if asked.depth is not None and asked.depth > depth:
-        raise ConfigError(
-            f"encoder.depth: {start} has {depth} blocks, not {asked.depth}: give that or fewer, or "
-            "leave it out."
-        )
 
 
 def _held_out(data: Dataset, share: float, seed: int) -> tuple[Dataset, Dataset]:
@@ -206,20 +201,19 @@ class Supervised:
         logits = self.network(runtime.put(batch.x), kept=kept)
         return LOSSES[self.config.objective](logits.float(), runtime.put(batch.targets))
 
-    def evaluate(self, runtime: Runtime, published: Published | None = None) -> Scores:
+    def evaluate(self, runtime: Runtime, published: _Published | None = None) -> _Scores:
         """How the network, or what was published of it, stands on the test part."""
         network = self.network.eval() if published is None else published.to(runtime.device)
         scores, targets = predict(
             lambda x: network(runtime.put(x)).float().cpu(),
-            self.test_reader.data,
+            self.test_reader,
             least_length=self.least_length,
-            read=self.test_reader,
         )
         return self._measured(scores, targets)
 
     def published(self) -> Classifier:
         """What is saved, as it is now: on the CPU, in evaluation mode."""
-        return _copy(self.network)
+        return deepcopy(self.network).to("cpu").eval()
 
 
 class FcOnly(Supervised):
@@ -233,7 +227,7 @@ class FcOnly(Supervised):
         self.encoder = runtime.place(experiment.encoder).eval()
         self.batches = FeatureBatches(self.encoder, experiment.train_data, self.config, runtime)
         self.classes = experiment.test_data.classes
-        self._test = self.batches.features_of(experiment.test_data, read=self.test_reader)
+        self._test = self.batches.features_of(self.test_reader)
         head = Classifier(self.encoder, self.classes, seed=self.config.seed).head
         self.network = runtime.place(head)
 
@@ -241,7 +235,7 @@ class FcOnly(Supervised):
         logits = self.network(runtime.put(batch.x))
         return LOSSES[self.config.objective](logits, runtime.put(batch.targets))
 
-    def evaluate(self, runtime: Runtime, published: Published | None = None) -> Scores:
+    def evaluate(self, runtime: Runtime, published: _Published | None = None) -> _Scores:
         if published is not None:
             return super().evaluate(runtime, published)
         features, targets = self._test
@@ -250,7 +244,8 @@ class FcOnly(Supervised):
         return self._measured(scores, targets.numpy())
 
     def published(self) -> Classifier:
-        return self.batches.folded(_copy(self.encoder), self.network, self.classes)
+        encoder = deepcopy(self.encoder).to("cpu")
+        return self.batches.folded(encoder, self.network, self.classes)
 
 
 class Contrastive:
@@ -280,7 +275,7 @@ class Contrastive:
         return nt_xent(z, temperature=self.config.contrastive.temperature, runtime=runtime)
 
     @torch.no_grad()
-    def evaluate(self, runtime: Runtime, published: Published | None = None) -> Scores:
+    def evaluate(self, runtime: Runtime, published: _Published | None = None) -> _Scores:
         """Loss, and the share of rows nearest to their partner, on the test part, not augmented."""
         self.network.eval()
         encoder = self.network.encoder
@@ -298,7 +293,7 @@ class Contrastive:
 
     def published(self) -> CNN12:
         """The encoder, as it is now: on the CPU, in evaluation mode."""
-        return _copy(self.network.encoder)
+        return deepcopy(self.network.encoder).to("cpu").eval()
 
 
 #: Something to train: a `network` on `batches`, and the `measures` that are logged of it.
@@ -313,7 +308,3 @@ def _kept(
         return None
     streams = RandomStreams(config.seed, step, batch.rows.tolist(), purpose=DROPPING)
     return runtime.put(streams.kept(1 - DROPOUT, encoder.channels))
-
-
-def _copy(network: AnyNetwork) -> AnyNetwork:
-    return deepcopy(network).to("cpu").eval()

@@ -39,9 +39,9 @@ from sonibook.model.checkpoint import load_encoder, read_card
 from sonibook.model.encoder import CNN12, Classifier
 from sonibook.training.config import TrainConfig
 
-Values = Mapping[str, float | int]
+_Values = Mapping[str, float | int]
 #: By their captions, which are those of every epoch; as loud as they are.
-Sounds = Mapping[str, Float[ndarray, " time"]]
+_Sounds = Mapping[str, Float[ndarray, " time"]]
 #: What the runs are filed under.
 _PROJECT = "sonibook"
 #: Layers to listen to: shallow, where the last pool is, the last.
@@ -193,7 +193,7 @@ def _check_moments(
 
 @contextmanager
 def open_loggers(
-    folder: Path, config: TrainConfig, *, columns: Sequence[str], before: Sequence[Values]
+    folder: Path, config: TrainConfig, *, columns: Sequence[str], before: Sequence[_Values]
 ) -> Iterator[list[Any]]:
     """All that is told of each epoch, the first being 1: its `values`, then its `sounds`."""
     check_loggers(config.log.to)
@@ -218,13 +218,13 @@ def check_loggers(names: Sequence[str]) -> None:
 class FileLogger:
     """A table ``log.csv`` and, where sounds are logged, WAV files below ``sounds/``."""
 
-    def __init__(self, folder: Path, columns: Sequence[str], before: Sequence[Values]) -> None:
+    def __init__(self, folder: Path, columns: Sequence[str], before: Sequence[_Values]) -> None:
         self.folder = folder
         self.columns = ["epoch", *(name for name in columns if name != "epoch")]
         self.table = [{"epoch": epoch, **values} for epoch, values in enumerate(before, start=1)]
         self._write()
 
-    def values(self, epoch: int, values: Values) -> None:
+    def values(self, epoch: int, values: _Values) -> None:
         self.table.append({"epoch": epoch, **values})
         self._write()
 
@@ -237,7 +237,7 @@ class FileLogger:
             writer.writeheader()
             writer.writerows(self.table)
 
-    def sounds(self, epoch: int, name: str, sounds: Sounds) -> None:
+    def sounds(self, epoch: int, name: str, sounds: _Sounds) -> None:
         folder, lines = self.folder / "sounds" / f"epoch-{epoch:04d}" / name, []
         for number, (caption, waveform) in enumerate(sounds.items(), start=1):
             write_wav(folder / f"{number}.wav", waveform)
@@ -256,12 +256,12 @@ class _TensorBoard:
         self.writer = SummaryWriter(str(folder / "tensorboard"), purge_step=first_epoch)
         self.close = self.writer.close
 
-    def values(self, epoch: int, values: Values) -> None:
+    def values(self, epoch: int, values: _Values) -> None:
         for name, value in values.items():
             self.writer.add_scalar(name, value, epoch)
         self.writer.flush()
 
-    def sounds(self, epoch: int, name: str, sounds: Sounds) -> None:
+    def sounds(self, epoch: int, name: str, sounds: _Sounds) -> None:
         for caption, waveform in sounds.items():
             self.writer.add_audio(f"{name}/{caption}", waveform[None], epoch, SAMPLE_RATE)
         self.writer.flush()
@@ -291,13 +291,13 @@ class _Wandb:
             ) from None
         self.close = self.run.finish
 
-    def values(self, epoch: int, values: Values) -> None:
+    def values(self, epoch: int, values: _Values) -> None:
         self.run.log(dict(values), step=epoch)
 
-    def sounds(self, epoch: int, name: str, sounds: Sounds) -> None:
+    def sounds(self, epoch: int, name: str, sounds: _Sounds) -> None:
         self.run.log({name: list(self._players(sounds).values())}, step=epoch)
 
-    def _players(self, sounds: Sounds) -> dict[str, Any]:
+    def _players(self, sounds: _Sounds) -> dict[str, Any]:
         """By their captions; as whole numbers, since trackio would scale floats to their peak."""
         return {
             caption: self.audio(
@@ -326,7 +326,7 @@ class _Trackio(_Wandb):
         )
         self.close = self.run.finish
 
-    def sounds(self, epoch: int, name: str, sounds: Sounds) -> None:
+    def sounds(self, epoch: int, name: str, sounds: _Sounds) -> None:
         players = self._players(sounds).items()
         self.run.log({f"{name}/{caption}": player for caption, player in players}, step=epoch)
 
@@ -349,7 +349,7 @@ def _run_id(folder: Path) -> str:
     return path.read_text(encoding="utf-8").strip()
 
 
-def sample_sounds(network: CNN12 | Classifier, data: Dataset) -> dict[str, Sounds]:
+def sample_sounds(network: CNN12 | Classifier, data: Dataset) -> dict[str, _Sounds]:
     """Some layers' most active filters on three clips, sonified, after the clips themselves."""
     encoder = network.encoder if isinstance(network, Classifier) else network
     chosen = np.unique(np.linspace(0, len(data) - 1, 3).round().astype(int))

@@ -13,7 +13,6 @@ import math
 import sys
 import time
 import warnings
-from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
@@ -156,7 +155,8 @@ class _Run:
         """The rest of the epoch that the run stands in."""
         self.task.network.train()
         epoch, first = divmod(self.step, self.per_epoch)
-        for batch in self._timed(self.task.batches.epoch(epoch, first=first)):
+        started = time.monotonic() - self.seconds
+        for batch in self.task.batches.epoch(epoch, first=first):
             part = warmup_cosine(self.step, warmup=self.warmup, total=self.total)
             rate = self.config.optimiser.learning_rate * part
             for group in self.optimiser.param_groups:
@@ -168,7 +168,7 @@ class _Run:
             self.runtime.average_gradients(self.task.network.parameters())
             self.runtime.step(self.optimiser)
             self._waiting.append(self.runtime.mean(loss.detach()))
-            self.step += 1
+            self.step, self.seconds = self.step + 1, time.monotonic() - started
             if self.runtime.device.type == "cpu" or len(self._waiting) == _LOOK_EVERY:
                 self._look_at_losses()
             if self.step % _SAVE_EVERY == 0 and self.step % self.per_epoch:
@@ -176,14 +176,6 @@ class _Run:
                 self._save()
             bar.update()
         self._look_at_losses()
-
-    def _timed(self, batches: Iterator[Any]) -> Iterator[Any]:
-        """The same batches, the time between them added to the epoch's."""
-        started = time.monotonic()
-        for batch in batches:
-            yield batch
-            now = time.monotonic()
-            self.seconds, started = self.seconds + now - started, now
 
     def _look_at_losses(self) -> None:
         first = self.step - len(self._waiting)

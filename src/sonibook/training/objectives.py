@@ -6,7 +6,7 @@ and the runtime averages over processes.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import torch
@@ -18,11 +18,10 @@ from sonibook.model.encoder import CNN12
 from sonibook.model.layers import he_normal
 from sonibook.training.distributed import Runtime
 
-Logits = Float[Tensor, "batch classes"]
-Targets = Float[Tensor, "batch classes"]
 
-
-def cross_entropy(logits: Logits, targets: Targets) -> Float[Tensor, ""]:
+def cross_entropy(
+    logits: Float[Tensor, "batch classes"], targets: Float[Tensor, "batch classes"]
+) -> Float[Tensor, ""]:
     """Categorical cross-entropy against target probabilities, in nats (paper, appendix A.3).
 
     Each row of `targets` sums to 1; mixup makes it a mixture of two labels.
@@ -30,13 +29,12 @@ def cross_entropy(logits: Logits, targets: Targets) -> Float[Tensor, ""]:
     return F.cross_entropy(logits, targets)
 
 
-def binary_cross_entropy(logits: Logits, targets: Targets) -> Float[Tensor, ""]:
-    """Binary cross-entropy of every class by itself, in nats (paper, appendix A.3: multilabel)."""
-    return F.binary_cross_entropy_with_logits(logits, targets)
-
-
-#: What classifiers are trained to do.
-LOSSES = {"cross_entropy": cross_entropy, "binary_cross_entropy": binary_cross_entropy}
+#: What classifiers are trained to do: to name one class, or to judge each class by itself (paper,
+#: appendix A.3: multilabel).
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cross_entropy": cross_entropy,
+    "binary_cross_entropy": F.binary_cross_entropy_with_logits,
+}
 
 
 def nt_xent(

@@ -41,11 +41,12 @@ _Labels: TypeAlias = Int[ndarray, " clips"] | Float[ndarray, "clips classes"]
 class LinearProbe:
     """A fitted probe: the class of every test clip, and the classes it was fitted to, in order.
 
-    Its logits, or ridge's scores, are ``features @ weight.T + bias``. Cross-validation in so many
+    Of clips with any number of labels `predicted` has a score for each class, (tested, classes).
+    Logits, or ridge's scores, are ``features @ weight.T + bias``. Cross-validation in so many
     folds chose the inverse strength of regularisation (C, or 1 / alpha).
     """
 
-    predicted: Int[ndarray, " clips"]
+    predicted: Shaped[ndarray, "tested ..."]
     strength: float
     folds: int
     classes: Int[ndarray, " classes"]
@@ -118,11 +119,10 @@ def probe_features(
     )
     features, targets = predict(
         lambda x: over_time(stack(x), kind),
-        reader.data,
+        reader,
         least_length=least_length(blocks, layer),
         batch_size=batch_size,
         progress=progress,
-        read=reader,
     )
     if reader is not data:
         reader.warn()
@@ -158,7 +158,7 @@ def groups_of(data: Dataset | ClipReader, *, tested: Dataset | None = None) -> l
 
 def linear_probe(
     features: Float[ndarray, "clips channels"],
-    labels: Int[ndarray, " clips"],
+    labels: _Labels,
     test_features: Float[ndarray, "tested channels"],
     *,
     groups: Sequence[str] | None = None,
@@ -168,16 +168,17 @@ def linear_probe(
 ) -> LinearProbe:
     """Fit a linear probe on training features and let it name the classes of test features.
 
-    Multinomial logistic regression on standardised features. Mean, scale and regularisation
-    come from the training part alone, within the cross-validation from its training folds alone.
-    Ridge regression to 1 for a clip's class and -1 for the others shrinks weights alike, but a
-    clip that is far on the right side of a boundary pulls at it, too. What one kind of probe reads
-    and the other does not is a matter of the probe.
+    Multinomial logistic regression on standardised features; of clips with any number of labels a
+    regression for each class, all of one regularisation, the one with the highest mean average
+    precision. Mean, scale and regularisation come from the training part alone, within the
+    cross-validation from its training folds alone. Ridge regression to 1 for a clip's class and -1
+    for the others shrinks weights alike, but a clip that is far on the right side of a boundary
+    pulls at it, too. What one kind of probe reads and the other does not is a matter of the probe.
 
     Parameters
     ----------
     features : ndarray, shape (clips, channels)
-    labels : ndarray of int, shape (clips,)
+    labels : ndarray of int, shape (clips,), or of 0 and 1, shape (clips, classes)
     test_features : ndarray, shape (tested, channels)
     groups : sequence of str, or None
         Clips of one group stay on one side of every split; None splits by class, at random.
@@ -194,32 +195,44 @@ def linear_probe(
     DatasetError
         If there are fewer than two classes, or too few clips of one to cross-validate.
     """
+    several = labels.ndim == 2
     classes, counts = np.unique(labels, return_counts=True)
-    if len(classes) < 2:
-        raise DatasetError("A linear probe needs training clips of at least two classes.")
-    folds = min(_MOST_FOLDS, int(counts.min()) if groups is None else len(set(groups)))
-    if folds < 2:
-        raise DatasetError(
+    too_few = "A linear probe needs two training clips or groups at least."
+    if several:
+        classes, least = np.arange(labels.shape[1]), len(labels)
+    else:
+        if len(classes) < 2:
+            raise DatasetError("A linear probe needs training clips of at least two classes.")
+        least = int(counts.min())
+        too_few = (
             f"Class {classes[counts.argmin()]} has one training clip: a linear probe needs at "
             "least two of each to cross-validate."
         )
-    search = _search(kind, folds, groups, seed, least_scale=least_scale)
+    folds = min(_MOST_FOLDS, least if groups is None else len(set(groups)))
+    if folds < 2:
+        raise DatasetError(too_few)
+    search = _search(kind, folds, groups, seed, least_scale=least_scale, several=several)
     # Small matrices: threads would wait for each other more than they work.
-    with threadpool_limits(1):
-        search.fit(features.astype(np.float64), labels, groups=groups)
-    scaler, regression = search.best_estimator_
-    weight, bias = regression.coef_, regression.intercept_
-    if len(classes) == 2:  # scikit-learn gives the second one's logit above the first one's
-        weight, bias = np.vstack([0 * weight, weight]), np.append(0 * bias, bias)
-    weight = weight / scaler.scale_
-    return LinearProbe(
-        predicted=search.predict(test_features.astype(np.float64)),
-        strength=_strength(kind, search),
-        folds=folds,
-        classes=classes,
-        weight=weight,
-        bias=bias - weight @ scaler.mean_,
-    )
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Label .* is present in all training examples")
+        search.fit(features.astype(np.float64), labels.astype(int), groups=groups)
+    tested, channels = test_features.astype(np.float64), features.shape[1]
+    if several:
+        predicted = search.decision_function(tested)
+        # Scores are affine: those of nothing, and of one channel at a time, tell all.
+        scores = search.decision_function(np.vstack([np.zeros(channels), np.eye(channels)]))
+        weight, bias = (scores[1:] - scores[0]).T, scores[0]
+    else:
+        predicted = search.predict(tested)
+        scaler, regression = search.best_estimator_
+        weight, bias = regression.coef_, regression.intercept_
+        if len(classes) == 2:  # scikit-learn gives the second one's logit above the first one's
+            weight, bias = np.vstack([0 * weight, weight]), np.append(0 * bias, bias)
+        weight = weight / scaler.scale_
+        bias = bias - weight @ scaler.mean_
+    (best,) = search.best_params_.values()
+    strength = float(best if kind == "logistic" else 1 / best)
+    return LinearProbe(predicted, strength, folds, classes, weight, bias)
 
 
 def _search(
@@ -228,12 +241,12 @@ def _search(
     groups: Sequence[str] | None,
     seed: int,
     *,
-    least_scale: float = 0.0,
-    scoring: Any = None,
+    least_scale: float,
+    several: bool,
 ) -> Any:
     """A cross-validation of a regression on standardised features, by groups where there are some.
 
-    With a `scoring` it is of clips with any number of labels: a regression for each class.
+    Of clips with `several` labels or none it is a regression for each class.
     """
     from sklearn.linear_model import LogisticRegression, RidgeClassifier
     from sklearn.model_selection import GridSearchCV, GroupKFold, KFold, StratifiedKFold
@@ -252,50 +265,21 @@ def _search(
                 self.scale_[spread < least_scale * typical] = typical
             return self
 
-    logistic = kind == "logistic"
-    regression = LogisticRegression(max_iter=2000) if logistic else RidgeClassifier()
-    name, choices = ("C", STRENGTHS) if logistic else ("alpha", [1 / one for one in STRENGTHS])
-    if scoring is not None:
-        regression, name = OneVsRestClassifier(regression), f"estimator__{name}"
-    pipeline = make_pipeline(Scaler(), regression)
-    grid = {f"{pipeline.steps[-1][0]}__{name}": choices}
-    at_random = StratifiedKFold if scoring is None else KFold
-    drawn = at_random(folds, shuffle=True, random_state=seed) if groups is None else None
-    return GridSearchCV(pipeline, grid, cv=drawn or GroupKFold(folds), scoring=scoring)
-
-
-def _strength(kind: ProbeKind, search: Any) -> float:
-    (best,) = search.best_params_.values()
-    return float(best if kind == "logistic" else 1 / best)
-
-
-def multilabel_probe(
-    features: Float[ndarray, "clips channels"],
-    targets: Shaped[ndarray, "clips classes"],
-    test_features: Float[ndarray, "tested channels"],
-    *,
-    groups: Sequence[str] | None = None,
-    seed: int = 0,
-    kind: ProbeKind = "logistic",
-) -> tuple[Float[ndarray, "tested classes"], dict[str, float | int]]:
-    """Fit a linear probe of clips with any number of labels, and score test features by it.
-
-    A regression for each class on standardised features, all of one regularisation, the
-    one with the highest mean average precision in a cross-validation within the training part.
-    """
-    folds = min(_MOST_FOLDS, len(features) if groups is None else len(set(groups)))
-    if folds < 2:
-        raise DatasetError("A linear probe needs two training clips or groups at least.")
-
     def precision(fitted: Any, x: ndarray, y: ndarray) -> float:
         return mean_average_precision(fitted.decision_function(x), y)
 
-    search = _search(kind, folds, groups, seed, scoring=precision)
-    with threadpool_limits(1), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Label .* is present in all training examples")
-        search.fit(features.astype(np.float64), targets.astype(int), groups=groups)
-    scores = search.decision_function(test_features.astype(np.float64))
-    return scores, {"strength": _strength(kind, search), "folds": folds}
+    logistic = kind == "logistic"
+    regression = LogisticRegression(max_iter=2000) if logistic else RidgeClassifier()
+    name, choices = ("C", STRENGTHS) if logistic else ("alpha", [1 / one for one in STRENGTHS])
+    at_random = StratifiedKFold
+    if several:
+        regression, name = OneVsRestClassifier(regression), f"estimator__{name}"
+        at_random = KFold
+    pipeline = make_pipeline(Scaler(), regression)
+    grid = {f"{pipeline.steps[-1][0]}__{name}": choices}
+    drawn = at_random(folds, shuffle=True, random_state=seed) if groups is None else None
+    scoring = precision if several else None
+    return GridSearchCV(pipeline, grid, cv=drawn or GroupKFold(folds), scoring=scoring)
 
 
 def probed(
@@ -354,15 +338,9 @@ def fit_head(
                 f"{training.classes[missing[0]]!r}: a probe must see every class that it is to "
                 "name."
             )
-        probe = linear_probe(features, labels, features[:1], groups=groups, seed=seed)
-        weight, bias = probe.weight, probe.bias
-    else:  # scores are affine: those of nothing, and of one channel at a time, tell all
-        channels = features.shape[1]
-        asked = np.vstack([np.zeros(channels), np.eye(channels)])
-        scores, _ = multilabel_probe(features, labels, asked, groups=groups, seed=seed)
-        weight, bias = (scores[1:] - scores[0]).T, scores[0]
+    probe = linear_probe(features, labels, features[:1], groups=groups, seed=seed)
     head = nn.Linear(features.shape[1], len(training.classes))
     with torch.no_grad():
-        head.weight.copy_(torch.from_numpy(weight))
-        head.bias.copy_(torch.from_numpy(bias))
+        head.weight.copy_(torch.from_numpy(probe.weight))
+        head.bias.copy_(torch.from_numpy(probe.bias))
     return head

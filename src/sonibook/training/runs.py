@@ -20,11 +20,11 @@ from sonibook.audio import SAMPLE_RATE
 from sonibook.errors import ConfigError, SonibookWarning
 from sonibook.files import parse_yaml, write_result
 from sonibook.metrics import runs_interval
-from sonibook.model.checkpoint import load_encoder, read_card
+from sonibook.model.checkpoint import read_card
 from sonibook.model.encoder import CNN12, Classifier
 from sonibook.training.config import TrainConfig, load_config
 from sonibook.training.distributed import Runtime, find_runtime
-from sonibook.training.experiment import check_size, starting_encoder
+from sonibook.training.experiment import starting_encoder
 from sonibook.training.folder import PUBLISHED, weights_of
 from sonibook.training.loop import train
 
@@ -55,15 +55,12 @@ class Run:
 
         ConfigError if what it starts from is of another size than it asks for.
         """
-        asked, start = self.config.encoder, self.config.encoder.start
-        if start is None:
+        if self.config.encoder.start is None:
             return self.config
-        first = self.start and starting_encoder(self.start.from_scratch())
-        encoder = first or load_encoder(start)
-        check_size(asked, start, width=encoder.width, depth=encoder.depth)
-        depth = encoder.depth if asked.depth is None else asked.depth
-        size = {"width": encoder.width, "depth": depth, "downsample": encoder.downsample}
-        fresh = asked.model_copy(update={"start": None, **size})
+        first = None if self.start is None else starting_encoder(self.start.from_scratch())
+        encoder = starting_encoder(self.config, first)
+        size = {name: getattr(encoder, name) for name in ("width", "depth", "downsample")}
+        fresh = self.config.encoder.model_copy(update={"start": None, **size})
         return self.config.model_copy(update={"encoder": fresh})
 
     def is_finished(self) -> bool:
