@@ -23,7 +23,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sonibook import training
-from sonibook.analysis.atlas import Loudest
+from sonibook.analysis.atlas import Shortened
 from sonibook.audio import excerpt
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.datasets.packed import PackedDataset, pack
@@ -161,7 +161,7 @@ def open_clips(
     """
     if dataset != "soundscapes":
         data = open_dataset(dataset, root=root, split=split)
-        return data if seconds is None else Loudest(data, seconds)
+        return data if seconds is None else Shortened(data, seconds, loudest=True)
     if seconds is not None:
         of_soundscapes["duration"] = seconds
     return open_dataset(dataset, root=root, split=split, **of_soundscapes)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import combinations
 from typing import Literal, Unpack
@@ -27,7 +28,7 @@ from torch import Tensor, nn
 from sonibook.analysis import result, stream
 from sonibook.analysis.networks import Networks, as_networks, with_random_weights
 from sonibook.analysis.result import Estimate, MeasuredOn, Record, ResultTable, Row
-from sonibook.analysis.stream import Streaming, quietly_on_one_thread
+from sonibook.analysis.stream import Chunk, Streaming, quietly_on_one_thread
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.deconvnet.forward import FeatureMaps
@@ -141,18 +142,17 @@ def top_activations(
         for name, network in modules.items()
         for layer, block in enumerate(blocks_of(network), start=1)
     }
-    names: dict[int, str] = {}
-    tally = stream.Tally()
-    work = partial(_energies, modules)
-    for chunk in stream.stream(work, data, key=key, description="activations", **streaming):
-        tally.add(chunk)
-        if chunk.clip_ids:
-            names |= zip(chunk.index.tolist(), chunk.clip_ids, strict=True)
-            for name, one in best.items():
-                one.add(chunk.arrays[name], chunk.index)
-            named = set().union(*(one.place.ravel().tolist() for one in best.values()))
-            names = {place: names[place] for place in named}
-    on = MeasuredOn.of(data, clips=tally.clips, skipped=tally.skipped())
+
+    def noted() -> Iterator[Chunk]:
+        """The chunks without their arrays, once each filter has taken note of its best clips."""
+        work = partial(_energies, modules)
+        for chunk in stream.stream(work, data, key=key, description="activations", **streaming):
+            for name, energies in chunk.arrays.items():
+                best[name].add(energies, chunk.index)
+            yield replace(chunk, arrays={})
+
+    whole = stream.gather(noted())
+    clips, names = len(whole.clip_ids), dict(zip(whole.index.tolist(), whole.clip_ids, strict=True))
     rows: list[Row] = []
     filters: list[FilterActivations] = []
     for network in given:
@@ -165,12 +165,13 @@ def top_activations(
             "top clips": [len({*one.place[one.live_clips > 0, 0].tolist()}) for one in layers],
         }
         rows += [
-            network.row(quantity, Estimate(mean=value, clips=tally.clips), layer=layer)
+            network.row(quantity, Estimate(mean=value, clips=clips), layer=layer)
             for quantity, values in counted.items()
             for layer, value in enumerate(values, start=1)
         ]
         for layer, one in enumerate(layers, start=1):
             filters += one.filters(network.name, layer, names)
+    on = MeasuredOn.of(data, clips=clips, skipped=whole.skipped)
     return ActivationsResult(**key, data=on, rows=tuple(rows), filters=tuple(filters))
 
 

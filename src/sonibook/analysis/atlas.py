@@ -49,32 +49,24 @@ class TopSound:
     bandwidth: float
 
 
-class Beginnings(Subset):
-    """The first `seconds` of each clip of a data set, so that memory has a bound."""
+class Shortened(Subset):
+    """At most so many seconds of each clip of a data set: the first ones, or the loudest."""
 
-    def __init__(self, data: Dataset, seconds: float) -> None:
+    def __init__(self, data: Dataset, seconds: float, *, loudest: bool = False) -> None:
         super().__init__(data)
-        self._most = max(1, round(seconds * data.sample_rate))
+        self._most, self._loudest = max(1, round(seconds * data.sample_rate)), loudest
+        if loudest:
+            self.split = f"{data.split}, the loudest {seconds:g} s"
 
     def __getitem__(self, index: int) -> Clip:
-        clip = super().__getitem__(index)
+        clip, rate = super().__getitem__(index), self.sample_rate
+        if self._loudest:
+            x = excerpt(clip.waveform, seconds=self._most / rate, sample_rate=rate)
+            return replace(clip, waveform=x)
         return replace(clip, waveform=clip.waveform[: self._most])
 
     def samples(self, index: int) -> int:
         return min(super().samples(index), self._most)
-
-
-class Loudest(Beginnings):
-    """The loudest `seconds` of each clip of a data set, all of a shorter one."""
-
-    def __init__(self, data: Dataset, seconds: float) -> None:
-        super().__init__(data, seconds)
-        self.split = f"{data.split}, the loudest {seconds:g} s"
-
-    def __getitem__(self, index: int) -> Clip:
-        clip, rate = self.data[self.places[index]], self.sample_rate
-        x = excerpt(clip.waveform, seconds=self._most / rate, sample_rate=rate)
-        return replace(clip, waveform=x)
 
 
 class _Numbered(Subset):

@@ -96,18 +96,7 @@ def layer_importances(
     DatasetError
         As `linear_probe`.
     """
-    if training is not None and training.task != data.task:
-        raise AnalysisError(
-            f"{training.name} is {training.task} and {data.name} is {data.task}: a probe fitted to "
-            "one cannot score the other."
-        )
-    if training is not None and training.classes != data.classes:
-        raise AnalysisError(
-            f"{training.name} and {data.name} have different classes: probes fitted to one cannot "
-            "name those of the other."
-        )
-    if training is None:
-        check_groups(data)
+    check_fitting(data, training)
     every = with_random_weights(networks, data, seed=seed)
     for network in every:
         layers_of(blocks_of(network.module), layers)
@@ -145,7 +134,7 @@ def layer_importances(
         rows += _rows(kind, every, answers, truth, seed=seed)
     rows += trained
     chance = 1 / len(data.classes) if truth.ndim == 1 else float(truth[:, truth.any(axis=0)].mean())
-    rows.append(Row(quantity=score_name(truth), condition="chance", mean=chance, clips=len(truth)))
+    rows.append(Row(quantity=_score_name(truth), condition="chance", mean=chance, clips=len(truth)))
     return ResultTable(**tested.fields, rows=tuple(rows))
 
 
@@ -171,8 +160,7 @@ def _rows(
     probe = probe_condition(kind)
     for network in networks:
         for layer, own in answers[network.name].items():
-            found = probe_score(own, truth, seed=seed)
-            yield network.row(score_name(truth), found, layer=layer, condition=probe)
+            yield probe_row(network, own, truth, layer=layer, condition=probe, seed=seed)
     over = "" if kind == "logistic" else probe
     for network in networks:
         if not network.baseline:
@@ -187,16 +175,25 @@ def probe_condition(kind: ProbeKind) -> str:
     return "probe" if kind == "logistic" else f"{kind} probe"
 
 
-def score_name(truth: _Truth) -> str:
-    """What `probe_score` gives."""
-    return "accuracy" if truth.ndim == 1 else "mAP"
-
-
-def probe_score(answers: _Answers, truth: _Truth, *, seed: int) -> Estimate:
-    """Accuracy or, of several labels, mAP."""
+def probe_row(
+    network: Network,
+    answers: _Answers,
+    truth: _Truth,
+    *,
+    layer: int | None = None,
+    condition: str,
+    seed: int,
+) -> Row:
+    """The accuracy or, of several labels, the mAP of what a probe says."""
     if truth.ndim == 2:
-        return Estimate.of_statistic(mean_precisions, answers, truth, seed=seed)
-    return Estimate.of_share(int((answers == truth).sum()), len(truth))
+        found = Estimate.of_statistic(mean_precisions, answers, truth, seed=seed)
+    else:
+        found = Estimate.of_share(int((answers == truth).sum()), len(truth))
+    return network.row(_score_name(truth), found, layer=layer, condition=condition)
+
+
+def _score_name(truth: _Truth) -> str:
+    return "accuracy" if truth.ndim == 1 else "mAP"
 
 
 def gain_over(own: _Answers, other: _Answers, truth: _Truth, *, seed: int) -> Estimate:
@@ -253,9 +250,15 @@ def _kept(parts: str | Path | None, inputs: Sequence[Any], fit: Callable[[], _An
     return answers
 
 
-def check_groups(data: Dataset) -> None:
-    """Raise an `AnalysisError` for data without groups, before it takes an hour to measure them."""
-    next(left_out(data, groups_at(data, range(len(data)))))
+def check_fitting(data: Dataset, training: Dataset | None = None) -> None:
+    """See, before it takes an hour to measure clips, that there are others to fit a probe to."""
+    if training is None:
+        next(left_out(data, groups_at(data, range(len(data)))))
+    elif (training.task, training.classes) != (data.task, data.classes):
+        raise AnalysisError(
+            f"{training.name} ({training.task}) and {data.name} ({data.task}) have different "
+            "classes or tasks: what is fitted to one cannot score the other."
+        )
 
 
 def left_out(

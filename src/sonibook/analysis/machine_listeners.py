@@ -40,7 +40,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor, nn
 
-from sonibook.analysis.layers import groups_at, left_out
+from sonibook.analysis.layers import check_fitting, groups_at, left_out
 from sonibook.analysis.result import fingerprint
 from sonibook.analysis.sources import SceneClip, si_sdr
 from sonibook.analysis.stream import Streaming, gather, stream
@@ -318,12 +318,8 @@ def _events(
     name: str, data: Dataset, training: Dataset | None, seed: int, streaming: Streaming
 ) -> Listener:
     """Fitted to a training part, or for each group of the data to all others."""
+    check_fitting(data, training)
     part = data if training is None else training
-    if part.classes != data.classes or part.task != data.task:
-        raise AnalysisError(
-            f"{part.name} and {data.name} have different classes: who is fitted to one cannot "
-            "name those of the other."
-        )
     what, features = features_of(name, data.sample_rate)
     every: Streaming = {**streaming, "limit": None}
     work, key = partial(_features_of, features), {"listener": name, "features": what}

@@ -27,7 +27,7 @@ RANDOM, RANDOM_WEIGHTS = "random", "random weights"
 CENTRED = "centred random"
 #: What the paper's pairs, augmentations and head are called, where they trained on our data.
 PAPERS = "the paper's recipe"
-#: Clips that give a random network's batch normalisation its statistics.
+#: Clips, evenly spaced, that give a random network's batch normalisation its statistics.
 _FEW = 8
 
 
@@ -127,9 +127,12 @@ def random_twin(network: nn.Module, data: Dataset | None = None, *, seed: int) -
     takes its statistics from eight clips of `data`, at the network's rate: those of other weights
     would mean nothing. Without data it does nothing.
     """
-    fresh = untrained(blocks_of(network), seed=seed)
+    fresh, heard = untrained(blocks_of(network), seed=seed), list[Clip]()
     normalised = any(isinstance(one, _FreshNorm) for block in fresh for one in block.modules)
-    return mixed(fresh, fresh, (), heard=_few(data) if data is not None and normalised else ())
+    if data is not None and normalised:
+        reader, count = ClipReader(data), min(_FEW, len(data))
+        heard = [reader.nearest(place * len(data) // count) for place in range(count)]
+    return mixed(fresh, fresh, (), heard=heard)
 
 
 def untrained(blocks: Sequence[Block], *, seed: int) -> tuple[Block, ...]:
@@ -200,12 +203,6 @@ def mixed(
             for norm in fresh:
                 norm.eval()
     return network
-
-
-def _few(data: Dataset) -> list[Clip]:
-    """A few clips of a data set, evenly spaced."""
-    reader, count = ClipReader(data), min(_FEW, len(data))
-    return [reader.nearest(place * len(data) // count) for place in range(count)]
 
 
 def layers_of(blocks: Sequence[Block], layers: Sequence[int] | None) -> tuple[int, ...]:

@@ -27,7 +27,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -40,10 +40,9 @@ from sonibook.analysis.ablation import Subtraction
 from sonibook.analysis.controls import REMOVED
 from sonibook.analysis.layers import (
     answers_by_group,
-    check_groups,
+    check_fitting,
     gain_over,
-    probe_score,
-    score_name,
+    probe_row,
     truth_of,
 )
 from sonibook.analysis.networks import Network, Networks, as_networks, layers_of, mixed, untrained
@@ -299,7 +298,7 @@ def remove_and_retrain(
         As every analysis, and if the data has no groups.
     """
     work = Subtraction(REMOVED, layers, level=level, seed=seed)
-    check_groups(data)
+    check_fitting(data)
     every = as_networks(networks)
     chosen = {one.name: work.layers_of(one.module) for one in every}
     streaming.setdefault("chunk", 4)  # a clip takes seconds
@@ -312,14 +311,13 @@ def remove_and_retrain(
             answers_by_group("logistic", seen, data, found, seed=seed, parts=streaming.get("parts"))
             for seen in tqdm(columns, desc=f"probes {network.name}", disable=None, leave=False)
         ]
-        score = probe_score(whole, truth, seed=seed)
-        rows.append(network.row(score_name(truth), score, condition="untouched"))
+        rows.append(probe_row(network, whole, truth, condition="untouched", seed=seed))
         cells = product(REMOVED, chosen[network.name])
         own = dict(zip(chosen[network.name], answers, strict=False))
         for (control, layer), one in zip(cells, answers, strict=True):
-            score = probe_score(one, truth, seed=seed)
-            rows.append(network.row(score_name(truth), score, layer=layer, condition=control))
+            of: dict[str, Any] = {"layer": layer, "condition": control}
+            rows.append(probe_row(network, one, truth, seed=seed, **of))
             if control != REMOVED[0]:
                 lead = gain_over(one, own[layer], truth, seed=seed)
-                rows.append(network.row("lead", lead, layer=layer, condition=control))
+                rows.append(network.row("lead", lead, **of))
     return ResultTable(rows=tuple(rows), **found.fields)

@@ -66,29 +66,6 @@ class Chunk:
     arrays: dict[str, ndarray]
 
 
-class Tally:
-    """How many clips were measured, and how many skipped."""
-
-    def __init__(self) -> None:
-        self.clips = 0
-        self._skipped: Counter[str] = Counter()
-
-    def add(self, chunk: Chunk) -> None:
-        """Count the clips of a chunk."""
-        self.clips += len(chunk.clip_ids)
-        self._skipped.update(chunk.skipped)
-
-    def skipped(self) -> dict[str, int]:
-        """By reason; raises an `AnalysisError` if not one clip was measured."""
-        counts = dict(sorted(self._skipped.items()))
-        if not self.clips:
-            reasons = ", ".join(f"{count} {reason}" for reason, count in counts.items())
-            raise AnalysisError(
-                f"There is no clip to measure ({reasons or 'the data set is empty'})."
-            )
-        return counts
-
-
 @dataclass(frozen=True)
 class ChunkCache:
     """The chunks of one analysis of one data set."""
@@ -197,13 +174,13 @@ def check_least(least: int, **values: int | None) -> None:
 
 def gather(chunks: Iterable[Chunk]) -> Chunk:
     """All chunks as one; `AnalysisError`, which says why, if not one clip was measured."""
-    tally = Tally()
-    full: list[Chunk] = []
-    for chunk in chunks:
-        tally.add(chunk)
-        if chunk.clip_ids:
-            full.append(chunk)
-    skipped = tally.skipped()
+    every = list(chunks)
+    full = [one for one in every if one.clip_ids]
+    counts = sum((Counter(one.skipped) for one in every), Counter[str]())
+    skipped = dict(sorted(counts.items()))
+    if not full:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
+        raise AnalysisError(f"There is no clip to measure ({reasons or 'the data set is empty'}).")
     return Chunk(
         np.concatenate([one.index for one in full]),
         tuple(clip_id for one in full for clip_id in one.clip_ids),

@@ -324,7 +324,7 @@ def atlas(
             beside it: a click on a filter then opens it there.
         loudest: Take only the loudest S seconds of each clip.
     """
-    from sonibook.analysis.atlas import Loudest
+    from sonibook.analysis.atlas import Shortened
     from sonibook.analysis.networks import with_random_weights
     from sonibook.widgets.atlas import make_atlas
 
@@ -337,7 +337,7 @@ def atlas(
             "started from may be of another kind."
         ],
     }
-    data = asked.data if loudest is None else Loudest(asked.data, loudest)
+    data = asked.data if loudest is None else Shortened(asked.data, loudest, loudest=True)
     both, how = [own, random], asked.streaming
     summary = make_atlas(both, data, out, facts=told, lab=lab, k=k, seconds=seconds, **how)
     rows = [[name, count] for name, count in summary["filters"].items()]

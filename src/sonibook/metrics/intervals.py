@@ -63,33 +63,27 @@ def bootstrap_means(
     low, high = np.full((2, values.shape[1]), np.nan)
     judged = np.count_nonzero(numbers, axis=0) > 1
     if judged.any():
-        low[judged], high[judged] = _ends_of_ratios(
+        low[judged], high[judged] = bootstrap_ratio(
             sums[:, judged], numbers[:, judged], repeats=repeats, seed=seed
         )
     return low, high
 
 
 def bootstrap_ratio(
-    values: Float[ndarray, " clips"], of: Float[ndarray, " clips"], *, seed: int = 0
-) -> tuple[float, float]:
-    """The 95 % interval of a ratio of means over the same two clips or more."""
-    low, high = _ends_of_ratios(values[:, None], of[:, None], seed=seed)
-    return float(low[0]), float(high[0])
-
-
-def _ends_of_ratios(
-    above: Float[ndarray, "rows quantities"],
-    below: Float[ndarray, "rows quantities"],
+    values: Float[ndarray, "rows ..."],
+    of: Float[ndarray, "rows ..."],
     *,
     repeats: int = 2000,
-    seed: int,
-) -> tuple[Float[ndarray, " quantities"], Float[ndarray, " quantities"]]:
-    """Percentile intervals of ratios of sums; a redrawn one without any value below is left out."""
-    times = times_drawn(len(above), repeats, seed)
-    drawn = times @ below
-    ratios = times @ above / np.where(drawn > 0, drawn, np.nan)
-    low, high = np.nanquantile(ratios, _ENDS, axis=0)
-    return low, high
+    seed: int = 0,
+) -> Float[ndarray, "2 ..."]:
+    """The ends of 95 % intervals of ratios of means over the same two clips or more.
+
+    A redrawn ratio whose divisor is not above 0 is left out.
+    """
+    times = times_drawn(len(values), repeats, seed)
+    drawn = times @ of
+    ratios = times @ values / np.where(drawn > 0, drawn, np.nan)
+    return np.nanquantile(ratios, _ENDS, axis=0)
 
 
 @lru_cache(maxsize=2)

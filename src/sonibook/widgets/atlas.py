@@ -22,7 +22,7 @@ from jaxtyping import Float, UInt8
 from numpy import ndarray
 
 from sonibook.analysis.activations import ActivationsResult, agreement_of, top_activations
-from sonibook.analysis.atlas import Beginnings, TopSound, sonify_top_clips
+from sonibook.analysis.atlas import Shortened, TopSound, sonify_top_clips
 from sonibook.analysis.networks import Network
 from sonibook.analysis.result import key_of
 from sonibook.analysis.stream import ChunkCache, Streaming
@@ -70,7 +70,7 @@ def make_atlas(
     out = Path(out)
     earlier = earlier_in(out, "atlas.json", "an atlas")
     link = f' data-lab="{html.escape(lab, quote=True)}"' if lab else ""
-    data = Beginnings(data, _MOST_SECONDS)
+    data = Shortened(data, _MOST_SECONDS)
     modules = {network.name: network.module for network in networks}
     settings = {"k": k, "seconds": seconds, "limit": streaming.get("limit")}
     made_of = ChunkCache.of(out, [key_of("atlas", modules, settings)], data).folder.name
