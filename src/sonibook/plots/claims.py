@@ -124,38 +124,43 @@ def paper_table(content: Mapping[str, Any]) -> Grid:
     rows = [Row.model_validate(one) for one in content["rows"]]
     reported = [Reported.model_validate(one) for one in content["reported"]]
     known = [name for name in _METRICS if any(name in row.metrics for row in rows)]
+    columns = ["tested on", "start", "training", *(_METRICS[name] for name in known)]
+    columns += ["± over", "seeds", "parts", "paper"]
 
-    def line(
-        question: str, start: str, training: str, said: Mapping[str, str], *rest: str
-    ) -> dict[str, str]:
-        names = ("± over", "seeds", "parts", "paper")
-        numbers = {_METRICS[name]: said.get(name, "") for name in known}
-        of = {"tested on": question, "start": start, "training": training}
-        return {**of, **numbers, **dict(zip(names, rest, strict=True))}
+    def line(names: Sequence[str], said: Mapping[str, str], *rest: str) -> dict[str, str]:
+        cells = (*names, *(said.get(name, "") for name in known), *rest)
+        return dict(zip(columns, cells, strict=True))
+
+    def paper(start: str, training: str) -> str:
+        """The paper's first number for a row; its fc-only stands beside our linear probe, too."""
+        kind = "fc-only" if training == "linear probe" else training
+        for one in reported:
+            if (one.row, one.training) == (start, kind):
+                name, value = next(iter(one.metrics.items()))
+                return f"{_METRICS[name]} {_written(*value)}"
+        return ""
 
     lines = [
         line(
-            row.question,
-            row.row,
-            row.training,
+            (row.question, row.row, row.training),
             {name: _said(one) for name, one in row.metrics.items()},
             next(iter(row.metrics.values())).over,
             str(len(row.seeds)),
             str(row.parts),
-            _of_paper(row.row, row.training, reported),
+            paper(row.row, row.training),
         )
         for row in rows
     ]
-    for question, start, training in content["not_measured_yet"]:
-        paper = _of_paper(start, training, reported)
-        nothing = {known[0]: "not measured yet"}
-        lines.append(line(question, start, training, nothing, "", "0", "0", paper))
-    first = str(lines[0]["tested on"]) if lines else ""
+    lines += [
+        line(names, {known[0]: "not measured yet"}, "", "0", "0", paper(*names[1:]))
+        for names in content["not_measured_yet"]
+    ]
+    first = lines[0]["tested on"] if lines else ""
     for one in reported:
         if one.source:
-            said = {name: _written(value) for name, value in one.metrics.items()}
-            lines.append(line(first, one.row, one.training, said, "", "", "", one.source))
-    if len({line["tested on"] for line in lines}) == 1:
+            said = {name: _written(*value) for name, value in one.metrics.items()}
+            lines.append(line((first, one.row, one.training), said, "", "", "", one.source))
+    if all(line["tested on"] == first for line in lines):
         lines = [{k: value for k, value in line.items() if k != "tested on"} for line in lines]
     caption = f"Table {content['table']} in miniature: {content['title']}. {content['data']}"
     return grid(lines, caption=caption)
@@ -185,22 +190,11 @@ def differences_table(content: Mapping[str, Any]) -> Grid | None:
 
 def _said(one: Metric) -> str:
     if one.low is None or one.high is None:
-        return _written((one.mean, None))
-    return _written((one.mean, (one.high - one.low) / 2))
+        return _written(one.mean, None)
+    return _written(one.mean, (one.high - one.low) / 2)
 
 
-def _of_paper(start: str, training: str, reported: list[Reported]) -> str:
-    """The paper's first number for a row; its fc-only stands beside our linear probe, too."""
-    kind = "fc-only" if training == "linear probe" else training
-    for one in reported:
-        if (one.row, one.training) == (start, kind):
-            name, value = next(iter(one.metrics.items()))
-            return f"{_METRICS[name]} {_written(value)}"
-    return ""
-
-
-def _written(value: tuple[float, float | None]) -> str:
-    mean, half = value
+def _written(mean: float, half: float | None) -> str:
     return f"{mean:.3f}" + ("" if half is None else f" ± {half:.3f}")
 
 
@@ -224,20 +218,25 @@ def listening_report(folder: str | Path) -> str:
         f"sounds of {result.data.clips} clips of {result.data.dataset}. Shares of right answers "
         "(of two sounds, of those who chose the first named), with 95 % intervals over listeners.",
         "",
-        f"| asked | of | {' | '.join(f'layers {group}' for group in GROUPS)} | all | chance |",
-        "| --- | --- |" + " --- |" * (len(GROUPS) + 2),
     ]
     shown: dict[tuple[str, str, str], dict[str, str]] = {}
     for row in result.rows:
         own = shown.setdefault((row.quantity, row.regime, row.condition), {})
         own[row.layers] = f"{row:.2f}"
+    table = []
     for (task, regime, condition), own in shown.items():
         joint = " rather than " if task == "closer" else ", "
         chance = 0 if " less " in condition else result.chance[task]
-        cells = [TASKS[task], joint.join(filter(None, (regime, condition)))]
-        cells += [own.get(group, "") for group in (*GROUPS, "")]
-        lines.append(f"| {' | '.join(cells)} | {chance:.2g} |")
-    return "\n".join(lines)
+        found = (own.get(group, "") for group in (*GROUPS, ""))
+        of = joint.join(filter(None, (regime, condition)))
+        table.append([TASKS[task], of, *found, f"{chance:.2g}"])
+    return "\n".join([*lines, *_table(["asked", "of"], ["all", "chance"], table)])
+
+
+def _table(first: list[str], last: list[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """The lines of a table in Markdown, with a column for each group of layers."""
+    head = [*first, *(f"layers {group}" for group in GROUPS), *last]
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
 
 
 def _machines(path: Path) -> list[str]:
@@ -251,15 +250,14 @@ def _machines(path: Path) -> list[str]:
             for group in (name for name, layers in GROUPS.items() if row.layer in layers):
                 own = shares.setdefault((row.quantity, row.regime), {})
                 own.setdefault(group, []).append(row.mean)
-    lines = [
+    table = []
+    for (quantity, regime), own in shares.items():
+        means = (f"{np.mean(own[group]):.2f}" if group in own else "" for group in GROUPS)
+        table.append([quantity.removeprefix("share of "), regime, *means])
+    return [
         "",
         f"Of what they hear in {result.data.clips} clips of {result.data.dataset}, the share that "
         "they still hear in the sonifications of the most active filters; means over networks.",
         "",
-        f"| machine | of | {' | '.join(f'layers {group}' for group in GROUPS)} |",
-        "| --- | --- |" + " --- |" * len(GROUPS),
+        *_table(["machine", "of"], [], table),
     ]
-    for (quantity, regime), own in shares.items():
-        means = (f"{np.mean(own[group]):.2f}" if group in own else "" for group in GROUPS)
-        lines.append(f"| {' | '.join([quantity.removeprefix('share of '), regime, *means])} |")
-    return lines
