@@ -15,7 +15,7 @@ from sonibook.plots.style import BLUE, GREY, VERMILLION, Grid, Link, Picture, dr
 from sonibook.replication.paper import Reported
 from sonibook.replication.results import MISSING, Test
 from sonibook.replication.tables import Difference, Metric, Row
-from sonibook.replication.verdict import SIGNIFICANT, Judged, Verdict
+from sonibook.replication.verdict import Judged, Verdict
 
 #: A sign for each verdict, so that nobody needs to tell colours apart.
 SIGNS: dict[Verdict, str] = {
@@ -51,10 +51,9 @@ def measured_in_words(one: Judged) -> str:
     if not known:
         return ""
     first = next((test for test in known if test.kind == "effect"), known[0])
-    passed = [test for test in known if test.passes]
-    still = sum(test.p_claim is not None and test.p_claim < SIGNIFICANT for test in passed)
-    of = len(one.tests)
-    counted = f"{len(passed)} of {of} {'test passes' if of == 1 else 'tests pass'}"
+    passed, of = sum(test.passes for test in known), len(one.tests)
+    still = sum(test.significant("p_claim") for test in known)
+    counted = f"{passed} of {of} {'test passes' if of == 1 else 'tests pass'}"
     corrected = f", {still} after correction" if passed else ""
     return f"{_number_in_words(first)}; {counted}{corrected}"
 

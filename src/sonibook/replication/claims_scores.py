@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,7 +14,6 @@ from sonibook.replication.results import (
     Results,
     Test,
     beyond_untrained,
-    claim,
     control,
     effect,
 )
@@ -45,7 +45,7 @@ def _accuracy(
     return results.means(own, "accuracy", layers, condition=condition, less=less)
 
 
-@claim("4.1, figure 6", "10_ablation", "figure-6-full", would_change=_FINE_TUNES)
+@Claim("4.1, figure 6", "10_ablation", "figure-6-full", would_change=_FINE_TUNES)
 def _robust(results: Results) -> Iterator[Test]:
     """A network fine-tuned whole is more robust to the removal than a classifier on a frozen one,
     whose loss varies less over layers.
@@ -56,7 +56,7 @@ def _robust(results: Results) -> Iterator[Test]:
     yield effect("and varies less over layers", varies, unit="variance of accuracy")
 
 
-@claim(
+@Claim(
     "table A.1",
     "05_contrastive",
     _A1,
@@ -67,13 +67,12 @@ def _augmentations(results: Results) -> Iterator[Test]:
     temperature 0.1 than at 0.2 and 0.3.
     """
     row = "+ random SNR (all)"
-    for less in ("gain", "all, tau 0.2", "all, tau 0.3"):
-        for training in (_FC, _FULL):
-            says = f"{training}: {row!r} is above {less!r}"
-            yield effect(says, results.difference(_A1, _ONE, row, training, less))
+    for less, training in product(("gain", "all, tau 0.2", "all, tau 0.3"), (_FC, _FULL)):
+        says = f"{training}: {row!r} is above {less!r}"
+        yield effect(says, results.difference(_A1, _ONE, row, training, less))
 
 
-@claim(
+@Claim(
     "tables A.1, A.4 and A.6",
     "05_contrastive",
     _A6,
@@ -95,7 +94,7 @@ def _wider(results: Results) -> Iterator[Test]:
         yield effect(says, gain, file=_A1)
 
 
-@claim("table A.2", "05_contrastive", _A2, would_change=_FINE_TUNES)
+@Claim("table A.2", "05_contrastive", _A2, would_change=_FINE_TUNES)
 def _same_domain(results: Results) -> Iterator[Test]:
     """Contrastive pretraining helps a classifier of the very data that it was pretrained on."""
     says = "contrastive, fine-tuned, is above random weights trained alike"
@@ -106,18 +105,16 @@ def _same_domain(results: Results) -> Iterator[Test]:
     yield control(says, results.difference(_A2, _FORTY, _C, _FC, "random"))
 
 
-@claim("3.1, tables A.4 and A.6", "09_layers", _A4)
+@Claim("3.1, tables A.4 and A.6", "09_layers", _A4)
 def _performant(results: Results) -> Iterator[Test]:
     """What pretraining learned is good enough for other classes (here: it must beat encoders that
     learned nothing).
     """
-    for file, question in _TRANSFER:
-        for training in (_PROBE, _FC):
-            for row in REGIMES:
-                for weights, named in UNTRAINED.items():
-                    gain = results.difference(file, question, row, training, weights)
-                    says = f"{question}: {row}, {training}, is above {named}"
-                    yield effect(says, gain, file=file)
+    for (file, question), training, row, (weights, named) in product(
+        _TRANSFER, (_PROBE, _FC), REGIMES, UNTRAINED.items()
+    ):
+        gain = results.difference(file, question, row, training, weights)
+        yield effect(f"{question}: {row}, {training}, is above {named}", gain, file=file)
 
 
 def _supervised_above(results: Results, file: str, question: str, training: str) -> Test:
@@ -125,7 +122,7 @@ def _supervised_above(results: Results, file: str, question: str, training: str)
     return effect(f"{question}, {training}: supervised is above contrastive", -below)
 
 
-@claim("table A.4", "09_layers", _A4)
+@Claim("table A.4", "09_layers", _A4)
 def _supervised_fc(results: Results) -> Iterator[Test]:
     """In-domain, a linear classifier does better on the supervised encoder than on the contrastive
     one.
@@ -137,24 +134,23 @@ def _supervised_fc(results: Results) -> Iterator[Test]:
             yield control(f"{training}: and above {named}", over)
 
 
-@claim("table A.4", "09_layers", _A4, would_change=_FINE_TUNES)
+@Claim("table A.4", "09_layers", _A4, would_change=_FINE_TUNES)
 def _frozen_best(results: Results) -> Iterator[Test]:
     """In-domain, the supervised encoder is better frozen than fine-tuned."""
     below = results.difference(_A4, _FOLDS, _S, _FULL, _S, _FC)
     yield effect("supervised: fc-only is above fine-tuned", -below)
 
 
-@claim("table A.6", "09_layers", _A6)
+@Claim("table A.6", "09_layers", _A6)
 def _supervised_digits(results: Results) -> Iterator[Test]:
     """Out-of-domain, too, a linear classifier does better on the supervised encoder than on the
     contrastive one.
     """
-    for question in (_OWN, _SPEAKERS):
-        for training in (_PROBE, _FC):
-            yield _supervised_above(results, _A6, question, training)
+    for question, training in product((_OWN, _SPEAKERS), (_PROBE, _FC)):
+        yield _supervised_above(results, _A6, question, training)
 
 
-@claim(
+@Claim(
     "tables A.2, A.4 and A.6",
     "09_layers",
     _A4,
@@ -170,35 +166,32 @@ def _frozen_below(results: Results) -> Iterator[Test]:
         yield effect(says, gain, file=file)
 
 
-@claim("tables A.4 and A.6", "09_layers", _A4, would_change=_FINE_TUNES)
+@Claim("tables A.4 and A.6", "09_layers", _A4, would_change=_FINE_TUNES)
 def _fine_tuning(results: Results) -> Iterator[Test]:
     """Fine-tuning a pretrained network beats training from scratch, in-domain and out-of-domain."""
-    for file, question in _TRANSFER:
-        for row in REGIMES:
-            gain = results.difference(file, question, row, _FULL, "random")
-            says = f"{question}: {row}, fine-tuned, is above random weights trained alike"
-            yield effect(says, gain, file=file)
-            gain = results.difference(file, question, row, _FULL, "none")
-            says = f"{question}: {row}, and above training from scratch with standardised weights"
-            yield control(says, gain, file=file)
+    for (file, question), row in product(_TRANSFER, REGIMES):
+        gain = results.difference(file, question, row, _FULL, "random")
+        says = f"{question}: {row}, fine-tuned, is above random weights trained alike"
+        yield effect(says, gain, file=file)
+        gain = results.difference(file, question, row, _FULL, "none")
+        says = f"{question}: {row}, and above training from scratch with standardised weights"
+        yield control(says, gain, file=file)
 
 
-@claim("table A.6, B", "09_layers", _A6)
+@Claim("table A.6, B", "09_layers", _A6)
 def _too_specific(results: Results) -> Iterator[Test]:
     """Out-of-domain, a linear classifier on the whole frozen encoder does badly: its features are
     too specific.
     """
-    for question in (_OWN, _SPEAKERS):
-        for row in REGIMES:
-            for weights, named in UNTRAINED.items():
-                gain = results.difference(_A6, question, row, _PROBE, weights)
-                says = f"{question}: {row} does worse than {named}, linear probe"
-                yield effect(says, -gain)
-            gain = results.difference(_A6, question, row, _FULL, row, _FC)
-            yield control(f"{question}: {row}, fine-tuned, is above {row}, fc-only", gain)
+    for question, row in product((_OWN, _SPEAKERS), REGIMES):
+        for weights, named in UNTRAINED.items():
+            gain = results.difference(_A6, question, row, _PROBE, weights)
+            yield effect(f"{question}: {row} does worse than {named}, linear probe", -gain)
+        gain = results.difference(_A6, question, row, _FULL, row, _FC)
+        yield control(f"{question}: {row}, fine-tuned, is above {row}, fc-only", gain)
 
 
-@claim("B, figure 4", "09_layers", _IN)
+@Claim("B, figure 4", "09_layers", _IN)
 def _steady(results: Results) -> Iterator[Test]:
     """Performance rises steadily as layers are added."""
     for file in (_IN, _OUT):
@@ -213,7 +206,7 @@ def _steady(results: Results) -> Iterator[Test]:
             yield from beyond_untrained(says, top, regime, file=file)
 
 
-@claim("B, figure 4", "09_layers", _IN)
+@Claim("B, figure 4", "09_layers", _IN)
 def _initial_layers(results: Results) -> Iterator[Test]:
     """In the initial layers contrastive pretraining does better, in-domain and out-of-domain."""
     for file in (_IN, _OUT):
@@ -223,7 +216,7 @@ def _initial_layers(results: Results) -> Iterator[Test]:
         yield from beyond_untrained(f"{domain}: and above ", found, _C, file=file)
 
 
-@claim("B, figure 4", "09_layers", _IN)
+@Claim("B, figure 4", "09_layers", _IN)
 def _deep_supervised(results: Results) -> Iterator[Test]:
     """In-domain, the deep layers do better after supervised pretraining."""
     found = _accuracy(results, _IN, range(9, 12))
@@ -231,7 +224,7 @@ def _deep_supervised(results: Results) -> Iterator[Test]:
     yield from beyond_untrained("and above ", found, _S)
 
 
-@claim("B, figure 4", "09_layers", _OUT)
+@Claim("B, figure 4", "09_layers", _OUT)
 def _out_of_domain(results: Results) -> Iterator[Test]:
     """Out-of-domain, contrastive pretraining does better in all but the last two layers."""
     found = _accuracy(results, _OUT, range(1, 10))
@@ -240,7 +233,7 @@ def _out_of_domain(results: Results) -> Iterator[Test]:
     yield effect("supervised is above contrastive, layers 10 and 11", found[_S] - found[_C])
 
 
-@claim("B, figure 4", "09_layers", _OUT)
+@Claim("B, figure 4", "09_layers", _OUT)
 def _middle_best(results: Results) -> Iterator[Test]:
     """Out-of-domain, a classifier on a middle layer beats one on the top layer."""
     found = _accuracy(results, _OUT, range(5, 8), range(11, 12))
@@ -268,18 +261,15 @@ def probe_gains(folder: str | Path) -> list[dict[str, Any]]:
         each kind of untrained network.
     """
     results, rows = Results(Path(folder)), []
-    for question, files in _PROBED.items():
-        for blocks, layers in (("8 to 10", range(8, 11)), ("11", range(11, 12))):
-            for kind, file in zip(get_args(ProbeKind), files, strict=True):
-                found = results.means(file, "accuracy", layers, condition=_CONDITIONS[kind])
-                for regime in REGIMES:
-                    own = found[regime]
-                    if own.known:
-                        of = {"asked": question, "blocks": blocks, "probe": kind, "network": regime}
-                        above = {
-                            f"above {name}": own - found[row] for row, name in UNTRAINED.items()
-                        }
-                        rows.append({**of, "accuracy": own, **above})
+    parts = {"8 to 10": range(8, 11), "11": range(11, 12)}
+    for (question, files), (blocks, layers) in product(_PROBED.items(), parts.items()):
+        for kind, file in zip(get_args(ProbeKind), files, strict=True):
+            found = results.means(file, "accuracy", layers, condition=_CONDITIONS[kind])
+            for regime in (one for one in REGIMES if found[one].known):
+                of = {"asked": question, "blocks": blocks, "probe": kind, "network": regime}
+                own = found[regime]
+                above = {f"above {name}": own - found[row] for row, name in UNTRAINED.items()}
+                rows.append({**of, "accuracy": own, **above})
     return rows
 
 

@@ -14,10 +14,8 @@ from sonibook.replication.results import (
     Claim,
     Measure,
     Results,
-    Rows,
     Test,
     beyond_untrained,
-    claim,
     control,
     effect,
     over_layers,
@@ -47,7 +45,7 @@ _STRIDED, _START = "supervised, strided", "own start"
 _CENTRED = "centred random"
 
 
-@claim("3.2, 4.1", "10_ablation", "stimulation", unit="dB")
+@Claim("3.2, 4.1", "10_ablation", "stimulation", unit="dB")
 def _stimulation(results: Results) -> Iterator[Test]:
     """A sonification is what activates its feature map: the map answers to it, and is less active
     without it.
@@ -79,7 +77,7 @@ def _stimulation(results: Results) -> Iterator[Test]:
             yield control(says, means("below", stimulus)[regime])
 
 
-@claim(
+@Claim(
     "3.2, figure B.3",
     "06_sonification",
     "figure-b3",
@@ -92,7 +90,12 @@ def _shift(results: Results) -> Iterator[Test]:
     for exact in (True, False):
         # Whatever the weights, and so over networks of every regime.
         cosines = [
-            _cosine(rows, exact=exact)
+            over_layers(
+                row
+                for (quantity, shift, layer), row in rows.items()
+                if (quantity, layer) == ("cosine", 8)
+                and (int(shift) % (rows["stride", "", 8].mean or 1) == 0) == exact
+            )
             for networks in results.networks("figure-b3").values()
             for rows in networks.values()
         ]
@@ -101,17 +104,7 @@ def _shift(results: Results) -> Iterator[Test]:
         yield effect(f"layer 8, {offsets}: cosine above {_EQUAL}", found - _EQUAL)
 
 
-def _cosine(rows: Rows, *, exact: bool) -> Measure:
-    """Of a network's layer 8, over shifts that are multiples of its stride, or over all others."""
-    step = rows["stride", "", 8].mean or 1
-    return over_layers(
-        row
-        for (quantity, shift, layer), row in rows.items()
-        if (quantity, layer) == ("cosine", 8) and (int(shift) % step == 0) == exact
-    )
-
-
-@claim("3.2", "06_sonification", "strided")
+@Claim("3.2", "06_sonification", "strided")
 def _strided(results: Results) -> Iterator[Test]:
     """Strided convolutions in the place of max-pools make much worse sonifications."""
     for quantity, says, unit in (
@@ -132,7 +125,7 @@ def _strided(results: Results) -> Iterator[Test]:
     yield control("the same in networks not trained yet (lines)", own, unit="dB")
 
 
-@claim("3.3.1", "07_tour", "figure-1", unit="Hz")
+@Claim("3.3.1", "07_tour", "figure-1", unit="Hz")
 def _early_bands(results: Results) -> Iterator[Test]:
     """Both regimes learn simple band-selective filters in the first layers."""
     bands = results.means("figure-1", "bandwidth", _FIRST, condition="drawn")
@@ -143,7 +136,7 @@ def _early_bands(results: Results) -> Iterator[Test]:
         yield control(says, bands[_CENTRED] - bands[regime])
 
 
-@claim("3.3.1, figure 1", "07_tour", "figure-1")
+@Claim("3.3.1, figure 1", "07_tour", "figure-1")
 def _alike_at_first(results: Results) -> Iterator[Test]:
     """At layer 1 the two regimes are alike; they part in the deep layers."""
     for name, condition, unit in (("bandwidth", "drawn", "Hz"), ("live steps", "", "share")):
@@ -156,7 +149,7 @@ def _alike_at_first(results: Results) -> Iterator[Test]:
         yield effect(says, apart, unit=unit)
 
 
-@claim("3.3.1", "07_tour", "figure-1", unit="Hz")
+@Claim("3.3.1", "07_tour", "figure-1", unit="Hz")
 def _deep_bands(results: Results) -> Iterator[Test]:
     """Deep supervised layers are more band-selective than contrastive ones."""
     bands = results.means("figure-1", "bandwidth", _DEEP, condition="drawn")
@@ -164,7 +157,7 @@ def _deep_bands(results: Results) -> Iterator[Test]:
     yield from beyond_untrained("and narrower than ", bands, _S, below=True)
 
 
-@claim("3.3.1, figure 1", "07_tour", "figure-1", unit="share")
+@Claim("3.3.1, figure 1", "07_tour", "figure-1", unit="share")
 def _deep_activity(results: Results) -> Iterator[Test]:
     """Deep supervised maps are less active than contrastive ones."""
     for what in ("maps", "steps"):
@@ -174,7 +167,7 @@ def _deep_activity(results: Results) -> Iterator[Test]:
         yield from beyond_untrained(f"and fewer live {what} than ", live, _S, below=True)
 
 
-@claim("figure 1", "07_tour", "figure-1", unit="Hz")
+@Claim("figure 1", "07_tour", "figure-1", unit="Hz")
 def _high_bins(results: Results) -> Iterator[Test]:
     """Contrastive sonifications of layers 8 and 9 have more in the high frequencies."""
     centroid = results.means("figure-1", "centroid", _SHOWN)
@@ -183,7 +176,7 @@ def _high_bins(results: Results) -> Iterator[Test]:
     yield from beyond_untrained("and above that of ", centroid, _C)
 
 
-@claim("3.3.2, figure 2", "07_tour", "listeners-esc10", unit="share", would_change=_PEOPLE)
+@Claim("3.3.2, figure 2", "07_tour", "listeners-esc10", unit="share", would_change=_PEOPLE)
 def _middle_layers(results: Results) -> Iterator[Test]:
     """The most remarkable supervised sonifications are those of layers 3 to 7."""
     for ear, file in _LISTENERS.items():
@@ -197,7 +190,7 @@ def _middle_layers(results: Results) -> Iterator[Test]:
         yield from beyond_untrained(says, over_deep, _S, file=file)
 
 
-@claim("3.3.2", "07_tour", "figure-1")
+@Claim("3.3.2", "07_tour", "figure-1")
 def _deep_noise(results: Results) -> Iterator[Test]:
     """Supervised sonifications of layers 8 to 11 are mostly high-frequency noise, contrastive ones
     less so.
@@ -212,7 +205,7 @@ def _deep_noise(results: Results) -> Iterator[Test]:
         yield from beyond_untrained(says, rises, _S, rest=rest, unit=unit)
 
 
-@claim(
+@Claim(
     "abstract, 3.3.2, figure 3",
     "13_separation",
     "listeners-esc10",
@@ -231,7 +224,7 @@ def _discernible(results: Results) -> Iterator[Test]:
             yield control(f"{says}in {named}", heard[_C] - control_of[_C], file=file)
 
 
-@claim("3.3.2", "07_tour", "figures-2-3", unit="share")
+@Claim("3.3.2", "07_tour", "figures-2-3", unit="share")
 def _coupling(results: Results) -> Iterator[Test]:
     """Deep contrastive filters are tied to content; supervised ones answer to a wider variety of
     clips.
@@ -242,7 +235,7 @@ def _coupling(results: Results) -> Iterator[Test]:
     yield from beyond_untrained("and more often than with ", agree, _C)
 
 
-@claim(
+@Claim(
     "3.4, figure 5",
     "08_growth",
     "figure-5",
@@ -264,7 +257,7 @@ def _evolution(results: Results) -> Iterator[Test]:
         yield effect(says, results.over_filters(regime, thinned), file=file)
 
 
-@claim("3.4", "08_growth", "figure-5", unit="correlation", would_change="Other runs than this one.")
+@Claim("3.4", "08_growth", "figure-5", unit="correlation", would_change="Other runs than this one.")
 def _smoother(results: Results) -> Iterator[Test]:
     """A clip that stays the same shows a filter grow more smoothly than the top clip of each
     checkpoint does.
@@ -284,7 +277,7 @@ def _smoother(results: Results) -> Iterator[Test]:
         yield effect(says, results.over_filters(regime, steadier), file=file)
 
 
-@claim("4.1, figure 6", "10_ablation", "figure-6")
+@Claim("4.1, figure 6", "10_ablation", "figure-6")
 def _removal(results: Results) -> Iterator[Test]:
     """Sonifications hold what recognition needs: subtracting them costs performance drastically."""
     drops = results.drops("figure-6")
@@ -298,7 +291,7 @@ def _removal(results: Results) -> Iterator[Test]:
             yield control(f"{regime}: and more than when {named} is subtracted", more)
 
 
-@claim("4.2, figure 7", "11_coherence", "figure-7", unit="coherence")
+@Claim("4.2, figure 7", "11_coherence", "figure-7", unit="coherence")
 def _coherence_falls(results: Results) -> Iterator[Test]:
     """Coherence with the input falls with depth in both regimes."""
     falls = results.means("figure-7", "coherence", _FIRST, less=_DEEP)
@@ -308,7 +301,7 @@ def _coherence_falls(results: Results) -> Iterator[Test]:
         yield from beyond_untrained(f"{regime}: and falls more than with ", falls, regime)
 
 
-@claim("abstract, 4.2, figure 7", "11_coherence", "figure-7", unit="coherence")
+@Claim("abstract, 4.2, figure 7", "11_coherence", "figure-7", unit="coherence")
 def _coherence_decay(results: Results) -> Iterator[Test]:
     """Coherence falls faster in the supervised network."""
     falls = results.means("figure-7", "coherence", _FIRST, less=_DEEP)

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Literal, TypeVar
 
 import numpy as np
 from pydantic import ConfigDict, Field
@@ -27,8 +27,8 @@ from sonibook.training.probe import ProbeKind
 
 _Content = TypeVar("_Content")
 #: Of one network, by quantity, condition and layer; and of many, by regime and seed.
-Rows = dict[tuple[str, str, int | None], Row]
-_Networks = dict[str, dict[int, Rows]]
+_Rows = dict[tuple[str, str, int | None], Row]
+_Networks = dict[str, dict[int, _Rows]]
 #: The results file of each regime's figure 5.
 EVOLUTIONS = {"contrastive": "figure-5", "supervised": "figure-5-supervised"}
 #: Files of rows that hold more than rows.
@@ -207,7 +207,7 @@ class Results:
         return self._read(file, _networks) or {}
 
     def _over_networks(
-        self, file: str, value: Callable[[Rows], Measure]
+        self, file: str, value: Callable[[_Rows], Measure]
     ) -> defaultdict[str, Measure]:
         """Each regime's mean, over its networks, of what `value` makes of the rows of one."""
         found: defaultdict[str, Measure] = defaultdict(lambda: MISSING)
@@ -228,14 +228,14 @@ class Results:
         """Each regime's mean of a quantity over some layers, less that over others."""
         conditions = ("drawn", condition) if self.drawn and file == "figure-1" else (condition,)
 
-        def over(rows: Rows, some: Sequence[int]) -> Measure:
+        def over(rows: _Rows, some: Sequence[int]) -> Measure:
             of_each = (
                 [rows[place] for layer in some if (place := (quantity, one, layer)) in rows]
                 for one in conditions
             )
             return over_layers(next(filter(None, of_each), ()))
 
-        def mean(rows: Rows) -> Measure:
+        def mean(rows: _Rows) -> Measure:
             return over(rows, layers) - over(rows, less) if less else over(rows, layers)
 
         return self._over_networks(file, mean)
@@ -247,14 +247,14 @@ class Results:
         log-probability depends on how sure of itself a classifier is, right or wrong.
         """
 
-        def lost(rows: Rows, condition: str) -> dict[int | None, Measure]:
+        def lost(rows: _Rows, condition: str) -> dict[int | None, Measure]:
             return {
                 layer: -(Measure.of(row) - (rows["untouched", condition, layer].mean or 0.0))
                 for (quantity, of, layer), row in rows.items()
                 if (quantity, of) == ("score", condition) and row.clips and layer is not None
             }
 
-        def mean(rows: Rows) -> Measure:
+        def mean(rows: _Rows) -> Measure:
             own, other = lost(rows, _SONIFICATION), lost(rows, control) if control else {}
             return over_layers(
                 one - other.get(layer, MISSING) if control else one for layer, one in own.items()
@@ -265,7 +265,7 @@ class Results:
     def spread(self, file: str, regime: str) -> Measure:
         """The variance over layers of the score that is left; missing for one network alone."""
 
-        def variance(rows: Rows) -> Measure:
+        def variance(rows: _Rows) -> Measure:
             scores = [row for place, row in rows.items() if place[:2] == ("score", _SONIFICATION)]
             spread = float(np.var([row.mean for row in scores if row.mean is not None]))
             clips = min((row.clips for row in scores if row.clips), default=0)
@@ -322,6 +322,10 @@ class Test(Record):
         """Whether the whole interval lies below zero: the opposite is shown."""
         return self.measure is not None and self.measure.high < 0
 
+    def significant(self, p: Literal["p_claim", "p_all"]) -> bool:
+        """Whether it passes with its p-value adjusted, too."""
+        return self.passes and getattr(self, p) is not None and getattr(self, p) < 0.05
+
 
 def effect(
     says: str,
@@ -359,18 +363,27 @@ def beyond_untrained(
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of the paper, where it stands, and how it is tested; make it with `claim`."""
+    """A claim of the paper, where it stands, and how it is tested.
 
-    name: str
-    says: str
-    make: Callable[[Results], Iterable[Test]]
+    It decorates the function that makes its tests, whose docstring is what the paper says. One that
+    is `universal`, of any or of all, is refuted by a single counterexample.
+    """
+
     where: str
     chapter: str
     figure: str
+    _: KW_ONLY
     unit: str = "accuracy"
     untestable: str = ""
     universal: bool = False
     would_change: str = "More seeds, and a network as large and as long trained as the paper's."
+    name: str = ""
+    says: str = ""
+    make: Callable[[Results], Iterable[Test]] = lambda _: ()
+
+    def __call__(self, make: Callable[[Results], Iterable[Test]]) -> Claim:
+        name, says = make.__name__.strip("_").replace("_", "-"), make.__doc__ or ""
+        return replace(self, name=name, says=" ".join(says.split()), make=make)
 
     def tests(self, results: Results) -> tuple[Test, ...]:
         """Its tests, by some results."""
@@ -380,19 +393,3 @@ class Claim:
             )
             for test in self.make(results)
         )
-
-
-def claim(
-    where: str, chapter: str, figure: str, **more: Any
-) -> Callable[[Callable[[Results], Iterable[Test]]], Claim]:
-    """Make a claim of the function that makes its tests: its docstring is what the paper says.
-
-    One that is `universal`, of any or of all, is refuted by a single counterexample.
-    """
-
-    def claimed(make: Callable[[Results], Iterable[Test]]) -> Claim:
-        name = make.__name__.strip("_").replace("_", "-")
-        says = " ".join((make.__doc__ or "").split())
-        return Claim(name, says, make, where, chapter, figure, **more)
-
-    return claimed

@@ -48,8 +48,6 @@ from sonibook.training.probe import ProbeKind
 
 #: All, in the paper's order.
 CLAIMS: tuple[Claim, ...] = (*SOUND_CLAIMS, *SCORE_CLAIMS)
-#: A p-value below is significant.
-SIGNIFICANT = 0.05
 #: What a judged claim has of the claim.
 _OF_CLAIM = ("name", "where", "says", "chapter", "figure", "would_change")
 Verdict = Literal[
@@ -115,11 +113,8 @@ def judge(tests: Sequence[Test], *, untestable: str = "", universal: bool = Fals
     else:
         verdict = "does not hold here" if against else "not shown here"
     seeds = min((test.measure.seeds for test in tests if test.measure is not None), default=0)
-    corrected = any(
-        test.passes and test.p_claim is not None and test.p_claim < SIGNIFICANT
-        for test in _corrected(tests, "p_claim", holm)
-        if test.kind == "effect"
-    )
+    adjusted = _corrected(tests, "p_claim", holm)
+    corrected = any(test.significant("p_claim") for test in adjusted if test.kind == "effect")
     words, why = _qualified(verdict, tests, seeds=seeds, corrected=corrected), _why(tests)
     return Judgement(verdict=verdict, words=words, why=why, seeds=seeds, corrected=corrected)
 
@@ -254,23 +249,19 @@ def _frozen(folder: Path) -> dict[str, Any] | None:
 def claims_content(folder: str | Path) -> dict[str, Any]:
     """What ``claims.json`` holds, without its provenance: JSON."""
     judged = judge_claims(folder)
+    tests = [test for one in judged for test in one.tests]
     return {
         "rule": "sonibook.replication.verdict: a test passes if its 95 % interval lies above zero.",
         "frozen": _frozen(Path(folder)),
         "verdicts": dict(Counter(one.judgement.verdict for one in judged)),
         "tests": {
-            "measured": sum(test.p is not None for one in judged for test in one.tests),
-            "passed": sum(test.passes for one in judged for test in one.tests),
-            "passed, corrected within the claim": _passed(judged, "p_claim"),
-            "passed, corrected over all claims": _passed(judged, "p_all"),
+            "measured": sum(test.p is not None for test in tests),
+            "passed": sum(test.passes for test in tests),
+            "passed, corrected within the claim": sum(t.significant("p_claim") for t in tests),
+            "passed, corrected over all claims": sum(t.significant("p_all") for t in tests),
         },
         "claims": [one.model_dump(mode="json") for one in judged],
     }
-
-
-def _passed(judged: Sequence[Judged], p: str) -> int:
-    tests = [test for one in judged for test in one.tests]
-    return sum(test.passes and getattr(test, p) < SIGNIFICANT for test in tests)
 
 
 def write_claims(folder: str | Path, *, command: str | None = None) -> Path:
