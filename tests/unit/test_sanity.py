@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -20,11 +21,11 @@ from sonibook.analysis.sanity import (
     BASELINES,
     MEASURES,
     RUNNER_UP_LESS_RANDOM,
-    Sanity,
+    likenesses,
     randomised,
     sanity,
 )
-from sonibook.analysis.stream import seeded
+from sonibook.analysis.stream import by_clip, seeded
 from sonibook.cli import main
 from sonibook.errors import AnalysisError, LayerError
 from sonibook.metrics.similarity import (
@@ -37,7 +38,7 @@ from sonibook.metrics.similarity import (
 from sonibook.model.encoder import StandardisedConv1d
 from sonibook.model.stack import blocks_of
 
-#: Random weights make dead maps, of which a caller of `Sanity` is told.
+#: Random weights make dead maps, of which a caller of `likenesses` is told.
 pytestmark = pytest.mark.filterwarnings("ignore::sonibook.errors.SonibookWarning")
 
 
@@ -184,7 +185,7 @@ def test_the_paired_difference_is_that_of_two_means():
 
 def test_a_point_is_what_its_words_say():
     network, data, clip = stranger(), clips(1), clips(1)[0]
-    found = Sanity((2, 4), seed=5)(network, [clip])
+    found = likenesses((2, 4), {}, 5, network, clip)
     blocks = blocks_of(network)
     drawn = seeded(5, clip.clip_id).integers(2**31, size=2)
     fresh = untrained(blocks, seed=int(drawn[0]))
@@ -192,19 +193,21 @@ def test_a_point_is_what_its_words_say():
     energy = nn.Sequential(*list(network)[:12])(x[None, None])[0].square().sum(dim=1)
     chosen = int(energy.argmax())
     before = sonify(network, x, layer=4, filters=[chosen])[0]
-    for kind, layers in (("cascading", (2, 3, 4)), ("independent", (2,))):
+    for alone, layers in ((False, (2, 3, 4)), (True, (2,))):
         after = sonify(mixed(blocks, fresh, layers), x, layer=4, filters=[chosen])[0]
         expected = [float(measure(before, after)) for measure in MEASURES.values()]
-        np.testing.assert_allclose(found[kind][0, 1, 1], expected, atol=1e-4)
-    np.testing.assert_allclose(
-        found["baseline"][0, 1, 0], [float(m(before, x)) for m in MEASURES.values()], atol=1e-4
-    )
-    # What lies above a filter takes no part in its sonification.
-    assert np.isnan(found["cascading"][0, 0, 2:]).all()
-    assert np.isnan(found["independent"][0, 0, 2:]).all()
-    # From the filter's own layer down to itself is that layer alone.
-    shallow = Sanity((2,), seed=5)(CutAt(network, 2), [clip])
-    assert np.array_equal(shallow["cascading"][0, 0, 1], shallow["independent"][0, 0, 1])
+        values = [found[name, randomised(2, alone=alone)][1] for name in MEASURES]
+        np.testing.assert_allclose(values, expected, atol=1e-4)
+    expected = [float(measure(before, x)) for measure in MEASURES.values()]
+    np.testing.assert_allclose([found[name, "input"][1] for name in MEASURES], expected, atol=1e-4)
+    shallow = likenesses((2,), {}, 5, CutAt(network, 2), clip)
+    for name in MEASURES:
+        # What lies above a filter takes no part in its sonification.
+        for layer in (3, 4):
+            for alone in (False, True):
+                assert np.isnan(found[name, randomised(layer, alone=alone)][0])
+        # From the filter's own layer down to itself is that layer alone.
+        assert shallow[name, randomised(2)][0] == shallow[name, randomised(2, alone=True)][0]
 
 
 def CutAt(network, depth):  # noqa: N802
@@ -265,8 +268,10 @@ def test_command(tmp_path, capsys):
 
 def test_clips_keep_their_random_weights_in_any_order():
     two = list(clips(2))
-    network, work = stranger(), Sanity((3,))
+    network, work = stranger(), partial(by_clip, partial(likenesses, (3,), {}, 0))
     forth, back = work(network, two), work(network, two[::-1])
-    assert np.array_equal(forth["cascading"], back["cascading"][::-1], equal_nan=True)
     renamed = work(network, [replace(two[0], clip_id="another")])
-    assert not np.array_equal(renamed["cascading"][0], forth["cascading"][0], equal_nan=True)
+    for name in MEASURES:
+        cascading = name, randomised(1)
+        assert np.array_equal(forth[cascading], back[cascading][::-1])
+        assert renamed[cascading][0] != forth[cascading][0]

@@ -39,7 +39,7 @@ __getattr__ = _names_of(
     __name__,
     ablation="AblationResult ablate",
     activations="ActivationsResult TopClipsResult",
-    alternatives="ExplanationResult STARTS Unpooled compare_unpoolings",
+    alternatives="ExplanationResult STARTS compare_unpoolings unpooled",
     controls="CONTROLS perturbations projection",
     evolution="EvolutionResult sonify_through_training",
     machine_listeners="LISTENERS",

@@ -8,9 +8,8 @@ unpoolings by separation, too, and gradients by ablation (section 4.1).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
-from itertools import product
 from typing import Literal, Unpack
 
 import numpy as np
@@ -22,7 +21,7 @@ from torch import Tensor, nn
 from sonibook.analysis import sources, stream
 from sonibook.analysis.ablation import Subtraction, p_rows
 from sonibook.analysis.controls import chosen_of
-from sonibook.analysis.networks import Networks, as_networks
+from sonibook.analysis.networks import Networks, as_networks, layers_of
 from sonibook.analysis.result import ResultTable, Row
 from sonibook.analysis.sources import SOURCE_SCORES, SceneClip, SceneClips
 from sonibook.analysis.stream import Measured, Streaming
@@ -33,7 +32,7 @@ from sonibook.deconvnet.backward import ForwardPass
 from sonibook.metrics.intervals import sign_flip_test
 from sonibook.metrics.scores import log_probability
 from sonibook.metrics.similarity import mean_top_coherence, spectrogram_correlation
-from sonibook.model.stack import blocks_of, check_layer
+from sonibook.model.stack import blocks_of
 
 #: Where the backward pass starts.
 STARTS = ("most active filter", "whole layer")
@@ -43,32 +42,23 @@ _NAMES = ("coherence", "similarity", *SOURCE_SCORES)
 _CONTROLS = ("sonification", "random phase", "white noise")
 
 
-@dataclass(frozen=True)
-class Unpooled:
-    """The measure of `compare_unpoolings`, on some layers."""
-
-    layers: tuple[int, ...]
-
-    def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
-        """Arrays (clips, layers) by quantity and condition; NaN for what cannot be measured."""
-        return stream.stacked(self._clip(network, clip) for clip in clips)
-
-    def _clip(self, network: nn.Module, clip: Clip) -> Measured:
-        passed = ForwardPass(network, clip.waveform, depth=max(self.layers))
-        unpools, measured = UNPOOLING.values(), Measured()
-        for start in STARTS:
-            rows = []
-            for layer in self.layers:
-                filters = passed.most_active(layer) if start == STARTS[0] else None
-                ways = [passed.sonify_together(layer, filters, unpool=one) for one in unpools]
-                rows.append(_measured(torch.stack(ways).cpu(), clip))
-            by_unpooling = np.stack(rows, axis=2)
-            for unpooling, values in zip(UNPOOLING, by_unpooling, strict=True):
-                condition = f"{start}, {unpooling}"
-                for name, own, by_switches in zip(_NAMES, values, by_unpooling[0], strict=False):
-                    measured[name, condition] = own
-                    measured[f"{name} beyond switches", condition] = own - by_switches
-        return measured
+def unpooled(layers: Sequence[int], network: nn.Module, clip: Clip) -> Measured:
+    """What `compare_unpoolings` measures of some layers; NaN for what cannot be measured."""
+    passed = ForwardPass(network, clip.waveform, depth=max(layers))
+    unpools, measured = UNPOOLING.values(), Measured()
+    for start in STARTS:
+        rows = []
+        for layer in layers:
+            filters = passed.most_active(layer) if start == STARTS[0] else None
+            ways = [passed.sonify_together(layer, filters, unpool=one) for one in unpools]
+            rows.append(_measured(torch.stack(ways).cpu(), clip))
+        by_unpooling = np.stack(rows, axis=2)
+        for unpooling, values in zip(UNPOOLING, by_unpooling, strict=True):
+            condition = f"{start}, {unpooling}"
+            for name, own, by_switches in zip(_NAMES, values, by_unpooling[0], strict=False):
+                measured[name, condition] = own
+                measured[f"{name} beyond switches", condition] = own - by_switches
+    return measured
 
 
 def _measured(
@@ -109,14 +99,12 @@ def compare_unpoolings(
         scenes have that have several.
     """
     given = as_networks(networks)
-    stacks = [blocks_of(network.module) for network in given]
-    chosen = tuple(layers or range(1, min(map(len, stacks)) + 1))
-    for blocks, layer in product(stacks, chosen):
-        check_layer(blocks, layer)
+    shallowest = min((blocks_of(network.module) for network in given), key=len)
+    chosen = layers_of(shallowest, layers)
     streaming.setdefault("chunk", 2)  # a clip takes seconds
     return stream.measure_networks(
         "unpooling",
-        Unpooled(chosen),
+        partial(stream.by_clip, partial(unpooled, chosen)),
         given,
         SceneClips(data) if isinstance(data, SceneDataset) else data,
         settings={"layers": chosen},

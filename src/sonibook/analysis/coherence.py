@@ -12,8 +12,8 @@ both are measured: the spectrum of sonifications, and the share of a layer that 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Unpack
+from functools import partial
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -25,7 +25,15 @@ from torch import Tensor, nn
 from sonibook.analysis.controls import with_partners
 from sonibook.analysis.networks import Networks, with_random_weights
 from sonibook.analysis.result import ResultTable
-from sonibook.analysis.stream import Measured, Streaming, check_least, measure_networks, seeded
+from sonibook.analysis.stream import (
+    Measured,
+    Streaming,
+    by_clip,
+    check_least,
+    measure_networks,
+    seeded,
+    stacked,
+)
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet import ForwardPass
 from sonibook.errors import AnalysisError
@@ -37,44 +45,34 @@ _SHAPE = ("centroid", "bandwidth", "entropy")
 _NPERSEG = 256
 
 
-@dataclass(frozen=True)
-class _TopCoherence:
-    """Mean top-k coherences of clips: with what a network makes of them, and with noise."""
+def _coherences(options: dict[str, Any], network: nn.Module, clips: Sequence[Clip]) -> Measured:
+    """Of clips with what a network makes of them, and of others."""
+    sounds = [ForwardPass(network, x.waveform).sonify_most_active()[0].cpu() for x in clips]
+    rows: list[Measured] = []
+    for clip, *both in with_partners(clips, sounds):
+        own, other = (_coherence(clip, s, options) for s in both)
+        rows.append({"coherence": own, ("coherence", "another clip"): other})
+    return stacked(rows)
 
-    k: int
-    nperseg: int
-    noverlap: int | None
-    seed: int
 
-    def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
-        sounds = [ForwardPass(network, x.waveform).sonify_most_active()[0].cpu() for x in clips]
-        rows = [
-            [self._top(clip, s), self._top(clip, other)]
-            for clip, s, other in with_partners(clips, sounds)
-        ]
-        own, others = np.stack(rows, axis=1)
-        return {"coherence": own, ("coherence", "another clip"): others}
+def _with_noise(options: dict[str, Any], seed: int, clips: Sequence[Clip]) -> Measured:
+    """Of clips with white noise."""
+    values = []
+    for clip in clips:
+        generator = seeded(seed, clip.clip_id, "noise")
+        noise = torch.from_numpy(generator.standard_normal((1, len(clip.waveform))))
+        values.append(_coherence(clip, noise, options))
+    return {("coherence", "white noise"): np.concatenate(values)}
 
-    def with_noise(self, clips: Sequence[Clip]) -> Measured:
-        """Of the clips with white noise."""
-        values = []
-        for clip in clips:
-            noise = seeded(self.seed, clip.clip_id, "noise").standard_normal(
-                (1, len(clip.waveform))
-            )
-            values += self._top(clip, torch.from_numpy(noise)).tolist()
-        return {("coherence", "white noise"): np.array(values)}
 
-    def _top(self, clip: Clip, s: Float[Tensor, "layers samples"]) -> Float[ndarray, " layers"]:
-        x = torch.from_numpy(clip.waveform).double()
-        length = min(len(x), s.shape[1])
-        return mean_top_coherence(
-            x[:length].expand(len(s), -1),
-            s[:, :length].double(),
-            k=self.k,
-            nperseg=self.nperseg,
-            noverlap=self.noverlap,
-        ).numpy()
+def _coherence(
+    clip: Clip, s: Float[Tensor, "layers samples"], options: dict[str, Any]
+) -> Float[ndarray, " layers"]:
+    x = torch.from_numpy(clip.waveform).double()
+    length = min(len(x), s.shape[1])
+    return mean_top_coherence(
+        x[:length].expand(len(s), -1), s[:, :length].double(), **options
+    ).numpy()
 
 
 def coherence_by_layer(
@@ -116,58 +114,47 @@ def coherence_by_layer(
         raise AnalysisError(f"nperseg {nperseg} and noverlap {shared} do not make segments.")
     if not 1 <= k <= nperseg // 2 + 1:
         raise AnalysisError(f"k {k} is impossible: choose 1 to {nperseg // 2 + 1}.")
-    measure = _TopCoherence(k, nperseg, noverlap, seed)
+    options = {"k": k, "nperseg": nperseg, "noverlap": noverlap}
     return measure_networks(
         "coherence",
-        measure,
+        partial(_coherences, options),
         with_random_weights(networks, data, seed=seed),
         data,
-        settings={"k": k, "nperseg": nperseg, "noverlap": noverlap, "seed": seed},
-        of_clips=measure.with_noise,
+        settings={**options, "seed": seed},
+        of_clips=partial(_with_noise, options, seed),
         least_samples=2 * nperseg - shared,
         **streaming,
     )
 
 
-@dataclass(frozen=True)
-class _Selectivity:
-    """Spectra and activity of clips."""
+def _selectivity(
+    filters: int, seed: int, sample_rate: int, network: nn.Module, clip: Clip
+) -> Measured:
+    """Spectra and activity of a clip; no spectra of drawn filters where none is to be drawn."""
+    passed = ForwardPass(network, clip.waveform)
+    top = passed.sonify_most_active()[0].cpu().numpy()
+    shapes = spectral_shape(top, sample_rate=sample_rate)
+    drawn = np.full_like(shapes, np.nan)
+    live_maps, live_steps = np.empty((2, len(top)))
+    for layer, maps in enumerate(passed.maps, start=1):
+        live = maps[0] > 0
+        live_maps[layer - 1] = float(live.any(dim=1).double().mean())
+        live_steps[layer - 1] = float(live.double().mean())
+        able = torch.nonzero(live.any(dim=1))[:, 0].cpu().numpy()
+        generator = seeded(seed, clip.clip_id, f"layer {layer}")
+        chosen = generator.choice(able, min(filters, len(able)), replace=False)
+        if len(chosen):
+            sounds = passed.sonify(layer, chosen.tolist()).cpu().numpy()
+            drawn[layer - 1] = spectral_shape(sounds, sample_rate=sample_rate).mean(axis=0)
+    measured: Measured = dict(zip(_SHAPE, shapes.T, strict=True))
+    if filters:
+        measured |= {(name, "drawn"): x for name, x in zip(_SHAPE, drawn.T, strict=True)}
+    return measured | {"live maps": live_maps, "live steps": live_steps}
 
-    filters: int
-    seed: int
-    sample_rate: int
 
-    def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
-        rows = [self._of_clip(network, clip) for clip in clips]
-        return {name: np.stack([row[name] for row in rows]) for name in rows[0]}
-
-    def of_clips(self, clips: Sequence[Clip]) -> Measured:
-        """Spectra of the clips themselves."""
-        shapes = np.stack([self._shape(clip.waveform) for clip in clips]).T
-        return {(name, "the clips themselves"): x for name, x in zip(_SHAPE, shapes, strict=True)}
-
-    def _of_clip(self, network: nn.Module, clip: Clip) -> Measured:
-        passed = ForwardPass(network, clip.waveform)
-        top = self._shape(passed.sonify_most_active()[0].cpu().numpy())
-        drawn = np.full_like(top, np.nan)
-        live_maps, live_steps = np.empty((2, len(top)))
-        for layer, maps in enumerate(passed.maps, start=1):
-            live = maps[0] > 0
-            live_maps[layer - 1] = float(live.any(dim=1).double().mean())
-            live_steps[layer - 1] = float(live.double().mean())
-            able = torch.nonzero(live.any(dim=1))[:, 0].cpu().numpy()
-            generator = seeded(self.seed, clip.clip_id, f"layer {layer}")
-            chosen = generator.choice(able, min(self.filters, len(able)), replace=False)
-            if len(chosen):
-                sounds = passed.sonify(layer, chosen.tolist()).cpu().numpy()
-                drawn[layer - 1] = self._shape(sounds).mean(axis=0)
-        measured: Measured = dict(zip(_SHAPE, top.T, strict=True))
-        if self.filters:
-            measured |= {(name, "drawn"): x for name, x in zip(_SHAPE, drawn.T, strict=True)}
-        return measured | {"live maps": live_maps, "live steps": live_steps}
-
-    def _shape(self, x: Float[ndarray, "*batch time"]) -> Float[ndarray, "*batch 3"]:
-        return spectral_shape(x, sample_rate=self.sample_rate)
+def _shapes_of_clips(sample_rate: int, clips: Sequence[Clip]) -> Measured:
+    shapes = np.stack([spectral_shape(clip.waveform, sample_rate=sample_rate) for clip in clips])
+    return {(name, "the clips themselves"): x for name, x in zip(_SHAPE, shapes.T, strict=True)}
 
 
 def selectivity_by_layer(
@@ -201,14 +188,13 @@ def selectivity_by_layer(
         not zero.
     """
     check_least(0, filters=filters)
-    measure = _Selectivity(filters, seed, data.sample_rate)
     return measure_networks(
         "selectivity",
-        measure,
+        partial(by_clip, partial(_selectivity, filters, seed, data.sample_rate)),
         with_random_weights(networks, data, seed=seed),
         data,
         settings={"filters": filters, "seed": seed},
-        of_clips=measure.of_clips,
+        of_clips=partial(_shapes_of_clips, data.sample_rate),
         **streaming,
     )
 

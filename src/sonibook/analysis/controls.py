@@ -26,7 +26,7 @@ instead of the clip, and what is left of the clip; beside signals of the same RM
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar, Unpack
 
 import numpy as np
@@ -200,56 +200,54 @@ def perturbations(
     return torch.stack([perturbation(control) for control in controls])
 
 
-@dataclass(frozen=True)
-class _Energies:
+def _energies(seed: int, network: nn.Module, clips: Sequence[Clip]) -> Measured:
     """Levels of maps on stimuli and on residuals, re the clip."""
+    passes = [ForwardPass(network, clip.waveform) for clip in clips]
+    sounds = with_partners(clips, [one.sonify_most_active()[0].cpu() for one in passes])
+    levels = [
+        _levels(seed, network, passed, *of_clip)
+        for passed, of_clip in zip(passes, sounds, strict=True)
+    ]
+    by_sound = np.moveaxis(np.stack(levels), 2, 0)
+    heard = dict(zip(STIMULI, by_sound[: len(STIMULI)], strict=True))
+    left = dict(zip(TAKEN, by_sound[len(STIMULI) :], strict=True))
+    return {
+        **{("heard", name): values for name, values in heard.items()},
+        **{("left", name): values for name, values in left.items()},
+        **{("above", name): heard["sonification"] - heard[name] for name in STIMULI[1:]},
+        **{("below", name): left[name] - left["sonification"] for name in TAKEN[1:]},
+    }
 
-    seed: int
 
-    def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
-        passes = [ForwardPass(network, clip.waveform) for clip in clips]
-        sounds = with_partners(clips, [one.sonify_most_active()[0].cpu() for one in passes])
-        rows = zip(passes, sounds, strict=True)
-        levels = np.stack([self._levels(network, passed, *heard) for passed, heard in rows])
-        heard = dict(zip(STIMULI, np.moveaxis(levels, 2, 0), strict=False))
-        left = dict(zip(TAKEN, np.moveaxis(levels[:, :, len(STIMULI) :], 2, 0), strict=True))
-        return {
-            **{("heard", name): values for name, values in heard.items()},
-            **{("left", name): values for name, values in left.items()},
-            **{("above", name): heard["sonification"] - heard[name] for name in STIMULI[1:]},
-            **{("below", name): left[name] - left["sonification"] for name in TAKEN[1:]},
-        }
-
-    def _levels(
-        self,
-        network: nn.Module,
-        passed: ForwardPass,
-        clip: Clip,
-        sounds: Float[Tensor, "layers time"],
-        of_another: Float[Tensor, "layers samples"],
-    ) -> Float[ndarray, "layers levels"]:
-        """Of each layer the levels on `STIMULI`, and then without each of `TAKEN`."""
-        x = torch.from_numpy(clip.waveform)
-        levels = np.full((len(sounds), len(STIMULI) + len(TAKEN)), np.nan)
-        for row, s in enumerate(sounds[:, : len(x)]):
-            layer = row + 1
-            index = passed.most_active(layer)[0]
-            own = float(passed.energy(layer)[0, index])
-            if own <= 0 or not s.any():
-                continue
-            generator = seeded(self.seed, "stimulation", clip.clip_id, str(layer))
-            turned = random_phase(s, generator=generator)
-            other, noise = as_long_as(of_another[row], len(x)), white_noise(s, generator=generator)
-            stimuli = [s, turned, other, noise]
-            there = [place for place, one in enumerate(stimuli) if one.any()]
-            those = torch.stack([matched(stimuli[place], s) for place in there])
-            quieter = matched(x.expand(1, -1), x - those[:1])
-            asked = torch.cat([matched(those, x.expand_as(those)), x - those, quieter]).unsqueeze(1)
-            energy = FeatureMaps(network, asked, depth=layer).energy(layer)[:, index].cpu().double()
-            in_db = (10 * (energy / own).clamp_min(10 ** (_FLOOR_DB / 10)).log10()).numpy()
-            places = [*there, *(len(STIMULI) + place for place in (*there, len(STIMULI)))]
-            levels[row, places] = in_db
-        return levels
+def _levels(
+    seed: int,
+    network: nn.Module,
+    passed: ForwardPass,
+    clip: Clip,
+    sounds: Float[Tensor, "layers time"],
+    of_another: Float[Tensor, "layers samples"],
+) -> Float[ndarray, "layers levels"]:
+    """Of each layer the levels on `STIMULI`, and then without each of `TAKEN`."""
+    x = torch.from_numpy(clip.waveform)
+    levels = np.full((len(sounds), len(STIMULI) + len(TAKEN)), np.nan)
+    for row, s in enumerate(sounds[:, : len(x)]):
+        layer = row + 1
+        index = passed.most_active(layer)[0]
+        own = float(passed.energy(layer)[0, index])
+        if own <= 0 or not s.any():
+            continue
+        generator = seeded(seed, "stimulation", clip.clip_id, str(layer))
+        turned = random_phase(s, generator=generator)
+        other, noise = as_long_as(of_another[row], len(x)), white_noise(s, generator=generator)
+        stimuli = torch.stack([s, turned, other, noise])
+        there, alike = stimuli.any(dim=1), matched(stimuli, s.expand_as(stimuli))
+        those = alike[there]
+        quieter = matched(x.expand(1, -1), x - those[:1])
+        asked = torch.cat([matched(those, x.expand_as(those)), x - those, quieter]).unsqueeze(1)
+        energy = FeatureMaps(network, asked, depth=layer).energy(layer)[:, index].cpu().double()
+        in_db = 10 * (energy / own).clamp_min(10 ** (_FLOOR_DB / 10)).log10()
+        levels[row, torch.cat([there, there, there[:1]]).numpy()] = in_db.numpy()
+    return levels
 
 
 def stimulation(
@@ -271,7 +269,7 @@ def stimulation(
     """
     return measure_networks(
         "stimulation",
-        _Energies(seed),
+        partial(_energies, seed),
         with_random_weights(networks, data, seed=seed),
         data,
         settings={"seed": seed, "floor_db": _FLOOR_DB},

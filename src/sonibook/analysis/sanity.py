@@ -23,16 +23,13 @@ active in, since no filter of one is the counterpart of another's.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from itertools import product
 from typing import Any, Unpack
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from numpy import ndarray
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -47,7 +44,7 @@ from sonibook.analysis.layers import (
 )
 from sonibook.analysis.networks import Network, Networks, as_networks, layers_of, mixed, untrained
 from sonibook.analysis.result import ResultTable, Row
-from sonibook.analysis.stream import Measured, Streaming, measure_clips, seeded, stacked, table_rows
+from sonibook.analysis.stream import Measured, Streaming, by_clip, measure_clips, seeded, table_rows
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.deconvnet.forward import FeatureMaps
@@ -85,77 +82,65 @@ def randomised(layer: int, *, alone: bool = False) -> str:
     return f"layer {layer} random" if alone else f"random down to layer {layer}"
 
 
-@dataclass(frozen=True)
-class Sanity:
-    """The measure of `sanity`."""
+def likenesses(
+    layers: Sequence[int],
+    others: Mapping[str, nn.Module],
+    seed: int,
+    network: nn.Module,
+    clip: Clip,
+) -> Measured:
+    """The measure of `sanity` on one clip; NaN where a sound is silent, or there is none."""
+    x, blocks = torch.from_numpy(clip.waveform), blocks_of(network)[: max(layers)]
+    passed = ForwardPass(network, x, depth=len(blocks))
+    sounds, filters = passed.sonify_most_active(layers)
+    trained = sounds.cpu()
+    nothing = torch.full_like(trained, torch.nan)
+    seeds = seeded(seed, clip.clip_id).integers(2**31, size=2)
+    first, second = (untrained(blocks, seed=int(one)) for one in seeds)
+    every = range(1, len(blocks) + 1)
 
-    layers: tuple[int, ...]
-    others: dict[str, nn.Module] = field(default_factory=dict)
-    seed: int = 0
-
-    def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
-        """By kind, arrays (clip, layer, randomised layer or baseline, measure); NaN for none."""
-        return stacked(self._clip(network, clip) for clip in clips)
-
-    def _clip(self, network: nn.Module, clip: Clip) -> Measured:
-        x, blocks = torch.from_numpy(clip.waveform), blocks_of(network)[: max(self.layers)]
+    def most_active(network: nn.Module) -> Tensor:
         passed = ForwardPass(network, x, depth=len(blocks))
-        sounds, filters = passed.sonify_most_active(self.layers)
-        trained = sounds.cpu()
-        seeds = seeded(self.seed, clip.clip_id).integers(2**31, size=2)
-        first, second = (untrained(blocks, seed=int(one)) for one in seeds)
+        return passed.sonify_most_active(layers)[0].cpu()
 
-        def most_active(network: nn.Module) -> Tensor:
-            passed = ForwardPass(network, x, depth=len(blocks))
-            return passed.sonify_most_active(self.layers)[0].cpu()
-
-        def forgetful(layers: Collection[int]) -> Tensor:
-            """The fixed filters; those of layers below all random ones are not changed: NaN."""
-            sounds = torch.full_like(trained, torch.nan)
-            again = ForwardPass(mixed(blocks, first, layers, heard=[clip]), x)
-            for row, layer in enumerate(self.layers):
-                if layer >= min(layers):
-                    sounds[row] = again.sonify(layer, [int(filters[row])])[0]
-            return sounds
-
-        every = range(1, len(blocks) + 1)
-        random, another = (
-            most_active(mixed(blocks, one, every, heard=[clip])) for one in (first, second)
-        )
-        baselines = [
-            (trained, x.expand_as(trained)),
-            (trained, self._runners_up(passed)),
-            (trained, random),
-            (random, another),
-            *((trained, most_active(other)) for other in self.others.values()),
-        ]
-        return {
-            "cascading": _similarities(
-                [(trained, forgetful(range(down_to, len(blocks) + 1))) for down_to in every]
-            ),
-            "independent": _similarities([(trained, forgetful([layer])) for layer in every]),
-            "baseline": _similarities(baselines),
-        }
-
-    def _runners_up(self, passed: ForwardPass) -> Tensor:
-        """The second most active filter of each layer; NaN where there is just one."""
-        sounds = passed.x.new_full((len(self.layers), passed.samples), torch.nan, device="cpu")
-        for row, layer in enumerate(self.layers):
-            second = passed.most_active(layer, 2)[1:]
-            if second:
-                sounds[row] = passed.sonify(layer, second)[0]
+    def forgetful(random: Collection[int]) -> Tensor:
+        """The fixed filters; those of layers below all random ones are not changed."""
+        again = ForwardPass(mixed(blocks, first, random, heard=[clip]), x)
+        sounds = nothing.clone()
+        for row, layer in enumerate(layers):
+            if layer >= min(random):
+                sounds[row] = again.sonify(layer, [int(filters[row])])[0]
         return sounds
 
-
-def _similarities(pairs: Sequence[tuple[Tensor, Tensor]]) -> Float[ndarray, "layer pair measure"]:
-    """NaN where the second sound of a pair is."""
-    result = np.full((len(pairs[0][0]), len(pairs), len(MEASURES)), np.nan)
-    for column, (first, second) in enumerate(pairs):
-        rows = ~second.isnan().any(dim=1)
-        if rows.any():
-            values = [measure(first[rows], second[rows]) for measure in MEASURES.values()]
-            result[rows.numpy(), column] = torch.stack([one.double() for one in values], dim=1)
-    return result
+    runners_up = nothing.clone()
+    for row, layer in enumerate(layers):
+        if runner_up := passed.most_active(layer, 2)[1:]:
+            runners_up[row] = passed.sonify(layer, runner_up)[0]
+    random, another = (
+        most_active(mixed(blocks, one, every, heard=[clip])) for one in (first, second)
+    )
+    pairs = {
+        "input": (trained, x.expand_as(trained)),
+        "runner-up filter": (trained, runners_up),
+        "random network": (trained, random),
+        "two random networks": (random, another),
+    }
+    pairs |= {name: (trained, most_active(other)) for name, other in others.items()}
+    for layer in every:
+        pairs[randomised(layer)] = (trained, forgetful(range(layer, len(blocks) + 1)))
+        pairs[randomised(layer, alone=True)] = (trained, forgetful([layer]))
+    found: Measured = {}
+    for condition, (one, other) in pairs.items():
+        there = ~other.isnan().any(dim=1)
+        for name, measure in MEASURES.items():
+            values = np.full(len(layers), np.nan)
+            if there.any():
+                values[there.numpy()] = measure(one[there], other[there]).double()
+            found[name, condition] = values
+    for name in MEASURES:
+        more = found[name, "runner-up filter"] - found[name, randomised(1)]
+        found[name, RUNNER_UP_LESS_RANDOM] = more
+    return found
 
 
 def sanity(
@@ -208,7 +193,7 @@ def sanity(
     subject = Network(name, network)
     found = measure_clips(
         "sanity",
-        Sanity(chosen, others, seed),
+        partial(by_clip, partial(likenesses, chosen, others, seed)),
         [subject],
         data,
         settings={"layers": chosen, "seed": seed},
@@ -216,39 +201,17 @@ def sanity(
         least_samples=_LEAST_SAMPLES,
         **streaming,
     )
-    rows = tuple(_rows(subject, chosen, [*BASELINES, *others], found.arrays))
-    return ResultTable(rows=rows, **found.fields)
-
-
-def _rows(
-    network: Network,
-    layers: Sequence[int],
-    baselines: Sequence[str],
-    arrays: Mapping[tuple[str, str, str], Float[ndarray, "clip layer pair measure"]],
-) -> Iterator[Row]:
-    cascading, independent, beside = (
-        arrays[network.name, kind, ""] for kind in ("cascading", "independent", "baseline")
-    )
-
-    def of(
-        condition: str, similarities: Float[ndarray, "clip layer measure"], layers: Sequence[int]
-    ) -> Iterator[Row]:
-        means = {
-            (network.name, quantity, condition): similarities[:, :, column]
-            for column, quantity in enumerate(MEASURES)
-        }
-        return table_rows([network], means, layers=layers)
-
-    for similarities, alone in ((cascading, False), (independent, True)):
-        for lowest in range(1, max(layers) + 1):
-            # What lies below all random layers is not changed.
-            changed = [place for place, layer in enumerate(layers) if layer >= lowest]
-            condition, own = randomised(lowest, alone=alone), [layers[n] for n in changed]
-            yield from of(condition, similarities[:, changed, lowest - 1], own)
-    for column, baseline in enumerate(baselines):
-        yield from of(baseline, beside[:, :, column], layers)
-    runner_up = beside[:, :, baselines.index("runner-up filter")]
-    yield from of(RUNNER_UP_LESS_RANDOM, runner_up - cascading[:, :, 0], layers)
+    # What lies below all random layers is not changed.
+    unchanged = {
+        (randomised(lowest, alone=alone), layer)
+        for lowest in range(1, max(chosen) + 1)
+        for alone in (False, True)
+        for layer in chosen
+        if layer < lowest
+    }
+    rows = table_rows([subject], found.arrays, layers=chosen)
+    kept = tuple(row for row in rows if (row.condition, row.layer) not in unchanged)
+    return ResultTable(rows=kept, **found.fields)
 
 
 @torch.no_grad()

@@ -17,13 +17,12 @@ from typing import Unpack
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy import ndarray
 from torch import Tensor, nn
 
 from sonibook.analysis.networks import Networks, as_networks
 from sonibook.analysis.result import Estimate, ResultTable, Row
 from sonibook.analysis.sources import SOURCE_SCORES, SceneClips, scores_in_scene
-from sonibook.analysis.stream import Measured, Streaming, measure_networks, stacked
+from sonibook.analysis.stream import Measured, Streaming, by_clip, measure_networks
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
@@ -36,7 +35,6 @@ SHIFTS = (1, 2, 16, 128, 256, 1000, 1024, 8645, 8704)
 _TWO_SHIFTS = (1, 256)
 #: Bins of the transform to either side of a line.
 _WIDTH = 2
-_SI_SDR = SOURCE_SCORES.index("SI-SDR")
 
 
 def is_exact(law: ResultTable, row: Row) -> bool:
@@ -45,23 +43,16 @@ def is_exact(law: ResultTable, row: Row) -> bool:
     return int(row.condition) % step == 0
 
 
-def _strides(blocks: Sequence[Block]) -> list[float]:
-    return [float(stride(blocks, layer)) for layer in range(1, len(blocks) + 1)]
+def _strides(blocks: Sequence[Block]) -> list[int]:
+    return [stride(blocks, layer) for layer in range(1, len(blocks) + 1)]
 
 
-def _cosines(shifts: Sequence[int], network: nn.Module, clips: Sequence[Clip]) -> Measured:
-    return stacked(_shift_cosines(network, clip.waveform, shifts) for clip in clips)
-
-
-def _shift_cosines(
-    network: nn.Module, x: Float[ndarray, " time"], shifts: Sequence[int]
-) -> Measured:
-    """Of one clip: how far the most active filter's sonification follows each shift; else NaN."""
+def _cosines(shifts: Sequence[int], network: nn.Module, clip: Clip) -> Measured:
+    """How far the most active filter's sonification follows each shift of a clip; else NaN."""
+    x = clip.waveform
     straight = ForwardPass(network, x)
-    depth = len(straight.blocks)
-    found = np.full((depth, len(shifts)), np.nan)
-    chosen = [straight.most_active(layer)[0] for layer in range(1, depth + 1)]
-    whole = [straight.sonify(n, [f], rescale=False)[0] for n, f in enumerate(chosen, start=1)]
+    whole, chosen = straight.sonify_most_active(rescale=False)
+    found = np.full((len(chosen), len(shifts)), np.nan)
     for column, shift in enumerate(shifts):
         if shift >= len(x):
             continue
@@ -69,7 +60,7 @@ def _shift_cosines(
         for layer, index in enumerate(chosen, start=1):
             # Within a receptive field of its start the shifted clip lacks what was cut off.
             margin = receptive_field(straight.blocks, layer)
-            a = later.sonify(layer, [index], rescale=False)[0][margin:].double()
+            a = later.sonify(layer, [int(index)], rescale=False)[0][margin:].double()
             b = whole[layer - 1][shift + margin :].double()
             found[layer - 1, column] = a @ b / (a.norm() * b.norm())
     return {("cosine", str(shift)): own for shift, own in zip(shifts, found.T, strict=True)}
@@ -102,7 +93,7 @@ def shift_law(
         raise AnalysisError("A shift law needs shifts of one sample or more.")
     given = as_networks(networks)
     settings = {"shifts": list(shifts), "seed": seed}
-    measure = partial(_cosines, tuple(shifts))
+    measure = partial(by_clip, partial(_cosines, shifts))
     result = measure_networks("shifts", measure, given, data, settings=settings, **streaming)
     strides = [
         network.row("stride", Estimate(mean=step, clips=result.data.clips), layer=layer)
@@ -135,24 +126,21 @@ def spectral_lines(x: Float[Tensor, "rows time"], step: int) -> Float[Tensor, " 
     return found.masked_fill(power.sum(dim=1) == 0, torch.nan)
 
 
-def _measure(network: nn.Module, clips: Sequence[Clip]) -> Measured:
-    """The quantities of `downsampling` on some scenes."""
-    return stacked(_scene(network, clip) for clip in clips)
-
-
-def _scene(network: nn.Module, clip: Clip) -> Measured:
+def _downsampled(network: nn.Module, clip: Clip) -> Measured:
+    """The quantities of `downsampling` on a scene."""
     x = torch.from_numpy(clip.waveform)
     passed = ForwardPass(network, clip.waveform)
     sounds = passed.sonify_most_active()[0].cpu()
-    coherence = mean_top_coherence(x.double().expand(len(sounds), -1), sounds.double())
-    ratio = scores_in_scene(sounds, clip)[:, _SI_SDR]
     lines = [
-        float(spectral_lines(s[None], int(step)) - spectral_lines(x[None], int(step)))
+        spectral_lines(s[None], step) - spectral_lines(x[None], step)
         for s, step in zip(sounds, _strides(passed.blocks), strict=True)
     ]
-    found: Measured = {"coherence": coherence.numpy(), "SI-SDR": ratio.numpy()}
-    found["lines"] = np.array(lines)
-    return found | _shift_cosines(network, clip.waveform, _TWO_SHIFTS)
+    return {
+        "coherence": mean_top_coherence(x.double().expand_as(sounds), sounds.double()).numpy(),
+        "SI-SDR": scores_in_scene(sounds, clip)[:, SOURCE_SCORES.index("SI-SDR")].numpy(),
+        "lines": torch.cat(lines).numpy(),
+        **_cosines(_TWO_SHIFTS, network, clip),
+    }
 
 
 def downsampling(
@@ -166,7 +154,7 @@ def downsampling(
     streaming.setdefault("chunk", 4)  # a clip takes seconds
     return measure_networks(
         "grid",  # as measured results call it
-        _measure,
+        partial(by_clip, _downsampled),
         as_networks(networks),
         SceneClips(data),
         settings={"shifts": _TWO_SHIFTS, "seed": seed},

@@ -220,6 +220,13 @@ def stacked(rows: Iterable[Measured]) -> Measured:
     return {name: np.stack([row[name] for row in every]) for name in every[0]}
 
 
+def by_clip(
+    measure: Callable[[nn.Module, Clip], Measured], network: nn.Module, clips: Sequence[Clip]
+) -> Measured:
+    """The measure of clips that ``partial(by_clip, measure)`` makes of one of a single clip."""
+    return stacked(measure(network, clip) for clip in clips)
+
+
 @dataclass(frozen=True)
 class ClipArrays:
     """What a measure gives of all clips, by (network, quantity, condition); a `Result`'s fields."""
