@@ -232,7 +232,7 @@ def test_defaults_are_those_of_the_library(command, home):
     function = getattr(import_module(f"sonibook.analysis.{module}"), name)
     own = inspect.signature(function).parameters
     asked = inspect.signature(
-        getattr(compare if command == "evolution" else analyse, command)
+        getattr(compare if command == "evolution" else analyse, f"_{command}")
     ).parameters
     shared = [option for option in asked if option in own]
     assert all(asked[option].default == own[option].default for option in shared), shared

@@ -27,7 +27,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sonibook import sonify_files
 from sonibook.audio import read_audio, write_wav
 from sonibook.cli import main
-from sonibook.cli.common import explain, parse_folds, parse_options, shown, table
+from sonibook.cli.common import explain, parse_numbers, parse_options, shown, table
 from sonibook.datasets import open_dataset
 from sonibook.deconvnet.backward import ForwardPass, sonify
 from sonibook.errors import SonibookWarning
@@ -1071,8 +1071,8 @@ def test_options_and_folds_are_read_as_typed():
     expected = {"a": 1, "b": [1, 2], "c": "x=y", "d": None}
     assert parse_options(["a=1", "b=[1, 2]", "c=x=y", "d="]) == expected
     assert parse_options(None) == {}
-    assert parse_folds(None) is None
-    assert parse_folds("1,5") == (1, 5)
+    assert parse_numbers(None, "folds") is None
+    assert parse_numbers("1,5", "folds") == (1, 5)
 
 
 def test_system_errors_read_as_sentences():

@@ -113,6 +113,7 @@ def test_scenes_at_another_rate_are_the_same_scenes():
     slow, fast = (open_dataset("soundscapes", size=2, sample_rate=rate) for rate in (None, 22_050))
     one, other = slow.scene(1), fast.scene(1)
     assert (fast.sample_rate, len(other.mixture)) == (22_050, 5 * 22_050)
+    assert fast.samples(1) == 5 * 22_050
     assert np.array_equal(other.stems.sum(axis=0), other.mixture)
     assert np.abs(other.mixture).max() == pytest.approx(1.0, abs=1e-5)
     assert [(a.name, a.onset, a.gain) for a in one.events] == [

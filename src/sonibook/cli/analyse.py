@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from sonibook import model, plots
-from sonibook.cli import common
-from sonibook.cli.analysis import Asked, Layers, Level, Probe, Residual, analysis, parse_layers
-from sonibook.cli.common import app, seed_of, shown, table, told_of
+from sonibook.cli.analysis import Asked, AskedClassifiers, Layers, Residual, analysis
+from sonibook.cli.common import app, parse_numbers, seed_of, shown, table, told_of
 
 if TYPE_CHECKING:
     from sonibook.analysis.networks import Network
@@ -23,7 +22,7 @@ if TYPE_CHECKING:
     "sonibook analyse activations supervised --dataset soundscapes --limit 40",
     "sonibook analyse activations supervised random --dataset esc10 -k 5 --out activations.json",
 )
-def activations(asked: Asked, k: Annotated[int, typer.Option("-k", min=1)] = 3) -> None:
+def _activations(asked: Asked, k: Annotated[int, typer.Option("-k", min=1)] = 3) -> None:
     """Find the clips that activate each filter most, and count dead ones (section 3.3).
 
     The JSON holds the top clips of every filter of every layer. Printed are, for each layer: the
@@ -50,7 +49,7 @@ def activations(asked: Asked, k: Annotated[int, typer.Option("-k", min=1)] = 3) 
     "sonibook analyse top-clips supervised --dataset esc10 --folds 5 --figure pairs.png",
     "sonibook analyse top-clips supervised random --dataset soundscapes --limit 100",
 )
-def top_clips(asked: Asked) -> None:
+def _top_clips(asked: Asked) -> None:
     """How much the clips that activate a filter most agree in class (figures 2 and 3).
 
     The mean over pairs of a filter's three top clips of their classes in common, as a share of the
@@ -71,7 +70,7 @@ def top_clips(asked: Asked) -> None:
     "sonibook analyse coherence supervised --dataset soundscapes --limit 40",
     "sonibook analyse coherence supervised random:1 --dataset esc10 --folds 5 --out coherence.json",
 )
-def coherence(
+def _coherence(
     asked: Asked,
     k: Annotated[int, typer.Option("-k", min=1)] = 5,
     nperseg: Annotated[int, typer.Option(min=2)] = 256,
@@ -90,15 +89,15 @@ def coherence(
     """
     from sonibook.analysis.coherence import coherence_by_layer
 
-    options = {"k": k, "nperseg": nperseg, "noverlap": noverlap}
-    asked.run(coherence_by_layer, plots.coherence_figure, show=["coherence"], **options)
+    result = asked.measured(coherence_by_layer, k=k, nperseg=nperseg, noverlap=noverlap)
+    asked.finish(result, plots.coherence_figure, show=["coherence"])
 
 
 @analysis(
     "sonibook analyse selectivity supervised --dataset soundscapes --limit 40",
     "sonibook analyse selectivity supervised --dataset esc10 --filters 8 --figure bands.png",
 )
-def selectivity(asked: Asked, filters: Annotated[int, typer.Option(min=0)] = 4) -> None:
+def _selectivity(asked: Asked, filters: Annotated[int, typer.Option(min=0)] = 4) -> None:
     """Measure band selectivity and feature map activity, layer by layer (figure 1).
 
     Centroid, bandwidth and entropy of the spectrum of each clip's most active filter's
@@ -110,8 +109,9 @@ def selectivity(asked: Asked, filters: Annotated[int, typer.Option(min=0)] = 4) 
     """
     from sonibook.analysis.coherence import selectivity_by_layer
 
+    result = asked.measured(selectivity_by_layer, filters=filters)
     show = ["centroid", "bandwidth", "entropy", "live maps", "live steps"]
-    asked.run(selectivity_by_layer, plots.selectivity_figure, show=show, filters=filters)
+    asked.finish(result, plots.selectivity_figure, show=show)
 
 
 @analysis(
@@ -119,7 +119,7 @@ def selectivity(asked: Asked, filters: Annotated[int, typer.Option(min=0)] = 4) 
     "sonibook analyse layers supervised --dataset fsdd --beside in-domain.json --figure layers.png",
     "sonibook analyse layers random --dataset esc10 --leave-one-out",
 )
-def layers(
+def _layers(
     asked: Asked,
     leave_one_out: Annotated[bool, typer.Option("--leave-one-out")] = False,
     features: Literal["mean", "log"] = "mean",
@@ -154,22 +154,22 @@ def layers(
         asked = replace(asked, split="all")
     training = None if leave_one_out else asked.training
     earlier = [ResultTable.read(path, analysis="layers") for path in beside or ()]
-    asked.run(
+    result = asked.measured(
         layer_importances,
-        lambda own: plots.layers_figure(*earlier, own),
-        show=["accuracy", "mAP", "above random"],
         training=training,
         trained=[read_trained(path) for path in trained or ()],
         features=features,
         probes=("logistic", "ridge") if ridge else ("logistic",),
     )
+    show = ["accuracy", "mAP", "above random"]
+    asked.finish(result, lambda own: plots.layers_figure(*earlier, own), show=show)
 
 
 @analysis(
     "sonibook analyse listeners supervised --dataset esc10 --folds 5 --out heard.json",
     "sonibook analyse listeners supervised contrastive --dataset esc10 --split all",
 )
-def listeners(
+def _listeners(
     asked: Asked,
     listener: Annotated[list[str] | None, typer.Option(show_default="all that are there")] = None,
 ) -> None:
@@ -212,12 +212,8 @@ def listeners(
     "sonibook analyse ablation supervised random --probe --dataset esc10 --folds 5",
     "sonibook analyse ablation a.safetensors b.safetensors --runs --dataset soundscapes",
 )
-def ablation(
-    asked: Asked,
-    probe: Probe = False,
-    probe_layer: common.Count = 11,
-    layers: Layers = None,
-    level: Level = "peak",
+def _ablation(
+    asked: AskedClassifiers,
     residual: Residual = "as is",
     runs: Annotated[bool, typer.Option("--runs")] = False,
 ) -> None:
@@ -233,9 +229,10 @@ def ablation(
     """
     from sonibook.analysis.ablation import ablate
 
-    options = {"layers": parse_layers(layers), "level": level, "residual": residual}
-    of, show = asked.classifiers(probe, probe_layer), ["score", "drop", "difference", "p_holm"]
-    asked.run(ablate, plots.ablation_figure, of=of, show=show, are_runs=runs, **options)
+    options = {"level": asked.level, "residual": residual, "are_runs": runs}
+    result = asked.measured(ablate, layers=asked.chosen, of=asked.classifiers, **options)
+    show = ["score", "drop", "difference", "p_holm"]
+    asked.finish(result, plots.ablation_figure, show=show)
 
 
 @analysis(
@@ -243,7 +240,7 @@ def ablation(
     "sonibook analyse sanity supervised runs/shuffled/checkpoint.safetensors --dataset esc10 "
     "--folds 5 --out sanity.json --figure sanity.png",
 )
-def sanity(asked: Asked, layers: Layers = None) -> None:
+def _sanity(asked: Asked, layers: Layers = None) -> None:
     """How much a sonification changes as layers forget what they learned (sanity checks).
 
     The first network is the one that is randomised, from the most active filter's layer down
@@ -251,12 +248,11 @@ def sanity(asked: Asked, layers: Layers = None) -> None:
     cannot tell of learning stands there, too: the clip itself, the next most active filter, and
     random networks.
     """
-    from sonibook.analysis.sanity import sanity as measure
+    from sonibook.analysis.sanity import sanity
 
-    opened = asked.modules
-    name, *_ = opened
-    of, wanted = opened.pop(name), parse_layers(layers)
-    result = asked.measured(measure, of=of, name=name, others=opened, layers=wanted)
+    (name, of), *others = ((network.name, network.module) for network in asked.networks)
+    wanted = parse_numbers(layers, "layers")
+    result = asked.measured(sanity, of=of, name=name, others=dict(others), layers=wanted)
     typer.echo(table(*_sanity_table(result)))
     asked.finish(result, plots.sanity_figure)
 
@@ -291,7 +287,7 @@ def _sanity_table(result: ResultTable) -> tuple[list[str], list[list[object]]]:
     without=["width", "figure"],
     group=app,
 )
-def atlas(
+def _atlas(
     asked: Asked,
     out: Annotated[
         Path, typer.Option("--out", metavar="FOLDER", file_okay=False, resolve_path=True)

@@ -4,19 +4,20 @@ A command declares what is its own, and gets everything else opened in an `Asked
 
     @analysis("sonibook analyse coherence supervised --dataset soundscapes --limit 40")
     def coherence(asked: Asked, k: Annotated[int, typer.Option("-k", min=1)] = 5) -> None:
-        asked.run(coherence_by_layer, coherence_figure, show=["coherence"], k=k)
+        asked.finish(asked.measured(coherence_by_layer, k=k), coherence_figure)
 """
 
 from __future__ import annotations
 
+import inspect
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
 
 import typer
 
@@ -39,8 +40,6 @@ _FIGURES = (".png", ".svg", ".pdf")
 #: More columns of means with their intervals do not fit a line.
 _WITH_INTERVALS = 3
 
-Probe = Annotated[bool, typer.Option("--probe")]
-Level = Literal["peak", "least squares"]
 Residual = Literal["as is", "unit peak"]
 Layers = Annotated[str | None, typer.Option(show_default="all")]
 
@@ -57,13 +56,7 @@ def _drawable(figure: Path | None) -> Path | None:
 
 @dataclass(frozen=True)
 class Asked:
-    """What the shared options of an analysis name; opened when first asked for.
-
-    Options:
-        seed: Of all that is drawn at random.
-        width: Of untrained encoders.
-        figure: Draw the result (.png, .svg or .pdf).
-    """
+    """What the shared options of an analysis name; opened when first asked for."""
 
     names: Annotated[
         list[str],
@@ -80,8 +73,8 @@ class Asked:
     data_root: common.DataRoot = None
     seed: common.Natural = 0
     width: common.Width = 0.25
-    limit: common.Limit = None
-    processes: common.Processes = None
+    limit: Annotated[int | None, typer.Option(min=1)] = None
+    processes: Annotated[int | None, typer.Option(min=1, show_default="all cores")] = None
     out: common.JsonOut = None
     figure: Annotated[Path | None, typer.Option(dir_okay=False, callback=_drawable)] = None
 
@@ -116,12 +109,12 @@ class Asked:
     def data(self) -> Dataset:
         """The clips to measure on: split test, unless a user says; at the networks' own rate."""
         if self.folds is not None:
-            return self._open(folds=common.parse_folds(self.folds))
+            return self._open(folds=parse_numbers(self.folds, "folds"))
         # A folder has no other part.
         return self._open(split=self.split or ("all" if self.dataset == "folder" else "test"))
 
     def _open(self, **which: Any) -> Dataset:
-        rates = set(map(self._rate, self.names))
+        rates = {model.sample_rate_of(network.module) for network in self.networks}
         if len(rates) > 1:
             raise typer.BadParameter(
                 f"they take {' and '.join(f'{rate:,}' for rate in sorted(rates))} Hz: analyse them "
@@ -132,33 +125,19 @@ class Asked:
             which["sample_rate"] = rates.pop()
         return open_data(self.dataset, root=self.data_root, pairs=self.options, **which)
 
-    def _rate(self, name: str) -> int:
-        """The sampling rate that a network takes, in Hz."""
-        if name.partition(":")[0] == common.RANDOM:
-            return SAMPLE_RATE
-        if ":" in name and not Path(name).exists():
-            return model.sample_rate_of(self.networks[self.names.index(name)].module)
-        card = model.read_card(name)
-        return int(card["sample_rate"]) if "layers" in card else SAMPLE_RATE
-
     @cached_property
     def networks(self) -> list[Network]:
         """The networks, with what their cards say of them."""
         return open_networks(self.names, width=self.width, seed=self.seed)
 
     @property
-    def modules(self) -> dict[str, Any]:
-        """The networks alone, by name."""
-        return {network.name: network.module for network in self.networks}
-
-    @property
     def training(self) -> Dataset:
         """What probes may be fitted to: split train, or the folds that are not measured on."""
-        data, tested = self.data, common.parse_folds(self.folds)
+        data, tested = self.data, parse_numbers(self.folds, "folds")
         if tested is None:
             training = self._open(split="train")
-        else:
-            training = self._open(folds=[fold for fold in common.ALL_FOLDS if fold not in tested])
+        else:  # of ESC-50's five
+            training = self._open(folds=[fold for fold in range(1, 6) if fold not in tested])
         ids, others = ({one.clip_id(n) for n in range(len(one))} for one in (data, training))
         if not ids.isdisjoint(others):
             raise typer.BadParameter(
@@ -168,42 +147,10 @@ class Asked:
             )
         return training
 
-    def classifiers(self, probe: bool, layer: int) -> dict[str, nn.Module]:
-        """The networks as classifiers of the data's classes: published ones, or linear probes."""
-        from sonibook.training.probe import probed
-
-        if probe:
-            training = self.training
-            return {
-                name: probed(encoder, training, layer=layer, seed=self.seed, progress=True)
-                for name, encoder in self.modules.items()
-            }
-        data = self.data
-        for name in self.names:
-            if seed_of(name, 0) is not None:
-                why = f"{name} names no classes: add --probe."
-                raise typer.BadParameter(why, param_hint="NETWORK")
-        found: dict[str, nn.Module] = {}
-        for network, name in zip(self.networks, self.names, strict=True):
-            found[network.name] = classifier = model.load_classifier(name)
-            check_classes(name, classifier.classes, data)
-        return found
-
     def measured(self, measure: Callable[..., Any], *, of: Any = None, **options: Any) -> Any:
         """An analysis of the networks, or of what stands in for them."""
         of = self.networks if of is None else of
         return measure(of, self.data, seed=self.seed, **options, **self.streaming)
-
-    def run(
-        self,
-        measure: Callable[..., Result],
-        draw: Callable[[Any], Picture],
-        *,
-        show: Sequence[str] = (),
-        **options: Any,
-    ) -> None:
-        """Measure, and finish with the result."""
-        self.finish(self.measured(measure, **options), draw, show=show)
 
     def finish(
         self, result: Result, draw: Callable[[Any], Picture], *, show: Sequence[str] = ()
@@ -226,6 +173,42 @@ class Asked:
             typer.echo(f"Drawn to {shown(self.figure)}")
 
 
+@dataclass(frozen=True)
+class AskedClassifiers(Asked):
+    """An analysis of what networks say: published classifiers, or linear probes."""
+
+    probe: Annotated[bool, typer.Option("--probe")] = False
+    probe_layer: common.Count = 11
+    layers: Layers = None
+    level: Literal["peak", "least squares"] = "peak"
+
+    @property
+    def chosen(self) -> tuple[int, ...] | None:
+        """The layers, all where that is None."""
+        return parse_numbers(self.layers, "layers")
+
+    @property
+    def classifiers(self) -> dict[str, nn.Module]:
+        """The networks as classifiers of the data's classes."""
+        from sonibook.training.probe import probed
+
+        found: dict[str, Any] = {}
+        data, training = self.data, self.training if self.probe else None
+        for name, network in zip(self.names, self.networks, strict=True):
+            if training is not None:
+                encoder: Any = network.module
+                found[network.name] = probed(
+                    encoder, training, layer=self.probe_layer, seed=self.seed, progress=True
+                )
+            elif seed_of(name, 0) is not None:
+                why = f"{name} names no classes: add --probe."
+                raise typer.BadParameter(why, param_hint="NETWORK")
+            else:
+                found[network.name] = classifier = model.load_classifier(name)
+                check_classes(name, classifier.classes, data)
+        return found
+
+
 def analysis(
     *lines: str,
     networks: Any = None,
@@ -238,24 +221,29 @@ def analysis(
     `lines` are examples for its help; `networks` is what it takes in the place of networks,
     `dataset` its default data set, and `without` names shared options that it does not have.
     """
-    shared = {one.name: one for one in common.options_of(Asked) if one.name not in without}
-    if networks is not None:
-        shared["names"] = shared["names"].replace(annotation=networks)
-    if dataset is not None:
-        shared["dataset"] = shared["dataset"].replace(default=dataset)
 
     def decorate(body: Callable[..., None]) -> Callable[..., None]:
-        own = {one.name: one for one in common.options_of(body)[1:]}
+        first, *rest = common.options_of(body)
+        kind, own = get_args(first.annotation)[0], {one.name: one for one in rest}
+        shared = {one.name: one for one in common.options_of(kind) if one.name not in without}
+        if networks is not None:
+            shared["names"] = shared["names"].replace(annotation=networks)
+        if dataset is not None:
+            shared["dataset"] = shared["dataset"].replace(default=dataset)
 
+        @wraps(body)
         def run(**given: Any) -> None:
             if isinstance(given["names"], str):
                 given["names"] = [given["names"]]
-            asked = Asked(**{name: given[name] for name in shared})
+            asked = kind(**{name: given[name] for name in shared})
             with asked.resumable():
                 body(asked, **{name: given[name] for name in own})
 
-        every = [*own.values(), *(one for name, one in shared.items() if name not in own)]
-        return common.command(group, *lines, called=run, options=every)(body)
+        every = [*rest, *(one for name, one in shared.items() if name not in own)]
+        every = [one.replace(kind=one.KEYWORD_ONLY) for one in every]
+        run.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
+        common.command(group, *lines)(run)
+        return body
 
     return decorate
 
@@ -274,11 +262,6 @@ def open_networks(names: Sequence[str], *, width: float, seed: int) -> list[Netw
         file = name if own is None else None
         found[title] = load_network(file, title, width=width, seed=own or 0)
     return list(found.values())
-
-
-def parse_layers(text: str | None) -> tuple[int, ...] | None:
-    """Layers, separated by commas, such as ``3,8,11``; None for all."""
-    return None if text is None else parse_numbers(text, "layers", such_as="3,8,11")
 
 
 def _table_of(result: ResultTable, quantities: Sequence[str]) -> str:

@@ -34,10 +34,13 @@ _SHARED = """
     split: Measure on this split.
     folds: Measure on these folds (ESC-50), such as 5.
     options: An option of the data set, such as size=200 or seed=1. May be repeated.
+    seed: Of all that is drawn at random.
+    width: Of untrained encoders.
     data_root: Where data sets lie; by default the environment variable SONIBOOK_DATA says.
     limit: Use only so many clips, evenly spaced: for a quick look.
     processes: Processes to work with.
     out: Write the result as JSON.
+    figure: Draw the result (.png, .svg or .pdf).
     probe: Let a linear probe on each frozen encoder name the classes, fitted to split train or the
         other folds.
     probe_layer: Layer whose mean feature maps the probe sees.
@@ -49,13 +52,10 @@ _SHARED = """
 Count = Annotated[int, typer.Option(min=1)]
 Natural = Annotated[int, typer.Option(min=0)]
 Width = Annotated[float, typer.Option(min=1 / 64)]
-Folder = Annotated[Path, typer.Option(metavar="FOLDER", file_okay=False)]
 DataName = Annotated[str, typer.Option("--dataset", "-d")]
 Split = Annotated[str | None, typer.Option(show_default="test")]
 DataOptions = Annotated[list[str] | None, typer.Option("--option", "-o", metavar="KEY=VALUE")]
 DataRoot = Annotated[Path | None, typer.Option(metavar="FOLDER")]
-Limit = Annotated[int | None, typer.Option(min=1)]
-Processes = Annotated[int | None, typer.Option(min=1, show_default="all cores")]
 
 
 def _replaceable(out: Path | None) -> Path | None:
@@ -131,27 +131,18 @@ analyse_commands = group(
 
 
 def command(
-    group: typer.Typer,
-    *lines: str,
-    name: str = "",
-    columns: str = "",
-    called: Callable[..., None] | None = None,
-    options: Sequence[inspect.Parameter] | None = None,
-    **settings: Any,
+    group: typer.Typer, *lines: str, columns: str = "", **settings: Any
 ) -> Callable[[_Body], _Body]:
-    """Make a command of a function; `lines` are examples, `settings` Typer's.
-
-    `called` runs in its place, with these `options`.
-    """
+    """Make a command of ``_function``; `lines` are examples, `settings` Typer's."""
 
     def decorate(body: _Body) -> _Body:
         def run(**given: Any) -> None:
-            (called or body)(**given)
+            body(**given)
 
-        every = [one.replace(kind=one.KEYWORD_ONLY) for one in options or options_of(body)]
-        run.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
-        run.__annotations__ = {one.name: one.annotation for one in every} | {"return": None}
-        title, about = name or body.__name__.replace("_", "-"), _documented(body)[0]
+        options = [one.replace(kind=one.KEYWORD_ONLY) for one in options_of(body)]
+        run.__signature__ = inspect.Signature(options)  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in options} | {"return": None}
+        title, about = body.__name__.strip("_").replace("_", "-"), _documented(body)[0]
         group.command(title, help=about, epilog=columns + examples(*lines), **settings)(run)
         return body
 
@@ -207,22 +198,15 @@ def open_data(
 
 #: What an untrained encoder is called.
 RANDOM = "random"
-#: Of ESC-50.
-ALL_FOLDS = (1, 2, 3, 4, 5)
 
 
-def parse_folds(text: str | None) -> tuple[int, ...] | None:
-    """Folds, separated by commas."""
-    return None if text is None else parse_numbers(text, "folds", such_as="1,2,3")
-
-
-def parse_numbers(text: str, what: str, *, such_as: str) -> tuple[int, ...]:
-    """Integers, separated by commas, such as ``3,8,11``."""
+def parse_numbers(text: str | None, what: str) -> tuple[int, ...] | None:
+    """Integers, separated by commas, such as ``1,2,3``; None for what was not given."""
     try:
-        return tuple(int(part) for part in text.split(","))
+        return None if text is None else tuple(int(part) for part in text.split(","))
     except ValueError:
         raise typer.BadParameter(
-            f"{text!r} is not a list of {what} such as {such_as}.", param_hint=f"--{what}"
+            f"{text!r} is not a list of {what} such as 1,2,3.", param_hint=f"--{what}"
         ) from None
 
 
@@ -282,11 +266,11 @@ def check_classes(name: str, classes: Sequence[str], data: Dataset) -> None:
     """See that a network names the classes of a data set, in their order."""
     if tuple(classes) == data.classes:
         return
-    stranger = next((one for one in classes if one not in data.classes), None)
-    why = "they are in another order" if stranger is None else f"{stranger!r} is not in it"
-    if stranger is None and len(classes) != len(data.classes):
-        why = f"{next(one for one in data.classes if one not in classes)!r} is missing"
+    strangers = [repr(one) for one in classes if one not in data.classes]
+    missing = [repr(one) for one in data.classes if one not in classes]
+    why = [*(f"{one} is not in it" for one in strangers), *(f"{one} is missing" for one in missing)]
+    why = why or ["they are in another order"]
     raise CheckpointError(
         f"{name} names {len(classes)} classes, which are not the {len(data.classes)} of "
-        f"{data.name} ({why}): take the data set it was trained for, or add --probe."
+        f"{data.name} ({why[0]}): take the data set it was trained for, or add --probe."
     )

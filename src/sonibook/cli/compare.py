@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,8 +11,8 @@ import typer
 
 from sonibook import model, plots
 from sonibook.cli import common
-from sonibook.cli.analysis import Asked, Layers, Level, Probe, Residual, analysis, parse_layers
-from sonibook.cli.common import analyse_commands, command, shown, table
+from sonibook.cli.analysis import Asked, AskedClassifiers, Layers, Residual, analysis
+from sonibook.cli.common import analyse_commands, command, parse_numbers, shown, table
 from sonibook.errors import CheckpointError
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     ],
     without=["width"],
 )
-def evolution(
+def _evolution(
     asked: Asked,
     filters: Annotated[
         list[str] | None, typer.Option("--filter", "-f", metavar="LAYER:FILTER")
@@ -52,7 +53,7 @@ def evolution(
     """
     from sonibook.analysis.evolution import feature_evolution
 
-    data, run = asked.data, _open_run(asked.names)
+    run = _open_run(asked.names)
     chosen = {"filters": _pairs(filters), "per_layer": per_layer}
     result = asked.measured(feature_evolution, of=run, **chosen)
     of_step = ["epoch", "energy", "correlation", "coherence", "cosine"]
@@ -63,7 +64,7 @@ def evolution(
     ]
     typer.echo(table(["layer", "filter", "clip", *of_step], rows))
     if sounds is not None:
-        _write_sounds(sounds, result, run, data)
+        _write_sounds(sounds, result, run, asked.data)
         typer.echo(f"Sounds are in {shown(sounds)}")
     asked.finish(result, plots.evolution_figure)
 
@@ -84,17 +85,14 @@ def _open_run(names: Sequence[str]) -> dict[int, CNN12]:
 
 
 def _pairs(texts: Sequence[str] | None) -> list[tuple[int, int]] | None:
-    if not texts:
-        return None
     pairs = []
-    for text in texts:
-        layer, _, index = text.partition(":")
-        if not (layer.isdecimal() and index.isdecimal()):
+    for text in texts or ():
+        if (match := re.fullmatch(r"(\d+):(\d+)", text)) is None:
             raise typer.BadParameter(
                 f"{text!r} is not LAYER:FILTER such as 8:17.", param_hint="--filter"
             )
-        pairs.append((int(layer), int(index)))
-    return pairs
+        pairs.append((int(match[1]), int(match[2])))
+    return pairs or None
 
 
 def _write_sounds(
@@ -121,7 +119,7 @@ def _write_sounds(
     dataset="soundscapes",
     without=["folds"],
 )
-def separation(asked: Asked, filters: common.Count = 4, method: str = "sonification") -> None:
+def _separation(asked: Asked, filters: common.Count = 4, method: str = "sonification") -> None:
     """How much of each source sonifications hold, which filters detect which event, and when.
 
     The data set must be one of scenes: soundscapes, or mixtures of recordings (--option
@@ -132,13 +130,13 @@ def separation(asked: Asked, filters: common.Count = 4, method: str = "sonificat
         method: What to make a filter's sound with: sonification, guided backpropagation, gradient
             x input or integrated gradients.
     """
-    from sonibook.analysis.separation import separation as measure
+    from sonibook.analysis.separation import separation
     from sonibook.analysis.sources import SOURCE_SCORES
     from sonibook.deconvnet.alternatives import METHODS
 
     if method not in METHODS:
         raise typer.BadParameter(f"choose one of {', '.join(METHODS)}.", param_hint="--method")
-    result = asked.measured(measure, filters=filters, method=method)
+    result = asked.measured(separation, filters=filters, method=method)
     best: list[list[object]] = [
         [one.event, one.network, one.layer, one.filter, one.chosen_area, one.area, one.p]
         for one in sorted(result.detectors, key=lambda one: one.event)
@@ -163,14 +161,8 @@ def separation(asked: Asked, filters: common.Count = 4, method: str = "sonificat
         ),
     ],
 )
-def explanations(
-    asked: Asked,
-    probe: Probe = False,
-    probe_layer: common.Count = 11,
-    layers: Layers = None,
-    steps: common.Count = 32,
-    level: Level = "peak",
-    residual: Residual = "as is",
+def _explanations(
+    asked: AskedClassifiers, steps: common.Count = 32, residual: Residual = "as is"
 ) -> None:
     """Put gradients through the measures of sonifications.
 
@@ -183,11 +175,19 @@ def explanations(
     """
     from sonibook.analysis.alternatives import compare_explanations
 
-    options = {"layers": parse_layers(layers), "level": level, "residual": residual}
-    ((name, of),) = asked.classifiers(probe, probe_layer).items()
+    wanted = asked.chosen
+    ((name, of),) = asked.classifiers.items()
+    result = asked.measured(
+        compare_explanations,
+        of=of,
+        name=name,
+        layers=wanted,
+        steps=steps,
+        level=asked.level,
+        residual=residual,
+    )
     show = ["coherence", "score", "drop", "difference, random phase", "p_holm, random phase"]
-    draw, measure = plots.explanations_figure, compare_explanations
-    asked.run(measure, draw, of=of, show=show, name=name, steps=steps, **options)
+    asked.finish(result, plots.explanations_figure, show=show)
 
 
 @analysis(
@@ -195,14 +195,8 @@ def explanations(
     "sonibook analyse faithfulness supervised random --probe --dataset esc10 --folds 5 "
     "--level 'least squares' --out faithful.json",
 )
-def faithfulness(
-    asked: Asked,
-    probe: Probe = False,
-    probe_layer: common.Count = 11,
-    layers: Layers = None,
-    points: Annotated[int, typer.Option(min=0)] = 5,
-    steps: common.Count = 32,
-    level: Level = "peak",
+def _faithfulness(
+    asked: AskedClassifiers, points: common.Natural = 5, steps: common.Count = 32
 ) -> None:
     """Measure how faithful sonifications are, as listenable maps (L-MAC) are measured.
 
@@ -215,19 +209,18 @@ def faithfulness(
         points: Steps of insertion and deletion curves; 0 for none.
         steps: Of integrated gradients.
     """
-    from sonibook.analysis.faithfulness import QUANTITIES
-    from sonibook.analysis.faithfulness import faithfulness as measure
+    from sonibook.analysis.faithfulness import QUANTITIES, faithfulness
 
-    options = {"layers": parse_layers(layers), "points": points or None, "steps": steps}
-    of = asked.classifiers(probe, probe_layer)
-    asked.run(measure, plots.faithfulness_figure, of=of, show=QUANTITIES, level=level, **options)
+    options = {"points": points or None, "steps": steps, "level": asked.level}
+    result = asked.measured(faithfulness, layers=asked.chosen, of=asked.classifiers, **options)
+    asked.finish(result, plots.faithfulness_figure, show=QUANTITIES)
 
 
 @analysis(
     "sonibook analyse ways supervised --dataset soundscapes --limit 40",
     "sonibook analyse ways supervised --dataset esc10 --folds 5 --layers 8 --out ways.json",
 )
-def ways(asked: Asked, layers: Layers = None) -> None:
+def _ways(asked: Asked, layers: Layers = None) -> None:
     """Sonify a whole layer at once, and without switches, and compare with the paper's way.
 
     By coherence with the input and similarity to the sound by switches; where the clips are scenes
@@ -236,9 +229,8 @@ def ways(asked: Asked, layers: Layers = None) -> None:
     from sonibook.analysis.alternatives import compare_unpoolings
     from sonibook.analysis.sources import SOURCE_SCORES
 
-    result = compare_unpoolings(
-        asked.networks, asked.data, layers=parse_layers(layers), **asked.streaming
-    )
+    wanted = parse_numbers(layers, "layers")
+    result = compare_unpoolings(asked.networks, asked.data, layers=wanted, **asked.streaming)
     asked.finish(result, plots.unpooling_figure, show=["coherence", "similarity", *SOURCE_SCORES])
 
 
@@ -246,23 +238,23 @@ def ways(asked: Asked, layers: Layers = None) -> None:
     "sonibook analyse stimulation supervised --dataset esc10 --folds 5 --limit 40",
     "sonibook analyse stimulation supervised random --dataset soundscapes --figure levels.png",
 )
-def stimulation(asked: Asked) -> None:
+def _stimulation(asked: Asked) -> None:
     """How active a filter is on its own sonification, and without it (sections 3.2 and 4.1).
 
     In dB re its map's energy on the clip: on the sonification of each layer's most active filter
     and on controls at the clip's RMS, and on what is left when each is subtracted. Beside each
     network stands one with random weights.
     """
-    from sonibook.analysis.controls import stimulation as measure
+    from sonibook.analysis.controls import stimulation
 
-    asked.run(measure, plots.stimulation_figure, show=["heard", "left"])
+    asked.finish(asked.measured(stimulation), plots.stimulation_figure, show=["heard", "left"])
 
 
 @analysis(
     "sonibook analyse shifts supervised --dataset esc10 --folds 5 --limit 40",
     "sonibook analyse shifts supervised --dataset soundscapes --shift 256 --shift 8645",
 )
-def shifts(
+def _shifts(
     asked: Asked,
     shift: Annotated[
         list[int] | None, typer.Option(min=1, show_default="1 to 8704, the paper's 8645 among them")
@@ -278,14 +270,15 @@ def shifts(
     """
     from sonibook.analysis.shifts import SHIFTS, shift_law
 
-    asked.run(shift_law, plots.shifts_figure, show=["cosine"], shifts=shift or SHIFTS)
+    result = asked.measured(shift_law, shifts=shift or SHIFTS)
+    asked.finish(result, plots.shifts_figure, show=["cosine"])
 
 
 @command(
     analyse_commands,
     "sonibook analyse listening listening-*.json --out data/results/listening.json",
 )
-def listening(
+def _listening(
     files: Annotated[list[Path], typer.Argument(metavar="FILE", exists=True, dir_okay=False)],
     test: Annotated[Path, typer.Option(metavar="FOLDER")] = Path("build/listening-test"),
     seed: common.Natural = 0,

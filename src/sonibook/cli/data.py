@@ -24,14 +24,12 @@ _data_commands = group(
 app.add_typer(_data_commands, name="data")
 
 _FIRST = 5
-Name = Annotated[str, typer.Argument(metavar="NAME", help="As 'sonibook data list' shows it.")]
+_Name = Annotated[str, typer.Argument(metavar="NAME", help="As 'sonibook data list' shows it.")]
 _Part = Annotated[str, typer.Option(help="Which part: all, train or test.")]
 
 
-@command(
-    _data_commands, "sonibook data list", "sonibook data list --data-root recordings", name="list"
-)
-def list_datasets(data_root: common.DataRoot = None) -> None:
+@command(_data_commands, "sonibook data list", "sonibook data list --data-root recordings")
+def _list(data_root: common.DataRoot = None) -> None:
     """List the data sets, and which of them can be opened here."""
     from sonibook.datasets import DATASETS, open_dataset
 
@@ -55,8 +53,8 @@ def list_datasets(data_root: common.DataRoot = None) -> None:
     "sonibook data show folder --data-root my_sounds --read-all",
     "sonibook data show soundscapes --option size=200 --option task=single-label",
 )
-def show(
-    name: Name,
+def _show(
+    name: _Name,
     split: _Part = "all",
     options: common.DataOptions = None,
     data_root: common.DataRoot = None,
@@ -104,8 +102,8 @@ def show(
     "sonibook data export soundscapes --count 10 --out scenes",
     "sonibook data export soundscapes --count 4 --option seed=7 --option duration=2",
 )
-def export(
-    name: Name,
+def _export(
+    name: _Name,
     count: common.Count = 10,
     out: Path = Path("exported"),
     split: _Part = "all",
@@ -154,7 +152,7 @@ def export(
     "sonibook data fetch fsd50k",
     short_help="Download, check and unpack a data set.",
 )
-def fetch(name: Name, data_root: common.DataRoot = None) -> None:
+def _fetch(name: _Name, data_root: common.DataRoot = None) -> None:
     """Download a published data set, check it and unpack it below the data root.
 
     If the download is interrupted, run the same command again: what is whole is kept. AudioSet
@@ -164,9 +162,9 @@ def fetch(name: Name, data_root: common.DataRoot = None) -> None:
         name: esc50, fsd50k, fsdd or speech_commands.
     """
     from sonibook.datasets import ROOT_VARIABLE
-    from sonibook.datasets.fetch import fetch as fetch_dataset
+    from sonibook.datasets.fetch import fetch
 
-    data = fetch_dataset(name, root=data_root)
+    data = fetch(name, root=data_root)
     where: Path | str = data_root if data_root is not None else f"${ROOT_VARIABLE}"
     classes = len(data.classes)
     typer.echo(f"{data.name}: {len(data):,} clips in {classes} classes, in {shown(where)}")
@@ -179,8 +177,8 @@ def fetch(name: Name, data_root: common.DataRoot = None) -> None:
     "sonibook data show packed --data-root packs/fsd50k --split val",
     short_help="Pack a data set for quick training.",
 )
-def pack(
-    name: Name,
+def _pack(
+    name: _Name,
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER")],
     splits: Annotated[list[str] | None, typer.Option("--split")] = None,
     options: common.DataOptions = None,
@@ -200,12 +198,12 @@ def pack(
         shard_mib: Largest size of a shard, in MiB.
         workers: Threads that decode; by default all processors.
     """
-    from sonibook.datasets.packed import pack as pack_dataset
+    from sonibook.datasets.packed import pack
 
     bad: list[str] = []
     for split in splits or ["all"]:
         data = open_data(name, root=data_root, pairs=options, split=split)
-        packed = pack_dataset(data, out, split=split, shard_bytes=shard_mib << 20, workers=workers)
+        packed = pack(data, out, split=split, shard_bytes=shard_mib << 20, workers=workers)
         typer.echo(f"{data.name} ({data.split}): {len(packed):,} clips in {shown(packed.folder)}")
         bad += packed.bad
     if bad:

@@ -41,7 +41,7 @@ Columns of the table:
     "sonibook sonify clip.wav --layer 5 --top 3 --network soundnet    # see sonibook import",
     columns=_COLUMNS,
 )
-def sonify(
+def _sonify(
     files: Annotated[list[Path], typer.Argument(metavar="FILE")],
     layer: Annotated[int, typer.Option("--layer", "-l", metavar="L")],
     filters: Annotated[list[int] | None, typer.Option("--filter", "-f", metavar="F")] = None,
@@ -49,7 +49,7 @@ def sonify(
     checkpoint: Annotated[
         str, typer.Option("--network", "--checkpoint", "-c", metavar="NAME|PATH|MODULE:FUNCTION")
     ] = "supervised",
-    out: common.Folder = Path("sonified"),
+    out: Annotated[Path, typer.Option(metavar="FOLDER", file_okay=False)] = Path("sonified"),
     seconds: Annotated[float, typer.Option(min=0.001, metavar="S")] = 60.0,
     pictures: bool = True,
 ) -> None:
@@ -140,7 +140,7 @@ _DEEPEST = 8
     "sonibook info soundnet",
     "sonibook info runs/mine/encoder.safetensors --json",
 )
-def info(
+def _info(
     checkpoint: Annotated[str | None, typer.Argument(metavar="[NAME|PATH]")] = None,
     as_json: Annotated[bool, typer.Option("--json")] = False,
 ) -> None:
@@ -225,8 +225,8 @@ _Out = Annotated[
 ]
 
 
-@command(_import_commands, "sonibook import soundnet sound8.npy", name="soundnet")
-def _import_soundnet(file: Annotated[Path, typer.Argument()], out: _Out = None) -> None:
+@command(_import_commands, "sonibook import soundnet sound8.npy")
+def _soundnet(file: Annotated[Path, typer.Argument()], out: _Out = None) -> None:
     """SoundNet (Aytar, Vondrick and Torralba 2016), which two million videos taught.
 
     Options:
@@ -237,8 +237,8 @@ def _import_soundnet(file: Annotated[Path, typer.Argument()], out: _Out = None) 
     typer.echo(f"Written to {shown(target)}")
 
 
-@command(_import_commands, "sonibook import crepe tiny.pth --size tiny", name="crepe")
-def _import_crepe(
+@command(_import_commands, "sonibook import crepe tiny.pth --size tiny")
+def _crepe(
     file: Annotated[Path, typer.Argument()],
     size: Literal["full", "tiny"] = "full",
     out: _Out = None,
@@ -276,7 +276,7 @@ _SCENES = (3, 27, 16, 19, 24, 2)
     "sonibook export-lab --out build/lab",
     "sonibook export-lab runs/mine/encoder.safetensors random --out build/lab --data-root data",
 )
-def export_lab(
+def _export_lab(
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", file_okay=False)],
     checkpoints: Annotated[list[str] | None, typer.Argument(metavar="[CHECKPOINT]...")] = None,
     width: common.Width = 0.25,
@@ -297,13 +297,13 @@ def export_lab(
         seed: Of the random encoder.
         data_root: Where ESC-50 lies: a recording of each class of ESC-10 (CC BY) comes first.
     """
-    from sonibook.widgets.lab import export_lab as write
+    from sonibook.widgets.lab import export_lab
 
     ours = sorted(main_networks(model.shipped()), key=lambda name: name != _FIRST)
     named = dict.fromkeys(checkpoints or [*ours, RANDOM])
     networks = [_lab_network(name, width=width, seed=seed) for name in named]
     recorded = [] if data_root is None else _recordings(data_root)
-    manifest = write(networks, [*recorded, *_clips()], out)
+    manifest = export_lab(networks, [*recorded, *_clips()], out)
     rows = [
         [entry["name"], len(entry["layers"]), sum(layer["bytes"] for layer in entry["layers"])]
         for entry in manifest["networks"]

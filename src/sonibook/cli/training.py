@@ -62,12 +62,12 @@ def train(
     if dry_run:
         _print_plan(run, data_root, retrain_start)
         return
+    numbers = parse_numbers(seeds, "seeds")
     summary, card = {}, {}
     try:
-        if seeds is None:
+        if numbers is None:
             card = run.train(data_root=data_root, retrain_start=retrain_start)
         else:
-            numbers = parse_numbers(seeds, "seeds", such_as="0,1,2")
             if min(numbers) < 0:
                 raise typer.BadParameter(f"{seeds!r} is not a list of seeds: they begin at 0.")
             summary = training.train_seeds(

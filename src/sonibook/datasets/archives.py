@@ -128,6 +128,8 @@ def open_split_zip(parts: Sequence[Path]) -> io.BufferedReader:
         joined.tail, joined.tail_start = _new_directory(joined, parts[-1])
     except (struct.error, ValueError) as error:
         joined.close()
+        if isinstance(error, DatasetError):
+            raise
         raise DatasetError(f"{parts[-1]}: is not a whole zip archive ({error}).") from None
     joined.seek(0)
     return io.BufferedReader(joined, 1 << 20)

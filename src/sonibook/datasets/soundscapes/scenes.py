@@ -19,9 +19,10 @@ from jaxtyping import Float
 from numpy import ndarray
 from numpy.random import PCG64, Generator, SeedSequence
 
-from sonibook.audio import SAMPLE_RATE
+from sonibook.audio import SAMPLE_RATE, scale_to_peak
 from sonibook.datasets.base import Clip, Dataset, Synthesised, Task
-from sonibook.datasets.soundscapes.events import EVENT_CLASSES, render_samples
+from sonibook.datasets.soundscapes import nature, objects  # noqa: F401
+from sonibook.datasets.soundscapes.synth import EVENTS, surroundings
 from sonibook.errors import DatasetError
 
 #: Stems are rounded to multiples of this (-132 dB): float32 then adds them without rounding, in
@@ -33,6 +34,12 @@ _FLOOR = 10.0 ** (-60.0 / 20.0)
 #: A composed event lasts a second or longer, and holds some of what is this loud in its clip.
 _SHORTEST = 1.0
 _LOUD = 10.0 ** (-30.0 / 20.0)
+#: At each end of an event, in s.
+_EDGE = 0.004
+#: Of the high-pass that takes away what no loudspeaker plays: 3 dB down at 25 Hz.
+_DC_POLE = 0.98
+#: All that `nature` and `objects` have registered.
+EVENT_CLASSES = dict(sorted(EVENTS.items()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,8 +105,45 @@ def loudest_rms(x: Float[ndarray, " time"]) -> float:
     return float(np.sqrt((energy[window:] - energy[:-window]).max() / window))
 
 
+def render_event(
+    name: str, *, duration: float = 3.0, seed: int | Generator = 0
+) -> Float[ndarray, " time"]:
+    """One event on its own, at 8 kHz, with unit peak; a generator makes another each time.
+
+    DatasetError if there is no such class, or the duration, in s, is not positive.
+
+    Examples
+    --------
+    >>> render_event("church_bell", duration=2.0, seed=1).shape
+    (16000,)
+    """
+    if name not in EVENT_CLASSES:
+        raise DatasetError(
+            f"There is no event class {name!r}: choose one of {', '.join(EVENT_CLASSES)}."
+        )
+    length = round(duration * SAMPLE_RATE) if 0 < duration < np.inf else 0
+    if length < 1:
+        raise DatasetError(f"An event cannot last {duration} s: choose more than 0.")
+    rng = seed if isinstance(seed, Generator) else Generator(PCG64(SeedSequence(seed)))
+    return scale_to_peak(_render(name, rng, length).astype(np.float32))
+
+
+def _render(name: str, rng: Generator, length: int) -> Float[ndarray, " time"]:
+    """An event of `length` samples at its natural level, without a click at either end."""
+    from scipy.signal import lfilter  # a second's import, for those who render
+
+    make, _, _ = EVENT_CLASSES[name]
+    x = surroundings(rng, make(rng, length))
+    x = lfilter([1.0, -1.0], [1.0, -_DC_POLE], x)
+    edge = min(round(_EDGE * SAMPLE_RATE), length)
+    x[length - edge :] *= np.linspace(1.0, 0.0, edge)
+    return x
+
+
 class SceneDataset(Synthesised):
     """What synthesised and composed scenes share: seeds, plans, mixing.
+
+    DatasetError if a parameter is out of range.
 
     Parameters
     ----------
@@ -116,11 +160,6 @@ class SceneDataset(Synthesised):
         Each draws from seeds of its own, so that no scene of one is in another.
     gains : (float, float), in dB
         Range of the events' levels; at equal gain they are equally loud.
-
-    Raises
-    ------
-    DatasetError
-        If a parameter is out of range.
     """
 
     def __init__(
@@ -187,7 +226,7 @@ class SceneDataset(Synthesised):
         return tuple(sorted({x for plan in self._plan(index) for x in self._labels(plan.choice)}))
 
     def samples(self, index: int) -> int:
-        return self.length
+        return round(self.duration * self.sample_rate)
 
     def _plan(self, index: int) -> list[_Plan]:
         """Which events there are, where and how loud. Each gets a generator of its own."""
@@ -249,7 +288,7 @@ class Soundscapes(SceneDataset):
 
     def _sound(self, plan: _Plan) -> _Sound:
         name = self.classes[plan.choice]
-        waveform = render_samples(name, plan.rng, plan.length)
+        waveform = _render(name, plan.rng, plan.length)
         return waveform, (plan.choice,), name, ""
 
 
