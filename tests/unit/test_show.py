@@ -22,8 +22,9 @@ from PIL import Image
 from sonibook import CNN12, ForwardPass, show
 from sonibook.errors import AudioError
 from sonibook.model.stack import receptive_field
-from sonibook.plots.sound import HOP, decibels, power_spectrogram, shortened
+from sonibook.plots.sound import decibels, power_spectrogram, shortened
 
+HOP = 64  # samples from one frame of a spectrogram to the next
 RATE = 8000
 
 

@@ -26,7 +26,7 @@ from sonibook.plots.sound import (
 from sonibook.plots.style import BLUE, CYCLE, GREY, SKY, VERMILLION, Picture, drawing, picture
 
 #: Weights of a first layer, of shape (filters, 1, kernel).
-Weights = Float[ndarray, "filters 1 kernel"] | Float[Tensor, "filters 1 kernel"]
+_Weights = Float[ndarray, "filters 1 kernel"] | Float[Tensor, "filters 1 kernel"]
 
 #: Frequency responses are drawn down to this, in dB re each filter's maximum.
 _FLOOR_DB = -40.0
@@ -130,7 +130,7 @@ def timeline(scene: Scene, *, caption: str = "") -> Picture:
     return picture(figure, alt=alt, caption=caption)
 
 
-def _power_responses(weights: Weights) -> Float[ndarray, "filters points"]:
+def _power_responses(weights: _Weights) -> Float[ndarray, "filters points"]:
     """Power of each filter at 257 evenly spaced frequencies, 0 to half the sampling rate."""
     taps = as_array(weights).astype(np.float64)
     if taps.ndim != 3 or taps.shape[1] != 1:
@@ -142,7 +142,7 @@ def _power_responses(weights: Weights) -> Float[ndarray, "filters points"]:
 
 
 def centre_frequencies(
-    weights: Weights, *, sample_rate: int = SAMPLE_RATE
+    weights: _Weights, *, sample_rate: int = SAMPLE_RATE
 ) -> Float[ndarray, " filters"]:
     """Where each filter's response has its centre of mass, in Hz.
 
@@ -165,7 +165,7 @@ def centre_frequencies(
 
 
 def frequency_responses(
-    weights: Weights | Mapping[str, Weights], *, sample_rate: int = SAMPLE_RATE
+    weights: _Weights | Mapping[str, _Weights], *, sample_rate: int = SAMPLE_RATE
 ) -> Figure:
     """Frequency responses of first-layer filters, sorted by centre frequency.
 

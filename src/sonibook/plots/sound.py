@@ -31,13 +31,13 @@ from sonibook.plots.style import ACTIVITY, BLUE, CYCLE, GREY, VERMILLION, Pictur
 Sound = Float[ndarray, " time"] | Float[Tensor, " time"]
 
 #: Power of a sound by frequency and frame, as `power_spectrogram` gives it.
-Power = Float[ndarray, "freq t"]
+_Power = Float[ndarray, "freq t"]
 
 #: Samples in a frame of a spectrogram (32 ms at 8 kHz), and from one frame to the next (8 ms).
-_FRAME, HOP = 256, 64
+_FRAME, _HOP = 256, 64
 
 #: Levels are drawn down to this, in dB re the loudest.
-FLOOR_DB = -80.0
+_FLOOR_DB = -80.0
 
 #: Sounds that a figure draws side by side.
 _IN_A_ROW = 4
@@ -53,13 +53,15 @@ def peak_of(*sounds: Sound) -> float:
     return max(float(np.abs(as_waveform(x)).max()) for x in sounds)
 
 
-def power_spectrogram(x: Sound, *, frame: int = _FRAME, hop: int = HOP) -> Power:
+def power_spectrogram(x: Sound, *, frame: int = _FRAME, hop: int = _HOP) -> _Power:
     """Power in short overlapping frames (Hann window)."""
     frames = short_time_spectra(torch.from_numpy(as_waveform(x)), frame=frame, hop=hop)
     return frames.abs().square().numpy()
 
 
-def decibels(power: Power, *, reference: float | None = None, floor_db: float = FLOOR_DB) -> Power:
+def decibels(
+    power: _Power, *, reference: float | None = None, floor_db: float = _FLOOR_DB
+) -> _Power:
     """Power in dB re `reference`, or else its loudest point: `floor_db` at least, and re 0."""
     reference = float(power.max()) if reference is None else reference
     least = 10 ** (floor_db / 10)
@@ -75,7 +77,7 @@ def describe(x: Sound, *, sample_rate: int = SAMPLE_RATE) -> str:
     total = float(power.sum())
     if total == 0:
         return "silence"
-    loudest = int(power.sum(axis=0).argmax()) * HOP / sample_rate
+    loudest = int(power.sum(axis=0).argmax()) * _HOP / sample_rate
     share = np.cumsum(power.sum(axis=1)) / total
     low, high = np.searchsorted(share, [0.1, 0.9]) * (sample_rate / 2000 / (len(share) - 1))
     return f"loudest at {loudest:.2f} s, most of its power between {low:.2f} and {high:.2f} kHz"
@@ -198,9 +200,9 @@ def draw_bars(axes: Axes, names: Sequence[str], spans: Sequence[tuple[float, flo
     axes.tick_params(axis="y", length=0)
 
 
-def draw_levels(axes: Axes, levels: Power, *, sample_rate: int) -> AxesImage:
+def draw_levels(axes: Axes, levels: _Power, *, sample_rate: int) -> AxesImage:
     """Draw a spectrogram that is already in dB."""
-    seconds = max(levels.shape[1] - 1, 1) * HOP / sample_rate
+    seconds = max(levels.shape[1] - 1, 1) * _HOP / sample_rate
     return heat_map(axes, levels, (0.0, seconds, 0.0, sample_rate / 2000))
 
 
@@ -209,7 +211,7 @@ def heat_map(
     values: ndarray,
     extent: tuple[float, float, float, float],
     *,
-    low: float = FLOOR_DB,
+    low: float = _FLOOR_DB,
     high: float = 0.0,
     colours: str | None = None,
 ) -> AxesImage:
@@ -354,7 +356,7 @@ def shortened(values: ndarray, count: int, *, axis: int = -1) -> ndarray:
 
 
 def small_levels(
-    power: Power, height: int, width: int, floor_db: float, *, reference: float | None = None
+    power: _Power, height: int, width: int, floor_db: float, *, reference: float | None = None
 ) -> UInt8[ndarray, "height width"]:
     """A log spectrogram of few points, the highest frequency first: 255 at 0 dB, 0 at the floor."""
     small = shortened(shortened(power, height, axis=0), width)

@@ -232,12 +232,12 @@ class Link(NamedTuple):
 
 
 #: What stands in a table of results.
-Value = str | int | float | Link
+_Value = str | int | float | Link
 
 
 @dataclass(frozen=True)
-class Folded:
-    """Pictures and tables that are shown when their summary is opened; make it with `folded`."""
+class _Folded:
+    """Pictures and tables that are shown when their summary is opened."""
 
     summary: str
     shown: tuple[Any, ...]
@@ -247,7 +247,7 @@ class Folded:
         return f"<details><summary>{html.escape(self.summary)}</summary>{inside}</details>"
 
 
-def folded(summary: str, *shown: Any) -> Folded:
+def folded(summary: str, *shown: Any) -> _Folded:
     """Fold away what only some readers want to see.
 
     Parameters
@@ -257,7 +257,7 @@ def folded(summary: str, *shown: Any) -> Folded:
     *shown
         What displays itself as HTML, such as a `Picture` or a `Grid`.
     """
-    return Folded(summary, shown)
+    return _Folded(summary, shown)
 
 
 @dataclass(frozen=True)
@@ -265,7 +265,7 @@ class Grid:
     """Rows of results; make it with `grid`."""
 
     columns: tuple[str, ...]
-    rows: tuple[tuple[Value, ...], ...]
+    rows: tuple[tuple[_Value, ...], ...]
     caption: str = ""
 
     def _repr_html_(self) -> str:
@@ -292,7 +292,7 @@ class Grid:
         )
 
 
-def grid(rows: Sequence[Mapping[str, Value]], *, caption: str = "") -> Grid:
+def grid(rows: Sequence[Mapping[str, _Value]], *, caption: str = "") -> Grid:
     """A table of results, which displays itself in a notebook; `str` gives it as text.
 
     Parameters
@@ -337,7 +337,7 @@ def layers(numbers: Sequence[int]) -> str:
     return f"layer{'s' * (len(numbers) > 1)} {named}"
 
 
-def _cell(value: Value) -> str:
+def _cell(value: _Value) -> str:
     """A value as HTML: what it says on one line, its interval smaller beside it."""
     text = html.escape(_text(value))
     if isinstance(value, Link):
@@ -345,7 +345,7 @@ def _cell(value: Value) -> str:
     return _INTERVAL.sub(r'<span style="white-space: nowrap">\1 <small>\2</small></span>', text)
 
 
-def _text(value: Value) -> str:
+def _text(value: _Value) -> str:
     if isinstance(value, Link):
         return value.text
     if isinstance(value, str):
@@ -358,7 +358,7 @@ def _text(value: Value) -> str:
     return f"{digits} × 10{str(int(power)).translate(_RAISED)}" if power else digits
 
 
-def _alignment(column: tuple[Value, ...]) -> str:
+def _alignment(column: tuple[_Value, ...]) -> str:
     """Where a column stands: numbers to the right, also those that come as text with a unit."""
     texts = [value for value in column if isinstance(value, str) and value]
     numeric = len(texts) < sum(value != "" for value in column) or all(

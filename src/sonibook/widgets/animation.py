@@ -7,6 +7,7 @@ paper, a picture and players stand in its place.
 
 from __future__ import annotations
 
+import base64
 import html
 import json
 from collections.abc import Iterator, Mapping
@@ -16,6 +17,7 @@ import numpy as np
 import torch
 from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure
+from numpy import ndarray
 from torch import Tensor
 
 from sonibook.audio import SAMPLE_RATE
@@ -26,7 +28,7 @@ from sonibook.plots.sound import Sound, coherence_walk, coherence_walks, describ
 from sonibook.plots.style import drawing, picture
 from sonibook.plots.training import Similarity, temperature_picture, temperature_words
 from sonibook.widgets.players import Player, joined, player, script, text_of
-from sonibook.widgets.stages import BINS, Drawn, WayBack, decoded
+from sonibook.widgets.stages import Drawn, WayBack
 
 _UP = LinearSegmentedColormap.from_list("up", ["#0b1016", "#0a4a78", "#56B4E9", "#f4fbff"])
 _BACK = LinearSegmentedColormap.from_list("back", ["#0b1016", "#8a3d00", "#F08A24", "#fff4e0"])
@@ -219,21 +221,25 @@ def _still(data: dict[str, Any], alt: str) -> str:
             start = (one["field"] - one["stride"]) / 2 / data["rate"]
             end = start + one["steps"] * one["stride"] / data["rate"]
             box: Any = {"extent": (start, end, 0, 1), "vmin": 0, "vmax": 1}
-            values = decoded(one["map"], len(one["shown"]))
+            values = _decoded(one["map"], len(one["shown"]))
             row[0].imshow(np.sqrt(values / 255), cmap=_UP, **box)
             row[0].set_ylabel(number, rotation=0, va="center", labelpad=8)
             if way and number <= data["layer"]:
-                back = decoded(way["layers"][number - 1]["map"], len(one["shown"]))
+                back = _decoded(way["layers"][number - 1]["map"], len(one["shown"]))
                 row[1].imshow(np.sqrt(back / 255), cmap=_BACK, **box)
         box = {"extent": (0, seconds, 0, data["rate"] / 2000), "vmin": 0, "vmax": 255}
-        grid[-1, 0].imshow(decoded(data["input"], BINS)[::-1], cmap=_UP, **box)
+        grid[-1, 0].imshow(_decoded(data["input"], data["bins"])[::-1], cmap=_UP, **box)
         grid[-1, 0].set_xlabel("time / s: the sound")
         grid[0, 0].set_title("The way up: feature maps by layer")
         if way:
-            grid[-1, 1].imshow(decoded(way["sound"], BINS)[::-1], cmap=_BACK, **box)
+            grid[-1, 1].imshow(_decoded(way["sound"], data["bins"])[::-1], cmap=_BACK, **box)
             grid[-1, 1].set_xlabel("time / s: the sonification")
             grid[0, 1].set_title("The way back: one filter")
     return _small(figure, alt)
+
+
+def _decoded(text: str, rows: int) -> ndarray:
+    return np.frombuffer(base64.b64decode(text), np.uint8).reshape(rows, -1)
 
 
 def _small(figure: Figure, alt: str) -> str:

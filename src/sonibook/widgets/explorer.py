@@ -26,15 +26,7 @@ from sonibook.model.stack_file import sample_rate_of
 from sonibook.plots.sound import Sound
 from sonibook.plots.style import VERMILLION
 from sonibook.widgets.players import Player, audio_figure, slider_stop
-from sonibook.widgets.view import (
-    TITLES,
-    WIDE,
-    Exploration,
-    Microphone,
-    NetworkView,
-    encoder_of,
-    widgets,
-)
+from sonibook.widgets.view import TITLES, WIDE, Exploration, Microphone, NetworkView, widgets
 
 #: So many clips of a data set can be chosen from, and so many top clips are shown of a filter.
 _MOST_CLIPS, _TOP_CLIPS = 50, 3
@@ -50,39 +42,36 @@ class _Choices(Dataset):
 
     def __init__(self, clips: Mapping[str, Sound] | Dataset, sample_rate: int) -> None:
         self.sample_rate = sample_rate
-        self._clips: dict[str, tuple[str, Callable[[], Clip]]] = {}
+        #: Titles and keys, in order; and by key, how a sound is read.
+        self.options: list[tuple[str, str]] = []
+        self._clips: dict[str, Callable[[], Clip]] = {}
         if isinstance(clips, Dataset):
             data = at_rate(clips, sample_rate)
             for index in range(min(len(clips), _MOST_CLIPS)):
                 # Its number and classes, read without its sound where that can be.
                 classes = ", ".join(clips.classes[label] for label in clips.labels(index))
-                title = f"{index}: {classes}" if classes else str(index)
-                self._clips[str(index)] = (title, partial(data.__getitem__, index))
+                self.options.append((f"{index}: {classes}" if classes else str(index), str(index)))
+                self._clips[str(index)] = partial(data.__getitem__, index)
         else:
             for name, x in clips.items():
                 self.add(name, x)
         if not self._clips:
             raise ValueError("There is nothing to explore: give at least one clip.")
 
-    @property
-    def options(self) -> list[tuple[str, str]]:
-        """Titles and keys, in order."""
-        return [(title, key) for key, (title, _) in self._clips.items()]
-
     def add(self, key: str, x: Sound) -> None:
         """Offer another sound, last; in place of one of that key."""
-        self._clips.pop(key, None)
-        self._clips[key] = (key, lambda: Clip(as_waveform(x), (), key))
+        self.options = [*(one for one in self.options if one[1] != key), (key, key)]
+        self._clips[key] = lambda: Clip(as_waveform(x), (), key)
 
     def clip(self, key: str) -> Clip:
         """A sound by its key, with its id in its data set; `AudioError` if it cannot be read."""
-        return self._clips[key][1]()
+        return self._clips[key]()
 
     def __len__(self) -> int:
-        return len(self._clips)
+        return len(self.options)
 
     def __getitem__(self, index: int) -> Clip:
-        key = list(self._clips)[range(len(self))[index]]
+        _, key = self.options[range(len(self))[index]]
         return replace(self.clip(key), labels=(), clip_id=key)
 
 
@@ -300,7 +289,7 @@ class Explorer(widgets.VBox):
         self.find.description = f"Passing {len(self._choices)} clips forward …"
         try:
             for view in self._shown():
-                networks = {view.name: encoder_of(view.network)}
+                networks = {view.name: view.exploration.encoder}
                 self._found[view.name] = top_activations(networks, self._choices, k=_TOP_CLIPS)
         except SonibookError as error:
             self._say(str(error))

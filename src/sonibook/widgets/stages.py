@@ -1,7 +1,7 @@
 """A clip's layers as bytes: thumbnails of the maps, and the numbers of a close-up, for the browser.
 
-Of a map are kept `ROWS` of its filters and `COLUMNS` stretches of time, the largest value in each
-as a byte's share of the peak. The close-up has `NEAR` steps of one channel of each layer.
+Of a map are kept `_ROWS` of its filters and `_COLUMNS` stretches of time, the largest value in each
+as a byte's share of the peak. The close-up has `_NEAR` steps of one channel of each layer.
 """
 
 from __future__ import annotations
@@ -21,9 +21,9 @@ from sonibook.model.operations import max_unpool, transposed_convolution
 from sonibook.model.stack import receptive_field, stride
 from sonibook.plots.sound import power_spectrogram, shortened, small_levels
 
-ROWS, COLUMNS, NEAR = 16, 96, 12
+_ROWS, _COLUMNS, _NEAR = 16, 96, 12
 #: Frequencies and frames of a spectrogram.
-BINS, _FRAMES = 48, 128
+_BINS, _FRAMES = 48, 128
 
 
 class WayBack:
@@ -83,7 +83,7 @@ class Drawn:
             if number in arrived:
                 share = share + _shares(arrived[number][0].square().sum(dim=1))
             first = share.argsort(descending=True, stable=True).tolist()
-            rows = sorted([*dict.fromkeys([self.told[number - 1], *first])][:ROWS])
+            rows = sorted([*dict.fromkeys([self.told[number - 1], *first])][:_ROWS])
             field, steps = receptive_field(passed.blocks, number), maps.shape[1]
             middle = (focus - field // 2) // stride(passed.blocks, number)
             self.layers.append(
@@ -95,7 +95,7 @@ class Drawn:
                     "pool": block.pool,
                     "stride": stride(passed.blocks, number),
                     "field": field,
-                    "start": int(np.clip(middle - NEAR // 2, 0, max(steps - NEAR, 0))),
+                    "start": int(np.clip(middle - _NEAR // 2, 0, max(steps - _NEAR, 0))),
                     **_thumbnail(maps[rows]),
                 }
             )
@@ -107,14 +107,14 @@ class Drawn:
             "layers": self.layers,
             "input": _spectrogram(x),
             "wave": _envelope(x),
-            "bins": BINS,
-            "span": NEAR,
+            "bins": _BINS,
+            "span": _NEAR,
         }
 
     def _near(self, number: int) -> slice:
         """The steps of the close-up in a layer."""
         one = self.layers[number - 1]
-        return slice(one["start"], min(one["start"] + NEAR, one["steps"]))
+        return slice(one["start"], min(one["start"] + _NEAR, one["steps"]))
 
     def near_up(self, number: int) -> dict[str, Any]:
         """The close-up of a block on the way up: its rectified convolution, pool and switches."""
@@ -186,7 +186,7 @@ def _short(values: Tensor) -> list[float]:
 
 def _thumbnail(values: Float[Tensor, "filters steps"], *, peak: float = 0.0) -> dict[str, Any]:
     """The largest value in each stretch of time, as a byte's share of the peak."""
-    columns = min(COLUMNS, values.shape[1])
+    columns = min(_COLUMNS, values.shape[1])
     largest = shortened(values.cpu().numpy(), columns)
     peak = peak or float(largest.max())
     grid = np.round(255 * largest / (peak or 1.0)).astype(np.uint8)
@@ -206,10 +206,5 @@ def _envelope(x: Float[Tensor, " time"]) -> str:
 
 
 def _spectrogram(x: Float[Tensor, " time"], *, reference: float | None = None) -> str:
-    """A log spectrogram of `BINS` frequencies, the highest first, and `_FRAMES` frames."""
-    return _text(small_levels(power_spectrogram(x), BINS, _FRAMES, -70.0, reference=reference))
-
-
-def decoded(text: str, rows: int) -> ndarray:
-    """Bytes as a grid again."""
-    return np.frombuffer(base64.b64decode(text), np.uint8).reshape(rows, -1)
+    """A log spectrogram of `_BINS` frequencies, the highest first, and `_FRAMES` frames."""
+    return _text(small_levels(power_spectrogram(x), _BINS, _FRAMES, -70.0, reference=reference))

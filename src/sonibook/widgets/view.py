@@ -56,7 +56,7 @@ __all__ = ["AliasSlider", "widgets"]
 #: How wide a slider is, on a phone, too.
 WIDE = {"width": "26rem", "max_width": "100%"}
 #: What the static form shows, and which of them at first.
-FREQUENCIES, _OPENED = (1000, 3000, 5000, 7000), 5000
+_FREQUENCIES, _OPENED = (1000, 3000, 5000, 7000), 5000
 #: Longer clips are cut to their loudest stretch of this length: maps take memory.
 _MOST_SECONDS = 30.0
 
@@ -67,7 +67,7 @@ _LEAST_SAMPLES = 384
 TITLES = {"input": "Input", "sonification": "Sonification", "residual": "Input − sonification"}
 
 
-class Listening(anywidget.AnyWidget):
+class _Listening(anywidget.AnyWidget):
     """The player of a notebook: what is replaced while it plays goes on in the new sound.
 
     `titles` say which of the three sounds (FLAC or WAV files, as bytes) are tracks, and their
@@ -138,7 +138,7 @@ class AliasSlider(widgets.VBox):
         self._sample_rate = sample_rate
         named = {"description": "Tone / Hz", "style": {"description_width": "initial"}}
         self.frequency = widgets.IntSlider(frequency, 0, sample_rate, 100, layout=WIDE, **named)
-        self.words, self.image, self.listening = widgets.HTML(), widgets.HTML(), Listening()
+        self.words, self.image, self.listening = widgets.HTML(), widgets.HTML(), _Listening()
         self._update()
         self.frequency.observe(lambda change: self._update(), "value")
         super().__init__([self.frequency, self.words, self.image, self.listening])
@@ -175,18 +175,18 @@ class AliasSlider(widgets.VBox):
         bundle = super()._repr_mimebundle_(**kwargs) or {}
         stops = "".join(
             slider_stop(str(f), f"A tone of {f} Hz", "".join(self._shown(f)), is_open=f == _OPENED)
-            for f in FREQUENCIES
+            for f in _FREQUENCIES
         )
         static = (
             '<section class="explorer" aria-label="Aliasing">'
             f'<div data-slider="Frequency in Hz">{stops}</div>'
-            f"{self._heard(FREQUENCIES)._repr_html_()}"
+            f"{self._heard(_FREQUENCIES)._repr_html_()}"
             "<p>In JupyterLab any frequency can be chosen.</p></section>"
         )
         return {**bundle, "text/plain": "AliasSlider", "text/html": static}
 
 
-class Sonification(NamedTuple):
+class _Sonification(NamedTuple):
     """What one filter keeps of a clip, and in words how much of the clip that is.
 
     `sounds` are it and what it leaves as files, at the gain of the clip.
@@ -207,11 +207,12 @@ class Exploration:
         whole = as_waveform(x)
         self.x = excerpt(whole, seconds=_MOST_SECONDS, sample_rate=sample_rate)
         self.network, self.sample_rate = network, sample_rate
+        self.encoder = network.encoder if isinstance(network, Classifier) else network
         # One for all, so that filters can be compared; a residual may have twice the input's peak.
         self.gain = gain_to(0.5, self.x)
         self.input = self._file(self.x)
         with _noticed() as self.notices:
-            self._forward = ForwardPass(encoder_of(network), self.x)
+            self._forward = ForwardPass(self.encoder, self.x)
         self.layers = len(self._forward.blocks)
         if len(self.x) < len(whole):
             cut = f"The clip is longer than {_MOST_SECONDS:g} s: its loudest stretch is taken."
@@ -231,7 +232,7 @@ class Exploration:
             self._ranking[layer] = dict(zip(order, shares[order].tolist(), strict=True))
         return self._ranking[layer]
 
-    def sonify(self, layer: int, rank: int) -> Sonification:
+    def sonify(self, layer: int, rank: int) -> _Sonification:
         """What the filter of this layer and rank (from 1), or of the last, keeps of the clip."""
         layer = min(layer, self.layers)
         ranking = self.ranking(layer)
@@ -252,9 +253,9 @@ class Exploration:
             words += f" Coherence with the input {coherence:.2f}, SI-SDR {ratio:.1f} dB."
         sounds = {"sonification": sound.numpy(), "residual": (x - sound).numpy()}
         files = {name: self._file(one) for name, one in sounds.items()}
-        return Sonification(layer, index, sound.numpy(), files, words, notices)
+        return _Sonification(layer, index, sound.numpy(), files, words, notices)
 
-    def says(self, made: Sonification) -> str:
+    def says(self, made: _Sonification) -> str:
         """What a classifier hears in the clip and in a sonification, and without its filter."""
         if not isinstance(self.network, Classifier):
             return ""
@@ -275,21 +276,16 @@ class Exploration:
         return f"The network hears {clip}, in the sonification {kept}, without the filter {left}."
 
 
-def encoder_of(network: nn.Module) -> nn.Module:
-    """A network without its classes: what is sonified."""
-    return network.encoder if isinstance(network, Classifier) else network
-
-
 class NetworkView(widgets.VBox):
     """A network, one clip after another passed forward by it once; a part of the explorer."""
 
     exploration: Exploration  # of the clip that was taken last, and has the key
-    sonification: Sonification  # what is shown
+    sonification: _Sonification  # what is shown
 
     def __init__(self, name: str, network: nn.Module) -> None:
         self.name, self.network = name, network
         self.key: str | None = None
-        self.info, self.listening = widgets.HTML(), Listening()
+        self.info, self.listening = widgets.HTML(), _Listening()
         super().__init__([self.info, self.listening])
         self.add_class("sonibook-view")
 
