@@ -49,7 +49,7 @@ from sonibook.model import elsewhere
 from sonibook.model.checkpoint import load_classifier, load_encoder, read_card, save_checkpoint
 from sonibook.model.encoder import CNN12, Classifier
 from sonibook.plots.claims import listening_report
-from sonibook.replication.tables import read_differences
+from sonibook.replication.tables import Difference
 from sonibook.replication.trials import TrialFile
 from sonibook.sonify_files import COLUMNS, _read_provenance, _read_table
 from sonibook.training.config import TrainConfig, load_config
@@ -340,7 +340,7 @@ _TABLE = {
 
 def _read_result_table(content: bytes, folder: Path) -> None:
     TrialFile(_put(folder / "table.json", content))
-    read_differences(folder / "table.json")
+    Difference.read(folder / "table.json")
 
 
 def _read_sonified(content: bytes, folder: Path) -> None:

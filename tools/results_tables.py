@@ -14,10 +14,7 @@ from sonibook.replication.benchmarks import (
     UNTRAINED,
     Benchmark,
     Pretrained,
-    folds_of,
     pretrained,
-    speakers_of,
-    split_of,
 )
 from sonibook.replication.paper import RECIPES, TABLES
 from sonibook.replication.tables import assemble
@@ -109,7 +106,7 @@ def _trials(target: str, kept: TrialFile, settings: Settings) -> Iterator[Trial]
     elif target == "recipe":
         yield from _parts_of_recipe(kept, settings)
     elif target == "esc50-folds":
-        benchmark = folds_of("esc50", settings.root)
+        benchmark = Benchmark.of_folds("esc50", settings.root)
         _remember(benchmark, kept)
         yield from _runs(Pretrained("none", "none", 0), benchmark, FIFTY, kept, settings)
     else:
@@ -123,12 +120,15 @@ def _benchmarks(target: str, settings: Settings) -> list[tuple[Benchmark, str]]:
     """Of a table of transfer: its benchmarks, each with the stem of its configurations."""
     root = settings.root
     if target == "table-a4":
-        return [(folds_of("esc10", root), "a4-cnn12")]
+        return [(Benchmark.of_folds("esc10", root), "a4-cnn12")]
     if target == "table-a6":
-        return [(split_of("fsdd", root), "a6-cnn12"), (speakers_of("fsdd", root), "a6-cnn12")]
-    forty = split_of("esc40", root, name="trained on folds 1 to 4",
+        return [
+            (Benchmark.of_split("fsdd", root), "a6-cnn12"),
+            (Benchmark.of_speakers("fsdd", root), "a6-cnn12"),
+        ]
+    forty = Benchmark.of_split("esc40", root, name="trained on folds 1 to 4",
                      train={"folds": [1, 2, 3, 4]}, test={"folds": [5]})  # fmt: skip
-    scenes = split_of("soundscapes", None, name="several labels",
+    scenes = Benchmark.of_split("soundscapes", None, name="several labels",
                       train={"split": "train", "size": 2000},
                       test={"split": "test", "size": 500})  # fmt: skip
     return [(forty, "a2-cnn12"), (scenes, "a2-multilabel-cnn12")]
@@ -136,10 +136,8 @@ def _benchmarks(target: str, settings: Settings) -> list[tuple[Benchmark, str]]:
 
 def _remember(benchmark: Benchmark, kept: TrialFile) -> None:
     """Which recordings the clips of each part are cut from: intervals ask."""
-    if not all(f"{benchmark.name}: {split.name}" in kept.parts for split in benchmark.splits):
-        if benchmark.dataset == "soundscapes":
-            return
-        kept.parts |= {f"{benchmark.name}: {k}": v for k, v in benchmark.recordings().items()}
+    for part, recordings in benchmark.recordings().items():
+        kept.parts.setdefault(part, recordings)
 
 
 def _transfer(
@@ -193,7 +191,7 @@ def _runs(
 
 def _augmentations(kept: TrialFile, settings: Settings) -> Iterator[Trial]:
     """Table A.1: the random row needs no pretraining, the others train theirs at profile full."""
-    benchmark = split_of("esc40", settings.root, name="trained on fold 1",
+    benchmark = Benchmark.of_split("esc40", settings.root, name="trained on fold 1",
                         train={"folds": [1]}, test={"folds": [5]})  # fmt: skip
     _remember(benchmark, kept)
     if "fc-only" in settings.how_much.trainings:
@@ -215,7 +213,7 @@ def _augmentations(kept: TrialFile, settings: Settings) -> Iterator[Trial]:
 
 def _parts_of_recipe(kept: TrialFile, settings: Settings) -> Iterator[Trial]:
     """The contrastive recipe part by part, judged by a probe; pretrained at profile full alone."""
-    benchmark = split_of("esc40", settings.root, name="trained on folds 1 to 3",
+    benchmark = Benchmark.of_split("esc40", settings.root, name="trained on folds 1 to 3",
                          train={"folds": [1, 2, 3]}, test={"folds": [4]})  # fmt: skip
     _remember(benchmark, kept)
     for seed, start in product(RECIPE_SEEDS, UNTRAINED):

@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 
 from sonibook.analysis.result import Estimate, MeasuredOn, ResultTable, Row
-from sonibook.plots.claims import claim_figure, claims_table, measured_in_words
+from sonibook.plots.claims import claim_figure, claims_table
 from sonibook.replication import verdict as rule
 from sonibook.replication.benchmarks import UNTRAINED
 from sonibook.replication.claims_scores import SCORE_CLAIMS, probe_gains
@@ -370,7 +370,7 @@ def test_a_claim_follows_its_results(tmp_path: Path, deep: tuple[float, ...], ve
     assert found["coherence-decay"].judgement.words.startswith(f"{verdict} (one seed")
     assert found["strided"].judgement.verdict == "not measured yet"
     assert found["shift"].judgement.verdict == "not measured yet"
-    words = measured_in_words(found["coherence-decay"])
+    words = claims_table([found["coherence-decay"]]).rows[0][3]
     passed = sum(test.passes for test in found["coherence-decay"].tests)
     assert f"; {passed} of 4 tests pass" in words
     assert words.endswith(" after correction") == (passed > 0)

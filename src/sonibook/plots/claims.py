@@ -14,7 +14,7 @@ from sonibook.analysis.result import ResultTable
 from sonibook.plots.style import BLUE, GREY, VERMILLION, Grid, Link, Picture, drawing, grid, picture
 from sonibook.replication.paper import Reported
 from sonibook.replication.results import MISSING, Test
-from sonibook.replication.tables import Difference, Metric, Row
+from sonibook.replication.tables import Difference, Row
 from sonibook.replication.verdict import Judged, Verdict
 
 #: A sign for each verdict, so that nobody needs to tell colours apart.
@@ -36,7 +36,7 @@ def claims_table(judged: Sequence[Judged]) -> Grid:
                 "Claim": one.says,
                 "Where": one.where,
                 "Verdict": f"{SIGNS[one.judgement.verdict]}\N{NO-BREAK SPACE}{one.judgement.words}",
-                "Measured": measured_in_words(one),
+                "Measured": _measured(one),
                 "Chapter": Link(str(int(one.chapter[:2])), f"{one.chapter}.html"),
             }
             for one in judged
@@ -45,7 +45,7 @@ def claims_table(judged: Sequence[Judged]) -> Grid:
     )
 
 
-def measured_in_words(one: Judged) -> str:
+def _measured(one: Judged) -> str:
     """A claim's first effect that was measured, and how many tests passed, also corrected."""
     known = [test for test in one.tests if test.measure is not None]
     if not known:
@@ -142,7 +142,7 @@ def paper_table(content: Mapping[str, Any]) -> Grid:
     lines = [
         line(
             (row.question, row.row, row.training),
-            {name: _said(one) for name, one in row.metrics.items()},
+            {name: _written(one.mean, one.half) for name, one in row.metrics.items()},
             next(iter(row.metrics.values())).over,
             str(len(row.seeds)),
             str(row.parts),
@@ -185,12 +185,6 @@ def differences_table(content: Mapping[str, Any]) -> Grid | None:
         ],
         caption="Clip by clip, with a 95 % interval over recordings and seeds.",
     )
-
-
-def _said(one: Metric) -> str:
-    if one.low is None or one.high is None:
-        return _written(one.mean, None)
-    return _written(one.mean, (one.high - one.low) / 2)
 
 
 def _written(mean: float, half: float | None) -> str:

@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxtyping import Float
 from numpy import ndarray
@@ -29,7 +29,7 @@ UNTRAINED = {RANDOM: "random weights", CENTRED: "centred random filters"}
 #: Of the networks that are shipped, and of the untrained ones that figures set beside them.
 SEEDS = (31, 32, 33, 34, 35)
 #: Of the untrained encoders that tables set beside them: ten draws, which need no file.
-RANDOM_SEEDS = (0, 1, 2, *SEEDS, 36, 37)
+_RANDOM_SEEDS = (0, 1, 2, *SEEDS, 36, 37)
 #: Of those of another width.
 _FEW_SEEDS = (0, 1, 2)
 #: What encoders must have been pretrained on: classes that transfer is not measured on.
@@ -82,7 +82,7 @@ def pretrained(checkpoints: Mapping[str, Path]) -> list[Pretrained]:
     """
     found = [
         Pretrained(f"{regime}:{seed}", regime, seed)
-        for seed in RANDOM_SEEDS
+        for seed in _RANDOM_SEEDS
         for regime in UNTRAINED
     ]
     for name in sorted(checkpoints):
@@ -98,9 +98,8 @@ def pretrained(checkpoints: Mapping[str, Path]) -> list[Pretrained]:
     return sorted(found, key=lambda one: (order.index(one.kind), not one.main, one.seed))
 
 
-@dataclass(frozen=True)
-class Split:
-    """A tested part and what classifiers of it are trained on."""
+class _Split(NamedTuple):
+    """A tested part and what classifiers of it are trained on, as options of a data set."""
 
     name: str
     train: dict[str, Any]
@@ -113,65 +112,68 @@ class Benchmark:
 
     name: str
     dataset: str
-    splits: tuple[Split, ...]
+    splits: tuple[_Split, ...]
     root: Path | None = field(default=None, compare=False)
+
+    @classmethod
+    def of_folds(cls, dataset: str, root: Path | None) -> Benchmark:
+        """ESC-50 or a subset of it, each fold tested in turn."""
+        return cls(f"{dataset}, five folds", dataset, _in_turn("fold", range(1, 6)), root)
+
+    @classmethod
+    def of_speakers(cls, dataset: str, root: Path | None) -> Benchmark:
+        """Spoken digits, each speaker tested in turn."""
+        speakers = sorted(set(groups_of(open_dataset(dataset, root=root, split="all")) or ()))
+        splits = _in_turn("speaker", speakers, split="all")
+        return cls(f"{dataset}, a speaker left out", dataset, splits, root)
+
+    @classmethod
+    def of_split(
+        cls,
+        dataset: str,
+        root: Path | None,
+        *,
+        name: str = "its own split",
+        train: dict[str, Any] | None = None,
+        test: dict[str, Any] | None = None,
+    ) -> Benchmark:
+        """One part: a data set's own split, or what the options ``train`` and ``test`` open."""
+        split = _Split("test", train or {"split": "train"}, test or {"split": "test"})
+        return cls(f"{dataset}, {name}", dataset, (split,), root)
 
     def open(self, options: dict[str, Any]) -> Dataset:
         """A part of the data set."""
         return open_dataset(self.dataset, root=self.root, **options)
 
     def recordings(self) -> dict[str, list[str]]:
-        """For each tested part, the recording, or speaker, that each clip is cut from."""
+        """For each tested part, the recording, or speaker, that each clip is cut from.
+
+        By benchmark and part ("esc10, five folds: fold 1"); nothing of what is synthesised.
+        """
         found = {}
         for split in self.splits:
             data = self.open(split.test)
-            if split.name.startswith("speaker "):
-                found[split.name] = [split.name] * len(data)
-            elif isinstance(data, FileDataset):
-                # Of ESC-50 the source on Freesound, the second part of a name: 5-253085-A-0.
+            if isinstance(data, FileDataset):
                 ids = [one.clip_id for one in data.entries]
-                esc = data.name.startswith("esc")
-                found[split.name] = [one.split("-")[1] if esc else one for one in ids]
-            else:
-                found[split.name] = [f"{split.name} {number}" for number in range(len(data))]
+                if split.name.startswith("speaker "):
+                    ids = [split.name] * len(data)
+                elif data.name.startswith("esc"):
+                    # The source on Freesound, the second part of a name: 5-253085-A-0.
+                    ids = [one.split("-")[1] for one in ids]
+                found[f"{self.name}: {split.name}"] = ids
         return found
 
 
-def _in_turn(what: str, values: Sequence[Any], **options: Any) -> tuple[Split, ...]:
+def _in_turn(what: str, values: Sequence[Any], **options: Any) -> tuple[_Split, ...]:
     """Each value of an option tested, with all others to train on."""
     return tuple(
-        Split(
+        _Split(
             f"{what} {one}",
             {**options, f"{what}s": [other for other in values if other != one]},
             {**options, f"{what}s": [one]},
         )
         for one in values
     )
-
-
-def folds_of(dataset: str, root: Path | None) -> Benchmark:
-    """ESC-50 or a subset of it, each fold tested in turn."""
-    return Benchmark(f"{dataset}, five folds", dataset, _in_turn("fold", range(1, 6)), root)
-
-
-def speakers_of(dataset: str, root: Path | None) -> Benchmark:
-    """Spoken digits, each speaker tested in turn."""
-    speakers = sorted(set(groups_of(open_dataset(dataset, root=root, split="all")) or ()))
-    splits = _in_turn("speaker", speakers, split="all")
-    return Benchmark(f"{dataset}, a speaker left out", dataset, splits, root)
-
-
-def split_of(
-    dataset: str,
-    root: Path | None,
-    *,
-    name: str = "its own split",
-    train: dict[str, Any] | None = None,
-    test: dict[str, Any] | None = None,
-) -> Benchmark:
-    """One part: a data set's own split, or the one that options of ``train`` and ``test`` make."""
-    split = Split("test", train or {"split": "train"}, test or {"split": "test"})
-    return Benchmark(f"{dataset}, {name}", dataset, (split,), root)
 
 
 def pair_sounds(

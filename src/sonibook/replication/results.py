@@ -22,7 +22,7 @@ from sonibook.analysis.evolution import EvolutionResult, FilterEvolution
 from sonibook.analysis.result import Estimate, Record, ResultTable, Row, estimate
 from sonibook.metrics import runs_interval
 from sonibook.replication.benchmarks import UNTRAINED
-from sonibook.replication.tables import read_differences
+from sonibook.replication.tables import Difference
 from sonibook.training.probe import ProbeKind
 
 _Content = TypeVar("_Content")
@@ -286,7 +286,7 @@ class Results:
     ) -> Measure:
         """A difference of a table; `other` is the training of `minus`, the same if empty."""
         wanted = (question, row, training, minus, other or training)
-        for found in self._read(table, read_differences) or ():
+        for found in self._read(table, Difference.read) or ():
             names = (found.question, found.row, found.training, found.minus, found.minus_training)
             if names == wanted:
                 seeds = min(len(found.seeds), len(found.minus_seeds))

@@ -18,12 +18,17 @@ from sonibook.replication.paper import REPORTED, TableSpec, Training
 from sonibook.replication.trials import Trial, TrialFile
 
 
-class Metric(Estimate):
+class _Metric(Estimate):
     """A metric of one row, by seed; its interval is `over` the first of these that are several."""
 
     mean: float
     over: Literal["seeds", "folds", "clips", "nothing"]
     values: dict[str, float]
+
+    @property
+    def half(self) -> float | None:
+        """Of the interval, as the paper reports it."""
+        return None if self.low is None or self.high is None else (self.high - self.low) / 2
 
 
 class Row(Record):
@@ -35,7 +40,7 @@ class Row(Record):
     seeds: tuple[int, ...]
     parts: int
     clips: int
-    metrics: dict[str, Metric]
+    metrics: dict[str, _Metric]
 
 
 class Difference(Estimate):
@@ -53,13 +58,13 @@ class Difference(Estimate):
     seeds: tuple[int, ...]
     minus_seeds: tuple[int, ...]
 
-
-def read_differences(path: Path) -> list[Difference]:
-    """The differences in a table's results file."""
-    try:
-        return [Difference.model_validate(one) for one in read_json(path)["differences"]]
-    except (ValueError, LookupError, TypeError) as error:
-        raise AnalysisError(f"{path}: is not the results file of a table ({error}).") from None
+    @classmethod
+    def read(cls, path: Path) -> list[Difference]:
+        """Those in a table's results file."""
+        try:
+            return [cls.model_validate(one) for one in read_json(path)["differences"]]
+        except (ValueError, LookupError, TypeError) as error:
+            raise AnalysisError(f"{path}: is not the results file of a table ({error}).") from None
 
 
 def table_rows(trials: Iterable[Trial]) -> list[Row]:
@@ -91,7 +96,7 @@ def _row(question: str, row: str, training: Training, seeds: Mapping[int, list[T
     )
 
 
-def _metric(name: str, seeds: Mapping[int, Sequence[Trial]]) -> Metric:
+def _metric(name: str, seeds: Mapping[int, Sequence[Trial]]) -> _Metric:
     """One metric of one row."""
     (own, *_) = seeds.values()
     clips = sum(trial.clips for trial in own)
@@ -110,7 +115,7 @@ def _metric(name: str, seeds: Mapping[int, Sequence[Trial]]) -> Metric:
         over, interval = "clips", wilson_interval(round(mean * clips), clips)
     low, high = interval
     by_seed = {str(seed): value for seed, value in values.items()}
-    return Metric(mean=mean, low=low, high=high, clips=clips, over=over, values=by_seed)
+    return _Metric(mean=mean, low=low, high=high, clips=clips, over=over, values=by_seed)
 
 
 def difference(
