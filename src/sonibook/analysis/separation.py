@@ -45,13 +45,12 @@ _ALONE = 0.5
 _THRESHOLD = 0.1
 #: What begins: the most active filter's map, and its sound.
 _LAGS = ("lag of map", "lag of sound")
-_OF_MIXTURES = ("main stem's share", "SI-SDR")
 _REDRAWN = 2000
 #: Clips with an event, and without it, that each half must hold.
 _LEAST = 2
 
 
-class Detector(Record):
+class _Detector(Record):
     """The filter that tells best of one class of events; see `Chosen`."""
 
     network: str
@@ -83,7 +82,7 @@ class SeparationResult(ResultTable):
     """
 
     analysis: Literal["separation"] = "separation"
-    detectors: tuple[Detector, ...]
+    detectors: tuple[_Detector, ...]
 
 
 @dataclass(frozen=True)
@@ -97,23 +96,23 @@ class Separation:
 
     def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
         """The energy of all filters, and by layer what sounds hold and when they begin."""
-        scenes = (clip for clip in clips if isinstance(clip, SceneClip))
-        return stream.stacked(self._scene(network, clip) for clip in scenes)
+        return stream.stacked(self._scene(network, clip) for clip in clips)
 
     def of_clips(self, clips: Sequence[Clip]) -> Measured:
         """What concerns the scenes themselves; NaN where a measure does not apply."""
-        waveforms = [torch.from_numpy(clip.waveform)[None] for clip in clips]
-        lags = np.full(len(clips), np.nan)
-        for row, (clip, x) in enumerate(zip(clips, waveforms, strict=True)):
-            first, alone = self._first_event(clip) if isinstance(clip, SceneClip) else (0.0, 0)
-            if alone:
-                lags[row] = onsets(x[:, :alone], sample_rate=self.sample_rate) - first
-        scores = torch.cat([*map(sources.scores_in_scene, waveforms, clips)])
-        mixtures = dict(zip(SOURCE_SCORES, scores.numpy().T, strict=True))
-        named: Measured = {(name, "mixture"): mixtures[name] for name in _OF_MIXTURES}
-        return {**named, **sources.count_sources(clips), "lag of input": lags}
+        rows: list[Measured] = []
+        for clip in clips:
+            x = torch.from_numpy(clip.waveform)[None]
+            scores = sources.scores_in_scene(x, clip).numpy()[0]
+            first, alone = self._first_event(clip)
+            begun = float(onsets(x[:, :alone], sample_rate=self.sample_rate)) if alone else np.nan
+            row: Measured = {"lag of input": np.array(begun - first)}
+            for name in ("main stem's share", "SI-SDR"):
+                row[name, "mixture"] = np.asarray(scores[SOURCE_SCORES.index(name)])
+            rows.append(row)
+        return {**stream.stacked(rows), **sources.count_sources(clips)}
 
-    def _scene(self, network: nn.Module, clip: SceneClip) -> Measured:
+    def _scene(self, network: nn.Module, clip: Clip) -> Measured:
         x = torch.from_numpy(clip.waveform)
         # A map must not have begun before an event that is timed.
         first, alone = self._first_event(clip)
@@ -126,9 +125,7 @@ class Separation:
         for row, layer in enumerate(layers):
             chosen = passed.most_active(layer, self.filters)
             sounds = self._sounds(network, passed, layer, chosen).cpu()
-            sounding = sounds[sounds.abs().amax(dim=1) > 0]
-            if len(sounding):
-                scores[row] = sources.scores_in_scene(sounding, clip).mean(dim=0).numpy()
+            scores[row] = sources.scores_in_scene(sounds, clip).nanmean(dim=0)  # but of silent ones
             if alone:
                 begun = map_onsets(
                     passed.maps[row][0, chosen[:1], : stack.out_length(blocks, layer, alone)].cpu(),
@@ -152,14 +149,13 @@ class Separation:
             [explain(self.method, network, x, layer=layer, filter=one) for one in filters]
         )
 
-    def _first_event(self, clip: SceneClip) -> tuple[float, int]:
+    def _first_event(self, clip: Clip) -> tuple[float, int]:
         """When the first event begins, in s, and until which sample it is alone; else 0."""
-        sounding = [event for event in clip.events if event.stem.any()]
-        first = sounding[0].onset
-        length = len(clip.waveform) / self.sample_rate
-        end = sounding[1].onset if len(sounding) > 1 else length
-        timed = end - first >= _ALONE and first * self.sample_rate >= self.quiet
-        return first, round(end * self.sample_rate) if timed else 0
+        events = clip.events if isinstance(clip, SceneClip) else ()
+        onset, *later = [event.onset for event in events if event.stem.any()]
+        end = later[0] if later else len(clip.waveform) / self.sample_rate
+        timed = end - onset >= _ALONE and onset * self.sample_rate >= self.quiet
+        return onset, round(end * self.sample_rate) if timed else 0
 
 
 def onsets(x: Float[Tensor, "rows time"], *, sample_rate: int | float) -> Float[Tensor, " rows"]:
@@ -252,6 +248,7 @@ def choose(
         chosen_area=found.max(axis=0),
         area=roc_auc(tried, truth),
         p=holm(np.array(p)),
+        # On redrawn clips, all on the same; NaN where a class is not drawn.
         redrawn=roc_auc(tried, truth, times_drawn(len(tried), _REDRAWN, seed)),
     )
 
@@ -307,21 +304,20 @@ def separation(
         own, theirs = (means[one.name, gain, ""][:, :shared] for one in (first, other))
         means[other.name, "lead of first", ""] = own - theirs
     rows = list(stream.table_rows(every, means))
-    detectors: list[Detector] = []
+    detectors: list[_Detector] = []
     for network in every:
         channels = [block.conv.out_channels for block in stacks[network.name]]
-        places = [(n, one) for n, of_layer in enumerate(channels, 1) for one in range(of_layer)]
+        layers = np.repeat(np.arange(1, len(channels) + 1), channels)
         energy = found.arrays[network.name, "energy", ""]
         best = choose(energy, present, seed=seed)
         numbers = np.column_stack([best.chosen_area, best.area, best.interval, best.p]).tolist()
-        for event, place, found_there in zip(best.classes, best.filters, numbers, strict=True):
-            layer, index = places[place]
+        for event, place, of_detector in zip(best.classes, best.filters, numbers, strict=True):
+            layer = int(layers[place])
             of = {"network": network.name, "event": data.classes[event], "layer": layer}
-            of |= dict(zip(("chosen_area", "area", "low", "high", "p"), found_there, strict=True))
-            detectors.append(Detector(filter=index, **of))
-        of_layers = np.split(energy, np.cumsum(channels)[:-1], axis=1)
-        for layer, of_layer in enumerate(of_layers, start=1):
-            best = choose(of_layer, present, seed=seed)
+            of |= dict(zip(("chosen_area", "area", "low", "high", "p"), of_detector, strict=True))
+            detectors.append(_Detector(filter=place - sum(channels[: layer - 1]), **of))
+        for layer in range(1, len(channels) + 1):
+            best = choose(energy[:, layers == layer], present, seed=seed)
             if len(best.classes):
                 (low, high), mean = best.mean_interval, float(best.area.mean())
                 area = Estimate(mean=mean, low=low, high=high, clips=len(best.classes))
