@@ -330,7 +330,7 @@ def try_one(seed: int) -> tuple[str, float]:
     )
     worst, again = 0.0, [passed._plain(layer, chosen)[0]]
     if passed._engine is not None:  # by its way for many filters, too
-        with mock.patch("sonibook.deconvnet.cpu.TILED_FROM", 1):
+        with mock.patch("sonibook.deconvnet.cpu._TILED_FROM", 1):
             again.append(passed._engine.sonify(layer, chosen)[0])
     again = [sounds.reshape(len(chosen), passed.x.shape[1], -1) for sounds in again]
     for row, index in enumerate(chosen):

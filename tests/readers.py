@@ -526,7 +526,8 @@ def _prepare_crepe(_: Path) -> list[bytes]:
 
 def _read_crepe(content: bytes, folder: Path) -> None:
     with mock.patch.dict(elsewhere._CREPE_CHANNELS, _NARROW):
-        elsewhere._crepe(content, "fuzz", folder)
+        path = _put(folder / "fuzz.pth", content)
+        elsewhere._crepe(elsewhere._crepe_tensors(path, "fuzz"), "fuzz", path)
 
 
 def _prepare_sdist(_: Path) -> list[bytes]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 SAMPLE_RATE = 8000
 #: Of 16-bit integers, in a pack and on a dashboard.
-FULL_SCALE = 32767
+_FULL_SCALE = 32767
 #: Endings of the files that `read_audio` reads.
 EXTENSIONS = (
     ".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".oga", ".ogg", ".opus", ".rf64",
@@ -28,7 +30,7 @@ EXTENSIONS = (
 #: Rates, in Hz, that a sound may have: at 1 Hz, a megabyte would become hours.
 RATES = 100, 10_000_000
 #: A longer sound is not read: a kilobyte of FLAC can hold hours of silence.
-LONGEST_HOURS = 24.0
+_LONGEST_HOURS = 24.0
 _BLOCK_SECONDS = 10.0
 #: Samples of a block, over all channels: a header may claim a thousand channels.
 _BLOCK_SAMPLES = 1 << 24
@@ -74,7 +76,7 @@ def read_audio(
     ------
     AudioError
         If the file is missing, damaged, empty or silent (silence only with `unit_peak`), lasts
-        more than `LONGEST_HOURS`, or holds samples that are not finite.
+        more than 24 hours, or holds samples that are not finite.
 
     Warns
     -----
@@ -89,42 +91,28 @@ def read_audio(
         raise MissingAudioError(f"{path}: there is no such file.")
     pieces: list[ndarray] = []
     count, loudest, loudest_channel = 0, 0.0, 0.0
-    try:
-        with soundfile.SoundFile(path) as file:
-            rate = file.samplerate
-            if not RATES[0] <= rate <= RATES[1]:
-                raise AudioError(f"{path}: claims a rate of {rate:,} Hz, which no sound has.")
-            resampler = soxr.ResampleStream(rate, sample_rate, 1, quality="HQ")
-            size = max(min(int(_BLOCK_SECONDS * rate), _BLOCK_SAMPLES // file.channels), 1)
-            # Not file.blocks(): where a header promises more than there is, as an MP3's may, its
-            # last block ends in whatever the memory held.
-            while len(block := file.read(size, dtype="float32", always_2d=True)):
-                count += len(block)
-                if count > LONGEST_HOURS * 3600 * rate:
-                    raise AudioError(
-                        f"{path}: lasts more than {LONGEST_HOURS:g} hours: cut it into pieces."
-                    )
-                with np.errstate(over="ignore", invalid="ignore"):
-                    mono = block.mean(axis=1, dtype=np.float32)
-                _check_finite(path, mono)
-                if file.channels > 1:
-                    loudest = max(loudest, float(np.abs(mono).max()))
-                    loudest_channel = max(loudest_channel, float(np.abs(block).max()))
-                pieces.append(resampler.resample_chunk(mono))
-            pieces.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
-            share = _share_there(file, count)
-    except UnicodeEncodeError:
-        raise AudioError(
-            f"{path}: the sound library cannot open a name that is not Unicode text: rename it."
-        ) from None
-    except (soundfile.LibsndfileError, TypeError) as error:
-        # TypeError: the ending .raw, which soundfile takes to mean that there is no header.
-        reason = str(getattr(error, "error_string", error)).rstrip(".")
-        if reason.startswith("File does not exist"):  # of an MP3 without one whole frame
-            reason = "it is damaged, or something else"
-        raise AudioError(
-            f"{path}: cannot be read as sound ({reason}): give a WAV, FLAC, OGG or MP3 file."
-        ) from None
+    with _reading(path), soundfile.SoundFile(path) as file:
+        rate = file.samplerate
+        if not RATES[0] <= rate <= RATES[1]:
+            raise AudioError(f"{path}: claims a rate of {rate:,} Hz, which no sound has.")
+        resampler = soxr.ResampleStream(rate, sample_rate, 1, quality="HQ")
+        size = max(min(int(_BLOCK_SECONDS * rate), _BLOCK_SAMPLES // file.channels), 1)
+        # Not file.blocks(): where a header promises more than there is, as an MP3's may, its
+        # last block ends in whatever the memory held.
+        while len(block := file.read(size, dtype="float32", always_2d=True)):
+            count += len(block)
+            if count > _LONGEST_HOURS * 3600 * rate:
+                raise AudioError(
+                    f"{path}: lasts more than {_LONGEST_HOURS:g} hours: cut it into pieces."
+                )
+            with np.errstate(over="ignore", invalid="ignore"):
+                mono = block.mean(axis=1, dtype=np.float32)
+            if file.channels > 1:
+                loudest = max(loudest, float(np.abs(mono).max()))
+                loudest_channel = max(loudest_channel, float(np.abs(block).max()))
+            pieces.append(resampler.resample_chunk(mono))
+        pieces.append(resampler.resample_chunk(np.zeros(0, np.float32), last=True))
+        share = _share_there(file, count)
     x = np.concatenate(pieces).astype(np.float32, copy=False)
     if count == 0:
         raise AudioError(f"{path}: holds no samples: it is empty, or was cut short.")
@@ -132,7 +120,8 @@ def read_audio(
         raise AudioError(
             f"{path}: is too short: its {count} samples make none at {sample_rate} Hz."
         )
-    _check_finite(path, x)  # finite samples may leave the range of float32 between two of them
+    if not np.isfinite(x).all():
+        raise AudioError(f"{path}: holds samples that are NaN or infinite.")
     if share < 1:
         _warn(f"{path}: was cut short: it holds {share:.1%} of what its header promises.")
     elif _is_ogg_without_end(path):
@@ -150,15 +139,34 @@ def read_audio(
         raise AudioError(f"{path}: {error}") from None
 
 
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """What the sound library cannot read, in sentences."""
+    import soundfile
+
+    try:
+        yield
+    except UnicodeEncodeError:
+        raise AudioError(
+            f"{path}: the sound library cannot open a name that is not Unicode text: rename it."
+        ) from None
+    except (soundfile.LibsndfileError, TypeError) as error:
+        # TypeError: the ending .raw, which soundfile takes to mean that there is no header.
+        reason = str(getattr(error, "error_string", error)).rstrip(".")
+        if reason.startswith("File does not exist"):  # of an MP3 without one whole frame
+            reason = "it is damaged, or something else"
+        raise AudioError(
+            f"{path}: cannot be read as sound ({reason}): give a WAV, FLAC, OGG or MP3 file."
+        ) from None
+
+
 def promised_samples(path: Path, *, sample_rate: int = SAMPLE_RATE) -> int:
     """How long a file is by its header alone, once resampled; AudioError if it has none."""
     import soundfile
 
-    try:
+    with _reading(path):
         header = soundfile.info(path)
-    except (soundfile.LibsndfileError, UnicodeEncodeError, TypeError) as error:
-        raise AudioError(f"{path}: cannot be read as sound ({error}).") from None
-    longest = int(LONGEST_HOURS * 3600 * header.samplerate)
+    longest = int(_LONGEST_HOURS * 3600 * header.samplerate)
     return round(min(header.frames, longest) * sample_rate / header.samplerate)
 
 
@@ -189,11 +197,6 @@ def _is_ogg_without_end(path: Path) -> bool:
 
 def _warn(sentence: str) -> None:
     warnings.warn(sentence, SonibookWarning, stacklevel=3)
-
-
-def _check_finite(path: Path, x: ndarray) -> None:
-    if not np.isfinite(x).all():
-        raise AudioError(f"{path}: holds samples that are NaN or infinite.")
 
 
 def scale_to_peak(x: Float[ndarray, " time"], *, peak: float = 1.0) -> Float[ndarray, " time"]:
@@ -238,12 +241,12 @@ def quantise(x: Float[ndarray, " time"]) -> Int16[ndarray, " time"]:
     loudest = float(np.abs(x).max(initial=0.0))
     if not loudest <= 1.0 + 1e-6:
         raise AudioError(f"its samples reach {loudest:.3g}, and must lie in [-1, 1].")
-    return np.rint(np.clip(x, -1.0, 1.0) * FULL_SCALE).astype("<i2")
+    return np.rint(np.clip(x, -1.0, 1.0) * _FULL_SCALE).astype("<i2")
 
 
 def dequantise(samples: Int16[ndarray, " time"]) -> Float[ndarray, " time"]:
     """The waveform, float32, that `quantise` made integers of."""
-    return samples.astype(np.float32) / np.float32(FULL_SCALE)
+    return samples.astype(np.float32) / np.float32(_FULL_SCALE)
 
 
 def excerpt(

@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain, count
 from pathlib import Path
 from typing import TextIO
 
@@ -42,46 +43,37 @@ COLUMNS = (
 #: So many of a run's rows are kept to be shown.
 _MOST_SHOWN = 40
 
-Row = dict[str, object]
+_Row = dict[str, object]
 
 
-@dataclass(frozen=True)
-class SoundFile:
-    """A file to work on, and the folder below the output folder that its results go to."""
-
-    path: Path
-    label: Path
-
-
-def find_sounds(arguments: Sequence[Path], *, leave_out: Path) -> list[SoundFile]:
-    """The files that the arguments name, each once, in their order.
+def find_sounds(arguments: Sequence[Path], *, leave_out: Path) -> dict[Path, Path]:
+    """The files that the arguments name, each once, in their order, and labels for them.
 
     Of folders all sounds are taken, to any depth, by name, but for hidden ones and those below
-    `leave_out`. A folder without sounds stands for itself: reading it fails and says so. A label is
-    the file's stem, or its path below the folder it was found in; where several files would share
-    one, also where case is not told apart, each has a digest of its own path added.
+    `leave_out`. A folder without sounds stands for itself: reading it fails and says so. A label,
+    the folder that a file's results go to, is the file's stem, or its path below the folder it was
+    found in; where several files would share one, also where case is not told apart, each has a
+    digest of its own path added.
     """
-    sounds: dict[str, SoundFile] = {}
+    sounds: dict[str, tuple[Path, Path]] = {}
     for argument in arguments:
         for path, label in _sounds_of(argument, leave_out):
-            sounds.setdefault(os.path.realpath(path), SoundFile(path, label))
-    shared = Counter(str(sound.label).casefold() for sound in sounds.values())
-    labelled = []
-    for real, sound in sounds.items():
-        label = sound.label
+            sounds.setdefault(os.path.realpath(path), (path, label))
+    shared = Counter(str(label).casefold() for _, label in sounds.values())
+    labels = {}
+    for real, (path, label) in sounds.items():
         if shared[str(label).casefold()] > 1:
             digest = hashlib.sha256(os.fsencode(real)).hexdigest()[:8]
             label = label.with_name(f"{label.name}-{digest}")
-        labelled.append(SoundFile(sound.path, label))
-    return labelled
+        labels[path] = label
+    return labels
 
 
 def _sounds_of(argument: Path, leave_out: Path) -> Iterator[tuple[Path, Path]]:
     if not argument.is_dir():
         yield argument, Path(argument.stem)
         return
-    empty = True
-    out = os.path.realpath(leave_out)
+    empty, out = True, os.path.realpath(leave_out)
     for folder, names, files in os.walk(argument):
         names[:] = sorted(
             name
@@ -120,7 +112,7 @@ class FileSonifier:
     def __post_init__(self) -> None:
         self.rate, self.table = sample_rate_of(self.network), self.out / "sonifications.csv"
         self.done = self.written = 0
-        self.rows: list[Row] = []
+        self.rows: list[_Row] = []
         self.failed: dict[str, str] = {}
         self.interrupted = False
         self._weights = _digest(self.network)
@@ -129,13 +121,16 @@ class FileSonifier:
             self._of_folder.setdefault(row["input"], set()).add(row["weights"])
         self._earlier = _read_provenance(self.out / "provenance.json")
 
-    def run(self, sounds: Iterable[SoundFile], *, tell: Callable[[str], None]) -> None:
-        """Sonify every sound; `tell` takes notices. The table is written even if it is stopped."""
+    def run(self, sounds: Iterable[tuple[Path, Path]], *, tell: Callable[[str], None]) -> None:
+        """Sonify sounds with their labels; `tell` takes notices.
+
+        The table is written even if the user stops it.
+        """
         with tempfile.TemporaryFile("w+", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS)
             try:
-                for sound in sounds:
-                    rows = self._sonify(sound, tell)
+                for path, label in sounds:
+                    rows = self._sonify(path, label, tell)
                     if rows is None:
                         continue
                     writer.writerows(rows)
@@ -148,73 +143,65 @@ class FileSonifier:
                     self._join(file)
                     self._write_provenance()
 
-    def _sonify(self, sound: SoundFile, tell: Callable[[str], None]) -> list[Row] | None:
+    def _sonify(self, path: Path, label: Path, tell: Callable[[str], None]) -> list[_Row] | None:
         """Sonify one sound and write what comes of it; None, and a reason kept, if it cannot be."""
         with warnings.catch_warnings(record=True) as notices:
             warnings.simplefilter("always", SonibookWarning)
             try:
-                if sound.path.is_dir():
+                if path.is_dir():
                     raise AudioError("the folder holds no sound (WAV, FLAC, OGG or MP3).")
-                whole = read_audio(sound.path, sample_rate=self.rate, unit_peak=False)
+                whole = read_audio(path, sample_rate=self.rate, unit_peak=False)
                 if len(whole) < 2:
                     raise AudioError("holds a single sample, which is not a sound.")
                 x = scale_to_peak(whole[: round(self.seconds * self.rate)])
                 forward = ForwardPass(self.network, x, depth=self.layer)
             except (AudioError, OSError) as problem:
                 reason = explain(problem)
-                named = reason if str(sound.path) in reason else f"{sound.path}: {reason}"
-                self.failed[str(sound.path)] = named
+                named = reason if str(path) in reason else f"{path}: {reason}"
+                self.failed[str(path)] = named
                 return None
             if len(x) < len(whole):
-                cut = f"only the first {self.seconds:g} s are sonified (see --seconds)."
-                tell(f"{sound.path}: {cut}")
-            folder = self._folder(sound.label, x)
-            if folder != self.out / sound.label:
+                tell(f"{path}: only the first {self.seconds:g} s are sonified (see --seconds).")
+            folder = self._folder(label, x)
+            if folder != self.out / label:
                 name = folder.relative_to(self.out)
-                tell(f"{sound.path}: {sound.label} is taken in {self.out}: it goes to {name}.")
-            rows = self._rows(forward, x, sound, folder)
+                tell(f"{path}: {label} is taken in {self.out}: it goes to {name}.")
+            rows = self._rows(forward, x, path, folder)
         for notice in notices:
-            told = str(notice.message).removeprefix(f"{sound.path}: ")
-            tell(f"{sound.path}: {told}")
+            tell(f"{path}: {str(notice.message).removeprefix(f'{path}: ')}")
         silent = sum(bool(row["silent"]) for row in rows)
         if silent:
             tell(
-                f"{sound.path}: {silent} of {len(rows)} sonifications are silent, because the "
-                "filter's map is zero all along the clip."
+                f"{path}: {silent} of {len(rows)} sonifications are silent, because the filter's "
+                "map is zero all along the clip."
             )
         return rows
 
     def _folder(self, label: Path, x: Float[ndarray, " time"]) -> Path:
         """Where a sound's results go: into a folder of its own, or of earlier runs on the same."""
-        number = 1
-        while True:
+        for number in count(1):
             name = label.name if number == 1 else f"{label.name}-{number}"
             folder = self.out / label.with_name(name)
             source = folder / "input.wav"
-            if not os.path.lexists(source):
-                return folder
-            weights = self._of_folder.get(self._name(source))
-            if weights == {self._weights} and _holds(source, x, self.rate):
-                return folder
-            number += 1
+            ours = self._of_folder.get(self._name(source)) == {self._weights}
+            if not os.path.lexists(source) or (ours and _holds(source, x, self.rate)):
+                break
+        return folder
 
     def _rows(
-        self, forward: ForwardPass, x: Float[ndarray, " time"], sound: SoundFile, folder: Path
-    ) -> list[Row]:
+        self, forward: ForwardPass, x: Float[ndarray, " time"], path: Path, folder: Path
+    ) -> list[_Row]:
         """Write the input and its sonifications; if the user stops it, take back what is new."""
-        source = folder / "input.wav"
-        earlier = set(folder.glob("*"))
-        rows = []
+        source, earlier = folder / "input.wav", set(folder.glob("*"))
+        of_sound = {"file": shown(path), "input": self._name(source)}
+        of_sound |= {"checkpoint": shown(self.checkpoint), "weights": self._weights}
         try:
             write_wav(source, x, sample_rate=self.rate)
-            for row in self._sonified(forward, x, folder):
-                row |= {"file": shown(sound.path), "input": self._name(source)}
-                row |= {"checkpoint": shown(self.checkpoint), "weights": self._weights}
-                rows.append({column: row[column] for column in COLUMNS})
+            rows = [of_sound | row for row in self._sonified(forward, x, folder)]
         except KeyboardInterrupt:
-            for path in set(folder.glob("*")) - earlier:
-                if path.is_file():
-                    path.unlink()
+            for fresh in set(folder.glob("*")) - earlier:
+                if fresh.is_file():
+                    fresh.unlink()
             with suppress(OSError):
                 folder.rmdir()
             raise
@@ -223,13 +210,13 @@ class FileSonifier:
 
     def _sonified(
         self, forward: ForwardPass, x: Float[ndarray, " time"], folder: Path
-    ) -> Iterator[Row]:
+    ) -> Iterator[_Row]:
         energy = forward.energy(self.layer)[0]
         ranked = forward.most_active(self.layer, len(energy))
         total, input_peak = float(energy.sum()), float(abs(x).max())
         chosen = ranked[: self.top] if self.filters is None else self.filters
         batches = forward.sonify_in_batches(self.layer, chosen, rescale=False)
-        for index, sound in (pair for batch in batches for pair in zip(*batch, strict=True)):
+        for index, sound in chain.from_iterable(zip(*batch, strict=True) for batch in batches):
             raw = sound.cpu().numpy()
             peak = float(abs(raw).max())
             s = scale_to_peak(raw, peak=input_peak) if peak > 0 else raw

@@ -372,7 +372,7 @@ def test_labels_do_not_depend_on_order_or_on_other_names(tmp_path):
     files = [tmp_path / name / "clip.wav" for name in "abc"] + [tmp_path / "other.wav"]
 
     def labels(chosen: list[Path]) -> dict[Path, Path]:
-        return {s.path: s.label for s in find_sounds(chosen, leave_out=tmp_path / "out")}
+        return find_sounds(chosen, leave_out=tmp_path / "out")
 
     assert labels(files) == labels(files[::-1])
     assert labels(files)[files[0]] == labels(files[:2])[files[0]]
@@ -385,7 +385,7 @@ def test_a_folder_keeps_its_shape_and_gives_each_file_once(tmp_path):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
     sounds = find_sounds([folder, folder / "x.wav", folder / "deep"], leave_out=out)
-    found = {sound.path.relative_to(folder).as_posix(): sound.label for sound in sounds}
+    found = {path.relative_to(folder).as_posix(): label for path, label in sounds.items()}
     assert found == {"x.wav": Path("x"), "deep/er/x.ogg": Path("deep/er/x")}
 
 

@@ -13,14 +13,14 @@ import numpy as np
 import pytest
 import soundfile
 
-from sonibook.audio import FULL_SCALE, dequantise, quantise, write_wav
+from sonibook.audio import dequantise, quantise, write_wav
 from sonibook.datasets import Clip, Dataset, open_dataset
 from sonibook.datasets.packed import BAD_IN_A_ROW, pack
 from sonibook.errors import AudioError, DatasetError
 from sonibook.training.data import CropBatches
 
 #: Half a step of 16 bits, and what float32 adds to it.
-ROUNDING = 0.5 / FULL_SCALE + 1e-7
+ROUNDING = 0.5 / 32_767 + 1e-7
 
 
 @pytest.fixture(autouse=True)

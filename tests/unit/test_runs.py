@@ -20,7 +20,7 @@ from scipy import stats
 
 from sonibook.errors import ConfigError, SonibookWarning
 from sonibook.model.checkpoint import load_classifier, load_encoder, read_card, save_checkpoint
-from sonibook.model.encoder import CHANNELS, CNN12, EMBEDDING, KERNELS
+from sonibook.model.encoder import CHANNELS, CNN12
 from sonibook.training import runs
 from sonibook.training.config import TrainConfig
 from sonibook.training.distributed import Runtime
@@ -340,9 +340,9 @@ def planned(network: CNN12, /, *, clips: int = 100, **changes: object) -> Plan:
 def counted(width: float, depth: int = 11) -> int:
     """Weights and biases, layer by layer."""
     channels = [1, *(round(count * width) for count in CHANNELS[:depth])]
-    layers = zip(channels, channels[1:], KERNELS, strict=False)
+    layers = zip(channels, channels[1:], (7, 7, 5, 5, 5, *[3] * 6), strict=False)
     total = sum(below * above * taps + above for below, above, taps in layers)
-    return total + (channels[-1] + 1) * EMBEDDING if depth == 11 else total
+    return total + (channels[-1] + 1) * 512 if depth == 11 else total
 
 
 def test_the_papers_network_has_its_parameters():

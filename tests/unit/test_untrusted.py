@@ -350,7 +350,7 @@ def test_rates_that_no_sound_has(tmp_path, rate):
 
 
 def test_hours_of_silence_in_a_small_file(tmp_path, monkeypatch):
-    monkeypatch.setattr("sonibook.audio.LONGEST_HOURS", 30 / 3600)
+    monkeypatch.setattr("sonibook.audio._LONGEST_HOURS", 30 / 3600)
     path = tmp_path / "x.flac"
     soundfile.write(path, np.zeros(40 * 8000), 8000)
     with pytest.raises(AudioError, match=r"lasts more than .* hours: cut it into pieces"):

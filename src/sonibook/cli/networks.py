@@ -101,7 +101,7 @@ def _sonify(
         seconds=seconds,
         pictures=pictures,
     )
-    with tqdm(sounds, unit="clip", file=sys.stderr, disable=None, leave=False) as bar:
+    with tqdm(sounds.items(), unit="clip", file=sys.stderr, disable=None, leave=False) as bar:
         sonifier.run(bar, tell=lambda text: bar.write(f"Note: {shown(text)}", file=sys.stderr))
     if sonifier.done:
         printed = COLUMNS[:11]

@@ -35,15 +35,8 @@ from torch import Tensor, nn
 from sonibook.deconvnet.backward import ForwardPass, sonify
 from sonibook.deconvnet.forward import FeatureMaps, as_clips
 from sonibook.errors import AnalysisError
-from sonibook.model.layers import Map, MaxPool1d, Pooled, Switches
-from sonibook.model.operations import (
-    Convolution,
-    MaxPool,
-    Operation,
-    Rectifier,
-    Unpool,
-    max_unpool,
-)
+from sonibook.model.layers import Map, Pooled, Switches
+from sonibook.model.operations import MaxPool, Operation, Rectifier, Unpool, max_unpool
 from sonibook.model.stack import Block, blocks_of, check_filters
 
 Method = Literal[
@@ -131,33 +124,26 @@ class MapEnergy(nn.Module):
 
     def __init__(self, blocks: Sequence[Block], filter: int) -> None:
         super().__init__()
-        self.stack = nn.Sequential(
-            *(_as_module(operation) for block in blocks for operation in block.operations)
-        )
         self.filter = filter
+        self._operations = [operation for block in blocks for operation in block.operations]
+        self.rectifiers = nn.ModuleList(nn.ReLU() for one in self._operations if _is_relu(one))
 
     def forward(self, x: Float[Tensor, "batch 1 time"]) -> Float[Tensor, " batch"]:
         """The energy of each clip, shape (batch,)."""
-        return 0.5 * self.stack(x)[:, self.filter].square().sum(dim=1)
+        rectifiers = iter(self.rectifiers)
+        y: Tensor = x
+        for operation in self._operations:
+            if _is_relu(operation):
+                y = next(rectifiers)(y)
+            elif isinstance(operation, MaxPool):
+                y = operation.module(y)  # of equal steps the first alone has the gradient
+            else:
+                y, _ = operation.forward(y)
+        return 0.5 * y[:, self.filter].square().sum(dim=1)
 
 
-class _Applied(nn.Module):
-    """An operation as a module, whatever mode its own module is in."""
-
-    def __init__(self, operation: Operation) -> None:
-        super().__init__()
-        self.operation = operation
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.operation.forward(x)[0]
-
-
-def _as_module(operation: Operation) -> nn.Module:
-    if isinstance(operation, Rectifier) and operation.is_relu:
-        return nn.ReLU()
-    if isinstance(operation, MaxPool) and operation.is_simple:
-        return MaxPool1d(operation.step)
-    return operation.module if isinstance(operation, Convolution) else _Applied(operation)
+def _is_relu(operation: Operation) -> bool:
+    return isinstance(operation, Rectifier) and operation.is_relu
 
 
 def _attribute(method: Method, energy: MapEnergy, x: Tensor, steps: int) -> Tensor:
@@ -188,7 +174,7 @@ def repeat(x: Pooled, switches: Switches, *, pool: int, length: int) -> Map:
     What the pool had left over at the end, of a map of this `length`, becomes zero. The switches
     are not looked at.
     """
-    return _padded(x.repeat_interleave(pool, dim=2), length)
+    return F.pad(x.repeat_interleave(pool, dim=2), (0, length - pool * x.shape[2]))
 
 
 def interpolate(x: Pooled, switches: Switches, *, pool: int, length: int) -> Map:
@@ -196,7 +182,8 @@ def interpolate(x: Pooled, switches: Switches, *, pool: int, length: int) -> Map
 
     Before the first centre and after the last the values are held.
     """
-    return _padded(F.interpolate(x, scale_factor=float(pool), mode="linear"), length)
+    lines = F.interpolate(x, scale_factor=float(pool), mode="linear")
+    return F.pad(lines, (0, length - pool * x.shape[2]))
 
 
 def insert_zeros(x: Pooled, switches: Switches, *, pool: int, length: int) -> Map:
@@ -206,11 +193,7 @@ def insert_zeros(x: Pooled, switches: Switches, *, pool: int, length: int) -> Ma
     """
     spread = x.new_zeros(*x.shape, pool)
     spread[..., pool // 2] = x
-    return _padded(spread.flatten(2), length)
-
-
-def _padded(x: Tensor, length: int) -> Tensor:
-    return F.pad(x, (0, length - x.shape[2]))
+    return F.pad(spread.flatten(2), (0, length - pool * x.shape[2]))
 
 
 #: Every way to undo a max-pool, the paper's first.

@@ -281,29 +281,28 @@ class ForwardPass(FeatureMaps):
         return some
 
     def _finished(self, sounds: Tensor, what: str, rescale: bool) -> Tensor:
-        """Cut to the clip's length, scaled, in the shape of what was asked."""
+        """Cut to the clip's length, scaled, in the shape of what was asked.
+
+        The peak becomes max|x| (paper, step 4); a silent map stays silent, and the caller is told.
+        """
         if sounds.ndim == 4 and sounds.shape[2] == 1:
             sounds = sounds[:, :, 0]
-        sounds = sounds[..., : self.samples]
+        s = sounds[..., : self.samples]
         if rescale:
-            sounds = self._rescaled(sounds, what)
-        return sounds if self.is_batch else sounds[0]
-
-    def _rescaled(self, s: Tensor, what: str) -> Tensor:
-        """Peak to max|x| (paper, step 4); a silent map stays silent, and the caller is told."""
-        over = tuple(range(2, s.ndim))
-        peak = torch.maximum(s.amax(dim=over, keepdim=True), -s.amin(dim=over, keepdim=True))
-        silent = int((peak == 0).sum())
-        if silent:
-            warnings.warn(
-                f"{what}: {silent} of {peak.numel()} sonifications are silent, because the "
-                "filter's map is zero all along the clip.",
-                SonibookWarning,
-                stacklevel=5,
-            )
-        loudest = self.x.abs().amax(dim=(1, 2)).view(-1, *[1] * (s.ndim - 1))
-        # To unit peak first: a subnormal peak would overflow `loudest / peak`.
-        return s.div_(peak.where(peak > 0, 1.0)).mul_(loudest)
+            over = tuple(range(2, s.ndim))
+            peak = torch.maximum(s.amax(dim=over, keepdim=True), -s.amin(dim=over, keepdim=True))
+            silent = int((peak == 0).sum())
+            if silent:
+                warnings.warn(
+                    f"{what}: {silent} of {peak.numel()} sonifications are silent, because the "
+                    "filter's map is zero all along the clip.",
+                    SonibookWarning,
+                    stacklevel=4,
+                )
+            loudest = self.x.abs().amax(dim=(1, 2)).view(-1, *[1] * (s.ndim - 1))
+            # To unit peak first: a subnormal peak would overflow `loudest / peak`.
+            s = s.div_(peak.where(peak > 0, 1.0)).mul_(loudest)
+        return s if self.is_batch else s[0]
 
 
 def sonify(

@@ -8,26 +8,29 @@ take the clip's own, and invert the spectrogram.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from math import prod
 from pathlib import Path
 from typing import cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Complex, Float
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from sonibook.audio import SAMPLE_RATE
 from sonibook.errors import AudioError, LayerError
 from sonibook.files import shipped_files
+from sonibook.model.stack import check_layer
 from sonibook.model.stack_file import check_tensors, read_tensors
 
 #: Samples of a frame, 64 ms at 8 kHz, and between two frames.
 FRAME, HOP = 512, 256
 #: Channels of the convolutions, 3 by 3 each; a max-pool of 2 by 2 follows all but the last.
-CHANNELS = (16, 32, 64, 128, 256, 256)
-BANDS = 64
+_CHANNELS = (16, 32, 64, 128, 256, 256)
+_BANDS = 64
 #: Four blocks of a network that was trained on what `supervised-esc40` was.
 _SHIPPED = "spectrogram-esc40"
 #: What magnitudes are multiplied by before the logarithm: a sine 80 dB below full scale counts 1.
@@ -35,18 +38,14 @@ _LOUDNESS = 1e4
 _Picture = Float[Tensor, "batch channel band frame"]
 
 
-def mel_triangles(*, sample_rate: float = 8000.0) -> Float[Tensor, "band frequency"]:
+def _mel_triangles() -> Float[Tensor, "band frequency"]:
     """Overlapping triangles of height 1 on the mel scale; those at the ends reach to the ends."""
-    top = torch.tensor(1.0 + sample_rate / 2 / 700.0, dtype=torch.float64).log10()
-    centres = 700.0 * (10 ** (torch.arange(1, BANDS + 1) / (BANDS + 1) * top) - 1.0)
-    frequencies = torch.linspace(0, sample_rate / 2, FRAME // 2 + 1, dtype=torch.float64)
-    at = frequencies.clamp(centres[0], centres[-1])
-    above = torch.searchsorted(centres, at).clamp(1, BANDS - 1)
-    share = (at - centres[above - 1]) / (centres[above] - centres[above - 1])
-    columns = torch.arange(len(at))
-    triangles = torch.zeros(BANDS, len(at), dtype=torch.float64)
-    triangles[above - 1, columns], triangles[above, columns] = 1 - share, share
-    return triangles.float()
+    # In PyTorch's single precision, as when the network that comes with sonibook was trained.
+    top = math.log10(1 + SAMPLE_RATE / 2 / 700)
+    centres = 700 * (10 ** (torch.arange(1, _BANDS + 1) / (_BANDS + 1) * top) - 1)
+    frequencies = np.linspace(0, SAMPLE_RATE / 2, FRAME // 2 + 1)
+    bands = [np.interp(frequencies, centres.numpy(), band) for band in np.eye(_BANDS)]
+    return torch.from_numpy(np.stack(bands)).float()
 
 
 class SpectrogramCNN(nn.Module):
@@ -74,10 +73,10 @@ class SpectrogramCNN(nn.Module):
     triangles: Tensor
 
     def __init__(
-        self, *, depth: int = len(CHANNELS), norm: bool = False, seed: int | None = None
+        self, *, depth: int = len(_CHANNELS), norm: bool = False, seed: int | None = None
     ) -> None:
         super().__init__()
-        sizes = [1, *CHANNELS[:depth]]
+        sizes = [1, *_CHANNELS[:depth]]
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         convs = [
             nn.Conv2d(taken, given, 3, padding=1)
@@ -90,13 +89,13 @@ class SpectrogramCNN(nn.Module):
             nn.init.kaiming_normal_(conv.weight, nonlinearity="relu", generator=generator)
             nn.init.zeros_(cast(Tensor, conv.bias))
         self.convs = nn.ModuleList(convs)
-        self.pools = [2 if layer < len(CHANNELS) else 1 for layer in range(1, len(sizes))]
-        self.register_buffer("triangles", mel_triangles(), persistent=False)
+        self.pools = [2 if layer < len(_CHANNELS) else 1 for layer in range(1, len(sizes))]
+        self.register_buffer("triangles", _mel_triangles(), persistent=False)
 
     @property
     def least_length(self) -> int:
         """The fewest samples of which something is left after all pools."""
-        return HOP * prod(self.pools)
+        return HOP * math.prod(self.pools)
 
     def spectrum(self, x: Float[Tensor, "batch time"]) -> Complex[Tensor, "batch frequency frame"]:
         """Short-time spectra, in which a sine of amplitude 1 has the magnitude 1."""
@@ -152,7 +151,7 @@ def load_spectrogram_cnn(file: str | Path | None = None) -> SpectrogramCNN:
     if file is None:
         file = shipped_files("*.safetensors").get(_SHIPPED, f"{_SHIPPED}.safetensors")
     _, tensors = read_tensors(Path(file))
-    network = SpectrogramCNN(depth=max(1, min(len(CHANNELS), len(tensors) // 2)))
+    network = SpectrogramCNN(depth=max(1, min(len(_CHANNELS), len(tensors) // 2)))
     check_tensors(file, tensors, network.state_dict(), "a SpectrogramCNN")
     network.load_state_dict(tensors)
     return network.eval()
@@ -199,12 +198,9 @@ class SpectrogramPass:
 
     def most_active(self, layer: int) -> int:
         """The filter of a layer, counted from 1, whose map has most energy."""
-        return int(self._maps_of(layer).square().sum(dim=(0, 2, 3)).argmax())
-
-    def _maps_of(self, layer: int) -> Tensor:
-        if not 1 <= layer <= len(self.maps):
-            raise LayerError(f"Layer {layer} does not exist: choose 1 to {len(self.maps)}.")
-        return self.maps[layer - 1]
+        return int(
+            self.maps[check_layer(self.maps, layer) - 1].square().sum(dim=(0, 2, 3)).argmax()
+        )
 
     @torch.no_grad()
     def backward(self, layer: int, start: Float[Tensor, "batch filter height width"]) -> _Picture:
@@ -230,7 +226,7 @@ class SpectrogramPass:
         filters : sequence of int
             Counted from 0.
         """
-        maps = self._maps_of(layer)
+        maps = self.maps[check_layer(self.maps, layer) - 1]
         if not all(0 <= one < maps.shape[1] for one in filters):
             raise LayerError(f"Layer {layer} has the filters 0 to {maps.shape[1] - 1}.")
         start = torch.zeros(len(filters), *maps.shape[1:])

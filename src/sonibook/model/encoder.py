@@ -148,9 +148,9 @@ Downsample = Literal["max", "stride"]
 
 #: Channels of the eleven convolutions at width 1, their kernels, and how many blocks pool.
 CHANNELS = (64, 64, 128, 128, 256, 256, 512, 512, 1024, 1024, 2048)
-KERNELS = (7, 7, 5, 5, 5, 3, 3, 3, 3, 3, 3)
+_KERNELS = (7, 7, 5, 5, 5, 3, 3, 3, 3, 3, 3)
 _POOLED_BLOCKS = 8
-EMBEDDING = 512
+_EMBEDDING = 512
 DROPOUT = 0.4
 
 _LAYERS: dict[str, type[Conv1d]] = {
@@ -220,7 +220,7 @@ class CNN12(nn.Module):
         for number in range(1, depth + 1):
             channels = round(CHANNELS[number - 1] * width)
             halves = number <= _POOLED_BLOCKS
-            kernel, stride = KERNELS[number - 1], 2 if halves and downsample == "stride" else 1
+            kernel, stride = _KERNELS[number - 1], 2 if halves and downsample == "stride" else 1
             modules[f"conv{number}"] = _LAYERS[norm](previous, channels, kernel, stride=stride)
             modules[f"act{number}"] = nn.ReLU()
             if halves and downsample == "max":
@@ -231,8 +231,8 @@ class CNN12(nn.Module):
         self.channels = self.dim = previous
         if depth == len(CHANNELS):
             self.fc1.add_module("drop10", nn.Dropout(DROPOUT))
-            self.fc1.add_module("fc10", nn.Linear(previous, EMBEDDING))
-            self.dim = EMBEDDING
+            self.fc1.add_module("fc10", nn.Linear(previous, _EMBEDDING))
+            self.dim = _EMBEDDING
         generator = None if seed is None else torch.Generator().manual_seed(seed)
         for module in self.modules():
             if isinstance(module, nn.Conv1d | nn.Linear):

@@ -253,27 +253,24 @@ class ClipNorm(Operation):
             raise StackError(f"{name}: InstanceNorm1d with running statistics: use BatchNorm1d.")
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        norm, shape = self.module, tuple(x.shape[1:])
-        weight: Tensor | None = norm.weight
+        norm, channels = self.module, x.shape[1]
         if isinstance(norm, nn.LayerNorm):
-            over = len(norm.normalized_shape)
-            if over > 2 or shape[2 - over :] != tuple(norm.normalized_shape):
+            shape = tuple(norm.normalized_shape)
+            if len(shape) > 2 or tuple(x.shape[-len(shape) :]) != shape:
                 raise AudioError(
-                    f"{self.name}: LayerNorm takes maps of shape {tuple(norm.normalized_shape)}, "
-                    f"and those of this clip are {shape}."
+                    f"{self.name}: LayerNorm takes maps of shape {shape}, and those of this clip "
+                    f"are {tuple(x.shape[1:])}."
                 )
-            var = x.var(dim=tuple(range(-over, 0)), keepdim=True, correction=0)
-        else:
-            groups = norm.num_groups if isinstance(norm, nn.GroupNorm) else shape[0]
-            var = x.unflatten(1, (groups, -1)).var(dim=(2, 3), correction=0)
-            var = var.repeat_interleave(shape[0] // groups, dim=1)[:, :, None]
-            weight = None if weight is None else weight[:, None]
-        scale = torch.rsqrt(var + norm.eps)
-        try:
-            y = norm.forward(x)
-        except ValueError as error:
-            raise AudioError(f"{self.name}: the clip is too short ({error}).") from None
-        return y, scale if weight is None else scale * weight
+            y, _, scale = torch.native_layer_norm(x, shape, norm.weight, norm.bias, norm.eps)
+            return y, scale if norm.weight is None else scale * norm.weight
+        groups = norm.num_groups if isinstance(norm, nn.GroupNorm) else channels
+        if x[0].numel() == groups:
+            raise AudioError(f"{self.name}: the clip is too short: one value has no variance.")
+        y, _, scale = torch.native_group_norm(
+            x.contiguous(), norm.weight, norm.bias, len(x), channels, x.shape[2], groups, norm.eps
+        )
+        scale = scale.repeat_interleave(channels // groups, dim=1)[:, :, None]
+        return y, scale if norm.weight is None else scale * norm.weight[:, None]
 
 
 class Rectifier(Operation):
@@ -307,7 +304,7 @@ class _Pool(Operation):
         return max(steps - ((steps - 1) * self.step >= length + self.padding[0]), 0)
 
 
-class AveragePool(_Pool):
+class _AveragePool(_Pool):
     """`torch.nn.AvgPool1d`; on the way back each value is spread evenly over its window."""
 
     module: nn.AvgPool1d
@@ -378,7 +375,7 @@ KINDS: dict[type[nn.Module], type[Operation]] = {
     nn.ConstantPad1d: Padding,
     nn.BatchNorm1d: BatchNorm,
     nn.MaxPool1d: MaxPool,
-    nn.AvgPool1d: AveragePool,
+    nn.AvgPool1d: _AveragePool,
     **dict.fromkeys((nn.GroupNorm, nn.LayerNorm, nn.InstanceNorm1d), ClipNorm),
     **dict.fromkeys(
         (nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.ELU, nn.SELU, nn.CELU, nn.GELU, nn.SiLU,

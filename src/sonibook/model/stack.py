@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from math import prod
 from operator import index
 from typing import Any
 
@@ -66,31 +67,18 @@ class Block:
         return self.convolution.extent
 
     @cached_property
-    def step(self) -> int:
-        """Steps of the block's input from one step of its map to the next."""
-        return self.pool * self.convolution.step
-
-    @cached_property
     def pool(self) -> int:
         """Stride of the pool after the convolution; 1 where the block has none."""
-        pool = 1
-        for operation in self.operations:
-            pool *= 1 if isinstance(operation, Convolution) else operation.step
-        return pool
+        return prod(one.step for one in self.operations if not isinstance(one, Convolution))
 
     @cached_property
     def is_simple(self) -> bool:
         """Whether it is an unpadded convolution of stride 1, ReLU and at most a plain max-pool."""
-        conv, *others = self.operations
-        if not (isinstance(conv, Convolution) and conv.is_simple and others):
-            return False
-        relu, *pools = others
-        return (
-            isinstance(relu, Rectifier)
-            and relu.is_relu
-            and len(pools) <= 1
-            and all(isinstance(pool, MaxPool) and pool.is_simple for pool in pools)
-        )
+        match self.operations:
+            case (Convolution(is_simple=True), Rectifier(is_relu=True), *pools):
+                plain = [pool for pool in pools if isinstance(pool, MaxPool) and pool.is_simple]
+                return len(pools) <= 1 and pools == plain
+        return False
 
     @property
     def modules(self) -> list[nn.Module]:
@@ -287,7 +275,7 @@ def _refusal(name: str, module: nn.Module, before: int) -> str:
     return f"{reason}: fold it into a convolution or leave it out."
 
 
-def check_layer(blocks: Sequence[Block], layer: int) -> int:
+def check_layer(blocks: Sequence[object], layer: int) -> int:
     """`layer` itself, if the stack has it (layers count from 1); else a `LayerError`."""
     if not 1 <= layer <= len(blocks):
         raise LayerError(f"Layer {layer} does not exist: choose 1 to {len(blocks)}.")

@@ -32,20 +32,13 @@ from numpy import ndarray
 from torch import Tensor
 
 from sonibook.deconvnet.cpu.batched import Entry, sonify_batched
-from sonibook.deconvnet.cpu.tiled import Clip, Column, Window, cut, pack, sonify_tiled
-from sonibook.deconvnet.cpu.weights import (
-    SwitchMasks,
-    context,
-    least_gap,
-    offsets,
-    reach,
-    weights_of,
-)
+from sonibook.deconvnet.cpu.tiled import Clip, Window, cut, pack, sonify_tiled
+from sonibook.deconvnet.cpu.weights import SwitchMasks, reach, weights_of
 from sonibook.deconvnet.forward import FeatureMaps
 
 _Member = TypeVar("_Member")
 #: Sounds at once from which on a matrix for every step is worth making.
-TILED_FROM = 16
+_TILED_FROM = 16
 #: Columns that share a matrix: more would not fit the cache.
 _COLUMNS = 128
 #: Clips whose most active filters go down together, and share the reading of weights.
@@ -83,10 +76,12 @@ class Engine:
         self.passed, self.memory = copy(passed), memory
         weights = [weights_of(block) for block in passed.blocks]
         self._weights = [block for block in weights if block is not None]
-        # Of the sound and each layer's map, where they are among what the network pads.
+        # Of the sound and each layer's map, where they are when what the network pads is counted.
         lengths = [passed.x.shape[2], *(maps.shape[2] for maps in passed.maps)]
-        begins = offsets(self._weights)
-        self._bounds = [(begin, begin + n) for begin, n in zip(begins, lengths, strict=True)]
+        begins = [0]
+        for block in reversed(self._weights):
+            begins.append(begins[-1] * block.step + block.before)
+        self._bounds = [(n, n + size) for n, size in zip(reversed(begins), lengths, strict=True)]
         self._masks: dict[tuple[int, int], Tensor] = {}
         self._lock = Lock()
 
@@ -99,13 +94,13 @@ class Engine:
         rest: list[Entry] = []
         for clip, sounds in enumerate(result):
             for columns in self.columns(layer, clip, filters):
-                if len(columns) >= TILED_FROM:
+                if len(columns) >= _TILED_FROM:
                     jobs += self._tiled(layer, known[clip], columns, sounds)
                 else:
                     windows = [window for column in columns for window in column]
                     rest += [(known[clip], window, sounds[window.row]) for window in windows]
         threads = torch.get_num_threads()
-        parts = _divided(rest, max(len(rest) // TILED_FROM, min(len(rest), threads)))
+        parts = _divided(rest, max(len(rest) // _TILED_FROM, min(len(rest), threads)))
         jobs += [partial(sonify_batched, {layer: part}, self._weights) for part in parts]
         self._work(jobs)
         return result
@@ -133,11 +128,11 @@ class Engine:
         threads = torch.get_num_threads()
         if threads == 1 or len(jobs) == 1:
             for job in jobs:
-                _run(job)
+                job()
             return
         try:
             with ThreadPoolExecutor(threads, initializer=torch.set_num_threads, initargs=(1,)) as p:
-                for future in [p.submit(_run, job) for job in jobs]:
+                for future in [p.submit(job) for job in jobs]:
                     future.result()
         finally:
             torch.set_num_threads(threads)
@@ -145,17 +140,26 @@ class Engine:
     def _windows(self, layer: int, clip: int, filters: Sequence[int]) -> Iterator[Window]:
         """What has to be computed of some maps of a clip."""
         maps = self.passed.maps[layer - 1][clip, list(filters)].numpy()
-        weights = self._weights[:layer]
-        gap, (stride, _), (begin, _) = least_gap(weights), reach(weights), self._bounds[layer]
-        return cut(maps, filters, gap=gap, stride=stride, begin=begin)
+        stride, begin = reach(self._weights[:layer]).stride, self._bounds[layer][0]
+        return cut(maps, filters, gap=self._gap(layer), stride=stride, begin=begin)
 
-    def columns(self, layer: int, clip: int, filters: Sequence[int]) -> list[list[Column]]:
+    def _gap(self, layer: int) -> int:
+        """Zeros between two stretches of a layer's map for which their sounds do not meet."""
+        gap = 0
+        for block in self._weights[:layer]:
+            gap = -(-(gap + block.beyond * block.stride) // block.step)
+        return gap
+
+    def columns(self, layer: int, clip: int, filters: Sequence[int]) -> list[list[list[Window]]]:
         """The windows of some maps of a clip, packed; see `sonibook.deconvnet.cpu.tiled`."""
-        gap = least_gap(self._weights[:layer])
-        return list(pack(self._windows(layer, clip, filters), gap))
+        return list(pack(self._windows(layer, clip, filters), self._gap(layer)))
 
     def _tiled(
-        self, layer: int, clip: Clip, columns: Sequence[Column], result: Float[Tensor, "row time"]
+        self,
+        layer: int,
+        clip: Clip,
+        columns: Sequence[list[Window]],
+        result: Float[Tensor, "row time"],
     ) -> list[Callable[[], None]]:
         """Columns of one clip in groups that share matrices, and every core as many of them."""
         threads, weights = torch.get_num_threads(), self._weights[:layer]
@@ -167,7 +171,7 @@ class Engine:
         first = min(window.first for column in columns for window in column)
         last = max(window.last for column in columns for window in column)
         # Where the groups cannot be shared out evenly, the time of each is.
-        even = len(groups) % threads == 0 or last - first < 4 * threads * context(weights)
+        even = len(groups) % threads == 0 or last - first < 4 * threads * reach(weights).context
         bounds = _bounds(last - first, 1 if even else threads)
         stretches = [range(first + begin, first + end) for begin, end in bounds]
         return [
@@ -195,7 +199,8 @@ class Engine:
         Of a long clip each stretch gets its own: what has no room for every layer would be made
         anew, from end to end, for every stretch.
         """
-        if 4 * self._mask_floats() > self.memory:
+        every = zip(self._weights, self.passed.maps, strict=True)
+        if 4 * sum((block.pool - 1) * maps[0].numel() for block, maps in every) > self.memory:
             return self._make_mask(clip, layer, steps)
         key = (clip, layer)
         with self._lock:
@@ -223,18 +228,6 @@ class Engine:
                 is_here = here if here.dtype is torch.bool else here == phase
                 mask[phase - 1, begin - first : end - first] = is_here
         return mask
-
-    def _mask_floats(self) -> int:
-        """Floats of the masks of all layers."""
-        return sum(
-            (block.pool - 1) * maps.shape[1] * maps.shape[2]
-            for block, maps in zip(self._weights, self.passed.maps, strict=True)
-        )
-
-
-@torch.inference_mode()
-def _run(job: Callable[[], None]) -> None:
-    job()
 
 
 def _bounds(size: int, count: int) -> list[tuple[int, int]]:

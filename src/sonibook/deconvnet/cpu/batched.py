@@ -11,12 +11,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
 from sonibook.deconvnet.cpu.tiled import Clip, Window
-from sonibook.deconvnet.cpu.weights import SwitchMasks, Weights, context, reach, unpool
+from sonibook.deconvnet.cpu.weights import SwitchMasks, Weights, reach, unpool
 from sonibook.model.layers import CACHED_FLOATS
 
 #: Floats after unpooling that are computed at once; more where the weights are more.
@@ -41,6 +42,7 @@ class Segment:
 Entry = tuple[Clip, Window, Float[Tensor, " samples"]]
 
 
+@torch.inference_mode()
 def sonify_batched(entries: Mapping[int, Sequence[Entry]], weights: Sequence[Weights]) -> None:
     """Write the raw sonifications of some windows, by the layer they enter at, to their places."""
     segments: list[Segment] = []
@@ -104,10 +106,11 @@ def _parts(segment: Segment, size: int, weights: Sequence[Weights]) -> Iterator[
     if steps <= size:
         yield segment
         return
-    stride, _ = reach(weights)
+    reached = reach(weights)
+    stride = reached.stride
     size = -(-steps // -(-steps // size))
     for start in range(0, steps, size):
-        stop, early = min(start + size, steps), min(start, context(weights))
+        stop, early = min(start + size, steps), min(start, reached.context)
         begin = max(segment.begin, (segment.first + start) * stride)
         end = segment.end if stop == steps else min(segment.end, (segment.first + stop) * stride)
         if begin < end:
@@ -132,8 +135,10 @@ def block(layer: int, segments: Sequence[Segment], weights: Weights) -> list[Seg
     segments = _within(layer, segments)
     if not segments:
         return []
-    masks = [_masks(layer, segment, weights) for segment in segments]
+    masks: list[SwitchMasks] = []
     for segment in segments:
+        begin = segment.first + weights.steps - 1
+        masks.append(segment.clip.masks(layer, slice(begin, begin + segment.y.shape[0])))
         weights.rectify(segment.y)
     rows = [segment.y for segment in segments]
     if weights.channels == 1 and weights.dilation == 1:
@@ -157,11 +162,6 @@ def _within(layer: int, segments: Sequence[Segment]) -> list[Segment]:
             y = segment.y[begin - segment.first : end - segment.first]
             inside.append(replace(segment, first=begin, y=y))
     return inside
-
-
-def _masks(layer: int, segment: Segment, weights: Weights) -> SwitchMasks:
-    begin = weights.steps - 1 + segment.first
-    return segment.clip.masks(layer, slice(begin, begin + segment.y.shape[0]))
 
 
 def _convolve(segments: list[Tensor], masks: list[Tensor], weights: Weights) -> list[Tensor]:

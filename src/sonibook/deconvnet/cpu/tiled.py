@@ -23,7 +23,7 @@ from jaxtyping import Float
 from numpy import ndarray
 from torch import Tensor
 
-from sonibook.deconvnet.cpu.weights import SwitchMasks, Weights, context, reach
+from sonibook.deconvnet.cpu.weights import SwitchMasks, Weights, reach
 from sonibook.model.layers import CACHED_FLOATS
 
 #: Zeros between two windows, in input samples, below which cutting costs more than it saves.
@@ -38,10 +38,6 @@ class Window:
     filter: int
     first: int
     last: int
-
-
-#: Windows that are computed one after the other in one column of the matrices.
-Column = list[Window]
 
 
 def cut(
@@ -64,12 +60,13 @@ def cut(
         yield Window(int(row), filters[row], begin + int(first), begin + int(last))
 
 
-def pack(windows: Iterable[Window], gap: int) -> Iterator[list[Column]]:
+def pack(windows: Iterable[Window], gap: int) -> Iterator[list[list[Window]]]:
     """Lay windows side by side and, where there are `gap` zeros between them, behind each other.
 
-    As few columns as there can be for a stretch of the clip; nothing sounds between stretches.
+    What lies behind each other is computed in one column of the matrices. As few columns as there
+    can be for a stretch of the clip; nothing sounds between stretches.
     """
-    columns: list[Column] = []
+    columns: list[list[Window]] = []
     free: list[tuple[int, int]] = []
     latest = 0
     for window in sorted(windows, key=lambda window: window.first):
@@ -92,7 +89,7 @@ def pack(windows: Iterable[Window], gap: int) -> Iterator[list[Column]]:
 class Clip:
     """One clip of a forward pass: its maps and where in their windows the maxima were.
 
-    Steps are counted as if what the network pads were part of each map (`weights.offsets`).
+    Steps are counted as if what the network pads were part of each map (see `Engine`).
     """
 
     maps: Sequence[Float[Tensor, "_ _"]]
@@ -121,10 +118,11 @@ class Clip:
 _TILE = CACHED_FLOATS // 2
 
 
+@torch.inference_mode()
 def sonify_tiled(
     clip: Clip,
     weights: Sequence[Weights],
-    columns: Sequence[Column],
+    columns: Sequence[Sequence[Window]],
     steps: range,
     result: Float[Tensor, "row samples"],
 ) -> None:
@@ -136,12 +134,12 @@ def sonify_tiled(
     windows = [window for column in columns for window in column]
     end = max(window.last for window in windows)
     # Early by what the first sample depends on.
-    first = max(min(window.first for window in windows), steps.start - context(weights))
+    first = max(min(window.first for window in windows), steps.start - reach(weights).context)
     last = min(end, steps.stop)
     if first >= last:
         return
     run = _Run(clip, weights, columns, first, last, whole=last == end)
-    sounds, begin = run.sounds(), run.begin
+    sounds, begin = run.sounds, run.begin
     (stride, beyond), within = reach(weights), clip.bounds[0]
     for sound, column in zip(sounds, columns, strict=True):
         for window in column:
@@ -159,14 +157,14 @@ class _Run:
         self,
         clip: Clip,
         weights: Sequence[Weights],
-        columns: Sequence[Column],
+        columns: Sequence[Sequence[Window]],
         first: int,
         last: int,
         *,
         whole: bool,
     ) -> None:
         self.clip, self.weights, self.columns = clip, weights, columns
-        self.top, self._first = len(weights), first
+        self.top = len(weights)
         #: Steps that a layer sounds for after its last.
         self._further = [block.steps - 1 if whole else 0 for block in weights]
         #: Where the computed stretch of each layer ends.
@@ -181,12 +179,9 @@ class _Run:
         #: The first sample.
         self.begin = first * reach(weights)[0]
         samples = weights[0].step * (self._ends[0] + self._further[0]) - self.begin
-        self._sounds = clip.maps[0].new_empty(len(columns), samples)
-
-    def sounds(self) -> Float[Tensor, "column samples"]:
-        """The columns' sounds from sample `begin` on."""
-        self._down(self.top, None, self._first, self._ends[-1] + self._further[-1])
-        return self._sounds
+        #: The columns' sounds from there on.
+        self.sounds = clip.maps[0].new_empty(len(columns), samples)
+        self._down(self.top, None, first, last + self._further[-1])
 
     def _down(self, layer: int, y: Tensor | None, first: int, last: int) -> None:
         """Take steps `first` to `last` of a layer to the sound.
@@ -205,7 +200,7 @@ class _Run:
             begin, rows = start * block.step, (stop - start) * block.step
             if layer == 1:
                 here = slice(begin - self.begin, begin - self.begin + rows)
-                below = out = self._sounds[:, here].unsqueeze(2)
+                below = out = self.sounds[:, here].unsqueeze(2)
             else:
                 below = self._buffer(layer - 1, rows)
                 early = self.weights[layer - 2].steps - 1
@@ -228,7 +223,7 @@ class _Run:
         steps, channels = rows + 2 * block.steps + block.pool, block.filters
         buffer = self._buffers.get(layer)
         if buffer is None or buffer.numel() < steps * channels * columns:
-            buffer = self._buffers[layer] = self._sounds.new_empty(steps * channels * columns)
+            buffer = self._buffers[layer] = self.sounds.new_empty(steps * channels * columns)
         buffer = buffer[: steps * channels * columns]
         if block.is_switched:
             return buffer.view(steps, channels, columns).permute(2, 0, 1)

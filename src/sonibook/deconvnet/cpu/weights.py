@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cached_property
+from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import torch
@@ -207,37 +208,27 @@ def _polyphase(
     return kernel.unflatten(2, (-1, stride)).permute(0, 3, 1, 2).flatten(1, 2)
 
 
-def reach(weights: Sequence[Weights]) -> tuple[int, int]:
-    """Samples from one step of the last block's map to the next, and those a step sounds beyond.
+class _Reach(NamedTuple):
+    """Where a step of the last block's map sounds, in samples.
 
     Step s reaches the samples from s * stride to (s + 1) * stride + beyond.
     """
+
+    stride: int
+    beyond: int
+
+    @property
+    def context(self) -> int:
+        """Steps of the map before a step on which that step's first sample depends."""
+        return -(-self.beyond // self.stride)
+
+
+def reach(weights: Sequence[Weights]) -> _Reach:
+    """How far a step of the last block's map sounds."""
     stride, beyond = 1, 0
     for block in reversed(weights):
         stride, beyond = stride * block.step, beyond * block.step + block.beyond * block.stride
-    return stride, beyond
-
-
-def context(weights: Sequence[Weights]) -> int:
-    """Steps of the last block's map before a step on which that step's first sample depends."""
-    stride, beyond = reach(weights)
-    return -(-beyond // stride)
-
-
-def least_gap(weights: Sequence[Weights]) -> int:
-    """Zeros between two stretches of the last block's map for which their sounds do not meet."""
-    gap = 0
-    for block in weights:
-        gap = -(-(gap + block.beyond * block.stride) // block.step)
-    return gap
-
-
-def offsets(weights: Sequence[Weights]) -> list[int]:
-    """Where the sound, and then each layer's map, begin when what is padded is counted."""
-    begins = [0]
-    for block in reversed(weights):
-        begins.append(begins[-1] * block.step + block.before)
-    return begins[::-1]
+    return _Reach(stride, beyond)
 
 
 _WEIGHTS: WeakKeyDictionary[nn.Conv1d, tuple[tuple[int | None, ...], Weights]] = WeakKeyDictionary()
