@@ -51,7 +51,7 @@ class TopClip(Record):
     energy: float
 
 
-class FilterActivations(Record):
+class _Filter(Record):
     """On how many clips a filter is live, and those of most energy; of equal ones the earlier."""
 
     network: str
@@ -71,9 +71,9 @@ class ActivationsResult(ResultTable):
     """
 
     analysis: Literal["activations"] = "activations"
-    filters: tuple[FilterActivations, ...]
+    filters: tuple[_Filter, ...]
 
-    def of_layer(self, network: str, layer: int) -> list[FilterActivations]:
+    def of_layer(self, network: str, layer: int) -> list[_Filter]:
         """The filters of one layer."""
         return [one for one in self.filters if (one.network, one.layer) == (network, layer)]
 
@@ -110,9 +110,7 @@ class _Best:
         self.live_clips += (energy > 0).sum(axis=0)
         self.dead += (energy == 0).mean(axis=1).tolist()
 
-    def filters(
-        self, network: str, layer: int, names: Mapping[int, str]
-    ) -> Iterator[FilterActivations]:
+    def filters(self, network: str, layer: int, names: Mapping[int, str]) -> Iterator[_Filter]:
         """What was found, with the ids of clips by their places."""
         columns = zip(self.live_clips, self.energy, self.place, strict=True)
         for number, (live, energies, places) in enumerate(columns):
@@ -121,7 +119,7 @@ class _Best:
                 for energy, place in zip(energies, places, strict=True)
                 if energy > 0
             )
-            yield FilterActivations(
+            yield _Filter(
                 network=network, layer=layer, filter=number, live_clips=int(live), top=top
             )
 
@@ -154,7 +152,7 @@ def top_activations(
     whole = stream.gather(noted())
     clips, names = len(whole.clip_ids), dict(zip(whole.index.tolist(), whole.clip_ids, strict=True))
     rows: list[Row] = []
-    filters: list[FilterActivations] = []
+    filters: list[_Filter] = []
     for network in given:
         depth = len(blocks_of(network.module))
         layers = [best[f"{layer} {network.name}"] for layer in range(1, depth + 1)]
@@ -257,7 +255,7 @@ def _chance(data: Dataset) -> float:
     return float(total / max(len(data) * (len(data) - 1), 1))
 
 
-def agreement_of(filter: FilterActivations, data: Dataset) -> float:
+def agreement_of(filter: _Filter, data: Dataset) -> float:
     """Of a filter's top clips, in [0, 1]; NaN if there are too few. See `TopClipsResult`."""
     if len(filter.top) < _COMPARED:
         return float("nan")
@@ -265,7 +263,7 @@ def agreement_of(filter: FilterActivations, data: Dataset) -> float:
     return float(np.mean([len(a & b) / max(len(a | b), 1) for a, b in combinations(classes, 2)]))
 
 
-def chosen_filter(filters: Sequence[FilterActivations], data: Dataset) -> FilterActivations | None:
+def chosen_filter(filters: Sequence[_Filter], data: Dataset) -> _Filter | None:
     """The filter of a layer that the rule chooses; None where none has enough top clips."""
     able = [one for one in filters if len(one.top) == _COMPARED]
     if not able:
@@ -275,7 +273,7 @@ def chosen_filter(filters: Sequence[FilterActivations], data: Dataset) -> Filter
     )
 
 
-def _pair(network: nn.Module, chosen: FilterActivations, data: Dataset) -> SelectedPair:
+def _pair(network: nn.Module, chosen: _Filter, data: Dataset) -> SelectedPair:
     top = chosen.top[0]
     x = torch.from_numpy(data[top.index].waveform)
     with quietly_on_one_thread():

@@ -19,7 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
@@ -132,78 +132,70 @@ class ListenerFile(Record):
         return zlib.crc32("\n".join(map(str, lines)).encode(errors="replace"))
 
 
-class _LeftOut(NamedTuple):
+class _LeftOutError(Exception):
     """A file that does not count: why, in a word to be counted and in a sentence."""
 
-    reason: str
-    sentence: str
+    def __init__(self, path: Path, reason: str, says: str) -> None:
+        self.reason, self.sentence = reason, f"{path}: {says}"
 
 
 def _read_files(
     paths: Sequence[str | Path], test: ListeningTest
-) -> tuple[list[ListenerFile], list[_LeftOut]]:
+) -> tuple[list[ListenerFile], list[_LeftOutError]]:
     """The files that count, one a listener, and why others do not; people before simulations."""
     good: dict[tuple[str, bool], list[tuple[Path, ListenerFile]]] = {}
-    left_out: list[_LeftOut] = []
-
-    def leave(path: Path, reason: str, says: str) -> None:
-        left_out.append(_LeftOut(reason, f"{path}: {says}"))
-
+    left_out: list[_LeftOutError] = []
     for path in map(Path, paths):
-        found = _read(path, test)
-        if isinstance(found, _LeftOut):
-            left_out.append(found)
+        try:
+            found = _read(path, test)
+        except _LeftOutError as left:
+            left_out.append(left)
             continue
         who = found.listener, found.simulation
         both = sorted([*good.get(who, []), (path, found)], key=lambda one: -len(one[1].answers))
         good[who] = both[:1]  # saved before the end and at the end: the longer one counts
         for shorter, _ in both[1:]:
-            leave(shorter, "duplicate", f"is of the same listener as {both[0][0]}, which counts.")
+            says = f"is of the same listener as {both[0][0]}, which counts."
+            left_out.append(_LeftOutError(shorter, "duplicate", says))
     people = any(not simulation for _, simulation in good)
     kept = []
     for ((path, file),) in good.values():
+        fault = _caught(file, test)
         if people and file.simulation:
-            leave(path, "simulation", "is a simulation, and is not mixed with people's answers.")
-        elif (fault := _caught(file, test)) is not None:
-            leave(path, "catch trials", fault)
+            says = "is a simulation, and is not mixed with people's answers."
+            left_out.append(_LeftOutError(path, "simulation", says))
+        elif fault is not None:
+            left_out.append(_LeftOutError(path, "catch trials", fault))
         else:
             kept.append(file)
     return kept, left_out
 
 
-def _read(path: Path, test: ListeningTest) -> ListenerFile | _LeftOut:
-    """A file as such, without the others and without what is right."""
-
-    def left(reason: str, says: str) -> _LeftOut:
-        return _LeftOut(reason, f"{path}: {says}")
-
+def _read(path: Path, test: ListeningTest) -> ListenerFile:
+    """A file as such, without the others and without what is right; else `_LeftOutError`."""
     again = "ask the listener for the file as it was saved."
     try:
         content = read_json(path)
     except OSError as error:
-        return left("unreadable", f"cannot be read ({error.strerror}).")
+        raise _LeftOutError(path, "unreadable", f"cannot be read ({error.strerror}).") from None
     except ValueError:
-        return left("damaged", f"is not JSON, or cut off: {again}")
+        raise _LeftOutError(path, "damaged", f"is not JSON, or cut off: {again}") from None
     if not isinstance(content, dict) or content.get("kind") != "sonibook listening test":
-        return left("something else", "is not what the listening test saves.")
+        raise _LeftOutError(path, "something else", "is not what the listening test saves.")
     if content.get("version") != _VERSION:
-        return left(
-            "another version",
-            f"is of version {content.get('version')!s:.20}, and this sonibook reads {_VERSION}.",
-        )
+        says = f"is of version {content.get('version')!s:.20}, and this sonibook reads {_VERSION}."
+        raise _LeftOutError(path, "another version", says)
     try:
         file = ListenerFile.model_validate(content)
     except ValidationError as error:
         place = ".".join(map(str, error.errors()[0]["loc"]))
-        return left("damaged", f"is damaged at {place}: {again}")
+        raise _LeftOutError(path, "damaged", f"is damaged at {place}: {again}") from None
     if file.checksum != file.sum():
-        return left("changed by hand", f"was changed after it was saved: {again}")
+        raise _LeftOutError(path, "changed by hand", f"was changed after it was saved: {again}")
     if file.test != test.digest:
-        return left(
-            "another test",
-            f"belongs to another test ({file.test:.16}, not {test.digest}): give that one's folder "
-            "with --test.",
-        )
+        other = f"({file.test:.16}, not {test.digest})"
+        says = f"belongs to another test {other}: give that one's folder with --test."
+        raise _LeftOutError(path, "another test", says)
     known = {trial.id: trial.choices for trial in test.trials}
     counts = Counter(answer.trial for answer in file.answers)
     strangers = [
@@ -214,10 +206,9 @@ def _read(path: Path, test: ListeningTest) -> ListenerFile | _LeftOut:
         or counts[answer.trial] > 1
     ]
     if strangers:
-        return left(
-            "never offered",
-            f"has answers that were never offered ({len(strangers)}, such as to trial "
-            f"{strangers[0]:.20}): {again}",
+        such = f"({len(strangers)}, such as to trial {strangers[0]:.20})"
+        raise _LeftOutError(
+            path, "never offered", f"has answers that were never offered {such}: {again}"
         )
     return file
 
@@ -274,7 +265,7 @@ class ListeningResult(ResultTable):
 
 def score(
     paths: Sequence[str | Path], test: ListeningTest, *, seed: int = 0
-) -> tuple[ListeningResult, list[_LeftOut]]:
+) -> tuple[ListeningResult, list[_LeftOutError]]:
     """What the listeners whose files count have heard, and why other files do not count.
 
     For intervals whole listeners are drawn again (percentile bootstrap). With fewer than ten they

@@ -25,8 +25,6 @@ from sonibook.model.stack import Block, blocks_of, check_layer, least_length
 RANDOM, RANDOM_WEIGHTS = "random", "random weights"
 #: The regime of those with He weights that are centred and scaled, as training standardises them.
 CENTRED = "centred random"
-#: What the paper's pairs, augmentations and head are called, where they trained on our data.
-PAPERS = "the paper's recipe"
 #: Clips, evenly spaced, that give a random network's batch normalisation its statistics.
 _FEW = 8
 
@@ -231,17 +229,17 @@ def trained_regime(card: Mapping[str, Any]) -> str:
     kind = kinds.get(str(config.get("objective")))
     if kind is None:
         return ""
-    data, norm = config["data"].get("name"), config["encoder"].get("norm")
     # Empty where pairs and head are the paper's.
     hidden = config.get("contrastive", {}).get("hidden")
-    apart = (
-        "" if data == "esc40" else str(data),
-        PAPERS if kind == "contrastive" and "joined" in config["data"] and not hidden else "",
-        "not normalised" if norm == "none" else "",
-        "strided" if card.get("downsample") == "stride" else "",
-        "" if card["width"] == 0.25 else f"width {card['width']:g}",
-    )
-    return ", ".join(filter(None, (kind, *apart)))
+    data, width = config["data"], card["width"]
+    apart = {
+        str(data.get("name")): data.get("name") != "esc40",
+        "the paper's recipe": kind == "contrastive" and "joined" in data and not hidden,
+        "not normalised": config["encoder"].get("norm") == "none",
+        "strided": card.get("downsample") == "stride",
+        f"width {width:g}": width != 0.25,
+    }
+    return ", ".join([kind, *(what for what, holds in apart.items() if holds)])
 
 
 def _start(card: Mapping[str, Any], config: Mapping[str, Any], seed: int) -> Network | None:

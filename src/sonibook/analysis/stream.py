@@ -27,6 +27,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias, TypedDict, Unpack
@@ -45,13 +46,13 @@ from sonibook.errors import AnalysisError, AudioError, MissingAudioError, Sonibo
 from sonibook.files import atomic, parse_json, read_arrays
 
 #: Measures some clips. Every array has a row for each clip, in their order.
-Work = Callable[[Sequence[Clip]], dict[str, ndarray]]
+_Work = Callable[[Sequence[Clip]], dict[str, ndarray]]
 #: Arrays by quantity, or by quantity and condition.
 Measured: TypeAlias = dict[str | tuple[str, str], ndarray]
 Measure: TypeAlias = Callable[[nn.Module, Sequence[Clip]], Measured]
 
 #: Clips of fewer samples are not measured, unless an analysis asks for more.
-LEAST_SAMPLES = 256
+_LEAST_SAMPLES = 256
 #: A chunk of so many clips of which none can be read means a bad disk, not a run of bad files.
 _BAD_TOGETHER = 4
 
@@ -130,7 +131,7 @@ class Streaming(TypedDict, total=False):
 
 
 def stream(
-    work: Work,
+    work: _Work,
     data: Dataset,
     *,
     key: dict[str, Any],
@@ -138,7 +139,7 @@ def stream(
     chunk: int = 16,
     processes: int | None = 1,
     limit: int | None = None,
-    least_samples: int = LEAST_SAMPLES,
+    least_samples: int = _LEAST_SAMPLES,
     description: str = "analyse",
 ) -> Iterator[Chunk]:
     """Measure a data set, a chunk at a time; clips that cannot be measured never reach the work."""
@@ -147,7 +148,7 @@ def stream(
     check_least(1, chunk=chunk, processes=processes, limit=limit)
     count = len(data) if limit is None else min(limit, len(data))
     kept = None if parts is None else ChunkCache.of(parts, [key, count, chunk, least_samples], data)
-    job = _Job(work, data, least_samples, kept)
+    job = partial(_chunk, work, data, least_samples, kept)
     indices = [
         tuple(place * len(data) // count for place in range(start, min(start + chunk, count)))
         for start in range(0, count, chunk)
@@ -245,14 +246,14 @@ def measure_clips(
     settings: Mapping[str, Any],
     of_clips: Callable[[Sequence[Clip]], Measured] | None = None,
     beside: Mapping[str, nn.Module] | None = None,
-    least_samples: int = LEAST_SAMPLES,
+    least_samples: int = _LEAST_SAMPLES,
     **streaming: Unpack[Streaming],
 ) -> ClipArrays:
     """What `measure_networks` makes means of; `beside` are networks that the measure itself has."""
     modules = {network.name: network.module for network in networks}
     key = key_of(analysis, {**modules, **(beside or {})}, settings)
     chunks = stream(
-        _Work(modules, measure, of_clips),
+        partial(_of_networks, modules, measure, of_clips),
         data,
         key=key,
         least_samples=least_samples,
@@ -293,71 +294,61 @@ def table_rows(
             )
 
 
-@dataclass(frozen=True)
-class _Work:
+def _of_networks(
+    networks: Mapping[str, nn.Module],
+    measure: Measure,
+    of_clips: Callable[[Sequence[Clip]], Measured] | None,
+    clips: Sequence[Clip],
+) -> dict[str, ndarray]:
     """A measure of some clips for every network, as `stream` wants it."""
-
-    networks: dict[str, nn.Module]
-    measure: Measure
-    of_clips: Callable[[Sequence[Clip]], Measured] | None
-
-    def __call__(self, clips: Sequence[Clip]) -> dict[str, ndarray]:
-        found = {name: self.measure(module, clips) for name, module in self.networks.items()}
-        if self.of_clips is not None:
-            found[""] = self.of_clips(clips)
-        return {
-            json.dumps([name, key, ""] if isinstance(key, str) else [name, *key]): np.asarray(array)
-            for name, measured in found.items()
-            for key, array in measured.items()
-        }
+    found = {name: measure(module, clips) for name, module in networks.items()}
+    if of_clips is not None:
+        found[""] = of_clips(clips)
+    return {
+        json.dumps([name, key, ""] if isinstance(key, str) else [name, *key]): np.asarray(array)
+        for name, measured in found.items()
+        for key, array in measured.items()
+    }
 
 
-@dataclass(frozen=True)
-class _Job:
-    """What a process needs to measure chunks, and to keep them."""
-
-    work: Work
-    data: Dataset
-    least_samples: int
-    parts: ChunkCache | None
-
-    def __call__(self, number: int, places: tuple[int, ...]) -> Chunk:
-        kept = None if self.parts is None else self.parts.read(number)
-        if kept is not None:
-            return kept
-        measured = self._measure(places)
-        if self.parts is not None:
-            self.parts.write(number, measured)
-        return measured
-
-    def _measure(self, places: tuple[int, ...]) -> Chunk:
-        found: list[tuple[int, Clip]] = []
-        skipped: Counter[str] = Counter()
-        for place in places:
-            try:
-                clip = self.data[place]
-            except MissingAudioError:
-                raise  # a chunk without it would be kept, and never measured again
-            except AudioError:
-                skipped["unreadable"] += 1
-                if skipped["unreadable"] == len(places) >= _BAD_TOGETHER:
-                    raise
-                continue
-            if len(clip.waveform) < self.least_samples:
-                skipped["short"] += 1
-            elif not clip.waveform.any():
-                skipped["silent"] += 1
-            else:
-                found.append((place, clip))
-        clips = [clip for _, clip in found]
-        with quietly_on_one_thread():
-            arrays = self.work(clips) if clips else {}
-        return Chunk(
-            np.array([place for place, _ in found], dtype=np.int64),
-            tuple(clip.clip_id for clip in clips),
-            dict(skipped),
-            arrays,
-        )
+def _chunk(
+    work: _Work,
+    data: Dataset,
+    least_samples: int,
+    parts: ChunkCache | None,
+    number: int,
+    places: Sequence[int],
+) -> Chunk:
+    """A chunk as it was kept, else measured, in whatever process."""
+    kept = None if parts is None else parts.read(number)
+    if kept is not None:
+        return kept
+    found: dict[int, Clip] = {}
+    skipped: Counter[str] = Counter()
+    for place in places:
+        try:
+            clip = data[place]
+        except MissingAudioError:
+            raise  # a chunk without it would be kept, and never measured again
+        except AudioError:
+            skipped["unreadable"] += 1
+            if skipped["unreadable"] == len(places) >= _BAD_TOGETHER:
+                raise
+            continue
+        if len(clip.waveform) < least_samples:
+            skipped["short"] += 1
+        elif not clip.waveform.any():
+            skipped["silent"] += 1
+        else:
+            found[place] = clip
+    clips = list(found.values())
+    with quietly_on_one_thread():
+        arrays = work(clips) if clips else {}
+    ids = tuple(clip.clip_id for clip in clips)
+    measured = Chunk(np.array([*found], dtype=np.int64), ids, dict(skipped), arrays)
+    if parts is not None:
+        parts.write(number, measured)
+    return measured
 
 
 @contextmanager

@@ -30,18 +30,15 @@ _Above = Shaped[ndarray, "repeats scores"]
 _OfRanks = Callable[[_Above, _Above], Float[ndarray, " repeats"]]
 
 
-def average_precision(
-    scores: Scores, targets: _Targets, times: _Times | None = None
-) -> Float[ndarray, "*repeats classes"]:
+def average_precision(scores: Scores, targets: _Targets) -> Float[ndarray, " classes"]:
     """Average precision of each class.
 
     The sum, over the distinct scores from the highest down, of the precision there times the gain
     in recall; in [0, 1], and NaN for a class that no clip has. Clips of equal score are found
-    together: their order in the data set cannot matter. With `times`, of data sets that have each
-    clip so many times. `MetricError` if the shapes differ, a score is NaN, or a target neither 0
-    nor 1.
+    together: their order in the data set cannot matter. `MetricError` if the shapes differ, a score
+    is NaN, or a target neither 0 nor 1.
     """
-    return _ranked(scores, targets, times, _precision)[0]
+    return _ranked(scores, targets, None, _precision)[0]
 
 
 def roc_auc(
@@ -50,8 +47,8 @@ def roc_auc(
     """Area under the ROC curve of each class, by the ranks of its scores (Mann-Whitney).
 
     The probability that a clip with the label scores higher than one without; equal scores count
-    half. NaN for a class that no clip has, or every clip. Takes and raises what `average_precision`
-    does.
+    half. NaN for a class that no clip has, or every clip. With `times`, of data sets that have each
+    clip so many times. Raises what `average_precision` does.
     """
     return _ranked(scores, targets, times, _area)[0]
 
@@ -96,7 +93,7 @@ def mean_average_precision(scores: Scores, targets: _Targets) -> float:
 
 def mean_precisions(scores: Scores, targets: _Targets, times: _Times) -> Float[ndarray, " repeats"]:
     """`mean_average_precision` of data sets that have each clip so many times; NaN without any."""
-    return _over_classes(average_precision(scores, targets, times))
+    return _over_classes(_ranked(scores, targets, times, _precision)[0])
 
 
 def mean_auc(scores: Scores, targets: _Targets) -> float:
