@@ -11,14 +11,15 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
+from torch.optim.lr_scheduler import LambdaLR
 from tqdm.auto import tqdm
 
 from sonibook.analysis.result import MeasuredOn, ResultTable, Row, estimates
@@ -34,7 +35,7 @@ from sonibook.training.config import load_config
 from sonibook.training.data import predict
 from sonibook.training.distributed import Runtime
 from sonibook.training.experiment import prepare
-from sonibook.training.loop import warmup_cosine
+from sonibook.training.loop import adam, warmup_cosine
 from tools.results_settings import Settings
 
 CONFIG = "configs/supervised-esc40.yaml"
@@ -76,28 +77,21 @@ def train(path: Path, *, root: Path, seed: int) -> None:
     head = nn.Linear(_FEATURES, len(experiment.test_data.classes))
     nn.init.normal_(head.weight, std=0.01)
     nn.init.zeros_(head.bias)
-    parameters = [*network.parameters(), *head.parameters()]
-    decayed: dict[str, Any] = {"params": [p for p in parameters if p.ndim > 1]}
-    others: dict[str, Any] = {"params": [p for p in parameters if p.ndim == 1], "weight_decay": 0.0}
-    rate, decay = settings.learning_rate, settings.weight_decay
-    optimiser = torch.optim.AdamW([decayed, others], lr=rate, weight_decay=decay)
+    optimiser = adam(config, nn.ModuleList([network, head]))
     total = settings.epochs * len(batches)
     warmup = round(settings.warmup_epochs * len(batches))
-    step = 0
+    schedule = LambdaLR(optimiser, partial(warmup_cosine, warmup=warmup, total=total))
     for epoch in tqdm(range(settings.epochs), desc=path.stem, mininterval=5):
         losses = []
         for batch in batches.epoch(epoch):
-            for group in optimiser.param_groups:
-                factor = warmup_cosine(step, warmup=warmup, total=total)
-                group["lr"] = rate * factor
             with runtime.autocast():
                 logits = head(F.dropout(network(batch.x), DROPOUT))
             loss = F.cross_entropy(logits.float(), batch.targets)
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
             optimiser.step()
+            schedule.step()
             losses.append(float(loss.detach()))
-            step += 1
         tqdm.write(f"{path.stem}: epoch {epoch + 1}, loss {sum(losses) / len(losses):.3f}")
     folded = network.fold()
     state = {name: value.half() for name, value in folded.state_dict().items()}

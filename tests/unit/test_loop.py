@@ -276,7 +276,7 @@ def test_another_seed_gives_other_weights_and_the_same_seed_the_same(sounds, tmp
 def test_weights_are_decayed_and_biases_and_gains_are_not(decoupled):
     config = tiny(optimiser={"decoupled": decoupled, "weight_decay": 0.3})
     network = Classifier(CNN12(width=1 / 16, norm="weight"), ("a", "b"))
-    optimiser = loop._optimiser(config, network)
+    optimiser = loop.adam(config, network)
     kind = torch.optim.AdamW if decoupled else torch.optim.Adam
     assert type(optimiser) is kind
     decay = {id(p): g["weight_decay"] for g in optimiser.param_groups for p in g["params"]}

@@ -42,8 +42,9 @@ _SAVE_EVERY = 500
 _LOOK_EVERY = 50
 #: Where a run stands.
 _STANDING = ("step", "seconds", "losses", "log", "extended")
-#: Of glibc's mallopt: sizes at and over which freed memory goes back to the system.
-_MMAP_THRESHOLD, _TRIM_THRESHOLD, _TOP_PAD = -3, -1, -2
+#: Of glibc's mallopt: M_MMAP_THRESHOLD and M_TRIM_THRESHOLD, the sizes at and over which freed
+#: memory goes back to the system, and M_TOP_PAD.
+_KEEPING = {-3: 2**30, -1: 2**31 - 1, -2: 2**26}
 
 
 def train(
@@ -106,7 +107,7 @@ class _Run:
         self.per_epoch = len(self.task.batches)
         self.total = config.optimiser.epochs * self.per_epoch
         self.warmup = round(config.optimiser.warmup_epochs * self.per_epoch)
-        self.optimiser = _optimiser(config, self.task.network)
+        self.optimiser = adam(config, self.task.network)
         self.step, self.seconds = 0, 0.0
         self.log: list[dict[str, Any]] = []
         self.losses: list[float] = []
@@ -162,7 +163,7 @@ class _Run:
             for group in self.optimiser.param_groups:
                 group["lr"] = rate
             with self.runtime.autocast():
-                loss = self.task.loss(batch, self.step, self.runtime)
+                loss = self.task.loss(batch, self.step)
             self.optimiser.zero_grad(set_to_none=True)
             loss.backward()
             self.runtime.average_gradients(self.task.network.parameters())
@@ -197,7 +198,7 @@ class _Run:
             "train_loss": sum(self.losses) / len(self.losses),
         }
         if self.runtime.is_main and (last or epoch % config.evaluate_every == 0):
-            measured = self.task.evaluate(self.runtime)
+            measured = self.task.evaluate()
             row |= {f"test_{n}": measured[n] for n in self.task.measures if n in measured}
         row["seconds"] = self.seconds + time.monotonic() - started
         self.log.append(row)
@@ -245,7 +246,7 @@ class _Run:
         train_data, test_data = self.experiment.train_data, self.experiment.test_data
         data = f"{train_data.name} ({train_data.split}), tested on ({test_data.split})"
         published = canonical(self.task.published())
-        measured = self.task.evaluate(self.runtime, published)
+        measured = self.task.evaluate(published)
         left_out = {"training": unreadable, "test": len(self.task.test_reader.bad)}
         if any(left_out.values()):
             reasons = [*self.task.batches.reader.bad.values(), *self.task.test_reader.bad.values()]
@@ -304,7 +305,7 @@ def warmup_cosine(step: int, *, warmup: int, total: int) -> float:
     return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(total - warmup, 1)))
 
 
-def _optimiser(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:
+def adam(config: TrainConfig, network: nn.Module) -> torch.optim.Optimizer:
     """Adam; biases and gains are not decayed."""
     settings = config.optimiser
     parameters = [p for p in network.parameters() if p.requires_grad]
@@ -325,6 +326,5 @@ def keep_memory() -> None:
         return
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, 2**30)
-        mallopt(_TRIM_THRESHOLD, 2**31 - 1)
-        mallopt(_TOP_PAD, 2**26)
+        for what, size in _KEEPING.items():
+            mallopt(what, size)
