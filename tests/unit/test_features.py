@@ -159,7 +159,7 @@ def test_fc_only_reads_each_clip_once_a_part(sounds, start, monkeypatch):
     for epoch in range(3):
         for batch in task.batches.epoch(epoch):
             assert batch.x.shape == (8, 512)
-        task.evaluate(Runtime())
+        task.evaluate()
     assert set(parts["train"].reads) == set(parts["test"].reads) == {1}
     assert [p.shape for p in task.network.parameters()] == [(3, 512), (3,)]
 

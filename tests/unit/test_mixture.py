@@ -261,7 +261,7 @@ def test_a_head_on_mean_features_leaves_the_last_layer_as_it_was(recordings):
     assert task.network.projection[0].in_features == task.network.encoder.channels
     task.network.train()
     batch = next(iter(task.batches.epoch(0)))
-    losses = [task.loss(batch, step, Runtime()) for step in (0, 1)]
+    losses = [task.loss(batch, step) for step in (0, 1)]
     assert losses[0] == losses[1]  # no dropout
     losses[0].backward()
     without = {name for name, p in task.network.named_parameters() if p.grad is None}

@@ -32,7 +32,6 @@ from sonibook.training.sampling import BatchSampler, Mixture, RandomStreams, see
 _AHEAD = 2
 #: How often a pair of crops of unequal levels is drawn.
 _TRIES = 6
-_SILENCE_DB = -120.0
 #: What random numbers are for; see `RandomStreams`.
 AUGMENTING, DROPPING = 0, 1
 
@@ -231,7 +230,7 @@ def two_crops(
         starts = random.permutation([begin + int(one), begin + int(two) + taken]).tolist()
         first, second = (_level_db(x[start : start + taken]) for start in starts)
         # Two stretches of digital silence do not make a pair, either.
-        difference = abs(first - second) if min(first, second) > _SILENCE_DB else np.inf
+        difference = abs(first - second) if min(first, second) > -120.0 else np.inf
         tries.append((difference, starts))
         if most_level_db is not None and difference <= most_level_db:
             break
@@ -240,15 +239,12 @@ def two_crops(
 
 
 def _level_db(x: Float[ndarray, " time"]) -> float:
-    """The RMS level in dB re full scale; digital silence counts as `_SILENCE_DB`."""
-    power = float(np.dot(x, x)) / max(len(x), 1)
-    return max(10 * float(np.log10(power)), _SILENCE_DB) if power else _SILENCE_DB
+    """The RMS level in dB re full scale; below -120 dB, as digital silence, it counts as that."""
+    return 10 * float(np.log10(max(float(np.dot(x, x)) / max(len(x), 1), 1e-12)))
 
 
 class FeatureBatches:
     """Batches of a frozen encoder's standardised features of whole clips, each computed once."""
-
-    views = 1
 
     def __init__(
         self, encoder: CNN12, data: Dataset, config: TrainConfig, runtime: Runtime

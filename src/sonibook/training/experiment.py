@@ -183,29 +183,28 @@ class Supervised:
     batches: CropBatches | FeatureBatches
 
     def __init__(self, experiment: Experiment, runtime: Runtime) -> None:
-        self._test_on(experiment)
+        self._test_on(experiment, runtime)
         self.batches = experiment.batches(experiment.train_data, runtime=runtime)
         classes, seed = experiment.test_data.classes, self.config.seed
         self.network = runtime.place(Classifier(experiment.encoder, classes, seed=seed))
 
-    def _test_on(self, experiment: Experiment) -> None:
-        self.config, data = experiment.config, experiment.test_data
+    def _test_on(self, experiment: Experiment, runtime: Runtime) -> None:
+        self.config, self.runtime, data = experiment.config, runtime, experiment.test_data
         self.test_reader, self.least_length = ClipReader(data), experiment.encoder.least_length
         several = data.task != "single-label"
         self.measures = ("mAP", "mAUC", "d_prime") if several else ("accuracy",)
         self._measured = multilabel_metrics if several else single_label_metrics
 
-    def loss(self, batch: Batch, step: int, runtime: Runtime) -> Float[Tensor, ""]:
+    def loss(self, batch: Batch, step: int) -> Float[Tensor, ""]:
         """The mean loss of this process's part of a batch."""
-        kept = _kept(self.config, batch, step, self.network.encoder, runtime)
-        logits = self.network(runtime.put(batch.x), kept=kept)
-        return LOSSES[self.config.objective](logits.float(), runtime.put(batch.targets))
+        logits = self.network(self.runtime.put(batch.x), kept=_kept(self, batch, step))
+        return LOSSES[self.config.objective](logits.float(), self.runtime.put(batch.targets))
 
-    def evaluate(self, runtime: Runtime, published: _Published | None = None) -> _Scores:
+    def evaluate(self, published: _Published | None = None) -> _Scores:
         """How the network, or what was published of it, stands on the test part."""
-        network = self.network.eval() if published is None else published.to(runtime.device)
+        network = self.network.eval() if published is None else published.to(self.runtime.device)
         scores, targets = predict(
-            lambda x: network(runtime.put(x)).float().cpu(),
+            lambda x: network(self.runtime.put(x)).float().cpu(),
             self.test_reader,
             least_length=self.least_length,
         )
@@ -223,7 +222,7 @@ class FcOnly(Supervised):
     batches: FeatureBatches
 
     def __init__(self, experiment: Experiment, runtime: Runtime) -> None:
-        self._test_on(experiment)
+        self._test_on(experiment, runtime)
         self.encoder = runtime.place(experiment.encoder).eval()
         self.batches = FeatureBatches(self.encoder, experiment.train_data, self.config, runtime)
         self.classes = experiment.test_data.classes
@@ -231,16 +230,16 @@ class FcOnly(Supervised):
         head = Classifier(self.encoder, self.classes, seed=self.config.seed).head
         self.network = runtime.place(head)
 
-    def loss(self, batch: Batch, step: int, runtime: Runtime) -> Float[Tensor, ""]:
-        logits = self.network(runtime.put(batch.x))
-        return LOSSES[self.config.objective](logits, runtime.put(batch.targets))
+    def loss(self, batch: Batch, step: int) -> Float[Tensor, ""]:
+        logits = self.network(self.runtime.put(batch.x))
+        return LOSSES[self.config.objective](logits, self.runtime.put(batch.targets))
 
-    def evaluate(self, runtime: Runtime, published: _Published | None = None) -> _Scores:
+    def evaluate(self, published: _Published | None = None) -> _Scores:
         if published is not None:
-            return super().evaluate(runtime, published)
+            return super().evaluate(published)
         features, targets = self._test
         with torch.no_grad():
-            scores = self.network(runtime.put(features)).cpu().numpy()
+            scores = self.network(self.runtime.put(features)).cpu().numpy()
         return self._measured(scores, targets.numpy())
 
     def published(self) -> Classifier:
@@ -254,36 +253,31 @@ class Contrastive:
     measures = ("loss", "retrieval")
 
     def __init__(self, experiment: Experiment, runtime: Runtime) -> None:
-        self.config, head = experiment.config, experiment.config.contrastive
+        self.config, self.runtime = experiment.config, runtime
         self.batches = experiment.batches(experiment.train_data, runtime=runtime)
         self.test_batches = experiment.batches(experiment.test_data, training=False)
         self.test_reader = self.test_batches.reader
-        network = ContrastiveNetwork(
-            experiment.encoder,
-            projection=head.projection,
-            seed=self.config.seed,
-            hidden=head.hidden,
-            features=head.features,
-        )
+        asked = self.config.contrastive
+        head: Any = asked.model_dump(include={"projection", "hidden", "features"})
+        network = ContrastiveNetwork(experiment.encoder, seed=self.config.seed, **head)
         self.network = runtime.place(network)
 
-    def loss(self, batch: Batch, step: int, runtime: Runtime) -> Float[Tensor, ""]:
+    def loss(self, batch: Batch, step: int) -> Float[Tensor, ""]:
         """The mean loss of this process's part of a batch."""
-        head_on_h, encoder = self.network.features == "h", self.network.encoder
-        kept = _kept(self.config, batch, step, encoder, runtime) if head_on_h else None
-        z = self.network(runtime.put(batch.x), kept=kept)
-        return nt_xent(z, temperature=self.config.contrastive.temperature, runtime=runtime)
+        kept = _kept(self, batch, step) if self.network.features == "h" else None
+        z = self.network(self.runtime.put(batch.x), kept=kept)
+        return nt_xent(z, temperature=self.config.contrastive.temperature, runtime=self.runtime)
 
     @torch.no_grad()
-    def evaluate(self, runtime: Runtime, published: _Published | None = None) -> _Scores:
+    def evaluate(self, published: _Published | None = None) -> _Scores:
         """Loss, and the share of rows nearest to their partner, on the test part, not augmented."""
         self.network.eval()
         encoder = self.network.encoder
         if isinstance(published, CNN12):
-            encoder = published.to(runtime.device)
+            encoder = published.to(self.runtime.device)
         losses, found = [], []
         for batch in self.test_batches.epoch(0):
-            z = self.network.projected(encoder, runtime.put(batch.x)).float().cpu()
+            z = self.network.projected(encoder, self.runtime.put(batch.x)).float().cpu()
             losses.append(float(nt_xent(z, temperature=self.config.contrastive.temperature)))
             unit = F.normalize(z, dim=1)
             similarity = (unit @ unit.T).fill_diagonal_(-2.0)
@@ -300,11 +294,10 @@ class Contrastive:
 Task: TypeAlias = Supervised | FcOnly | Contrastive
 
 
-def _kept(
-    config: TrainConfig, batch: Batch, step: int, encoder: CNN12, runtime: Runtime
-) -> Tensor | None:
+def _kept(task: Supervised | Contrastive, batch: Batch, step: int) -> Tensor | None:
     """What dropout keeps of this step: the same however the batch is divided among processes."""
+    encoder = task.network.encoder
     if not encoder.fc1:
         return None
-    streams = RandomStreams(config.seed, step, batch.rows.tolist(), purpose=DROPPING)
-    return runtime.put(streams.kept(1 - DROPOUT, encoder.channels))
+    streams = RandomStreams(task.config.seed, step, batch.rows.tolist(), purpose=DROPPING)
+    return task.runtime.put(streams.kept(1 - DROPOUT, encoder.channels))
