@@ -32,8 +32,8 @@ from sonibook.training.sampling import BatchSampler, Mixture, RandomStreams, see
 _AHEAD = 2
 #: How often a pair of crops of unequal levels is drawn.
 _TRIES = 6
-#: What random numbers are for; see `RandomStreams`.
-AUGMENTING, DROPPING = 0, 1
+#: The purpose of random numbers for dropout; those for augmentations have 0. See `RandomStreams`.
+DROPPING = 1
 
 
 @dataclass(frozen=True, eq=False)
@@ -173,7 +173,7 @@ class CropBatches:
             rows.append(self.sampler.own + view * self.batch_size)
             x = waveforms[view]
             if self.augment is not None:
-                streams = RandomStreams(self.seed, step, rows[-1].tolist(), purpose=AUGMENTING)
+                streams = RandomStreams(self.seed, step, rows[-1].tolist())
                 x, mixed = augmented(
                     x,
                     targets,

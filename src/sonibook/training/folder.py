@@ -25,7 +25,6 @@ import torch
 import yaml
 from jaxtyping import Float
 from numpy import ndarray
-from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import nn
@@ -75,7 +74,7 @@ class RunFolder:
             longer = made.optimiser.model_copy(update={"epochs": wanted})
             extends = _as_text(made.model_copy(update={"optimiser": longer})) == asked
             extends = extends and wanted > epochs == read_card(self.published)["epochs"]
-        except (ValueError, LookupError, ValidationError, CheckpointError):
+        except (ValueError, LookupError):
             extends = False
         if not extends:
             raise ConfigError(
@@ -196,7 +195,6 @@ def open_loggers(
     folder: Path, config: TrainConfig, *, columns: Sequence[str], before: Sequence[_Values]
 ) -> Iterator[list[Any]]:
     """All that is told of each epoch, the first being 1: its `values`, then its `sounds`."""
-    check_loggers(config.log.to)
     with ExitStack() as stack:
         loggers: list[Any] = [FileLogger(folder, columns, before)]
         for name in config.log.to:

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import ValidationError
 
 from sonibook.audio import SAMPLE_RATE
 from sonibook.errors import ConfigError, SonibookWarning
@@ -97,7 +96,7 @@ class Run:
         """The first setting with a bearing on the weights that another configuration has."""
         try:
             before = _flat(TrainConfig.model_validate(made).described())
-        except ValidationError:
+        except ValueError:
             return "its configuration is of another kind"
         asked = _flat(self.config.described())
         for key, value in asked.items():
