@@ -168,7 +168,7 @@ class CropBatches:
                 stacklevel=2,
             )
         step, rows, views = epoch * len(self) + number, [], []
-        outside = np.delete(np.arange(len(self.data)), np.unique(group % len(self.data)))
+        outside = np.setdiff1d(np.arange(len(self.data)), group % len(self.data))
         for view in range(self.views):
             rows.append(self.sampler.own + view * self.batch_size)
             x = waveforms[view]
