@@ -334,7 +334,7 @@ def test_where_no_pack_is(tmp_path):
     ("name", "sentence"),
     [
         ("index.json", r"index\.json: is damaged"),
-        ("shard-00000.npy", r"shard-00000\.npy: is not as index\.json says"),
+        ("shard-00000.npy", r"shard-00000\.npy: is not as its table says"),
         ("shard-00000.npz", r"shard-00000\.npz: cannot be read"),
     ],
 )

@@ -54,38 +54,34 @@ BAD_IN_A_ROW = 100
 
 
 class _Shard:
-    """The samples of a shard, and the table beside them that tells of them."""
+    """The samples of a shard, and the table beside them: refused unless they fit each other."""
 
-    def __init__(self, folder: Path, number: int) -> None:
-        self.path = _shard_path(folder, number)
-        self.table_path = self.path.with_suffix(".npz")
+    def __init__(self, folder: Path, number: int, classes: int) -> None:
+        path = _shard_path(folder, number)
+        table_path = path.with_suffix(".npz")
         try:
-            self.table = read_arrays(self.table_path, _TABLE)
+            self.table = table = read_arrays(table_path, _TABLE)
         except (OSError, ValueError) as error:
             raise DatasetError(
-                f"{self.table_path}: cannot be read ({error}): pack the data set again."
+                f"{table_path}: cannot be read ({error}): pack the data set again."
             ) from None
-        ends = self.table["ends"]
-        self.clips, self.samples = len(ends), int(ends[-1]) if len(ends) else 0
-
-    def is_whole(self) -> bool:
-        """Whether the samples are there, as many as the table tells."""
-        return self.path.exists() and self.path.stat().st_size == _HEADER + 2 * self.samples
-
-    def is_sound(self, classes: int) -> bool:
-        """Whether the table's rows lie one after the other, and its labels are classes."""
-        table, labels = self.table, self.table["labels"]
-        counts = {"ends": self.samples, "label_ends": len(labels), "id_ends": len(table["ids"])}
-        return bool(
-            all(one.ndim == 1 and one.dtype.kind in "iu" for one in table.values() if one.ndim)
-            and all(
-                len(table[name]) == self.clips
-                and (np.diff(table[name], prepend=0) >= 0).all()
-                and (table[name][-1] if self.clips else 0) == count
-                for name, count in counts.items()
+        ends, ids, labels = table["ends"], table["ids"], table["labels"]
+        clips, samples = len(ends), int(ends[-1]) if len(ends) else 0
+        self.size = {"clips": clips, "samples": samples}
+        if not path.exists() or path.stat().st_size != _HEADER + 2 * samples:
+            raise DatasetError(
+                f"{path}: is not as its table says: copy it again, or delete the folder and pack "
+                "again."
             )
-            and ((labels >= 0) & (labels < classes)).all()
+        counts = {"ends": samples, "label_ends": len(labels), "id_ends": len(ids)}
+        sound = all(one.ndim <= 1 and one.dtype.kind in "iu" for one in table.values()) and all(
+            len(table[name]) == clips
+            and (np.diff(table[name], prepend=0) >= 0).all()
+            and (table[name][-1] if clips else 0) == count
+            for name, count in counts.items()
         )
+        if not (sound and ((labels >= 0) & (labels < classes)).all()):
+            raise DatasetError(f"{table_path}: is damaged: pack the data set again.")
 
 
 class PackedDataset(Dataset):
@@ -100,16 +96,11 @@ class PackedDataset(Dataset):
         self.sample_rate, self.bad = index["sample_rate"], tuple(index["bad"])
         if not RATES[0] <= self.sample_rate <= RATES[1]:
             raise ValueError(f"a rate of {self.sample_rate} Hz")
-        shards = [_Shard(folder, number) for number in range(len(index["shards"]))]
-        for shard, row in zip(shards, index["shards"], strict=True):
-            told = shard.clips == row["clips"] and shard.samples == row["samples"]
-            if not (told and shard.is_whole()):
-                raise DatasetError(
-                    f"{shard.path}: is not as {_INDEX} says: copy or pack the data set again."
-                )
-            if not shard.is_sound(len(self.classes)):
-                raise DatasetError(f"{shard.table_path}: is damaged: pack the data set again.")
-        self._first_clips = np.cumsum([0] + [shard.clips for shard in shards])
+        rows = index["shards"]
+        shards = [_Shard(folder, number, len(self.classes)) for number in range(len(rows))]
+        if [shard.size for shard in shards] != rows:
+            raise ValueError("its shards are of other sizes")
+        self._first_clips = np.cumsum([0] + [row["clips"] for row in rows])
 
         def joined(name: str) -> ndarray:
             values = [shard.table[name] for shard in shards] or [np.zeros(0, np.int64)]
@@ -248,19 +239,18 @@ def pack(
     if not _begin(folder, plan):
         return open_packed(out, split=name)
     shards: list[_Shard] = []
-    while (path := _shard_path(folder, len(shards))).with_suffix(".npz").exists():  # is finished
-        shards.append(_Shard(folder, len(shards)))
-        if not shards[-1].is_whole():
-            raise DatasetError(f"{path}: is not as its table says: delete the folder, pack again.")
+    classes = len(data.classes)
+    while _shard_path(folder, len(shards)).with_suffix(".npz").exists():  # is finished
+        shards.append(_Shard(folder, len(shards), classes))
     start = int(shards[-1].table["stop"]) if shards else 0
     threads = workers or os.cpu_count() or 1
     with closing(_clips(data, start, workers=threads, progress=progress)) as clips:
         clip = next(clips, None)
         while clip is not None:
             clip = _write_shard(folder, len(shards), clip, clips, shard_bytes)
-            shards.append(_Shard(folder, len(shards)))
+            shards.append(_Shard(folder, len(shards), classes))
     _write_json(folder / "provenance.json", provenance())
-    sizes = [{"clips": shard.clips, "samples": shard.samples} for shard in shards]
+    sizes = [shard.size for shard in shards]
     totals = {key: sum(size[key] for size in sizes) for key in ("clips", "samples")}
     bad = [reason for shard in shards for reason in parse_json(shard.table["bad"].tobytes())]
     _write_json(folder / _INDEX, {**plan, **totals, "shards": sizes, "bad": bad})
