@@ -440,7 +440,7 @@ def test_fetch_into_the_folder_of_the_environment_variable(fsdd, tmp_path, monke
 def test_fetch_leaves_what_is_there_alone(fsdd, tmp_path):
     (tmp_path / "FSDD").mkdir()
     (tmp_path / "FSDD" / "mine.txt").write_text("mine")
-    with pytest.raises(DatasetError, match=r"FSDD: is there, but is not the whole data set"):
+    with pytest.raises(DatasetError, match=r"FSDD: is not the whole data set: move it away"):
         fetch("fsdd", root=tmp_path)
     assert leftovers(tmp_path) == ["FSDD/mine.txt"]
     assert fsdd.requests == []

@@ -48,9 +48,7 @@ common.app.add_typer(common.analyse_commands, name="analyse")
 
 def _drawable(figure: Path | None) -> Path | None:
     if figure is not None and figure.suffix.lower() not in _FIGURES:
-        raise typer.BadParameter(
-            f"{shown(figure)}: choose a name that ends in {', '.join(_FIGURES)}."
-        )
+        raise typer.BadParameter(f"choose a name that ends in {', '.join(_FIGURES)}.")
     return figure
 
 

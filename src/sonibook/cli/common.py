@@ -205,9 +205,8 @@ def parse_numbers(text: str | None, what: str) -> tuple[int, ...] | None:
     try:
         return None if text is None else tuple(int(part) for part in text.split(","))
     except ValueError:
-        raise typer.BadParameter(
-            f"{text!r} is not a list of {what} such as 1,2,3.", param_hint=f"--{what}"
-        ) from None
+        why = f"{text!r} is not a list of {what} such as 1,2,3."
+        raise typer.BadParameter(why, param_hint=f"--{what}") from None
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[object]]) -> str:

@@ -75,9 +75,7 @@ def _open_run(names: Sequence[str]) -> dict[int, CNN12]:
     for name in names:
         epoch = model.read_card(name).get("epoch")
         if not isinstance(epoch, int):
-            raise CheckpointError(
-                f"{name}: its card names no epoch: give the checkpoints that a run has kept."
-            )
+            raise CheckpointError(f"{name}: names no epoch: give checkpoints that a run has kept.")
         if epoch in run:
             raise CheckpointError(f"{name}: there is another checkpoint of epoch {epoch}.")
         run[epoch] = model.load_encoder(name)
@@ -88,9 +86,8 @@ def _pairs(texts: Sequence[str] | None) -> list[tuple[int, int]] | None:
     pairs = []
     for text in texts or ():
         if (match := re.fullmatch(r"(\d+):(\d+)", text)) is None:
-            raise typer.BadParameter(
-                f"{text!r} is not LAYER:FILTER such as 8:17.", param_hint="--filter"
-            )
+            why = f"{text!r} is not LAYER:FILTER such as 8:17."
+            raise typer.BadParameter(why, param_hint="--filter")
         pairs.append((int(match[1]), int(match[2])))
     return pairs or None
 

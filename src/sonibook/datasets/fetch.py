@@ -136,17 +136,13 @@ def fetch(name: str, *, root: str | Path | None = None) -> Dataset:
         raise DatasetError(f"{name!r} cannot be fetched: choose one of {', '.join(SOURCES)}.")
     root = root if root is not None else os.environ.get(ROOT_VARIABLE)
     if not root:
-        raise DatasetError(
-            f"Where to? Name the data root with root=..., --data-root or {ROOT_VARIABLE}."
-        )
+        raise DatasetError(f"Where to? Give root=..., --data-root or {ROOT_VARIABLE}.")
     base, source = Path(root), SOURCES[name]
     folder = base / source.folder
     if (data := _complete(name, base)) is not None:
         return data
     if folder.exists():
-        raise DatasetError(
-            f"{folder}: is there, but is not the whole data set: move it away and fetch again."
-        )
+        raise DatasetError(f"{folder}: is not the whole data set: move it away and fetch again.")
     downloads = base / f".{source.folder}-downloads"
     files = [
         [download(url, downloads / url.rsplit("/", 1)[1], archive[url]) for url in archive]

@@ -62,9 +62,7 @@ class _Shard:
         try:
             self.table = table = read_arrays(table_path, _TABLE)
         except (OSError, ValueError) as error:
-            raise DatasetError(
-                f"{table_path}: cannot be read ({error}): pack the data set again."
-            ) from None
+            raise DatasetError(f"{table_path}: cannot be read ({error}): pack again.") from None
         ends, ids, labels = table["ends"], table["ids"], table["labels"]
         clips, samples = len(ends), int(ends[-1]) if len(ends) else 0
         self.size = {"clips": clips, "samples": samples}

@@ -130,9 +130,7 @@ def open_fsdd(
     folder = base / "recordings"
     names = [match for path in folder.glob("*.wav") if (match := _FSDD_NAME.fullmatch(path.name))]
     if not names:
-        raise DatasetError(
-            f"{folder}: holds no recording named as FSDD names them (7_george_12.wav)."
-        )
+        raise DatasetError(f"{folder}: no recording named as FSDD names them (7_george_12.wav).")
     known = sorted({match["speaker"] for match in names})
     wanted = _chosen(speakers, known, "FSDD has no speaker")
     names.sort(key=lambda match: (match["digit"], match["speaker"], int(match["index"])))

@@ -313,9 +313,7 @@ class ComposedScenes(SceneDataset):
         if len(sources) == 0:
             raise DatasetError(f"{sources.name} holds no clips to compose scenes of.")
         if self.task == "single-label" and (sources.task != self.task or not sources.classes):
-            raise DatasetError(
-                f"{sources.name} has no single labels: compose its scenes as multi-label."
-            )
+            raise DatasetError(f"{sources.name} has no single labels: compose it as multi-label.")
         if sources.sample_rate != self.sample_rate:
             raise DatasetError(
                 f"{sources.name} was opened at {sources.sample_rate:,} Hz: scenes are composed at "
