@@ -42,14 +42,12 @@ _SPLITS: dict[str, tuple[str, ...]] = {
 _CLASS_TABLE = "class_labels_indices.csv"
 #: Where collections keep their sounds, below the data set's folder.
 _PLACES = ("", "audio", "audios", "wav", "wavs", "data")
-_SUFFIXES = tuple(f(suffix) for suffix in EXTENSIONS for f in (str.lower, str.upper))
-_SUFFIX_NUMBERS = {suffix: number for number, suffix in enumerate(_SUFFIXES)}
+_SUFFIXES = {end: n for n, one in enumerate(EXTENSIONS) for end in (one.lower(), one.upper())}
 #: Which part of its video a clip is, behind its id: ``_30.000_40.000``, or in ms ``_30000``.
 _SECONDS = r"(\d+(?:\.\d+)?)"
 _TIMES = (re.compile(rf"(.+)(_{_SECONDS}[_-]{_SECONDS})"), re.compile(rf"(.+)(_{_SECONDS})"))
-#: What a code is greater by if a Y stands before the id.
-_Y = 1 << 32
-_NOWHERE = np.iinfo(np.int64).max
+#: How a file is called: its folder and suffix as numbers, what stands before the id, and behind it.
+_Way = tuple[int, int, str, str]
 _BATCH = 65536
 #: What 16 bits hold, as which labels are kept.
 _MOST_CLASSES = 1 << 15
@@ -74,37 +72,12 @@ class _Table(NamedTuple):
         return _Table(self.ids[rows], self.starts[rows], ends, labels)
 
 
-class _Files:
-    """The names of files as one number each: folder, suffix, whether a Y leads, times behind."""
-
-    def __init__(self) -> None:
-        self.folders: list[str] = []
-        self._times = [""]
-        self._times_codes = {"": 0}
-
-    def code(self, suffix: str) -> int:
-        """Of ``<id><suffix>`` in the latest folder. Of two files that of the lesser is taken."""
-        return 2 * ((len(self.folders) - 1) * len(_SUFFIXES) + _SUFFIX_NUMBERS[suffix]) << 32
-
-    def code_of_times(self, times: str) -> int:
-        """What the code is greater by if `times` follow the id."""
-        code = self._times_codes.setdefault(times, len(self._times))
-        if code == len(self._times):
-            self._times.append(times)
-        return code
-
-    def path(self, code: int, clip_id: str) -> Path:
-        (place, y), times = divmod(code >> 32, 2), self._times[code & 0xFFFF_FFFF]
-        folder, suffix = divmod(place, len(_SUFFIXES))
-        return Path(self.folders[folder], "Y" * y + clip_id + times + _SUFFIXES[suffix])
-
-
 class _Entries(Sequence[Entry]):
     """The clips that are there, in the order of their ids; an entry is made when asked for."""
 
-    def __init__(self, table: _Table, codes: ndarray, files: _Files) -> None:
+    def __init__(self, table: _Table, taken: ndarray, ways: list[tuple[str, str, str]]) -> None:
         self._ids, self._ends, self._labels = table.ids, table.ends, table.labels
-        self._codes, self._files = codes, files
+        self._taken, self._ways = taken, ways
 
     def __len__(self) -> int:
         return len(self._ids)
@@ -113,7 +86,8 @@ class _Entries(Sequence[Entry]):
         index = range(len(self))[index]
         first, last = self._ends[index : index + 2]
         clip_id = self._ids[index].decode()
-        path = self._files.path(int(self._codes[index]), clip_id)
+        folder, before, behind = self._ways[self._taken[index]]
+        path = Path(folder, before + clip_id + behind)
         return Entry(path, tuple(self._labels[first:last].tolist()), clip_id)
 
 
@@ -132,13 +106,13 @@ def open_audioset(
     if split == "all":
         tables = [table for table in tables if table.exists()]
     table = _read_segments(tables, numbers)
-    codes, files = _find_clips(table, _folders_of(base, _SPLITS[split]))
-    there = codes != _NOWHERE
+    taken, ways = _find_clips(table, _folders_of(base, _SPLITS[split]))
+    there = taken < len(ways)
     missing = [clip_id.decode() for clip_id in table.ids[~there]]
     remedy = f"put them in {_SPLITS[split][0]}/ there, as Y<id>.wav"
     report_missing(f"AudioSet ({split})", base, missing, listed=len(there), remedy=remedy)
     return FileDataset(
-        _Entries(table.take(np.flatnonzero(there)), codes[there], files),
+        _Entries(table.take(np.flatnonzero(there)), taken[there], ways),
         missing=len(missing),
         name="audioset",
         classes=[name for _, _, name in classes],
@@ -208,51 +182,59 @@ def _read_segments(tables: Sequence[Path], numbers: Mapping[str, int]) -> _Table
     return unsorted.take(np.unique(unsorted.ids, return_index=True)[1])
 
 
-def _find_clips(table: _Table, roots: Sequence[str]) -> tuple[ndarray, _Files]:
-    """The code of each clip's file, by one scan of the folders; `_NOWHERE` where there is none."""
-    codes, files = np.full(len(table.ids), _NOWHERE, np.int64), _Files()
-    if not len(codes):
-        return codes, files
-    names = _walk(roots, files)
-    while batch := list(islice(names, _BATCH)):
-        found = np.array([os.fsencode(clip_id) for clip_id, _, _ in batch])
+def _find_clips(table: _Table, roots: Sequence[str]) -> tuple[ndarray, list[tuple[str, str, str]]]:
+    """By one scan of the folders, which way each clip's file is called (past the end: none is).
+
+    The ways are folders, what stands before an id, and what behind. Of a clip's files the first
+    counts: by folder, suffix, whether a Y stands before the id, and times behind it.
+    """
+    folders: list[str] = []
+    numbers: dict[_Way, int] = {}
+    rows, found = array("q"), array("q")
+    names = _walk(roots, folders)
+    while len(table.ids) and (batch := list(islice(names, _BATCH))):
+        ids = np.array([os.fsencode(clip_id) for clip_id, _, _ in batch])
         starts = np.array([start for _, start, _ in batch])
-        rows = np.minimum(np.searchsorted(table.ids, found), len(codes) - 1)
-        listed = table.starts[rows]
-        known = (table.ids[rows] == found) & (
+        places = np.minimum(np.searchsorted(table.ids, ids), len(table.ids) - 1)
+        listed = table.starts[places]
+        known = (table.ids[places] == ids) & (
             np.isnan(starts) | (starts == listed) | (starts == 1000 * listed)
         )
-        np.minimum.at(codes, rows[known], np.array([code for _, _, code in batch])[known])
-    return codes, files
+        for number in np.flatnonzero(known):
+            rows.append(places[number])
+            found.append(numbers.setdefault(batch[number][2], len(numbers)))
+    ways = sorted(numbers)
+    rank = np.zeros(len(ways), np.int64)
+    rank[[numbers[way] for way in ways]] = range(len(ways))
+    taken = np.full(len(table.ids), len(ways))
+    np.minimum.at(taken, np.array(rows), rank[np.array(found)])
+    return taken, [(folders[folder], before, behind) for folder, _, before, behind in ways]
 
 
-def _walk(roots: Sequence[str], files: _Files) -> Iterator[tuple[str, float, int]]:
-    """All ids that the sounds below `roots` may have, with the start that is named, and codes."""
+def _walk(roots: Sequence[str], folders: list[str]) -> Iterator[tuple[str, float, _Way]]:
+    """All ids that the sounds below `roots` may have, with the start that is named, and the way."""
     pending = list(reversed(roots))
     while pending:
-        folder = pending.pop()
-        files.folders.append(folder)
+        folders.append(pending.pop())
         deeper = []
-        with os.scandir(folder) as entries:
+        with os.scandir(folders[-1]) as entries:
             for entry in entries:
                 stem, dot, ending = entry.name.rpartition(".")
                 suffix = dot + ending
                 if entry.name.startswith("."):
                     continue
-                if suffix not in _SUFFIX_NUMBERS:
+                if suffix not in _SUFFIXES:
                     if entry.is_dir():
                         deeper.append(entry.path)
                     continue
-                code = files.code(suffix)
-                yield stem, np.nan, code
-                candidates = [(stem, code)]
-                if stem.startswith("Y"):  # it may be the first of the id, or stand before it
-                    yield stem[1:], np.nan, code + _Y
-                    candidates.append((stem[1:], code + _Y))
-                if "_" not in stem or not stem[-1].isdigit():
-                    continue
-                for name, code in candidates:
-                    for pattern in _TIMES:
+                place = len(folders) - 1, _SUFFIXES[suffix]
+                timed = _TIMES if "_" in stem and stem[-1].isdigit() else ()
+                # A Y may be the first of the id, or stand before it.
+                for before in ("", "Y") if stem.startswith("Y") else ("",):
+                    name = stem.removeprefix(before)
+                    yield name, np.nan, (*place, before, suffix)
+                    for pattern in timed:
                         if match := pattern.fullmatch(name):
-                            yield match[1], float(match[3]), code + files.code_of_times(match[2])
+                            way = (*place, before, match[2] + suffix)
+                            yield match[1], float(match[3]), way
         pending += sorted(deeper, reverse=True)
