@@ -1,4 +1,4 @@
-"""What a reader sees and hears, in one place: `show.player`, `show.compare`, `show.Explorer`.
+"""What a reader sees and hears, in one place: `show.player`, `show.side_by_side`, `show.Explorer`.
 
 Everything here draws or plays what it is handed and runs no experiment (the explorer, which is an
 instrument, is the one exception). Each name is imported when it is first asked for.
@@ -11,8 +11,7 @@ from sonibook import _names_of
 _NAMES = {
     "audio": "excerpt",
     "plots.basics": "centre_frequencies frequency_responses receptive_fields",
-    "plots.sound": "Stage compare describe feature_maps held log_spectrogram side_by_side steps "
-    "waveform",
+    "plots.sound": "Stage describe feature_maps held log_spectrogram side_by_side steps waveform",
     "plots.style": "folded grid layers lines picture",
     "widgets.view": "AliasSlider",
     "widgets.animation": "TemperatureSlider Walks backward_animation encoder_diagram",

@@ -339,8 +339,8 @@ def _title(name: str) -> str:
 
 
 def _draw(path: Path, x: ndarray, s: ndarray, titles: tuple[str, str], rate: int) -> None:
-    from sonibook.plots.sound import compare
+    from sonibook.plots.sound import side_by_side
 
-    figure = compare(x, s, sample_rate=rate, titles=titles)
+    figure = side_by_side([x, s], sample_rate=rate, titles=titles)
     with atomic(path) as temporary:
         figure.savefig(temporary, format="png", dpi=150)

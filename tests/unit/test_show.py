@@ -206,7 +206,7 @@ def test_a_tone_is_where_it_belongs_in_the_figure() -> None:
 
 def test_a_pair_shares_its_scales() -> None:
     x, s = tone(1000), tone(1000, peak=0.1)
-    figure = show.compare(x, s)
+    figure = show.side_by_side([x, s])
     above = [
         axes for axes in figure.axes if axes.get_title(loc="left") in ("Input", "Sonification")
     ]
@@ -290,7 +290,7 @@ def test_a_picture_without_words_is_refused() -> None:
 
 
 def test_figures_are_opaque_and_unknown_to_pyplot() -> None:
-    figure = show.compare(np.zeros(2000, "f4"), np.zeros(2000, "f4"))  # silence, too
+    figure = show.side_by_side([np.zeros(2000, "f4")] * 2)  # silence, too
     picture = Image.open(io.BytesIO(show.picture(figure, alt="x").image)).convert("RGBA")
     assert picture.getpixel((0, 0)) == (255, 255, 255, 255)
     if "matplotlib.pyplot" in sys.modules:

@@ -11,7 +11,7 @@ import numpy as np
 
 from sonibook.analysis.listening import GROUPS, TASKS, ListeningResult
 from sonibook.analysis.result import ResultTable
-from sonibook.plots.style import BLUE, GREY, VERMILLION, Grid, Link, Picture, drawing, grid, picture
+from sonibook.plots.style import BLUE, GREY, VERMILLION, Html, Link, Picture, drawing, grid, picture
 from sonibook.replication.paper import Reported
 from sonibook.replication.results import MISSING, Test
 from sonibook.replication.tables import Difference, Row
@@ -28,7 +28,7 @@ SIGNS: dict[Verdict, str] = {
 }
 
 
-def claims_table(judged: Sequence[Judged]) -> Grid:
+def claims_table(judged: Sequence[Judged]) -> Html:
     """All claims as one table: claim, place in the paper, verdict, first effect, chapter."""
     return grid(
         [
@@ -111,7 +111,7 @@ def claim_figure(one: Judged) -> Picture:
 _METRICS = {"accuracy": "accuracy", "mAP": "mAP", "mAUC": "mAUC", "d_prime": "d′"}
 
 
-def paper_table(content: Mapping[str, Any]) -> Grid:
+def paper_table(content: Mapping[str, Any]) -> Html:
     """The rows of a table's results file, such as ``table-a4.json``, beside the paper's of those
     names.
 
@@ -165,7 +165,7 @@ def paper_table(content: Mapping[str, Any]) -> Grid:
     return grid(lines, caption=caption)
 
 
-def differences_table(content: Mapping[str, Any]) -> Grid | None:
+def differences_table(content: Mapping[str, Any]) -> Html | None:
     """The paired differences of a table's results file; None where there are none."""
     found = [Difference.model_validate(one) for one in content["differences"]]
     if not found:

@@ -112,28 +112,10 @@ def log_spectrogram(
     return figure
 
 
-def compare(
-    x: Sound,
-    s: Sound,
-    *,
-    sample_rate: int = SAMPLE_RATE,
-    titles: tuple[str, str] = ("Input", "Sonification"),
-) -> Figure:
-    """Waveform and log spectrogram of an input and a sonification, on the same scales.
-
-    Parameters
-    ----------
-    x, s : ndarray or Tensor, shapes (time,)
-    sample_rate : int > 0, in Hz
-    titles : (str, str)
-    """
-    return side_by_side([x, s], titles=titles, sample_rate=sample_rate)
-
-
 def side_by_side(
     sounds: Sequence[Sound],
     *,
-    titles: Sequence[str],
+    titles: Sequence[str] = ("Input", "Sonification"),
     sample_rate: int = SAMPLE_RATE,
     first_is_input: bool = True,
 ) -> Figure:

@@ -235,19 +235,21 @@ class Link(NamedTuple):
 _Value = str | int | float | Link
 
 
-@dataclass(frozen=True)
-class _Folded:
-    """Pictures and tables that are shown when their summary is opened."""
+@dataclass(frozen=True, repr=False)
+class Html:
+    """HTML that a notebook or page shows, and the text that stands for it elsewhere."""
 
-    summary: str
-    shown: tuple[Any, ...]
+    page: str
+    text: str
+
+    def __repr__(self) -> str:
+        return self.text
 
     def _repr_html_(self) -> str:
-        inside = "".join(one._repr_html_() for one in self.shown)
-        return f"<details><summary>{html.escape(self.summary)}</summary>{inside}</details>"
+        return self.page
 
 
-def folded(summary: str, *shown: Any) -> _Folded:
+def folded(summary: str, *shown: Any) -> Html:
     """Fold away what only some readers want to see.
 
     Parameters
@@ -255,44 +257,14 @@ def folded(summary: str, *shown: Any) -> _Folded:
     summary : str
         What stands there instead, to be opened.
     *shown
-        What displays itself as HTML, such as a `Picture` or a `Grid`.
+        What displays itself as HTML, such as pictures and tables.
     """
-    return _Folded(summary, shown)
+    inside = "".join(one._repr_html_() for one in shown)
+    page = f"<details><summary>{html.escape(summary)}</summary>{inside}</details>"
+    return Html(page, summary)
 
 
-@dataclass(frozen=True)
-class Grid:
-    """Rows of results; make it with `grid`."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[_Value, ...], ...]
-    caption: str = ""
-
-    def _repr_html_(self) -> str:
-        aligned = [_alignment(column) for column in zip(*self.rows, strict=True)]
-
-        def line(begin: str, end: str, texts: Iterable[str]) -> str:
-            cells = (
-                f'<{begin} style="text-align: {align}; {_PADDING}">{text}</{end}>'
-                for text, align in zip(texts, aligned, strict=True)
-            )
-            return f"<tr>{''.join(cells)}</tr>"
-
-        head = line('th scope="col"', "th", map(html.escape, self.columns))
-        body = "".join(line("td", "td", map(_cell, row)) for row in self.rows)
-        caption = f"<caption>{html.escape(self.caption)}</caption>" if self.caption else ""
-        return f'<table class="results">{caption}<thead>{head}</thead><tbody>{body}</tbody></table>'
-
-    def __str__(self) -> str:
-        lines = [self.columns, *(tuple(map(_text, row)) for row in self.rows)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        return "\n".join(
-            "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
-            for line in lines
-        )
-
-
-def grid(rows: Sequence[Mapping[str, _Value]], *, caption: str = "") -> Grid:
+def grid(rows: Sequence[Mapping[str, _Value]], *, caption: str = "") -> Html:
     """A table of results, which displays itself in a notebook; `str` gives it as text.
 
     Parameters
@@ -305,18 +277,35 @@ def grid(rows: Sequence[Mapping[str, _Value]], *, caption: str = "") -> Grid:
 
     Examples
     --------
-    >>> print(grid([{"layer": 1, "share": 0.25}, {"layer": 10, "share": 1 / 3}]))
+    >>> grid([{"layer": 1, "share": 0.25}, {"layer": 10, "share": 1 / 3}])
     layer  share
         1   0.25
        10  0.333
     """
     if not rows:
         raise ValueError("A table of results needs at least one row.")
-    columns = tuple(rows[0])
+    names = list(rows[0])
     for number, row in enumerate(rows, start=1):
-        if tuple(row) != columns:
-            raise ValueError(f"Row {number} has the columns {list(row)}, not {list(columns)}.")
-    return Grid(columns, tuple(tuple(row.values()) for row in rows), caption)
+        if list(row) != names:
+            raise ValueError(f"Row {number} has the columns {list(row)}, not {names}.")
+    values = [list(row.values()) for row in rows]
+    aligned = [_alignment(column) for column in zip(*values, strict=True)]
+
+    def line(begin: str, end: str, texts: Iterable[str]) -> str:
+        cells = (
+            f'<{begin} style="text-align: {align}; {_PADDING}">{text}</{end}>'
+            for text, align in zip(texts, aligned, strict=True)
+        )
+        return f"<tr>{''.join(cells)}</tr>"
+
+    head = line('th scope="col"', "th", map(html.escape, names))
+    body = "".join(line("td", "td", map(_cell, row)) for row in values)
+    told = f"<caption>{html.escape(caption)}</caption>" if caption else ""
+    page = f'<table class="results">{told}<thead>{head}</thead><tbody>{body}</tbody></table>'
+    texts = [names, *(list(map(_text, row)) for row in values)]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    text = "\n".join("  ".join(map(str.rjust, row, widths)) for row in texts)
+    return Html(page, text)
 
 
 def layers(numbers: Sequence[int]) -> str:

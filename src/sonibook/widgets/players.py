@@ -103,7 +103,7 @@ def player(
     if not all(name.strip() for name in named):
         raise ValueError("A player needs a label for each sound: say what is heard.")
     if gain is None:
-        gain = gain_to(1.0, *named.values()) if isinstance(sounds, Mapping) else 1.0
+        gain = 1 / (peak_of(*named.values()) or 1.0) if isinstance(sounds, Mapping) else 1.0
     files = {
         name: as_flac(x, label=name, gain=gain, sample_rate=sample_rate)
         for name, x in named.items()
@@ -228,9 +228,3 @@ def joined(
         source = re.sub(r"^ */\*\*.*?\*/\n", "", source, flags=re.M | re.S)
         parts.append(re.sub(r"^export |^ +", "", source, flags=re.M))
     return "\n".join([*parts, end, "})();\n"])
-
-
-def gain_to(peak: float, *sounds: Sound) -> float:
-    """The gain that brings the loudest of some sounds to a peak; 1 for silence."""
-    loudest = peak_of(*sounds)
-    return peak / loudest if loudest > 0 else 1.0

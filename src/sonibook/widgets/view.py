@@ -28,12 +28,11 @@ from sonibook.errors import SonibookWarning
 from sonibook.metrics.similarity import mean_top_coherence
 from sonibook.model.encoder import Classifier
 from sonibook.plots.basics import alias_figure, alias_of
-from sonibook.plots.sound import Sound
+from sonibook.plots.sound import Sound, peak_of
 from sonibook.plots.style import picture
 from sonibook.widgets.players import (
     Player,
     as_flac,
-    gain_to,
     player,
     script,
     slider_stop,
@@ -209,7 +208,7 @@ class Exploration:
         self.network, self.sample_rate = network, sample_rate
         self.encoder = network.encoder if isinstance(network, Classifier) else network
         # One for all, so that filters can be compared; a residual may have twice the input's peak.
-        self.gain = gain_to(0.5, self.x)
+        self.gain = 0.5 / (peak_of(self.x) or 0.5)
         self.input = self._file(self.x)
         with _noticed() as self.notices:
             self._forward = ForwardPass(self.encoder, self.x)
