@@ -204,7 +204,7 @@ def test_of_many_filters_each_layers_first_has_a_strip(run, scenes) -> None:
 
 
 def test_what_is_refused(run, scenes) -> None:
-    with pytest.raises(AnalysisError, match="0 filters of each layer"):
+    with pytest.raises(AnalysisError, match="per_layer 0 is impossible"):
         feature_evolution(run, scenes, per_layer=0)
     with pytest.raises(AnalysisError, match="two checkpoints"):
         feature_evolution({20: run[20]}, scenes)

@@ -94,9 +94,9 @@ def ablate(
     Parameters
     ----------
     classifiers : mapping from str to torch.nn.Module, or sequence of Network
-        Each maps waveforms (batch, 1, time) to a logit for each class of `data`, in `eval` mode,
-        such as a `Classifier`. Its attribute ``encoder``, or where it has none it itself, is
-        sonified, and must be as `sonibook.sonify` takes it.
+        Each maps waveforms (batch, 1, time) to a logit for each class of `data` (`AnalysisError` if
+        to others), in `eval` mode, such as a `Classifier`. Its attribute ``encoder``, or where it
+        has none it itself, is sonified, and must be as `sonibook.sonify` takes it.
     data, layers, seed, streaming
         As for every analysis: see `sonibook.analysis`. The logits are kept: four bytes a clip,
         class, layer and control.
@@ -110,11 +110,6 @@ def ablate(
         How the network hears what is left: as it is, or scaled to a peak of 1.
     are_runs : bool
         The classifiers differ in their seed alone: test over them, too.
-
-    Raises
-    ------
-    AnalysisError
-        As every analysis, and if a classifier's logits do not fit the data's classes.
 
     Examples
     --------

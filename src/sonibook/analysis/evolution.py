@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from math import isnan
 from typing import Literal, Unpack
 
 import numpy as np
@@ -27,7 +28,7 @@ from sonibook.analysis.activations import (
     unpacked,
 )
 from sonibook.analysis.result import Record, Result, key_of
-from sonibook.analysis.stream import Streaming, quietly_on_one_thread, seeded
+from sonibook.analysis.stream import Streaming, check_least, quietly_on_one_thread, seeded
 from sonibook.datasets.base import Dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
@@ -97,21 +98,14 @@ def feature_evolution(
     data, seed, streaming
         As for every analysis: see `sonibook.analysis`.
     filters : sequence of (layer, filter), or None
-        None draws some of each layer among those that are live at the last checkpoint.
+        Live on some clip at the last checkpoint. None draws some of each layer that are.
     per_layer : int >= 1
         How many are drawn, where as many are live.
-
-    Raises
-    ------
-    AnalysisError
-        As every analysis, and if there are fewer than two checkpoints, none is to be drawn, or a
-        filter is live on no clip at the last one.
     """
     epochs = sorted(checkpoints)
     if len(epochs) < 2:
         raise AnalysisError("Evolution needs two checkpoints of a run at least.")
-    if per_layer < 1:
-        raise AnalysisError(f"{per_layer} filters of each layer cannot be drawn: at least one can.")
+    check_least(1, per_layer=per_layer)
     blocks = blocks_of(checkpoints[epochs[-1]])
     for layer, index in filters or ():
         check_filters(blocks, layer, [index])
@@ -194,27 +188,26 @@ def _follow(
         "cosine": (sounds * final).sum(dim=1) / (sounds.norm(dim=1) * final.norm(dim=1)),
     }
     levels = [small_spectrogram(sound) for sound in sounds]
-    jumping: list[UInt8[ndarray, "64 80"] | None] = [None] * len(epochs)
-    for number, (epoch, top) in enumerate(zip(epochs, tops, strict=True)):
+    jumping: list[UInt8[ndarray, "64 80"] | None] = []
+    for epoch, top in zip(epochs, tops, strict=True):
+        jumping.append(None)
         if top is not None:
             own, there = {epoch: checkpoints[epoch]}, data[top.index].waveform
             heard, _ = sonify_through_training(own, there, layer=layer, filter=index)
-            jumping[number] = small_spectrogram(heard[0])
-    steady, top_steady = _steadiness(levels), _steadiness(jumping)
+            jumping[-1] = small_spectrogram(heard[0])
+    columns = {
+        "epoch": epochs,
+        "energy": energies.tolist(),
+        "spectrogram": [packed(one) for one in levels],
+        "top_clip": tops,
+        "steadiness": _steadiness(levels),
+        "top_clip_steadiness": _steadiness(jumping),
+    }
+    for name, values in similarity.items():
+        columns[name] = [None if isnan(value) else value for value in values.tolist()]
     steps = tuple(
-        EvolutionStep(
-            epoch=epoch,
-            energy=float(energies[number]),
-            spectrogram=packed(levels[number]),
-            top_clip=tops[number],
-            steadiness=steady[number],
-            top_clip_steadiness=top_steady[number],
-            **{
-                name: None if values[number].isnan() else float(values[number])
-                for name, values in similarity.items()
-            },
-        )
-        for number, epoch in enumerate(epochs)
+        EvolutionStep(**dict(zip(columns, row, strict=True)))
+        for row in zip(*columns.values(), strict=True)
     )
     seconds = len(x) / data.sample_rate
     return FilterEvolution(layer=layer, filter=index, clip=clip, seconds=seconds, steps=steps)

@@ -166,6 +166,7 @@ def sanity(
         Of the network, in the result.
     others : mapping from str to torch.nn.Module, or None
         Networks to set beside it, with as many layers: one trained on shuffled labels, say.
+        `AnalysisError` if one has a baseline's name.
 
     Returns
     -------
@@ -176,11 +177,6 @@ def sanity(
         alike the runner-up filter is than the filter with all layers random. Where a row is over
         fewer clips than were measured, one sound of the other pairs was silent, because its map
         was.
-
-    Raises
-    ------
-    AnalysisError
-        As every analysis, and if another network has a baseline's name.
     """
     others = dict(others or {})
     taken = {name, *BASELINES, RUNNER_UP_LESS_RANDOM} & others.keys()
@@ -243,7 +239,8 @@ def remove_and_retrain(
         As for every analysis: see `sonibook.analysis`. Of each clip the sonification of a layer's
         most active filter is taken away. Each group of the data (of ESC-50 the fold, of FSDD the
         speaker) is left out in turn, and its clips named by a probe that was fitted to what is
-        left of the others, on the mean over time of the deepest feature maps.
+        left of the others, on the mean over time of the deepest feature maps. `AnalysisError` if
+        there are no groups.
     level : {"peak", "least squares"}
         Of the sonification; see `sonibook.analysis.controls.scale`.
 
@@ -254,11 +251,6 @@ def remove_and_retrain(
         condition says was taken away, one of `REMOVED`, all at equal energy; of no layer
         ``untouched``. ``lead``: by how much it is higher without a control than without the
         sonification, clip by clip: above 0, the sonification held more of what there is to learn.
-
-    Raises
-    ------
-    AnalysisError
-        As every analysis, and if the data has no groups.
     """
     work = Subtraction(REMOVED, layers, level=level, seed=seed)
     check_fitting(data)

@@ -13,7 +13,7 @@ from sonibook.analysis.ablation import AblationResult
 from sonibook.analysis.alternatives import STARTS, ExplanationResult
 from sonibook.analysis.controls import STIMULI, TAKEN
 from sonibook.analysis.result import ResultTable, Row
-from sonibook.analysis.sanity import RUNNER_UP_LESS_RANDOM, randomised
+from sonibook.analysis.sanity import BASELINES, randomised
 from sonibook.analysis.shifts import is_exact
 from sonibook.deconvnet.alternatives import UNPOOLING
 from sonibook.plots.features import (
@@ -59,70 +59,54 @@ def ablation_figure(result: AblationResult) -> Picture:
     networks = first_of_regimes(result)
     count = len(networks)
     with drawing(8.0, 0.7 + 2.8 * count, count, 2, squeeze=False) as (figure, rows):
-        for network, (left, right) in zip(networks, rows, strict=True):
-            _draw_scores(left, result, network)
-            _draw_differences(right, result, network)
+        words = [
+            _draw_ablation(left, right, result, network)
+            for network, (left, right) in zip(networks, rows, strict=True)
+        ]
         handles, labels = rows[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4)
-    words = "; ".join(_in_words(result, network) for network in networks)
     alt = (
         f"Residuals after subtracting each layer's sonification or a control of the same level, "
-        f"over {result.data.clips} clips of {result.data.dataset}. {words}."
+        f"over {result.data.clips} clips of {result.data.dataset}. {'; '.join(words)}."
     )
     return picture(figure, alt=alt)
 
 
-def _draw_scores(axes: Axes, result: AblationResult, network: str) -> None:
+def _draw_ablation(left: Axes, right: Axes, result: AblationResult, network: str) -> str:
+    """Draw the scores and the differences of one network, and put them in words."""
+    own = result.select(network=network, quantity="score", condition="sonification")
+    layers, untouched = layers_of(own), result.row("score", network=network, condition="untouched")
     for number, control in enumerate(_CONTROLS):
-        rows = result.select(network=network, quantity="score", condition=control)
-        layers = layers_of(rows)
-        if rows:
+        if rows := result.select(network=network, quantity="score", condition=control):
             how = {"baseline": control == "white noise", "band": control == "sonification"}
-            draw_estimates(axes, layers, rows, label=control, number=number, **how)
-    untouched = result.row("score", network=network, condition="untouched").mean or 0.0
-    axes.axhline(untouched, color=GREY, linestyle=":", label="untouched clips")
-    over_layers(axes, layers or [1], ylabel=result.score, title=network)
-
-
-def _draw_differences(axes: Axes, result: AblationResult, network: str) -> None:
-    axes.axhline(0.0, color=GREY, linewidth=0.8)
+            draw_estimates(left, layers, rows, label=control, number=number, **how)
+    left.axhline(untouched.mean or 0.0, color=GREY, linestyle=":", label="untouched clips")
+    over_layers(left, layers, ylabel=result.score, title=network)
+    right.axhline(0.0, color=GREY, linewidth=0.8)
+    tests = result.select(network=network, quantity="p_holm")
+    sure = {(row.layer, row.condition) for row in tests if row.mean is not None and row.mean < 0.05}
     others = [control for control in _CONTROLS if control != "sonification"]
-    p = {
-        (row.condition, row.layer): row.mean or 0.0
-        for row in result.select(network=network, quantity="p_holm")
-    }
-    rows = result.select(network=network, quantity="difference")
-    for row in rows:
+    differences = result.select(network=network, quantity="difference")
+    for row in differences:
         if row.mean is None or row.low is None or row.high is None:
             continue
         number = _CONTROLS.index(row.condition)
         colour = GREY if row.condition == "white noise" else CYCLE[number]
         # Side by side, since intervals on top of each other cannot be told apart.
         aside = 0.7 * (others.index(row.condition) / (len(others) - 1) - 0.5)
-        filled = colour if p[row.condition, row.layer] < 0.05 else "white"
+        filled = colour if (row.layer, row.condition) in sure else "white"
         point: Any = {"marker": MARKERS[number], "markersize": 4.0, "markerfacecolor": filled}
         ends = [[row.mean - row.low], [row.high - row.mean]]
         at = (row.layer or 0) + aside
-        axes.errorbar(at, row.mean, ends, color=colour, linewidth=1.0, **point)
-    layers, label = sorted(set(layers_of(rows))), "drop by s − drop by control / nat"
-    over_layers(axes, layers, ylabel=label, title="filled: Holm's p < 0.05")
-
-
-def _in_words(result: AblationResult, network: str) -> str:
-    score = result.score
-    rows = result.select(network=network, quantity="score", condition="sonification")
-    own = course(f"{score} without the sonification", rows)
-    untouched = result.row("score", network=network, condition="untouched").mean or 0.0
-    tests = result.select(network=network, quantity="p_holm")
-    significant = [
-        result.row("difference", network=network, layer=row.layer, condition=row.condition).mean
-        for row in tests
-        if row.mean is not None and row.mean < 0.05
-    ]
-    more, less = (sum(sign * (mean or 0.0) > 0 for mean in significant) for sign in (1, -1))
+        right.errorbar(at, row.mean, ends, color=colour, linewidth=1.0, **point)
+    label, title = "drop by s − drop by control / nat", "filled: Holm's p < 0.05"
+    over_layers(right, sorted(set(layers_of(differences))), ylabel=label, title=title)
+    surely = [row.mean or 0.0 for row in differences if (row.layer, row.condition) in sure]
+    more, less = sum(mean > 0 for mean in surely), sum(mean < 0 for mean in surely)
     return (
-        f"{network}: {score} {untouched:.2g} untouched; {own}; removing the sonification hurts "
-        f"more than the control in {more} and less in {less} of {len(tests)} comparisons"
+        f"{network}: {result.score} {untouched.mean or 0.0:.2g} untouched; "
+        f"{course(f'{result.score} without the sonification', own)}; removing the sonification "
+        f"hurts more than the control in {more} and less in {less} of {len(tests)} comparisons"
     )
 
 
@@ -229,9 +213,8 @@ def sanity_figure(result: ResultTable) -> Picture:
     layers = sorted({row.layer for row in rows if row.layer is not None})
     spread = np.linspace(0, len(layers) - 1, min(_CURVES, len(layers))).round().astype(int)
     lowest = range(1, max(layers) + 1)
-    changed = {randomised(layer, alone=alone) for layer in lowest for alone in (True, False)}
-    conditions = dict.fromkeys(row.condition for row in rows)
-    baselines = [one for one in conditions if one not in {*changed, RUNNER_UP_LESS_RANDOM}]
+    others = (name for name in result.networks if name not in result.names())
+    baselines = (*BASELINES, *others)
     with drawing(8.0, 5.4, 2, of="figures") as (figure, (upper, lower)):
         panels = upper.subplots(1, 2, sharey=True)
         for axes, alone in zip(panels, (False, True), strict=True):
