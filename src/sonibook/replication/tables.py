@@ -7,8 +7,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from jaxtyping import Float
-from numpy import ndarray
 
 from sonibook.analysis.result import Estimate, Record
 from sonibook.errors import AnalysisError
@@ -67,33 +65,39 @@ class Difference(Estimate):
             raise AnalysisError(f"{path}: is not the results file of a table ({error}).") from None
 
 
+def _by_row(
+    trials: Iterable[Trial],
+) -> dict[tuple[str, str, Training], dict[int, list[Trial]]]:
+    """The trials of each row in the order of the first, by seed: those that have every part."""
+    rows: dict[tuple[str, str, Training], dict[int, list[Trial]]] = {}
+    for trial in trials:
+        seeds = rows.setdefault((trial.question, trial.row, trial.training), {})
+        seeds.setdefault(trial.seed, []).append(trial)
+    for names, seeds in rows.items():
+        most = max(map(len, seeds.values()))
+        rows[names] = {seed: own for seed, own in sorted(seeds.items()) if len(own) == most}
+    return rows
+
+
 def table_rows(trials: Iterable[Trial]) -> list[Row]:
     """The rows that trials make, in the order of their first trials."""
-    groups: dict[tuple[str, str, Training], dict[int, list[Trial]]] = {}
-    for trial in trials:
-        group = groups.setdefault((trial.question, trial.row, trial.training), {})
-        group.setdefault(trial.seed, []).append(trial)
-    return [_row(*names, seeds) for names, seeds in groups.items()]
-
-
-def _row(question: str, row: str, training: Training, seeds: Mapping[int, list[Trial]]) -> Row:
-    most = max(len(own) for own in seeds.values())
-    whole = {seed: own for seed, own in sorted(seeds.items()) if len(own) == most}
-    first = next(iter(whole.values()))
-    names = [
-        name
-        for name in first[0].metrics
-        if all(name in trial.metrics for own in whole.values() for trial in own)
-    ]
-    return Row(
-        question=question,
-        row=row,
-        training=training,
-        seeds=tuple(whole),
-        parts=most,
-        clips=sum(trial.clips for trial in first),
-        metrics={name: _metric(name, whole) for name in names},
-    )
+    rows = []
+    for (question, row, training), seeds in _by_row(trials).items():
+        first, *rest = seeds.values()
+        every = [trial for own in (first, *rest) for trial in own]
+        names = [one for one in first[0].metrics if all(one in trial.metrics for trial in every)]
+        rows.append(
+            Row(
+                question=question,
+                row=row,
+                training=training,
+                seeds=tuple(seeds),
+                parts=len(first),
+                clips=sum(trial.clips for trial in first),
+                metrics={name: _metric(name, seeds) for name in names},
+            )
+        )
+    return rows
 
 
 def _metric(name: str, seeds: Mapping[int, Sequence[Trial]]) -> _Metric:
@@ -131,15 +135,21 @@ def difference(
     recordings.
     """
     question, row, training, minus, minus_training = pair
-    ours = _rights(trials, question, row, training)
-    theirs = _rights(trials, question, minus, minus_training)
+    rows = _by_row(trial for trial in trials if trial.right is not None)
+    ours, theirs = (
+        {
+            seed: {trial.tested: trial.right or "" for trial in own}
+            for seed, own in rows.get(place, {}).items()
+        }
+        for place in ((question, row, training), (question, minus, minus_training))
+    )
     every = [set(own) for own in (*ours.values(), *theirs.values())]
     parts = sorted(set.intersection(*every)) if ours and theirs else []
     names = [name for part in parts for name in recordings[f"{question}: {part}"]]
     if len(set(names)) < 2:
         return None
     first, second = (
-        np.stack([np.concatenate([own[part] for part in parts]) for own in seeds.values()])
+        np.array([[*"".join(own[part] for part in parts)] for own in seeds.values()], float)
         for seeds in (ours, theirs)
     )
     low, high = crossed_interval(first, second, names, paired=[*ours] == [*theirs])
@@ -157,17 +167,6 @@ def difference(
         seeds=tuple(ours),
         minus_seeds=tuple(theirs),
     )
-
-
-def _rights(trials: Sequence[Trial], *names: str) -> dict[int, dict[str, Float[ndarray, " clips"]]]:
-    """For each seed and part of a row, 1 where a clip was named rightly."""
-    found: dict[int, dict[str, ndarray]] = {}
-    for trial in trials:
-        if (trial.question, trial.row, trial.training) == names and trial.right is not None:
-            right = np.array([*trial.right], float)
-            found.setdefault(trial.seed, {})[trial.tested] = right
-    most = max((len(own) for own in found.values()), default=0)
-    return {seed: own for seed, own in sorted(found.items()) if len(own) == most}
 
 
 #: What the intervals in a table are, in words.
