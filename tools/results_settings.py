@@ -15,22 +15,15 @@ from sonibook.model.checkpoint import shipped
 from sonibook.replication.benchmarks import SEEDS, Pretrained, pretrained
 from sonibook.replication.paper import Training
 
-
-@dataclass(frozen=True)
-class Profile:
-    """How much is made; a file that a profile of higher rank made is not replaced.
-
-    `seeds` is how many networks of each regime, None for all; `trainings` which rows of the tables;
-    `limited` whether figures are measured on a few clips only (`FEW`).
-    """
-
-    rank: int
-    seeds: int | None
-    trainings: tuple[Training, ...]
-    limited: bool
-
-
-#: Clips to a figure where they are limited, and to those that take longer to measure a clip.
+#: The trainings of the tables that each profile makes. "quick" is a look in half an hour, at one
+#: network of each regime and few clips; "frozen" is all that needs no training, "full" everything.
+#: A file that a later one made is not replaced.
+PROFILES: dict[str, tuple[Training, ...]] = {
+    "quick": ("linear probe",),
+    "frozen": ("linear probe", "fc-only"),
+    "full": ("linear probe", "fc-only", "full"),
+}
+#: Clips to a figure for a quick look, and to those that take longer to measure a clip.
 FEW = {
     "figure-7": 100,
     "figure-b3": 16,
@@ -46,7 +39,7 @@ FEW = {
     "roar": 200,
 }
 _FEW = 40
-#: The same where they are not limited, of what would take too long to measure of all.
+#: The same of all other profiles, where it would take too long to measure all.
 _MANY = {
     "figure-1": 200,
     "figure-7-training": 200,
@@ -61,13 +54,6 @@ _MANY = {
     "unpooling": 40,
     "explanations": 24,
     "dose-response": 60,
-}
-
-#: "quick" is a look in half an hour, "frozen" all that needs no training, "full" everything.
-PROFILES = {
-    "quick": Profile(0, 1, ("linear probe",), True),
-    "frozen": Profile(1, None, ("linear probe", "fc-only"), False),
-    "full": Profile(2, None, ("linear probe", "fc-only", "full"), False),
 }
 
 
@@ -91,7 +77,7 @@ class Settings:
     @property
     def seeds(self) -> tuple[int, ...]:
         """Of the networks that are compared."""
-        return SEEDS[: self.most or self.how_much.seeds]
+        return SEEDS[: self.most or (1 if self.profile == "quick" else None)]
 
     @property
     def rank(self) -> tuple[int, int]:
@@ -99,13 +85,13 @@ class Settings:
         return rank_of({"profile": self.profile, "seeds": self.most})
 
     @property
-    def how_much(self) -> Profile:
-        """The profile itself."""
+    def trainings(self) -> tuple[Training, ...]:
+        """Of the tables."""
         return PROFILES[self.profile]
 
     def limit(self, target: str) -> int | None:
         """How many clips a figure is measured on; None for all."""
-        return FEW.get(target, _FEW) if self.how_much.limited else _MANY.get(target)
+        return FEW.get(target, _FEW) if self.profile == "quick" else _MANY.get(target)
 
     def encoders(self, *, every: bool = False) -> list[Pretrained]:
         """The encoders to compare, of the same seeds; `every` adds other sizes and norms."""
@@ -123,9 +109,8 @@ class Settings:
     @property
     def changes(self) -> tuple[str, ...]:
         """What is changed of the configuration of a run that trains an encoder."""
-        if self.precision == "float32":  # as configured
-            return ()
-        return (f"optimiser.precision={self.precision}",)
+        as_configured = self.precision == "float32"
+        return () if as_configured else (f"optimiser.precision={self.precision}",)
 
     def provenance(self, target: str) -> dict[str, Any]:
         """What made a results file, the profile among it."""
@@ -151,4 +136,4 @@ class Settings:
 def rank_of(made: Mapping[str, Any]) -> tuple[int, int]:
     """The rank of what made a file: of its profile or, lower, of a few networks of each regime."""
     most = made.get("seeds")
-    return (0, most) if most else (PROFILES[made.get("profile", "quick")].rank, 0)
+    return (0, most) if most else ([*PROFILES].index(made.get("profile", "quick")), 0)

@@ -112,7 +112,7 @@ def _trials(target: str, kept: TrialFile, settings: Settings) -> Iterator[Trial]
     else:
         for benchmark, stem in _benchmarks(target, settings):
             _remember(benchmark, kept)
-            for training in settings.how_much.trainings:
+            for training in settings.trainings:
                 yield from _transfer(benchmark, stem, training, kept, settings)
 
 
@@ -168,7 +168,7 @@ def _runs(
     encoder: Pretrained, benchmark: Benchmark, config: Path, kept: TrialFile, settings: Settings
 ) -> Iterator[Trial]:
     fc_only = load_config(config).encoder.fc_only
-    may_train = fc_only or "full" in settings.how_much.trainings
+    may_train = fc_only or "full" in settings.trainings
     if not may_train:  # a shipped network stands in for a run only where nothing was measured
         own = (benchmark.name, encoder.regime, "full", encoder.seed)
         there = {
@@ -194,11 +194,11 @@ def _augmentations(kept: TrialFile, settings: Settings) -> Iterator[Trial]:
     benchmark = Benchmark.of_split("esc40", settings.root, name="trained on fold 1",
                         train={"folds": [1]}, test={"folds": [5]})  # fmt: skip
     _remember(benchmark, kept)
-    if "fc-only" in settings.how_much.trainings:
+    if "fc-only" in settings.trainings:
         for seed in A1_SEEDS:
             encoder = Pretrained(f"random:{seed}", "random", seed)
             yield from _runs(encoder, benchmark, MINI / "a1-cnn12-all-fc.yaml", kept, settings)
-    if "full" not in settings.how_much.trainings:
+    if "full" not in settings.trainings:
         return
     for seed in A1_SEEDS:
         for row, stem in AUGMENTED.items():
@@ -219,7 +219,7 @@ def _parts_of_recipe(kept: TrialFile, settings: Settings) -> Iterator[Trial]:
     for seed, start in product(RECIPE_SEEDS, UNTRAINED):
         one = Pretrained(f"{start}:{seed}", start, seed)
         yield from probe_trials(one, benchmark, known=kept.known)
-    if "full" not in settings.how_much.trainings:
+    if "full" not in settings.trainings:
         return
     there = {(trial.row, trial.seed) for trial in kept.trials}
     for (stem, row), seed in product(RECIPES.items(), RECIPE_SEEDS):

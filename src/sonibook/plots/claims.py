@@ -111,9 +111,9 @@ def claim_figure(one: Judged) -> Picture:
 _METRICS = {"accuracy": "accuracy", "mAP": "mAP", "mAUC": "mAUC", "d_prime": "d′"}
 
 
-def paper_table(content: Mapping[str, Any]) -> Html:
-    """The rows of a table's results file, such as ``table-a4.json``, beside the paper's of those
-    names.
+def paper_tables(content: Mapping[str, Any]) -> list[Html]:
+    """A table's results file, such as ``table-a4.json``: its rows, beside the paper's of those
+    names, and its paired differences where there are any.
 
     Means with half their 95 % intervals and over what these are, over how many seeds and parts
     (folds, speakers), and the first number of the paper's row; rows that were not measured yet say
@@ -162,14 +162,12 @@ def paper_table(content: Mapping[str, Any]) -> Html:
     if all(line["tested on"] == first for line in lines):
         lines = [{k: value for k, value in line.items() if k != "tested on"} for line in lines]
     caption = f"Table {content['table']} in miniature: {content['title']}. {content['data']}"
-    return grid(lines, caption=caption)
-
-
-def differences_table(content: Mapping[str, Any]) -> Html | None:
-    """The paired differences of a table's results file; None where there are none."""
     found = [Difference.model_validate(one) for one in content["differences"]]
-    if not found:
-        return None
+    return [grid(lines, caption=caption), *([_differences(found)] if found else [])]
+
+
+def _differences(found: Sequence[Difference]) -> Html:
+    """Paired differences of rows as a table."""
     return grid(
         [
             {
