@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -370,7 +371,8 @@ def test_a_claim_follows_its_results(tmp_path: Path, deep: tuple[float, ...], ve
     assert found["coherence-decay"].judgement.words.startswith(f"{verdict} (one seed")
     assert found["strided"].judgement.verdict == "not measured yet"
     assert found["shift"].judgement.verdict == "not measured yet"
-    words = claims_table([found["coherence-decay"]]).rows[0][3]
+    _, row = str(claims_table([found["coherence-decay"]])).splitlines()
+    words = re.split(r" {2,}", row.strip())[3]
     passed = sum(test.passes for test in found["coherence-decay"].tests)
     assert f"; {passed} of 4 tests pass" in words
     assert words.endswith(" after correction") == (passed > 0)
