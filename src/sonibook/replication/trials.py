@@ -145,20 +145,11 @@ def probe_trials(
         probe = linear_probe(
             features[fitted], labels[fitted], features[asked], groups=groups, seed=encoder.seed
         )
-        scores, truth = features[asked] @ probe.weight.T + probe.bias, labels[asked]
-        yield Trial(
-            key=key,
-            row=encoder.regime,
-            network=encoder.label,
-            seed=encoder.seed,
-            question=benchmark.name,
-            training="linear probe",
-            tested=split.name,
-            clips=len(truth),
-            metrics=_metrics(scores, np.eye(len(whole.classes), dtype=np.float32)[truth], True),
-            right=_bits(scores.argmax(axis=1) == truth),
-            settings={"strength": probe.strength},
-        )
+        scores = features[asked] @ probe.weight.T + probe.bias
+        targets = np.eye(len(whole.classes), dtype=np.float32)[labels[asked]]
+        of = {"key": key, "training": "linear probe", "tested": split.name}
+        settings = {"strength": probe.strength}
+        yield _trial(encoder, benchmark, scores, targets, single=True, settings=settings, **of)
 
 
 def run_trials(
@@ -194,24 +185,45 @@ def run_trials(
             ready = (out / "encoder.safetensors").as_posix()
         network, data = load_classifier(ready), benchmark.open(split.test)
         scores, targets = predict(network, data, least_length=network.encoder.least_length)
+        precision = experiment.optimiser.precision
+        of = {"key": keys[precision], "training": training, "tested": split.name}
+        settings = {
+            "config": config.as_posix(),
+            "epochs": experiment.optimiser.epochs,
+            "precision": precision,
+        }
         single = data.task == "single-label"
-        yield Trial(
-            key=keys[experiment.optimiser.precision],
-            row=encoder.regime,
-            network=encoder.label,
-            seed=encoder.seed,
-            question=benchmark.name,
-            training=training,
-            tested=split.name,
-            clips=len(data),
-            metrics=_metrics(scores, targets, single),
-            right=_bits(scores.argmax(axis=1) == targets.argmax(axis=1)) if single else None,
-            settings={
-                "config": config.as_posix(),
-                "epochs": experiment.optimiser.epochs,
-                "precision": experiment.optimiser.precision,
-            },
-        )
+        yield _trial(encoder, benchmark, scores, targets, single=single, settings=settings, **of)
+
+
+def _trial(
+    encoder: Pretrained,
+    benchmark: Benchmark,
+    scores: Float[ndarray, "clips classes"],
+    targets: Float[ndarray, "clips classes"],
+    *,
+    single: bool,
+    **more: Any,
+) -> Trial:
+    """A trial with its ranking metrics and, of clips with one label each, the accuracy."""
+    metrics, right, ranked = dict[str, float](), None, scores
+    if single:
+        metrics["accuracy"] = float(single_label_metrics(scores, targets)["accuracy"])
+        named = scores.argmax(axis=1) == targets.argmax(axis=1)
+        right = "".join(named.astype(int).astype(str))
+        ranked = softmax(scores.astype(np.float64), axis=1)  # clips are ranked by probability
+    found = multilabel_metrics(ranked, targets)
+    metrics |= {k: float(found[k]) for k in ("mAP", "mAUC", "d_prime") if k in found}
+    return Trial(
+        row=encoder.regime,
+        network=encoder.label,
+        seed=encoder.seed,
+        question=benchmark.name,
+        clips=len(targets),
+        metrics=metrics,
+        right=right,
+        **more,
+    )
 
 
 def _run_key(print_of: str, experiment: TrainConfig, precision: str) -> str:
@@ -248,22 +260,6 @@ def _startable(encoder: Pretrained, runs: Path) -> str:
     if not path.exists():
         save_checkpoint(path, encoder.load(), {"name": encoder.name, "seed": encoder.seed})
     return path.as_posix()
-
-
-def _metrics(
-    scores: Float[ndarray, "clips classes"], targets: Float[ndarray, "clips classes"], single: bool
-) -> dict[str, float]:
-    """Ranking metrics, and of clips with one label each the accuracy."""
-    found: dict[str, float] = {}
-    if single:
-        found["accuracy"] = float(single_label_metrics(scores, targets)["accuracy"])
-        scores = softmax(scores.astype(np.float64), axis=1)  # clips are ranked by probability
-    ranked = multilabel_metrics(scores, targets)
-    return found | {k: float(ranked[k]) for k in ("mAP", "mAUC", "d_prime") if k in ranked}
-
-
-def _bits(right: ndarray) -> str:
-    return "".join(right.astype(int).astype(str))
 
 
 def _digest(*parts: Any) -> str:
