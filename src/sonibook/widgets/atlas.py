@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Unpack
 
+import matplotlib as mpl
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
@@ -166,9 +167,6 @@ class _Writer:
         self._clips: dict[str, Any] = {}
         chosen = {top.index for one in found.filters for top in one.top}
         self._whole = sum(data.samples(index) for index in chosen) <= _MOST_OF_CLIPS
-        for network in networks:
-            (folder / _slug(network.name)).mkdir()
-        (folder / "clips").mkdir()
 
     def add(self, index: int, x: Float[ndarray, " time"], sounds: Sequence[TopSound]) -> None:
         """A clip, and what filters keep of it."""
@@ -239,7 +237,6 @@ class _Writer:
         }
 
     def _layer(self, network: Network, layer: int) -> dict[str, Any]:
-        import matplotlib as mpl
         from PIL import Image
 
         blocks, filters = blocks_of(network.module), self.found.of_layer(network.name, layer)
@@ -254,11 +251,11 @@ class _Writer:
                 here = levels[down * _HEIGHT :, across * _WIDTH :][:_HEIGHT, :_WIDTH]
                 here[:] = self._thumbnails[key]
         stem = f"{_slug(network.name)}/{layer:02d}"
+        write_script(self.folder, stem, rows)
         # In the colours of the book's spectrograms.
         rgb = mpl.colormaps[LEVELS](levels, bytes=True)[:, :, :3]
         picture = Image.fromarray(np.ascontiguousarray(rgb))
         picture.save(self.folder / f"{stem}.webp", format="webp", quality=60)
-        write_script(self.folder, stem, rows)
         return {
             "filters": len(filters),
             "dead": sum(not one.live_clips for one in filters),

@@ -99,10 +99,34 @@ def _choose(
     spread = np.linspace(0, len(rich) - 1, min(_CLASSES, len(rich))).round().astype(int)
     items: list[_Item] = []
     practice: list[_Item] = []
+
+    def listen(index: int) -> _Item | None:
+        """A clip and its sounds; None where it cannot be read, or a network is silent on it."""
+        turn, place = divmod(len(items), len(families))
+        family = families[place]
+        layers = {group: own[turn % len(own)] for group, own in GROUPS.items()}
+        least = max(least_length(blocks_of(network.module)) for network in family)
+        how: Any = {"seconds": seconds, "sample_rate": data.sample_rate, "least_length": least}
+        try:
+            clip = data[index]
+            x = excerpt(clip.waveform, unit_peak=True, **how)
+        except AudioError:
+            return None
+        sounds = {_CLIP: x}
+        for network in family:
+            made = ForwardPass(network.module, x).sonify_most_active([*layers.values()])[0].cpu()
+            if not (made != 0).any(dim=1).all():
+                return None
+            turned = random_phase(made, generator=seeded(seed, _PHASE, clip.clip_id, network.name))
+            for group, sound, other in zip(layers, made.numpy(), turned.numpy(), strict=True):
+                sounds[group, network.regime, ""] = sound
+                sounds[group, network.regime, _PHASE] = other
+        return _Item(clip, data.credit(index), family, layers, sounds)
+
     for label in (rich[place] for place in spread):
-        heard = (_listen(families, len(items), data, one, seconds, seed) for one in by_class[label])
         wanted = _CLIPS + (len(practice) < len(TASKS))
-        for number, item in enumerate(islice(filter(None, heard), wanted)):
+        found = islice(filter(None, map(listen, by_class[label])), wanted)
+        for number, item in enumerate(found):
             (items if number < _CLIPS else practice).append(item)
     if len({item.clip.labels for item in items}) < 3:
         raise AnalysisError(
@@ -110,37 +134,6 @@ def _choose(
             "classes at least, on which every network is live: choose another data set."
         )
     return items, practice or items
-
-
-def _listen(
-    families: Sequence[Sequence[Network]],
-    number: int,
-    data: Dataset,
-    index: int,
-    seconds: float,
-    seed: int,
-) -> _Item | None:
-    """A clip and its sounds; None where it cannot be read, or a network is silent on it."""
-    turn, place = divmod(number, len(families))
-    family = families[place]
-    layers = {group: own[turn % len(own)] for group, own in GROUPS.items()}
-    least = max(least_length(blocks_of(network.module)) for network in family)
-    try:
-        clip = data[index]
-        x = excerpt(clip.waveform, seconds=seconds, sample_rate=data.sample_rate,
-                    least_length=least, unit_peak=True)  # fmt: skip
-    except AudioError:
-        return None
-    sounds = {_CLIP: x}
-    for network in family:
-        made = ForwardPass(network.module, x).sonify_most_active([*layers.values()])[0].cpu()
-        if not (made != 0).any(dim=1).all():
-            return None
-        turned = random_phase(made, generator=seeded(seed, _PHASE, clip.clip_id, network.name))
-        for group, sound, other in zip(layers, made.numpy(), turned.numpy(), strict=True):
-            sounds[group, network.regime, ""] = sound
-            sounds[group, network.regime, _PHASE] = other
-    return _Item(clip, data.credit(index), family, layers, sounds)
 
 
 class _Question(NamedTuple):

@@ -52,12 +52,6 @@ class WayBack:
         peak, loudest = float(raw.abs().max()), float(passed.x.abs().max())
         self.sound = raw / (peak or 1.0) * loudest
 
-    def cut(self, number: int) -> str:
-        """The share of what was unpooled in a block that is negative, in words."""
-        values = self.unpooled[number]
-        share = float((values < 0).sum()) / max(int((values != 0).sum()), 1)
-        return f"that is {share:.0%} of the values" if share else "nothing is negative"
-
 
 class Drawn:
     """A clip's layers as bytes: which filters are rows, and which stretch is near."""
@@ -75,8 +69,9 @@ class Drawn:
         loudest = int(passed.maps[deepest - 1][0, self.told[deepest - 1]].argmax())
         focus = loudest * stride(passed.blocks, deepest)
         focus += receptive_field(passed.blocks, deepest) // 2
-        #: What the browser is told of each layer.
+        #: What the browser is told of each layer, and the steps of its close-up.
         self.layers: list[dict[str, Any]] = []
+        self.near: list[slice] = []
         for number, energy in zip(numbers, energies, strict=True):
             block, maps = passed.blocks[number - 1], passed.maps[number - 1][0]
             share = _shares(energy)
@@ -86,6 +81,8 @@ class Drawn:
             rows = sorted([*dict.fromkeys([self.told[number - 1], *first])][:_ROWS])
             field, steps = receptive_field(passed.blocks, number), maps.shape[1]
             middle = (focus - field // 2) // stride(passed.blocks, number)
+            start = int(np.clip(middle - _NEAR // 2, 0, max(steps - _NEAR, 0)))
+            self.near.append(slice(start, min(start + _NEAR, steps)))
             self.layers.append(
                 {
                     "filters": len(maps),
@@ -95,7 +92,7 @@ class Drawn:
                     "pool": block.pool,
                     "stride": stride(passed.blocks, number),
                     "field": field,
-                    "start": int(np.clip(middle - _NEAR // 2, 0, max(steps - _NEAR, 0))),
+                    "start": start,
                     **_thumbnail(maps[rows]),
                 }
             )
@@ -111,16 +108,11 @@ class Drawn:
             "span": _NEAR,
         }
 
-    def _near(self, number: int) -> slice:
-        """The steps of the close-up in a layer."""
-        one = self.layers[number - 1]
-        return slice(one["start"], min(one["start"] + _NEAR, one["steps"]))
-
     def near_up(self, number: int) -> dict[str, Any]:
         """The close-up of a block on the way up: its rectified convolution, pool and switches."""
         block, channel = self.passed.blocks[number - 1], self.told[number - 1]
         below = self.passed.x if number == 1 else self.passed.maps[number - 2]
-        here, pool = self._near(number), block.pool
+        here, pool = self.near[number - 1], block.pool
         seen = below[:, :, here.start * pool : here.stop * pool + block.extent - 1]
         kept = self.passed.maps[number - 1][0, channel, here]
         with torch.no_grad():
@@ -130,7 +122,7 @@ class Drawn:
 
     def _places(self, switches: list[Tensor | None], number: int) -> list[int]:
         """The switches of the close-up; zeros where a block has no pool."""
-        here, kept = self._near(number), switches[number - 1]
+        here, kept = self.near[number - 1], switches[number - 1]
         if kept is None:
             return [0] * (here.stop - here.start)
         return [int(place) for place in kept[0, self.told[number - 1], here]]
@@ -140,22 +132,23 @@ class Drawn:
         layers = []
         for number in sorted(way.unpooled):
             y, block = way.arrived[number][0], self.passed.blocks[number - 1]
-            channel, here, pool = self.told[number - 1], self._near(number), block.pool
+            channel, here, pool = self.told[number - 1], self.near[number - 1], block.pool
             there = slice(here.start * pool, here.stop * pool)
             under = self.told[number - 2] if number > 1 else 0
             painted = slice(there.start, there.stop + block.extent - 1)
-            rows = y[self.layers[number - 1]["shown"]]
+            unpooled, rows = way.unpooled[number], y[self.layers[number - 1]["shown"]]
+            cut = float((unpooled < 0).sum()) / max(int((unpooled != 0).sum()), 1)
             peak = float(rows.abs().max())
             layers.append(
                 {
                     "map": _thumbnail(rows.clamp(min=0), peak=peak)["map"],
                     "negative": _thumbnail((-rows).clamp(min=0), peak=peak)["map"],
                     "peak": peak,
-                    "cut": way.cut(number),
+                    "cut": f"that is {cut:.0%} of the values" if cut else "nothing is negative",
                     "held": _signed(y[int(y.square().sum(dim=1).argmax())]),
                     "switches": self._places(way.switches, number),
                     "arrived": _short(y[channel, here]),
-                    "unpooled": _short(way.unpooled[number][0, channel, there]),
+                    "unpooled": _short(unpooled[0, channel, there]),
                     "below": _short(way.arrived[number - 1][0, under, painted]),
                 }
             )
