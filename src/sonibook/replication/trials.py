@@ -234,22 +234,16 @@ def _run_key(print_of: str, experiment: TrainConfig, precision: str) -> str:
 
 def _shipped_run(experiment: TrainConfig) -> str | None:
     """The shipped network that this run would make again, if there is one."""
-    wanted = _what_matters(experiment)
+    wanted = experiment.what_matters()
     for name in shipped():
         card = read_card(name)
         try:
             made = TrainConfig.model_validate(card.get("config"))
         except ValidationError:
             continue  # made by another program, or by a config of another time
-        if "classes" in card and _what_matters(made) == wanted:
+        if "classes" in card and made.what_matters() == wanted | {"name": made.name}:
             return name
     return None
-
-
-def _what_matters(config: TrainConfig) -> dict[str, Any]:
-    """What of a configuration has a bearing on the weights, up to the order of sums."""
-    apart = {"name", "log", "evaluate_every", "keep_every", "threads"}
-    return {key: value for key, value in config.described().items() if key not in apart}
 
 
 def _startable(encoder: Pretrained, runs: Path) -> str:

@@ -210,6 +210,11 @@ class TrainConfig(_Section):
             content["encoder"]["start"] = Path(self.encoder.start).name
         return content
 
+    def what_matters(self) -> dict[str, Any]:
+        """What of that has a bearing on the weights, up to the order of sums."""
+        aside = {"log", "evaluate_every", "keep_every", "threads"}
+        return {key: value for key, value in self.described().items() if key not in aside}
+
 
 def load_config(path: str | Path, *, changes: tuple[str, ...] = ()) -> TrainConfig:
     """Read a configuration file.

@@ -27,8 +27,6 @@ from sonibook.training.experiment import starting_encoder
 from sonibook.training.folder import PUBLISHED, weights_of
 from sonibook.training.loop import train
 
-#: Settings that have no bearing on the weights, up to the order of sums.
-_ASIDE = ("log", "evaluate_every", "keep_every", "threads")
 #: Seconds of sound that the trial step takes in: enough to fill a laptop's cores.
 _TRIAL_SECONDS = 20.0
 
@@ -95,12 +93,11 @@ class Run:
     def _differs(self, made: Any) -> str | None:
         """The first setting with a bearing on the weights that another configuration has."""
         try:
-            before = _flat(TrainConfig.model_validate(made).described())
+            before = _flat(TrainConfig.model_validate(made).what_matters())
         except ValueError:
             return "its configuration is of another kind"
-        asked = _flat(self.config.described())
-        for key, value in asked.items():
-            if key.split(".")[0] not in _ASIDE and before.get(key) != value:
+        for key, value in _flat(self.config.what_matters()).items():
+            if before.get(key) != value:
                 return f"{key} is {before.get(key)} there, not {value}"
         return None
 
