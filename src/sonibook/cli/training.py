@@ -207,6 +207,8 @@ def evaluate(
                 batch_size=batch_size,
                 progress=True,
             )
+            if reader.data.task == "single-label":
+                scores, targets = scores.argmax(axis=1), targets.argmax(axis=1)
             found = _measured(scores, targets, reader.data, seed)
             results.append({"network": name, "method": "classifier", **found})
         if fitted is not None:
@@ -238,31 +240,24 @@ def _probed(
     encoder: CNN12, fitted: ClipReader, tested: ClipReader, layer: int, seed: int, batch_size: int
 ) -> dict[str, Any]:
     """How well a linear probe on an encoder, fitted to one part, does on the part tested."""
-    import numpy as np
-
-    data = tested.data
     (features, labels), (asked, truth) = (
         training.probe_features(encoder, reader, layer=layer, batch_size=batch_size, progress=True)
         for reader in (fitted, tested)
     )
-    groups = training.groups_of(fitted, tested=data)
+    groups = training.groups_of(fitted, tested=tested.data)
     probe = training.linear_probe(features, labels, asked, groups=groups, seed=seed)
-    scores = probe.predicted
-    if data.task == "single-label":
-        names = np.eye(len(data.classes))
-        scores, truth = names[scores], names[truth]
     own = {"strength": probe.strength, "folds_of_cross_validation": probe.folds}
-    return _measured(scores, truth, data, seed) | own
+    return _measured(probe.predicted, truth, tested.data, seed) | own
 
 
-def _measured(scores: ndarray, targets: ndarray, data: Dataset, seed: int) -> dict[str, Any]:
-    """The metrics that suit the data, each with its interval."""
+def _measured(answers: ndarray, truth: ndarray, data: Dataset, seed: int) -> dict[str, Any]:
+    """The metrics that suit the data, of the class or the scores of each clip, with intervals."""
     from sonibook.metrics import multilabel_intervals, multilabel_metrics, wilson_interval
 
     if data.task == "multi-label":
-        intervals = multilabel_intervals(scores, targets, seed=seed)
-        return {**multilabel_metrics(scores, targets), "intervals": intervals}
-    correct, total = int((scores.argmax(1) == targets.argmax(1)).sum()), len(targets)
+        intervals = multilabel_intervals(answers, truth, seed=seed)
+        return {**multilabel_metrics(answers, truth), "intervals": intervals}
+    correct, total = int((answers == truth).sum()), len(truth)
     interval = list(wilson_interval(correct, total))
     return {"accuracy": correct / total, "interval": interval, "correct": correct}
 
@@ -276,11 +271,11 @@ def _report(
 ) -> None:
     """Print the results, and write them where that is asked for."""
     data, count = tested.data, len(tested.data) - len(tested.bad)
-    unreadable = {"test": len(tested.bad)}
-    tested.warn()
-    if fitted is not None:
-        unreadable["training"] = len(fitted.bad)
-        fitted.warn()
+    unreadable = {}
+    for part, reader in {"test": tested, "training": fitted}.items():
+        if reader is not None:
+            unreadable[part] = len(reader.bad)
+            reader.warn()
     typer.echo(f"{data.name} ({data.split}), {count} clips, {len(data.classes)} classes")
     content: dict[str, Any] = {
         "dataset": data.name,
