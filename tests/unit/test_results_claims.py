@@ -49,6 +49,11 @@ def one(mean: float | None, kind: str = "effect", **changes) -> Test:
     return (effect if kind == "effect" else control)(f"{kind} {mean}", found, unit="Hz")
 
 
+def write_rows(path: Path, rows: tuple[Row, ...]) -> None:
+    data = MeasuredOn(dataset="made up", split="all", size=40, clips=40, skipped={})
+    ResultTable(analysis="a", data=data, networks={}, settings={}, rows=rows).write(path)
+
+
 @pytest.mark.parametrize(
     ("tests", "verdict"),
     [
@@ -205,9 +210,7 @@ def test_between_its_layers_each_seed_is_compared_with_itself(tmp_path: Path) ->
         for seed, (level, fall) in enumerate(zip(levels, falls, strict=True))
         for layer, mean in ((1, level), (2, level - fall))
     )  # fmt: skip
-    data = MeasuredOn(dataset="made up", split="all", size=40, clips=40, skipped={})
-    table = ResultTable(analysis="a", data=data, networks={}, settings={}, rows=rows)
-    table.write(tmp_path / "figure-7.json")
+    write_rows(tmp_path / "figure-7.json", rows)
     results = Results(tmp_path)
     found = results.means("figure-7", "coherence", (1,), less=(2,))["contrastive"]
     half = stats.t.ppf(0.975, 2) * np.std(falls, ddof=1) / np.sqrt(3)
@@ -240,9 +243,7 @@ def test_a_regime_is_what_rows_say_and_not_a_name(tmp_path: Path) -> None:
             mean=mean, low=mean - 0.1, high=mean + 0.1, clips=40)
         for name, regime, seed, mean in networks
     )  # fmt: skip
-    data = MeasuredOn(dataset="made up", split="all", size=40, clips=40, skipped={})
-    table = ResultTable(analysis="a", data=data, networks={}, settings={}, rows=rows)
-    table.write(tmp_path / "figure-7.json")
+    write_rows(tmp_path / "figure-7.json", rows)
     found = Results(tmp_path).means("figure-7", "coherence", (1,))
     assert not found["centred random"].known
     regimes = ("contrastive", "supervised", "random")
@@ -289,9 +290,7 @@ def test_a_verdict_may_owe_to_the_kind_of_probe(tmp_path: Path) -> None:
             for seed in range(3)
             for layer in range(1, 12)
         )  # fmt: skip
-        data = MeasuredOn(dataset="made up", split="all", size=40, clips=40, skipped={})
-        table = ResultTable(analysis="a", data=data, networks={}, settings={}, rows=rows)
-        table.write(tmp_path / f"figure-4-in-domain{name}.json")
+        write_rows(tmp_path / f"figure-4-in-domain{name}.json", rows)
 
     untrained = {"random": 0.4, "centred random": 0.3}
     figure("", "probe", supervised=0.8, contrastive=0.6, **untrained)
@@ -326,9 +325,7 @@ def test_figure_1_is_judged_by_drawn_filters_too(tmp_path: Path) -> None:
         for seed in range(3)
         for layer in (8, 9)
     )  # fmt: skip
-    data = MeasuredOn(dataset="made up", split="all", size=40, clips=40, skipped={})
-    table = ResultTable(analysis="a", data=data, networks={}, settings={}, rows=rows)
-    table.write(tmp_path / "figure-1.json")
+    write_rows(tmp_path / "figure-1.json", rows)
     verdicts = [
         next(one.judgement.verdict for one in judged if one.name == "high-bins")
         for judged in (judge_claims(tmp_path), judge_claims(tmp_path, drawn=True))
@@ -338,18 +335,13 @@ def test_figure_1_is_judged_by_drawn_filters_too(tmp_path: Path) -> None:
 
 def coherence(path: Path, **deep: float) -> None:
     """Figure 7, made up: coherence falls from 0.9 to a network's own value at the top."""
-    ResultTable(
-        analysis="coherence",
-        data=MeasuredOn(dataset="made up", split="all", size=40, clips=40, skipped={}),
-        networks={},
-        settings={"k": 5},
-        rows=tuple(
-            Row(network=regime, regime=regime, seed=0, layer=layer, quantity="coherence",
-                mean=mean, low=mean - 0.01, high=mean + 0.01, clips=40)
-            for regime, value in deep.items()
-            for layer, mean in enumerate(np.linspace(0.9, value, 11).tolist(), start=1)
-        ),
-    ).write(path / "figure-7.json")  # fmt: skip
+    rows = tuple(
+        Row(network=regime, regime=regime, seed=0, layer=layer, quantity="coherence",
+            mean=mean, low=mean - 0.01, high=mean + 0.01, clips=40)
+        for regime, value in deep.items()
+        for layer, mean in enumerate(np.linspace(0.9, value, 11).tolist(), start=1)
+    )  # fmt: skip
+    write_rows(path / "figure-7.json", rows)
 
 
 NAMES = ("supervised", "contrastive", "random", "centred random")

@@ -30,10 +30,6 @@ UNTRAINED = {RANDOM: "random weights", CENTRED: "centred random filters"}
 SEEDS = (31, 32, 33, 34, 35)
 #: Of the untrained encoders that tables set beside them: ten draws, which need no file.
 _RANDOM_SEEDS = (0, 1, 2, *SEEDS, 36, 37)
-#: Of those of another width.
-_FEW_SEEDS = (0, 1, 2)
-#: What encoders must have been pretrained on: classes that transfer is not measured on.
-_PRETRAINED_ON = "esc40"
 
 
 @dataclass(frozen=True)
@@ -89,11 +85,11 @@ def pretrained(checkpoints: Mapping[str, Path]) -> list[Pretrained]:
         card = read_card(checkpoints[name])
         regime, config = trained_regime(card), card.get("config", {})
         started = config.get("encoder", {}).get("start") is not None
-        if regime and config["data"].get("name") == _PRETRAINED_ON and not started:
+        if regime and config["data"].get("name") == "esc40" and not started:
             found.append(Pretrained(name, regime, int(config["seed"]), float(card["width"])))
     for width in sorted({one.width for one in found} - {0.25}):
         regime = f"{RANDOM}, width {width:g}"
-        found += [Pretrained(f"random:{seed}", regime, seed, width) for seed in _FEW_SEEDS]
+        found += [Pretrained(f"random:{seed}", regime, seed, width) for seed in (0, 1, 2)]
     order = (*UNTRAINED, *REGIMES)
     return sorted(found, key=lambda one: (order.index(one.kind), not one.main, one.seed))
 

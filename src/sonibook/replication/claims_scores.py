@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any, get_args
 
+from sonibook.analysis.layers import probe_condition
 from sonibook.replication.benchmarks import REGIMES, UNTRAINED
 from sonibook.replication.results import (
     Claim,
@@ -32,7 +33,6 @@ _PROBED = {
     "digits, their own split": (_OUT, f"{_OUT}-ridge"),
     "digits, each speaker left out": ("figure-4-speakers", "figure-4-speakers"),
 }
-_CONDITIONS: dict[ProbeKind, str] = {"logistic": "probe", "ridge": "ridge probe"}
 _S, _C = REGIMES
 _FINE_TUNES = "`make results RESULTS=full`, which fine-tunes."
 
@@ -41,7 +41,7 @@ def _accuracy(
     results: Results, file: str, layers: range, less: range = range(0)
 ) -> dict[str, Measure]:
     own = file if results.probe == "logistic" else f"{file}-{results.probe}"
-    condition = _CONDITIONS[results.probe]
+    condition = probe_condition(results.probe)
     return results.means(own, "accuracy", layers, condition=condition, less=less)
 
 
@@ -264,7 +264,7 @@ def probe_gains(folder: str | Path) -> list[dict[str, Any]]:
     parts = {"8 to 10": range(8, 11), "11": range(11, 12)}
     for (question, files), (blocks, layers) in product(_PROBED.items(), parts.items()):
         for kind, file in zip(get_args(ProbeKind), files, strict=True):
-            found = results.means(file, "accuracy", layers, condition=_CONDITIONS[kind])
+            found = results.means(file, "accuracy", layers, condition=probe_condition(kind))
             for regime in (one for one in REGIMES if found[one].known):
                 of = {"asked": question, "blocks": blocks, "probe": kind, "network": regime}
                 own = found[regime]
