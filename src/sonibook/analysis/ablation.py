@@ -39,8 +39,6 @@ from sonibook.metrics.intervals import holm, mcnemar_test, sign_flip_test
 from sonibook.metrics.scores import log_probability, mean_precisions, targets_of
 from sonibook.model.stack import blocks_of, least_length
 
-#: Samples that the network hears at once, residuals times their length.
-_AT_ONCE = 2**19
 _METRICS: dict[Task, Callable[[ndarray, ndarray], float]] = {
     "single-label": accuracy,
     "multi-label": mean_average_precision,
@@ -291,7 +289,7 @@ def logits_of(classifier: nn.Module, x: Float[Tensor, "sounds time"]) -> ndarray
     blocks = blocks_of(_stack_of(classifier))
     least, weight = least_length(blocks), blocks[0].conv.weight
     waveforms = F.pad(x.to(weight), (0, max(least - x.shape[1], 0))).unsqueeze(1)
-    at_once = max(_AT_ONCE // waveforms.shape[2], 1)
+    at_once = max(2**19 // waveforms.shape[2], 1)  # half a million samples
     return torch.cat([classifier(some) for some in waveforms.split(at_once)]).cpu().numpy()
 
 

@@ -294,7 +294,7 @@ def _pair(network: nn.Module, chosen: _Filter, data: Dataset) -> SelectedPair:
 
 
 def small_spectrogram(x: Float[Tensor, " time"]) -> UInt8[ndarray, "64 80"]:
-    """A spectrogram small enough for a results file; see `EvolutionStep.levels`."""
+    """A spectrogram for a results file, in dB above a floor 80 dB below its loudest point."""
     frames = short_time_spectra(x, frame=_FRAME, hop=_HOP)
     power = F.adaptive_avg_pool2d(frames.abs().square()[None], (BANDS, _FRAMES))[0]
     relative = power / power.max().clamp_min(torch.finfo(x.dtype).tiny)

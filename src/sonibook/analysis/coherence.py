@@ -22,18 +22,11 @@ from numpy import ndarray
 from scipy import signal
 from torch import Tensor, nn
 
+from sonibook.analysis import stream
 from sonibook.analysis.controls import with_partners
 from sonibook.analysis.networks import Networks, with_random_weights
 from sonibook.analysis.result import ResultTable
-from sonibook.analysis.stream import (
-    Measured,
-    Streaming,
-    by_clip,
-    check_least,
-    measure_networks,
-    seeded,
-    stacked,
-)
+from sonibook.analysis.stream import Measured, Streaming, by_clip, seeded, stacked
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet import ForwardPass
 from sonibook.errors import AnalysisError
@@ -41,8 +34,6 @@ from sonibook.metrics.similarity import mean_top_coherence
 
 #: What `spectral_shape` gives, in its order.
 _SHAPE = ("centroid", "bandwidth", "entropy")
-#: Samples in a segment of Welch's method: bins of 31.25 Hz at 8 kHz.
-_NPERSEG = 256
 
 
 def _coherences(options: dict[str, Any], network: nn.Module, clips: Sequence[Clip]) -> Measured:
@@ -115,7 +106,7 @@ def coherence_by_layer(
     if not 1 <= k <= nperseg // 2 + 1:
         raise AnalysisError(f"k {k} is impossible: choose 1 to {nperseg // 2 + 1}.")
     options = {"k": k, "nperseg": nperseg, "noverlap": noverlap}
-    return measure_networks(
+    return stream.measure_networks(
         "coherence",
         partial(_coherences, options),
         with_random_weights(networks, data, seed=seed),
@@ -187,8 +178,8 @@ def selectivity_by_layer(
         the layer's maps that are not zero throughout, and of all steps of all its maps that are
         not zero.
     """
-    check_least(0, filters=filters)
-    return measure_networks(
+    stream.check_least(0, filters=filters)
+    return stream.measure_networks(
         "selectivity",
         partial(by_clip, partial(_selectivity, filters, seed, data.sample_rate)),
         with_random_weights(networks, data, seed=seed),
@@ -226,7 +217,7 @@ def spectral_shape(
     >>> round(float(centroid)), round(float(bandwidth)), round(float(entropy), 2)
     (1000, 18, 0.18)
     """
-    frequency, power = signal.welch(x.astype(np.float64), sample_rate, nperseg=_NPERSEG)
+    frequency, power = signal.welch(x.astype(np.float64), sample_rate, nperseg=256)
     total = power.sum(axis=-1, keepdims=True)
     # A silent sound has no distribution: NaN, without the warning of a division by zero.
     p = power / np.where(total > 0, total, np.nan)

@@ -32,7 +32,6 @@ from typing import TypeVar, Unpack
 import numpy as np
 import torch
 from jaxtyping import Float
-from numpy import ndarray
 from torch import Tensor, nn
 
 from sonibook.analysis.networks import Networks, with_random_weights
@@ -93,15 +92,10 @@ def with_partners(
         yield clip, own, torch.zeros_like(own) if other is None else sounds[other]
 
 
-def root_mean_square(x: _Sounds) -> Float[Tensor, "*batch 1"]:
-    """Root mean square over time, in float64, shape (..., 1)."""
-    return x.double().square().mean(dim=-1, keepdim=True).sqrt()
-
-
 def matched(x: _Sounds, to: _Sounds) -> _Sounds:
     """`x` with the RMS of `to`; silence stays silent."""
-    own = root_mean_square(x)
-    return (x * (root_mean_square(to) / own.where(own > 0, 1.0))).to(x.dtype)
+    own, wanted = (one.double().square().mean(dim=-1, keepdim=True).sqrt() for one in (x, to))
+    return (x * (wanted / own.where(own > 0, 1.0))).to(x.dtype)
 
 
 def projection(x: _Clips, on: _Sounds) -> _Sounds:
@@ -204,50 +198,38 @@ def _energies(seed: int, network: nn.Module, clips: Sequence[Clip]) -> Measured:
     """Levels of maps on stimuli and on residuals, re the clip."""
     passes = [ForwardPass(network, clip.waveform) for clip in clips]
     sounds = with_partners(clips, [one.sonify_most_active()[0].cpu() for one in passes])
-    levels = [
-        _levels(seed, network, passed, *of_clip)
-        for passed, of_clip in zip(passes, sounds, strict=True)
-    ]
-    by_sound = np.moveaxis(np.stack(levels), 2, 0)
-    heard = dict(zip(STIMULI, by_sound[: len(STIMULI)], strict=True))
-    left = dict(zip(TAKEN, by_sound[len(STIMULI) :], strict=True))
+    shape = (len(STIMULI) + len(TAKEN), len(clips), len(passes[0].blocks))
+    levels = np.full(shape, np.nan)
+    for row, (passed, (clip, of_clip, of_another)) in enumerate(zip(passes, sounds, strict=True)):
+        x = torch.from_numpy(clip.waveform)
+        for place, s in enumerate(of_clip[:, : len(x)]):
+            layer = place + 1
+            index = passed.most_active(layer)[0]
+            own = float(passed.energy(layer)[0, index])
+            if own <= 0 or not s.any():
+                continue
+            generator = seeded(seed, "stimulation", clip.clip_id, str(layer))
+            turned = random_phase(s, generator=generator)
+            other, noise = (
+                as_long_as(of_another[place], len(x)),
+                white_noise(s, generator=generator),
+            )
+            stimuli = torch.stack([s, turned, other, noise])
+            there, alike = stimuli.any(dim=1), matched(stimuli, s.expand_as(stimuli))
+            those = alike[there]
+            quieter = matched(x.expand(1, -1), x - those[:1])
+            asked = torch.cat([matched(those, x.expand_as(those)), x - those, quieter]).unsqueeze(1)
+            energy = FeatureMaps(network, asked, depth=layer).energy(layer)[:, index].cpu().double()
+            in_db = 10 * (energy / own).clamp_min(10 ** (_FLOOR_DB / 10)).log10()
+            levels[torch.cat([there, there, there[:1]]).numpy(), row, place] = in_db.numpy()
+    heard = dict(zip(STIMULI, levels, strict=False))
+    left = dict(zip(TAKEN, levels[len(STIMULI) :], strict=True))
     return {
         **{("heard", name): values for name, values in heard.items()},
         **{("left", name): values for name, values in left.items()},
         **{("above", name): heard["sonification"] - heard[name] for name in STIMULI[1:]},
         **{("below", name): left[name] - left["sonification"] for name in TAKEN[1:]},
     }
-
-
-def _levels(
-    seed: int,
-    network: nn.Module,
-    passed: ForwardPass,
-    clip: Clip,
-    sounds: Float[Tensor, "layers time"],
-    of_another: Float[Tensor, "layers samples"],
-) -> Float[ndarray, "layers levels"]:
-    """Of each layer the levels on `STIMULI`, and then without each of `TAKEN`."""
-    x = torch.from_numpy(clip.waveform)
-    levels = np.full((len(sounds), len(STIMULI) + len(TAKEN)), np.nan)
-    for row, s in enumerate(sounds[:, : len(x)]):
-        layer = row + 1
-        index = passed.most_active(layer)[0]
-        own = float(passed.energy(layer)[0, index])
-        if own <= 0 or not s.any():
-            continue
-        generator = seeded(seed, "stimulation", clip.clip_id, str(layer))
-        turned = random_phase(s, generator=generator)
-        other, noise = as_long_as(of_another[row], len(x)), white_noise(s, generator=generator)
-        stimuli = torch.stack([s, turned, other, noise])
-        there, alike = stimuli.any(dim=1), matched(stimuli, s.expand_as(stimuli))
-        those = alike[there]
-        quieter = matched(x.expand(1, -1), x - those[:1])
-        asked = torch.cat([matched(those, x.expand_as(those)), x - those, quieter]).unsqueeze(1)
-        energy = FeatureMaps(network, asked, depth=layer).energy(layer)[:, index].cpu().double()
-        in_db = 10 * (energy / own).clamp_min(10 ** (_FLOOR_DB / 10)).log10()
-        levels[row, torch.cat([there, there, there[:1]]).numpy()] = in_db.numpy()
-    return levels
 
 
 def stimulation(

@@ -35,11 +35,8 @@ from sonibook.errors import AnalysisError
 from sonibook.metrics.similarity import mean_top_coherence, spectrogram_correlation
 from sonibook.model.stack import blocks_of, check_filters
 
-#: Samples in two segments of coherence, which it takes at least.
-_TWO_SEGMENTS = 256 + 128
 
-
-class EvolutionStep(Record):
+class _EvolutionStep(Record):
     """One filter at one checkpoint, on its clip, beside the last checkpoint; None where it is dead.
 
     `steadiness` is the correlation of the spectrogram's levels with those of the checkpoint before,
@@ -69,7 +66,7 @@ class FilterEvolution(Record):
     filter: int
     clip: TopClip
     seconds: float
-    steps: tuple[EvolutionStep, ...]
+    steps: tuple[_EvolutionStep, ...]
 
 
 class EvolutionResult(Result):
@@ -123,8 +120,8 @@ def feature_evolution(
                 f"Filter {index} of layer {layer} is live on no clip at epoch {epochs[-1]}: "
                 "choose another, or more clips."
             )
-    drawn = [list(pair) for pair in chosen] if filters is not None else None
-    settings = {"filters": drawn, "per_layer": per_layer, "seed": seed}
+    named = None if filters is None else [*chosen]
+    settings = {"filters": named, "per_layer": per_layer, "seed": seed}
     return EvolutionResult(
         **key_of("evolution", networks, settings),
         data=found.data,
@@ -180,7 +177,7 @@ def _follow(
     sounds, energies = sonify_through_training(checkpoints, x, layer=layer, filter=index)
     sounds = sounds.double()
     final = sounds[-1:].expand_as(sounds)
-    enough = sounds.shape[1] >= _TWO_SEGMENTS
+    enough = sounds.shape[1] >= 256 + 128  # samples in two segments
     missing = sounds.new_full((len(sounds),), torch.nan)
     similarity = {
         "correlation": spectrogram_correlation(sounds, final),
@@ -206,7 +203,7 @@ def _follow(
     for name, values in similarity.items():
         columns[name] = [None if isnan(value) else value for value in values.tolist()]
     steps = tuple(
-        EvolutionStep(**dict(zip(columns, row, strict=True)))
+        _EvolutionStep(**dict(zip(columns, row, strict=True)))
         for row in zip(*columns.values(), strict=True)
     )
     seconds = len(x) / data.sample_rate

@@ -58,7 +58,7 @@ from sonibook.errors import AnalysisError
 from sonibook.metrics.similarity import short_time_spectra
 
 #: What stands in the sonification's place, at its RMS; the clip itself at its own.
-CONTROLS, _ITSELF = controls.CONTROLS[:5], "the clip itself"
+_CONTROLS, _ITSELF = controls.CONTROLS[:5], "the clip itself"
 _CURVES = ("insertion", "deletion")
 QUANTITIES = ("AI", "AD", "AG", "FF", "Fid-In", "sparseness", "complexity", *_CURVES)
 #: Short-time spectra: frames of 32 ms at 8 kHz, half of one to the next.
@@ -83,18 +83,19 @@ def kept_and_lost(
     }
 
 
-def sparseness(sizes: Float[ndarray, "sounds points"]) -> Float[ndarray, " sounds"]:
-    """Gini index of each row of sizes: 0 if all points are alike, near 1 if one holds all."""
-    ordered, count = np.sort(sizes, axis=1), sizes.shape[1]
-    weights = 2 * np.arange(1, count + 1) - count - 1
-    return (ordered @ weights) / (count * ordered.sum(axis=1))
+def concentration(sizes: Float[ndarray, "sounds points"]) -> dict[str, Float[ndarray, " sounds"]]:
+    """Sparseness and complexity of each row of sizes.
 
-
-def complexity(sizes: Float[ndarray, "sounds points"]) -> Float[ndarray, " sounds"]:
-    """Entropy, in nats, of the shares that points have of each row's sum."""
-    shares = sizes / sizes.sum(axis=1, keepdims=True)
+    The Gini index is 0 if all points are alike, near 1 if one holds all; the entropy is of the
+    shares that points have of the row's sum, in nats.
+    """
+    count, shares = sizes.shape[1], sizes / sizes.sum(axis=1, keepdims=True)
+    weights = (2 * np.arange(1, count + 1) - count - 1) / count
     logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
-    return np.maximum(-(shares * logs).sum(axis=1), 0.0)
+    return {
+        "sparseness": np.sort(shares, axis=1) @ weights,
+        "complexity": np.maximum(-(shares * logs).sum(axis=1), 0.0),
+    }
 
 
 def partial_clips(
@@ -155,7 +156,7 @@ def _values(
     whole = heard[0]
     found = kept_and_lost(whole, heard[2 : 2 + len(s)], heard[2 + len(s) :])
     sizes = short_time_spectra(s, frame=_FRAME, hop=_HOP).abs().flatten(1).double().numpy()
-    found |= {"sparseness": sparseness(sizes), "complexity": complexity(sizes)}
+    found |= concentration(sizes)
     if points is not None:
         named, sums = int(whole.argmax()), []
         for one in s:
@@ -202,13 +203,13 @@ def faithfulness(
     -------
     ResultTable
         Its quantities are `QUANTITIES`, of each clip's most active filter of a layer; the condition
-        is one of `CONTROLS`, another of `sonibook.deconvnet.alternatives.METHODS`, or ``the clip
-        itself``, which explains all and leaves nothing. Clips on which no filter of a layer is live
-        are left out.
+        is one of the first five of `sonibook.analysis.controls.CONTROLS`, another of
+        `sonibook.deconvnet.alternatives.METHODS`, or ``the clip itself``, which explains all and
+        leaves nothing. Clips on which no filter of a layer is live are left out.
     """
     every = METHODS if find_spec("captum") is not None else ()
     _, *chosen = controls.chosen_of("method", METHODS, every if methods is None else methods)
-    work = Subtraction(CONTROLS, layers, level=level, seed=seed, steps=steps)
+    work = Subtraction(_CONTROLS, layers, level=level, seed=seed, steps=steps)
     check_least(2, points=points)
     networks = _of_one_label(work, classifiers, data)
     streaming.setdefault("chunk", 4)  # a clip takes seconds

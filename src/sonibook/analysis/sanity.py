@@ -65,10 +65,6 @@ MEASURES = {
 BASELINES = ("input", "runner-up filter", "random network", "two random networks")
 #: The difference of two of them, clip by clip.
 RUNNER_UP_LESS_RANDOM = "runner-up filter less all random"
-#: Waveforms that a network hears at once.
-_AT_ONCE = 8
-#: Frames enough for a window of structural similarity.
-_LEAST_SAMPLES = 1024
 
 
 def randomised(layer: int, *, alone: bool = False) -> str:
@@ -194,19 +190,14 @@ def sanity(
         data,
         settings={"layers": chosen, "seed": seed},
         beside=others,
-        least_samples=_LEAST_SAMPLES,
+        least_samples=1024,  # frames enough for a window of structural similarity
         **streaming,
     )
-    # What lies below all random layers is not changed.
-    unchanged = {
-        (randomised(lowest, alone=alone), layer)
-        for lowest in range(1, max(chosen) + 1)
-        for alone in (False, True)
-        for layer in chosen
-        if layer < lowest
-    }
+    both = product(range(1, max(chosen) + 1), (False, True))
+    lowest = {randomised(layer, alone=alone): layer for layer, alone in both}
     rows = table_rows([subject], found.arrays, layers=chosen)
-    kept = tuple(row for row in rows if (row.condition, row.layer) not in unchanged)
+    # What lies below all random layers is not changed.
+    kept = tuple(row for row in rows if (row.layer or 0) >= lowest.get(row.condition, 0))
     return ResultTable(rows=kept, **found.fields)
 
 
@@ -216,7 +207,7 @@ def _features(work: Subtraction, network: nn.Module, clips: Sequence[Clip]) -> M
     rows = []
     for clip, _, taken in work.explained(network, clips):
         x = torch.from_numpy(clip.waveform)
-        heard = torch.cat([x[None], (x - taken).flatten(0, 1)]).unsqueeze(1).split(_AT_ONCE)
+        heard = torch.cat([x[None], (x - taken).flatten(0, 1)]).unsqueeze(1).split(8)
         parts = [over_time(FeatureMaps(network, some).maps[-1]) for some in heard]
         rows.append(torch.cat(parts).cpu().numpy())
     return {"features": np.stack(rows)}

@@ -41,13 +41,8 @@ from sonibook.model.stack import Block, blocks_of
 
 #: For this long the first event must be alone, in s.
 _ALONE = 0.5
-#: A sound has begun when it first reaches this level, re its peak: -20 dB.
-_THRESHOLD = 0.1
 #: What begins: the most active filter's map, and its sound.
 _LAGS = ("lag of map", "lag of sound")
-_REDRAWN = 2000
-#: Clips with an event, and without it, that each half must hold.
-_LEAST = 2
 
 
 class _Detector(Record):
@@ -120,34 +115,29 @@ class Separation:
         blocks = passed.blocks
         layers = range(1, len(blocks) + 1)
         silence = FeatureMaps(network, x.new_zeros(stack.least_length(blocks)))
-        scores = np.full((len(layers), len(SOURCE_SCORES)), np.nan)
-        lags = np.full((len(layers), len(_LAGS)), np.nan)
-        for row, layer in enumerate(layers):
+        rows = []
+        for layer, maps, quiet in zip(layers, passed.maps, silence.maps, strict=True):
             chosen = passed.most_active(layer, self.filters)
-            sounds = self._sounds(network, passed, layer, chosen).cpu()
-            scores[row] = sources.scores_in_scene(sounds, clip).nanmean(dim=0)  # but of silent ones
+            if self.method == "sonification":
+                sounds = passed.sonify(layer, chosen).cpu()
+            else:
+                each = [explain(self.method, network, x, layer=layer, filter=one) for one in chosen]
+                sounds = torch.stack(each).cpu()
+            scores = sources.scores_in_scene(sounds, clip).nanmean(dim=0)  # but of silent ones
+            lags = scores.new_full((len(_LAGS),), torch.nan)
             if alone:
                 begun = map_onsets(
-                    passed.maps[row][0, chosen[:1], : stack.out_length(blocks, layer, alone)].cpu(),
-                    silence.maps[row][0, chosen[:1], 0].cpu(),
+                    maps[0, chosen[:1], : stack.out_length(blocks, layer, alone)].cpu(),
+                    quiet[0, chosen[:1], 0].cpu(),
                     blocks[:layer],
                     sample_rate=self.sample_rate,
                 )
                 heard = onsets(sounds[:1, :alone], sample_rate=self.sample_rate)
-                lags[row] = torch.cat([begun, heard]).numpy() - first
+                lags = torch.cat([begun, heard]) - first
+            rows.append(torch.cat([scores, lags]))
         energy = torch.cat([passed.energy(layer)[0] for layer in layers])
-        named = zip((*SOURCE_SCORES, *_LAGS), (*scores.T, *lags.T), strict=True)
+        named = zip((*SOURCE_SCORES, *_LAGS), torch.stack(rows, dim=1).numpy(), strict=True)
         return {"energy": energy.cpu().numpy(), **dict(named)}
-
-    def _sounds(
-        self, network: nn.Module, passed: ForwardPass, layer: int, filters: list[int]
-    ) -> Float[Tensor, "filters time"]:
-        if self.method == "sonification":
-            return passed.sonify(layer, filters)
-        x = passed.x[0, 0, : passed.samples]
-        return torch.stack(
-            [explain(self.method, network, x, layer=layer, filter=one) for one in filters]
-        )
 
     def _first_event(self, clip: Clip) -> tuple[float, int]:
         """When the first event begins, in s, and until which sample it is alone; else 0."""
@@ -162,7 +152,7 @@ def onsets(x: Float[Tensor, "rows time"], *, sample_rate: int | float) -> Float[
     """When each of some sounds first reaches a tenth of its peak, in s; NaN for silence."""
     size = x.abs()
     peak = size.amax(dim=1, keepdim=True)
-    first = (size >= _THRESHOLD * peak).int().argmax(dim=1).double() / sample_rate
+    first = (size >= 0.1 * peak).int().argmax(dim=1).double() / sample_rate
     return first.masked_fill(peak[:, 0] == 0, torch.nan)
 
 
@@ -232,7 +222,7 @@ def choose(
     Classes are left out that fewer than two clips of one half have, or do not have.
     """
     halves = [(scores[start::2], present[start::2]) for start in (0, 1)]
-    enough = [np.minimum(part.sum(axis=0), (~part).sum(axis=0)) >= _LEAST for _, part in halves]
+    enough = [np.minimum(part.sum(axis=0), (~part).sum(axis=0)) >= 2 for _, part in halves]
     classes = np.flatnonzero(enough[0] & enough[1])
     (first, first_present), (second, second_present) = halves
     found = areas(first, first_present[:, classes])
@@ -249,7 +239,7 @@ def choose(
         area=roc_auc(tried, truth),
         p=holm(np.array(p)),
         # On redrawn clips, all on the same; NaN where a class is not drawn.
-        redrawn=roc_auc(tried, truth, times_drawn(len(tried), _REDRAWN, seed)),
+        redrawn=roc_auc(tried, truth, times_drawn(len(tried), 2000, seed)),
     )
 
 

@@ -24,8 +24,6 @@ from sonibook.metrics.similarity import short_time_spectra
 
 #: Of a sound beside the sources of a scene, by `source_scores`.
 SOURCE_SCORES = ("explained share", "main stem's share", "gain in share", "SI-SDR", "SI-SDR gain")
-#: What has nothing of a stem is at -inf dB; it counts as this.
-_WORST_DB = -60.0
 
 
 @dataclass(frozen=True)
@@ -158,7 +156,7 @@ def source_scores(
     shares, whole = spectral_shares(sounds, stems), spectral_shares(mixture[None], stems)[0]
     main = shares.nan_to_num().argmax(dim=1)
     rows = torch.arange(len(sounds))
-    ratio = si_sdr(sounds, stems[main]).clamp_min(_WORST_DB)
+    ratio = si_sdr(sounds, stems[main]).clamp_min(-60.0)
     before = si_sdr(mixture, stems)[main]
     share = shares[rows, main]
     explained = projected_shares(sounds, stems).sum(dim=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from itertools import product
 from typing import Any
 
@@ -28,8 +27,6 @@ from sonibook.plots.features import (
 )
 from sonibook.plots.style import CYCLE, GREY, Picture, drawing, picture
 
-#: Layers of the sanity checks whose curves are drawn; more would hide each other.
-_CURVES = 4
 #: In the order of their colours; noise, which no one mistakes for an explanation, is grey.
 _CONTROLS = (
     "random weights",
@@ -211,7 +208,7 @@ def sanity_figure(result: ResultTable) -> Picture:
     measure = "spectrogram correlation"
     rows = result.select(quantity=measure)
     layers = sorted({row.layer for row in rows if row.layer is not None})
-    spread = np.linspace(0, len(layers) - 1, min(_CURVES, len(layers))).round().astype(int)
+    spread = np.linspace(0, len(layers) - 1, min(4, len(layers))).round().astype(int)
     lowest = range(1, max(layers) + 1)
     others = (name for name in result.networks if name not in result.names())
     baselines = (*BASELINES, *others)
@@ -290,8 +287,8 @@ def explanations_figure(result: ExplanationResult) -> Picture:
         Panel("coherence", what, methods, network=network, options=limits),
         Panel("drop", "drop when subtracted / nat", methods, network=network, line=0.0),
     ]
-    compared = re.compile("p_holm, .*beyond sonification")
-    tests = [row for row in result.rows if compared.fullmatch(row.quantity)]
+    compared = {f"p_holm, {name} beyond sonification" for name in ("coherence", "drop")}
+    tests = result.select(quantity=compared)
     sure = sum(row.mean is not None and row.mean < 0.05 for row in tests)
     what = (
         f"{len(methods)} explanations of the most active filters (by Holm's p below 0.05, {sure} "
