@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal, Unpack
 
 import numpy as np
@@ -298,7 +299,7 @@ def _score(
 ) -> Estimate:
     clips = len(scores)
     if clips > 1 and task == "multi-label":
-        return Estimate.of_statistic(mean_precisions, scores, targets, seed=seed)
+        return Estimate.of_statistic(partial(mean_precisions, scores, targets), clips, seed=seed)
     value = _METRICS[task](scores, targets) if clips else None
     if value is None or task == "multi-label":
         return Estimate(mean=value, clips=clips)

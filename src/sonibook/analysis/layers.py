@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
+from functools import cached_property, partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeAlias, Unpack
@@ -108,33 +109,21 @@ def layer_importances(
         measure = partial(_features, features)
         return measure_clips("layers", measure, every, part, settings=settings, **streaming)
 
-    tested = measured(data)
-    fitted_to = None if training is None else measured(training)
-    truth, parts = truth_of(data, tested), streaming.get("parts")
-
-    def answers_of(kind: ProbeKind, network: Network, layer: int) -> _Answers:
-        """What probes on one layer's features say: fitted to a training part, or other groups."""
-        key = (network.name, f"layer {layer}", "")
-        own = tested.arrays[key]
-        if training is None or fitted_to is None:
-            return answers_by_group(kind, own, data, tested, seed=seed, parts=parts)
-        groups = groups_at(training, fitted_to.index.tolist(), tested=data)
-        seen, known = fitted_to.arrays[key], truth_of(training, fitted_to)
-        inputs = (kind, seed, groups, seen, known, own)
-        how: Any = {"groups": groups, "seed": seed, "kind": kind}
-        return _kept(parts, inputs, lambda: linear_probe(seen, known, own, **how).predicted)
-
-    rows: list[Row] = []
+    tested, seen = measured(data), None if training is None else measured(training)
+    fitted = Probes(data, tested, training, seen, seed=seed, parts=streaming.get("parts"))
+    truth, rows = fitted.truth, list[Row]()
     for kind in probes:
-        answers: dict[str, dict[int, _Answers]] = {}
+        answers: dict[str, dict[int, _Answers]] = {network.name: {} for network in every}
         for network in every:
             depths = layers or range(1, len(blocks_of(network.module)) + 1)
-            progress = tqdm(depths, f"{kind} probes {network.name}", disable=None, leave=False)
-            answers[network.name] = {n: answers_of(kind, network, n) for n in progress}
-        rows += _rows(kind, every, answers, truth, seed=seed)
+            for layer in tqdm(depths, f"{kind} probes {network.name}", disable=None, leave=False):
+                key = (network.name, f"layer {layer}", "")
+                known = None if seen is None else seen.arrays[key]
+                answers[network.name][layer] = fitted.answers(kind, tested.arrays[key], known)
+        rows += _rows(kind, every, answers, fitted)
     rows += trained
     chance = 1 / len(data.classes) if truth.ndim == 1 else float(truth[:, truth.any(axis=0)].mean())
-    rows.append(Row(quantity=_score_name(truth), condition="chance", mean=chance, clips=len(truth)))
+    rows.append(Row(quantity=fitted.score, condition="chance", mean=chance, clips=len(truth)))
     return ResultTable(**tested.fields, rows=tuple(rows))
 
 
@@ -152,21 +141,19 @@ def _rows(
     kind: ProbeKind,
     networks: Sequence[Network],
     answers: Mapping[str, Mapping[int, _Answers]],
-    truth: _Truth,
-    *,
-    seed: int,
+    fitted: Probes,
 ) -> Iterator[Row]:
     """The rows of one kind of probe, on the layers of every network."""
     probe = probe_condition(kind)
     for network in networks:
         for layer, own in answers[network.name].items():
-            yield probe_row(network, own, truth, layer=layer, condition=probe, seed=seed)
+            yield fitted.row(network, own, layer=layer, condition=probe)
     over = "" if kind == "logistic" else probe
     for network in networks:
         if not network.baseline:
             by_random = answers[_twin(network, networks)]
             for layer, own in answers[network.name].items():
-                found = gain_over(own, by_random[layer], truth, seed=seed)
+                found = fitted.gain(own, by_random[layer])
                 yield network.row("above random", found, layer=layer, condition=over)
 
 
@@ -175,62 +162,80 @@ def probe_condition(kind: ProbeKind) -> str:
     return "probe" if kind == "logistic" else f"{kind} probe"
 
 
-def probe_row(
-    network: Network,
-    answers: _Answers,
-    truth: _Truth,
-    *,
-    layer: int | None = None,
-    condition: str,
-    seed: int,
-) -> Row:
-    """The accuracy or, of several labels, the mAP of what a probe says."""
-    if truth.ndim == 2:
-        found = Estimate.of_statistic(mean_precisions, answers, truth, seed=seed)
-    else:
-        found = Estimate.of_share(int((answers == truth).sum()), len(truth))
-    return network.row(_score_name(truth), found, layer=layer, condition=condition)
+@dataclass(frozen=True, eq=False)
+class Probes:
+    """What linear probes say of the clips of `data` that were measured, and how right they are.
 
+    They are fitted to what was `seen` of a training part, or to all groups but a clip's own, and
+    kept in the folder `parts`.
+    """
 
-def _score_name(truth: _Truth) -> str:
-    return "accuracy" if truth.ndim == 1 else "mAP"
+    data: Dataset
+    tested: ClipArrays
+    training: Dataset | None = None
+    seen: ClipArrays | None = None
+    seed: int = 0
+    parts: str | Path | None = None
 
+    @cached_property
+    def truth(self) -> _Truth:
+        """The classes of the clips."""
+        return _truth_of(self.data, self.tested)
 
-def gain_over(own: _Answers, other: _Answers, truth: _Truth, *, seed: int) -> Estimate:
-    """By how much the score of one exceeds that of the other, on the same clips."""
-    if truth.ndim == 2:
-        return Estimate.of_statistic(_precision_gain, own, other, truth, seed=seed)
-    return estimate((own == truth).astype(float) - (other == truth), seed=seed)
+    @property
+    def score(self) -> str:
+        """What is counted: accuracy or, of several labels, mAP."""
+        return "accuracy" if self.truth.ndim == 1 else "mAP"
 
+    def answers(
+        self,
+        kind: ProbeKind,
+        features: Float[ndarray, "clips features"],
+        seen: Float[ndarray, "seen features"] | None = None,
+    ) -> _Answers:
+        """What probes on features say of the clips; `seen` are those of the training part."""
+        parted: list[tuple[Any, Any, list[str] | None]]  # rows to fit to, rows to name, groups
+        if self.training is None or self.seen is None or seen is None:
+            own, classes = features, self.truth
+            groups = groups_at(self.data, self.tested.index.tolist())
+            parted = [(~out, out, rest) for _, out, rest in left_out(self.data, groups)]
+        else:
+            own, classes = seen, _truth_of(self.training, self.seen)
+            groups = groups_at(self.training, self.seen.index.tolist(), tested=self.data)
+            parted = [(slice(None), slice(None), groups)]
 
-def _precision_gain(
-    own: ndarray, other: ndarray, targets: ndarray, times: ndarray
-) -> Float[ndarray, " repeats"]:
-    return mean_precisions(own, targets, times) - mean_precisions(other, targets, times)
+        def fit() -> _Answers:
+            found = np.zeros_like(self.truth)
+            for rows, out, together in parted:
+                how: Any = {"groups": together, "seed": self.seed, "kind": kind}
+                found[out] = linear_probe(own[rows], classes[rows], features[out], **how).predicted
+            return found
 
+        asked = [] if own is features else [features]
+        inputs = [kind, self.seed, groups, own, classes, *asked]
+        return _kept(self.parts, inputs, fit)
 
-def answers_by_group(
-    kind: ProbeKind,
-    features: Float[ndarray, "clips features"],
-    data: Dataset,
-    tested: ClipArrays,
-    *,
-    seed: int,
-    parts: str | Path | None = None,
-) -> _Answers:
-    """What a probe fitted to all groups but a clip's own says of it."""
-    groups, truth = groups_at(data, tested.index.tolist()), truth_of(data, tested)
-    parted = [*left_out(data, groups)]
+    def row(
+        self, network: Network, answers: _Answers, *, layer: int | None = None, condition: str
+    ) -> Row:
+        """How often answers are right."""
+        if self.truth.ndim == 2:
+            precisions = partial(mean_precisions, answers, self.truth)
+            found = Estimate.of_statistic(precisions, len(answers), seed=self.seed)
+        else:
+            found = Estimate.of_share(int((answers == self.truth).sum()), len(answers))
+        return network.row(self.score, found, layer=layer, condition=condition)
 
-    def fit() -> _Answers:
-        found = np.zeros_like(truth)
-        for _, out, rest in parted:
-            how: Any = {"groups": rest, "seed": seed, "kind": kind}
-            probe = linear_probe(features[~out], truth[~out], features[out], **how)
-            found[out] = probe.predicted
-        return found
+    def gain(self, own: _Answers, other: _Answers) -> Estimate:
+        """By how much the score of one exceeds that of the other, on the same clips."""
+        truth = self.truth
+        if truth.ndim == 1:
+            return estimate((own == truth).astype(float) - (other == truth), seed=self.seed)
 
-    return _kept(parts, (kind, seed, groups, features, truth), fit)
+        def gained(times: ndarray) -> Float[ndarray, " repeats"]:
+            return mean_precisions(own, truth, times) - mean_precisions(other, truth, times)
+
+        return Estimate.of_statistic(gained, len(truth), seed=self.seed)
 
 
 def _kept(parts: str | Path | None, inputs: Sequence[Any], fit: Callable[[], _Answers]) -> _Answers:
@@ -275,7 +280,7 @@ def left_out(
         yield group, own == group, rest if len(set(rest)) > 1 else None
 
 
-def truth_of(data: Dataset, measured: ClipArrays) -> _Truth:
+def _truth_of(data: Dataset, measured: ClipArrays) -> _Truth:
     """The classes of the clips that were measured."""
     labels = [data.labels(place) for place in measured.index.tolist()]
     if data.task == "single-label":

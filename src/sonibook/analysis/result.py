@@ -6,7 +6,6 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -69,12 +68,11 @@ class Estimate(Record):
 
     @classmethod
     def of_statistic(
-        cls, statistic: Callable[..., Float[ndarray, " some"]], *of: ndarray, seed: int = 0
+        cls, statistic: Callable[[ndarray], Float[ndarray, " some"]], clips: int, *, seed: int = 0
     ) -> Estimate:
-        """One such as `mean_precisions`, with a bootstrap interval of few repeats: it costs."""
-        clips = len(of[0])
-        ends = intervals.redrawn_ends(partial(statistic, *of), clips, repeats=_REPEATS, seed=seed)
-        found = [*ends, *statistic(*of, np.ones((1, clips)))]
+        """One by how often each clip counts, with a bootstrap interval of few repeats: it costs."""
+        ends = intervals.redrawn_ends(statistic, clips, repeats=_REPEATS, seed=seed)
+        found = [*ends, *statistic(np.ones((1, clips)))]
         low, high, mean = (None if np.isnan(value) else float(value) for value in found)
         return cls(mean=mean, low=low, high=high, clips=clips)
 

@@ -26,7 +26,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 from itertools import product
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -35,13 +35,7 @@ from tqdm.auto import tqdm
 
 from sonibook.analysis.ablation import Subtraction
 from sonibook.analysis.controls import REMOVED
-from sonibook.analysis.layers import (
-    answers_by_group,
-    check_fitting,
-    gain_over,
-    probe_row,
-    truth_of,
-)
+from sonibook.analysis.layers import Probes, check_fitting
 from sonibook.analysis.networks import Network, Networks, as_networks, layers_of, mixed, untrained
 from sonibook.analysis.result import ResultTable, Row
 from sonibook.analysis.stream import Measured, Streaming, by_clip, measure_clips, seeded, table_rows
@@ -250,20 +244,20 @@ def remove_and_retrain(
     streaming.setdefault("chunk", 4)  # a clip takes seconds
     measure, settings = partial(_features, work), work.settings()
     found = measure_clips("roar", measure, every, data, settings=settings, **streaming)
-    truth, rows = truth_of(data, found), list[Row]()
+    probes = Probes(data, found, seed=seed, parts=streaming.get("parts"))
+    rows: list[Row] = []
     for network in every:
         columns = np.moveaxis(found.arrays[network.name, "features", ""], 1, 0)
         whole, *answers = [
-            answers_by_group("logistic", seen, data, found, seed=seed, parts=streaming.get("parts"))
+            probes.answers("logistic", seen)
             for seen in tqdm(columns, desc=f"probes {network.name}", disable=None, leave=False)
         ]
-        rows.append(probe_row(network, whole, truth, condition="untouched", seed=seed))
+        rows.append(probes.row(network, whole, condition="untouched"))
         cells = product(REMOVED, chosen[network.name])
         own = dict(zip(chosen[network.name], answers, strict=False))
         for (control, layer), one in zip(cells, answers, strict=True):
-            of: dict[str, Any] = {"layer": layer, "condition": control}
-            rows.append(probe_row(network, one, truth, seed=seed, **of))
+            rows.append(probes.row(network, one, layer=layer, condition=control))
             if control != REMOVED[0]:
-                lead = gain_over(one, own[layer], truth, seed=seed)
-                rows.append(network.row("lead", lead, **of))
+                lead = probes.gain(one, own[layer])
+                rows.append(network.row("lead", lead, layer=layer, condition=control))
     return ResultTable(rows=tuple(rows), **found.fields)
