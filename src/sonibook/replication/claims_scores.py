@@ -34,7 +34,8 @@ _PROBED = {
     "digits, each speaker left out": ("figure-4-speakers", "figure-4-speakers"),
 }
 _S, _C = REGIMES
-_FINE_TUNES = "`make results RESULTS=full`, which fine-tunes."
+_FULLER = "`make results RESULTS=full`, which"
+_FINE_TUNES = f"{_FULLER} fine-tunes."
 
 
 def _accuracy(
@@ -56,12 +57,7 @@ def _robust(results: Results) -> Iterator[Test]:
     yield effect("and varies less over layers", varies, unit="variance of accuracy")
 
 
-@Claim(
-    "table A.1",
-    "05_contrastive",
-    _A1,
-    would_change="`make results RESULTS=full`, which pretrains seven times a seed.",
-)
+@Claim("table A.1", "05_contrastive", _A1, would_change=f"{_FULLER} pretrains seven times a seed.")
 def _augmentations(results: Results) -> Iterator[Test]:
     """Contrastive pretraining is better with all four augmentations than with gain alone, and at
     temperature 0.1 than at 0.2 and 0.3.
@@ -76,8 +72,7 @@ def _augmentations(results: Results) -> Iterator[Test]:
     "tables A.1, A.4 and A.6",
     "05_contrastive",
     _A6,
-    would_change="`make results RESULTS=full`, which trains CNN12_x2, and more seeds of full "
-    "width.",
+    would_change=f"{_FULLER} trains CNN12_x2, and more seeds of full width.",
 )
 def _wider(results: Results) -> Iterator[Test]:
     """Contrastive pretraining makes better encoders of wider networks."""
@@ -151,10 +146,7 @@ def _supervised_digits(results: Results) -> Iterator[Test]:
 
 
 @Claim(
-    "tables A.2, A.4 and A.6",
-    "09_layers",
-    _A4,
-    would_change="`make results RESULTS=full`, which trains whole networks.",
+    "tables A.2, A.4 and A.6", "09_layers", _A4, would_change=f"{_FULLER} trains whole networks."
 )
 def _frozen_below(results: Results) -> Iterator[Test]:
     """A linear classifier on the contrastive encoder does worse than a network trained from

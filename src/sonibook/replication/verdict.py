@@ -48,8 +48,6 @@ from sonibook.training.probe import ProbeKind
 
 #: All, in the paper's order.
 CLAIMS: tuple[Claim, ...] = (*SOUND_CLAIMS, *SCORE_CLAIMS)
-#: What a judged claim has of the claim.
-_OF_CLAIM = ("name", "where", "says", "chapter", "figure", "would_change")
 Verdict = Literal[
     "holds",
     "holds in part",
@@ -150,19 +148,16 @@ def _why(tests: Sequence[Test]) -> str:
         if len(tests) == 1:
             return "Its one test passes."
         return f"All {len(tests)} tests pass, controls among them where there are any."
-    said: dict[str, list[str]] = {"shown": [], "not shown": [], "the opposite is shown of": []}
-    for test in tests:
-        said.setdefault(_outcome(test), []).append(test.says)
-    text = "; ".join(f"{outcome}: {', '.join(of)}" for outcome, of in said.items() if of)
+    known = [test for test in tests if test.measure is not None]
+    said = {
+        "shown": [test for test in known if test.passes],
+        "not shown": [test for test in known if not test.passes and not test.reversed],
+        "the opposite is shown of": [test for test in known if test.reversed],
+        "not measured yet": [test for test in tests if test.measure is None],
+    }
+    named = {outcome: ", ".join(test.says for test in of) for outcome, of in said.items() if of}
+    text = "; ".join(f"{outcome}: {names}" for outcome, names in named.items())
     return text[0].upper() + text[1:] + "."
-
-
-def _outcome(test: Test) -> str:
-    if test.measure is None:
-        return "not measured yet"
-    if test.reversed:
-        return "the opposite is shown of"
-    return "shown" if test.passes else "not shown"
 
 
 def judge_claims(
@@ -196,7 +191,7 @@ def judge_claims(
         Judged(
             judgement=judge(own, untestable=claim.untestable, universal=claim.universal),
             tests=tuple(next(among_all) for _ in own),
-            **{name: getattr(claim, name) for name in _OF_CLAIM},
+            **{name: value for name, value in vars(claim).items() if name in Judged.model_fields},
         )
         for claim, own in tests.items()
     ]
