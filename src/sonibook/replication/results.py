@@ -134,10 +134,10 @@ MISSING = Measure(mean=np.nan, low=np.nan, high=np.nan, clips=0)
 def over_layers(layers: Iterable[Estimate]) -> Measure:
     """The mean over layers, its interval as if all erred together; missing if one is missing."""
     found = [*layers]
-    ends = np.array([(one.mean, one.low, one.high) for one in found], float).T
+    ends = np.array([(one.mean, one.low, one.high) for one in found], float)
     if not found or np.isnan(ends).any():
         return MISSING
-    mean, low, high = map(float, map(np.mean, ends.copy()))
+    mean, low, high = (float(column.mean()) for column in ends.T)
     return Measure(mean=mean, low=low, high=high, clips=min(one.clips for one in found))
 
 
