@@ -112,8 +112,8 @@ def backward_animation(
         switches["another clip's"] = other.switches
     ways = {name: WayBack(passed, layer, chosen, kept) for name, kept in switches.items()}
     drawn = Drawn(passed, ways["its own"], sample_rate)
-    sounds = [passed.x[0, 0, : passed.samples], *(way.sound for way in ways.values())]
-    names = ["Input", *(f"Switches: {name}" for name in ways)]
+    tracks = {"Input": passed.x[0, 0, : passed.samples]}
+    tracks |= {f"Switches: {name}": way.sound for name, way in ways.items()}
     what = f"filter {chosen} of layer {layer}"
     data = drawn.data | {
         "label": f"The sonification of {what}, step by step",
@@ -128,13 +128,12 @@ def backward_animation(
         ],
         "near": [drawn.near_up(number) for number in range(1, len(passed.blocks) + 1)],
     }
+    x, s = (describe(one, sample_rate=sample_rate) for one in list(tracks.values())[:2])
     alt = (
         f"Left, from the bottom up: the clip's spectrogram and the feature maps of layers 1 to "
         f"{len(passed.blocks)}. Right, from the top down: {what} alone, what it becomes in each "
-        f"layer below, and the spectrogram of the sonification. Input: {describe(sounds[0])}. "
-        f"Sonification: {describe(sounds[1])}."
+        f"layer below, and the spectrogram of the sonification. Input: {x}. Sonification: {s}."
     )
-    tracks = dict(zip(names, sounds, strict=True))
     heard = player(tracks, label="Listen", sample_rate=sample_rate, columns=2)
     return Animation("animation", data, _still(data, alt), heard)
 

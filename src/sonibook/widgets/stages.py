@@ -22,8 +22,8 @@ from sonibook.model.stack import receptive_field, stride
 from sonibook.plots.sound import power_spectrogram, shortened, small_levels
 
 _ROWS, _COLUMNS, _NEAR = 16, 96, 12
-#: Frequencies and frames of a spectrogram.
-_BINS, _FRAMES = 48, 128
+#: Frequencies and frames of a spectrogram, and stretches of a waveform.
+_BINS, _FRAMES, _STRETCHES = 48, 128, 240
 
 
 class WayBack:
@@ -80,6 +80,7 @@ class Drawn:
             first = share.argsort(descending=True, stable=True).tolist()
             rows = sorted([*dict.fromkeys([self.told[number - 1], *first])][:_ROWS])
             field, steps = receptive_field(passed.blocks, number), maps.shape[1]
+            peak = float(maps[rows].max())
             middle = (focus - field // 2) // stride(passed.blocks, number)
             start = int(np.clip(middle - _NEAR // 2, 0, max(steps - _NEAR, 0)))
             self.near.append(slice(start, min(start + _NEAR, steps)))
@@ -93,7 +94,9 @@ class Drawn:
                     "stride": stride(passed.blocks, number),
                     "field": field,
                     "start": start,
-                    **_thumbnail(maps[rows]),
+                    "map": _levels(maps[rows], _COLUMNS, peak),
+                    "columns": min(_COLUMNS, steps),
+                    "peak": peak,
                 }
             )
         x = passed.x[0, 0, : passed.samples]
@@ -103,7 +106,7 @@ class Drawn:
             "samples": passed.samples,
             "layers": self.layers,
             "input": _spectrogram(x),
-            "wave": _envelope(x),
+            "wave": _levels(x.abs(), _STRETCHES, 1.0),
             "bins": _BINS,
             "span": _NEAR,
         }
@@ -141,8 +144,8 @@ class Drawn:
             peak = float(rows.abs().max())
             layers.append(
                 {
-                    "map": _thumbnail(rows.clamp(min=0), peak=peak)["map"],
-                    "negative": _thumbnail((-rows).clamp(min=0), peak=peak)["map"],
+                    "map": _levels(rows.clamp(min=0), _COLUMNS, peak),
+                    "negative": _levels((-rows).clamp(min=0), _COLUMNS, peak),
                     "peak": peak,
                     "cut": f"that is {cut:.0%} of the values" if cut else "nothing is negative",
                     "held": _signed(y[int(y.square().sum(dim=1).argmax())]),
@@ -153,7 +156,8 @@ class Drawn:
                 }
             )
         power = _spectrogram(way.sound, reference=self.reference)
-        return {"name": name, "layers": layers, "sound": power, "wave": _envelope(way.sound)}
+        wave = _levels(way.sound.abs(), _STRETCHES, 1.0)
+        return {"name": name, "layers": layers, "sound": power, "wave": wave}
 
 
 def _shares(energy: Float[Tensor, " channel"]) -> Float[Tensor, " channel"]:
@@ -177,25 +181,16 @@ def _short(values: Tensor) -> list[float]:
     return [float(f"{float(value):.4g}") for value in values]
 
 
-def _thumbnail(values: Float[Tensor, "filters steps"], *, peak: float = 0.0) -> dict[str, Any]:
-    """The largest value in each stretch of time, as a byte's share of the peak."""
-    columns = min(_COLUMNS, values.shape[1])
-    largest = shortened(values.cpu().numpy(), columns)
-    peak = peak or float(largest.max())
-    grid = np.round(255 * largest / (peak or 1.0)).astype(np.uint8)
-    return {"map": _text(grid), "columns": columns, "peak": peak}
+def _levels(values: Float[Tensor, "*rows steps"], columns: int, peak: float) -> str:
+    """The largest value in each of some stretches of time, as a byte's share of the peak."""
+    largest = shortened(values.cpu().numpy(), min(columns, values.shape[-1]))
+    return _text(np.round(np.clip(255 * largest / (peak or 1.0), 0, 255)).astype(np.uint8))
 
 
 def _signed(values: Float[Tensor, " steps"]) -> str:
     """A map as signed bytes, re its peak."""
     peak = float(values.abs().max()) or 1.0
     return _text(np.round(127 * values.cpu().numpy() / peak).astype(np.int8))
-
-
-def _envelope(x: Float[Tensor, " time"]) -> str:
-    """The largest magnitude in each of 240 stretches of a sound, as bytes."""
-    loudest = shortened(np.abs(x.cpu().numpy()), 240)
-    return _text(np.round(255 * np.clip(loudest, 0, 1)).astype(np.uint8))
 
 
 def _spectrogram(x: Float[Tensor, " time"], *, reference: float | None = None) -> str:
