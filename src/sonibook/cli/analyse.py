@@ -276,14 +276,7 @@ def _sanity_table(result: ResultTable) -> tuple[list[str], list[list[object]]]:
     "sonibook atlas supervised --dataset soundscapes -o size=60 --out atlas",
     "sonibook atlas supervised --dataset esc50 --folds 5 --data-root data --out atlas",
     "sonibook atlas mine.safetensors --dataset folder --data-root recordings --out atlas",
-    networks=Annotated[
-        str,
-        typer.Argument(
-            metavar="NETWORK",
-            help="Shipped or imported name, .safetensors file, or module:function, Python code "
-            "that makes a network.",
-        ),
-    ],
+    takes=Annotated[str, typer.Argument(metavar="NETWORK")],
     without=["width", "figure"],
     group=app,
 )
@@ -293,15 +286,7 @@ def _atlas(
         Path, typer.Option("--out", metavar="FOLDER", file_okay=False, resolve_path=True)
     ],
     k: Annotated[int, typer.Option("-k", min=1, max=4)] = 3,
-    seconds: Annotated[
-        float | None,
-        typer.Option(
-            min=0.05,
-            max=10,
-            metavar="S",
-            show_default="1, or what keeps the folder below 60 MB a network",
-        ),
-    ] = None,
+    seconds: Annotated[float | None, typer.Option(min=0.05, max=10, metavar="S")] = None,
     lab: Annotated[str, typer.Option(metavar="ADDRESS")] = "",
     loudest: Annotated[float | None, typer.Option(min=0.05, max=10, metavar="S")] = None,
 ) -> None:
@@ -313,12 +298,16 @@ def _atlas(
     it stood when run again.
 
     Options:
+        names: Shipped or imported name, .safetensors file, or module:function, Python code that
+            makes a network.
         out: Where the atlas goes.
         k: Clips for each filter.
-        seconds: How much of each sonification to keep, around the largest value of the map.
+        seconds: How much of each sonification to keep, around the largest value of the map; by
+            default 1, or what keeps the folder below 60 MB a network.
         lab: Where the page finds the lab of the book, such as ../lab.html for an atlas in a folder
             beside it: a click on a filter then opens it there.
         loudest: Take only the loudest S seconds of each clip.
+        seed: Of the random weights.
     """
     from sonibook.analysis.atlas import Shortened
     from sonibook.analysis.networks import with_random_weights

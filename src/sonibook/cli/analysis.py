@@ -56,14 +56,7 @@ def _drawable(figure: Path | None) -> Path | None:
 class Asked:
     """What the shared options of an analysis name; opened when first asked for."""
 
-    names: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="NETWORK",
-            help="Shipped or imported names, .safetensors files, 'random' or 'random:SEED' for an "
-            "untrained encoder, or module:function, Python code that makes a network.",
-        ),
-    ]
+    names: Annotated[list[str], typer.Argument(metavar="NETWORK")]
     dataset: common.DataName
     split: common.Split = None
     folds: str | None = None
@@ -209,23 +202,23 @@ class AskedClassifiers(Asked):
 
 def analysis(
     *lines: str,
-    networks: Any = None,
+    takes: Any = None,
     dataset: str | None = None,
     without: Sequence[str] = (),
     group: typer.Typer = common.analyse_commands,
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Make a command of a function that takes an `Asked` and its own options.
 
-    `lines` are examples for its help; `networks` is what it takes in the place of networks,
-    `dataset` its default data set, and `without` names shared options that it does not have.
+    `lines` are examples for its help; `takes` annotates what it takes in the place of networks,
+    `dataset` is its default data set, and `without` names shared options that it does not have.
     """
 
     def decorate(body: Callable[..., None]) -> Callable[..., None]:
         first, *rest = common.options_of(body)
         kind, own = get_args(first.annotation)[0], {one.name: one for one in rest}
         shared = {one.name: one for one in common.options_of(kind) if one.name not in without}
-        if networks is not None:
-            shared["names"] = shared["names"].replace(annotation=networks)
+        if takes is not None:
+            shared["names"] = shared["names"].replace(annotation=takes)
         if dataset is not None:
             shared["dataset"] = shared["dataset"].replace(default=dataset)
 

@@ -30,6 +30,8 @@ _Body = TypeVar("_Body", bound=Callable[..., None])
 _OPTION = re.compile(r"^ {4}(\w+): (.*(?:\n {8}.*)*)", re.M)
 #: What options of several commands are for.
 _SHARED = """
+    names: Shipped or imported names, .safetensors files, 'random' or 'random:SEED' for an untrained
+        encoder, or module:function, Python code that makes a network.
     dataset: Data set to measure on (sonibook data list).
     split: Measure on this split.
     folds: Measure on these folds (ESC-50), such as 5.

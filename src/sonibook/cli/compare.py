@@ -25,12 +25,7 @@ if TYPE_CHECKING:
     "sonibook analyse evolution runs/mine/kept/*.safetensors --dataset esc10 --figure strips.png",
     "sonibook analyse evolution runs/mine/kept/*.safetensors --dataset soundscapes --filter 8:17 "
     "--sounds heard",
-    networks=Annotated[
-        list[str],
-        typer.Argument(
-            metavar="CHECKPOINT", help="Checkpoints of one run, whose cards say their epochs."
-        ),
-    ],
+    takes=Annotated[list[str], typer.Argument(metavar="CHECKPOINT")],
     without=["width"],
 )
 def _evolution(
@@ -47,6 +42,7 @@ def _evolution(
     sonifies it, and is compared with what came out in the end.
 
     Options:
+        names: Checkpoints of one run, whose cards say their epochs.
         filters: Filter to follow; may be repeated. By default some of each layer are drawn.
         per_layer: How many are drawn of each layer, where none is named.
         sounds: Write what is heard as WAV files.
@@ -150,13 +146,7 @@ def _separation(asked: Asked, filters: common.Count = 4, method: str = "sonifica
 @analysis(
     "sonibook analyse explanations supervised --dataset esc50 --folds 5 --limit 40",
     "sonibook analyse explanations supervised --probe --dataset esc10 --folds 5 --layers 4,8,11",
-    networks=Annotated[
-        str,
-        typer.Argument(
-            metavar="NETWORK",
-            help="Shipped name, .safetensors file, or with --probe 'random' or 'random:SEED'.",
-        ),
-    ],
+    takes=Annotated[str, typer.Argument(metavar="NETWORK")],
 )
 def _explanations(
     asked: AskedClassifiers, steps: common.Count = 32, residual: Residual = "as is"
@@ -168,6 +158,7 @@ def _explanations(
     subtracted. Needs Captum: pip install 'sonibook[explain]'.
 
     Options:
+        names: Shipped name, .safetensors file, or with --probe 'random' or 'random:SEED'.
         steps: Of integrated gradients.
     """
     from sonibook.analysis.alternatives import compare_explanations
