@@ -136,8 +136,8 @@ _SCENE_OPTIONS = tuple(
 DATASETS: dict[str, tuple[Callable[..., Dataset], tuple[str, ...]]] = {
     "audioset": (open_audioset, ("segments",)),
     "calls": (lambda root, **options: Calls(**options), ("seed", "size", "repeats")),
-    "esc10": (partial(recordings.open_esc50, subset="esc10"), ("folds",)),
-    "esc40": (partial(recordings.open_esc50, subset="esc40"), ("folds",)),
+    "esc10": (partial(recordings.open_esc50, name="esc10"), ("folds",)),
+    "esc40": (partial(recordings.open_esc50, name="esc40"), ("folds",)),
     "esc50": (recordings.open_esc50, ("folds",)),
     "folder": (recordings.open_folder, ()),
     "fsd50k": (recordings.open_fsd50k, ()),

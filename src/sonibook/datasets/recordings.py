@@ -61,7 +61,7 @@ def open_esc50(
     *,
     split: str = "all",
     folds: Sequence[int] | None = None,
-    subset: Literal["all", "esc10", "esc40"] = "all",
+    name: Literal["esc50", "esc10", "esc40"] = "esc50",
 ) -> FileDataset:
     """ESC-50, or one of its two subsets."""
     base = find_root(root, "meta/esc50.csv", "ESC-50")
@@ -71,12 +71,12 @@ def open_esc50(
         raise DatasetError(f"ESC-50 has the folds 1 to 5, not {list(wanted)}.")
     table, rows = base / "meta" / "esc50.csv", []
     for line, row in read_table(table, ("filename", "category", "esc10", "fold", "target")):
-        name = row["filename"]
-        if Path(name).name != name or "\\" in name:
-            raise DatasetError(f"{table}, line {line}: {name!r} does not name a file in audio/.")
+        file = row["filename"]
+        if Path(file).name != file or "\\" in file:
+            raise DatasetError(f"{table}, line {line}: {file!r} does not name a file in audio/.")
         if not (row["fold"] + row["target"]).isdecimal():
             raise DatasetError(f"{table}, line {line}: expected numbers as fold and target.")
-        if subset == "all" or (row["esc10"] == "True") == (subset == "esc10"):
+        if name == "esc50" or (row["esc10"] == "True") == (name == "esc10"):
             rows.append(row)
     if not rows:
         raise DatasetError(f"{table}: lists no clip.")
@@ -103,7 +103,7 @@ def open_esc50(
         )
     return FileDataset(
         entries,
-        name="esc50" if subset == "all" else subset,
+        name=name,
         classes=[names[target] for target in targets],
         split=split if folds is None else "folds " + ",".join(map(str, wanted)),
         licence="CC BY-NC 3.0 (ESC-10: CC BY), K. J. Piczak, ESC-50, ACM Multimedia 2015",
