@@ -111,7 +111,7 @@ def test_an_epoch_goes_through_each_part_as_often_as_asked(weights):
     counts = np.zeros(60, int)
     orders = []
     for epoch in range(200):
-        order = batches.sampler.whole_epoch(epoch).ravel()
+        order = batches.whole_epoch(epoch).ravel()
         orders.append(tuple(order))
         assert len(order) == sum(wanted) // 5 * 5 == len(set(order))
         counts += np.bincount(order % 60, minlength=60)
@@ -135,7 +135,7 @@ def test_a_mixture_of_one_set_is_drawn_as_that_set():
     alone, mixed = (
         CropBatches(each, seed=3, batch_size=4, crop_seconds=0.2) for each in (data, mixture)
     )
-    clips = np.concatenate([alone.sampler.epoch(2), mixed.sampler.epoch(2)])
+    clips = np.concatenate([alone.whole_epoch(2), mixed.whole_epoch(2)])
     assert sorted(clips[:3].ravel()) == sorted(clips[3:].ravel())
 
 
@@ -172,7 +172,7 @@ def test_backgrounds_are_crops_of_clips_outside_the_batch():
         crop_seconds=0.025,
         augment=AugmentConfig(background_min_snr_db=0.0),
     )
-    group = batches.sampler.whole_epoch(0)[0]
+    group = batches.whole_epoch(0)[0]
     outside = np.setdiff1d(np.arange(12), group)
     found = batches._backgrounds(outside, RandomStreams(0, 0, range(200)))
     values, counts = np.unique(found[:, 0, 0], return_counts=True)

@@ -54,7 +54,7 @@ def test_crops_are_drawn_as_they_always_were():
     """By seed, epoch and clip: a published network can be made again from its card alone."""
     data, length = ramps(11), 800
     batches = batches_of(data, seed=4)
-    for group, batch in zip(batches.sampler.epoch(2), batches.epoch(2), strict=True):
+    for group, batch in zip(batches.whole_epoch(2), batches.epoch(2), strict=True):
         for index, crop in zip(map(int, group), batch.x, strict=True):
             random = np.random.default_rng(np.random.SeedSequence((4, 2, 1, index)))
             first, last = sounding_starts(data.waveforms[index], length)
@@ -156,7 +156,7 @@ def test_the_next_clip_stands_in_for_one_that_cannot_be_read(views):
     damaged.__class__ = Damaged
     expected, found = (batches_of(data, batch_size=11, views=views) for data in (whole, damaged))
     (whole_batch,), (batch,) = expected.epoch(1), found.epoch(1)
-    order = expected.sampler.epoch(1)[0]
+    order = expected.whole_epoch(1)[0]
     for row, index in enumerate(map(int, order)):
         stands_in = {2: 4, 3: 4, 10: 0}.get(index, index)
         value = float(batch.x[row, 0, 0])
@@ -215,7 +215,7 @@ def test_shuffled_labels_are_dealt_out_once():
 def test_dealing_labels_is_no_epochs_order():
     # Neither the order of clips nor their crops may say which label was dealt.
     batches = batches_of(ramps(40), batch_size=40, shuffle_labels=True)
-    dealt = batches.sampler.label_of
+    dealt = batches.label_of
     for epoch in range(8):
         clips = torch.floor(next(batches.epoch(epoch)).x[:, 0, 0] * 40 + 1e-3).int() - 1
         assert not np.array_equal(clips.numpy(), dealt)

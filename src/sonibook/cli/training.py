@@ -104,7 +104,7 @@ def _print_plan(run: Run, data_root: Path | None, retrain_start: bool) -> None:
         experiment = training.prepare(planned, data_root=data_root, start=start, read=False)
         train_data, test_data = experiment.train_data, experiment.test_data
         encoder, classes = experiment.encoder, len(train_data.classes)
-        clips = experiment.batches(train_data).sampler.drawn
+        clips = experiment.batches(train_data).drawn
         parts = [f"{len(part)} ({part.split})" for part in (train_data, test_data)]
         if config.data.least_sound:  # how much sound a clip holds is known once it is read
             parts[0] = f"at most {parts[0]}"

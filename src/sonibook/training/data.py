@@ -11,6 +11,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +27,7 @@ from sonibook.model.encoder import CNN12, Classifier
 from sonibook.training.augment import augmented, source_samples
 from sonibook.training.config import AugmentConfig, TrainConfig
 from sonibook.training.distributed import Runtime
-from sonibook.training.sampling import BatchSampler, Mixture, RandomStreams, seeded, sounding_span
+from sonibook.training.sampling import Batches, Mixture, RandomStreams, seeded, sounding_span
 
 #: Batches that are made while a step runs, and threads that make them.
 _AHEAD = 2
@@ -50,7 +51,7 @@ class Batch:
     rows: Int[ndarray, " rows"]
 
 
-class CropBatches:
+class CropBatches(Batches):
     """The batches of one data set, epoch by epoch.
 
     Parameters
@@ -102,16 +103,8 @@ class CropBatches:
         rank: int = 0,
         processes: int = 1,
     ) -> None:
-        self.sampler = BatchSampler(
-            data,
-            seed=seed,
-            batch_size=batch_size,
-            shuffle_labels=shuffle_labels,
-            rank=rank,
-            processes=processes,
-        )
-        self.data, self.seed, self.batch_size = data, seed, batch_size
-        self.reader = ClipReader(data)
+        share: Any = {"shuffle_labels": shuffle_labels, "rank": rank, "processes": processes}
+        super().__init__(data, seed=seed, batch_size=batch_size, **share)
         self.crop, self.augment, self.views = round(crop_seconds * SAMPLE_RATE), augment, views
         self.pair_level_db, self._warned = pair_level_db, rank > 0  # one process speaks
         outside = augment is not None and augment.background_min_snr_db is not None
@@ -121,13 +114,9 @@ class CropBatches:
                 f"{data.name}'s {len(data)} clips for a background: lower optimiser.batch_size."
             )
 
-    def __len__(self) -> int:
-        """Batches an epoch."""
-        return len(self.sampler)
-
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
         """The batches of an epoch, in order, from batch `first` on."""
-        groups = self.sampler.whole_epoch(epoch)
+        groups = self.whole_epoch(epoch)
         yield from read_ahead(
             lambda number: self._make(groups[number], epoch, number),
             range(first, len(self)),
@@ -136,7 +125,7 @@ class CropBatches:
         )
 
     def _make(self, group: Int[ndarray, " all"], epoch: int, number: int) -> Batch:
-        own = group[self.sampler.own]
+        own = group[self.own]
         length = source_samples(self.augment, self.crop)
         waveforms = torch.zeros(self.views, len(own), 1, length)
         targets = torch.zeros(len(own), len(self.data.classes))
@@ -155,7 +144,7 @@ class CropBatches:
                 short += sounding_span(clip.waveform)[1] < 2 * length
             for view, crop in enumerate(crops):
                 waveforms[view, row, 0] = torch.from_numpy(crop)
-            dealt = int(self.sampler.label_of[index])
+            dealt = int(self.label_of[index])
             labels = clip.labels if dealt == index else self.data.labels(dealt)
             targets[row, list(labels)] = 1.0
         if 4 * short > 3 * len(own) and not self._warned:
@@ -167,13 +156,12 @@ class CropBatches:
                 SonibookWarning,
                 stacklevel=2,
             )
-        step, rows, views = epoch * len(self) + number, [], []
+        step, views = epoch * len(self) + number, []
+        rows = self.own + self.batch_size * np.arange(self.views)[:, None]
         outside = np.setdiff1d(np.arange(len(self.data)), group % len(self.data))
-        for view in range(self.views):
-            rows.append(self.sampler.own + view * self.batch_size)
-            x = waveforms[view]
+        for x, places in zip(waveforms, rows, strict=True):
             if self.augment is not None:
-                streams = RandomStreams(self.seed, step, rows[-1].tolist())
+                streams = RandomStreams(self.seed, step, places.tolist())
                 x, mixed = augmented(
                     x,
                     targets,
@@ -184,7 +172,7 @@ class CropBatches:
                 )
                 targets = mixed if self.views == 1 else targets
             views.append(x)
-        return Batch(torch.cat(views), targets, np.concatenate(rows))
+        return Batch(torch.cat(views), targets, rows.ravel())
 
     def _backgrounds(
         self, outside: Int[ndarray, " clips"], streams: RandomStreams
@@ -243,22 +231,16 @@ def _level_db(x: Float[ndarray, " time"]) -> float:
     return 10 * float(np.log10(max(float(np.dot(x, x)) / max(len(x), 1), 1e-12)))
 
 
-class FeatureBatches:
+class FeatureBatches(Batches):
     """Batches of a frozen encoder's standardised features of whole clips, each computed once."""
 
     def __init__(
         self, encoder: CNN12, data: Dataset, config: TrainConfig, runtime: Runtime
     ) -> None:
-        self._sampler = BatchSampler(
-            data,
-            seed=config.seed,
-            batch_size=config.optimiser.batch_size,
-            shuffle_labels=config.data.shuffle_labels,
-            rank=runtime.rank,
-            processes=runtime.processes,
-            stretch=1,
-        )
-        self._encoder, self._runtime, self.reader = encoder, runtime, ClipReader(data)
+        share: Any = {"rank": runtime.rank, "processes": runtime.processes, "stretch": 1}
+        share |= {"seed": config.seed, "batch_size": config.optimiser.batch_size}
+        super().__init__(data, shuffle_labels=config.data.shuffle_labels, **share)
+        self._encoder, self._runtime = encoder, runtime
         self.mean, self.scale = torch.zeros(encoder.dim), torch.ones(encoder.dim)
         features, targets = self.features_of(self.reader)
         # The next clip stands in for one that cannot be read.
@@ -270,7 +252,7 @@ class FeatureBatches:
         changes = spread > 1e-5 * features.abs().amax(dim=0)
         self.scale = torch.where(changes, spread, 1.0)
         self._features = (features - self.mean) / self.scale
-        self._targets = targets[torch.from_numpy(self._sampler.label_of)]
+        self._targets = targets[torch.from_numpy(self.label_of)]
 
     def features_of(
         self, data: Dataset | ClipReader
@@ -284,15 +266,11 @@ class FeatureBatches:
         )
         return (torch.from_numpy(features) - self.mean) / self.scale, torch.from_numpy(targets)
 
-    def __len__(self) -> int:
-        """Batches an epoch."""
-        return len(self._sampler)
-
     def epoch(self, epoch: int, *, first: int = 0) -> Iterator[Batch]:
         """The batches of one epoch, in order; see `CropBatches.epoch`."""
-        for indices in self._sampler.epoch(epoch)[first:]:
-            rows = torch.from_numpy(indices)
-            yield Batch(self._features[rows], self._targets[rows], self._sampler.own)
+        for clips in self.whole_epoch(epoch)[first:, self.own]:
+            rows = torch.from_numpy(clips)
+            yield Batch(self._features[rows], self._targets[rows], self.own)
 
     def folded(self, encoder: CNN12, head: nn.Linear, classes: tuple[str, ...]) -> Classifier:
         """The classifier of waveforms that `head`, a classifier of these features, makes."""

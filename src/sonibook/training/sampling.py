@@ -217,8 +217,8 @@ class Mixture(Dataset):
         return self.parts[0].labels(clip) if number == 0 else ()
 
 
-class BatchSampler:
-    """Which clips are in which batch, and which of them this process sees."""
+class Batches:
+    """The batches of a data set: which clips are in each, and which of them this process sees."""
 
     def __init__(
         self,
@@ -242,33 +242,29 @@ class BatchSampler:
                 f"optimiser.batch_size: {batch_size} clips cannot be divided among {processes} "
                 f"processes: choose a multiple of {processes * stretch}."
             )
-        self.clips, self.seed, self.batch_size = len(data), seed, batch_size
+        self.data, self.reader = data, ClipReader(data)
+        self.seed, self.batch_size, self.drawn = seed, batch_size, clips
         share = batch_size // processes
         self.own = np.arange(rank * share, (rank + 1) * share)
-        order = seeded(seed, 0, 2).permutation(self.clips) if shuffle_labels else range(self.clips)
-        self.label_of = np.asarray(order)
-        self._mixture, self.drawn = data if isinstance(data, Mixture) else None, clips
+        dealt = seeded(seed, 0, 2).permutation(len(data)) if shuffle_labels else range(len(data))
+        self.label_of = np.asarray(dealt)
 
     def __len__(self) -> int:
         """Batches an epoch."""
         return self.drawn // self.batch_size
 
-    def epoch(self, epoch: int) -> Int[ndarray, "batches own"]:
-        """The clips of every batch of an epoch that are this process's; see `whole_epoch`."""
-        return self.whole_epoch(epoch)[:, self.own]
-
     def whole_epoch(self, epoch: int) -> Int[ndarray, "batches all"]:
         """The clips of all batches of an epoch; a second time, counted on from their number."""
         random = seeded(self.seed, epoch, 0)
-        order = np.arange(self.clips)
-        if self._mixture is not None:
+        order = np.arange(len(self.data))
+        if isinstance(self.data, Mixture):
             # Each part as often as it is asked for, what is left over at random.
             drawn, first = [], 0
-            for count, quota in zip(self._mixture.counts, self._mixture.quotas, strict=True):
+            for count, quota in zip(self.data.counts, self.data.quotas, strict=True):
                 times, rest = divmod(quota, count)
                 part = np.arange(first, first + count)
-                drawn += [part + time * self.clips for time in range(times)]
-                drawn.append(random.permutation(part)[:rest] + times * self.clips)
+                drawn += [part + time * len(self.data) for time in range(times)]
+                drawn.append(random.permutation(part)[:rest] + times * len(self.data))
                 first += count
             order = np.concatenate(drawn)
         order = random.permutation(order)
