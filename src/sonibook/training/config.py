@@ -211,9 +211,15 @@ class TrainConfig(_Section):
         return content
 
     def what_matters(self) -> dict[str, Any]:
-        """What of that has a bearing on the weights, up to the order of sums."""
-        aside = {"log", "evaluate_every", "keep_every", "threads"}
-        return {key: value for key, value in self.described().items() if key not in aside}
+        """What of that has a bearing on the weights, up to the order of sums, by dotted names."""
+        flat: dict[str, Any] = {}
+        for key, value in self.described().items():
+            if isinstance(value, dict):
+                flat |= {f"{key}.{name}": one for name, one in value.items()}
+            else:
+                flat[key] = value
+        aside = ("log.", "evaluate_every", "keep_every", "threads")
+        return {key: value for key, value in flat.items() if not key.startswith(aside)}
 
 
 def load_config(path: str | Path, *, changes: tuple[str, ...] = ()) -> TrainConfig:

@@ -63,7 +63,7 @@ class Experiment:
             processes=1 if runtime is None else runtime.processes,
         )
 
-    def task(self, runtime: Runtime) -> Task:
+    def task(self, runtime: Runtime) -> _Task:
         """What is to be trained, on its device."""
         if self.config.encoder.fc_only:
             return FcOnly(self, runtime)
@@ -291,7 +291,7 @@ class Contrastive:
 
 
 #: Something to train: a `network` on `batches`, and the `measures` that are logged of it.
-Task: TypeAlias = Supervised | FcOnly | Contrastive
+_Task: TypeAlias = Supervised | FcOnly | Contrastive
 
 
 def _kept(task: Supervised | Contrastive, batch: Batch, step: int) -> Tensor | None:

@@ -129,16 +129,10 @@ class _Run:
         told: AbstractContextManager[list[Any]] = nullcontext([])
         if runtime.is_main:
             told = open_loggers(self.out, self.config, columns=columns, before=self.log)
+        look: Any = {"desc": self.config.name, "unit": "step", "mininterval": 1}
         with (
             told as loggers,
-            tqdm(
-                total=self.total,
-                initial=self.step,
-                desc=self.config.name,
-                unit="step",
-                mininterval=1,
-                disable=not runtime.is_main,
-            ) as bar,
+            tqdm(total=self.total, initial=self.step, disable=not runtime.is_main, **look) as bar,
         ):
             while self.step < self.total:
                 self._epoch(bar)

@@ -93,10 +93,10 @@ class Run:
     def _differs(self, made: Any) -> str | None:
         """The first setting with a bearing on the weights that another configuration has."""
         try:
-            before = _flat(TrainConfig.model_validate(made).what_matters())
+            before = TrainConfig.model_validate(made).what_matters()
         except ValueError:
             return "its configuration is of another kind"
-        for key, value in _flat(self.config.what_matters()).items():
+        for key, value in self.config.what_matters().items():
             if before.get(key) != value:
                 return f"{key} is {before.get(key)} there, not {value}"
         return None
@@ -140,14 +140,6 @@ class Run:
                 "start.KEY=VALUE."
             )
         return reason
-
-
-def _flat(content: dict[str, Any]) -> dict[str, Any]:
-    """Settings by their names, those of a section by dotted ones."""
-    flat = {key: value for key, value in content.items() if not isinstance(value, dict)}
-    for key in content.keys() - flat.keys():
-        flat |= {f"{key}.{name}": value for name, value in content[key].items()}
-    return flat
 
 
 def _move_aside(folder: Path, reason: str | None) -> None:
