@@ -28,7 +28,7 @@ from sonibook.audio import excerpt
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.datasets.packed import PackedDataset, pack
 from sonibook.errors import DatasetError, ParameterError, SonibookWarning
-from sonibook.files import atomic, shipped_files
+from sonibook.files import shipped_files, write_text
 from sonibook.metrics import wilson_interval
 
 if TYPE_CHECKING:
@@ -75,9 +75,7 @@ def record(
 
         def write(_: object) -> None:
             path.unlink(missing_ok=True)
-            text = json.dumps(measured, indent=2) + "\n"
-            with atomic(path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+            write_text(path, json.dumps(measured, indent=2) + "\n")
 
         shell.events.register("post_run_cell", write)
     return measured

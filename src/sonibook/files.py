@@ -83,6 +83,13 @@ def atomic(path: str | Path) -> Iterator[Path]:
             _reach_disk(path.parent, os.O_RDONLY)
 
 
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text, whole or not at all."""
+    with atomic(path) as temporary:
+        # A file's name may not be Unicode: what it holds becomes an escape, which JSON reads back.
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
+
+
 def remove_leftovers(path: str | Path) -> None:
     """Remove what `atomic` left where it was killed; nobody else may be writing `path` now."""
     path = Path(path)
@@ -247,19 +254,6 @@ def folds_in_words(text: str) -> str:
     return re.sub(r"tested on \((fold\b[^()]*)\)", r"tested on \1", called)
 
 
-def check_replaceable(path: str | Path) -> None:
-    """Refuse a path at which something else than a result stands."""
-    path = Path(path)
-    if not path.exists() or (path.is_file() and not path.stat().st_size):
-        return
-    try:
-        content = read_json(path)
-    except (ValueError, OSError):
-        content = None
-    if not isinstance(content, dict) or "provenance" not in content:
-        raise SonibookError(f"{path}: is there already and is not a result: choose another name.")
-
-
 def write_result(path: str | Path, content: dict[str, Any], *, command: str | None = None) -> None:
     """Write a result and its provenance, whole or not at all."""
     whole = {**content, "provenance": content.get("provenance") or provenance(command)}
@@ -269,9 +263,7 @@ def write_result(path: str | Path, content: dict[str, Any], *, command: str | No
     if rows:  # a line each
         lines = ",\n    ".join(json.dumps(row, ensure_ascii=False, allow_nan=False) for row in rows)
         text = text.replace('\n  "rows": []', f'\n  "rows": [\n    {lines}\n  ]')
-    with atomic(path) as temporary:
-        # A file's name may not be Unicode: what it holds becomes an escape, which JSON reads back.
-        temporary.write_text(text + "\n", encoding="utf-8", errors="backslashreplace")
+    write_text(path, text + "\n")
 
 
 def read_result(name: str) -> dict[str, Any]:

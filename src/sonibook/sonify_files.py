@@ -24,7 +24,6 @@ from typing import TextIO
 
 import numpy as np
 import soundfile
-import torch
 from jaxtyping import Float
 from numpy import ndarray
 from torch import nn
@@ -32,8 +31,8 @@ from torch import nn
 from sonibook.audio import EXTENSIONS, read_audio, scale_to_peak, write_wav
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError, AudioError, SonibookWarning, explain
-from sonibook.files import atomic, provenance, read_json, shown
-from sonibook.model.stack_file import sample_rate_of
+from sonibook.files import atomic, provenance, read_json, shown, write_text
+from sonibook.model.stack_file import sample_rate_of, weights_digest
 
 #: Of the table. The last two say which network it was, by its name and a digest of its weights.
 COLUMNS = (
@@ -115,7 +114,7 @@ class FileSonifier:
         self.rows: list[_Row] = []
         self.failed: dict[str, str] = {}
         self.interrupted = False
-        self._weights = _digest(self.network)
+        self._weights = weights_digest(dict(sorted(self.network.state_dict().items())))[:12]
         self._of_folder: dict[str, set[object]] = {}
         for row in _read_table(self.table):
             self._of_folder.setdefault(row["input"], set()).add(row["weights"])
@@ -275,17 +274,8 @@ class FileSonifier:
         }
         if self._earlier:
             content["earlier"] = self._earlier
-        with atomic(self.out / "provenance.json") as temporary:
-            temporary.write_text(json.dumps(content, indent=2, ensure_ascii=False) + "\n", "utf-8")
-
-
-def _digest(network: nn.Module) -> str:
-    """What tells a network's weights from any others'."""
-    digest = hashlib.sha256()
-    for name, values in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(values.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:12]
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        write_text(self.out / "provenance.json", text)
 
 
 def _read_table(path: Path) -> Iterator[dict[str, str]]:

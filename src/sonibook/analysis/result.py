@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from sonibook.datasets.base import Dataset
 from sonibook.errors import AnalysisError
 from sonibook.files import provenance, read_json, write_result
 from sonibook.metrics import intervals
+from sonibook.model.stack_file import weights_digest
 
 _Kind = TypeVar("_Kind", bound="Result")
 #: Redrawn data sets of a statistic that takes its time, such as a sort of every class.
@@ -248,11 +248,7 @@ class ResultTable(Result):
 
 def fingerprint(network: nn.Module) -> str:
     """What tells a network from others: a digest of its modules and weights."""
-    digest = hashlib.sha256(repr(network).encode())
-    for name, tensor in network.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return weights_digest(network.state_dict(), before=repr(network))[:16]
 
 
 def key_of(

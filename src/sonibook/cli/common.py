@@ -19,7 +19,7 @@ import typer
 from typer.core import TyperGroup
 
 from sonibook.errors import CheckpointError, DatasetError, SonibookError, SonibookWarning, explain
-from sonibook.files import check_replaceable, parse_yaml
+from sonibook.files import parse_yaml, read_json
 from sonibook.files import shown as shown
 
 if TYPE_CHECKING:
@@ -61,8 +61,15 @@ DataRoot = Annotated[Path | None, typer.Option(metavar="FOLDER")]
 
 
 def _replaceable(out: Path | None) -> Path | None:
-    if out is not None:
-        check_replaceable(out)
+    """Refuse a path at which something else than a result stands."""
+    if out is None or not out.exists() or (out.is_file() and not out.stat().st_size):
+        return out
+    try:
+        content = read_json(out)
+    except (ValueError, OSError):
+        content = None
+    if not isinstance(content, dict) or "provenance" not in content:
+        raise SonibookError(f"{out}: is there already and is not a result: choose another name.")
     return out
 
 

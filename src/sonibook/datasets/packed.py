@@ -41,7 +41,7 @@ from numpy import ndarray
 from sonibook.audio import RATES, dequantise, quantise
 from sonibook.datasets.base import Clip, Dataset, read_ahead
 from sonibook.errors import AudioError, DatasetError, MissingAudioError
-from sonibook.files import atomic, parse_json, provenance, read_arrays, read_json
+from sonibook.files import atomic, parse_json, provenance, read_arrays, read_json, write_text
 
 _FORMAT, _VERSION = "sonibook-pack", 1
 _INDEX, _PLAN = "index.json", "plan.json"
@@ -377,8 +377,7 @@ def _write_header(file: BufferedWriter, count: int) -> None:
 
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
-    with atomic(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json.dumps(content, indent=1) + "\n")
 
 
 def _shard_path(folder: Path, number: int) -> Path:

@@ -179,7 +179,7 @@ class Convolution(Operation):
 
 
 def transposed_convolution(
-    x: Float[Tensor, "batch filter steps"], conv: nn.Conv1d, length: int | None = None
+    x: Float[Tensor, "batch filter steps"], conv: nn.Conv1d
 ) -> Float[Tensor, "batch channel time"]:
     """The transposed convolution with `conv`'s own weights and no bias (paper, step 3iii).
 
@@ -188,15 +188,11 @@ def transposed_convolution(
     x : Tensor, shape (batch, out_channels, steps)
         What the convolution gave, or what has come back so far.
     conv : torch.nn.Conv1d
-        With any kernel, stride, dilation, groups and zero padding.
-    length : int or None
-        Steps that the convolution took. None for the fewest that give as many as `x` has, which
-        with stride 1 is not a choice.
+        With any kernel, stride, dilation, groups and zero padding. It is taken to have had the
+        fewest steps that give as many as `x` has, which with stride 1 is not a choice.
     """
     convolution = Convolution(conv)
-    if length is None:
-        length = convolution.least_length(x.shape[2])
-    return convolution.transpose(x, length, None)
+    return convolution.transpose(x, convolution.least_length(x.shape[2]), None)
 
 
 class Padding(Operation):

@@ -7,6 +7,7 @@ before the file is seen to hold all the weights that the card asks for.
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 import json
 from collections import OrderedDict
@@ -155,6 +156,15 @@ def _check_finite(path: str | Path, tensors: Mapping[str, Tensor]) -> None:
         if not torch.isfinite(value).all():
             precision = str(value.dtype).removeprefix("torch.")
             raise CheckpointError(f"{path}: {name} holds NaN or infinite weights in {precision}.")
+
+
+def weights_digest(tensors: Mapping[str, Tensor], *, before: str = "") -> str:
+    """A digest of weights and their names, and what goes `before`, in hexadecimal digits."""
+    digest = hashlib.sha256(before.encode())
+    for name, values in tensors.items():
+        digest.update(name.encode())
+        digest.update(values.detach().cpu().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
 
 
 def check_tensors(

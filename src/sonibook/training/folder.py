@@ -9,7 +9,6 @@ imported only where a configuration asks for it.
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 import os
 import uuid
@@ -33,9 +32,17 @@ from sonibook.audio import SAMPLE_RATE, pad, quantise, write_wav
 from sonibook.datasets.base import ClipReader, Dataset
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import CheckpointError, ConfigError, SonibookWarning
-from sonibook.files import atomic, parse_json, parse_yaml, read_json, remove_leftovers
+from sonibook.files import (
+    atomic,
+    parse_json,
+    parse_yaml,
+    read_json,
+    remove_leftovers,
+    write_text,
+)
 from sonibook.model.checkpoint import load_encoder, read_card
 from sonibook.model.encoder import CNN12, Classifier
+from sonibook.model.stack_file import weights_digest
 from sonibook.training.config import TrainConfig
 
 _Values = Mapping[str, float | int]
@@ -109,21 +116,15 @@ class RunFolder:
 
     def begin(self) -> None:
         """Write down what is asked for, and remove what a killed run left half written."""
-        with atomic(self.path / "config.yaml") as temporary:
-            temporary.write_text(_as_text(self.config), encoding="utf-8")
+        write_text(self.path / "config.yaml", _as_text(self.config))
         if self.started_from is not None:
-            with atomic(self.path / "start.json") as temporary:
-                temporary.write_text(json.dumps(self.started_from, indent=1), encoding="utf-8")
+            write_text(self.path / "start.json", json.dumps(self.started_from, indent=1))
         remove_leftovers(self.state)  # as large as three networks
 
 
 def weights_of(checkpoint: str | Path) -> str:
     """A digest of a published encoder's weights: 16 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for name, tensor in load_encoder(checkpoint).state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+    return weights_digest(load_encoder(checkpoint).state_dict())[:16]
 
 
 def _as_text(config: TrainConfig) -> str:
@@ -240,8 +241,7 @@ class FileLogger:
         for number, (caption, waveform) in enumerate(sounds.items(), start=1):
             write_wav(folder / f"{number}.wav", waveform)
             lines.append(f"{number}.wav: {caption}\n")
-        with atomic(folder / "captions.txt") as temporary:
-            temporary.write_text("".join(lines), encoding="utf-8")
+        write_text(folder / "captions.txt", "".join(lines))
 
 
 class _TensorBoard:
@@ -342,8 +342,7 @@ def _run_id(folder: Path) -> str:
     """What a dashboard knows this run by, wherever its folder is moved."""
     path = folder / "run-id"
     if not path.exists():
-        with atomic(path) as temporary:
-            temporary.write_text(uuid.uuid4().hex[:8], encoding="utf-8")
+        write_text(path, uuid.uuid4().hex[:8])
     return path.read_text(encoding="utf-8").strip()
 
 

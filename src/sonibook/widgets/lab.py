@@ -23,7 +23,7 @@ from torch import nn
 
 from sonibook.audio import SAMPLE_RATE, as_waveform
 from sonibook.errors import CheckpointError
-from sonibook.files import atomic
+from sonibook.files import write_text
 from sonibook.model.encoder import CNN12, Classifier
 from sonibook.model.stack import blocks_of, receptive_field, stride
 from sonibook.widgets.players import script, text_of
@@ -184,8 +184,7 @@ def write_script(folder: Path, name: str, content: object) -> None:
     arguments = ", ".join(
         json.dumps(value, allow_nan=False, separators=(",", ":")) for value in (name, content)
     )
-    with atomic(folder / f"{name}.js") as temporary:
-        temporary.write_text(f"sonibookLab.receive({arguments});\n", encoding="utf-8")
+    write_text(folder / f"{name}.js", f"sonibookLab.receive({arguments});\n")
 
 
 def write_page(folder: Path, name: str, **fields: str) -> None:
@@ -193,5 +192,4 @@ def write_page(folder: Path, name: str, **fields: str) -> None:
     for kind, target in (("html", "index.html"), ("js", f"{name}.js"), ("css", f"{name}.css")):
         text = text_of(f"{name}.{kind}")
         text = text.format(**fields) if kind == "html" else script() * (kind == "js") + text
-        with atomic(folder / target) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        write_text(folder / target, text)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
@@ -24,6 +25,7 @@ _Maps = Float[Tensor, "column steps channel"]
 _LARGEST_POOL = 16
 
 
+@dataclass(eq=False)
 class Weights:
     """A block's weights in the forms that are multiplied by, each made when first asked.
 
@@ -35,34 +37,30 @@ class Weights:
     below, which `before` tells how long it is, and then left out.
     """
 
-    def __init__(
-        self,
-        weight: Float[Tensor, "filter channel tap"],
-        pool: int = 1,
-        *,
-        stride: int = 1,
-        dilation: int = 1,
-        before: int = 0,
-        pool_padding: int | None = None,
-        scale: Float[Tensor, " filter"] | None = None,
-    ) -> None:
-        self.filters, self.channels, _ = weight.shape
-        if stride > 1:
-            weight, dilation = _polyphase(weight, stride, dilation), 1
-        self.weight, self.pool, self.stride, self.dilation = weight, pool, stride, dilation
-        self.outputs, self.taps = weight.shape[1:]
-        #: Samples that the block adds before what it takes.
-        self.before = before
-        #: Of switches that are positions in the map; None for positions in their window.
-        self.pool_padding = pool_padding
-        #: What the map is multiplied by on the backward pass before it is rectified.
-        self.scale = scale
+    weight: Float[Tensor, "filter output tap"]
+    pool: int = 1
+    _: KW_ONLY
+    stride: int = 1
+    dilation: int = 1
+    #: Samples that the block adds before what it takes.
+    before: int = 0
+    #: Of switches that are positions in the map; None for positions in their window.
+    pool_padding: int | None = None
+    #: What the map is multiplied by on the backward pass before it is rectified.
+    scale: Float[Tensor, " filter"] | None = None
+
+    def __post_init__(self) -> None:
+        self.filters, self.channels, _ = self.weight.shape
+        if self.stride > 1:
+            self.weight = _polyphase(self.weight, self.stride, self.dilation)
+            self.dilation = 1
+        self.outputs, self.taps = self.weight.shape[1:]
         #: Samples from one pooled step to the next.
-        self.step = pool * stride
+        self.step = self.pool * self.stride
         #: Steps of the convolution beyond its own that a step reaches, and pooled steps that one
         #: depends on, itself and those before.
-        self.beyond = dilation * (self.taps - 1)
-        self.steps = 1 - (-self.beyond // pool)
+        self.beyond = self.dilation * (self.taps - 1)
+        self.steps = 1 - (-self.beyond // self.pool)
 
     @property
     def is_switched(self) -> bool:
@@ -242,36 +240,31 @@ def weights_of(block: Block) -> Weights | None:
     at = block.operations.index(block.convolution)
     conv, paddings = block.convolution, block.operations[:at]
     activation, *others = block.operations[at + 1 :]
-    pool, scale = None, None
-    for operation in others:
-        if isinstance(operation, MaxPool) and operation.extent <= operation.step:
-            pool = operation
-        elif isinstance(operation, BatchNorm):
-            factor = operation.scale.detach()
-            scale = factor if scale is None else scale * factor
-        else:
-            return None
     if not isinstance(activation, Rectifier) or conv.module.groups > 1:
         return None
     if any(not isinstance(one, Padding) or min(one.padding) < 0 for one in paddings):
         return None
     before = sum(one.padding[0] for one in (*paddings, conv))
-    size, pool_padding = 1, None
-    if pool is not None:
-        size, before = pool.step, before + pool.padding[0] * conv.step
-        pool_padding = None if pool.is_simple else pool.padding[0]
+    pool, pool_padding, scale = 1, None, None
+    for operation in others:
+        if isinstance(operation, MaxPool) and operation.extent <= operation.step:
+            pool, before = operation.step, before + operation.padding[0] * conv.step
+            pool_padding = None if operation.is_simple else operation.padding[0]
+        elif isinstance(operation, BatchNorm):
+            factor = operation.scale.detach()
+            scale = factor if scale is None else scale * factor
+        else:
+            return None
     weight = effective_weight(conv.module).detach()
 
     def make() -> Weights:
-        return Weights(
-            weight, size, stride=conv.step, dilation=int(conv.module.dilation[0]),
-            before=before, pool_padding=pool_padding, scale=scale,
-        )  # fmt: skip
+        shape = {"stride": conv.step, "dilation": int(conv.module.dilation[0]), "before": before}
+        return Weights(weight, pool, **shape, pool_padding=pool_padding, scale=scale)
 
     lasting = weight.data_ptr() == conv.module.weight.data_ptr() and not weight.is_inference()
     if scale is not None or not lasting:
         return make()
-    source = (weight.data_ptr(), weight._version, size, before, pool_padding)
+    source = (weight.data_ptr(), weight._version, pool, before, pool_padding)
     known = _WEIGHTS.get(conv.module)
     if known is None or known[0] != source:
         known = _WEIGHTS[conv.module] = (source, make())
