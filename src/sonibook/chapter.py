@@ -29,7 +29,7 @@ from sonibook.datasets import Dataset, open_dataset
 from sonibook.datasets.packed import PackedDataset, pack
 from sonibook.errors import DatasetError, ParameterError, SonibookWarning
 from sonibook.files import shipped_files, write_text
-from sonibook.metrics import wilson_interval
+from sonibook.metrics.intervals import wilson_interval
 
 if TYPE_CHECKING:
     from sonibook.model.encoder import CNN12

@@ -35,9 +35,14 @@ from sonibook.analysis.stream import Measured, Streaming
 from sonibook.datasets.base import Clip, Dataset, Task
 from sonibook.deconvnet.alternatives import METHODS, STEPS, Method, most_active_sounds
 from sonibook.errors import AnalysisError
-from sonibook.metrics import accuracy, mean_average_precision, runs_interval
-from sonibook.metrics.intervals import holm, mcnemar_test, sign_flip_test
-from sonibook.metrics.scores import log_probability, mean_precisions, targets_of
+from sonibook.metrics.intervals import holm, mcnemar_test, runs_interval, sign_flip_test
+from sonibook.metrics.scores import (
+    accuracy,
+    log_probability,
+    mean_average_precision,
+    mean_precisions,
+    targets_of,
+)
 from sonibook.model.stack import blocks_of, least_length
 
 _METRICS: dict[Task, Callable[[ndarray, ndarray], float]] = {

@@ -29,7 +29,7 @@ from sonibook.datasets.base import Clip, Dataset
 from sonibook.deconvnet.forward import FeatureMaps
 from sonibook.errors import AnalysisError, MetricError
 from sonibook.files import atomic, read_arrays, read_json
-from sonibook.metrics import runs_interval, wilson_interval
+from sonibook.metrics.intervals import runs_interval, wilson_interval
 from sonibook.metrics.scores import mean_precisions, targets_of
 from sonibook.model.stack import blocks_of
 from sonibook.training.probe import (

@@ -9,7 +9,7 @@ heard at the level (RMS) of the clip.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from functools import partial
 from typing import Any, Unpack
 
 import numpy as np
@@ -24,7 +24,7 @@ from sonibook.analysis.machine_listeners import Listener, open_listeners
 from sonibook.analysis.networks import Networks, with_random_weights, with_starts
 from sonibook.analysis.result import Estimate, ResultTable, Row
 from sonibook.analysis.sources import SceneClips
-from sonibook.analysis.stream import Measured, Streaming, seeded
+from sonibook.analysis.stream import Measured, Streaming, seeded, stacked
 from sonibook.datasets.base import Clip, Dataset
 from sonibook.datasets.soundscapes import SceneDataset
 from sonibook.deconvnet import ForwardPass
@@ -35,63 +35,49 @@ from sonibook.metrics.intervals import bootstrap_ratio
 CONTROLS, OF_CLIPS = ("another clip", "random phase"), ("the clip itself", "white noise")
 
 
-@dataclass(frozen=True)
-class _Hearing:
-    """The scores that listeners have on sonifications and controls of clips."""
-
-    listeners: tuple[Listener, ...]
-    seed: int
-
-    def __call__(self, network: nn.Module, clips: Sequence[Clip]) -> Measured:
-        sounds = [ForwardPass(network, x.waveform).sonify_most_active()[0].cpu() for x in clips]
-        rows = [self._scores(*of_clip) for of_clip in with_partners(clips, sounds)]
-        return self._by_name(rows, ("", *CONTROLS))
-
-    def of_clips(self, clips: Sequence[Clip]) -> Measured:
-        """The scores on the clips themselves, and on white noise."""
-        rows = []
-        for clip in clips:
-            x = torch.from_numpy(clip.waveform)[None]
-            noise = white_noise(x, generator=seeded(self.seed, "white noise", clip.clip_id))
-            rows.append(self._heard(clip, torch.stack([x, noise]))[:, :, 0])
-        return self._by_name(rows, OF_CLIPS)
-
-    def _scores(
-        self,
-        clip: Clip,
-        sounds: Float[Tensor, "layers samples"],
-        of_another: Float[Tensor, "layers others"],
-    ) -> Float[ndarray, "listeners sounds layers"]:
-        s = sounds[:, : len(clip.waveform)]
+def _of_sonifications(
+    listeners: Sequence[Listener], seed: int, network: nn.Module, clips: Sequence[Clip]
+) -> Measured:
+    """The scores on sonifications of clips, and on their controls."""
+    sounds = [ForwardPass(network, x.waveform).sonify_most_active()[0].cpu() for x in clips]
+    rows = []
+    for clip, own, of_another in with_partners(clips, sounds):
+        s = own[:, : len(clip.waveform)]
         other = as_long_as(of_another, s.shape[1])
-        turned = random_phase(s, generator=seeded(self.seed, "random phase", clip.clip_id))
-        heard = torch.stack([s, other, turned])
-        return self._heard(clip, heard * (s != 0).any(dim=1, keepdim=True))
+        turned = random_phase(s, generator=seeded(seed, "random phase", clip.clip_id))
+        live = (s != 0).any(dim=1, keepdim=True)
+        kinds = torch.stack([s, other, turned]) * live
+        rows.append(_scores(listeners, clip, kinds, ("", *CONTROLS)))
+    return stacked(rows)
 
-    def _heard(
-        self, clip: Clip, sounds: Float[Tensor, "kinds layers time"]
-    ) -> Float[ndarray, "listeners kinds layers"]:
-        """NaN for silence, which nobody is asked about."""
-        flat = sounds.flatten(0, 1)
-        there = (flat != 0).any(dim=1)
-        scores = np.full((len(self.listeners), len(flat)), np.nan)
+
+def _of_clips(listeners: Sequence[Listener], seed: int, clips: Sequence[Clip]) -> Measured:
+    """The scores on the clips themselves, and on white noise."""
+    rows = []
+    for clip in clips:
+        x = torch.from_numpy(clip.waveform)[None]
+        noise = white_noise(x, generator=seeded(seed, "white noise", clip.clip_id))
+        rows.append(_scores(listeners, clip, torch.stack([x, noise]), OF_CLIPS))
+    return {name: scores[:, 0] for name, scores in stacked(rows).items()}
+
+
+def _scores(
+    listeners: Sequence[Listener],
+    clip: Clip,
+    sounds: Float[Tensor, "kinds layers time"],
+    conditions: Sequence[str],
+) -> Measured:
+    """By listener and condition, layer by layer; NaN for silence, which nobody is asked about."""
+    flat, found = sounds.flatten(0, 1), Measured()
+    there = (flat != 0).any(dim=1)
+    loud = matched(flat[there], torch.from_numpy(clip.waveform).expand(int(there.sum()), -1))
+    for listener in listeners:
+        scores = np.full(len(flat), np.nan)
         if there.any():
-            x = torch.from_numpy(clip.waveform)
-            loud = matched(flat[there], x.expand(int(there.sum()), -1))
-            for row, listener in enumerate(self.listeners):
-                scores[row, there.numpy()] = listener.hear(clip, loud)
-        return scores.reshape(len(self.listeners), *sounds.shape[:2])
-
-    def _by_name(
-        self, rows: Sequence[Float[ndarray, "listeners kinds ..."]], conditions: Sequence[str]
-    ) -> Measured:
-        """Arrays of clips by listener and condition."""
-        every = np.stack(rows)
-        return {
-            (listener.name, condition): every[:, row, column]
-            for row, listener in enumerate(self.listeners)
-            for column, condition in enumerate(conditions)
-        }
+            scores[there.numpy()] = listener.hear(clip, loud)
+        kinds = scores.reshape(sounds.shape[:2])
+        found |= {(listener.name, one): own for one, own in zip(conditions, kinds, strict=True)}
+    return found
 
 
 def listen(
@@ -142,15 +128,14 @@ def listen(
     opened = open_listeners(listeners, clips, training, seed=seed, streaming=streaming)
     if not opened:
         raise AnalysisError("There is nobody to listen: name a listener that is installed.")
-    measure = _Hearing(opened, seed)
     who = {listener.name: listener.who for listener in opened}
     found = stream.measure_clips(
         "listeners",
-        measure,
+        partial(_of_sonifications, opened, seed),
         every,
         clips,
         settings={"listeners": who, "seed": seed},
-        of_clips=measure.of_clips,
+        of_clips=partial(_of_clips, opened, seed),
         **streaming,
     )
     arrays = {name: array.copy() for name, array in found.arrays.items()}

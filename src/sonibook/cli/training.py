@@ -252,7 +252,8 @@ def _probed(
 
 def _measured(answers: ndarray, truth: ndarray, data: Dataset, seed: int) -> dict[str, Any]:
     """The metrics that suit the data, of the class or the scores of each clip, with intervals."""
-    from sonibook.metrics import multilabel_intervals, multilabel_metrics, wilson_interval
+    from sonibook.metrics.intervals import wilson_interval
+    from sonibook.metrics.scores import multilabel_intervals, multilabel_metrics
 
     if data.task == "multi-label":
         intervals = multilabel_intervals(answers, truth, seed=seed)

@@ -20,7 +20,7 @@ from sonibook.analysis.ablation import AblationResult
 from sonibook.analysis.activations import TopClipsResult
 from sonibook.analysis.evolution import EvolutionResult, FilterEvolution
 from sonibook.analysis.result import Estimate, Record, ResultTable, Row, estimate
-from sonibook.metrics import runs_interval
+from sonibook.metrics.intervals import runs_interval
 from sonibook.replication.benchmarks import UNTRAINED
 from sonibook.replication.tables import Difference
 from sonibook.training.probe import ProbeKind

@@ -11,7 +11,7 @@ import numpy as np
 from sonibook.analysis.result import Estimate, Record
 from sonibook.errors import AnalysisError
 from sonibook.files import read_json
-from sonibook.metrics import crossed_interval, runs_interval, wilson_interval
+from sonibook.metrics.intervals import crossed_interval, runs_interval, wilson_interval
 from sonibook.replication.paper import REPORTED, TableSpec, Training
 from sonibook.replication.trials import Trial, TrialFile
 

@@ -22,7 +22,7 @@ from sonibook.analysis.result import Record, fingerprint
 from sonibook.datasets.base import ClipReader, Entry, FileDataset
 from sonibook.errors import AnalysisError
 from sonibook.files import read_json, write_result
-from sonibook.metrics import multilabel_metrics, single_label_metrics
+from sonibook.metrics.scores import multilabel_metrics, single_label_metrics
 from sonibook.model.checkpoint import load_classifier, read_card, save_checkpoint, shipped
 from sonibook.replication.benchmarks import Benchmark, Pretrained
 from sonibook.replication.paper import Training

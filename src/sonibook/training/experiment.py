@@ -21,7 +21,7 @@ from sonibook.audio import SAMPLE_RATE
 from sonibook.datasets import Dataset, open_dataset
 from sonibook.datasets.base import ClipReader, Subset
 from sonibook.errors import ConfigError
-from sonibook.metrics import multilabel_metrics, single_label_metrics
+from sonibook.metrics.scores import multilabel_metrics, single_label_metrics
 from sonibook.model.checkpoint import load_encoder
 from sonibook.model.encoder import CHANNELS, CNN12, DROPOUT, Classifier
 from sonibook.training.config import TrainConfig

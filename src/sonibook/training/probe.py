@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from sonibook.datasets.base import ClipReader, Dataset, FileDataset
 from sonibook.errors import DatasetError
-from sonibook.metrics import mean_average_precision
+from sonibook.metrics.scores import mean_average_precision
 from sonibook.model.encoder import CNN12, Classifier
 from sonibook.model.stack import blocks_of, check_layer, least_length
 from sonibook.training.data import predict

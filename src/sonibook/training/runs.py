@@ -18,7 +18,7 @@ import torch
 from sonibook.audio import SAMPLE_RATE
 from sonibook.errors import ConfigError, SonibookWarning
 from sonibook.files import parse_yaml, write_result
-from sonibook.metrics import runs_interval
+from sonibook.metrics.intervals import runs_interval
 from sonibook.model.checkpoint import read_card
 from sonibook.model.encoder import CNN12, Classifier
 from sonibook.training.config import TrainConfig, load_config
