@@ -28,14 +28,14 @@ from tqdm.auto import tqdm
 
 from sonibook.analysis.layers import left_out, probe_condition
 from sonibook.analysis.machine_listeners import features_of
+from sonibook.analysis.networks import CENTRED
 from sonibook.analysis.result import Estimate, MeasuredOn, ResultTable, Row
 from sonibook.datasets import open_dataset
 from sonibook.datasets.base import FileDataset
 from sonibook.deconvnet.spectrogram import SpectrogramCNN, load_spectrogram_cnn
-from sonibook.model.checkpoint import canonical
 from sonibook.model.encoder import CNN12
 from sonibook.model.stack import blocks_of
-from sonibook.replication.benchmarks import REGIMES, SEEDS
+from sonibook.replication.benchmarks import REGIMES, SEEDS, Pretrained
 from sonibook.training.data import predict
 from sonibook.training.probe import ProbeKind, groups_of, linear_probe, probe_features
 from tools.results_settings import Settings
@@ -137,9 +137,8 @@ def _starts(data: FileDataset, _: Settings) -> _Measured:
         for regime, blocks in _CENTRED.items():
             encoder = _centred(seed, blocks)
             yield f"{regime}:{seed}", regime, seed, 11, partial(_of_layer, encoder, data)
-        start = canonical(CNN12(width=0.25, norm="weight", seed=seed))
-        features = partial(_of_layer, start, data)
-        yield f"centred random:{seed}", "centred random", seed, 11, features
+        start = Pretrained(f"{CENTRED}:{seed}", CENTRED, seed)
+        yield start.name, CENTRED, seed, 11, partial(_of_layer, start.load(), data)
 
 
 def _centred(seed: int, centred: tuple[int, ...]) -> CNN12:

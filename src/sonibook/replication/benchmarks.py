@@ -197,10 +197,11 @@ def pair_sounds(
     dict from str to (ndarray, ndarray), shapes (time,)
         By layer, filter and class. Without the pairs of networks that are no longer the same.
     """
-    known = {one.name: one for one in pretrained(shipped())}
+    asked = {pair.network for pair in pairs}
+    loaded = {one.name: one.load() for one in pretrained(shipped()) if one.name in asked}
     sounds = {}
     for pair in pairs:
-        network = known[pair.network].load() if pair.network in known else None
+        network = loaded.get(pair.network)
         if network is None or fingerprint(network) != networks[pair.network]:
             continue
         x = data[pair.clip.index].waveform

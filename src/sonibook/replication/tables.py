@@ -15,6 +15,9 @@ from sonibook.metrics.intervals import crossed_interval, runs_interval, wilson_i
 from sonibook.replication.paper import REPORTED, TableSpec, Training
 from sonibook.replication.trials import Trial, TrialFile
 
+#: The trials of each question, row and training, by seed.
+_Rows = dict[tuple[str, str, Training], dict[int, list[Trial]]]
+
 
 class _Metric(Estimate):
     """A metric of one row, by seed; its interval is `over` the first of these that are several."""
@@ -65,11 +68,9 @@ class Difference(Estimate):
             raise AnalysisError(f"{path}: is not the results file of a table ({error}).") from None
 
 
-def _by_row(
-    trials: Iterable[Trial],
-) -> dict[tuple[str, str, Training], dict[int, list[Trial]]]:
+def _by_row(trials: Iterable[Trial]) -> _Rows:
     """The trials of each row in the order of the first, by seed: those that have every part."""
-    rows: dict[tuple[str, str, Training], dict[int, list[Trial]]] = {}
+    rows: _Rows = {}
     for trial in trials:
         seeds = rows.setdefault((trial.question, trial.row, trial.training), {})
         seeds.setdefault(trial.seed, []).append(trial)

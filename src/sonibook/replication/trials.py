@@ -172,7 +172,11 @@ def run_trials(
         parts = [f"data.train={json.dumps(split.train)}", f"data.test={json.dumps(split.test)}"]
         experiment = load_config(config, changes=(f"seed={encoder.seed}", *parts, *changes, *start))
         # What was trained in one precision is not trained again in the other.
-        keys = {precision: _run_key(print_of, experiment, precision) for precision in PRECISIONS}
+        described = {**experiment.described(), "name": ""}
+        keys = {}
+        for precision in PRECISIONS:
+            described["optimiser"]["precision"] = precision
+            keys[precision] = _digest(print_of, described)
         if not set(keys.values()).isdisjoint(known):
             continue
         ready = _shipped_run(experiment)
@@ -224,12 +228,6 @@ def _trial(
         right=right,
         **more,
     )
-
-
-def _run_key(print_of: str, experiment: TrainConfig, precision: str) -> str:
-    described = {**experiment.described(), "name": ""}
-    described["optimiser"]["precision"] = precision
-    return _digest(print_of, described)
 
 
 def _shipped_run(experiment: TrainConfig) -> str | None:
