@@ -174,8 +174,15 @@ class Subtraction:
         """Those of an analysis that is built on it."""
         return {"layers": self.layers, "level": self.level, "seed": self.seed, **others}
 
-    def check(self, classifiers: Networks, data: Dataset) -> list[Network]:
+    def check(
+        self, classifiers: Networks, data: Dataset, *, one_label: bool = False
+    ) -> list[Network]:
         """Networks that have the layers, and a logit for each class of the data; else an error."""
+        if one_label and data.task != "single-label":
+            raise AnalysisError(
+                f"{data.name} is {data.task}: one class is asked about, so take "
+                "clips with one label each."
+            )
         networks = as_networks(classifiers)
         for network in networks:
             self.layers_of(network.module)

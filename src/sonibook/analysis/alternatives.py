@@ -14,9 +14,8 @@ from typing import Literal, Unpack
 
 import numpy as np
 import torch
-from jaxtyping import Float
 from numpy import ndarray
-from torch import Tensor, nn
+from torch import nn
 
 from sonibook.analysis import sources, stream
 from sonibook.analysis.ablation import Subtraction, p_rows
@@ -45,31 +44,28 @@ _CONTROLS = ("sonification", "random phase", "white noise")
 def unpooled(layers: Sequence[int], network: nn.Module, clip: Clip) -> Measured:
     """What `compare_unpoolings` measures of some layers; NaN for what cannot be measured."""
     passed = ForwardPass(network, clip.waveform, depth=max(layers))
-    unpools, measured = UNPOOLING.values(), Measured()
+    measured: Measured = {}
     for start in STARTS:
         rows = []
         for layer in layers:
             filters = passed.most_active(layer) if start == STARTS[0] else None
-            ways = [passed.sonify_together(layer, filters, unpool=one) for one in unpools]
-            rows.append(_measured(torch.stack(ways).cpu(), clip))
+            ways = (
+                passed.sonify_together(layer, filters, unpool=one) for one in UNPOOLING.values()
+            )
+            sounds = torch.stack([*ways]).cpu()
+            x = torch.from_numpy(clip.waveform).expand_as(sounds)
+            own = [mean_top_coherence(x, sounds), spectrogram_correlation(sounds[:1], sounds)]
+            columns = [torch.stack(own, dim=1).double()]
+            if isinstance(clip, SceneClip):
+                columns.append(sources.scores_in_scene(sounds, clip))
+            rows.append(torch.cat(columns, dim=1).numpy())
         by_unpooling = np.stack(rows, axis=2)
         for unpooling, values in zip(UNPOOLING, by_unpooling, strict=True):
             condition = f"{start}, {unpooling}"
-            for name, own, by_switches in zip(_NAMES, values, by_unpooling[0], strict=False):
-                measured[name, condition] = own
-                measured[f"{name} beyond switches", condition] = own - by_switches
+            for name, found, by_switches in zip(_NAMES, values, by_unpooling[0], strict=False):
+                measured[name, condition] = found
+                measured[f"{name} beyond switches", condition] = found - by_switches
     return measured
-
-
-def _measured(
-    sounds: Float[Tensor, "unpoolings time"], clip: Clip
-) -> Float[ndarray, "unpoolings quantities"]:
-    x = torch.from_numpy(clip.waveform).expand_as(sounds)
-    own = [mean_top_coherence(x, sounds), spectrogram_correlation(sounds[:1], sounds)]
-    columns = [torch.stack(own, dim=1).double()]
-    if isinstance(clip, SceneClip):
-        columns.append(sources.scores_in_scene(sounds, clip))
-    return torch.cat(columns, dim=1).numpy()
 
 
 def compare_unpoolings(
@@ -81,11 +77,8 @@ def compare_unpoolings(
 ) -> ResultTable:
     """Sonify a filter and a whole layer, with switches and without, and compare.
 
-    Parameters
-    ----------
-    networks, data, layers, streaming
-        As for every analysis: see `sonibook.analysis`. Clips of fewer than 1,024 samples are
-        skipped.
+    Clips of fewer than 1,024 samples are skipped. Parameters are those of every analysis: see
+    `sonibook.analysis`.
 
     Returns
     -------

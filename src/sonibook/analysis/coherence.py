@@ -162,8 +162,7 @@ def selectivity_by_layer(
 
     Parameters
     ----------
-    networks, data, seed, streaming
-        As for every analysis: see `sonibook.analysis`.
+    networks, data, seed, streaming : as for every analysis, see `sonibook.analysis`
     filters : int >= 0
         Filters drawn for each clip and layer, besides the most active one.
 

@@ -92,8 +92,7 @@ def feature_evolution(
     ----------
     checkpoints : mapping from int to torch.nn.Module
         Two networks of one shape at least, by epoch.
-    data, seed, streaming
-        As for every analysis: see `sonibook.analysis`.
+    data, seed, streaming : as for every analysis, see `sonibook.analysis`
     filters : sequence of (layer, filter), or None
         Live on some clip at the last checkpoint. None draws some of each layer that are.
     per_layer : int >= 1
@@ -113,14 +112,19 @@ def feature_evolution(
         if one.top:
             tops[one.network][one.layer, one.filter] = one.top[0]
     live = tops[f"epoch {epochs[-1]}"]
-    chosen = _draw(list(live), per_layer, seed) if filters is None else dict.fromkeys(filters)
+    chosen = list(dict.fromkeys(filters or ()))
+    if filters is None:
+        of_layers = {layer: [one for own, one in live if own == layer] for layer, _ in live}
+        for layer, own in of_layers.items():
+            drawn = seeded(seed, f"layer {layer}").permutation(own)[:per_layer]
+            chosen += [(layer, int(index)) for index in drawn]
     for layer, index in chosen:
         if (layer, index) not in live:
             raise AnalysisError(
                 f"Filter {index} of layer {layer} is live on no clip at epoch {epochs[-1]}: "
                 "choose another, or more clips."
             )
-    named = None if filters is None else [*chosen]
+    named = None if filters is None else chosen
     settings = {"filters": named, "per_layer": per_layer, "seed": seed}
     return EvolutionResult(
         **key_of("evolution", networks, settings),
@@ -152,16 +156,6 @@ def sonify_through_training(
             sounds.append(passed.sonify(layer, [filter])[0])
             energies.append(passed.energy(layer)[0, filter])
     return torch.stack(sounds).cpu(), torch.stack(energies).cpu()
-
-
-def _draw(live: list[tuple[int, int]], count: int, seed: int) -> list[tuple[int, int]]:
-    """Some filters of each layer."""
-    chosen = []
-    for layer in sorted({layer for layer, _ in live}):
-        own = [index for number, index in live if number == layer]
-        drawn = seeded(seed, f"layer {layer}").permutation(own)[:count]
-        chosen += [(layer, int(index)) for index in drawn]
-    return chosen
 
 
 def _follow(

@@ -48,8 +48,7 @@ from torch import Tensor, nn
 
 from sonibook.analysis import controls
 from sonibook.analysis.ablation import Subtraction, logits_of
-from sonibook.analysis.controls import REMOVED
-from sonibook.analysis.networks import Network, Networks
+from sonibook.analysis.networks import Networks
 from sonibook.analysis.result import ResultTable
 from sonibook.analysis.stream import Measured, Streaming, check_least, measure_networks, stacked
 from sonibook.datasets.base import Clip, Dataset
@@ -103,10 +102,9 @@ def partial_clips(
 ) -> tuple[Float[Tensor, "steps time"], Float[Tensor, "steps time"]]:
     """A clip with the first 1/points, 2/points … of its points, the largest in s, and without."""
     spectrum = short_time_spectra(x, frame=_FRAME, hop=_HOP)
-    order = short_time_spectra(s, frame=_FRAME, hop=_HOP).abs().flatten().argsort(descending=True)
-    place = torch.empty_like(order)
-    place[order] = torch.arange(len(order))
-    first = (place[None] < torch.arange(1, points)[:, None] * (len(order) / points)).to(x.dtype)
+    sizes = short_time_spectra(s, frame=_FRAME, hop=_HOP).abs().flatten()
+    place = sizes.argsort(descending=True).argsort()
+    first = (place[None] < torch.arange(1, points)[:, None] * (len(place) / points)).to(x.dtype)
     masked = spectrum * first.reshape(-1, *spectrum.shape)
     window = torch.hann_window(_FRAME)
     inserted = torch.istft(masked, _FRAME, _HOP, window=window, length=len(x))
@@ -211,7 +209,7 @@ def faithfulness(
     _, *chosen = controls.chosen_of("method", METHODS, every if methods is None else methods)
     work = Subtraction(_CONTROLS, layers, level=level, seed=seed, steps=steps)
     check_least(2, points=points)
-    networks = _of_one_label(work, classifiers, data)
+    networks = work.check(classifiers, data, one_label=True)
     streaming.setdefault("chunk", 4)  # a clip takes seconds
     return measure_networks(
         "faithfulness",
@@ -221,13 +219,6 @@ def faithfulness(
         settings=work.settings(methods=chosen, points=points, steps=steps),
         **streaming,
     )
-
-
-def _of_one_label(work: Subtraction, classifiers: Networks, data: Dataset) -> list[Network]:
-    """Classifiers that fit the data, whose clips must have a label each."""
-    if data.task != "single-label":
-        raise AnalysisError(f"{data.name} is {data.task}: what is asked is the score of one class.")
-    return work.check(classifiers, data)
 
 
 def _dosed(
@@ -285,10 +276,10 @@ def dose_response(
         a control exceeds that without the sonification, clip by clip: above 0, the sonification
         is missed more.
     """
-    work = Subtraction(REMOVED, layers, level=level, seed=seed)
+    work = Subtraction(controls.REMOVED, layers, level=level, seed=seed)
     if not shares or min(shares) <= 0:
         raise AnalysisError(f"Shares {list(shares)} are impossible: give some above 0.")
-    networks = _of_one_label(work, classifiers, data)
+    networks = work.check(classifiers, data, one_label=True)
     settings = work.settings(shares=list(shares))
     streaming.setdefault("chunk", 4)  # a clip takes seconds
     measure = partial(_dosed, work, tuple(shares))

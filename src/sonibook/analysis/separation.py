@@ -41,8 +41,6 @@ from sonibook.model.stack import Block, blocks_of
 
 #: For this long the first event must be alone, in s.
 _ALONE = 0.5
-#: What begins: the most active filter's map, and its sound.
-_LAGS = ("lag of map", "lag of sound")
 
 
 class _Detector(Record):
@@ -124,7 +122,7 @@ class Separation:
                 each = [explain(self.method, network, x, layer=layer, filter=one) for one in chosen]
                 sounds = torch.stack(each).cpu()
             scores = sources.scores_in_scene(sounds, clip).nanmean(dim=0)  # but of silent ones
-            lags = scores.new_full((len(_LAGS),), torch.nan)
+            lags = scores.new_full((2,), torch.nan)
             if alone:
                 begun = map_onsets(
                     maps[0, chosen[:1], : stack.out_length(blocks, layer, alone)].cpu(),
@@ -136,8 +134,9 @@ class Separation:
                 lags = torch.cat([begun, heard]) - first
             rows.append(torch.cat([scores, lags]))
         energy = torch.cat([passed.energy(layer)[0] for layer in layers])
-        named = zip((*SOURCE_SCORES, *_LAGS), torch.stack(rows, dim=1).numpy(), strict=True)
-        return {"energy": energy.cpu().numpy(), **dict(named)}
+        names = ("energy", *SOURCE_SCORES, "lag of map", "lag of sound")
+        arrays = (energy.cpu().numpy(), *torch.stack(rows, dim=1).numpy())
+        return dict(zip(names, arrays, strict=True))
 
     def _first_event(self, clip: Clip) -> tuple[float, int]:
         """When the first event begins, in s, and until which sample it is alone; else 0."""

@@ -78,8 +78,7 @@ def shift_law(
 
     Parameters
     ----------
-    networks, data, seed, streaming
-        As for every analysis: see `sonibook.analysis`.
+    networks, data, seed, streaming : as for every analysis, see `sonibook.analysis`
     shifts : sequence of int >= 1, in samples
 
     Returns

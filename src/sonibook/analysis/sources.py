@@ -118,15 +118,10 @@ def spectral_shares(
 
     Power in frames of 32 ms is dealt out in proportion to the stems' power (an ideal ratio mask).
     """
-    powers = _power(stems)
+    powers, power = (short_time_spectra(x.double()).abs().square() for x in (stems, s))
     total = powers.sum(dim=0)
     masks = powers / total.where(total > 0, 1.0)
-    power = _power(s)
     return torch.einsum("sft,eft->se", power, masks) / power.sum(dim=(1, 2))[:, None]
-
-
-def _power(x: Float[Tensor, "rows time"]) -> Float[Tensor, "rows frequency frame"]:
-    return short_time_spectra(x.double()).abs().square()
 
 
 def source_scores(

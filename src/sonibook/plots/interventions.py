@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -11,7 +12,7 @@ from matplotlib.axes import Axes
 from sonibook.analysis.ablation import AblationResult
 from sonibook.analysis.alternatives import STARTS, ExplanationResult
 from sonibook.analysis.controls import STIMULI, TAKEN
-from sonibook.analysis.result import ResultTable, Row
+from sonibook.analysis.result import ResultTable
 from sonibook.analysis.sanity import BASELINES, randomised
 from sonibook.analysis.shifts import is_exact
 from sonibook.deconvnet.alternatives import UNPOOLING
@@ -205,19 +206,19 @@ def sanity_figure(result: ResultTable) -> Picture:
     The spectrogram correlation. Above, a curve for each of a few layers, over the randomised ones;
     below, for every layer, the baselines, and the filter with all layers random.
     """
-    measure = "spectrogram correlation"
-    rows = result.select(quantity=measure)
-    layers = sorted({row.layer for row in rows if row.layer is not None})
+    measure, (network,) = "spectrogram correlation", result.names()
+    of = partial(result.row, measure, network=network)
+    layers = sorted({row.layer for row in result.rows if row.layer is not None})
     spread = np.linspace(0, len(layers) - 1, min(4, len(layers))).round().astype(int)
     lowest = range(1, max(layers) + 1)
-    others = (name for name in result.networks if name not in result.names())
+    others = (name for name in result.networks if name != network)
     baselines = (*BASELINES, *others)
     with drawing(8.0, 5.4, 2, of="figures") as (figure, (upper, lower)):
         panels = upper.subplots(1, 2, sharey=True)
         for axes, alone in zip(panels, (False, True), strict=True):
             for number, layer in enumerate(layers[place] for place in spread):
                 below = range(1, layer + 1)
-                curve = [_of(result, measure, layer, randomised(n, alone=alone)) for n in below]
+                curve = [of(layer=layer, condition=randomised(n, alone=alone)) for n in below]
                 text = f"filter of layer {layer}"
                 draw_estimates(axes, below, curve, label=text, number=number)
             over_layers(axes, lowest[::2])
@@ -229,16 +230,16 @@ def sanity_figure(result: ResultTable) -> Picture:
         last = lower.subplots()
         for number, condition in enumerate((randomised(1), *baselines)):
             text = condition if number else "all layers random"
-            curve = [_of(result, measure, layer, condition) for layer in layers]
+            curve = [of(layer=layer, condition=condition) for layer in layers]
             draw_estimates(last, layers, curve, label=text, number=number)
         ticks = layers if len(layers) < 7 else layers[::2]
         over_layers(last, ticks, ylabel=measure, title="All random, and baselines")
         last.set_xlabel("layer of the filter")
         lower.legend(loc="outside right center")
     deepest = layers[-1]
-    beside = {condition: _of(result, measure, deepest, condition) for condition in baselines}
+    beside = {condition: of(layer=deepest, condition=condition) for condition in baselines}
     worth = ", ".join(f"{name} {row:.2g}" for name, row in beside.items() if row.mean is not None)
-    own, everything = (_of(result, measure, deepest, randomised(layer)) for layer in (deepest, 1))
+    own, everything = (of(layer=deepest, condition=randomised(n)) for n in (deepest, 1))
     return picture(
         figure,
         alt="How alike sonifications stay as layers are given random weights, over "
@@ -310,8 +311,3 @@ def faithfulness_figure(result: ResultTable) -> Picture:
     ]
     what = f"Faithfulness to what {network} names, of explanations at {result.settings['level']}"
     return figure_over_layers(result, panels, what=what, columns=2)
-
-
-def _of(result: ResultTable, quantity: str, layer: int, condition: str) -> Row:
-    (network,) = result.names()
-    return result.row(quantity, network=network, layer=layer, condition=condition)
