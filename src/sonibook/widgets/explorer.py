@@ -201,10 +201,38 @@ class Explorer(widgets.VBox):
     def _repr_mimebundle_(self, **kwargs: Any) -> dict[str, Any]:
         """The live view, and the static form for where there is no kernel."""
         bundle = super()._repr_mimebundle_(**kwargs) or {}
-        networks = {name: view.network for name, view in self.views.items()}
+        return {**bundle, "text/plain": "Explorer", "text/html": self._static()}
+
+    def _static(self) -> str:
+        """The explorer as HTML that needs nothing else, for the loudest second of the clip."""
+        several, rate = len(self.views) > 1, self._sample_rate
+        depth, top = (3, 2) if several else (4, 3)  # so many layers, and filters of each
+        short = excerpt(self.x, seconds=1.0, sample_rate=rate)
+        parts, notices = [], dict[str, None]()
+        if len(short) < len(self.x):
+            notices["On this page, only the loudest second is taken of the clip."] = None
+        for number, (title, view) in enumerate(self.views.items()):
+            exploration = Exploration(view.network, short, sample_rate=rate)
+            notices |= dict.fromkeys(exploration.notices)
+            body, known = _layers(exploration, depth, top), title in shipped()
+            if several:
+                summary = f"Network: {title}"
+                body = slider_stop(title, summary, body, is_open=number == 0, lab=known)
+            elif known:
+                body = f'<div data-lab="{html.escape(title, quote=True)}">{body}</div>'
+            parts.append(body)
+        tracks = {TITLES["input"]: exploration.input}
         name = self._choices.clip(self._current).clip_id
-        static = _static(networks, self.x, name=name, sample_rate=self._sample_rate)
-        return {**bundle, "text/plain": "Explorer", "text/html": static}
+        heard = Player(tracks, name, rate, exploration.gain, columns=3)
+        content = "".join(parts)
+        content = f'<div data-slider="Network">{content}</div>' if several else content
+        told = "".join(f"<p>{html.escape(notice)}</p>" for notice in notices)
+        return (
+            f'<section class="explorer" aria-label="Explorer">{told}'
+            f"{heard._repr_html_()}{content}"
+            "<p>All sounds have one gain. In JupyterLab this is an instrument: it takes any clip, "
+            "layer and filter, and your own sounds.</p></section>"
+        )
 
     def _take(self, key: str) -> None:
         """Pass a clip forward, through all networks that are shown. Nothing changes on failure."""
@@ -312,36 +340,6 @@ class Explorer(widgets.VBox):
     def _say(self, *sentences: str) -> None:
         lines = "".join(f'<p style="{_NOTICE}">{html.escape(each)}</p>' for each in sentences)
         self.notice.value = f'<div role="status">{lines}</div>'
-
-
-def _static(networks: Mapping[str, nn.Module], x: Sound, *, name: str, sample_rate: int) -> str:
-    """The explorer as HTML that needs nothing else, for the loudest second of the clip `name`."""
-    several = len(networks) > 1
-    depth, top = (3, 2) if several else (4, 3)  # so many layers, and filters of each
-    short = excerpt(x, seconds=1.0, sample_rate=sample_rate)
-    parts, notices = [], dict[str, None]()
-    if len(short) < len(as_waveform(x)):
-        notices["On this page, only the loudest second is taken of the clip."] = None
-    for number, (title, network) in enumerate(networks.items()):
-        exploration = Exploration(network, short, sample_rate=sample_rate)
-        notices |= dict.fromkeys(exploration.notices)
-        body = _layers(exploration, depth, top)
-        if several:
-            summary = f"Network: {title}"
-            body = slider_stop(title, summary, body, is_open=number == 0, lab=title in shipped())
-        elif title in shipped():
-            body = f'<div data-lab="{html.escape(title, quote=True)}">{body}</div>'
-        parts.append(body)
-    tracks = {TITLES["input"]: exploration.input}
-    heard = Player(tracks, name, sample_rate, exploration.gain, columns=3)
-    content = f'<div data-slider="Network">{"".join(parts)}</div>' if several else "".join(parts)
-    told = "".join(f"<p>{html.escape(notice)}</p>" for notice in notices)
-    return (
-        f'<section class="explorer" aria-label="Explorer">{told}'
-        f"{heard._repr_html_()}{content}"
-        "<p>All sounds have one gain. In JupyterLab this is an instrument: it takes any clip, "
-        "layer and filter, and your own sounds.</p></section>"
-    )
 
 
 def _layers(exploration: Exploration, depth: int, top: int) -> str:
