@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 
+from sonibook.files import write_result
 from sonibook.model.checkpoint import read_card, shipped
 from sonibook.replication.benchmarks import (
     SEEDS,
@@ -81,7 +82,8 @@ def make(target: str, path: Path, settings: Settings) -> None:
         kept.forget({(one.label, one.seed) for one in pretrained(shipped())})
 
     def write() -> None:
-        kept.write({**assemble(spec, kept), "provenance": settings.provenance(target)})
+        made = {"provenance": settings.provenance(target)}
+        write_result(path, {**assemble(spec, kept), **made, **kept.content()})
 
     trial = None
     for trial in _trials(target, kept, settings):

@@ -11,7 +11,7 @@ import pytest
 from scipy import stats
 
 from sonibook.errors import AnalysisError
-from sonibook.files import provenance
+from sonibook.files import provenance, write_result
 from sonibook.metrics import crossed_interval, wilson_interval
 from sonibook.plots.claims import paper_tables
 from sonibook.replication.paper import REPORTED, TABLES
@@ -192,7 +192,7 @@ def made(kept: TrialFile) -> TrialFile:
 def test_a_tables_file_is_its_own_memory(tmp_path: Path) -> None:
     path = tmp_path / "table-a4.json"
     kept = made(TrialFile(path, {"command": "made up", "created": "then", "commit": "0"}))
-    kept.write(assemble(TABLES["table-a4"], kept))
+    write_result(path, {**assemble(TABLES["table-a4"], kept), **kept.content()})
     again = TrialFile(path)
     assert len(again.trials) == len(kept.trials)
     assert again.known == {one.key for one in kept.trials}

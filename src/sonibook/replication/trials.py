@@ -21,7 +21,7 @@ from scipy.special import softmax
 from sonibook.analysis.result import Record, fingerprint
 from sonibook.datasets.base import ClipReader, Entry, FileDataset
 from sonibook.errors import AnalysisError
-from sonibook.files import read_json, write_result
+from sonibook.files import read_json
 from sonibook.metrics.scores import multilabel_metrics, single_label_metrics
 from sonibook.model.checkpoint import load_classifier, read_card, save_checkpoint, shipped
 from sonibook.replication.benchmarks import Benchmark, Pretrained
@@ -58,11 +58,10 @@ class TrialFile:
     """The trials of one table, kept in its results file; new ones have the provenance `made_by`."""
 
     def __init__(self, path: str | Path, made_by: dict[str, Any] | None = None) -> None:
-        self.path = Path(path)
         self.before: dict[str, Any] = {"trials": [], "made": [], "parts": {}}
         try:
-            if self.path.exists():
-                self.before = read_json(self.path)
+            if Path(path).exists():
+                self.before = read_json(path)
             self.trials = [Trial.model_validate(one) for one in self.before["trials"]]
             self.parts: dict[str, list[str]] = {**self.before["parts"]}
             self.made: list[dict[str, Any]] = [*self.before["made"], made_by or {}]
@@ -100,10 +99,6 @@ class TrialFile:
             "parts": self.parts,
             "trials": [trial.model_dump(mode="json") for trial in sorted(trials, key=_place)],
         }
-
-    def write(self, content: dict[str, Any]) -> None:
-        """Write the table: what was made of the trials, then the trials."""
-        write_result(self.path, {**content, **self.content()})
 
 
 def _place(trial: Trial) -> tuple[str, str, str, str, int, str]:
