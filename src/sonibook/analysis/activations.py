@@ -265,12 +265,11 @@ def agreement_of(filter: _Filter, data: Dataset) -> float:
 
 def chosen_filter(filters: Sequence[_Filter], data: Dataset) -> _Filter | None:
     """The filter of a layer that the rule chooses; None where none has enough top clips."""
-    able = [one for one in filters if len(one.top) == _COMPARED]
-    if not able:
-        return None
-    return max(
-        able, key=lambda one: (agreement_of(one, data), one.top[-1].energy / one.top[0].energy)
-    )
+
+    def rank(one: _Filter) -> tuple[float, float]:
+        return agreement_of(one, data), one.top[-1].energy / one.top[0].energy
+
+    return max((one for one in filters if len(one.top) == _COMPARED), key=rank, default=None)
 
 
 def _pair(network: nn.Module, chosen: _Filter, data: Dataset) -> SelectedPair:

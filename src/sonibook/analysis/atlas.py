@@ -7,9 +7,10 @@ stretch of each sonification is kept: the one around the largest value of the fi
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Unpack
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Any, NamedTuple, Unpack
 
 import numpy as np
 from jaxtyping import Float
@@ -27,22 +28,18 @@ from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import AnalysisError
 from sonibook.model.stack import receptive_field, stride
 
+#: A filter of a layer of a network, and which of its top clips, from 0.
+_Place = tuple[str, int, int, int]
 
-@dataclass(frozen=True)
-class _Place:
-    """A filter of a network, and which of its top clips, from 0."""
+
+class TopSound(NamedTuple):
+    """A stretch of a top clip's sonification, from where on, and the shape, in Hz, of the whole."""
 
     network: str
     layer: int
     filter: int
+    #: Which of the filter's top clips, from 0.
     rank: int
-
-
-@dataclass(frozen=True, eq=False)
-class TopSound:
-    """A stretch of a top clip's sonification, from where on, and the shape, in Hz, of the whole."""
-
-    place: _Place
     start: int
     stretch: Float[ndarray, " time"]
     centroid: float
@@ -76,40 +73,38 @@ class _Numbered(Subset):
         return replace(super().__getitem__(index), clip_id=str(self.places[index]))
 
 
-@dataclass(frozen=True)
-class _Sonified:
+def _sonified(
+    networks: Mapping[str, nn.Module],
+    places: Mapping[str, Sequence[_Place]],
+    samples: int,
+    sample_rate: int,
+    clips: Sequence[Clip],
+) -> dict[str, ndarray]:
     """The sonifications of one clip at all places that chose it."""
-
-    networks: dict[str, nn.Module]
-    places: dict[str, list[_Place]]
-    samples: int
-    sample_rate: int
-
-    def __call__(self, clips: Sequence[Clip]) -> dict[str, ndarray]:
-        (clip,) = clips
-        x, places = clip.waveform, self.places[clip.clip_id]
-        size = min(self.samples, len(x))
-        stretches = np.empty((len(places), size), np.float32)
-        starts = np.empty(len(places), np.int64)
-        shapes = np.empty((len(places), 2))
-        by_layer: dict[str, dict[int, list[int]]] = {}
-        for number, place in enumerate(places):
-            by_layer.setdefault(place.network, {}).setdefault(place.layer, []).append(number)
-        for name, layers in by_layer.items():
-            passed = ForwardPass(self.networks[name], x, depth=max(layers))
-            for layer, numbers in layers.items():
-                filters = [places[number].filter for number in numbers]
-                sounds = passed.sonify(layer, filters)[:, : len(x)].cpu().numpy()
-                shapes[numbers] = spectral_shape(sounds, sample_rate=self.sample_rate)[:, :2]
-                # The samples in the middle of what the largest values of maps respond to.
-                steps = passed.maps[layer - 1][0, filters].argmax(dim=1).cpu().numpy()
-                middles = steps * stride(passed.blocks, layer)
-                middles += receptive_field(passed.blocks, layer) // 2
-                starts[numbers] = np.clip(middles - size // 2, 0, len(x) - size)
-                for number, sound in zip(numbers, sounds, strict=True):
-                    stretches[number] = sound[starts[number] :][:size]
-        found = {"input": x, "stretch": stretches, "start": starts, "shape": shapes}
-        return {key: value[None] for key, value in found.items()}
+    (clip,) = clips
+    x, chosen = clip.waveform, places[clip.clip_id]
+    size = min(samples, len(x))
+    stretches = np.empty((len(chosen), size), np.float32)
+    starts = np.empty(len(chosen), np.int64)
+    shapes = np.empty((len(chosen), 2))
+    by_layer: dict[str, dict[int, list[int]]] = {}
+    for number, (name, layer, *_) in enumerate(chosen):
+        by_layer.setdefault(name, {}).setdefault(layer, []).append(number)
+    for name, layers in by_layer.items():
+        passed = ForwardPass(networks[name], x, depth=max(layers))
+        for layer, numbers in layers.items():
+            filters = [chosen[number][2] for number in numbers]
+            sounds = passed.sonify(layer, filters)[:, : len(x)].cpu().numpy()
+            shapes[numbers] = spectral_shape(sounds, sample_rate=sample_rate)[:, :2]
+            # The samples in the middle of what the largest values of maps respond to.
+            steps = passed.maps[layer - 1][0, filters].argmax(dim=1).cpu().numpy()
+            middles = steps * stride(passed.blocks, layer)
+            middles += receptive_field(passed.blocks, layer) // 2
+            starts[numbers] = np.clip(middles - size // 2, 0, len(x) - size)
+            for number, sound in zip(numbers, sounds, strict=True):
+                stretches[number] = sound[starts[number] :][:size]
+    found = {"input": x, "stretch": stretches, "start": starts, "shape": shapes}
+    return {key: value[None] for key, value in found.items()}
 
 
 def sonify_top_clips(
@@ -128,12 +123,11 @@ def sonify_top_clips(
     by_clip: dict[int, list[_Place]] = {}
     for one in found.filters:
         for rank, top in enumerate(one.top):
-            place = _Place(one.network, one.layer, one.filter, rank)
+            place = (one.network, one.layer, one.filter, rank)
             by_clip.setdefault(top.index, []).append(place)
     indices = sorted(by_clip)
-    work = _Sonified(
-        modules, {str(index): by_clip[index] for index in indices}, samples, data.sample_rate
-    )
+    places = {str(index): by_clip[index] for index in indices}
+    work = partial(_sonified, modules, places, samples, data.sample_rate)
     key: dict[str, Any] = key_of("atlas", modules, {"samples": samples})
     key["places"] = [[index, len(by_clip[index])] for index in indices]
     own: Streaming = {**streaming, "chunk": 1, "limit": None}
@@ -146,7 +140,7 @@ def sonify_top_clips(
         part = {name: value[0] for name, value in chunk.arrays.items()}
         rows = zip(by_clip[index], part["start"], part["stretch"], part["shape"], strict=True)
         sounds = [
-            TopSound(place, int(start), stretch, float(shape[0]), float(shape[1]))
+            TopSound(*place, int(start), stretch, float(shape[0]), float(shape[1]))
             for place, start, stretch, shape in rows
         ]
         yield index, part["input"], sounds

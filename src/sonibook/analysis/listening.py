@@ -301,24 +301,21 @@ def _by_listener(
     files: Sequence[ListenerFile], trials: Mapping[str, Trial]
 ) -> dict[_Cell, Float[ndarray, " listeners"]]:
     """Each listener's share of right answers, by cell; NaN where there is no answer."""
-    right: dict[_Cell, ndarray] = defaultdict(lambda: np.zeros(len(files)))
-    asked: dict[_Cell, ndarray] = defaultdict(lambda: np.zeros(len(files)))
+    given: dict[_Cell, list[list[bool]]] = defaultdict(lambda: [[] for _ in files])
     for number, file in enumerate(files):
         for answer in file.answers:
             trial = trials[answer.trial]
             task, regime, layers, condition = trial.cell
             for group in () if trial.catch else {layers, ""}:
-                cell = task, regime, group, condition
-                right[cell][number] += answer.choice == trial.answer
-                asked[cell][number] += 1
+                own = given[task, regime, group, condition][number]
+                own.append(answer.choice == trial.answer)
     # In the order of the test's tasks, regimes, controls and groups of layers.
     groups = [*GROUPS, ""]
     regimes = list(dict.fromkeys(trial.regime for trial in trials.values()))
-    order = sorted(asked, key=lambda cell: ([*TASKS].index(cell[0]), regimes.index(cell[1]),
+    order = sorted(given, key=lambda cell: ([*TASKS].index(cell[0]), regimes.index(cell[1]),
                                             cell[3], groups.index(cell[2])))  # fmt: skip
     means = {
-        cell: np.where(asked[cell] > 0, right[cell] / np.maximum(asked[cell], 1), np.nan)
-        for cell in order
+        cell: np.array([np.mean(own) if own else np.nan for own in given[cell]]) for cell in order
     }
     differences: dict[_Cell, tuple[_Cell, _Cell]] = {}
     for task in ("clip", "class"):

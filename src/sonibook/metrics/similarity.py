@@ -51,11 +51,8 @@ def short_time_spectra(
 
 def rank_correlation(x: _First, y: _Second) -> _Pairs:
     """Spearman's rank correlation of magnitudes, sample by sample (Adebayo et al. 2018)."""
-    return _correlation(_ranks(x), _ranks(y), dims=1)
-
-
-def _ranks(x: Tensor) -> Tensor:
-    return torch.from_numpy(rankdata(x.detach().abs().cpu().numpy(), axis=-1)).double()
+    a, b = (rankdata(one.detach().abs().cpu().numpy(), axis=-1) for one in (x, y))
+    return _correlation(torch.from_numpy(a), torch.from_numpy(b), dims=1)
 
 
 def mel_levels(

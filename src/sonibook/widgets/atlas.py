@@ -186,13 +186,12 @@ class _Writer:
         content = {**about, "flac": flac_text(x[first:last], rate, snr=_CLIP_SNR)}
         write_script(self.folder, f"clips/{index}", content)
         for sound in sounds:
-            place = sound.place
-            key = (place.network, place.layer, place.filter)
+            key = (sound.network, sound.layer, sound.filter)
             # Encoded at once: a network's sounds as they are would fill the memory.
             flac = flac_text(sound.stretch, rate, snr=_SNR)
             where, shape = [sound.start, len(sound.stretch)], [sound.centroid, sound.bandwidth]
-            self._waiting.setdefault(key, {})[place.rank] = (where, shape, flac)
-            if place.rank == 0:
+            self._waiting.setdefault(key, {})[sound.rank] = (where, shape, flac)
+            if sound.rank == 0:
                 power = power_spectrogram(sound.stretch)[1:]
                 self._thumbnails[key] = small_levels(power, _HEIGHT, _WIDTH, -60.0)
             if len(self._waiting[key]) == len(self._filters[key].top):
