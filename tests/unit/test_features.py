@@ -114,7 +114,7 @@ def test_the_folded_classifier_of_waveforms_is_the_head_on_standardised_features
     head = torch.nn.Linear(512, 3)
     with torch.no_grad():
         head.weight.copy_(torch.randn(3, 512, generator=torch.Generator().manual_seed(0)))
-    folded = batches.folded(encoder_of(), head, data.classes)
+    folded = batches.folded(head)
     assert not folded.training
     with torch.no_grad():
         expected = head(batches.features_of(data)[0])

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -272,9 +273,9 @@ class FeatureBatches(Batches):
             rows = torch.from_numpy(clips)
             yield Batch(self._features[rows], self._targets[rows], self.own)
 
-    def folded(self, encoder: CNN12, head: nn.Linear, classes: tuple[str, ...]) -> Classifier:
+    def folded(self, head: nn.Linear) -> Classifier:
         """The classifier of waveforms that `head`, a classifier of these features, makes."""
-        whole = Classifier(encoder, classes)
+        whole = Classifier(deepcopy(self._encoder).to("cpu"), self.data.classes)
         weight: Float[Tensor, "classes dim"] = head.weight.detach().cpu() / self.scale
         with torch.no_grad():
             whole.head.weight.copy_(weight)

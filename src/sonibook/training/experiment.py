@@ -223,12 +223,11 @@ class FcOnly(Supervised):
 
     def __init__(self, experiment: Experiment, runtime: Runtime) -> None:
         self._test_on(experiment, runtime)
-        self.encoder = runtime.place(experiment.encoder).eval()
-        self.batches = FeatureBatches(self.encoder, experiment.train_data, self.config, runtime)
-        self.classes = experiment.test_data.classes
+        encoder = runtime.place(experiment.encoder).eval()
+        self.batches = FeatureBatches(encoder, experiment.train_data, self.config, runtime)
         self._test = self.batches.features_of(self.test_reader)
-        head = Classifier(self.encoder, self.classes, seed=self.config.seed).head
-        self.network = runtime.place(head)
+        classes, seed = experiment.test_data.classes, self.config.seed
+        self.network = runtime.place(Classifier(encoder, classes, seed=seed).head)
 
     def loss(self, batch: Batch, step: int) -> Float[Tensor, ""]:
         logits = self.network(self.runtime.put(batch.x))
@@ -243,8 +242,7 @@ class FcOnly(Supervised):
         return self._measured(scores, targets.numpy())
 
     def published(self) -> Classifier:
-        encoder = deepcopy(self.encoder).to("cpu")
-        return self.batches.folded(encoder, self.network, self.classes)
+        return self.batches.folded(self.network)
 
 
 class Contrastive:
