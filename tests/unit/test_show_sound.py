@@ -133,7 +133,8 @@ def test_walk_of_silence_goes_nowhere_and_says_so() -> None:
 
 
 def test_picture_says_each_pairs_coherence() -> None:
-    drawn = coherence_walks({"copy": (X, 0.5 * X), "noise": (X, NOISE)}, frequency=1000.0)
+    sounds = {"copy": 0.5 * X, "noise": NOISE}
+    drawn = coherence_walks({n: coherence_walk(X, y, frequency=1000.0) for n, y in sounds.items()})
     expected = abs(coherence_walk(X, NOISE, frequency=1000.0)[-1]) ** 2
     assert "copy ends 1.00 from the start: 1.00" in drawn.alt
     assert f"noise ends {expected**0.5:.2f} from the start: {expected:.2f}" in drawn.alt

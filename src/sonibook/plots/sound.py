@@ -273,27 +273,21 @@ def coherence_walk(
     return np.concatenate([[0], steps])
 
 
-def coherence_walks(
-    pairs: Mapping[str, tuple[Sound, Sound]], *, frequency: float, nperseg: int = 256
-) -> Picture:
-    """Draw the walks of several pairs of sounds beside each other, by title.
-
-    The circle is as far as one can get: a coherence of 1.
-    """
+def coherence_walks(walks: Mapping[str, Complex[ndarray, " points"]]) -> Picture:
+    """Draw walks by title; the circle is as far as one can get: a coherence of 1."""
     words = []
     shared: Any = {"sharex": True, "sharey": True, "squeeze": False}
-    with drawing(2.5 * len(pairs), 2.8, 1, len(pairs), **shared) as (figure, grid):
-        for number, (axes, (title, (x, y))) in enumerate(zip(grid[0], pairs.items(), strict=True)):
-            walk = coherence_walk(x, y, frequency=frequency, nperseg=nperseg)
-            coherence, colour = abs(walk[-1]) ** 2, CYCLE[number % len(CYCLE)]
+    with drawing(2.5 * len(walks), 2.8, 1, len(walks), **shared) as (figure, grid):
+        for axes, (title, walk), colour in zip(grid[0], walks.items(), cycle(CYCLE), strict=False):
+            far = abs(walk[-1])
             axes.add_patch(Circle((0, 0), 1.0, fill=False, color=GREY, linestyle=":"))
             axes.plot(walk.real, walk.imag, ".-", color=colour, markersize=3, linewidth=0.9)
             axes.plot(walk.real[[0, -1]], walk.imag[[0, -1]], "o", color="black", markersize=4)
             axes.set(xlim=(-1.1, 1.1), ylim=(-1.1, 1.1), xticks=[], yticks=[])
             axes.set_aspect("equal")
-            axes.set_title(f"{title}: {coherence:.2f}", fontsize=9)
+            axes.set_title(f"{title}: {far**2:.2f}", fontsize=9)
             axes.spines[:].set_visible(False)
-            words.append(f"{title} ends {abs(walk[-1]):.2f} from the start: {coherence:.2f}")
+            words.append(f"{title} ends {far:.2f} from the start: {far**2:.2f}")
     alt = f"A walk for each pair of sounds, within a circle of radius one. {'; '.join(words)}."
     return picture(figure, alt=alt)
 

@@ -301,10 +301,12 @@ class Walks(Animation):
     def __init__(
         self, pairs: Mapping[str, tuple[Sound, Sound]], *, frequency: float, nperseg: int = 256
     ) -> None:
-        walks = []
-        for name, (x, y) in pairs.items():
-            walk = coherence_walk(x, y, frequency=frequency, nperseg=nperseg)
-            x_of, y_of = ([round(float(v), 4) for v in part] for part in (walk.real, walk.imag))
-            walks.append({"name": name, "x": x_of, "y": y_of})
-        still = coherence_walks(pairs, frequency=frequency, nperseg=nperseg)
-        super().__init__("walks", {"walks": walks}, still._repr_html_())
+        walks = {
+            name: coherence_walk(x, y, frequency=frequency, nperseg=nperseg)
+            for name, (x, y) in pairs.items()
+        }
+        data = [
+            {"name": name, "x": walk.real.round(4).tolist(), "y": walk.imag.round(4).tolist()}
+            for name, walk in walks.items()
+        ]
+        super().__init__("walks", {"walks": data}, coherence_walks(walks)._repr_html_())
