@@ -21,13 +21,12 @@ from sonibook.cli import networks, training, analyse, compare, data  # noqa: F40
 __all__ = ["app", "main"]
 
 
-def _print_version(wanted: bool) -> bool:
+def _print_version(wanted: bool) -> None:
     if wanted:
         from importlib.metadata import version
 
         typer.echo(f"sonibook {version('sonibook')}")
         raise typer.Exit
-    return wanted
 
 
 @app.callback()

@@ -23,7 +23,6 @@ _data_commands = group(
 )
 app.add_typer(_data_commands, name="data")
 
-_FIRST = 5
 _Name = Annotated[str, typer.Argument(metavar="NAME", help="As 'sonibook data list' shows it.")]
 _Part = Annotated[str, typer.Option(help="Which part: all, train or test.")]
 
@@ -86,7 +85,7 @@ def _show(
             f"durations (of {len(ordered)} clips): {ordered[0]:.2f} to {ordered[-1]:.2f} s, "
             f"median {ordered[len(ordered) // 2]:.2f} s"
         )
-    first = [data.clip_id(index) for index in range(min(_FIRST, len(data)))]
+    first = [data.clip_id(index) for index in range(min(5, len(data)))]
     typer.echo("first ids: " + ", ".join(shown(clip_id) for clip_id in first))
     if data.classes:
         typer.echo()

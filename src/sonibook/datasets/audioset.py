@@ -106,7 +106,10 @@ def open_audioset(
     if split == "all":
         tables = [table for table in tables if table.exists()]
     table = _read_segments(tables, numbers)
-    taken, ways = _find_clips(table, _folders_of(base, _SPLITS[split]))
+    below = [base / place for place in _PLACES]
+    names = [name for part in _SPLITS[split] for name in _names_of(part)]
+    folders = [str(one / name) for one in below for name in names if (one / name).is_dir()]
+    taken, ways = _find_clips(table, folders)
     there = taken < len(ways)
     missing = [clip_id.decode() for clip_id in table.ids[~there]]
     remedy = f"put them in {_SPLITS[split][0]}/ there, as Y<id>.wav"
@@ -133,14 +136,6 @@ def _table_of(base: Path, part: str) -> Path:
     """The table of a part: Google's name for it, or a mirror's where only that is there."""
     names = (f"{part}_segments.csv", *(f"{name}.csv" for name in _names_of(part)))
     return next((base / name for name in names if (base / name).exists()), base / names[0])
-
-
-def _folders_of(base: Path, parts: Sequence[str]) -> list[str]:
-    """The folders that the clips of some parts lie below."""
-    folders = (
-        base / place / name for place in _PLACES for part in parts for name in _names_of(part)
-    )
-    return [str(folder) for folder in folders if folder.is_dir()]
 
 
 def _read_segments(tables: Sequence[Path], numbers: Mapping[str, int]) -> _Table:

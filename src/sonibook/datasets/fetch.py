@@ -144,28 +144,29 @@ def fetch(name: str, *, root: str | Path | None = None) -> Dataset:
     if folder.exists():
         raise DatasetError(f"{folder}: is not the whole data set: move it away and fetch again.")
     downloads = base / f".{source.folder}-downloads"
-    files = [
-        [download(url, downloads / url.rsplit("/", 1)[1], archive[url]) for url in archive]
+    files = {
+        url: download(url, downloads / url.rsplit("/", 1)[1], checksum)
         for archive in source.archives
-    ]
+        for url, checksum in archive.items()
+    }
     unpacked = base / f".{source.folder}-unpacked"
     if unpacked.exists():
         shutil.rmtree(unpacked)
     try:
-        for parts in files:
-            unpack(parts, unpacked, strip=source.strip)
+        for archive in source.archives:
+            unpack([files[url] for url in archive], unpacked, strip=source.strip)
         if _complete(name, unpacked) is None:
             raise DatasetError(
-                f"{', '.join(path.name for parts in files for path in parts)}: unpacked, it is not "
-                f"the whole of {name}: was it published anew, in another layout?"
+                f"{', '.join(path.name for path in files.values())}: unpacked, it is not the whole "
+                f"of {name}: was it published anew, in another layout?"
             )
         unpacked.replace(folder)
     except DatasetError:
         # What no checksum vouches for is downloaded again by the next try.
-        for archive, paths in zip(source.archives, files, strict=True):
-            for checksum, path in zip(archive.values(), paths, strict=True):
+        for archive in source.archives:
+            for url, checksum in archive.items():
                 if checksum is None:
-                    path.unlink(missing_ok=True)
+                    files[url].unlink(missing_ok=True)
         raise
     finally:
         shutil.rmtree(unpacked, ignore_errors=True)

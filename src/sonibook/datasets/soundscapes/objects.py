@@ -95,21 +95,26 @@ def _helicopter(rng: Generator, n: int) -> Float[ndarray, " n"]:
 
 #: Modes of an ideal round membrane relative to its lowest (the zeros of Bessel functions).
 _MEMBRANE = np.array([1.0, 1.594, 2.136, 2.296, 2.653, 2.918])
+#: Of bass drum, tom and snare: lowest and highest pitch, t60, and level and t60 of the rattle.
+_DRUMS = (
+    (48.0, 70.0, 0.45, 0.05, 0.03),
+    (90.0, 170.0, 0.5, 0.08, 0.04),
+    (170.0, 230.0, 0.18, 0.5, 0.25),
+)
 
 
 @event(1.0, 3.0)
 def _drum_hit(rng: Generator, n: int) -> Float[ndarray, " n"]:
     """A drum played in a steady beat: bass drum, tom or snare."""
-    kind = int(rng.integers(0, 3))
+    low, high, t60, loudness, rattle = _DRUMS[int(rng.integers(0, 3))]
     length = samples(0.6)
-    skin = rng.uniform(*((48.0, 70.0), (90.0, 170.0), (170.0, 230.0))[kind])
-    t60 = (0.45, 0.5, 0.18)[kind]
+    skin = rng.uniform(low, high)
     # A struck skin is stretched, and sounds higher at first.
     bend = 1.0 + rng.uniform(0.5, 1.2) * decay(length, 0.12)
     hit = tone(skin * bend) * decay(length, t60)
     hit += 0.5 * modes(length, skin * _MEMBRANE[1:], 0.5 * t60, [0.8, 0.6, 0.4, 0.4, 0.3])
     snares = noise(rng, length, band(900.0, 3700.0))
-    hit += (0.05, 0.08, 0.5)[kind] * snares * decay(length, (0.03, 0.04, 0.25)[kind])
+    hit += loudness * snares * decay(length, rattle)
     starts = beats(rng, n, period=rng.uniform(0.28, 0.6), jitter=0.03)
     accents = rng.uniform(0.5, 1.0, len(starts))
     accents[0] = 1.0
