@@ -18,8 +18,9 @@ import struct
 import tarfile
 import zipfile
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
+from functools import partial
 from itertools import accumulate
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -36,6 +37,8 @@ _END64 = struct.Struct("<4sQ2H2L4Q")
 _LOCATOR64 = struct.Struct("<4sLQL")
 _ENTRY = struct.Struct("<4s6H3L5H2L")
 _LONGEST_COMMENT = 0xFFFF
+#: Of an archive's members their names, kinds (`stat.S_IFREG` …), and what opens them.
+_Members = Generator[tuple[str, int, Callable[[], Any]], None, None]
 _FULL16, _FULL32 = 0xFFFF, 0xFFFFFFFF
 _ZIP64_EXTRA = 1
 _ZIP64_VERSION = 45
@@ -50,11 +53,22 @@ def unpack(parts: Sequence[Path], folder: Path, *, strip: bool = False) -> None:
     """
     folder.mkdir(parents=True, exist_ok=True)
     archive = parts[-1]
+    members_of = _zip_members if archive.suffix.lower() == ".zip" else _tar_members
     try:
-        if archive.suffix.lower() == ".zip":
-            _unpack_zip(parts, folder, strip)
-        else:
-            _unpack_tar(archive, folder, strip)
+        with closing(members_of(parts)) as members:
+            for name, kind, opened in members:
+                path = PurePosixPath(name)
+                if kind not in (stat.S_IFREG, stat.S_IFDIR):
+                    raise _refusal(archive, name, "is a link or a device")
+                # Windows would take backslashes and drives for what they are to it.
+                strange = "\\" in name or ":" in name.split("/")[0]
+                if strange or path.is_absolute() or ".." in path.parts:
+                    raise _refusal(archive, name, "leads out of the folder")
+                target = folder.joinpath(*path.parts[strip:])
+                if kind == stat.S_IFREG and target != folder:
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    with opened() as source, target.open("wb") as file:
+                        shutil.copyfileobj(source, file, _BLOCK)
     except (DatasetError, OSError):
         raise
     except Exception as error:
@@ -63,33 +77,24 @@ def unpack(parts: Sequence[Path], folder: Path, *, strip: bool = False) -> None:
         raise DatasetError(f"{archive}: is damaged ({error}): fetch it again.") from None
 
 
-def _unpack_zip(parts: Sequence[Path], folder: Path, strip: bool) -> None:
+def _zip_members(parts: Sequence[Path]) -> _Members:
     with closing(open_split_zip(parts)) as joined, zipfile.ZipFile(joined) as archive:
         _check_size(parts, sum(member.file_size for member in archive.infolist()))
         for member in archive.infolist():
-            kind = stat.S_IFMT(member.external_attr >> 16)
-            if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise _refusal(parts[-1], member.filename, "is a link or a device")
-            target = _target(parts[-1], member.filename, folder, strip)
-            if target is None or member.is_dir():
-                continue
-            with archive.open(member) as source:
-                _write(source, target)
+            kind = stat.S_IFMT(member.external_attr >> 16) or stat.S_IFREG
+            if kind == stat.S_IFREG and member.is_dir():
+                kind = stat.S_IFDIR
+            yield member.filename, kind, partial(archive.open, member)
 
 
-def _unpack_tar(path: Path, folder: Path, strip: bool) -> None:
+def _tar_members(parts: Sequence[Path]) -> _Members:
     # As a stream: looking at all names first would unpack gigabytes twice.
-    with tarfile.open(path, "r|*") as archive:
+    with tarfile.open(parts[-1], "r|*") as archive:
         size = 0
         for member in archive:
-            _check_size([path], size := size + member.size)
-            if not (member.isreg() or member.isdir()):
-                raise _refusal(path, member.name, "is a link or a device")
-            target = _target(path, member.name, folder, strip)
-            source = archive.extractfile(member)
-            if target is not None and source is not None:
-                with source:
-                    _write(source, target)
+            _check_size(parts[-1:], size := size + member.size)
+            kind = stat.S_IFREG if member.isreg() else stat.S_IFDIR if member.isdir() else 0
+            yield member.name, kind, partial(archive.extractfile, member)
 
 
 def _check_size(parts: Sequence[Path], size: int) -> None:
@@ -99,22 +104,6 @@ def _check_size(parts: Sequence[Path], size: int) -> None:
             f"{parts[-1]}: unpacks to more than {_EXPANSION} times its size, which no data set "
             "does: nothing of it was kept."
         )
-
-
-def _write(source: Any, target: Path) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with target.open("wb") as file:
-        shutil.copyfileobj(source, file, _BLOCK)
-
-
-def _target(archive: Path, name: str, folder: Path, strip: bool) -> Path | None:
-    """Where a member goes; None if nothing of its path is left."""
-    path = PurePosixPath(name)
-    # Windows would take backslashes and drives for what they are to it.
-    if path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name.split("/")[0]:
-        raise _refusal(archive, name, "leads out of the folder")
-    parts = path.parts[1:] if strip else path.parts
-    return folder.joinpath(*parts) if parts else None
 
 
 def _refusal(archive: Path, name: str, reason: str) -> DatasetError:
