@@ -39,7 +39,7 @@ from sonibook.model.stack import blocks_of
 #: Top clips of each filter that are compared.
 _COMPARED = 3
 #: Bands and frames of the small spectrograms that a result holds, and their range in dB.
-BANDS, _FRAMES, RANGE_DB = 64, 80, 80
+_BANDS, _FRAMES, RANGE_DB = 64, 80, 80
 _FRAME, _HOP = 256, 64
 
 
@@ -295,7 +295,7 @@ def _pair(network: nn.Module, chosen: _Filter, data: Dataset) -> SelectedPair:
 def small_spectrogram(x: Float[Tensor, " time"]) -> UInt8[ndarray, "64 80"]:
     """A spectrogram for a results file, in dB above a floor 80 dB below its loudest point."""
     frames = short_time_spectra(x, frame=_FRAME, hop=_HOP)
-    power = F.adaptive_avg_pool2d(frames.abs().square()[None], (BANDS, _FRAMES))[0]
+    power = F.adaptive_avg_pool2d(frames.abs().square()[None], (_BANDS, _FRAMES))[0]
     relative = power / power.max().clamp_min(torch.finfo(x.dtype).tiny)
     levels = 10 * relative.clamp_min(10 ** (-RANGE_DB / 10)).log10() + RANGE_DB
     return levels.round().to(torch.uint8).numpy()
@@ -308,5 +308,5 @@ def packed(levels: UInt8[ndarray, "64 80"]) -> str:
 
 def unpacked(text: str) -> UInt8[ndarray, "64 80"]:
     """What `packed` was given. What decompresses to more than a spectrogram is cut off there."""
-    raw = zlib.decompressobj().decompress(base64.b64decode(text), BANDS * _FRAMES)
-    return np.frombuffer(raw, np.uint8).reshape(BANDS, _FRAMES)
+    raw = zlib.decompressobj().decompress(base64.b64decode(text), _BANDS * _FRAMES)
+    return np.frombuffer(raw, np.uint8).reshape(_BANDS, _FRAMES)

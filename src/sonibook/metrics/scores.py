@@ -20,7 +20,7 @@ from scipy.special import log_expit, log_softmax
 from sonibook.errors import MetricError
 from sonibook.metrics.intervals import redrawn_ends
 
-Scores = Float[ndarray, "clips classes"]
+_Scores = Float[ndarray, "clips classes"]
 #: 1 or True where the clip has the label, else 0 or False.
 _Targets = Shaped[ndarray, "rows columns"]
 #: How often several data sets have each clip.
@@ -30,7 +30,7 @@ _Above = Shaped[ndarray, "repeats scores"]
 _OfRanks = Callable[[_Above, _Above], Float[ndarray, " repeats"]]
 
 
-def average_precision(scores: Scores, targets: _Targets) -> Float[ndarray, " classes"]:
+def average_precision(scores: _Scores, targets: _Targets) -> Float[ndarray, " classes"]:
     """Average precision of each class.
 
     The sum, over the distinct scores from the highest down, of the precision there times the gain
@@ -42,7 +42,7 @@ def average_precision(scores: Scores, targets: _Targets) -> Float[ndarray, " cla
 
 
 def roc_auc(
-    scores: Scores, targets: _Targets, times: _Times | None = None
+    scores: _Scores, targets: _Targets, times: _Times | None = None
 ) -> Float[ndarray, "*repeats classes"]:
     """Area under the ROC curve of each class, by the ranks of its scores (Mann-Whitney).
 
@@ -54,7 +54,7 @@ def roc_auc(
 
 
 def _ranked(
-    scores: Scores, targets: _Targets, times: _Times | None, *measures: _OfRanks
+    scores: _Scores, targets: _Targets, times: _Times | None, *measures: _OfRanks
 ) -> Float[ndarray, "measures *repeats classes"]:
     """Measures of the ranking of each class."""
     # By hand: scikit-learn's, which a bootstrap asks thousands of times, takes ten times as long.
@@ -83,7 +83,7 @@ def _area(hits: _Above, clips: _Above) -> Float[ndarray, " repeats"]:
     return won / (hits[:, -1] * misses[:, -1])
 
 
-def mean_average_precision(scores: Scores, targets: _Targets) -> float:
+def mean_average_precision(scores: _Scores, targets: _Targets) -> float:
     """`average_precision`, unweighted mean over the classes that some clip has (mAP), in [0, 1].
 
     Raises what `average_precision` does, and a `MetricError` if no clip has any label.
@@ -91,12 +91,14 @@ def mean_average_precision(scores: Scores, targets: _Targets) -> float:
     return _mean_over_classes(average_precision(scores, targets), "a clip that has it")
 
 
-def mean_precisions(scores: Scores, targets: _Targets, times: _Times) -> Float[ndarray, " repeats"]:
+def mean_precisions(
+    scores: _Scores, targets: _Targets, times: _Times
+) -> Float[ndarray, " repeats"]:
     """`mean_average_precision` of data sets that have each clip so many times; NaN without any."""
     return _over_classes(_ranked(scores, targets, times, _precision)[0])
 
 
-def mean_auc(scores: Scores, targets: _Targets) -> float:
+def mean_auc(scores: _Scores, targets: _Targets) -> float:
     """`roc_auc`, unweighted mean over the classes that some clip has and some has not (mAUC).
 
     Raises what `average_precision` does, and a `MetricError` if there is no such class.
@@ -123,7 +125,7 @@ def d_prime(auc: float) -> float:
     return math.sqrt(2) * float(stats.norm.ppf(auc))
 
 
-def accuracy(scores: Scores, targets: _Targets) -> float:
+def accuracy(scores: _Scores, targets: _Targets) -> float:
     """Share of clips, each with one label, whose highest score, of equal ones the first, is at it.
 
     `MetricError` if there is no clip, a score is NaN, or a clip has no label or several.
@@ -137,7 +139,7 @@ def accuracy(scores: Scores, targets: _Targets) -> float:
     return float(np.mean(scores.argmax(axis=1) == targets.argmax(axis=1)))
 
 
-def multilabel_metrics(scores: Scores, targets: _Targets) -> dict[str, float | int]:
+def multilabel_metrics(scores: _Scores, targets: _Targets) -> dict[str, float | int]:
     """What the paper's tables report of clips with any number of labels.
 
     ``mAP``, ``mAUC`` and ``d_prime`` (of the mean area), and over how many classes: ``mAP_classes``
@@ -157,7 +159,7 @@ def multilabel_metrics(scores: Scores, targets: _Targets) -> dict[str, float | i
 
 
 def multilabel_intervals(
-    scores: Scores, targets: _Targets, *, seed: int = 0
+    scores: _Scores, targets: _Targets, *, seed: int = 0
 ) -> dict[str, list[float]]:
     """Bootstrap intervals (95 %, over clips) of what `multilabel_metrics` gives.
 
@@ -184,7 +186,7 @@ def multilabel_intervals(
     return found
 
 
-def single_label_metrics(scores: Scores, targets: _Targets) -> dict[str, float | int]:
+def single_label_metrics(scores: _Scores, targets: _Targets) -> dict[str, float | int]:
     """What is reported of clips with one label each: ``accuracy``, and over how many ``clips``.
 
     Takes and raises what `accuracy` does.
@@ -216,7 +218,7 @@ def targets_of(labels: Sequence[Sequence[int]], classes: int) -> Float[ndarray, 
     return targets
 
 
-def _check(scores: Scores, targets: _Targets) -> None:
+def _check(scores: _Scores, targets: _Targets) -> None:
     if scores.shape != targets.shape:
         raise MetricError(
             f"Scores of shape {scores.shape} do not fit targets of shape {targets.shape}: give "
