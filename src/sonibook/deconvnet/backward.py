@@ -90,7 +90,7 @@ class ForwardPass(FeatureMaps):
         self, layer: int, filters: Sequence[int] | None = None, *, rescale: bool = True
     ) -> Float[Tensor, "*batch filters time"]:
         """Sonify some filters of a layer, or all; see `sonibook.sonify`."""
-        chosen = self._chosen(layer, filters)
+        chosen = check_filters(self.blocks, layer, filters)
         fast = self._fast()
         result = self._plain(layer, chosen) if fast is None else fast.sonify(layer, chosen)
         return self._finished(result, f"Layer {layer}", rescale)
@@ -128,7 +128,7 @@ class ForwardPass(FeatureMaps):
         ...  in passed.sonify_in_batches(3, [2, 7, 9], at_once=2)]
         [([2, 7], (2, 8000)), ([9], (1, 8000))]
         """
-        chosen = self._chosen(layer, filters)
+        chosen = check_filters(self.blocks, layer, filters)
         size = max(1, _BATCH // self.x.numel()) if at_once is None else at_once
         if size < 1:
             raise ValueError(f"at_once must be at least 1, not {at_once}.")
@@ -191,8 +191,8 @@ class ForwardPass(FeatureMaps):
         ValueError
             If there are not as many weights as filters.
         """
-        maps = self.maps[check_layer(self.blocks, layer) - 1]
-        chosen = self._chosen(layer, filters)
+        chosen = check_filters(self.blocks, layer, filters)
+        maps = self.maps[layer - 1]
         factors = maps.new_ones(len(chosen)) if weights is None else maps.new_tensor(weights)
         if len(factors) != len(chosen):
             raise ValueError(f"Give one weight a filter: {len(factors)} for {len(chosen)}.")
@@ -201,11 +201,6 @@ class ForwardPass(FeatureMaps):
         sound = self.backward(layer, start, unpool=unpool)[:, None]
         sound = self._finished(sound, f"Layer {layer}", rescale)
         return sound.squeeze(1 if self.is_batch else 0)
-
-    def _chosen(self, layer: int, filters: Sequence[int] | None) -> list[int]:
-        """The filters that are asked for of a layer: all where none are named."""
-        everything = range(self.blocks[check_layer(self.blocks, layer) - 1].conv.out_channels)
-        return check_filters(self.blocks, layer, everything if filters is None else filters)
 
     def _fast(self) -> Engine | None:
         """The engine of this pass, where there is one that can compute it."""
@@ -272,12 +267,11 @@ class ForwardPass(FeatureMaps):
         some.switches = [None if kept is None else kept[here] for kept in self.switches]
         some._steps = [
             [
-                step if step.scale is None or len(step.scale) == 1
-                else step._replace(scale=step.scale[here])
+                step._replace(scale=None if step.scale is None else step.scale[here])
                 for step in steps
             ]
             for steps in self._steps
-        ]  # fmt: skip
+        ]
         return some
 
     def _finished(self, sounds: Tensor, what: str, rescale: bool) -> Tensor:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from sonibook.errors import AudioError, SonibookWarning, StackError
 from sonibook.model.layers import CACHED_FLOATS, channels_last, max_pool, switch_type
-from sonibook.model.operations import ClipNorm, Operation
+from sonibook.model.operations import ClipNorm, MaxPool, Operation
 from sonibook.model.stack import Block, Stack, blocks_of, check_layer, least_length
 
 #: Floats that convolutions give at once.
@@ -70,7 +70,7 @@ def _forward_plainly(block: Block, x: Tensor) -> tuple[Tensor, Tensor | None, li
     for operation in block.operations:
         length = x.shape[2]
         x, kept = operation.forward(x)
-        if kept is not None and operation.is_switched:
+        if isinstance(operation, MaxPool):
             switches, kept = kept, None
         steps.append(Step(operation, length, kept))
     return channels_last(x), switches, steps
@@ -290,22 +290,20 @@ def _run(network: nn.Module, blocks: Stack, x: Tensor) -> tuple[Tensor, list[Ten
 
     The last map is what comes out of the whole chain, after any hook on it.
     """
-    modules = blocks.modules
+    modules, ends = blocks.modules, [block.modules[-1] for block in blocks]
+    last, times = modules[-1], modules.count(modules[-1])
     got: list[Tensor] = []
-    given: dict[int, list[Tensor]] = {}
-    last = modules[-1]
-    times = sum(module is last for module in modules)
+    given: defaultdict[nn.Module, list[Tensor]] = defaultdict(list)
 
     def before(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         got.append(inputs[0])
 
     def after(module: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        given.setdefault(id(module), []).append(output.clone())
-        if module is last and len(given[id(module)]) == times:
+        given[module].append(output.clone())
+        if module is last and len(given[last]) == times:
             raise _Reached
 
-    inside = {id(block.modules[-1]): block.modules[-1] for block in blocks} | {id(last): last}
-    handles = [module.register_forward_hook(after) for module in inside.values()]
+    handles = [module.register_forward_hook(after) for module in {*ends, last}]
     handles.append(modules[0].register_forward_pre_hook(before))
     try:
         # A network may take other shapes than its features do: then these run alone.
@@ -324,12 +322,11 @@ def _run(network: nn.Module, blocks: Stack, x: Tensor) -> tuple[Tensor, list[Ten
     finally:
         for handle in handles:
             handle.remove()
-    maps, used = [], Counter[int]()
-    for block in blocks:
-        used.update(id(module) for module in block.modules)
-        end = id(block.modules[-1])
+    maps, used = [], Counter[nn.Module]()
+    for block, end in zip(blocks, ends, strict=True):
+        used.update(block.modules)
         maps.append(given[end][used[end] - 1])
-    return got[0], [*maps[:-1], given[id(last)][times - 1]]
+    return got[0], [*maps[:-1], given[last][-1]]
 
 
 @contextmanager

@@ -72,8 +72,6 @@ class Operation:
     extent, step = 1, 1
     #: Steps added before and after.
     padding = (0, 0)
-    #: Whether the way back needs switches.
-    is_switched = False
 
     def __init__(self, module: nn.Module, name: str = "") -> None:
         self.module, self.name = module, name
@@ -92,7 +90,7 @@ class Operation:
         return length
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """What it gives, and what of this clip the way back needs: switches or a scale."""
+        """What it gives, and what of each clip the way back needs: switches or a scale."""
         raise NotImplementedError
 
     def transpose(self, y: Tensor, length: int, scale: Tensor | None) -> Tensor:
@@ -229,7 +227,7 @@ class BatchNorm(Operation):
         y = F.batch_norm(
             x, norm.running_mean, norm.running_var, norm.weight, norm.bias, eps=norm.eps
         )
-        return y, self.scale[None, :, None]
+        return y, self.scale[:, None].expand(len(x), -1, -1)
 
     @property
     def scale(self) -> Float[Tensor, " channel"]:
@@ -326,7 +324,6 @@ class MaxPool(_Pool):
     """
 
     module: nn.MaxPool1d
-    is_switched = True
 
     @property
     def is_simple(self) -> bool:

@@ -282,9 +282,11 @@ def check_layer(blocks: Sequence[object], layer: int) -> int:
     return layer
 
 
-def check_filters(blocks: Sequence[Block], layer: int, filters: Sequence[int]) -> list[int]:
-    """`filters` as a list, if layer `layer` has them all (from 0); else a `LayerError`."""
+def check_filters(blocks: Sequence[Block], layer: int, filters: Sequence[int] | None) -> list[int]:
+    """`filters`, or all, as a list, if layer `layer` has them (from 0); else a `LayerError`."""
     count = blocks[check_layer(blocks, layer) - 1].conv.out_channels
+    if filters is None:
+        return list(range(count))
     try:
         chosen = [index(one) for one in filters]
     except TypeError:
