@@ -179,10 +179,7 @@ class Subtraction:
     ) -> list[Network]:
         """Networks that have the layers, and a logit for each class of the data; else an error."""
         if one_label and data.task != "single-label":
-            raise AnalysisError(
-                f"{data.name} is {data.task}: one class is asked about, so take "
-                "clips with one label each."
-            )
+            raise AnalysisError(f"{data.name} is {data.task}: take clips with one label each.")
         networks = as_networks(classifiers)
         for network in networks:
             self.layers_of(network.module)
@@ -271,13 +268,11 @@ class Subtraction:
         before, after = (log_probability(one, targets, task) for one in (clip, residual))
         drop = before[:, None, None] - after
         difference = (drop[:, :1] - drop)[:, 1:]
-        means: dict[tuple[str, str, str], ndarray] = {
-            (network.name, "drop", one): drop[:, n] for n, one in enumerate(controls)
-        }
-        means |= {
-            (network.name, "difference", one): difference[:, n]
-            for n, one in enumerate(controls[1:])
-        }
+        means: dict[tuple[str, str, str], ndarray] = {}
+        for column, control in enumerate(controls):
+            means[network.name, "drop", control] = drop[:, column]
+        for column, control in enumerate(controls[1:]):
+            means[network.name, "difference", control] = difference[:, column]
         rows = list(stream.table_rows([network], means, layers=layers, seed=seed))
         yield from rows
         compared = [row for row in rows if row.quantity == "difference" and row.clips]
