@@ -50,8 +50,8 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
 
 def bootstrap_means(
     values: Float[ndarray, "clips quantities"], *, repeats: int = 2000, seed: int = 0
-) -> tuple[Float[ndarray, " quantities"], Float[ndarray, " quantities"]]:
-    """The 95 % intervals of the means of many quantities over clips.
+) -> Float[ndarray, "2 quantities"]:
+    """The ends of the 95 % intervals of the means of many quantities over clips.
 
     The percentile bootstrap, as `bootstrap_interval`, whose errors it has; all quantities are
     redrawn with the same clips, so that a redrawn mean is a product of matrices. NaN, for what was
@@ -59,14 +59,12 @@ def bootstrap_means(
     quantity out of its interval. The ends are NaN where fewer than two clips have a value.
     """
     _check_repeats(repeats)
-    sums, numbers = np.nan_to_num(values), (~np.isnan(values)).astype(float)
-    low, high = np.full((2, values.shape[1]), np.nan)
-    judged = np.count_nonzero(numbers, axis=0) > 1
+    known = ~np.isnan(values)
+    ends, judged = np.full((2, values.shape[1]), np.nan), known.sum(axis=0) > 1
     if judged.any():
-        low[judged], high[judged] = bootstrap_ratio(
-            sums[:, judged], numbers[:, judged], repeats=repeats, seed=seed
-        )
-    return low, high
+        some, of = np.nan_to_num(values[:, judged]), known[:, judged].astype(float)
+        ends[:, judged] = bootstrap_ratio(some, of, repeats=repeats, seed=seed)
+    return ends
 
 
 def bootstrap_ratio(
