@@ -12,7 +12,7 @@ _NAMES = {
     "audio": "excerpt",
     "plots.basics": "centre_frequencies frequency_responses receptive_fields",
     "plots.sound": "Stage describe feature_maps held log_spectrogram side_by_side steps waveform",
-    "plots.style": "folded grid layers lines picture",
+    "plots.style": "Picture folded grid layers lines",
     "widgets.view": "AliasSlider",
     "widgets.animation": "TemperatureSlider Walks backward_animation encoder_diagram",
     "widgets.explorer": "Explorer",

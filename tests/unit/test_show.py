@@ -273,7 +273,7 @@ def test_words_are_measured() -> None:
 
 
 def test_a_picture_carries_its_words() -> None:
-    made = show.picture(show.waveform(tone(100)), alt='A "tone" & more', caption="<Tone>")
+    made = show.Picture(show.waveform(tone(100)), alt='A "tone" & more', caption="<Tone>")
     bundle = made._repr_mimebundle_()
     tags = Tags(bundle["text/html"])
     (image,) = tags.all("img")
@@ -286,12 +286,12 @@ def test_a_picture_carries_its_words() -> None:
 
 def test_a_picture_without_words_is_refused() -> None:
     with pytest.raises(ValueError, match="needs alt text"):
-        show.picture(show.waveform(tone(100)), alt=" ")
+        show.Picture(show.waveform(tone(100)), alt=" ")
 
 
 def test_figures_are_opaque_and_unknown_to_pyplot() -> None:
     figure = show.side_by_side([np.zeros(2000, "f4")] * 2)  # silence, too
-    picture = Image.open(io.BytesIO(show.picture(figure, alt="x").image)).convert("RGBA")
+    picture = Image.open(io.BytesIO(show.Picture(figure, alt="x").image)).convert("RGBA")
     assert picture.getpixel((0, 0)) == (255, 255, 255, 255)
     if "matplotlib.pyplot" in sys.modules:
         known = sys.modules["matplotlib.pyplot"].get_fignums()

@@ -23,7 +23,7 @@ from sonibook.plots.sound import (
     heat_map,
     power_spectrogram,
 )
-from sonibook.plots.style import BLUE, CYCLE, GREY, SKY, VERMILLION, Picture, drawing, picture
+from sonibook.plots.style import BLUE, CYCLE, GREY, SKY, VERMILLION, Picture, drawing
 
 #: Weights of a first layer, of shape (filters, 1, kernel).
 _Weights = Float[ndarray, "filters 1 kernel"] | Float[Tensor, "filters 1 kernel"]
@@ -127,7 +127,7 @@ def timeline(scene: Scene, *, caption: str = "") -> Picture:
         for name, event in zip(names, scene.events, strict=True)
     )
     alt = f"The log spectrogram of a scene, and under it a bar for each event: {words}."
-    return picture(figure, alt=alt, caption=caption)
+    return Picture(figure, alt=alt, caption=caption)
 
 
 def _power_responses(weights: _Weights) -> Float[ndarray, "filters points"]:

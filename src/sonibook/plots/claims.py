@@ -11,7 +11,7 @@ import numpy as np
 
 from sonibook.analysis.listening import GROUPS, TASKS, ListeningResult
 from sonibook.analysis.result import ResultTable
-from sonibook.plots.style import BLUE, GREY, VERMILLION, Html, Link, Picture, drawing, grid, picture
+from sonibook.plots.style import BLUE, GREY, VERMILLION, Html, Link, Picture, drawing, grid
 from sonibook.replication.paper import Reported
 from sonibook.replication.results import MISSING, Test
 from sonibook.replication.tables import Difference, Row
@@ -104,7 +104,7 @@ def claim_figure(one: Judged) -> Picture:
                 axes.plot([found.mean], at[:1], color=colour, marker=marker, markersize=5)
     words = "; ".join(f"{test.says}: {_number_in_words(test)}" for test, _ in known)
     alt = f"{one.says} {one.judgement.words}. Each test with its 95 % interval. {words}."
-    return picture(figure, alt=alt.replace("<", "below"))
+    return Picture(figure, alt=alt.replace("<", "below"))
 
 
 #: Metrics in the order of the columns, with their headings.

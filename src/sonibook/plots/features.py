@@ -17,7 +17,7 @@ from sonibook.analysis.listeners import OF_CLIPS
 from sonibook.analysis.result import Estimate, ResultTable, Row
 from sonibook.analysis.separation import SeparationResult
 from sonibook.errors import AnalysisError
-from sonibook.plots.style import CYCLE, GREY, Picture, drawing, picture
+from sonibook.plots.style import CYCLE, GREY, Picture, drawing
 
 #: Of the curves of a figure, in this order, as their colours in `CYCLE`.
 MARKERS = "os^Dv*P"
@@ -114,7 +114,7 @@ def figure_over_layers(
         home.legend([*labels.values()], [*labels], **named)
     counts = dict.fromkeys(str((panel.result or result).data.clips) for panel in panels)
     clips = f"over {' and '.join(counts)} clips"
-    return picture(figure, alt=f"{what}, layer by layer, {clips}. {words or '. '.join(curves)}.")
+    return Picture(figure, alt=f"{what}, layer by layer, {clips}. {words or '. '.join(curves)}.")
 
 
 def _draw_panel(axes: Axes, result: ResultTable, panel: Panel, layers: Sequence[int]) -> list[str]:
@@ -296,7 +296,7 @@ def top_clips_figure(result: TopClipsResult, network: str, *, layers: Sequence[i
     over = f"that it activates most, over {result.data.clips} clips"
     alt = f"{network}: {what} {over}. {'; '.join(words)}."
     caption = f"{network}: clips, and below each what a filter kept of it."
-    return picture(figure, alt=alt, caption=caption)
+    return Picture(figure, alt=alt, caption=caption)
 
 
 def coherence_figure(result: ResultTable) -> Picture:

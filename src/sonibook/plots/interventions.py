@@ -26,7 +26,7 @@ from sonibook.plots.features import (
     layers_of,
     over_layers,
 )
-from sonibook.plots.style import CYCLE, GREY, Picture, drawing, picture
+from sonibook.plots.style import CYCLE, GREY, Picture, drawing
 
 #: In the order of their colours; noise, which no one mistakes for an explanation, is grey.
 _CONTROLS = (
@@ -67,7 +67,7 @@ def ablation_figure(result: AblationResult) -> Picture:
         f"Residuals after subtracting each layer's sonification or a control of the same level, "
         f"over {result.data.clips} clips of {result.data.dataset}. {'; '.join(words)}."
     )
-    return picture(figure, alt=alt)
+    return Picture(figure, alt=alt)
 
 
 def _draw_ablation(left: Axes, right: Axes, result: AblationResult, network: str) -> str:
@@ -240,7 +240,7 @@ def sanity_figure(result: ResultTable) -> Picture:
     beside = {condition: of(layer=deepest, condition=condition) for condition in baselines}
     worth = ", ".join(f"{name} {row:.2g}" for name, row in beside.items() if row.mean is not None)
     own, everything = (of(layer=deepest, condition=randomised(n)) for n in (deepest, 1))
-    return picture(
+    return Picture(
         figure,
         alt="How alike sonifications stay as layers are given random weights, over "
         f"{result.data.clips} clips. {measure.capitalize()} of the filter of layer {deepest}: "

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from sonibook.audio import SAMPLE_RATE, as_waveform
 from sonibook.metrics.similarity import short_time_spectra
-from sonibook.plots.style import ACTIVITY, BLUE, CYCLE, GREY, VERMILLION, Picture, drawing, picture
+from sonibook.plots.style import ACTIVITY, BLUE, CYCLE, GREY, VERMILLION, Picture, drawing
 
 #: A waveform of shape (time,): an array, or a tensor on any device.
 Sound = Float[ndarray, " time"] | Float[Tensor, " time"]
@@ -289,7 +289,7 @@ def coherence_walks(walks: Mapping[str, Complex[ndarray, " points"]]) -> Picture
             axes.spines[:].set_visible(False)
             words.append(f"{title} ends {far:.2f} from the start: {far**2:.2f}")
     alt = f"A walk for each pair of sounds, within a circle of radius one. {'; '.join(words)}."
-    return picture(figure, alt=alt)
+    return Picture(figure, alt=alt)
 
 
 def feature_maps(

@@ -145,9 +145,23 @@ def lines(
 
 
 class Picture:
-    """A figure as a notebook or page shows it: an ``<img>`` with alternative text."""
+    """A figure as a notebook or page shows it: an ``<img>`` with alternative text.
 
-    def __init__(self, figure: Figure, alt: str, caption: str, dpi: int, kind: str) -> None:
+    Parameters
+    ----------
+    figure : matplotlib.figure.Figure
+    alt : str
+        What is to be seen in it, for those who cannot see it; `ValueError` if empty.
+    caption : str
+        Shown below; empty for none.
+    dpi : int > 0
+    kind : {"png", "webp"}
+        As which file: with sharp lines, or small.
+    """
+
+    def __init__(
+        self, figure: Figure, *, alt: str, caption: str = "", dpi: int = 110, kind: str = "png"
+    ) -> None:
         if not alt.strip():
             raise ValueError("A figure needs alt text: say in a sentence what it shows.")
         self.figure, self.alt, self.caption, self.dpi, self.kind = figure, alt, caption, dpi, kind
@@ -182,25 +196,6 @@ class Picture:
         image = base64.b64encode(self.image).decode()
         shown = {"text/plain": self.alt, "text/html": self._repr_html_()}
         return shown | {f"image/{self.kind}": image}
-
-
-def picture(
-    figure: Figure, *, alt: str, caption: str = "", dpi: int = 110, kind: str = "png"
-) -> Picture:
-    """Show a figure in a notebook with alternative text.
-
-    Parameters
-    ----------
-    figure : matplotlib.figure.Figure
-    alt : str
-        What is to be seen in it, for those who cannot see it; `ValueError` if empty.
-    caption : str
-        Shown below; empty for none.
-    dpi : int > 0
-    kind : {"png", "webp"}
-        As which file: with sharp lines, or small.
-    """
-    return Picture(figure, alt, caption, dpi, kind)
 
 
 def _dark(figure: Figure, name: str) -> str:

@@ -21,7 +21,7 @@ from sonibook.analysis.result import Estimate
 from sonibook.audio import SAMPLE_RATE
 from sonibook.plots.features import draw_estimates
 from sonibook.plots.sound import Sound, draw_bars, draw_waveform, peak_of
-from sonibook.plots.style import ACTIVITY, BLUE, CYCLE, GREY, ORANGE, Picture, drawing, picture
+from sonibook.plots.style import ACTIVITY, BLUE, CYCLE, GREY, ORANGE, Picture, drawing
 
 #: Cosine similarities of all pairs of rows, as `sonibook.training.objectives.nt_xent` orders
 #: them: row i and row i + rows / 2 are two views of one clip.
@@ -204,7 +204,7 @@ def evolution_figure(result: EvolutionResult) -> Picture:
     with drawing(8.0, sum(heights), 2, of="figures", height_ratios=heights) as (figure, parts):
         _draw_strips(parts[0], strips, result.sample_rate / 2000)
         _draw_similarity(parts[1], rows)
-    return picture(figure, alt=_words(result), dpi=92)  # many small spectrograms, large as files
+    return Picture(figure, alt=_words(result), dpi=92)  # many small spectrograms, large as files
 
 
 def _draw_strips(figure: SubFigure, rows: tuple[FilterEvolution, ...], highest_khz: float) -> None:
@@ -321,4 +321,4 @@ def growth_figure(
         place: Any = {"loc": "outside lower center", "ncols": len(handles)}
         figure.legend([*handles.values()], [*handles], **place)
     alt = f"{ylabel.capitalize()} over epochs. {' '.join(words)}"
-    return picture(figure, alt=alt, caption=caption)
+    return Picture(figure, alt=alt, caption=caption)

@@ -25,7 +25,7 @@ from sonibook.deconvnet.backward import ForwardPass
 from sonibook.errors import StackError
 from sonibook.model.stack import check_filters, check_layer
 from sonibook.plots.sound import Sound, coherence_walk, coherence_walks, describe
-from sonibook.plots.style import drawing, picture
+from sonibook.plots.style import Picture, drawing
 from sonibook.plots.training import Similarity, temperature_picture, temperature_words
 from sonibook.widgets.players import Player, joined, player, script, text_of
 from sonibook.widgets.stages import Drawn, WayBack
@@ -242,7 +242,7 @@ def _decoded(text: str, rows: int) -> ndarray:
 
 
 def _small(figure: Figure, alt: str) -> str:
-    return picture(figure, alt=alt, dpi=85, kind="webp")._repr_html_()
+    return Picture(figure, alt=alt, dpi=85, kind="webp")._repr_html_()
 
 
 class TemperatureSlider(Animation):

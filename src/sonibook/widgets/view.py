@@ -29,7 +29,7 @@ from sonibook.metrics.similarity import mean_top_coherence
 from sonibook.model.encoder import Classifier
 from sonibook.plots.basics import alias_figure, alias_of
 from sonibook.plots.sound import Sound, peak_of
-from sonibook.plots.style import picture
+from sonibook.plots.style import Picture
 from sonibook.widgets.players import (
     Player,
     as_flac,
@@ -154,7 +154,7 @@ class AliasSlider(widgets.VBox):
         lowest = alias_of(value, sample_rate=rate)
         fate = "is kept" if lowest == value else f"comes back as one of {lowest:.0f} Hz"
         words = f"Sampled {rate} times a second, a tone of {value} Hz {fate}."
-        drawn = picture(
+        drawn = Picture(
             alias_figure(value, sample_rate=rate),
             alt=f"Three milliseconds of a tone of {value} Hz, its samples, and the lowest tone "
             f"through them, {lowest:.0f} Hz.",
