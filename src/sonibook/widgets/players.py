@@ -104,10 +104,16 @@ def player(
         raise ValueError("A player needs a label for each sound: say what is heard.")
     if gain is None:
         gain = 1 / (peak_of(*named.values()) or 1.0) if isinstance(sounds, Mapping) else 1.0
-    files = {
-        name: as_flac(x, label=name, gain=gain, sample_rate=sample_rate)
-        for name, x in named.items()
-    }
+    files = {}
+    for name, x in named.items():
+        samples = as_waveform(x) * np.float32(gain)
+        loudest = float(np.abs(samples).max())
+        if not loudest <= 1.0 + 1e-6:
+            raise AudioError(
+                f"{name}: the sound peaks at {loudest:.3g} after a gain of {gain:.3g} and would "
+                "clip: lower the gain, or leave it out, and several sounds get one that fits."
+            )
+        files[name] = sound_file(np.clip(samples, -1.0, 1.0), sample_rate)
     return Player(files, label, sample_rate, gain, columns)
 
 
@@ -153,18 +159,6 @@ def pair(
 ) -> Player:
     """A player of two sounds, shapes (time,), at one gain; as `table` with one row."""
     return table({"": (x, s)}, columns=labels, caption=caption, sample_rate=sample_rate)
-
-
-def as_flac(x: Sound, *, label: str, gain: float = 1.0, sample_rate: int = SAMPLE_RATE) -> bytes:
-    """A sound as a 16-bit FLAC file; `AudioError`, with its label, if it would clip."""
-    samples = as_waveform(x) * np.float32(gain)
-    loudest = float(np.abs(samples).max())
-    if not loudest <= 1.0 + 1e-6:
-        raise AudioError(
-            f"{label}: the sound peaks at {loudest:.3g} after a gain of {gain:.3g} and would "
-            "clip: lower the gain, or leave it out, and several sounds get one that fits."
-        )
-    return sound_file(np.clip(samples, -1.0, 1.0), sample_rate)
 
 
 def sound_file(

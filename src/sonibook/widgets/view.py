@@ -21,7 +21,7 @@ from numpy import ndarray
 from torch import nn
 
 from sonibook.analysis.sources import si_sdr
-from sonibook.audio import SAMPLE_RATE, as_waveform, excerpt, pad
+from sonibook.audio import SAMPLE_RATE, excerpt, pad
 from sonibook.deconvnet.backward import ForwardPass
 from sonibook.deconvnet.forward import forward_block
 from sonibook.errors import SonibookWarning
@@ -30,15 +30,7 @@ from sonibook.model.encoder import Classifier
 from sonibook.plots.basics import alias_figure, alias_of
 from sonibook.plots.sound import Sound, peak_of
 from sonibook.plots.style import Picture
-from sonibook.widgets.players import (
-    Player,
-    as_flac,
-    player,
-    script,
-    slider_stop,
-    sound_file,
-    text_of,
-)
+from sonibook.widgets.players import Player, player, script, slider_stop, sound_file, text_of
 
 try:
     import anywidget
@@ -203,8 +195,7 @@ class Exploration:
     """One clip, its loudest 30 s if it is longer, passed forward once; and its sonifications."""
 
     def __init__(self, network: nn.Module, x: Sound, *, sample_rate: int) -> None:
-        whole = as_waveform(x)
-        self.x = excerpt(whole, seconds=_MOST_SECONDS, sample_rate=sample_rate)
+        self.x = excerpt(x, seconds=_MOST_SECONDS, sample_rate=sample_rate)
         self.network, self.sample_rate = network, sample_rate
         self.encoder = network.encoder if isinstance(network, Classifier) else network
         # One for all, so that filters can be compared; a residual may have twice the input's peak.
@@ -213,14 +204,13 @@ class Exploration:
         with _noticed() as self.notices:
             self._forward = ForwardPass(self.encoder, self.x)
         self.layers = len(self._forward.blocks)
-        if len(self.x) < len(whole):
+        if len(self.x) < len(x):
             cut = f"The clip is longer than {_MOST_SECONDS:g} s: its loudest stretch is taken."
             self.notices.insert(0, cut)
         self._ranking: dict[int, dict[int, float]] = {}
 
     def _file(self, x: Float[ndarray, " time"]) -> bytes:
-        label = "A sound of the explorer"
-        return as_flac(x, label=label, gain=self.gain, sample_rate=self.sample_rate)
+        return sound_file(np.clip(x * np.float32(self.gain), -1.0, 1.0), self.sample_rate)
 
     def ranking(self, layer: int) -> dict[int, float]:
         """Each filter's share of its layer's energy, from 0 to 1, most first."""
