@@ -138,8 +138,6 @@ def table(
     for name, sounds in rows.items():
         if len(sounds) != len(columns):
             raise ValueError(f"Row {name!r} has {len(sounds)} sounds for {len(columns)} columns.")
-    if not rows or not columns:
-        raise ValueError("A table of players needs at least one sound.")
     tracks = {
         (name if name and len(columns) == 1 else ": ".join(filter(None, (name, column)))): x
         for name, sounds in rows.items()
