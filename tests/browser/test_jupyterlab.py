@@ -191,16 +191,15 @@ def page(browser: Any, lab: str) -> Iterator[Any]:
 
 @contextmanager
 def running(browser: Any, address: str) -> Iterator[Any]:
-    """A notebook that has run and shows a player."""
+    """A notebook that has run and shows what is to be played."""
     context = browser.new_context(viewport=DESKTOP, permissions=["microphone"])
     page = context.new_page()
     page.goto(address)
     # JupyterLab drops what it is told to run in the moment before its kernel is connected.
     page.wait_for_function(CONNECTED, timeout=60_000)
     page.evaluate("jupyterapp.commands.execute('notebook:run-all-cells')")
-    page.wait_for_selector(
-        ".jp-OutputArea .widget-vbox sonibook-player", state="attached", timeout=60_000
-    )
+    drawn = ".jp-OutputArea .widget-vbox sonibook-player figure.drawn .spectrogram"
+    page.wait_for_selector(drawn, state="attached", timeout=60_000)
     yield page
     context.close()
 
