@@ -158,7 +158,7 @@ def lab(browser: Any, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]
         try:
             address = f"http://127.0.0.1:{port}"
             wait_for(f"{address}/api/status", server, log)
-            yield f"{address}/lab/tree/explore.ipynb"
+            yield f"{address}/lab/tree/explore.ipynb?reset"  # without what was open before
         finally:
             # The server ends its kernels when it is asked to end.
             server.terminate()
