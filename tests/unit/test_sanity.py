@@ -21,9 +21,9 @@ from sonibook.analysis.sanity import (
     BASELINES,
     MEASURES,
     RUNNER_UP_LESS_RANDOM,
-    likenesses,
     randomised,
     sanity,
+    similarities,
 )
 from sonibook.analysis.stream import by_clip, seeded
 from sonibook.cli import main
@@ -38,7 +38,7 @@ from sonibook.metrics.similarity import (
 from sonibook.model.encoder import StandardisedConv1d
 from sonibook.model.stack import blocks_of
 
-#: Random weights make dead maps, of which a caller of `likenesses` is told.
+#: Random weights make dead maps, of which a caller of `similarities` is told.
 pytestmark = pytest.mark.filterwarnings("ignore::sonibook.errors.SonibookWarning")
 
 
@@ -185,7 +185,7 @@ def test_the_paired_difference_is_that_of_two_means():
 
 def test_a_point_is_what_its_words_say():
     network, data, clip = stranger(), clips(1), clips(1)[0]
-    found = likenesses((2, 4), {}, 5, network, clip)
+    found = similarities((2, 4), {}, 5, network, clip)
     blocks = blocks_of(network)
     drawn = seeded(5, clip.clip_id).integers(2**31, size=2)
     fresh = untrained(blocks, seed=int(drawn[0]))
@@ -200,7 +200,7 @@ def test_a_point_is_what_its_words_say():
         np.testing.assert_allclose(values, expected, atol=1e-4)
     expected = [float(measure(before, x)) for measure in MEASURES.values()]
     np.testing.assert_allclose([found[name, "input"][1] for name in MEASURES], expected, atol=1e-4)
-    shallow = likenesses((2,), {}, 5, CutAt(network, 2), clip)
+    shallow = similarities((2,), {}, 5, CutAt(network, 2), clip)
     for name in MEASURES:
         # What lies above a filter takes no part in its sonification.
         for layer in (3, 4):
@@ -268,7 +268,7 @@ def test_command(tmp_path, capsys):
 
 def test_clips_keep_their_random_weights_in_any_order():
     two = list(clips(2))
-    network, work = stranger(), partial(by_clip, partial(likenesses, (3,), {}, 0))
+    network, work = stranger(), partial(by_clip, partial(similarities, (3,), {}, 0))
     forth, back = work(network, two), work(network, two[::-1])
     renamed = work(network, [replace(two[0], clip_id="another")])
     for name in MEASURES:

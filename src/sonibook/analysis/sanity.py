@@ -72,7 +72,7 @@ def randomised(layer: int, *, alone: bool = False) -> str:
     return f"layer {layer} random" if alone else f"random down to layer {layer}"
 
 
-def likenesses(
+def similarities(
     layers: Sequence[int],
     others: Mapping[str, nn.Module],
     seed: int,
@@ -179,7 +179,7 @@ def sanity(
     subject = Network(name, network)
     found = measure_clips(
         "sanity",
-        partial(by_clip, partial(likenesses, chosen, others, seed)),
+        partial(by_clip, partial(similarities, chosen, others, seed)),
         [subject],
         data,
         settings={"layers": chosen, "seed": seed},
