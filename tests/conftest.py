@@ -79,7 +79,7 @@ def data_root() -> Path:
     if not named:
         pytest.skip("needs real recordings: set SONIBOOK_DATA to the folder that holds them")
     if not Path(named).is_dir():
-        pytest.skip(f"needs real recordings: SONIBOOK_DATA names {named}, which is no folder")
+        pytest.skip(f"needs real recordings: SONIBOOK_DATA names {named}, which is not a folder")
     return Path(named)
 
 

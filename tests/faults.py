@@ -337,7 +337,7 @@ class Trials:
                 importlib.import_module(name)
 
     def spoil(self, job: str) -> None:
-        """Put a file that is no sound among the recordings; training would end there."""
+        """Put a file that is not a sound among the recordings; training would end there."""
         letter = self.sounds / "low" / "letter.wav"
         letter.unlink(missing_ok=True)
         if job != "training":

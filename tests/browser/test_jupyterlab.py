@@ -406,7 +406,7 @@ def test_an_uploaded_file_is_heard_and_what_is_no_sound_is_refused(seen: Seen) -
     assert after["picture"] != before["picture"]
 
     before, after = seen.after(
-        lambda: choose_file(seen.page, "letter.wav", b"Dear reader, this is no sound.\n"),
+        lambda: choose_file(seen.page, "letter.wav", b"Dear reader, this is not a sound.\n"),
         "refused", changed="notice",
     )  # fmt: skip
     assert after["notice"].startswith("letter.wav: ")

@@ -445,7 +445,7 @@ def test_of_an_hour_the_beginning_is_taken(reader: Reader, tmp_path: Path) -> No
 
 
 BAD = {
-    "text.wav": (b"Dear reader, this is no sound.", "cannot be read as sound: give a WAV"),
+    "text.wav": (b"Dear reader, this is not a sound.", "cannot be read as sound: give a WAV"),
     "empty.wav": (b"", "is empty: give a file that holds sound."),
     "cut.wav": (wav(noise())[:30], "cannot be read as sound: give a WAV"),
     "silent.wav": (wav(np.zeros(RATE)), "is silent: every sample is zero"),

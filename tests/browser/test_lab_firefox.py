@@ -107,7 +107,7 @@ def test_links_keys_and_players_work(lab: Lab) -> None:
 @from_disk
 def test_files_are_heard_or_refused(lab: Lab, tmp_path: Path) -> None:
     before = lab.open("#layer=9")
-    (tmp_path / "text.wav").write_bytes(b"Dear reader, this is no sound.")
+    (tmp_path / "text.wav").write_bytes(b"Dear reader, this is not a sound.")
     soundfile.write(tmp_path / "silent.wav", np.zeros(RATE), RATE)
     soundfile.write(tmp_path / "one.wav", np.ones(1), RATE)
     for name, sentence in {

@@ -39,7 +39,7 @@ Run = Callable[..., Any]
 
 @pytest.fixture(scope="session")
 def tool() -> Any:
-    """``tools/lab.py``, which is no part of the library."""
+    """``tools/lab.py``, which is not part of the library."""
     spec = importlib.util.spec_from_file_location("lab_tool", TOOL)
     assert spec is not None
     assert spec.loader is not None

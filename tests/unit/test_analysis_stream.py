@@ -81,7 +81,7 @@ class Sounds(Dataset):
     def __getitem__(self, index: int) -> Clip:
         waveform = self.waveforms[index]
         if waveform is None:
-            raise AudioError(f"clip {index} is no sound.")
+            raise AudioError(f"clip {index} is not a sound.")
         return Clip(waveform, (0,), f"sound-{index}")
 
 
@@ -198,7 +198,7 @@ def test_what_cannot_be_measured_is_skipped_and_counted() -> None:
 
 def test_a_disk_that_has_gone_is_no_bad_file() -> None:
     data = Sounds([*[tone()] * 4, *[None] * 4])
-    with pytest.raises(AudioError, match="clip 7 is no sound"):
+    with pytest.raises(AudioError, match="clip 7 is not a sound"):
         gather(stream(Peak(), data, key=KEY, chunk=4))
 
 

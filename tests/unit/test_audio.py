@@ -226,7 +226,7 @@ def holding(bad) -> np.ndarray:
     return x
 
 
-LETTER = b"Dear reader, this is no sound at all. " * 40
+LETTER = b"Dear reader, this is not a sound at all. " * 40
 DAMAGED = (bytes(3000), b"ID3" + bytes(range(100)), b"\xff\xfb" * 400)
 NOT_FINITE = (np.nan, np.inf, -np.inf, (np.inf, -np.inf))
 

@@ -257,7 +257,7 @@ def test_your_own_file_may_come_again_and_at_another_rate(
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"this is no sound", "cannot be read as sound"),
+        (b"this is not a sound", "cannot be read as sound"),
         (b"", "cannot be read as sound"),
         (wav(np.zeros(100, "f4")), "silent"),
         (wav(np.array([0.0, np.nan], "f4")), "NaN"),

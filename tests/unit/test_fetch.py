@@ -272,7 +272,7 @@ def test_a_split_zip_is_read_as_one(tmp_path, splitter):
 
 @pytest.mark.parametrize("splitter", ["program", "hand", "hand, zip64"])
 def test_ordinary_programs_read_the_joined_zip(tmp_path, splitter):
-    """FSD50K's parts, one after the other, are no archive; joined here, they are."""
+    """FSD50K's parts, one after the other, are not an archive; joined here, they are."""
     if shutil.which("unzip") is None:
         pytest.skip("needs the program unzip, as an independent reader")
     parts = SPLITTERS[splitter](tmp_path)

@@ -27,7 +27,7 @@ LAB = Path(__file__).parents[2] / "book" / "lab"
 
 @pytest.fixture
 def lab(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """``tools/lab.py``, which is no part of the library."""
+    """``tools/lab.py``, which is not part of the library."""
     monkeypatch.syspath_prepend(str(LAB.parents[1] / "tools"))
     import lab
 

@@ -286,7 +286,7 @@ def test_weights_are_decayed_and_biases_and_gains_are_not(decoupled):
 
 @pytest.fixture(scope="module")
 def damaged(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A hundred clips in two classes, three of which are no sounds."""
+    """A hundred clips in two classes, three of which are not sounds."""
     root = tmp_path_factory.mktemp("damaged")
     for index in range(100):
         write_wav(root / "ab"[index % 2] / f"{index:03d}.wav", noise(2600, index))

@@ -55,7 +55,7 @@ def test_every_requirement_has_a_reason_and_every_reason_a_requirement() -> None
     assert given.keys() - needed.keys() == set(), "pyproject.toml does not ask for them"
     for name, groups in needed.items():
         assert given[name][0] == groups, f"{name}: who needs it is told wrongly"
-        assert len(given[name][1]) > 6, f"{name}: that is no reason"
+        assert len(given[name][1]) > 6, f"{name}: that is not a reason"
 
 
 # Licences

@@ -172,6 +172,7 @@ def multilabel_intervals(
     def means(times: _Times) -> Float[ndarray, "repeats figures"]:
         return _over_classes(_ranked(scores, targets, times, _precision, _area)).T
 
+    _check(scores, targets)
     if len(scores) < 2:
         return {}
     repeats = int(np.clip(1e8 / max(scores.size, 1), 200, 2000))
